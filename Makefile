@@ -1,0 +1,61 @@
+# Every target sets up what it needs; a second call installs nothing.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check smoke wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@echo "Installing into $(VENV) (torch is large: a few minutes the first time) ..."
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"rotograd needs Python 3.11 to 3.13, found {v[0]}.{v[1]}; run: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+install: $(STAMP) ## create .venv and install the package with its development tools
+
+run: $(STAMP) ## train RotoGradNorm on embedded real digits and print the results
+	$(BIN)/rotograd train method=rotogradnorm
+
+test: $(STAMP) ## run the tests (CPU, no network)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not data"
+
+test-slow: $(STAMP) ## run the slow checks
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(STAMP) ## run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+test-data: $(STAMP) ## run the tests that need real files under ROTOGRAD_DATA
+	$(BIN)/python -m pytest -m data
+
+test-all: $(STAMP) ## run every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## check types (mypy --strict)
+	$(BIN)/mypy
+
+format: $(STAMP) ## format the code in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types test ## everything that must pass before a commit
+
+smoke: $(STAMP) ## train two steps through the command line
+	$(BIN)/rotograd train debug=smoke
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## remove the environment, caches and build output (runs and data stay)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

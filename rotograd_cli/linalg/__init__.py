@@ -1,0 +1,1 @@
+"""Pure tensor functions, without state: the equations of the paper, each in one place."""

@@ -1,0 +1,364 @@
+"""The method contract: a network for K tasks that knows how to back-propagate K losses."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.errors import BackwardError, ShapeError
+
+
+class ExtraOutputs(NamedTuple):
+    """What backbone and heads returned beyond features and predictions."""
+
+    backbone: tuple[Any, ...]
+    """Everything after the first item of the backbone's tuple."""
+    heads: list[tuple[Any, ...]]
+    """For every task, everything after the first item of its head's tuple."""
+
+
+@dataclass(frozen=True)
+class BackwardStep:
+    """What a method knows of one backward pass besides the gradients."""
+
+    losses: Tensor
+    """Task losses as they were handed in, detached and unscaled, shape ``[K]``; 0 for an absent task."""
+    present: Tensor
+    """Tasks with a loss in this pass, boolean, shape ``[K]``."""
+    accumulating: bool
+    """True for every micro-batch of an optimiser step but the last."""
+
+
+class MultiTaskMethod(nn.Module):
+    r"""Backbone, K heads, and the rule that turns K task gradients into one for the backbone.
+
+    A method is an ordinary module: backbone, heads and all of its own state are registered, so that
+    ``state_dict``, ``to``, ``double``, ``deepcopy`` and ``pickle`` reach everything. The features are
+    detached before the heads: one backward pass fills the task gradients and the heads' gradients,
+    :meth:`shared_gradient` combines them, and one more pass carries the result through the backbone.
+
+    A new method overrides :meth:`shared_gradient`, and :meth:`weigh_losses` where it changes the losses.
+    Parameters that it registers itself are trained by the second optimiser (:meth:`mtl_parameters`); their
+    gradients are set in :meth:`shared_gradient` through :meth:`add_gradient`.
+
+    Args:
+        backbone: Shared network; returns features z, or a tuple that begins with them.
+        heads: One network per task; each returns a prediction, or a tuple that begins with it. The
+            sequence is not modified.
+        feature_shape: Shape of the features of one example, for checks at construction; None skips them.
+
+    Raises:
+        ShapeError: If there is no head.
+    """
+
+    per_task_gradients: ClassVar[bool] = True
+    """False for methods that need only the sum of the task gradients, which autograd forms for free."""
+
+    num_nonfinite: Tensor
+    """Steps in which a task's gradient was infinite or NaN and was left out, int64, shape ``[K]``."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: Sequence[nn.Module],
+        *,
+        feature_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(heads) == 0:
+            raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
+        self.backbone = backbone
+        self.heads = nn.ModuleList(heads)
+        self.feature_shape = None if feature_shape is None else tuple(feature_shape)
+        self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
+        self._copies_input = [_modifies_input(head) for head in self.heads]
+        self._rep: Tensor | None = None
+        self._leaf: Tensor | None = None
+        self._loss_scale: float | Tensor | None = None
+        self._backbone_has_extras = False
+
+    # ---- what users of the authors' package know
+
+    @property
+    def num_tasks(self) -> int:
+        """K."""
+        return len(self.heads)
+
+    @property
+    def rep(self) -> Tensor | None:
+        """Output of the backbone in the last forward pass in training mode, None before the first."""
+        return self._rep
+
+    def __len__(self) -> int:
+        return self.num_tasks
+
+    def __getitem__(self, task: int) -> nn.Module:
+        """End-to-end network of one task, from input to prediction; shares all parameters.
+
+        Raises:
+            IndexError: If there is no such task.
+        """
+        index = range(self.num_tasks)[task]
+        return _TaskNetwork(self, index)
+
+    def mtl_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """The method's own parameters (rotations, task weights), for the second optimiser."""
+        network = {id(p) for p in self.model_parameters()}
+        return (p for p in self.parameters(recurse) if id(p) not in network)
+
+    def model_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Backbone and head parameters, each once, for the first optimiser."""
+        seen: set[int] = set()
+        for module in (self.backbone, *self.heads):
+            for parameter in module.parameters(recurse):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield parameter
+
+    def forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+        """Predictions of all tasks.
+
+        In training mode with gradients enabled, the heads get detached features and :meth:`backward` is
+        the way to differentiate; otherwise the result is an ordinary differentiable function.
+
+        Args:
+            x: Whatever the backbone takes.
+
+        Returns:
+            The K predictions. Where the backbone or a head returns a tuple, a pair of the predictions and
+            :class:`ExtraOutputs`.
+
+        Raises:
+            ShapeError: If the features do not have the shape that the method was built for.
+        """
+        features, backbone_extras = _split(self.backbone(x))
+        self.check_features(features)
+        if self.training:
+            self._rep, self._leaf = features, None
+            self._backbone_has_extras = len(backbone_extras) > 0
+        differentiates = self.training and torch.is_grad_enabled()
+        inputs = self._training_inputs(features) if differentiates else self.task_features(features)
+        outputs = [
+            _split(head(z.clone() if copies else z))
+            for head, z, copies in zip(self.heads, inputs, self._copies_input, strict=True)
+        ]
+        predictions = [prediction for prediction, _ in outputs]
+        head_extras = [extras for _, extras in outputs]
+        if backbone_extras or any(head_extras):
+            return predictions, ExtraOutputs(backbone_extras, head_extras)
+        return predictions
+
+    def backward(
+        self,
+        losses: Sequence[Tensor | None],
+        backbone_loss: Tensor | None = None,
+        *,
+        retain_graph: bool = False,
+        loss_scale: float | Tensor | None = None,
+        accumulating: bool = False,
+    ) -> None:
+        """Whole backward pass: gradients of heads, of the method's own parameters, and of the backbone.
+
+        Gradients are added to ``.grad``, as ``Tensor.backward`` does.
+
+        Args:
+            losses: K scalar task losses; None for a task without a loss in this batch, which then takes no
+                part in any mean and keeps its start values and its clock.
+            backbone_loss: Scalar loss of the backbone alone (a regulariser, say), added as it is.
+            retain_graph: Keep the graphs for a second call.
+            loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All gradients come
+                out multiplied by it, those of rotations and task weights too, which are not linear in it.
+            accumulating: True for every micro-batch of an optimiser step but the last: burn-in clocks count
+                optimiser steps.
+
+        Raises:
+            BackwardError: If no forward pass in training mode with gradients enabled came before.
+            ShapeError: If the number or shape of the losses is wrong.
+        """
+        leaf = self._take_leaf(retain_graph)
+        step = self._describe(losses, loss_scale, accumulating)
+        weighed = self.weigh_losses(losses, step)
+        roots = [loss for loss in weighed if loss is not None]
+        torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
+        gradient, leaf.grad = leaf.grad, None
+        if gradient is None:
+            raise BackwardError(
+                "No task loss depends on the features: every head ignores its input, or was given something "
+                "else; compute the losses from the predictions of the last forward pass."
+            )
+        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
+            shared = self._unscaled(self.shared_gradient, gradient, step, loss_scale)
+        self._backward_backbone(shared, self.weigh_backbone_loss(backbone_loss, step), retain_graph)
+
+    # ---- what a method overrides
+
+    def check_features(self, features: Tensor) -> None:
+        """Refuses features that do not fit the method; the default accepts all.
+
+        Args:
+            features: Output of the backbone, shape ``[batch..., *feature_shape]``.
+
+        Raises:
+            ShapeError: If they do not fit.
+        """
+
+    def task_features(self, features: Tensor) -> Sequence[Tensor]:
+        """What each head sees: the features as they are, unless the method transforms them.
+
+        Args:
+            features: Shape ``[batch..., *feature_shape]``.
+
+        Returns:
+            K tensors of that shape, or one tensor that stacks them on the first axis.
+        """
+        return [features] * self.num_tasks
+
+    def weigh_losses(
+        self, losses: Sequence[Tensor | None], step: BackwardStep
+    ) -> Sequence[Tensor | None]:
+        """Losses that are back-propagated into the heads; the default leaves them as they are."""
+        return losses
+
+    def weigh_backbone_loss(self, loss: Tensor | None, step: BackwardStep) -> Tensor | None:
+        """Backbone loss that is back-propagated; the default leaves it as it is."""
+        return loss
+
+    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
+        """Gradient that the backbone receives.
+
+        Args:
+            task_gradients: Gradients with respect to what each head saw, shape ``[K, *features.shape]``;
+                zero for absent tasks. Without ``per_task_gradients``: their sum, shape ``features.shape``.
+            step: The losses and which of them are there.
+
+        Returns:
+            The gradient with respect to the features, shape ``features.shape``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define shared_gradient")
+
+    def add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        """Adds to the gradient of one of the method's own parameters, with the loss scale applied."""
+        if not parameter.requires_grad:
+            return
+        if self._loss_scale is not None:
+            gradient = gradient * self._loss_scale
+        gradient = gradient.to(parameter.dtype)
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+    # ---- plumbing
+
+    def _training_inputs(self, features: Tensor) -> Sequence[Tensor]:
+        if self.per_task_gradients:
+            # one leaf for all tasks: a single backward pass fills one tensor [K, ...] of gradients
+            stacked = self.task_features(features.detach())
+            if not isinstance(stacked, Tensor):
+                stacked = stacked[0].expand(self.num_tasks, *stacked[0].shape)
+            self._leaf = stacked.requires_grad_()
+            return self._leaf.unbind(0)
+        self._leaf = features.detach().requires_grad_()
+        return self.task_features(self._leaf)
+
+    def _take_leaf(self, keep: bool) -> Tensor:
+        leaf = self._leaf
+        if leaf is None:
+            raise BackwardError(
+                "`backward` needs a forward pass in training mode with gradients enabled before each call; "
+                "call model.train() and model(x) outside torch.no_grad() first."
+            )
+        if not keep:
+            self._leaf = None
+        return leaf
+
+    def _describe(
+        self,
+        losses: Sequence[Tensor | None],
+        loss_scale: float | Tensor | None,
+        accumulating: bool,
+    ) -> BackwardStep:
+        if len(losses) != self.num_tasks:
+            raise ShapeError(
+                f"`losses` must hold one entry per task ({self.num_tasks}), got {len(losses)}; "
+                "pass None for a task without a loss."
+            )
+        for k, loss in enumerate(losses):
+            if loss is not None and loss.numel() != 1:
+                raise ShapeError(
+                    f"`losses[{k}]` must be a scalar, got shape {list(loss.shape)}; reduce it with mean()."
+                )
+            if loss is not None and not loss.requires_grad:
+                raise BackwardError(
+                    f"`losses[{k}]` does not depend on any trainable tensor; pass None for a task without a loss."
+                )
+        known = [loss.detach().reshape(()) for loss in losses if loss is not None]
+        if not known:
+            raise BackwardError("`losses` must hold at least one loss, got None for every task.")
+        zero = torch.zeros_like(known[0])
+        values = torch.stack([zero if x is None else x.detach().reshape(()) for x in losses])
+        present = torch.ones_like(values, dtype=torch.bool)
+        for k, loss in enumerate(losses):
+            if loss is None:
+                present[k] = False
+        if loss_scale is not None:
+            values = values / loss_scale
+        return BackwardStep(values, present, accumulating)
+
+    def _unscaled(
+        self,
+        rule: Callable[[Tensor, BackwardStep], Tensor],
+        gradient: Tensor,
+        step: BackwardStep,
+        loss_scale: float | Tensor | None,
+    ) -> Tensor:
+        """Applies ``rule`` to gradients without the loss scale, and puts the scale back on its result."""
+        if loss_scale is None:
+            return rule(gradient, step)
+        self._loss_scale = loss_scale
+        try:
+            return rule(gradient.float() / loss_scale, step) * loss_scale
+        finally:
+            self._loss_scale = None
+
+    def _backward_backbone(
+        self, shared: Tensor, backbone_loss: Tensor | None, retain_graph: bool
+    ) -> None:
+        features = self._rep
+        assert features is not None
+        roots: list[Tensor] = []
+        gradients: list[Tensor | None] = []
+        if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
+            roots.append(features)
+            gradients.append(shared.to(features.dtype))
+        if backbone_loss is not None and backbone_loss.requires_grad:
+            roots.append(backbone_loss)
+            gradients.append(None)
+        if roots:
+            torch.autograd.backward(roots, gradients, retain_graph=retain_graph)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # tensors with a graph can neither be pickled nor copied, and belong to one step
+        return {**super().__getstate__(), "_rep": None, "_leaf": None}  # type: ignore[misc]
+
+
+class _TaskNetwork(nn.Module):
+    """Backbone, the method's view of the features, and one head, without a copy of any of them."""
+
+    def __init__(self, method: MultiTaskMethod, task: int) -> None:
+        super().__init__()
+        self.method = method
+        self.task = task
+
+    def forward(self, x: Any) -> Any:
+        features, _ = _split(self.method.backbone(x))
+        self.method.check_features(features)
+        return self.method.heads[self.task](self.method.task_features(features)[self.task])
+
+
+def _split(output: Any) -> tuple[Any, tuple[Any, ...]]:
+    return (output[0], tuple(output[1:])) if isinstance(output, (list, tuple)) else (output, ())
+
+
+def _modifies_input(head: nn.Module) -> bool:
+    """Whether a head may write into its input, which all heads share."""
+    return any(getattr(module, "inplace", False) for module in head.modules())
