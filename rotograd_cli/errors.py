@@ -1,8 +1,8 @@
 """Errors a user can cause and mend.
 
 Every message is one line that names the thing, the requirement, the value found and the remedy. The
-command line prints that line and exits with code 2; a program that imports the package catches either
-:class:`RotogradError` or the builtin that each class extends.
+command line prints that line and exits with code 2; a program that imports the package catches
+either :class:`RotogradError` or the builtin that each class extends.
 """
 
 

@@ -1,4 +1,4 @@
-"""The authors' package, rotograd 0.1.6.0, made importable: the numerical oracle of the parity tests."""
+"""The authors' package, rotograd 0.1.6.0, made importable: the oracle of the parity tests."""
 
 import sys
 import warnings
@@ -18,7 +18,7 @@ def load_reference() -> ModuleType:
 
 
 def exact_matrix_exp(A: torch.Tensor) -> torch.Tensor:
-    """``matrix_exp`` by its batched path: in some torch releases the unbatched one has a wrong coefficient."""
+    """``matrix_exp`` by its batched path: some torch releases have a wrong unbatched one."""
     return torch.linalg.matrix_exp(torch.stack((A, A)))[0]
 
 

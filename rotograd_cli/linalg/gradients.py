@@ -1,7 +1,8 @@
 r"""Norms and reference direction of task gradients, stacked as one matrix with a row per task.
 
-The rows :math:`g_k` are the gradients of the K task losses with respect to the shared features, flattened over
-the whole batch: shape ``[K, D]``. Absent tasks are rows of zeros with ``present[k] = False``.
+The rows :math:`g_k` are the gradients of the K task losses with respect to the shared features,
+flattened over the whole batch: shape ``[K, D]``. Absent tasks are rows of zeros with ``present[k] =
+False``.
 """
 
 import torch
@@ -24,7 +25,8 @@ def task_norms(task_gradients: Tensor) -> Tensor:
     """
     _check_matrix(task_gradients)
     dtype = torch.promote_types(task_gradients.dtype, torch.float32)
-    return torch.linalg.vector_norm(task_gradients, dim=1, dtype=dtype)
+    norms: Tensor = torch.linalg.vector_norm(task_gradients, dim=1, dtype=dtype)
+    return norms
 
 
 def mean_gradient_norm(task_gradients: Tensor, num_present: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ def mean_gradient_norm(task_gradients: Tensor, num_present: Tensor) -> Tensor:
     """
     _check_matrix(task_gradients)
     dtype = torch.promote_types(task_gradients.dtype, torch.float32)
-    total = torch.linalg.vector_norm(task_gradients.sum(0), dtype=dtype)
+    total: Tensor = torch.linalg.vector_norm(task_gradients.sum(0), dtype=dtype)
     return total / num_present.clamp_min(1)
 
 
@@ -50,8 +52,8 @@ def reference_weights(task_gradients: Tensor, norms: Tensor, num_present: Tensor
         v' = \frac{1}{K}\sum_k \frac{\lVert \bar g\rVert}{\lVert g_k\rVert}\, g_k,
         \qquad \bar g = \frac{1}{K}\sum_k g_k,
 
-    the mean of the unit gradients (V of Algorithm 1) at the length of the mean gradient, as the authors'
-    code has it.
+    the mean of the unit gradients (V of Algorithm 1) at the length of the mean gradient, as the
+    authors' code has it.
 
     Args:
         task_gradients: Flattened gradients, shape ``[K, D]``; rows of absent tasks are zero.

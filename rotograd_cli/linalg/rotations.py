@@ -1,8 +1,8 @@
-r"""Rotations :math:`R = B \exp(A)` with skew-symmetric :math:`A`: the map, its adjoint, its samples.
+r"""Rotations :math:`R = B \exp(A)` with skew :math:`A`: the map, its adjoint, random samples.
 
-All functions work on stacks: the leading axes are batch axes, the last two the matrix. Nothing here waits
-for an accelerator: where the amount of work depends on a norm, the CPU reads it and every other device runs
-a fixed number of masked steps.
+All functions work on stacks: the leading axes are batch axes, the last two the matrix. Nothing here
+waits for an accelerator: where the amount of work depends on a norm, the CPU reads it and every
+other device runs a fixed number of masked steps.
 """
 
 import math
@@ -14,7 +14,8 @@ from torch import Tensor
 _MAX_SQUARINGS = 8  # on accelerators: exact up to ‖A‖ = 128 (float32), 12.8 (float64)
 _SERIES_TERMS = 11  # φ's remainder is below the rounding at ‖ad_A‖ ≤ 1 (float32), 0.1 (float64)
 
-# Degree-8 Taylor polynomial of exp in three products (Sastre, Ibáñez, Defez 2018; Bader, Blanes, Casas 2019).
+# Degree-8 Taylor polynomial of exp in three products
+# (Sastre, Ibáñez, Defez 2018; Bader, Blanes, Casas 2019).
 _S = math.sqrt(177.0)
 _X3 = 2.0 / 3.0
 _X1 = _X3 * (1.0 + _S) / 88.0
@@ -27,7 +28,7 @@ _Y2 = (857.0 - 58.0 * _S) / 630.0
 
 
 def skew(X: Tensor) -> Tensor:
-    r"""Skew-symmetric matrix :math:`\mathrm{tril}(X) - \mathrm{tril}(X)^\top` (strictly lower triangle).
+    r"""Skew-symmetric matrix :math:`\mathrm{tril}(X) - \mathrm{tril}(X)^\top`, strict triangle.
 
     Args:
         X: Free parameters, shape ``[..., m, m]``; only the strictly lower triangle is read.
@@ -40,7 +41,7 @@ def skew(X: Tensor) -> Tensor:
 
 
 def spectral_bound(A: Tensor) -> Tensor:
-    r"""Upper bound of the spectral norm of skew-symmetric matrices, :math:`(\lVert A^2\rVert_F^2/2)^{1/4}`.
+    r"""Upper bound of the spectral norm of skew matrices, :math:`(\lVert A^2\rVert_F^2/2)^{1/4}`.
 
     The eigenvalues of a real skew matrix come in pairs :math:`\pm i\theta`, so the largest
     :math:`\theta^4` is counted twice in :math:`\lVert A^2\rVert_F^2`; the bound is sharp for m ≤ 3.
@@ -51,7 +52,8 @@ def spectral_bound(A: Tensor) -> Tensor:
     Returns:
         The bounds, shape ``[...]``.
     """
-    return (torch.linalg.matrix_norm(A @ A).square() / 2).pow(0.25)
+    squared: Tensor = torch.linalg.matrix_norm(A @ A)
+    return (squared.square() / 2).pow(0.25)
 
 
 def exp_skew(A: Tensor) -> Tensor:
@@ -59,8 +61,8 @@ def exp_skew(A: Tensor) -> Tensor:
 
     Degree-8 Taylor polynomial with scaling and squaring. Its derivative is the closed form
     :func:`exp_skew_adjoint`, so that no graph through the exponential is recorded, and only the
-    skew-symmetric part of the incoming direction is returned (the only part that a skew ``A`` can follow).
-    Half-precision input is computed in float32.
+    skew-symmetric part of the incoming direction is returned (the only part that a skew ``A`` can
+    follow). Half-precision input is computed in float32.
 
     Args:
         A: Skew-symmetric matrices, shape ``[..., m, m]``. Not checked.
@@ -73,7 +75,7 @@ def exp_skew(A: Tensor) -> Tensor:
         tensor([[0., 1.],
                 [1., 0.]])
     """
-    result: Tensor = _ExpSkew.apply(A)  # type: ignore[no-untyped-call]
+    result: Tensor = _ExpSkew.apply(A)
     return result
 
 
@@ -82,11 +84,12 @@ def exp_skew_adjoint(A: Tensor, T: Tensor) -> Tensor:
 
     With :math:`\varphi(z) = (e^z - 1)/z` and :math:`\mathrm{ad}_A(T) = AT - TA` this is
     :math:`\int_0^1 e^{tA}\,T\,e^{-tA}\,dt`. For a loss with gradient :math:`M` with respect to
-    :math:`R = B\exp(A)`, the gradient with respect to the free parameters ``X`` of ``A = skew(X)`` is
-    the strictly lower triangle of :math:`\varphi(\mathrm{ad}_A)(W - W^\top)` with :math:`W = R^\top M`.
+    :math:`R = B\exp(A)`, the gradient with respect to the free parameters ``X`` of ``A = skew(X)``
+    is the strictly lower triangle of :math:`\varphi(\mathrm{ad}_A)(W - W^\top)` with :math:`W =
+    R^\top M`.
 
-    The series is summed at :math:`A/2^s` and doubled with :math:`I(2t) = I(t) + e^{tA} I(t) e^{-tA}`,
-    which keeps it accurate for large ``A``.
+    The series is summed at :math:`A/2^s` and doubled with :math:`I(2t) = I(t) + e^{tA} I(t)
+    e^{-tA}`, which keeps it accurate for large ``A``.
 
     Args:
         A: Skew-symmetric matrices, shape ``[..., m, m]``.
@@ -96,7 +99,8 @@ def exp_skew_adjoint(A: Tensor, T: Tensor) -> Tensor:
         Skew-symmetric matrices, shape ``[..., m, m]``.
 
     References:
-        Lezcano-Casado, "Trivializations for Gradient-Based Optimization on Manifolds", NeurIPS 2019.
+        Lezcano-Casado, "Trivializations for Gradient-Based Optimization on Manifolds", NeurIPS
+        2019.
     """
     scale, levels = _scaling(A)
     A = A * scale
@@ -115,9 +119,10 @@ def exp_skew_adjoint(A: Tensor, T: Tensor) -> Tensor:
 def haar_rotations(num: int, size: int, *, generator: torch.Generator | None = None) -> Tensor:
     """Rotations drawn from the Haar (uniform) measure on SO(size).
 
-    Drawn on the CPU in float64 by a QR decomposition of a Gaussian matrix. The sign of the determinant is
-    counted from the Householder reflectors, so it is right at any size (a determinant computed in float32
-    underflows from about 400 rows on, and then half of the "rotations" are reflections).
+    Drawn on the CPU in float64 by a QR decomposition of a Gaussian matrix. The sign of the
+    determinant is counted from the Householder reflectors, so it is right at any size (a
+    determinant computed in float32 underflows from about 400 rows on, and then half of the
+    "rotations" are reflections).
 
     Args:
         num: Number of matrices.
@@ -133,7 +138,7 @@ def haar_rotations(num: int, size: int, *, generator: torch.Generator | None = N
     gaussian = torch.randn(num, size, size, dtype=torch.float64, generator=generator)
     factors, tau = torch.geqrf(gaussian)
     signs = factors.diagonal(dim1=-2, dim2=-1).sign()
-    Q = torch.linalg.householder_product(factors, tau) * signs.unsqueeze(-2)
+    Q: Tensor = torch.linalg.householder_product(factors, tau) * signs.unsqueeze(-2)
     reflections = (tau != 0).sum(-1) + (signs < 0).sum(-1)
     Q[..., 0] *= (1 - 2 * (reflections % 2)).unsqueeze(-1)
     return Q
@@ -177,7 +182,7 @@ def _taylor8(A: Tensor) -> Tensor:
 
 
 def _scaling(A: Tensor) -> tuple[float | Tensor, list[bool | Tensor]]:
-    """Factor 2^-s that brings ``A`` under the norm at which degree 8 is exact, and the s doublings."""
+    """Factor 2^-s that brings ``A`` under the norm at which degree 8 is exact; s doublings."""
     if A.numel() == 0:
         return 1.0, []
     step = 0.05 if A.dtype == torch.float64 else 0.5

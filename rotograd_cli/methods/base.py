@@ -24,7 +24,7 @@ class BackwardStep:
     """What a method knows of one backward pass besides the gradients."""
 
     losses: Tensor
-    """Task losses as they were handed in, detached and unscaled, shape ``[K]``; 0 for an absent task."""
+    """Task losses as handed in, detached and unscaled, shape ``[K]``; 0 for an absent task."""
     present: Tensor
     """Tasks with a loss in this pass, boolean, shape ``[K]``."""
     accumulating: bool
@@ -35,29 +35,32 @@ class MultiTaskMethod(nn.Module):
     r"""Backbone, K heads, and the rule that turns K task gradients into one for the backbone.
 
     A method is an ordinary module: backbone, heads and all of its own state are registered, so that
-    ``state_dict``, ``to``, ``double``, ``deepcopy`` and ``pickle`` reach everything. The features are
-    detached before the heads: one backward pass fills the task gradients and the heads' gradients,
-    :meth:`shared_gradient` combines them, and one more pass carries the result through the backbone.
+    ``state_dict``, ``to``, ``double``, ``deepcopy`` and ``pickle`` reach everything. The features
+    are detached before the heads: one backward pass fills the task gradients and the heads'
+    gradients, :meth:`shared_gradient` combines them, and one more pass carries the result through
+    the backbone.
 
-    A new method overrides :meth:`shared_gradient`, and :meth:`weigh_losses` where it changes the losses.
-    Parameters that it registers itself are trained by the second optimiser (:meth:`mtl_parameters`); their
-    gradients are set in :meth:`shared_gradient` through :meth:`add_gradient`.
+    A new method overrides :meth:`shared_gradient`, and :meth:`weigh_losses` where it changes the
+    losses. Parameters that it registers itself are trained by the second optimiser
+    (:meth:`mtl_parameters`); their gradients are set in :meth:`shared_gradient` through
+    :meth:`add_gradient`.
 
     Args:
         backbone: Shared network; returns features z, or a tuple that begins with them.
         heads: One network per task; each returns a prediction, or a tuple that begins with it. The
             sequence is not modified.
-        feature_shape: Shape of the features of one example, for checks at construction; None skips them.
+        feature_shape: Shape of the features of one example, for checks at construction; None skips
+            them.
 
     Raises:
         ShapeError: If there is no head.
     """
 
     per_task_gradients: ClassVar[bool] = True
-    """False for methods that need only the sum of the task gradients, which autograd forms for free."""
+    """False for methods that need only the sum of the task gradients, which autograd forms."""
 
     num_nonfinite: Tensor
-    """Steps in which a task's gradient was infinite or NaN and was left out, int64, shape ``[K]``."""
+    """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class MultiTaskMethod(nn.Module):
 
     @property
     def rep(self) -> Tensor | None:
-        """Output of the backbone in the last forward pass in training mode, None before the first."""
+        """Output of the backbone in the last forward pass in training mode; None before it."""
         return self._rep
 
     def __len__(self) -> int:
@@ -120,15 +123,16 @@ class MultiTaskMethod(nn.Module):
     def forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         """Predictions of all tasks.
 
-        In training mode with gradients enabled, the heads get detached features and :meth:`backward` is
-        the way to differentiate; otherwise the result is an ordinary differentiable function.
+        In training mode with gradients enabled, the heads get detached features and
+        :meth:`backward` is the way to differentiate; otherwise the result is an ordinary
+        differentiable function.
 
         Args:
             x: Whatever the backbone takes.
 
         Returns:
-            The K predictions. Where the backbone or a head returns a tuple, a pair of the predictions and
-            :class:`ExtraOutputs`.
+            The K predictions. Where the backbone or a head returns a tuple, a pair of the
+            predictions and :class:`ExtraOutputs`.
 
         Raises:
             ShapeError: If the features do not have the shape that the method was built for.
@@ -139,7 +143,11 @@ class MultiTaskMethod(nn.Module):
             self._rep, self._leaf = features, None
             self._backbone_has_extras = len(backbone_extras) > 0
         differentiates = self.training and torch.is_grad_enabled()
-        inputs = self._training_inputs(features) if differentiates else self.task_features(features)
+        inputs = (
+            self._training_inputs(features)
+            if differentiates
+            else self.stacked_features(features).unbind(0)
+        )
         outputs = [
             _split(head(z.clone() if copies else z))
             for head, z, copies in zip(self.heads, inputs, self._copies_input, strict=True)
@@ -159,19 +167,20 @@ class MultiTaskMethod(nn.Module):
         loss_scale: float | Tensor | None = None,
         accumulating: bool = False,
     ) -> None:
-        """Whole backward pass: gradients of heads, of the method's own parameters, and of the backbone.
+        """Whole backward pass: gradients of heads, method parameters and backbone.
 
         Gradients are added to ``.grad``, as ``Tensor.backward`` does.
 
         Args:
-            losses: K scalar task losses; None for a task without a loss in this batch, which then takes no
-                part in any mean and keeps its start values and its clock.
+            losses: K scalar task losses; None for a task without a loss in this batch, which then
+                takes no part in any mean and keeps its start values and its clock.
             backbone_loss: Scalar loss of the backbone alone (a regulariser, say), added as it is.
             retain_graph: Keep the graphs for a second call.
-            loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All gradients come
-                out multiplied by it, those of rotations and task weights too, which are not linear in it.
-            accumulating: True for every micro-batch of an optimiser step but the last: burn-in clocks count
-                optimiser steps.
+            loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All
+                gradients come out multiplied by it, those of rotations and task weights too, which
+                are not linear in it.
+            accumulating: True for every micro-batch of an optimiser step but the last: burn-in
+                clocks count optimiser steps.
 
         Raises:
             BackwardError: If no forward pass in training mode with gradients enabled came before.
@@ -185,8 +194,8 @@ class MultiTaskMethod(nn.Module):
         gradient, leaf.grad = leaf.grad, None
         if gradient is None:
             raise BackwardError(
-                "No task loss depends on the features: every head ignores its input, or was given something "
-                "else; compute the losses from the predictions of the last forward pass."
+                "No task loss depends on the features: every head ignores its input, or was given "
+                "something else; compute the losses from the predictions of the last forward pass."
             )
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             shared = self._unscaled(self.shared_gradient, gradient, step, loss_scale)
@@ -204,16 +213,16 @@ class MultiTaskMethod(nn.Module):
             ShapeError: If they do not fit.
         """
 
-    def task_features(self, features: Tensor) -> Sequence[Tensor]:
+    def stacked_features(self, features: Tensor) -> Tensor:
         """What each head sees: the features as they are, unless the method transforms them.
 
         Args:
             features: Shape ``[batch..., *feature_shape]``.
 
         Returns:
-            K tensors of that shape, or one tensor that stacks them on the first axis.
+            The K views, stacked on the first axis, shape ``[K, *features.shape]``.
         """
-        return [features] * self.num_tasks
+        return features.expand(self.num_tasks, *features.shape)
 
     def weigh_losses(
         self, losses: Sequence[Tensor | None], step: BackwardStep
@@ -229,8 +238,9 @@ class MultiTaskMethod(nn.Module):
         """Gradient that the backbone receives.
 
         Args:
-            task_gradients: Gradients with respect to what each head saw, shape ``[K, *features.shape]``;
-                zero for absent tasks. Without ``per_task_gradients``: their sum, shape ``features.shape``.
+            task_gradients: Gradients with respect to what each head saw, shape ``[K,
+                *features.shape]``; zero for absent tasks. Without ``per_task_gradients``: their
+                sum, shape ``features.shape``.
             step: The losses and which of them are there.
 
         Returns:
@@ -239,7 +249,7 @@ class MultiTaskMethod(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define shared_gradient")
 
     def add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """Adds to the gradient of one of the method's own parameters, with the loss scale applied."""
+        """Adds to the gradient of a parameter of the method, with the loss scale applied."""
         if not parameter.requires_grad:
             return
         if self._loss_scale is not None:
@@ -252,20 +262,17 @@ class MultiTaskMethod(nn.Module):
     def _training_inputs(self, features: Tensor) -> Sequence[Tensor]:
         if self.per_task_gradients:
             # one leaf for all tasks: a single backward pass fills one tensor [K, ...] of gradients
-            stacked = self.task_features(features.detach())
-            if not isinstance(stacked, Tensor):
-                stacked = stacked[0].expand(self.num_tasks, *stacked[0].shape)
-            self._leaf = stacked.requires_grad_()
+            self._leaf = self.stacked_features(features.detach()).requires_grad_()
             return self._leaf.unbind(0)
         self._leaf = features.detach().requires_grad_()
-        return self.task_features(self._leaf)
+        return [self._leaf] * self.num_tasks
 
     def _take_leaf(self, keep: bool) -> Tensor:
         leaf = self._leaf
         if leaf is None:
             raise BackwardError(
-                "`backward` needs a forward pass in training mode with gradients enabled before each call; "
-                "call model.train() and model(x) outside torch.no_grad() first."
+                "`backward` needs a forward pass in training mode with gradients enabled before "
+                "each call; call model.train() and model(x) outside torch.no_grad() first."
             )
         if not keep:
             self._leaf = None
@@ -285,11 +292,13 @@ class MultiTaskMethod(nn.Module):
         for k, loss in enumerate(losses):
             if loss is not None and loss.numel() != 1:
                 raise ShapeError(
-                    f"`losses[{k}]` must be a scalar, got shape {list(loss.shape)}; reduce it with mean()."
+                    f"`losses[{k}]` must be a scalar, got shape {list(loss.shape)}; "
+                    "reduce it with mean()."
                 )
             if loss is not None and not loss.requires_grad:
                 raise BackwardError(
-                    f"`losses[{k}]` does not depend on any trainable tensor; pass None for a task without a loss."
+                    f"`losses[{k}]` does not depend on any trainable tensor; "
+                    "pass None for a task without a loss."
                 )
         known = [loss.detach().reshape(()) for loss in losses if loss is not None]
         if not known:
@@ -311,7 +320,7 @@ class MultiTaskMethod(nn.Module):
         step: BackwardStep,
         loss_scale: float | Tensor | None,
     ) -> Tensor:
-        """Applies ``rule`` to gradients without the loss scale, and puts the scale back on its result."""
+        """Applies ``rule`` to gradients without the loss scale, and scales its result."""
         if loss_scale is None:
             return rule(gradient, step)
         self._loss_scale = loss_scale
@@ -338,7 +347,7 @@ class MultiTaskMethod(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one step
-        return {**super().__getstate__(), "_rep": None, "_leaf": None}  # type: ignore[misc]
+        return {**self.__dict__, "_rep": None, "_leaf": None}
 
 
 class _TaskNetwork(nn.Module):
@@ -352,7 +361,7 @@ class _TaskNetwork(nn.Module):
     def forward(self, x: Any) -> Any:
         features, _ = _split(self.method.backbone(x))
         self.method.check_features(features)
-        return self.method.heads[self.task](self.method.task_features(features)[self.task])
+        return self.method.heads[self.task](self.method.stacked_features(features)[self.task])
 
 
 def _split(output: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 class InitialValues(nn.Module):
     r"""One start value per entry: that of the first step, replaced once at the end of the burn-in.
 
-    Entry k has its own clock, which advances once per optimiser step in which the entry takes part. Its
-    value is recorded at step 0 and again at step ``burn_in_period`` (both counted from 0), from the mean
-    over the micro-batches of that step. Zero, infinite and NaN values are never recorded, so that
-    everything divided by a start value stays finite: until a usable value comes, :attr:`denominators`
-    is 1 and the entry is left as it is.
+    Entry k has its own clock, which advances once per optimiser step in which the entry takes part.
+    Its value is recorded at step 0 and again at step ``burn_in_period`` (both counted from 0), from
+    the mean over the micro-batches of that step. Zero, infinite and NaN values are never recorded,
+    so that everything divided by a start value stays finite: until a usable value comes,
+    :attr:`denominators` is 1 and the entry is left as it is.
 
     All state is in buffers, so ``state_dict`` continues exactly, and nothing waits for the device.
 
@@ -33,7 +33,7 @@ class InitialValues(nn.Module):
 
     @property
     def denominators(self) -> Tensor:
-        """Magnitudes to divide by, shape ``[num]``, always positive: 1 where nothing is recorded yet."""
+        """Magnitudes to divide by, shape ``[num]``, positive: 1 where nothing is recorded yet."""
         return torch.where(self.values == 0, 1, self.values.abs())
 
     @torch.no_grad()

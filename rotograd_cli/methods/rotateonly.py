@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +17,22 @@ RotationReduction = Literal["reference", "per_example"]
 
 
 class RotateOnly(MultiTaskMethod):
-    r"""Task k sees the features rotated by its own :math:`R_k`, learned so that task gradients align.
+    r"""Task k sees the features rotated by its own :math:`R_k`, so that task gradients align.
 
     With z the features, :math:`\tilde g_k = \partial L_k/\partial (R_k z)` and
     :math:`g_k = R_k^\top \tilde g_k`, every rotation descends
 
     .. math:: \sum_n \lVert R_k v'_n - \tilde g_{n,k} \rVert^2,
 
-    with the constants :math:`\tilde g_k` and :math:`v'` (:func:`~rotograd_cli.linalg.gradients.reference_weights`).
-    Only its skew part :math:`W_k - W_k^\top` with :math:`W_k = -2\sum_n g_{n,k} v_n'^\top` moves a rotation,
-    so the residual is never formed. The backbone receives :math:`\sum_k g_k`.
+    with the constants :math:`\tilde g_k` and :math:`v'`
+    (:func:`~rotograd_cli.linalg.gradients.reference_weights`). Only its skew part :math:`W_k -
+    W_k^\top` with :math:`W_k = -2\sum_n g_{n,k} v_n'^\top` moves a rotation, so the residual is
+    never formed. The backbone receives :math:`\sum_k g_k`.
 
-    Features have the shape ``[batch..., *rotated, *post_shape]``, where ``rotated`` has as many axes as
-    ``rotation_shape``. These axes are flattened and the first m = prod(rotation_shape) entries are rotated,
-    the others pass unchanged; ``post_shape`` axes (height and width, say) are carried along.
+    Features have the shape ``[batch..., *rotated, *post_shape]``, where ``rotated`` has as many
+    axes as ``rotation_shape``. These axes are flattened and the first m = prod(rotation_shape)
+    entries are rotated, the others pass unchanged; ``post_shape`` axes (height and width, say) are
+    carried along.
 
     Args:
         backbone: Shared network.
@@ -38,16 +40,19 @@ class RotateOnly(MultiTaskMethod):
         rotation_shape: Size m, or the shape whose product is m. None rotates all features of
             ``feature_shape``.
         post_shape: Trailing axes of the features that are not rotated; -1 accepts any size.
-        normalize_losses: Back-propagate :math:`L_k/|L_k^0|` instead of :math:`L_k` (heads included), and
-            the backbone loss over its own start value.
-        burn_in_period: Step (from 0) whose losses and norms replace those of step 0 as start values.
-        init: Start of the rotations: ``haar`` (the authors' code) or ``identity`` (another algorithm).
-        rotation_reduction: ``reference`` sums the squares as the authors' code does: over the batch for
-            plain vectors, averaged over the batch with a ``post_shape`` (with several batch axes:
-            averaged over all but the last). Duplicating every example of a batch then changes the
-            rotation step. ``per_example`` multiplies the sum by the batch size: the mean over examples of
-            the squares of their own gradients for losses that average over the batch, and
-            invariant to such duplication.
+        normalize_losses: Back-propagate :math:`L_k/|L_k^0|` instead of :math:`L_k` (heads
+            included), and the backbone loss over its own start value.
+        burn_in_period: Step (from 0) whose losses and norms replace those of step 0 as start
+            values.
+        init: Start of the rotations: ``haar`` (the authors' code) or ``identity`` (another
+            algorithm).
+        rotation_reduction: ``reference`` sums the squares as the authors' code does: over the batch
+            for plain vectors, averaged over the batch with a ``post_shape`` (with several batch
+            axes: averaged over all but the last). Duplicating every example of a batch then changes
+                the
+            rotation step. ``per_example`` multiplies the sum by the batch size: the mean over
+            examples of the squares of their own gradients for losses that average over the batch,
+            and invariant to such duplication.
         feature_shape: Shape of the features of one example, checked at construction.
 
     Raises:
@@ -77,7 +82,8 @@ class RotateOnly(MultiTaskMethod):
             raise ConfigError(f"`burn_in_period` must be 0 or more steps, got {burn_in_period}.")
         if rotation_reduction not in get_args(RotationReduction):
             raise ConfigError(
-                f"`rotation_reduction` must be reference or per_example, got {rotation_reduction!r}."
+                "`rotation_reduction` must be reference or per_example, "
+                f"got {rotation_reduction!r}."
             )
         self.post_shape = torch.Size(post_shape)
         self.rotation_shape = _rotation_shape(rotation_shape, self.post_shape, self.feature_shape)
@@ -93,7 +99,7 @@ class RotateOnly(MultiTaskMethod):
 
     @property
     def rotation(self) -> Tensor:
-        """Rotation matrices, shape ``[K, m, m]``, differentiable; assign a tensor of rotations to set them."""
+        """Rotation matrices, shape ``[K, m, m]``, differentiable; assign rotations to set them."""
         return self.rotations.matrices
 
     @rotation.setter
@@ -105,13 +111,13 @@ class RotateOnly(MultiTaskMethod):
         num_axes = len(self.rotation_shape) + len(self.post_shape)
         if features.dim() < num_axes:
             raise ShapeError(
-                f"Features must have at least {num_axes} axes, [batch..., *rotation_shape, *post_shape] with "
-                f"rotation_shape {tuple(self.rotation_shape)} and post_shape {tuple(self.post_shape)}, got "
-                f"{list(features.shape)}."
+                f"Features must have at least {num_axes} axes, [batch..., *rotation_shape, "
+                f"*post_shape] with rotation_shape {tuple(self.rotation_shape)} and post_shape "
+                f"{tuple(self.post_shape)}, got {list(features.shape)}."
             )
         self._check_shape(features.shape)
 
-    def task_features(self, features: Tensor) -> Tensor:
+    def stacked_features(self, features: Tensor) -> Tensor:
         r"""Rotated features :math:`R_k z`, rotations constant, shape ``[K, *features.shape]``."""
         R = self.rotations.current().to(features.dtype)
         z = self._to_blocks(features)  # [N, d, S]
@@ -150,7 +156,8 @@ class RotateOnly(MultiTaskMethod):
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """Sets the rotations' gradients and combines the task gradients.
 
-        A task whose gradient is infinite or NaN is left out of the step and counted in ``num_nonfinite``.
+        A task whose gradient is infinite or NaN is left out of the step and counted in
+        ``num_nonfinite``.
         """
         G = self._rotate_back(task_gradients)  # [K, N, d, S]
         flat = G.view(self.num_tasks, -1)
@@ -172,8 +179,8 @@ class RotateOnly(MultiTaskMethod):
         r"""Weights :math:`c_k` of the backbone's gradient :math:`\sum_k c_k g_k`: all one.
 
         Args:
-            task_gradients: Gradients :math:`g_k` at the unrotated features, shape ``[K, D]``; zero rows for
-                tasks that take no part.
+            task_gradients: Gradients :math:`g_k` at the unrotated features, shape ``[K, D]``; zero
+                rows for tasks that take no part.
             norms: Their norms, shape ``[K]``.
             present: Tasks that take part, boolean, shape ``[K]``.
             step: The losses.
@@ -184,7 +191,7 @@ class RotateOnly(MultiTaskMethod):
         return torch.ones_like(norms)
 
     def _rotate_back(self, task_gradients: Tensor) -> Tensor:
-        """Gradients at the unrotated features, shape ``[K, N, d, S]``, at least float32; owned by us."""
+        """Gradients at the unrotated features, shape ``[K, N, d, S]``, at least float32."""
         R = self.rotations.current()
         dtype = torch.promote_types(task_gradients.dtype, torch.float32)
         blocks = self._to_blocks(task_gradients[0])
@@ -227,14 +234,14 @@ class RotateOnly(MultiTaskMethod):
         post = tuple(shape[end:])
         if any(want not in (-1, got) for want, got in zip(self.post_shape, post, strict=True)):
             raise ShapeError(
-                f"Features must end in post_shape {tuple(self.post_shape)}, got {post} in features of shape "
-                f"{tuple(shape)}; set post_shape to the axes that are not rotated."
+                f"Features must end in post_shape {tuple(self.post_shape)}, got {post} in features "
+                f"of shape {tuple(shape)}; set post_shape to the axes that are not rotated."
             )
         if math.prod(rotated) < self.rotation_size or len(rotated) < len(self.rotation_shape):
             raise ShapeError(
-                f"`rotation_shape` {tuple(self.rotation_shape)} needs {self.rotation_size} features, got "
-                f"{rotated} in features of shape {tuple(shape)}; choose a rotation of at most "
-                f"{math.prod(rotated)}."
+                f"`rotation_shape` {tuple(self.rotation_shape)} needs {self.rotation_size} "
+                f"features, got {rotated} in features of shape {tuple(shape)}; choose a size of "
+                f"at most {math.prod(rotated)}."
             )
 
 

@@ -14,16 +14,17 @@ RotationInit = Literal["haar", "identity"]
 
 
 class Rotations(nn.Module):
-    r"""K trainable rotations :math:`R_k = B_k \exp(A_k)` of size m, with :math:`A_k = 0` at the start.
+    r"""K trainable rotations :math:`R_k = B_k \exp(A_k)` of size m; :math:`A_k = 0` at the start.
 
     geotorch owns the manifold: its ``SO`` holds the bases B and maps the free parameters X (shape
     ``[K, m, m]``, A in the strictly lower triangles) to rotations, with
-    :func:`~rotograd_cli.linalg.rotations.exp_skew` as the trivialisation. (It is called directly rather than
-    through ``torch.nn.utils.parametrize``, whose modules cannot be pickled.)
+    :func:`~rotograd_cli.linalg.rotations.exp_skew` as the trivialisation. (It is called directly
+    rather than through ``torch.nn.utils.parametrize``, whose modules cannot be pickled.)
 
-    What :meth:`current` returns is computed once and kept until a free parameter or a base changes (its version counter
-    tells), in evaluation too. Code that writes around the counter (``p.data.copy_(...)``) calls
-    :meth:`clear_cache`; switching between training and evaluation clears the cache as well.
+    What :meth:`current` returns is computed once and kept until a free parameter or a base changes
+    (its version counter tells), in evaluation too. Code that writes around the counter
+    (``p.data.copy_(...)``) calls :meth:`clear_cache`; switching between training and evaluation
+    clears the cache as well.
 
     Args:
         num_tasks: K.
@@ -62,7 +63,7 @@ class Rotations(nn.Module):
         return matrices
 
     def current(self) -> Tensor:
-        """The rotations as constants (no gradient), shape ``[K, m, m]``, from the cache where it is valid."""
+        """The rotations as constants (no gradient), shape ``[K, m, m]``, cached."""
         X, B = self.free_parameters, self.base
         key = (id(X), X._version, id(B), B._version, X.dtype, X.device)
         if self._cache is None or self._cache[0] != key:
@@ -71,7 +72,7 @@ class Rotations(nn.Module):
         return self._cache[1]
 
     def clear_cache(self) -> None:
-        """Forgets the computed matrices, for code that changed a parameter behind autograd's back."""
+        """Forgets the computed matrices, for code that changed a parameter unseen."""
         self._cache = None
 
     @torch.no_grad()
@@ -108,8 +109,9 @@ class Rotations(nn.Module):
             sign = torch.linalg.slogdet(matrix).sign  # one by one: batched LU can hang on the CPU
             if not (error[k] < 1e-3 and sign > 0):
                 raise ShapeError(
-                    f"`rotation[{k}]` must be orthogonal with determinant +1, got one with |RᵀR - I| = "
-                    f"{error[k]:.1e} and determinant sign {sign:+.0f}; orthogonalise it first (torch.linalg.qr)."
+                    f"`rotation[{k}]` must be orthogonal with determinant +1, got one with "
+                    f"|RᵀR - I| = {error[k]:.1e} and determinant sign {sign:+.0f}; "
+                    "orthogonalise it first (torch.linalg.qr)."
                 )
         self.base.copy_(R)
         X.zero_()
@@ -124,4 +126,4 @@ class Rotations(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_cache": None}  # type: ignore[misc]
+        return {**self.__dict__, "_cache": None}

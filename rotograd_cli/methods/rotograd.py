@@ -18,9 +18,9 @@ class RotoGrad(RotateOnly):
         C\,\sum_k \frac{g_k}{\lVert g_k\rVert}, \qquad C = \sum_k \alpha_k \lVert g_k\rVert, \qquad
         \alpha_k \propto \frac{\lVert g_k\rVert}{\lVert g_k^0\rVert}, \quad \sum_k \alpha_k = 1.
 
-    A start norm :math:`\lVert g_k^0\rVert` of zero is not recorded: the first gradient that is not zero
-    becomes the start. (The authors' code keeps 1e-15, after which that task takes nearly all the weight.)
-    A task whose gradient is zero contributes nothing; when all are, so is the result.
+    A start norm :math:`\lVert g_k^0\rVert` of zero is not recorded: the first gradient that is not
+    zero becomes the start. (The authors' code keeps 1e-15, after which that task takes nearly all
+    the weight.) A task whose gradient is zero contributes nothing; when all are, so is the result.
 
     Args:
         *args: As :class:`RotateOnly`.
@@ -37,7 +37,7 @@ class RotoGrad(RotateOnly):
     def combination(
         self, task_gradients: Tensor, norms: Tensor, present: Tensor, step: BackwardStep
     ) -> Tensor:
-        r"""Weights :math:`C/\lVert g_k\rVert`, shape ``[K]``; see :meth:`RotateOnly.combination`."""
+        r"""Weights :math:`C/\lVert g_k\rVert`, shape ``[K]``."""
         self.initial_norms.update(norms, present, accumulating=step.accumulating)
         ratios = norms / self.initial_norms.denominators.to(norms.dtype)
         alphas = divide_or_zero(ratios, ratios.sum())

@@ -24,10 +24,10 @@ class RotoGradNorm(RotateOnly):
         \Bigl(\frac{\tilde L_k}{\frac1K\sum_j \tilde L_j}\Bigr)^{\alpha} \Bigr|,
         \qquad \tilde L_k = L_k/L_k^0,
 
-    with the target (second term) constant. GradNorm itself has the mean of the norms where the authors'
-    code, and this class, have the norm of the mean. Ratios use magnitudes, so losses of mixed sign stay
-    real; a task without a usable start value counts its loss as it is, and when all ratios are 0 every task
-    has the same target.
+    with the target (second term) constant. GradNorm itself has the mean of the norms where the
+    authors' code, and this class, have the norm of the mean. Ratios use magnitudes, so losses of
+    mixed sign stay real; a task without a usable start value counts its loss as it is, and when all
+    ratios are 0 every task has the same target.
 
     Args:
         *args: As :class:`RotateOnly`.
@@ -38,8 +38,8 @@ class RotoGradNorm(RotateOnly):
         ConfigError: If ``alpha`` is negative or not finite.
 
     References:
-        Javaloy and Valera, ICLR 2022; Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss
-        Balancing in Deep Multitask Networks", ICML 2018, equations 1 and 2.
+        Javaloy and Valera, ICLR 2022; Chen et al., "GradNorm: Gradient Normalization for Adaptive
+        Loss Balancing in Deep Multitask Networks", ICML 2018, equations 1 and 2.
     """
 
     def __init__(self, *args: Any, alpha: float, **kwargs: Any) -> None:
@@ -58,7 +58,7 @@ class RotoGradNorm(RotateOnly):
     def combination(
         self, task_gradients: Tensor, norms: Tensor, present: Tensor, step: BackwardStep
     ) -> Tensor:
-        """The task weights, shape ``[K]``, after setting their gradient; see :meth:`RotateOnly.combination`."""
+        """The task weights, shape ``[K]``, after setting their gradient."""
         w = self.weight.detach().to(norms.dtype)
         mean_norm = mean_gradient_norm(
             w.to(task_gradients.dtype).unsqueeze(1) * task_gradients, present.sum()
@@ -69,12 +69,12 @@ class RotoGradNorm(RotateOnly):
         return w
 
     def _inverse_training_rates(self, losses: Tensor, present: Tensor) -> Tensor:
-        """Progress of each task relative to the mean, shape ``[K]``: above 1 for tasks that lag behind."""
+        """Progress of each task relative to the mean, shape ``[K]``: above 1 for laggards."""
         initial = self.initial_losses.denominators
         ratios = torch.where(present, losses.to(initial.dtype).abs() / initial, 0)
         mean = ratios.sum() / present.sum().clamp_min(1)
         return torch.where(mean == 0, 1, divide_or_zero(ratios, mean))
 
     def _weight_gradient(self, w: Tensor, slopes: Tensor) -> Tensor:
-        r"""Chain rule through the softmax: :math:`w_k (s_k - \frac1K\sum_j s_j w_j)`, shape ``[K]``."""
+        r"""Chain rule through the softmax: :math:`w_k (s_k - \frac1K\sum_j s_j w_j)`, ``[K]``."""
         return w * (slopes - torch.dot(slopes, w) / self.num_tasks)

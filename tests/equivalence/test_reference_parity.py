@@ -1,4 +1,4 @@
-"""The four methods against the authors' package: same parameters after 60 optimiser steps, in float64."""
+"""The four methods against the authors' package: same parameters after 64 steps in float64."""
 
 import copy
 import itertools
