@@ -187,11 +187,15 @@ def _scaling(A: Tensor) -> tuple[float | Tensor, list[bool | Tensor]]:
         return 1.0, []
     step = 0.05 if A.dtype == torch.float64 else 0.5
     num = (spectral_bound(A).amax() / step).log2().ceil().clamp_min(0)
-    if A.device.type == "cpu":  # reading a number here waits for nothing
+    if _reads_are_free(A.device):
         count = int(num) if num.isfinite() else 0  # NaN parameters stay NaN
         return 2.0**-count, [True] * count
     num = num.clamp_max(_MAX_SQUARINGS)
     return torch.exp2(-num), [num > level for level in range(_MAX_SQUARINGS)]
+
+
+def _reads_are_free(device: torch.device) -> bool:
+    return device.type == "cpu"  # reading a number there waits for nothing
 
 
 def _select(level: bool | Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ class BackwardStep:
     """Tasks with a loss in this pass, boolean, shape ``[K]``."""
     accumulating: bool
     """True for every micro-batch of an optimiser step but the last."""
+    loss_scale: float | Tensor | None = None
+    """Factor that the losses came with; the gradients and ``losses`` a method sees are without."""
 
 
 class MultiTaskMethod(nn.Module):
@@ -148,10 +150,7 @@ class MultiTaskMethod(nn.Module):
             if differentiates
             else self.stacked_features(features).unbind(0)
         )
-        outputs = [
-            _split(head(z.clone() if copies else z))
-            for head, z, copies in zip(self.heads, inputs, self._copies_input, strict=True)
-        ]
+        outputs = [_split(self._head_output(k, z)) for k, z in enumerate(inputs)]
         predictions = [prediction for prediction, _ in outputs]
         head_extras = [extras for _, extras in outputs]
         if backbone_extras or any(head_extras):
@@ -198,7 +197,7 @@ class MultiTaskMethod(nn.Module):
                 "something else; compute the losses from the predictions of the last forward pass."
             )
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
-            shared = self._unscaled(self.shared_gradient, gradient, step, loss_scale)
+            shared = self._unscaled(self.shared_gradient, gradient, step)
         self._backward_backbone(shared, self.weigh_backbone_loss(backbone_loss, step), retain_graph)
 
     # ---- what a method overrides
@@ -248,6 +247,10 @@ class MultiTaskMethod(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define shared_gradient")
 
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Numbers of each task worth recording, by name, each of shape ``[K]``; none by default."""
+        return {}
+
     def add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         """Adds to the gradient of a parameter of the method, with the loss scale applied."""
         if not parameter.requires_grad:
@@ -258,6 +261,9 @@ class MultiTaskMethod(nn.Module):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     # ---- plumbing
+
+    def _head_output(self, task: int, features: Tensor) -> Any:
+        return self.heads[task](features.clone() if self._copies_input[task] else features)
 
     def _training_inputs(self, features: Tensor) -> Sequence[Tensor]:
         if self.per_task_gradients:
@@ -311,21 +317,21 @@ class MultiTaskMethod(nn.Module):
                 present[k] = False
         if loss_scale is not None:
             values = values / loss_scale
-        return BackwardStep(values, present, accumulating)
+        return BackwardStep(values, present, accumulating, loss_scale)
 
     def _unscaled(
         self,
         rule: Callable[[Tensor, BackwardStep], Tensor],
         gradient: Tensor,
         step: BackwardStep,
-        loss_scale: float | Tensor | None,
     ) -> Tensor:
         """Applies ``rule`` to gradients without the loss scale, and scales its result."""
-        if loss_scale is None:
+        if step.loss_scale is None:
             return rule(gradient, step)
-        self._loss_scale = loss_scale
+        dtype = torch.promote_types(gradient.dtype, torch.float32)
+        self._loss_scale = step.loss_scale
         try:
-            return rule(gradient.float() / loss_scale, step) * loss_scale
+            return rule(gradient.to(dtype) / step.loss_scale, step) * step.loss_scale
         finally:
             self._loss_scale = None
 
@@ -361,7 +367,9 @@ class _TaskNetwork(nn.Module):
     def forward(self, x: Any) -> Any:
         features, _ = _split(self.method.backbone(x))
         self.method.check_features(features)
-        return self.method.heads[self.task](self.method.stacked_features(features)[self.task])
+        return self.method._head_output(
+            self.task, self.method.stacked_features(features)[self.task]
+        )
 
 
 def _split(output: Any) -> tuple[Any, tuple[Any, ...]]:

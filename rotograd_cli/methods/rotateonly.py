@@ -48,11 +48,10 @@ class RotateOnly(MultiTaskMethod):
             algorithm).
         rotation_reduction: ``reference`` sums the squares as the authors' code does: over the batch
             for plain vectors, averaged over the batch with a ``post_shape`` (with several batch
-            axes: averaged over all but the last). Duplicating every example of a batch then changes
-                the
-            rotation step. ``per_example`` multiplies the sum by the batch size: the mean over
-            examples of the squares of their own gradients for losses that average over the batch,
-            and invariant to such duplication.
+            axes: averaged over all but the last). Duplicating every example of a batch then
+            changes the rotation step. ``per_example`` multiplies the sum by the batch size: the
+            mean over examples of the squares of their own gradients for losses that average over
+            the batch, and invariant to such duplication.
         feature_shape: Shape of the features of one example, checked at construction.
 
     Raises:
@@ -108,13 +107,6 @@ class RotateOnly(MultiTaskMethod):
 
     def check_features(self, features: Tensor) -> None:
         """Refuses features whose trailing axes do not fit ``rotation_shape`` and ``post_shape``."""
-        num_axes = len(self.rotation_shape) + len(self.post_shape)
-        if features.dim() < num_axes:
-            raise ShapeError(
-                f"Features must have at least {num_axes} axes, [batch..., *rotation_shape, "
-                f"*post_shape] with rotation_shape {tuple(self.rotation_shape)} and post_shape "
-                f"{tuple(self.post_shape)}, got {list(features.shape)}."
-            )
         self._check_shape(features.shape)
 
     def stacked_features(self, features: Tensor) -> Tensor:
@@ -147,8 +139,8 @@ class RotateOnly(MultiTaskMethod):
         if loss is None or not self.normalize_losses:
             return loss
         value = loss.detach().reshape(1)
-        if self._loss_scale is not None:
-            value = value / self._loss_scale
+        if step.loss_scale is not None:
+            value = value / step.loss_scale
         present = torch.ones_like(value, dtype=torch.bool)
         self.initial_backbone_loss.update(value, present, accumulating=step.accumulating)
         return loss / self.initial_backbone_loss.denominators[0]
@@ -170,6 +162,8 @@ class RotateOnly(MultiTaskMethod):
         weights = reference_weights(flat, norms, present.sum())
         v = (weights.to(flat.dtype) @ flat).view(G.shape[1:])
         self._add_rotation_gradient(G, v, task_gradients.shape[1:])
+        if not step.accumulating:  # an optimiser comes next, and fused ones hide their writes
+            self.rotations.clear_cache()
         combination = self.combination(flat, norms, present, step)
         return (combination.to(flat.dtype) @ flat).view(task_gradients.shape[1:])
 
@@ -229,15 +223,23 @@ class RotateOnly(MultiTaskMethod):
         return features.reshape(math.prod(batch), math.prod(rotated), math.prod(post))
 
     def _check_shape(self, shape: Sequence[int]) -> None:
+        num_axes = len(self.rotation_shape) + len(self.post_shape)
+        if len(shape) < num_axes:
+            raise ShapeError(
+                f"Features must have at least {num_axes} axes, [batch..., *rotation_shape, "
+                f"*post_shape] with rotation_shape {tuple(self.rotation_shape)} and post_shape "
+                f"{tuple(self.post_shape)}, got {list(shape)}; set both to the trailing axes of "
+                "the backbone's output."
+            )
         end = len(shape) - len(self.post_shape)
-        rotated = tuple(shape[max(0, end - len(self.rotation_shape)) : end])
+        rotated = tuple(shape[end - len(self.rotation_shape) : end])
         post = tuple(shape[end:])
         if any(want not in (-1, got) for want, got in zip(self.post_shape, post, strict=True)):
             raise ShapeError(
                 f"Features must end in post_shape {tuple(self.post_shape)}, got {post} in features "
                 f"of shape {tuple(shape)}; set post_shape to the axes that are not rotated."
             )
-        if math.prod(rotated) < self.rotation_size or len(rotated) < len(self.rotation_shape):
+        if math.prod(rotated) < self.rotation_size:
             raise ShapeError(
                 f"`rotation_shape` {tuple(self.rotation_shape)} needs {self.rotation_size} "
                 f"features, got {rotated} in features of shape {tuple(shape)}; choose a size of "

@@ -23,8 +23,9 @@ class Rotations(nn.Module):
 
     What :meth:`current` returns is computed once and kept until a free parameter or a base changes
     (its version counter tells), in evaluation too. Code that writes around the counter
-    (``p.data.copy_(...)``) calls :meth:`clear_cache`; switching between training and evaluation
-    clears the cache as well.
+    (``p.data.copy_(...)``, or a fused optimiser after a call of :meth:`current` since the backward
+    pass) calls :meth:`clear_cache`: the last backward pass of every step does, and so does
+    switching between training and evaluation.
 
     Args:
         num_tasks: K.
@@ -59,7 +60,8 @@ class Rotations(nn.Module):
     @property
     def matrices(self) -> Tensor:
         """The rotations R, shape ``[K, m, m]``, differentiable in the free parameters X."""
-        matrices: Tensor = self.manifold(self.free_parameters)
+        with torch.autocast(self.base.device.type, enabled=False):
+            matrices: Tensor = self.manifold(self.free_parameters)
         return matrices
 
     def current(self) -> Tensor:
@@ -67,7 +69,7 @@ class Rotations(nn.Module):
         X, B = self.free_parameters, self.base
         key = (id(X), X._version, id(B), B._version, X.dtype, X.device)
         if self._cache is None or self._cache[0] != key:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # later passes may need gradients
                 self._cache = (key, self.matrices)
         return self._cache[1]
 
@@ -120,6 +122,11 @@ class Rotations(nn.Module):
         """Switches the mode and forgets the computed matrices."""
         self.clear_cache()
         return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Rotations":
+        self.clear_cache()  # other tensors may get the identity and version of the old ones
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.clear_cache()  # assign=True replaces the tensors whose versions the cache knows

@@ -55,6 +55,10 @@ class RotoGradNorm(RotateOnly):
         unnormalised = (self.log_weight - self.log_weight.detach().amax()).exp() + _EPSILON
         return self.num_tasks * unnormalised / unnormalised.sum()
 
+    def diagnostics(self) -> dict[str, Tensor]:
+        """The task weights."""
+        return {"weight": self.weight.detach()}
+
     def combination(
         self, task_gradients: Tensor, norms: Tensor, present: Tensor, step: BackwardStep
     ) -> Tensor:
