@@ -1,0 +1,86 @@
+"""Checkpoints of the authors' package (``rotograd`` 0.1.6.0), read into our methods."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.errors import CheckpointError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rotateonly import RotateOnly
+from rotograd_cli.methods.rotogradnorm import RotoGradNorm
+
+
+@torch.no_grad()
+def load_authors_state_dict(
+    model: MultiTaskMethod, state_dict: Mapping[str, Tensor], *, strict: bool = True
+) -> None:
+    """Loads ``model.state_dict()`` of the authors' package: rotations, task weights, maybe heads.
+
+    Their ``state_dict`` never holds the backbone, and holds the heads only if these were handed
+    over as an ``nn.ModuleList``: load the rest into ``model.backbone`` and ``model.heads[k]``
+    yourself. It holds no start values (losses, gradient norms) and no counters either, so the
+    burn-in starts again here, as it does in the authors' own package after loading.
+
+    Nothing is written when an error is raised.
+
+    Args:
+        model: The method of the same name, with as many heads and rotations of the same size.
+        state_dict: What the authors' ``state_dict()`` returned.
+        strict: Refuse missing and unexpected entries; otherwise, they are ignored.
+
+    Raises:
+        CheckpointError: If an entry is missing or unexpected (``strict``), or has another shape.
+    """
+    has_heads = any(name.startswith("heads.") for name in state_dict)
+    places = _own_places(model) | (_head_places(model) if has_heads else {})
+    if strict:
+        _check_names(type(model).__name__, places.keys(), state_dict.keys())
+    known = {name: value for name, value in state_dict.items() if name in places}
+    for name, value in known.items():
+        if value.shape != places[name].shape:
+            raise CheckpointError(
+                f"`{name}` must have shape {list(places[name].shape)}, got {list(value.shape)}; "
+                "build the model with the sizes that it was trained with."
+            )
+    for name, value in known.items():
+        # the authors' free parameters may hold anything above the diagonal, where nobody reads it
+        places[name].copy_(value.tril(-1) if name.endswith(".original") else value)
+    if isinstance(model, RotateOnly):
+        model.rotations.clear_cache()
+
+
+def _own_places(model: MultiTaskMethod) -> dict[str, Tensor]:
+    """Tensors of the method itself, by the authors' names."""
+    places: dict[str, Tensor] = {}
+    if isinstance(model, RotateOnly):
+        rotations = model.rotations
+        for k in range(model.num_tasks):
+            name = f"parametrizations.rotation_{k}"
+            places[f"{name}.original"] = rotations.free_parameters.detach()[k]
+            places[f"{name}.0.base"] = rotations.base[k]
+    if isinstance(model, RotoGradNorm):
+        places |= {f"weight_.{k}": omega for k, omega in enumerate(model.log_weight.detach())}
+    return places
+
+
+def _head_places(model: MultiTaskMethod) -> dict[str, Tensor]:
+    """Tensors of the heads, by the authors' names: a head comes second, after its rotation."""
+    second = ".1" if isinstance(model, RotateOnly) else ""
+    return {
+        f"heads.{k}{second}.{name}": tensor
+        for k, head in enumerate(model.heads)
+        for name, tensor in head.state_dict().items()
+    }
+
+
+def _check_names(method: str, wanted: Collection[str], found: Collection[str]) -> None:
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    for kind, names in (("lacks", missing), ("has the unknown", unexpected)):
+        if names:
+            raise CheckpointError(
+                f"`state_dict` must be that of the authors' {method} with the same tasks and "
+                f"heads, got one that {kind} `{names[0]}` ({len(names)} in all); build the model "
+                "that was saved, or pass strict=False."
+            )
