@@ -1,0 +1,280 @@
+"""The command line: which command, then Hydra. Heavy imports happen inside the commands."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMMANDS = {
+    "train": "train one run, or a sweep with -m",
+    "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
+}
+GROUPS = ("method", "data", "backbone", "head", "experiment", "debug", "logger")
+HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: Words after the program's name; None takes the process's.
+
+    Returns:
+        Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in ("-sc", "--shell-completion"):
+        return _complete(words)
+    if not words or words[0] in ("-h", "--help", "help"):
+        return _print(_help())
+    if words[0] == "--version":
+        return _print(_version())
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        return _fail(f"{command!r} is not a command; {_suggest_command(command)}")
+    if any(word in ("-h", "--help") for word in rest):
+        return _print(_command_help(command))
+    return _run(command, rest)
+
+
+def _run(command: str, words: list[str]) -> int:
+    """Hydra's entry point, with errors as one line and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
+    sys.argv = [f"rotograd {command}", *words]
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from rotograd_cli.config import config_dir, register_schemas
+    from rotograd_cli.errors import RotogradError
+
+    error_types = (RotogradError, HydraException, OmegaConfBaseException)
+    try:
+        _check_words(words)
+        register_schemas()
+        task = _Task({"train": _train, "evaluate": _evaluate}[command])
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+        if task.error is not None:
+            raise task.error
+    except KeyboardInterrupt:
+        print("Interrupted; the run keeps its last checkpoint.", file=sys.stderr)  # noqa: T201
+        return 130
+    except error_types as error:
+        from rotograd_cli.messages import explain
+
+        return _fail(explain(error, command, words))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename} cannot be used ({error.strerror}); choose another path.")
+    return _sweep_failures()
+
+
+class _Task:
+    """A command that hands its error to the caller: Hydra would print about it first."""
+
+    def __init__(self, command: "Callable[[DictConfig], float | None]") -> None:
+        self._command = command
+        self.error: Exception | None = None
+
+    def __call__(self, config: "DictConfig") -> float | None:
+        try:
+            return self._command(config)
+        except Exception as error:  # raised again by the caller
+            self.error = error
+            return None
+
+
+def _train(config: "DictConfig") -> float | None:
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from rotograd_cli.config import to_train_config
+    from rotograd_cli.experiment import train
+    from rotograd_cli.report import print_table, run_table
+
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    overrides = list(hydra_config.overrides.task)
+
+    def run() -> dict[str, Any]:
+        typed = to_train_config(config)
+        return train(typed, run_dir, overrides)
+
+    if hydra_config.mode == RunMode.MULTIRUN:
+        summary = _cell(run, run_dir, overrides, hydra_config.job.num)
+    else:
+        try:
+            summary = run()
+        except BaseException:
+            _remove_if_empty(run_dir)
+            raise
+        print_table(run_table(summary))
+        print(f"Run directory: {os.path.relpath(run_dir)}")  # noqa: T201
+    value = summary.get("metrics", {}).get(config.train.select)
+    return float("nan") if value is None else float(value)
+
+
+def _cell(
+    run: Callable[[], dict[str, Any]], run_dir: Any, overrides: list[str], number: int
+) -> dict[str, Any]:
+    """One cell of a sweep: a failure is recorded in its directory and the others go on."""
+    import traceback
+
+    from rotograd_cli.errors import RotogradError
+    from rotograd_cli.experiment import describe_failure
+    from rotograd_cli.report import read_summary, write_summary
+
+    print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)  # noqa: T201
+    try:
+        return run()
+    except Exception as error:  # whatever it is, the other cells must run
+        if not isinstance(error, RotogradError):
+            traceback.print_exc()
+        print(f"cell {number} failed: {describe_failure(error)}", file=sys.stderr)  # noqa: T201
+        failed = {"status": "failed", "overrides": overrides, "error": describe_failure(error)}
+        summary = {**(read_summary(run_dir) or {}), **failed}
+        write_summary(run_dir, summary)
+        return summary
+
+
+def _evaluate(config: "DictConfig") -> float:
+    from rotograd_cli.config import to_evaluate_config
+    from rotograd_cli.experiment import evaluate_run
+    from rotograd_cli.report import evaluation_table, print_table
+
+    typed = to_evaluate_config(config)
+    measured, recorded = evaluate_run(typed)
+    table, verdict = evaluation_table(measured, recorded)
+    print(f"{typed.run}: {typed.checkpoint}.pt on {typed.split}")  # noqa: T201
+    print_table(table)
+    print(verdict)  # noqa: T201
+    return measured[f"{typed.split}/geomean_loss"]
+
+
+def _sweep_failures() -> int:
+    module = sys.modules.get("rotograd_cli.sweep")
+    failures: list[str] = getattr(module, "failures", [])
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)  # noqa: T201
+    return 1 if failures else 0
+
+
+def _check_words(words: list[str]) -> None:
+    from rotograd_cli.errors import ConfigError
+
+    sweeps = any(word in ("-m", "--multirun") for word in words)
+    if sweeps and any(word.split("=")[0] in ("--cfg", "-c", "--info", "-i") for word in words):
+        raise ConfigError(
+            "-m cannot be combined with --cfg or --info; leave -m out to see one cell."
+        )
+
+
+def _remove_if_empty(run_dir: Any) -> None:
+    """Takes back the folders that Hydra made for a run that never started."""
+    from contextlib import suppress
+    from pathlib import Path
+
+    folder = Path(run_dir)
+    with suppress(OSError):  # not empty, or not ours
+        for _ in range(4):
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _complete(words: list[str]) -> int:
+    """Shell completion: commands first, then Hydra's completion of the command's overrides."""
+    line = os.environ.get("COMP_LINE", "")
+    program, *given = line.split(" ") if line else ("rotograd",)
+    if line and len(given) <= 1:
+        return _print("\n".join(name for name in COMMANDS if name.startswith("".join(given))))
+    command = given[0] if given and given[0] in COMMANDS else "train"
+    os.environ["COMP_LINE"] = " ".join([program, *given[1:]])
+    if "COMP_POINT" in os.environ:
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return _run(command, words)
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:10s} {text}" for name, text in COMMANDS.items())
+    return f"""rotograd: train and compare RotoGrad and its rivals from YAML.
+
+usage: rotograd COMMAND [KEY=VALUE ...] [Hydra's options]
+
+commands:
+{commands}
+
+examples:
+  rotograd train                                      RotoGrad on embedded real digits
+  rotograd train method=rotogradnorm seed=1           another method, another seed
+  rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
+  rotograd train --cfg job                            the composed configuration
+  rotograd evaluate run=outputs/...                   metrics of a finished run
+
+options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
+Completion: eval "$(rotograd -sc install=bash)\""""
+
+
+def _command_help(command: str) -> str:
+    if command == "evaluate":
+        return (
+            "usage: rotograd evaluate run=DIR [split=train|val|test] [checkpoint=best|last] "
+            "[device=...] [data_dir=...]\n\n"
+            "Loads a checkpoint and prints its metrics beside those that the run recorded."
+        )
+    return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
+
+groups:
+{_group_lines()}
+
+keys (rotograd train --cfg job prints all of them with their values):
+  seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
+  train.epochs  train.batch_size  train.accumulate_steps  train.select
+  model_optimizer.lr  method_optimizer.lr  optimizer@model_optimizer=radam|adam|sgd
+  method.rotation_shape  method.burn_in_period  method.init  backbone.num_features
+  paths.data_dir  paths.output_dir  logger.mode=online|offline|disabled
+
+-m            sweep: comma-separated values, every combination in its own directory
+--cfg job     print the composed configuration and stop
+--config-dir  a folder of your own YAML files beside the built-in ones"""
+
+
+def _group_lines() -> str:
+    from pathlib import Path
+
+    package = Path(__file__).resolve().parent
+    folder = next(c for c in (package / "conf", package.parent / "conf") if c.is_dir())
+    lines = []
+    for group in GROUPS:
+        names = sorted(path.stem for path in (folder / group).glob("*.yaml"))
+        lines.append(f"  {group:12s} {' | '.join(names)}")
+    return "\n".join(lines)
+
+
+def _version() -> str:
+    from rotograd_cli import __version__
+
+    return f"rotograd-cli {__version__}"
+
+
+def _suggest_command(command: str) -> str:
+    if "=" in command or command.startswith("-"):
+        return f"put it after a command: rotograd train {command}"
+    matches = difflib.get_close_matches(command, COMMANDS, n=1)
+    return f"did you mean {matches[0]}?" if matches else f"choose from {', '.join(COMMANDS)}."
+
+
+def _print(text: str) -> int:
+    print(text)  # noqa: T201
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"rotograd: {message}", file=sys.stderr)  # noqa: T201
+    return 2

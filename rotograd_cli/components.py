@@ -1,0 +1,141 @@
+"""From a YAML node to a constructor: target, names and types are checked first."""
+
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import hydra
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from rotograd_cli.config import suggest
+from rotograd_cli.errors import ConfigError
+
+_RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+
+
+def constructor(node: Any, where: str, **supplied: Any) -> Callable[..., Any]:
+    """Checked constructor of a component, with the YAML's values bound.
+
+    Args:
+        node: Content of a component's YAML: ``_target_``, ``_partial_: true`` and keyword values.
+        where: Name of the node in messages, e.g. ``method``.
+        **supplied: Names of keyword arguments that the runner will add, with any value.
+
+    Returns:
+        The partial; calling it raises :class:`ConfigError` where the constructor refuses a value.
+
+    Raises:
+        ConfigError: If the target cannot be imported, or a key is unknown, missing or of a wrong
+            type.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(
+            f"`{where}` must be a component with a _target_, got {node!r}; choose one of its group "
+            "(rotograd train --help lists them)."
+        )
+    target = _import(str(node["_target_"]), where)
+    values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
+    _check_values(target, values, where, set(supplied))
+    partial = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return partial(*args, **kwargs)
+        except ConfigError:
+            raise
+        except (TypeError, ValueError) as error:
+            if type(error) not in (TypeError, ValueError):
+                raise
+            raise ConfigError(f"`{where}` was refused by {target.__name__}: {error}") from error
+
+    return build
+
+
+def _import(path: str, where: str) -> Callable[..., Any]:
+    try:
+        target = pkgutil.resolve_name(path)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"`{where}._target_` cannot be imported, got {path!r} ({error}); check its spelling."
+        ) from error
+    if not callable(target):
+        raise ConfigError(f"`{where}._target_` must be a class or function, got {path!r}.")
+    result: Callable[..., Any] = target
+    return result
+
+
+def _check_values(
+    target: Callable[..., Any], values: Mapping[str, Any], where: str, supplied: set[str]
+) -> None:
+    parameters = accepted_parameters(target)
+    if parameters is None:
+        return
+    for key, value in values.items():
+        if key not in parameters:
+            choices = sorted(set(parameters) - supplied)
+            remedy = suggest(str(key), choices, f"{where}.")
+            raise ConfigError(f"`{where}.{key}` is not an option of {target.__name__}; {remedy}")
+        _check_type(value, parameters[key], f"{where}.{key}")
+
+
+def accepted_parameters(target: Callable[..., Any]) -> dict[str, Any] | None:
+    """Keyword parameters with their annotations, through ``**kwargs`` to base classes.
+
+    Args:
+        target: Class or function.
+
+    Returns:
+        Annotation by name (``inspect.Parameter.empty`` where there is none), or None if it takes
+        any keyword.
+    """
+    functions = (
+        [cls.__init__ for cls in target.__mro__ if "__init__" in vars(cls)]  # type: ignore[misc]
+        if inspect.isclass(target)
+        else [target]
+    )
+    result: dict[str, Any] = {}
+    for function in functions:
+        try:
+            signature = inspect.signature(function)
+        except ValueError:  # implemented in C
+            return None
+        hints = _hints(function)
+        for name, parameter in signature.parameters.items():
+            if name != "self" and parameter.kind not in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            ):
+                result.setdefault(name, hints.get(name, parameter.annotation))
+        if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
+            return result
+    return None
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _check_type(value: Any, annotation: Any, name: str) -> None:
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return
+    try:
+        adapter = TypeAdapter(
+            annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True)
+        )
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return  # an annotation that pydantic does not know
+    candidates = [value, tuple(value)] if isinstance(value, list) else [value]
+    for candidate in candidates:
+        try:
+            adapter.validate_python(candidate)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+        else:
+            return
+    raise ConfigError(f"`{name}` has a wrong value: {reason}, got {value!r}.")

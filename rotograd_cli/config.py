@@ -1,0 +1,216 @@
+"""Typed schema of the runner's own keys, and the checks that types cannot express."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rotograd_cli.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass
+class TrainOptions:
+    """The training loop; ``conf/train.yaml`` says what each key means."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    accumulate_steps: int = MISSING
+    grad_clip_norm: float | None = MISSING
+    eval_batch_size: int = MISSING
+    log_every_steps: int = MISSING
+    shuffle: bool = MISSING
+    limit_batches: int | None = MISSING
+    limit_eval_batches: int | None = MISSING
+    evaluate_train: bool = MISSING
+    select: str = MISSING
+    select_mode: str = MISSING
+
+
+@dataclass
+class Paths:
+    """Folders."""
+
+    data_dir: str = MISSING
+    output_dir: str = MISSING
+    sweep_dir: str = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """Everything of ``rotograd train``. Component nodes are checked against their targets."""
+
+    method: Any = MISSING
+    data: Any = MISSING
+    backbone: Any = MISSING
+    head: Any = MISSING
+    heads: dict[str, Any] = field(default_factory=dict)
+    model_optimizer: Any = MISSING
+    method_optimizer: Any = MISSING
+    model_scheduler: Any = MISSING
+    method_scheduler: Any = MISSING
+    logger: Any = MISSING
+    paths: Paths = field(default_factory=Paths)
+    seed: int = MISSING
+    device: str = MISSING
+    deterministic: bool = MISSING
+    tasks: list[str] | None = MISSING
+    tags: list[str] = MISSING
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+@dataclass
+class EvaluateConfig:
+    """Everything of ``rotograd evaluate``."""
+
+    run: str = MISSING
+    split: str = MISSING
+    checkpoint: str = MISSING
+    device: str | None = MISSING
+    data_dir: str | None = MISSING
+
+
+def register_schemas() -> None:
+    """Makes the schemas known to Hydra under the names that the YAML files use."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+
+
+def config_dir() -> Path:
+    """Folder of the YAML files: inside an installed package, at the repository root otherwise.
+
+    Raises:
+        ConfigError: If neither exists, which means a broken installation.
+    """
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError(f"No configuration files in {package / 'conf'}; install rotograd-cli again.")
+
+
+def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
+    """Typed, resolved and checked configuration of a training run.
+
+    Args:
+        config: Composed configuration, or the content of a run's ``config.yaml``.
+
+    Returns:
+        The configuration; components are plain dictionaries.
+
+    Raises:
+        ConfigError: If a key is unknown, missing, of a wrong type or out of range.
+    """
+    result = _typed(config, TrainConfig)
+    _check_train(result)
+    return result
+
+
+def to_evaluate_config(config: DictConfig) -> EvaluateConfig:
+    """Typed and checked configuration of an evaluation; see :func:`to_train_config`."""
+    result = _typed(config, EvaluateConfig)
+    _check_choice("split", result.split, ("train", "val", "test"))
+    _check_choice("checkpoint", result.checkpoint, ("best", "last"))
+    return result
+
+
+def _typed(config: DictConfig | Mapping[str, Any], schema: type[T]) -> T:
+    plain = OmegaConf.create(_container(config))
+    assert isinstance(plain, DictConfig)
+    _check_keys(plain, schema, "")
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(schema), plain)
+        result = OmegaConf.to_object(typed)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(result, schema)
+    return result
+
+
+def _container(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(config, DictConfig):
+        return dict(config)
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise ConfigError(f"`{missing[0]}` needs a value; add {missing[0]}=VALUE.")
+        container = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _first_line(error: Exception) -> str:
+    key = getattr(error, "full_key", None)
+    text = str(error).splitlines()[0].strip()
+    return f"`{key}`: {text}" if key and str(key) not in text else text
+
+
+def _check_keys(config: DictConfig, schema: type, prefix: str) -> None:
+    """Refuses keys that the schema does not have (``+train.epocs=3`` passes composition)."""
+    known = {item.name: item for item in fields(schema)}
+    for key in config:
+        name = prefix + str(key)
+        if key not in known:
+            raise ConfigError(f"`{name}` is not a key; {suggest(str(key), list(known), prefix)}")
+        kind = known[str(key)].type
+        if isinstance(kind, type) and is_dataclass(kind):
+            _check_keys(config[key], kind, f"{name}.")
+
+
+def suggest(wrong: str, known: list[str], prefix: str = "") -> str:
+    """Closest known name as a remedy, or all of them.
+
+    Args:
+        wrong: What was written.
+        known: What could have been written.
+        prefix: Put before every name.
+
+    Returns:
+        A clause such as ``did you mean train.epochs?``.
+    """
+    close = difflib.get_close_matches(wrong, known, n=1)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return f"choose from {', '.join(sorted(prefix + name for name in known))}."
+
+
+def _check_train(config: TrainConfig) -> None:
+    options = config.train
+    at_least_one = {
+        "train.epochs": options.epochs,
+        "train.batch_size": options.batch_size,
+        "train.accumulate_steps": options.accumulate_steps,
+        "train.eval_batch_size": options.eval_batch_size,
+        "train.log_every_steps": options.log_every_steps,
+        "train.limit_batches": options.limit_batches,
+        "train.limit_eval_batches": options.limit_eval_batches,
+    }
+    for key, value in at_least_one.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"`{key}` must be at least 1, got {value}.")
+    if options.batch_size % options.accumulate_steps != 0:
+        raise ConfigError(
+            f"`train.accumulate_steps` must divide train.batch_size ({options.batch_size}), got "
+            f"{options.accumulate_steps}."
+        )
+    if options.grad_clip_norm is not None and not options.grad_clip_norm > 0:
+        raise ConfigError(
+            f"`train.grad_clip_norm` must be positive or null, got {options.grad_clip_norm}."
+        )
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"`seed` must be in 0..4294967295, got {config.seed}.")
+    _check_choice("train.select_mode", options.select_mode, ("min", "max"))
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"`{key}` must be one of {', '.join(choices)}, got {value!r}.")

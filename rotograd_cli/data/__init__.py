@@ -1,0 +1,1 @@
+"""Data sets: one file each, all with the contract of :mod:`rotograd_cli.data.base`."""

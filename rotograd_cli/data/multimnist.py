@@ -1,0 +1,143 @@
+"""MultiMNIST: two-digit images from MNIST (Sener and Koltun, NeurIPS 2018)."""
+
+import gzip
+import hashlib
+import logging
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rotograd_cli.data.base import Split
+from rotograd_cli.data.two_digits import Digits, TwoDigits
+from rotograd_cli.errors import ConfigError, DatasetError
+
+logger = logging.getLogger(__name__)
+
+# file: (MD5 of the uncompressed content, shape)
+FILES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "train-images-idx3-ubyte": ("6bbc9ace898e44ae57da46a324031adb", (60_000, 28, 28)),
+    "train-labels-idx1-ubyte": ("a25bea736e30d166cdddb491f175f624", (60_000,)),
+    "t10k-images-idx3-ubyte": ("2646ac647ad5339dbf082846283269ea", (10_000, 28, 28)),
+    "t10k-labels-idx1-ubyte": ("27ae3e4e09519cfbb04c329615203637", (10_000,)),
+}
+FOLDERS = ("MNIST/raw", "mnist", "multimnist", ".")  # below the data root: torchvision's, then flat
+
+
+class MultiMNIST(TwoDigits):
+    """Two MNIST digits per image: 50,000 train, 10,000 val (last of MNIST's train), 10,000 test.
+
+    The four files are looked for below ``data_dir`` in torchvision's layout (``MNIST/raw``) and
+    flat (``mnist/`` or the root), plain or ``.gz``, and downloaded by torchvision where they are
+    absent. Their checksums are always verified.
+
+    Args:
+        data_dir: Data root.
+        tasks: Names of the wanted tasks; None for all five.
+        device: Where the images live.
+        partners: Right digits drawn for every left digit; the literature draws one.
+        download: Whether absent files are downloaded.
+        seed: Seed of the partners.
+        mean: Pixel mean of the normalisation.
+        std: Pixel standard deviation of the normalisation.
+
+    Raises:
+        ConfigError: If ``partners`` is less than 1.
+        DatasetError: If a file is absent, corrupt or not MNIST's.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        tasks: Sequence[str] | None,
+        device: torch.device,
+        partners: int,
+        download: bool,
+        seed: int,
+        mean: float,
+        std: float,
+    ) -> None:
+        if partners < 1:
+            raise ConfigError(f"`data.partners` must be at least 1, got {partners}.")
+        super().__init__(
+            name="multimnist",
+            digits=_load(Path(data_dir), download),
+            tasks=tasks,
+            partners=partners,
+            seed=seed,
+            mean=mean,
+            std=std,
+            device=device,
+        )
+
+
+def _load(data_dir: Path, download: bool) -> dict[Split, Digits]:
+    paths = _find(data_dir)
+    if paths is None and download:
+        _download(data_dir)
+        paths = _find(data_dir)
+    if paths is None:
+        raise DatasetError(_absent(data_dir, "download is off (data.download=false)"))
+    arrays = {name: _read(path, *FILES[name]) for name, path in paths.items()}
+    images = arrays["train-images-idx3-ubyte"]
+    labels = arrays["train-labels-idx1-ubyte"].long()
+    test_labels = arrays["t10k-labels-idx1-ubyte"].long()
+    return {
+        "train": Digits(images[:50_000], labels[:50_000]),
+        "val": Digits(images[50_000:], labels[50_000:]),
+        "test": Digits(arrays["t10k-images-idx3-ubyte"], test_labels),
+    }
+
+
+def _find(data_dir: Path) -> dict[str, Path] | None:
+    """The four files in the first folder that has them all, plain before ``.gz``."""
+    for folder in FOLDERS:
+        found = {}
+        for name in FILES:
+            candidates = (data_dir / folder / name, data_dir / folder / f"{name}.gz")
+            existing = [path for path in candidates if path.is_file()]
+            if existing:
+                found[name] = existing[0]
+        if len(found) == len(FILES):
+            return found
+    return None
+
+
+def _download(data_dir: Path) -> None:
+    from torchvision.datasets import MNIST
+
+    logger.info("Downloading MNIST to %s", data_dir)
+    try:
+        MNIST(str(data_dir), download=True)
+    except (RuntimeError, OSError) as error:
+        raise DatasetError(_absent(data_dir, "the download failed")) from error
+
+
+def _absent(data_dir: Path, why: str) -> str:
+    names = ", ".join(f"{name}[.gz]" for name in FILES)
+    return (
+        f"MNIST is not in {data_dir} and {why}; put the files {names} into "
+        f"{data_dir / 'mnist'}, or set paths.data_dir (or ROTOGRAD_DATA) to their folder."
+    )
+
+
+def _read(path: Path, md5: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Content of an idx file, checked against its checksum."""
+    try:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({error}); delete it and download MNIST again."
+        ) from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise DatasetError(
+            f"{path} must have the MD5 {md5} (uncompressed), got {found} from {len(content)} "
+            "bytes; the file is truncated or not MNIST's: delete it and download MNIST again."
+        )
+    header = 4 + 4 * len(shape)
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).copy()).reshape(shape)

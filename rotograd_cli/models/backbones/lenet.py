@@ -1,0 +1,51 @@
+"""The reduced LeNet of MultiMNIST."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.errors import ConfigError, ShapeError
+
+
+class LeNet(nn.Module):
+    """Two 5×5 convolutions (10, 20 channels) with 2×2 max-pooling and ReLU, and a linear layer.
+
+    Args:
+        input_shape: Channels, height and width of an image; at least 16 pixels each way.
+        num_features: Size d of the features.
+
+    Raises:
+        ShapeError: If the input is not an image or too small.
+        ConfigError: If ``num_features`` is not positive.
+
+    References:
+        Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018.
+    """
+
+    def __init__(self, *, input_shape: Sequence[int], num_features: int) -> None:
+        super().__init__()
+        if len(input_shape) != 3 or min(input_shape[1:]) < 16:
+            raise ShapeError(
+                "LeNet needs images of at least 16x16 pixels, [channels, height, width], got "
+                f"{list(input_shape)}; use backbone=mlp for other inputs."
+            )
+        if num_features < 1:
+            raise ConfigError(f"`num_features` must be at least 1, got {num_features}.")
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(input_shape[0], 10, 5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(10, 20, 5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        with torch.no_grad():
+            size = self.convolutions(torch.zeros(1, *input_shape)).shape[1]
+        self.linear = nn.Linear(size, num_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``[N, num_features]`` of images ``[N, C, H, W]``, not negative."""
+        features: Tensor = self.linear(self.convolutions(x)).relu()
+        return features

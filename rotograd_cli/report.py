@@ -1,0 +1,152 @@
+"""From run directories to tables."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """Reads ``summary.json`` of a run.
+
+    Args:
+        run_dir: Run directory.
+
+    Returns:
+        Its content, or None if there is none or it is unreadable.
+    """
+    try:
+        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
+    """Writes ``summary.json``, atomically. Infinite and NaN values become null.
+
+    Args:
+        run_dir: Run directory.
+        summary: Plain values.
+    """
+    temporary = run_dir / "summary.tmp"
+    temporary.write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(run_dir / "summary.json")
+
+
+def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Table:
+    """Results of one run: a row per task and metric, a column per split.
+
+    Args:
+        summary: Content of ``summary.json``.
+        splits: Splits to show.
+
+    Returns:
+        The table.
+    """
+    metrics = summary["metrics"]
+    splits = [s for s in ("train", *splits) if any(key.startswith(f"{s}/") for key in metrics)]
+    table = Table(
+        title=f"{summary['method']} on {summary['data']}, seed {summary['seed']}, "
+        f"epoch {summary['selected_epoch']} of {summary['epochs']}",
+        caption=f"{summary['protocol']}.",
+    )
+    table.add_column("task")
+    table.add_column("metric")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for key, spec in summary["metric_specs"].items():
+        task, name = key.split("/")
+        cells = [format_value(metrics.get(f"{split}/{key}"), spec["percent"]) for split in splits]
+        table.add_row(task, f"{label(name, spec)}", *cells)
+    cells = [format_value(metrics.get(f"{split}/geomean_loss"), False) for split in splits]
+    table.add_row("all", "geometric mean of losses ↓", *cells)
+    return table
+
+
+def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Table:
+    """Status and test metrics of the cells of a sweep.
+
+    Args:
+        summaries: Name and summary of each cell; None where a cell wrote nothing.
+
+    Returns:
+        The table.
+    """
+    specs: dict[str, Mapping[str, Any]] = {}
+    for _, summary in summaries:
+        specs |= (summary or {}).get("metric_specs", {})
+    table = Table(title="Sweep")
+    for column in ("cell", "status", "overrides"):
+        table.add_column(column, overflow="fold")
+    for key, spec in specs.items():
+        table.add_column(f"{key.split('/')[0]} {label(key.split('/')[1], spec)}", justify="right")
+    for name, summary in summaries:
+        content = summary or {"status": "no result"}
+        metrics = content.get("metrics", {})
+        cells = [
+            format_value(metrics.get(f"test/{k}"), spec["percent"]) for k, spec in specs.items()
+        ]
+        table.add_row(name, content["status"], " ".join(content.get("overrides", [])), *cells)
+    return table
+
+
+def evaluation_table(
+    measured: Mapping[str, float], recorded: Mapping[str, float]
+) -> tuple[Table, str]:
+    """Metrics measured now beside those that the run recorded.
+
+    Args:
+        measured: Metrics by key.
+        recorded: The run's own; may be empty.
+
+    Returns:
+        The table, and a sentence that says whether they are equal.
+    """
+    table = Table()
+    for column in ("metric", "now", "recorded"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for key, value in measured.items():
+        known = recorded.get(key)
+        table.add_row(key, f"{value:.8g}", "-" if known is None else f"{known:.8g}")
+    different = [key for key, value in recorded.items() if value != measured[key]]
+    if not recorded:
+        return table, "The run recorded no metrics of this split and checkpoint."
+    if not different:
+        return table, f"All {len(recorded)} values equal the run's record exactly."
+    return table, (
+        f"{len(different)} of {len(recorded)} values differ from the run's record: another device, "
+        "number of threads or library version (summary.json has the run's)."
+    )
+
+
+def print_table(table: Table) -> None:
+    """Prints a table to standard output, complete even where the terminal is narrow."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    console.print(table)
+
+
+def label(name: str, spec: Mapping[str, Any]) -> str:
+    """Name of a metric with its unit and an arrow in the direction of better."""
+    return f"{name}{' %' if spec['percent'] else ''} {'↑' if spec['better'] == 'higher' else '↓'}"
+
+
+def format_value(value: float | None, percent: bool) -> str:
+    """A number for a table: two decimals in percent, four otherwise, a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{100 * value:.2f}" if percent else f"{value:.4f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,75 @@
+"""Seeds, random states, deterministic kernels."""
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch (all devices).
+
+    Args:
+        seed: In 0..2³²-1.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def set_deterministic(enabled: bool) -> None:
+    """Restricts torch to deterministic kernels, or lifts the restriction of an earlier run.
+
+    Args:
+        enabled: Whether an operation without a deterministic kernel is an error.
+    """
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(enabled)
+    torch.backends.cudnn.benchmark = False
+
+
+def rng_state() -> dict[str, Any]:
+    """State of all generators, made of tensors, numbers and strings (loadable without pickle)."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).copy()), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restores what :func:`rng_state` returned.
+
+    Args:
+        state: The state; CUDA states are restored for as many devices as there are now.
+    """
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy(), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available():
+        for index, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(device_state, index)
+
+
+def epoch_order(num: int, *, seed: int, epoch: int) -> Tensor:
+    """Order of examples in an epoch, a function of seed and epoch alone.
+
+    Args:
+        num: Examples in the split.
+        seed: Seed of the run.
+        epoch: Epoch from 0.
+
+    Returns:
+        A permutation of 0..num-1, int64, shape ``[num]``, on the CPU.
+    """
+    sequence = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(sequence[0]) % 2**63)
+    return torch.randperm(num, generator=generator)

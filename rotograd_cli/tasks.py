@@ -1,0 +1,52 @@
+"""A task: its name, its loss, its metrics, the size of its prediction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.metrics import MetricSpec
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of the K tasks of a data set."""
+
+    name: str
+    """Name in configs, keys and tables."""
+    num_outputs: int
+    """Size of the last axis of the head's output: classes, or 1."""
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """Takes predictions ``[N, num_outputs]`` and targets ``[N]`` to their mean loss, a scalar."""
+    metrics: tuple[MetricSpec, ...]
+    """Metrics over a split, the first one leading."""
+
+
+def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:
+    """Picks tasks by name, in the order asked for.
+
+    Args:
+        available: All tasks of a data set.
+        names: Names of the wanted tasks; None takes all.
+
+    Returns:
+        The chosen tasks.
+
+    Raises:
+        ConfigError: If a name is unknown or repeated, or none is given.
+    """
+    by_name = {task.name: task for task in available}
+    if names is None:
+        return tuple(available)
+    if len(names) == 0:
+        raise ConfigError("`tasks` must name at least one task, got []; use null for all of them.")
+    for name in names:
+        if name not in by_name:
+            raise ConfigError(
+                f"`tasks` must name tasks of the data set, got {name!r}; choose from "
+                f"{', '.join(by_name)}."
+            )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"`tasks` must name each task once, got [{', '.join(names)}].")
+    return tuple(by_name[name] for name in names)

@@ -1,0 +1,95 @@
+"""Weights & Biases, the only place that imports it."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+Mode = Literal["online", "offline", "disabled"]
+logger = logging.getLogger(__name__)
+
+
+class WandbTracker:
+    """Mirrors records and summary. A wandb that cannot start or fails later costs a warning.
+
+    Args:
+        run_dir: Run directory; wandb writes below it.
+        config: Resolved configuration.
+        tags: Words to find the run by.
+        mode: ``offline`` needs no account and no network; ``online`` falls back to it;
+            ``disabled``.
+        project: Project name.
+        entity: Team or user; None takes the account's default.
+        group: Group on the site; None for none.
+        init_timeout_s: Seconds to wait for the server before going offline.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: Path,
+        config: Mapping[str, Any],
+        tags: Sequence[str],
+        mode: Mode,
+        project: str,
+        entity: str | None,
+        group: str | None,
+        init_timeout_s: float,
+    ) -> None:
+        self._run: Any = None
+        if mode == "disabled":
+            return
+        options = {
+            "dir": str(run_dir),
+            "config": dict(config),
+            "tags": list(tags),
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "name": "/".join(run_dir.parts[-3:]),
+            # a second run must not write into the first
+            "reinit": "finish_previous",  # of a sweep in this process
+        }
+        attempts: tuple[Mode, ...] = (mode, "offline")
+        for attempt in dict.fromkeys(attempts):
+            if self._guard(
+                f"start {attempt}", partial(self._start, attempt, init_timeout_s, options)
+            ):
+                return
+
+    def log(self, record: Mapping[str, float]) -> None:
+        """Mirrors one record."""
+        if self._run is not None:
+            values = {key: value for key, value in record.items() if key != "step"}
+            self._guard("log", lambda: self._run.log(values, step=int(record["step"])))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Mirrors the summary and closes."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        failed = summary.get("status") != "finished"
+        self._guard("write the summary", lambda: run.summary.update(_flat(summary)))
+        self._guard("finish", lambda: run.finish(exit_code=int(failed)))
+
+    def _start(self, mode: Mode, timeout_s: float, options: dict[str, Any]) -> None:
+        import wandb
+
+        settings = wandb.Settings(silent=True, console="off", init_timeout=timeout_s)
+        self._run = wandb.init(mode=mode, settings=settings, **options)
+
+    def _guard(self, what: str, action: Callable[[], Any]) -> bool:
+        try:
+            action()
+        except Exception as error:  # wandb raises many kinds; a mirror must never stop the run
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            logger.warning("wandb could not %s: %s", what, reason)
+            return False
+        return True
+
+
+def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Summary with the metrics at the top, where wandb's tables look for them."""
+    rest = {key: value for key, value in summary.items() if key != "metrics"}
+    return {**rest, **summary.get("metrics", {})}

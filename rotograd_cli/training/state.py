@@ -1,0 +1,57 @@
+"""What the loop remembers."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class TrainState:
+    """What the loop carries from step to step, besides model, optimisers and generators."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    step: int = 0
+    """Optimiser steps taken."""
+    best_epoch: int = 0
+    """Epoch (from 1) with the best selection value; 0 before the first evaluation."""
+    best_value: float = float("nan")
+    """Its selection value."""
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    """All evaluation metrics of that epoch."""
+    train_s: float = 0.0
+    """Wall time spent in training steps, in seconds."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Args:
+            state: The fields.
+        """
+        for key, value in state.items():
+            setattr(self, key, value)
+
+    def update_best(self, metrics: dict[str, float], key: str, mode: str) -> bool:
+        """Keeps the metrics of the epoch just finished if its selection value is the best so far.
+
+        Args:
+            metrics: Evaluation metrics of the epoch.
+            key: Selection key.
+            mode: ``min`` or ``max``.
+
+        Returns:
+            Whether this epoch is the best. NaN never is, unless there is nothing else.
+        """
+        value = metrics[key]
+        better = value < self.best_value if mode == "min" else value > self.best_value
+        nothing_yet = self.best_epoch == 0 or (
+            math.isnan(self.best_value) and not math.isnan(value)
+        )
+        if not (better or nothing_yet):
+            return False
+        self.best_epoch, self.best_value, self.best_metrics = self.epoch, value, dict(metrics)
+        return True
