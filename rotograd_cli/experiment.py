@@ -95,12 +95,10 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
             experiment.device,
             run_dir,
         )
-        recorder.trackers = [
-            JsonlTracker(run_dir / "metrics.jsonl"),
-            ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select),
-            constructors.logger(run_dir=run_dir, config=plain, tags=config.tags),
-        ]
         try:
+            recorder.add(JsonlTracker(run_dir / "metrics.jsonl"))
+            recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
+            recorder.add(ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select))
             metrics = trainer.fit()
             summary |= {"status": "finished", "metrics": metrics}
         except BaseException as error:
@@ -325,6 +323,9 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.trackers: list[Tracker] = []
+
+    def add(self, tracker: Tracker) -> None:
+        self.trackers.append(tracker)
 
     def log(self, record: dict[str, float]) -> None:
         for tracker in self.trackers:

@@ -76,6 +76,9 @@ class WandbTracker:
     def _start(self, mode: Mode, timeout_s: float, options: dict[str, Any]) -> None:
         import wandb
 
+        # without this, an online run without a key asks on the terminal and waits for an answer
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise ConnectionError("no API key (wandb login stores one)")
         settings = wandb.Settings(silent=True, console="off", init_timeout=timeout_s)
         self._run = wandb.init(mode=mode, settings=settings, **options)
 
@@ -84,7 +87,7 @@ class WandbTracker:
             action()
         except Exception as error:  # wandb raises many kinds; a mirror must never stop the run
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            logger.warning("wandb could not %s: %s", what, reason)
+            logger.warning("wandb could not %s, the run goes on without: %s", what, reason)
             return False
         return True
 
