@@ -1,0 +1,248 @@
+"""What every method keeps, for every file in conf/method and every kind of task gradients."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from rotograd_cli.linalg.rotations import haar_rotations
+from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL
+from rotograd_cli.methods.base import MultiTaskMethod
+from tests.samplers import BATCH, SAMPLERS, SIZE
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
+METHODS = [file.stem for file in FILES]
+every_method = pytest.mark.parametrize("method", METHODS)
+every_kind = pytest.mark.parametrize("kind", SAMPLERS)
+
+
+def build(method: str, heads: Sequence[nn.Module], backbone: nn.Module | None = None) -> Any:
+    """The method as the runner builds it, from its file alone."""
+    torch.manual_seed(0)
+    factory = hydra.utils.instantiate(OmegaConf.load(FILES[METHODS.index(method)]), _convert_="all")
+    model = factory(backbone or nn.Identity(), heads, feature_shape=(SIZE,))
+    assert isinstance(model, MultiTaskMethod)
+    return model
+
+
+def files_of(kind: type[MultiTaskMethod]) -> list[str]:
+    """Methods of exactly this class, for the claims that hold for it alone."""
+    names = []
+    for file in FILES:
+        target = OmegaConf.load(file)["_target_"]
+        if target.rsplit(".", 1)[-1] == kind.__name__:
+            names.append(file.stem)
+    return names
+
+
+def bare(method: str, kind: str, dtype: torch.dtype = torch.float64) -> tuple[Any, Tensor]:
+    """A method without networks, and gradients with respect to its features: ``[K, N, d]``."""
+    G = SAMPLERS[kind]().to(dtype).view(-1, BATCH, SIZE)
+    model = build(method, [nn.Identity() for _ in G]).to(dtype)
+    if hasattr(model, "rotation"):  # drawn in float32, they are orthogonal to 1e-7 only
+        model.rotation = haar_rotations(len(G), SIZE)
+    return model, G
+
+
+def shared_gradient(model: Any, G: Tensor) -> Tensor:
+    """One pass in which task k has the gradient G[k] at the features, and the loss k + 1."""
+    z = torch.linspace(-1, 1, BATCH * SIZE, dtype=G.dtype).view(BATCH, SIZE).requires_grad_()
+    given = z.detach().clone(), G.clone()
+    R = torch.eye(SIZE).to(G).expand(len(G), -1, -1)
+    R = model.rotation.detach() if hasattr(model, "rotation") else R
+    linear = [((p @ R_k) * G_k).sum() for p, R_k, G_k in zip(model(z), R, G, strict=True)]
+    losses = [x - x.detach() + k + 1 for k, x in enumerate(linear)]
+    model.backward(losses)
+    assert torch.equal(z, given[0])
+    assert torch.equal(G, given[1])
+    assert [float(loss.detach()) for loss in losses] == [k + 1 for k in range(len(G))]
+    assert z.grad is not None
+    return z.grad
+
+
+def step(model: Any, G: Tensor, optimizer: torch.optim.Optimizer | None) -> Tensor:
+    model.zero_grad()
+    gradient = shared_gradient(model, G)
+    if optimizer is not None:
+        optimizer.step()
+    return gradient
+
+
+def make_optimizer(model: Any, lr: float = 0.05) -> torch.optim.Optimizer | None:
+    own = list(model.mtl_parameters())
+    return torch.optim.Adam(own, lr=lr) if own else None
+
+
+def assert_close(found: Tensor, wanted: Tensor, G: Tensor) -> None:
+    """Equal up to rounding, measured by the longest task gradient."""
+    scale = float(G.flatten(1).norm(dim=1).max()) + 1e-300
+    torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=1e-11)
+
+
+# ---- every method
+
+
+def test_the_directory_is_the_registry() -> None:
+    assert {"vanilla", "rotateonly", "rotograd", "rotogradnorm"} <= set(METHODS)
+
+
+@every_method
+@every_kind
+def test_gradients_are_finite_and_shaped_like_what_they_belong_to(method: str, kind: str) -> None:
+    model, G = bare(method, kind, torch.float32)
+    optimizer = make_optimizer(model)
+    for _ in range(3):
+        gradient = step(model, G, optimizer)
+        assert gradient.shape == (BATCH, SIZE)
+        assert gradient.isfinite().all()
+        for p in model.mtl_parameters():
+            assert p.grad is not None
+            assert p.grad.shape == p.shape
+            assert p.grad.isfinite().all()
+            assert p.isfinite().all()
+
+
+@every_method
+@every_kind
+def test_a_model_restored_from_its_state_goes_on_as_before(method: str, kind: str) -> None:
+    model, G = bare(method, kind)
+    optimizer = make_optimizer(model)
+    for _ in range(2):
+        step(model, G, optimizer)
+    other = build(method, [nn.Identity() for _ in G]).double()
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    assert torch.equal(step(other, G, None), step(model, G, None))
+    for p, q in zip(other.mtl_parameters(), model.mtl_parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+
+
+@every_method
+@every_kind
+def test_the_order_of_the_tasks_does_not_matter(method: str, kind: str) -> None:
+    model, G = bare(method, kind)
+    step(model, G, make_optimizer(model))  # so that there is state to take along
+    order = torch.arange(len(G)).roll(1)
+    other = build(method, [nn.Identity() for _ in G]).double()
+    state = model.state_dict()  # what belongs to tasks has them on the first axis
+    moved = {name: t[order] if t.dim() and len(t) == len(G) else t for name, t in state.items()}
+    other.load_state_dict(moved)
+    assert_close(step(other, G[order], None), step(model, G, None), G)
+    for p, q in zip(other.mtl_parameters(), model.mtl_parameters(), strict=True):
+        # a rotation's gradient is a product of two gradients, a weight's is linear in them
+        scale = float(G.flatten(1).norm(dim=1).max()) ** (2 if p.dim() > 1 else 1) + 1e-300
+        torch.testing.assert_close(p.grad / scale, q.grad[order] / scale, rtol=0, atol=1e-11)
+
+
+@every_method
+def test_one_task_gives_the_backbone_its_plain_gradient(method: str) -> None:
+    model, G = bare(method, "single_task")
+    optimizer = make_optimizer(model)
+    for _ in range(3):
+        assert_close(step(model, G, optimizer), G[0], G)
+
+
+# ---- indexing
+
+
+@every_method
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_a_sequence_of_end_to_end_networks(method: str, training: bool) -> None:
+    heads = [nn.Linear(SIZE, k + 1) for k in range(3)]
+    model = build(method, heads, nn.Linear(2, SIZE)).train(training)
+    x = torch.randn(BATCH, 2)
+    predictions = model(x)
+    assert len(model) == len(predictions) == 3
+    for k, network in enumerate(model):
+        for same in (network, model[k], model[k - 3]):
+            # one head at a time or all: the products may be blocked differently
+            torch.testing.assert_close(same(x), predictions[k])
+    for k in (3, -4):
+        with pytest.raises(IndexError):
+            model[k]
+    assert all(head is mine for head, mine in zip(heads, model.heads, strict=True))
+
+
+# ---- claims of single methods
+
+
+@pytest.mark.parametrize("method", files_of(VanillaMTL) + files_of(RotateOnly))
+@every_kind
+def test_the_backbone_gets_the_sum_of_the_task_gradients(method: str, kind: str) -> None:
+    model, G = bare(method, kind)
+    assert_close(shared_gradient(model, G), G.sum(0), G)
+
+
+@pytest.mark.parametrize("method", files_of(VanillaMTL))
+def test_vanilla_is_plain_autograd_on_the_summed_loss(method: str) -> None:
+    backbone = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, SIZE))
+    model = build(method, [nn.Linear(SIZE, 1) for _ in range(3)], backbone).double()
+    x = torch.randn(BATCH, 3, dtype=torch.float64)
+
+    def losses(predictions: Sequence[Tensor]) -> list[Tensor]:
+        return [(k + 1) * (p - 1).square().mean() for k, p in enumerate(predictions)]
+
+    model.backward(losses(model(x)))
+    joint = torch.stack(losses([head(backbone(x)) for head in model.heads])).sum()
+    for p, gradient in zip(
+        model.parameters(), torch.autograd.grad(joint, list(model.parameters())), strict=True
+    ):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+INDEPENDENT = ("generic", "zero_row", "single_task", "scale_1e-10", "scale_1e10", "mixed_scales")
+
+
+@pytest.mark.parametrize("method", files_of(RotoGrad))
+@pytest.mark.parametrize("kind", INDEPENDENT)
+def test_every_task_contributes_with_the_same_norm(method: str, kind: str) -> None:
+    model, G = bare(method, kind)
+    for factors in ([1.0] * len(G), [0.5**k for k in range(len(G))]):
+        now = G * torch.tensor(factors, dtype=G.dtype).view(-1, 1, 1)
+        norms = now.flatten(1).norm(dim=1)
+        units = now.flatten(1) / norms.clamp_min(1e-300).unsqueeze(1)
+        found = torch.linalg.lstsq(units.mT, shared_gradient(model, now).flatten()).solution
+        progress = torch.tensor(factors, dtype=G.dtype) * (norms > 0)
+        C = (progress / progress.sum() * norms).sum()  # alpha_k is the norm's ratio to its start
+        torch.testing.assert_close(found / C, (norms > 0).to(G.dtype), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", files_of(RotoGradNorm))
+@every_kind
+def test_task_weights_stay_positive_and_sum_to_the_number_of_tasks(method: str, kind: str) -> None:
+    model, G = bare(method, kind)
+    optimizer = make_optimizer(model, lr=1.0)
+    for _ in range(30):
+        w = model.weight.detach()
+        assert_close(step(model, G, optimizer), torch.einsum("k,knd->nd", w, G), G)
+        assert (model.weight > 0).all()
+        torch.testing.assert_close(float(model.weight.detach().sum()), float(len(G)))
+
+
+ROTATING = files_of(RotateOnly) + files_of(RotoGrad) + files_of(RotoGradNorm)
+
+
+@pytest.mark.parametrize("method", ROTATING)
+def test_rotations_align_fixed_gradients_of_the_heads(method: str) -> None:
+    """With the gradients at the heads' inputs held fixed, those at the features come to agree."""
+    model, G = bare(method, "generic")
+    optimizer = make_optimizer(model, lr=0.02)
+
+    def agreement() -> float:
+        back = torch.stack([g @ R for g, R in zip(G, model.rotation.detach(), strict=True)])
+        units = back / back.flatten(1).norm(dim=1).view(-1, 1, 1)
+        return float(units.mean(0).norm())
+
+    before = agreement()
+    for _ in range(60):
+        model.zero_grad()
+        z = torch.ones(BATCH, SIZE, dtype=G.dtype, requires_grad=True)
+        model.backward([(p * g).sum() for p, g in zip(model(z), G, strict=True)])
+        assert optimizer is not None
+        optimizer.step()
+    assert agreement() > before + 0.1
