@@ -9,7 +9,9 @@ import gc
 import io
 import math
 import pickle
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -909,3 +911,22 @@ def test_a_zero_gradient_at_the_first_step_is_no_start_value() -> None:
     recovers_from_a_zero_gradient(methods)
     with pytest.raises(AssertionError):
         recovers_from_a_zero_gradient(reference)
+
+
+# ---- the page that lists them
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text("utf-8")
+
+
+def test_the_migration_page_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", PAGE))
+    assert len(named) > 15
+    assert named <= globals().keys()
+
+
+def test_the_first_example_of_the_migration_page_runs() -> None:
+    (example, *_) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(example, scope)
+    assert all(p.grad is not None for p in scope["model"].parameters())
