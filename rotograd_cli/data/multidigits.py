@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rotograd_cli.data.base import Split
-from rotograd_cli.data.two_digits import SIZE, Digits, TwoDigits
+from rotograd_cli.data.two_digits import SIZE, Digits, TwoDigits, check_options
 from rotograd_cli.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ class MultiDigits(TwoDigits):
         std: Pixel standard deviation of the normalisation.
 
     Raises:
-        ConfigError: If a split would be empty.
+        ConfigError: If an option is out of range, or a split would be too small.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class MultiDigits(TwoDigits):
         std: float,
     ) -> None:
         del data_dir
-        _check(partners, num_val, num_test)
+        check_options(partners=partners, seed=seed, std=std)
+        _check_sizes(num_val, num_test)
         super().__init__(
             name="multidigits",
             digits=_load(num_val, num_test, seed),
@@ -76,9 +77,7 @@ def _load(num_val: int, num_test: int, seed: int) -> dict[Split, Digits]:
     return {split: Digits(large[part], labels[part]) for split, part in parts.items()}
 
 
-def _check(partners: int, num_val: int, num_test: int) -> None:
-    if partners < 1:
-        raise ConfigError(f"`data.partners` must be at least 1, got {partners}.")
+def _check_sizes(num_val: int, num_test: int) -> None:
     if min(num_val, num_test) < 10 or num_val + num_test > 1_787:
         raise ConfigError(
             "`data.num_val` and `data.num_test` must each be at least 10 and leave 10 of the 1,797 "

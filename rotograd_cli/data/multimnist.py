@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from rotograd_cli.data.base import Split
-from rotograd_cli.data.two_digits import Digits, TwoDigits
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.data.two_digits import Digits, TwoDigits, check_options
+from rotograd_cli.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class MultiMNIST(TwoDigits):
         std: Pixel standard deviation of the normalisation.
 
     Raises:
-        ConfigError: If ``partners`` is less than 1.
+        ConfigError: If an option is out of range.
         DatasetError: If a file is absent, corrupt or not MNIST's.
     """
 
@@ -60,8 +60,7 @@ class MultiMNIST(TwoDigits):
         mean: float,
         std: float,
     ) -> None:
-        if partners < 1:
-            raise ConfigError(f"`data.partners` must be at least 1, got {partners}.")
+        check_options(partners=partners, seed=seed, std=std)
         super().__init__(
             name="multimnist",
             digits=_load(Path(data_dir), download),
