@@ -47,16 +47,17 @@ def set_rng_state(state: dict[str, Any]) -> None:
     """Restores what :func:`rng_state` returned.
 
     Args:
-        state: The state; CUDA states are restored for as many devices as there are now.
+        state: The state, on any device; CUDA states are restored for as many devices as there are
+            now.
     """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy(), *rest))
-    torch.set_rng_state(state["torch"])
+    np.random.set_state((kind, keys.cpu().numpy(), *rest))
+    torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available():
         for index, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(device_state, index)
+            torch.cuda.set_rng_state(device_state.cpu(), index)
 
 
 def epoch_order(num: int, *, seed: int, epoch: int) -> Tensor:

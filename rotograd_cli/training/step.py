@@ -1,6 +1,8 @@
 """One optimiser step and one evaluation."""
 
+import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.metrics import geometric_mean
 from rotograd_cli.tasks import Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 def train_step(
@@ -26,7 +31,8 @@ def train_step(
     Args:
         model: The network with its method, in training mode.
         tasks: The K tasks.
-        micro_batches: Parts of one batch, of equal size; their gradients add up to the batch's.
+        micro_batches: Parts of one batch, of equal size; their gradients add up to the batch's. A
+            task's loss is the mean over the parts that have a target for it.
         optimizers: Stepped in order, then cleared.
         grad_clip_norm: Largest norm of the network's gradient; None leaves it.
 
@@ -35,11 +41,14 @@ def train_step(
         detached, shape ``[2, K]``.
     """
     num = len(micro_batches)
+    counts = [sum(task.name in batch.targets for batch in micro_batches) for task in tasks]
     totals = []
     for index, batch in enumerate(micro_batches):
         losses = [
-            None if loss is None else loss / num
-            for loss in task_losses(tasks, predict(model, batch), batch)
+            None if loss is None else loss / count
+            for loss, count in zip(
+                task_losses(tasks, predict(model, batch), batch), counts, strict=True
+            )
         ]
         model.backward(losses, accumulating=index < num - 1)
         totals.append(_detached(losses))
@@ -85,7 +94,7 @@ def evaluate(
 
     Returns:
         ``split/task/metric``, ``split/task/loss``, ``split/loss`` (the sum over tasks) and
-        ``split/geomean_loss`` (their geometric mean).
+        ``split/geomean_loss`` (their geometric mean); NaN for a task without any target.
     """
     was_training = model.training
     model.eval()
@@ -107,7 +116,7 @@ def evaluate(
     model.train(was_training)
     losses = dict(zip((task.name for task in tasks), (sums[0] / sums[1]).tolist(), strict=True))
     result = {f"{split}/{name}/loss": loss for name, loss in losses.items()}
-    result |= {f"{split}/{task}/{name}": float(m.compute()) for (task, name), m in metrics.items()}
+    result |= {f"{split}/{task}/{name}": _value(m) for (task, name), m in metrics.items()}
     result[f"{split}/loss"] = sum(losses.values())
     result[f"{split}/geomean_loss"] = geometric_mean(losses)
     return result
@@ -140,6 +149,10 @@ def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> N
                 f"[N, {', '.join(map(str, prediction.shape[1:]))}]; check `head` and "
                 f"`heads.{task.name}`."
             )
+
+
+def _value(metric: "Metric") -> float:
+    return float(metric.compute()) if metric.update_called else math.nan
 
 
 def _detached(losses: Sequence[Tensor | None]) -> Tensor:

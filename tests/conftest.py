@@ -1,0 +1,35 @@
+"""Fixtures of several test files."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# operations whose result is read by the host: on an accelerator each one waits for the device
+READS = ("_local_scalar_dense", "_unique2", "unique_dim", "unique_consecutive", "nonzero", "equal")
+
+
+class _CountReads(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.num += func.overloadpacket.__name__ in READS
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def count_reads() -> Callable[[Callable[[], Any]], int]:
+    """Counts how often a function has the host read a value of a tensor."""
+
+    def count(function: Callable[[], Any]) -> int:
+        with _CountReads() as mode:
+            function()
+        return mode.num
+
+    return count

@@ -1,0 +1,121 @@
+"""Metrics over a split against scikit-learn, and the numbers that compare runs."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+from torch import Tensor
+
+from rotograd_cli import metrics
+from rotograd_cli.metrics import Better, MetricSpec, delta_m, geometric_mean
+
+UNEVEN = (7, 7, 3)  # batch sizes
+
+
+def over_batches(
+    spec: MetricSpec, predictions: Tensor, targets: Tensor, sizes: Sequence[int] = UNEVEN
+) -> float:
+    metric = spec.create()
+    for prediction, target in zip(predictions.split(sizes), targets.split(sizes), strict=True):
+        metric.update(spec.prepare(prediction), target)
+    return float(metric.compute())
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_accuracy_over_uneven_batches_is_that_of_the_split() -> None:
+    logits = torch.randn(17, 4, generator=generator())
+    target = torch.where(torch.arange(17) < 12, logits.argmax(1), 0)  # better in early batches
+    expected = sklearn.metrics.accuracy_score(target, logits.argmax(1))
+    assert over_batches(metrics.accuracy(4), logits, target) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_f1_over_uneven_batches_is_that_of_the_split(dtype: torch.dtype) -> None:
+    logits = torch.randn(17, 1, generator=generator())
+    target = (torch.rand(17, generator=generator()) < 0.4).to(dtype)
+    expected = sklearn.metrics.f1_score(target, logits[:, 0] > 0)
+    assert 0 < expected < 1
+    assert over_batches(metrics.f1(), logits, target) == pytest.approx(expected, rel=1e-6)
+
+
+def test_f1_takes_logits_between_0_and_1_for_logits() -> None:
+    logits = torch.rand(17, 1, generator=generator()) / 3 + 0.01  # as probabilities all negative
+    target = (torch.arange(17) % 2).float()
+    expected = sklearn.metrics.f1_score(target, np.ones(17))
+    assert over_batches(metrics.f1(), logits, target) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("logit", [-1.0, 1.0])
+def test_f1_without_positives_is_0(logit: float) -> None:
+    assert over_batches(metrics.f1(), torch.full((17, 1), logit), torch.zeros(17)) == 0
+
+
+def test_mse_is_accumulated_in_float64() -> None:
+    values = 1e4 + torch.rand(17, 1, generator=generator())
+    target = torch.rand(17, generator=generator())
+    expected = sklearn.metrics.mean_squared_error(target.double(), values.double())
+    # the squares are near 1e8, where float32 is exact to 1e-7 and float64 to 1e-16
+    assert over_batches(metrics.mse(), values, target) == pytest.approx(expected, rel=1e-14)
+
+
+def test_directions_and_units_are_declared() -> None:
+    specs = (metrics.accuracy(3), metrics.f1(), metrics.mse())
+    assert [spec.better for spec in specs] == ["higher", "higher", "lower"]
+    assert [spec.percent for spec in specs] == [True, True, False]
+
+
+# ---- geometric mean
+
+
+def test_geometric_mean_is_the_root_of_the_product() -> None:
+    losses = {"a": 0.3, "b": 7.0, "c": 1.9}
+    assert geometric_mean(losses) == pytest.approx((0.3 * 7.0 * 1.9) ** (1 / 3), rel=1e-12)
+
+
+def test_geometric_mean_scales_with_any_one_loss() -> None:
+    base = geometric_mean({"a": 0.3, "b": 7.0})
+    assert geometric_mean({"a": 0.3, "b": 9 * 7.0}) == pytest.approx(3 * base, rel=1e-12)
+
+
+def test_geometric_mean_does_not_overflow() -> None:
+    assert geometric_mean({str(k): 1e200 for k in range(5)}) == pytest.approx(1e200, rel=1e-12)
+
+
+def test_geometric_mean_of_zero_is_zero_and_of_negative_or_nan_is_nan() -> None:
+    assert geometric_mean({"a": 0.0, "b": 2.0}) == 0
+    assert math.isnan(geometric_mean({"a": -1.0, "b": 2.0}))
+    assert math.isnan(geometric_mean({"a": math.nan, "b": 2.0}))
+
+
+# ---- delta_m
+
+BETTER: dict[str, Better] = {"acc": "higher", "err": "lower"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"acc": 0.8, "err": 4.0}, 0.0),
+        ({"acc": 0.9, "err": 4.0}, 6.25),  # (0.1 / 0.8) / 2
+        ({"acc": 0.8, "err": 2.0}, 25.0),  # (2 / 4) / 2
+        ({"acc": 0.7, "err": 5.0}, -18.75),  # (-0.125 - 0.25) / 2
+        ({"err": 5.0}, -25.0),
+    ],
+)
+def test_delta_m_is_the_mean_gain_in_percent_and_positive_when_better(
+    values: dict[str, float], expected: float
+) -> None:
+    assert delta_m(values, {"acc": 0.8, "err": 4.0}, BETTER) == pytest.approx(expected, abs=1e-9)
+
+
+def test_delta_m_refuses_a_missing_or_zero_baseline() -> None:
+    with pytest.raises(KeyError):
+        delta_m({"acc": 0.8}, {"err": 4.0}, BETTER)
+    with pytest.raises(ZeroDivisionError):
+        delta_m({"acc": 0.8}, {"acc": 0.0}, BETTER)
