@@ -17,8 +17,8 @@ Better = Literal["higher", "lower"]
 class MetricSpec:
     """A metric of a task: how to build it and how to read it.
 
-    Accumulation is torchmetrics' and covers the split, never the mean of batch values. Its checks of
-    values are off: they wait for the device at every batch.
+    Accumulation is torchmetrics' and covers the split, never the mean of batch values. Its checks
+    of values are off: they wait for the device at every batch.
     """
 
     name: str

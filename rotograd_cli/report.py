@@ -96,13 +96,13 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
 
 
 def evaluation_table(
-    measured: Mapping[str, float], recorded: Mapping[str, float]
+    measured: Mapping[str, float], recorded: Mapping[str, float | None]
 ) -> tuple[Table, str]:
     """Metrics measured now beside those that the run recorded.
 
     Args:
         measured: Metrics by key.
-        recorded: The run's own; may be empty.
+        recorded: The run's own, None for a value that was not finite; may be empty.
 
     Returns:
         The table, and a sentence that says whether they are equal.
@@ -113,7 +113,7 @@ def evaluation_table(
     for key, value in measured.items():
         known = recorded.get(key)
         table.add_row(key, f"{value:.8g}", "-" if known is None else f"{known:.8g}")
-    different = [key for key, value in recorded.items() if value != measured[key]]
+    different = [key for key, value in recorded.items() if _finite(measured[key]) != value]
     if not recorded:
         return table, "The run recorded no metrics of this split and checkpoint."
     if not different:
@@ -126,10 +126,9 @@ def evaluation_table(
 
 def print_table(table: Table) -> None:
     """Prints a table to standard output, complete even where the terminal is narrow."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160)
-    console.print(table)
+    width = None if Console().is_terminal else 160
+    # without markup: the brackets of tasks=[left,right] are no style
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def label(name: str, spec: Mapping[str, Any]) -> str:

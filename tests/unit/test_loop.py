@@ -1,0 +1,305 @@
+"""The training loop on a toy data set."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rotograd_cli.errors import ConfigError, NonFiniteError
+from rotograd_cli.linalg import rotations
+from rotograd_cli.seeding import epoch_order
+from rotograd_cli.training.checkpoint import load_checkpoint
+from rotograd_cli.training.loop import LoopOptions, OptimizerGroup, Trainer
+from rotograd_cli.training.state import TrainState
+from rotograd_cli.training.step import evaluate
+from tests.toy import METHODS, TASKS, ToyDataset, toy_model
+
+OPTIONS = LoopOptions(
+    epochs=3,
+    batch_size=6,  # 3 batches of the 20 examples, 2 examples left out
+    accumulate_steps=1,
+    grad_clip_norm=None,
+    eval_batch_size=4,
+    log_every_steps=2,
+    shuffle=True,
+    limit_batches=None,
+    limit_eval_batches=None,
+    evaluate_train=False,
+    select="val/geomean_loss",
+    select_mode="min",
+)
+
+
+class Memory:
+    """Keeps what the loop records."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, float]] = []
+        self.num_progress = 0
+
+    def log(self, record: dict[str, float]) -> None:
+        self.records.append(record)
+
+    def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
+        self.num_progress += 1
+
+
+def trainer(
+    folder: Path,
+    method: str = "vanilla",
+    *,
+    dataset: ToyDataset | None = None,
+    seed: int = 0,
+    cls: type[Trainer] = Trainer,
+    **changes: Any,
+) -> Any:
+    torch.manual_seed(0)
+    model = toy_model(method)
+    parameters = {"model": list(model.model_parameters()), "method": list(model.mtl_parameters())}
+    groups = []
+    for name, params in parameters.items():
+        if params:
+            optimizer = torch.optim.SGD(params, lr=0.1)
+            step = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+            epoch = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+            by_step = name == "method"
+            schedule = step if by_step else epoch
+            groups.append(OptimizerGroup(name, optimizer, schedule, "step" if by_step else "epoch"))
+    folder.mkdir(exist_ok=True)
+    return cls(
+        model,
+        dataset or ToyDataset(),
+        groups,
+        replace(OPTIONS, **changes),
+        Memory(),
+        checkpoint_dir=folder,
+        seed=seed,
+        device=torch.device("cpu"),
+        config={"seed": seed},
+    )
+
+
+# ---- counting
+
+
+def test_state_counts_epochs_and_steps_of_whole_batches(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.fit()
+    assert (run.state.epoch, run.state.step) == (3, 9)
+    assert run.recorder.num_progress == 9
+    saved = load_checkpoint(tmp_path / "last.pt")
+    assert saved["state"] == run.state.state_dict()
+    assert saved["config"] == {"seed": 0}
+
+
+def test_limit_shortens_the_epoch(tmp_path: Path) -> None:
+    run = trainer(tmp_path, limit_batches=2, limit_eval_batches=1)
+    run.train_epoch()
+    assert run.state.step == 2
+    first = run.dataset.batch("val", torch.arange(4))
+    assert run.metrics("val") == evaluate(run.model, TASKS, [first], "val")
+
+
+def test_schedules_advance_per_step_and_per_epoch(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "rotograd")
+    network, method = (group.optimizer.param_groups[0] for group in run.groups)
+    for epoch in range(1, 4):
+        run.train_epoch()
+        assert network["lr"] == pytest.approx(0.1 * 0.5 ** (epoch // 2), rel=1e-12)
+        assert method["lr"] == pytest.approx(0.1 * 0.9 ** (3 * epoch), rel=1e-12)
+
+
+def test_micro_batches_split_the_batch_and_take_one_step(tmp_path: Path) -> None:
+    whole, split = trainer(tmp_path), trainer(tmp_path, accumulate_steps=3)
+    whole.train_epoch()
+    split.train_epoch()
+    assert split.dataset.order == whole.dataset.order
+    assert split.state.step == whole.state.step == 3
+    for p, q in zip(split.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q)  # float32 sums in another order
+
+
+# ---- order of examples
+
+
+def test_every_epoch_has_its_own_order_of_the_seed(tmp_path: Path) -> None:
+    run = trainer(tmp_path, seed=4)
+    run.fit()
+    expected = [epoch_order(20, seed=4, epoch=epoch)[:18].tolist() for epoch in range(3)]
+    assert run.dataset.order == sum(expected, [])
+
+
+def test_order_without_shuffling_is_that_of_the_data_set(tmp_path: Path) -> None:
+    run = trainer(tmp_path, shuffle=False)
+    run.train_epoch()
+    assert run.dataset.order == list(range(18))
+
+
+def test_order_is_independent_of_the_method(tmp_path: Path) -> None:
+    orders = []
+    for method in METHODS:
+        run = trainer(tmp_path, method)
+        run.fit()
+        orders.append(run.dataset.order)
+    assert all(order == orders[0] for order in orders)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_runs_of_a_seed_are_bit_identical(method: str, tmp_path: Path) -> None:
+    results = []
+    for name in ("first", "second"):
+        run = trainer(tmp_path / name, method)
+        results.append((run.fit(), run.recorder.records))
+    assert results[0] == results[1]
+    assert trainer(tmp_path / "other", method, seed=1).fit() != results[0][0]
+
+
+# ---- selection
+
+
+class Scripted(Trainer):
+    """Validation values by script; keeps the weights of every epoch."""
+
+    script = (3.0, 1.0, 2.0)
+
+    def evaluate_epoch(self) -> dict[str, float]:
+        state = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.kept = [*getattr(self, "kept", []), state]
+        return {"val/geomean_loss": self.script[self.state.epoch - 1]}
+
+
+@pytest.mark.parametrize(
+    ("script", "mode", "best"),
+    [
+        ((3.0, 1.0, 2.0), "min", 2),
+        ((3.0, 1.0, 2.0), "max", 1),
+        ((2.0, 2.0, 2.0), "min", 1),  # the earliest of equals
+        ((math.nan, 5.0, math.nan), "min", 2),
+        ((math.nan, math.nan, math.nan), "max", 1),
+        ((math.inf, math.inf, 7.0), "min", 3),
+    ],
+)
+def test_test_metrics_are_those_of_the_selected_epoch(
+    script: tuple[float, ...], mode: str, best: int, tmp_path: Path
+) -> None:
+    cls = type("Script", (Scripted,), {"script": script})
+    run = trainer(tmp_path, "rotograd", cls=cls, select_mode=mode)
+    metrics = run.fit()
+    assert run.state.best_epoch == best
+    assert metrics.pop("val/geomean_loss") == pytest.approx(script[best - 1], nan_ok=True)
+    expected = toy_model("rotograd")
+    expected.load_state_dict(run.kept[best - 1])
+    whole = run.dataset.batches("test", 4, torch.arange(9))
+    assert metrics == evaluate(expected, TASKS, whole, "test")
+    assert run.recorder.records[-1] == {"step": 9, "epoch": best, **metrics}
+
+
+def test_selected_metrics_are_those_of_validation_in_its_epoch(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    metrics = run.fit()
+    evaluations = [record for record in run.recorder.records if "val/loss" in record]
+    assert [record["epoch"] for record in evaluations] == [1, 2, 3]
+    best = min(evaluations, key=lambda record: record["val/geomean_loss"])
+    assert {key: metrics[key] for key in best if key.startswith("val/")} == {
+        key: value for key, value in best.items() if key.startswith("val/")
+    }
+
+
+# ---- records
+
+
+def test_training_losses_are_means_over_the_steps_since_the_last_record(tmp_path: Path) -> None:
+    every, window = (
+        trainer(tmp_path, log_every_steps=1),
+        trainer(tmp_path, log_every_steps=2),
+    )
+    every.train_epoch()
+    window.train_epoch()
+    assert [record["step"] for record in window.recorder.records] == [2, 3]  # and the epoch's last
+    single = [record["train/value/loss"] for record in every.recorder.records]
+    first, last = (record["train/value/loss"] for record in window.recorder.records)
+    assert first == pytest.approx((single[0] + single[1]) / 2, rel=1e-6)
+    assert last == pytest.approx(single[2], rel=1e-6)
+    record = window.recorder.records[0]
+    assert record["train/loss"] == pytest.approx(
+        sum(record[f"train/{task.name}/loss"] for task in TASKS)
+    )
+    assert record["train/model_lr"] == 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_record_is_made_of_plain_numbers(method: str, tmp_path: Path) -> None:
+    run = trainer(tmp_path, method)
+    run.fit()
+    for record in run.recorder.records:
+        assert {"step", "epoch"} <= set(record)
+        assert json.loads(json.dumps(record)) == record
+
+
+def test_loss_that_is_not_finite_stops_with_its_task_and_keeps_the_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    run = trainer(tmp_path)
+    run.train_epoch()
+    run._save("last.pt")
+    run.dataset.targets["train"]["value"].fill_(math.inf)
+    with pytest.raises(NonFiniteError, match="loss of task 'value' became inf before step 4"):
+        run.train_epoch()
+    assert load_checkpoint(tmp_path / "last.pt")["state"]["step"] == 3
+
+
+# ---- the host does not wait
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_epoch_reads_values_only_when_it_records(
+    method: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count_reads: Callable[[Callable[[], Any]], int],
+) -> None:
+    monkeypatch.setattr(rotations, "_reads_are_free", lambda device: False)  # an accelerator's way
+    reads = []
+    for num_train in (12, 60):
+        run = trainer(
+            tmp_path, method, dataset=ToyDataset((num_train, 1, 1)), log_every_steps=1_000
+        )
+        monkeypatch.setattr(run.dataset, "order", _Ignored())
+        reads.append(count_reads(run.train_epoch))
+    assert reads[0] == reads[1]
+
+
+class _Ignored(list[int]):
+    def __iadd__(self, other: Any) -> "_Ignored":
+        return self
+
+
+# ---- wrong options
+
+
+def test_batch_larger_than_the_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at most the 20 training examples, got 21"):
+        trainer(tmp_path, batch_size=21)
+    trainer(tmp_path, batch_size=20)
+
+
+@pytest.mark.parametrize("select", ["val/geomean", "test/loss", "train/loss"])
+def test_selection_by_an_unknown_metric_lists_those_there_are(select: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trainer(tmp_path, select=select)
+    message = str(caught.value)
+    assert f"got {select!r}" in message
+    assert "val/kind/accuracy, val/value/loss" in message
+    assert message.endswith("val/loss, val/geomean_loss.")
+
+
+def test_training_metrics_can_be_selected_by_where_they_are_evaluated(tmp_path: Path) -> None:
+    run = trainer(tmp_path, select="train/flag/f1", select_mode="max", evaluate_train=True)
+    metrics = run.fit()
+    num = {key.split("/")[0] for key in metrics}
+    assert num == {"train", "val", "test"}

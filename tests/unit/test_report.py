@@ -1,0 +1,146 @@
+"""Summaries on disk, and tables made of them."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from rotograd_cli.report import (
+    evaluation_table,
+    format_value,
+    print_table,
+    read_summary,
+    run_table,
+    sweep_table,
+    write_summary,
+)
+
+SUMMARY: dict[str, Any] = {
+    "status": "finished",
+    "method": "RotoGrad",
+    "data": "toy",
+    "seed": 3,
+    "selected_epoch": 2,
+    "epochs": 5,
+    "protocol": "selection on validation",
+    "overrides": ["tasks=[left,right]", "seed=3"],
+    "metric_specs": {
+        "left/accuracy": {"better": "higher", "percent": True},
+        "sum/mse": {"better": "lower", "percent": False},
+    },
+    "metrics": {
+        "val/left/accuracy": 0.91236,
+        "val/sum/mse": 1.5,
+        "val/geomean_loss": 0.5,
+        "test/left/accuracy": 0.9,
+        "test/sum/mse": math.nan,
+        "test/geomean_loss": 0.25,
+    },
+}
+
+
+def text(table: Table) -> str:
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_summary_is_read_as_it_was_written_with_null_for_what_json_does_not_have(
+    tmp_path: Path,
+) -> None:
+    summary = {"a": 0.1 + 0.2, "b": [math.nan, 1], "c": {"d": -math.inf}, "e": None, "f": "ü"}
+    write_summary(tmp_path, summary)
+    assert read_summary(tmp_path) == {**summary, "b": [None, 1], "c": {"d": None}}
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_failure_while_writing_leaves_the_old_summary(tmp_path: Path) -> None:
+    write_summary(tmp_path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_summary(tmp_path, {"a": object()})
+    assert read_summary(tmp_path) == {"a": 1}
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"[1]", b"\xff\xfe\x00"])
+def test_absent_or_unreadable_summary_is_none(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "summary.json").write_bytes(content)
+    assert read_summary(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "expected"),
+    [
+        (0.91236, True, "91.24"),
+        (0.91236, False, "0.9124"),
+        (0.0, True, "0.00"),
+        (None, True, "-"),
+        (math.nan, False, "-"),
+        (math.inf, False, "-"),
+    ],
+)
+def test_values_are_printed_in_percent_where_declared(
+    value: float | None, percent: bool, expected: str
+) -> None:
+    assert format_value(value, percent) == expected
+
+
+def test_run_table_names_run_directions_and_protocol() -> None:
+    rows = text(run_table(SUMMARY)).splitlines()
+    assert "RotoGrad on toy, seed 3, epoch 2 of 5" in rows[0]
+    assert "selection on validation." in rows[-1]
+    cells = {row.split()[1]: row.split() for row in rows if "left" in row or "sum" in row}
+    assert cells["left"][2:-1] == ["│", "accuracy", "%", "↑", "│", "91.24", "│", "90.00"]
+    assert cells["sum"][2:-1] == ["│", "mse", "↓", "│", "1.5000", "│", "-"]
+    assert any("geometric mean of losses" in row and "0.2500" in row for row in rows)
+    assert "train" not in text(run_table(SUMMARY))
+
+
+def test_sweep_table_has_a_row_for_every_cell_even_where_a_run_left_nothing() -> None:
+    failed = {"status": "failed", "overrides": ["method=vanilla"]}
+    table = text(sweep_table([("0", SUMMARY), ("1", failed), ("2", None)]))
+    rows = {line.split()[1]: line for line in table.splitlines() if line.startswith("│")}
+    assert "finished" in rows["0"]
+    assert "90.00" in rows["0"]
+    assert "failed" in rows["1"]
+    assert "method=vanilla" in rows["1"]
+    assert "no result" in rows["2"]
+
+
+def test_brackets_of_overrides_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["tasks=[left,right]", "+heads.sum.hidden=[/bold]"]
+    odd = {**SUMMARY, "overrides": overrides, "data": "[x]"}
+    print_table(sweep_table([("0", odd)]))
+    print_table(run_table(odd))
+    printed = capsys.readouterr().out
+    assert "tasks=[left,right]" in printed
+    assert "[/bold]" in printed
+    assert "RotoGrad on [x]" in printed
+
+
+def test_evaluation_says_whether_it_repeats_the_record() -> None:
+    measured = {"test/a/loss": 0.123456789, "test/b/loss": math.nan, "test/c/loss": 3.0}
+    recorded = json.loads(json.dumps({**measured, "test/b/loss": None}))  # as summary.json has it
+    table, verdict = evaluation_table(measured, recorded)
+    assert verdict == "All 3 values equal the run's record exactly."
+    assert "0.12345679" in text(table)
+    _, verdict = evaluation_table(measured, {**recorded, "test/c/loss": 3.0 + 1e-12})
+    assert verdict.startswith("1 of 3 values differ")
+    _, verdict = evaluation_table(measured, {})
+    assert "recorded no metrics" in verdict
+
+
+def test_table_goes_to_standard_output_complete_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(run_table(SUMMARY))
+    captured = capsys.readouterr()
+    assert "geometric mean of losses" in captured.out
+    assert captured.err == ""
