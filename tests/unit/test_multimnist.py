@@ -198,3 +198,10 @@ def test_real_files_are_mnist() -> None:
         split: dataset.batch(split, first).targets["left"].tolist() for split in ("train", "test")
     }
     assert labels == {"train": [5, 0, 4, 1, 9], "test": [7, 2, 1, 0, 4]}
+
+
+def test_readme_lists_the_checksums_that_are_verified() -> None:
+    readme = Path(__file__).parents[2] / "datasets" / "multimnist" / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, (md5, _) in fake_mnist.REAL_FILES.items():
+        assert f"| `{name}` | `{md5}` |" in text

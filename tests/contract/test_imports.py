@@ -1,0 +1,148 @@
+"""Imports point one way: the graph is read from the source, lazy imports included."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import rotograd_cli
+
+ROOT = Path(rotograd_cli.__file__).parent
+PACKAGE = "rotograd_cli"
+
+# Low to high. A unit is a module or a folder; units of one layer never import each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__init__", "errors"),
+    ("linalg", "metrics", "losses", "seeding"),
+    ("tasks",),
+    ("methods", "models", "data"),
+    ("training",),
+    ("tracking", "report"),
+    ("config",),
+    ("components", "messages"),
+    ("experiment", "sweep"),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Syntax tree of every module by dotted name below the package; a folder's is its own name."""
+    result = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = list(path.relative_to(ROOT).with_suffix("").parts)
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts.pop()
+        result[".".join(parts)] = ast.parse(path.read_text(encoding="utf-8"))
+    return result
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Dotted names of everything that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_imports(tree: ast.Module) -> set[str]:
+    """Modules of this package that a module imports, as named in :func:`modules`."""
+    result = set()
+    for name in imported(tree):
+        if name.split(".")[0] == PACKAGE:
+            parts = name.split(".")[1:]
+            while parts and ".".join(parts) not in modules():
+                parts.pop()  # a name inside the module
+            result.add(".".join(parts) or "__init__")
+    return result
+
+
+def unit(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {unit(module) for module in modules()} == set(LEVEL)
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_module_imports_lower_layers_alone(module: str) -> None:
+    for other in own_imports(modules()[module]):
+        same = unit(module) == unit(other)
+        lower = LEVEL[unit(other)] < LEVEL[unit(module)]
+        assert same or lower, f"{module} imports {other}"
+
+
+def test_linalg_knows_errors_alone() -> None:
+    for module, tree in modules().items():
+        if unit(module) == "linalg":
+            assert {unit(other) for other in own_imports(tree)} <= {"errors", "linalg"}, module
+
+
+def test_graph_has_no_cycle() -> None:
+    graph = {module: own_imports(tree) for module, tree in modules().items()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for other in graph[module]:
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize(
+    ("package", "users"),
+    [
+        ("wandb", {"tracking.wandb"}),
+        ("rich", {"report", "tracking.console"}),
+        ("geotorch", {"methods.rotations"}),
+        ("pydantic", {"components"}),
+    ],
+)
+def test_package_is_imported_in_its_one_place(package: str, users: set[str]) -> None:
+    found = {
+        module
+        for module, tree in modules().items()
+        if any(name.split(".")[0] == package for name in imported(tree))
+    }
+    assert found == users
+
+
+@pytest.mark.parametrize("layer", ["linalg", "methods", "models", "data", "training"])
+def test_mathematics_never_sees_a_configuration(layer: str) -> None:
+    for module, tree in modules().items():
+        if unit(module) == layer:
+            roots = {name.split(".")[0] for name in imported(tree)}
+            assert not roots & {"hydra", "omegaconf", "yaml"}, module
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after a statement."""
+    program = f"{statement}; import sys; print(*{{m.split('.')[0] for m in sys.modules}})"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_command_line_is_imported_without_anything_heavy() -> None:
+    heavy = {"torch", "numpy", "hydra", "omegaconf", "wandb", "sklearn", "torchmetrics", "rich"}
+    assert loaded_after("import rotograd_cli.cli") & heavy == set()
+
+
+def test_methods_are_imported_without_hydra_and_the_runner() -> None:
+    heavy = {"hydra", "omegaconf", "wandb", "torchmetrics", "rich", "pydantic"}
+    assert loaded_after("import rotograd_cli.methods") & heavy == set()
