@@ -41,20 +41,16 @@ class Rotations(nn.Module):
         super().__init__()
         if init not in get_args(RotationInit):
             raise ConfigError(f"`init` must be haar or identity, got {init!r}.")
-        shape = torch.Size((num_tasks, size, size))
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # geotorch samples a base here that is replaced below
-            self.manifold = geotorch.SO(shape, triv=exp_skew)
-        self.free_parameters = nn.Parameter(torch.zeros(shape))
         start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
-        self.base.copy_(start)
+        self.manifold = _manifold(start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1))
+        self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
         self._cache: tuple[object, Tensor] | None = None
 
     @property
     def base(self) -> Tensor:
         """B, shape ``[K, m, m]``, a buffer of geotorch's."""
-        base: Tensor = self.manifold.base
+        base = self.manifold.base
+        assert isinstance(base, Tensor)
         return base
 
     @property
@@ -134,3 +130,17 @@ class Rotations(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": None}
+
+
+def _manifold(base: Tensor) -> nn.Module:
+    """The manifold SO(m) of geotorch over the given bases.
+
+    Its constructor samples bases that are replaced at once, with a batched determinant that can hang
+    on the CPU from about [2, 512, 512] on; so it is built at size 1 and then given its real size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        manifold: Any = geotorch.SO(torch.Size((1, 1)), triv=exp_skew)
+    manifold.n, manifold.tensorial_size = base.shape[-1], base.shape[:-2]
+    manifold.register_buffer("base", base.clone(memory_format=torch.contiguous_format))
+    result: nn.Module = manifold
+    return result
