@@ -23,7 +23,7 @@ run: $(STAMP) ## train RotoGradNorm on embedded real digits and print the result
 	$(BIN)/rotograd train method=rotogradnorm
 
 test: $(STAMP) ## run the tests (CPU, no network)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not data"
+	$(BIN)/python -m pytest
 
 test-slow: $(STAMP) ## run the slow checks
 	$(BIN)/python -m pytest -m slow
@@ -35,7 +35,7 @@ test-data: $(STAMP) ## run the tests that need real files under ROTOGRAD_DATA
 	$(BIN)/python -m pytest -m data
 
 test-all: $(STAMP) ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m ""
 
 lint: $(STAMP) ## check style and formatting (ruff)
 	$(BIN)/ruff check .

@@ -24,13 +24,20 @@ class BackwardStep:
     """What a method knows of one backward pass besides the gradients."""
 
     losses: Tensor
-    """Task losses as handed in, detached and unscaled, shape ``[K]``; 0 for an absent task."""
+    """Task losses of the whole optimiser step as far as this pass tells (:meth:`whole`), detached,
+    shape ``[K]``; 0 for an absent task."""
     present: Tensor
     """Tasks with a loss in this pass, boolean, shape ``[K]``."""
     accumulating: bool
     """True for every micro-batch of an optimiser step but the last."""
     loss_scale: float | Tensor | None = None
     """Factor that the losses came with; the gradients and ``losses`` a method sees are without."""
+    num_micro_batches: int = 1
+    """Micro-batches of the optimiser step; each brings that part of the step's losses."""
+
+    def whole(self, loss: Tensor) -> Tensor:
+        """Value of a loss without its scale, and of the whole step instead of a micro-batch."""
+        return _whole(loss, self.loss_scale, self.num_micro_batches)
 
 
 class MultiTaskMethod(nn.Module):
@@ -164,6 +171,7 @@ class MultiTaskMethod(nn.Module):
         *,
         retain_graph: bool = False,
         loss_scale: float | Tensor | None = None,
+        num_micro_batches: int = 1,
         accumulating: bool = False,
     ) -> None:
         """Whole backward pass: gradients of heads, method parameters and backbone.
@@ -178,6 +186,8 @@ class MultiTaskMethod(nn.Module):
             loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All
                 gradients come out multiplied by it, those of rotations and task weights too, which
                 are not linear in it.
+            num_micro_batches: Backward passes that make up one optimiser step, whose losses the
+                caller has divided by this number. Start values are those of the whole step.
             accumulating: True for every micro-batch of an optimiser step but the last: burn-in
                 clocks count optimiser steps.
 
@@ -186,7 +196,7 @@ class MultiTaskMethod(nn.Module):
             ShapeError: If the number or shape of the losses is wrong.
         """
         leaf = self._take_leaf(retain_graph)
-        step = self._describe(losses, loss_scale, accumulating)
+        step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
         weighed = self.weigh_losses(losses, step)
         roots = [loss for loss in weighed if loss is not None]
         torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
@@ -288,6 +298,7 @@ class MultiTaskMethod(nn.Module):
         self,
         losses: Sequence[Tensor | None],
         loss_scale: float | Tensor | None,
+        num_micro_batches: int,
         accumulating: bool,
     ) -> BackwardStep:
         if len(losses) != self.num_tasks:
@@ -315,9 +326,8 @@ class MultiTaskMethod(nn.Module):
         for k, loss in enumerate(losses):
             if loss is None:
                 present[k] = False
-        if loss_scale is not None:
-            values = values / loss_scale
-        return BackwardStep(values, present, accumulating, loss_scale)
+        values = _whole(values, loss_scale, num_micro_batches)
+        return BackwardStep(values, present, accumulating, loss_scale, num_micro_batches)
 
     def _unscaled(
         self,
@@ -374,6 +384,11 @@ class _TaskNetwork(nn.Module):
 
 def _split(output: Any) -> tuple[Any, tuple[Any, ...]]:
     return (output[0], tuple(output[1:])) if isinstance(output, (list, tuple)) else (output, ())
+
+
+def _whole(loss: Tensor, scale: float | Tensor | None, num_micro_batches: int) -> Tensor:
+    unscaled = loss.detach() if scale is None else loss.detach() / scale
+    return unscaled * num_micro_batches
 
 
 def _modifies_input(head: nn.Module) -> bool:

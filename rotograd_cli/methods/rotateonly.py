@@ -138,9 +138,7 @@ class RotateOnly(MultiTaskMethod):
         """With ``normalize_losses``, divides the backbone loss by its own start value."""
         if loss is None or not self.normalize_losses:
             return loss
-        value = loss.detach().reshape(1)
-        if step.loss_scale is not None:
-            value = value / step.loss_scale
+        value = step.whole(loss).reshape(1)
         present = torch.ones_like(value, dtype=torch.bool)
         self.initial_backbone_loss.update(value, present, accumulating=step.accumulating)
         return loss / self.initial_backbone_loss.denominators[0]

@@ -50,7 +50,7 @@ def train_step(
                 task_losses(tasks, predict(model, batch), batch), counts, strict=True
             )
         ]
-        model.backward(losses, accumulating=index < num - 1)
+        model.backward(losses, num_micro_batches=num, accumulating=index < num - 1)
         totals.append(_detached(losses))
     if grad_clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(model.model_parameters(), grad_clip_norm)

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rotograd_cli import methods
 from rotograd_cli.errors import BackwardError, ShapeError
 from rotograd_cli.linalg import rotations as rotations_module
+from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
 from tests.oracle import load_reference
 
@@ -597,6 +598,30 @@ def test_two_half_batches_with_half_the_loss_are_one_batch() -> None:
         losses = [loss / 2 for loss in task_losses(halved(half), half)]
         halved.backward(losses, accumulating=accumulating)
     assert_same(gradients(halved), gradients(whole))
+
+
+@every_rotating_method
+def test_accumulating_normalised_losses_gives_the_gradient_of_the_whole_batch(method: str) -> None:
+    """Two equal halves, so that start values, gradient directions and ratios are the batch's own."""
+    half = batch().chunk(2)[0]
+    whole, halved = (
+        build(methods, method, normalize_losses=True, rotation_reduction="reference").double()
+        for _ in range(2)
+    )
+    for model in (whole, halved):
+        generator = torch.Generator().manual_seed(1)
+        model.rotation = haar_rotations(NUM_TASKS, SIZE, generator=generator)
+    for _ in range(2):  # in the second step the start values are those of the first
+        whole.zero_grad()
+        halved.zero_grad()
+        pass_once(whole, torch.cat((half, half)))
+        for accumulating in (True, False):
+            losses = [loss / 2 for loss in task_losses(halved(half), half)]
+            halved.backward(losses, num_micro_batches=2, accumulating=accumulating)
+    torch.testing.assert_close(halved.initial_losses.values, whole.initial_losses.values)
+    pairs = zip(halved.model_parameters(), whole.model_parameters(), strict=True)
+    for ours, batchs in pairs:
+        torch.testing.assert_close(ours.grad, batchs.grad)
 
 
 # ---- 11: duplicated examples

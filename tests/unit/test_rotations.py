@@ -1,6 +1,8 @@
 """Exponential of skew matrices, its adjoint, random rotations, and the stack a method owns."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -337,3 +339,17 @@ def test_rotations_stay_orthogonal_over_ten_thousand_steps() -> None:
     assert spectral_bound(skew(rotations.free_parameters)).max() > 2  # far from the start
     assert (R.mT @ R - torch.eye(6)).abs().max() < 1e-5
     assert (R - targets[-1]).abs().max() < 0.5  # and it has followed
+
+
+def test_large_rotations_are_built_without_a_batched_determinant() -> None:
+    """The manifold's own constructor takes one, which hangs here with two threads."""
+    script = (
+        "import torch; torch.set_num_threads(2); "
+        "from rotograd_cli.methods.rotations import Rotations; "
+        "print(*Rotations(2, 512, init='identity').base.shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["2", "512", "512"]
+    assert "MKL ERROR" not in done.stdout + done.stderr
