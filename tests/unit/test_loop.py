@@ -130,8 +130,8 @@ def test_micro_batches_split_the_batch_and_take_one_step(tmp_path: Path) -> None
 def test_every_epoch_has_its_own_order_of_the_seed(tmp_path: Path) -> None:
     run = trainer(tmp_path, seed=4)
     run.fit()
-    expected = [epoch_order(20, seed=4, epoch=epoch)[:18].tolist() for epoch in range(3)]
-    assert run.dataset.order == sum(expected, [])
+    expected = [epoch_order(20, seed=4, epoch=epoch)[:18] for epoch in range(3)]
+    assert run.dataset.order == torch.cat(expected).tolist()
 
 
 def test_order_without_shuffling_is_that_of_the_data_set(tmp_path: Path) -> None:
