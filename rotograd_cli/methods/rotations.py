@@ -136,7 +136,7 @@ def _manifold(base: Tensor) -> nn.Module:
     """The manifold SO(m) of geotorch over the given bases.
 
     Its constructor samples bases that get replaced at once, with a batched determinant that may
-    hang on the CPU from about [2, 512, 512] on; so it is built at size 1 and then given its real size.
+    hang on the CPU from about [2, 512, 512] on; so it is built at size 1, then given its size.
     """
     with torch.random.fork_rng(devices=[]):
         manifold: Any = geotorch.SO(torch.Size((1, 1)), triv=exp_skew)

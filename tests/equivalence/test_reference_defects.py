@@ -602,7 +602,7 @@ def test_two_half_batches_with_half_the_loss_are_one_batch() -> None:
 
 @every_rotating_method
 def test_accumulating_normalised_losses_gives_the_gradient_of_the_whole_batch(method: str) -> None:
-    """Two equal halves, so that start values, gradient directions and ratios are the batch's own."""
+    """Two equal halves, so that start values, directions and ratios are the batch's own."""
     half = batch().chunk(2)[0]
     whole, halved = (
         build(methods, method, normalize_losses=True, rotation_reduction="reference").double()
