@@ -4,7 +4,8 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,12 +27,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 130 interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        print("Interrupted; a run that had begun keeps its last checkpoint.", file=sys.stderr)  # noqa: T201
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
     if words and words[0] in ("-sc", "--shell-completion"):
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
         return _print(_help())
-    if words[0] == "--version":
+    if "--version" in words:
         return _print(_version())
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
@@ -42,36 +50,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, words: list[str]) -> int:
-    """Hydra's entry point, with errors as one line and exit code 2."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
-    sys.argv = [f"rotograd {command}", *words]
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from rotograd_cli.config import config_dir, register_schemas
-    from rotograd_cli.errors import RotogradError
-
-    error_types = (RotogradError, HydraException, OmegaConfBaseException)
+    """A command through Hydra: wrong input is one line, exit code 2 and no folder left behind."""
     try:
-        _check_words(words)
-        register_schemas()
-        task = _Task({"train": _train, "evaluate": _evaluate}[command])
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
-        if task.error is not None:
-            raise task.error
-    except KeyboardInterrupt:
-        print("Interrupted; the run keeps its last checkpoint.", file=sys.stderr)  # noqa: T201
-        return 130
-    except error_types as error:
+        _run_hydra(command, words, program=f"rotograd {command}")
+    except BaseException as error:
+        _remove_unused_folders()
+        if not isinstance(error, Exception):
+            raise
         from rotograd_cli.messages import explain
 
-        return _fail(explain(error, command, words))
-    except OSError as error:
-        if error.filename is None:
+        message = explain(error, command, words)
+        if message is None:
             raise
-        return _fail(f"{error.filename} cannot be used ({error.strerror}); choose another path.")
+        return _fail(message)
     return _sweep_failures()
+
+
+def _run_hydra(command: str, words: list[str], *, program: str) -> None:
+    """Hydra's entry point, raising whatever went wrong."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
+    import hydra
+
+    from rotograd_cli.config import config_dir, register_schemas
+
+    sys.argv = [program, *_checked_words(command, words)]
+    register_schemas()
+    task = _Task({"train": _train, "evaluate": _evaluate}[command])
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+    if task.error is not None:
+        raise task.error
 
 
 class _Task:
@@ -94,14 +101,19 @@ def _train(config: "DictConfig") -> float | None:
 
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     from rotograd_cli.config import to_train_config
+    from rotograd_cli.errors import ConfigError
     from rotograd_cli.experiment import train
     from rotograd_cli.report import print_table, run_table
 
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
-    overrides = list(hydra_config.overrides.task)
+    # as written: an interpolation among them refers to the configuration, not to this list
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    if (run_dir / "config.yaml").exists():
+        raise ConfigError(f"{run_dir} holds a run already; choose another folder or remove it.")
 
     def run() -> dict[str, Any]:
         typed = to_train_config(config)
@@ -110,11 +122,7 @@ def _train(config: "DictConfig") -> float | None:
     if hydra_config.mode == RunMode.MULTIRUN:
         summary = _cell(run, run_dir, overrides, hydra_config.job.num)
     else:
-        try:
-            summary = run()
-        except BaseException:
-            _remove_if_empty(run_dir)
-            raise
+        summary = run()
         print_table(run_table(summary))
         print(f"Run directory: {os.path.relpath(run_dir)}")  # noqa: T201
     value = summary.get("metrics", {}).get(config.train.select)
@@ -139,7 +147,7 @@ def _cell(
             traceback.print_exc()
         print(f"cell {number} failed: {describe_failure(error)}", file=sys.stderr)  # noqa: T201
         failed = {"status": "failed", "overrides": overrides, "error": describe_failure(error)}
-        summary = {**(read_summary(run_dir) or {}), **failed}
+        summary = {**(read_summary(run_dir) or {}), **failed}  # what training wrote, if it began
         write_summary(run_dir, summary)
         return summary
 
@@ -161,31 +169,53 @@ def _evaluate(config: "DictConfig") -> float:
 def _sweep_failures() -> int:
     module = sys.modules.get("rotograd_cli.sweep")
     failures: list[str] = getattr(module, "failures", [])
-    for failure in failures:
+    found = failures.copy()
+    failures.clear()  # a program may call main again
+    for failure in found:
         print(f"failed: {failure}", file=sys.stderr)  # noqa: T201
-    return 1 if failures else 0
+    return 1 if found else 0
 
 
-def _check_words(words: list[str]) -> None:
+def _remove_unused_folders() -> None:
+    module = sys.modules.get("rotograd_cli.sweep")  # absent if no folder was made
+    if module is not None:
+        module.remove_unused_folders()
+
+
+def _checked_words(command: str, words: list[str]) -> list[str]:
+    """Hydra's own options, checked (its parser would print a page of usage) and put in front."""
+    from hydra._internal.utils import get_args_parser
+
+    from rotograd_cli.config import config_dir
     from rotograd_cli.errors import ConfigError
 
-    sweeps = any(word in ("-m", "--multirun") for word in words)
-    if sweeps and any(word.split("=")[0] in ("--cfg", "-c", "--info", "-i") for word in words):
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; rotograd {command} --help shows the options.")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    options = parser.parse_intermixed_args(words)  # Hydra's own call refuses seed=1 -m lr=1,2
+    if options.multirun and (options.cfg or options.info):
         raise ConfigError(
             "-m cannot be combined with --cfg or --info; leave -m out to see one cell."
         )
-
-
-def _remove_if_empty(run_dir: Any) -> None:
-    """Takes back the folders that Hydra made for a run that never started."""
-    from contextlib import suppress
-    from pathlib import Path
-
-    folder = Path(run_dir)
-    with suppress(OSError):  # not empty, or not ours
-        for _ in range(4):
-            folder.rmdir()
-            folder = folder.parent
+    for word in options.overrides:
+        group, _, value = word.partition("=")
+        if value.startswith("[") and (config_dir() / group.split("@")[0]).is_dir():
+            raise ConfigError(
+                f"`{group}` takes one file, got {value!r}; -m {group}={value[1:-1]} runs each."
+            )
+    if options.experimental_rerun:
+        raise ConfigError("--experimental-rerun is not supported; give the run's overrides again.")
+    if options.config_path or options.config_name:
+        raise ConfigError(
+            "--config-path and --config-name cannot replace the built-in configuration; "
+            "add your own files with --config-dir."
+        )
+    flags = words.copy()
+    for word in options.overrides:
+        flags.remove(word)
+    return [*flags, *options.overrides]
 
 
 def _complete(words: list[str]) -> int:
@@ -198,7 +228,9 @@ def _complete(words: list[str]) -> int:
     os.environ["COMP_LINE"] = " ".join([program, *given[1:]])
     if "COMP_POINT" in os.environ:
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    return _run(command, words)
+    with suppress(Exception):  # half a word is no mistake: nothing to suggest, nothing to say
+        _run_hydra(command, words, program="rotograd")
+    return 0
 
 
 def _help() -> str:
@@ -276,5 +308,5 @@ def _print(text: str) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"rotograd: {message}", file=sys.stderr)  # noqa: T201
+    print(f"rotograd: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     return 2

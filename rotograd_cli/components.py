@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import hydra
+from hydra.errors import HydraException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from rotograd_cli.config import suggest
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, RotogradError
 
 _RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
@@ -32,23 +33,26 @@ def constructor(node: Any, where: str, **supplied: Any) -> Callable[..., Any]:
             type.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
+        group = where.rpartition("_")[2]
+        choice = f"{group}@{where}" if group in ("optimizer", "scheduler") else where
         raise ConfigError(
-            f"`{where}` must be a component with a _target_, got {node!r}; choose one of its group "
-            "(rotograd train --help lists them)."
+            f"`{where}` must be a component with a _target_, got {node!r}; choose one with "
+            f"{choice}=NAME (rotograd train --help lists them)."
         )
     target = _import(str(node["_target_"]), where)
     values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
     _check_values(target, values, where, set(supplied))
-    partial = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+    try:
+        partial = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+    except (HydraException, TypeError) as error:  # a component inside it, a flag of Hydra's
+        raise ConfigError(f"`{where}` cannot be built ({error}); check its values.") from error
 
     def build(*args: Any, **kwargs: Any) -> Any:
         try:
             return partial(*args, **kwargs)
-        except ConfigError:
+        except RotogradError:
             raise
         except (TypeError, ValueError) as error:
-            if type(error) not in (TypeError, ValueError):
-                raise
             raise ConfigError(f"`{where}` was refused by {target.__name__}: {error}") from error
 
     return build
@@ -74,6 +78,8 @@ def _check_values(
     if parameters is None:
         return
     for key, value in values.items():
+        if key in supplied:
+            raise ConfigError(f"`{where}.{key}` is given by the runner; leave it out.")
         if key not in parameters:
             choices = sorted(set(parameters) - supplied)
             remedy = suggest(str(key), choices, f"{where}.")

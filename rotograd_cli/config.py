@@ -127,6 +127,7 @@ def _typed(config: DictConfig | Mapping[str, Any], schema: type[T]) -> T:
     _check_keys(plain, schema, "")
     try:
         typed = OmegaConf.merge(OmegaConf.structured(schema), plain)
+        _check_missing(typed)
         result = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
@@ -138,14 +139,18 @@ def _container(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, DictConfig):
         return dict(config)
     try:
-        missing = sorted(OmegaConf.missing_keys(config))
-        if missing:
-            raise ConfigError(f"`{missing[0]}` needs a value; add {missing[0]}=VALUE.")
+        _check_missing(config)
         container = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def _check_missing(config: Any) -> None:
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"`{missing[0]}` needs a value; add {missing[0]}=VALUE.")
 
 
 def _first_line(error: Exception) -> str:
@@ -206,6 +211,9 @@ def _check_train(config: TrainConfig) -> None:
         raise ConfigError(
             f"`train.grad_clip_norm` must be positive or null, got {options.grad_clip_norm}."
         )
+    for key, folder in vars(config.paths).items():
+        if not folder.strip():
+            raise ConfigError(f"`paths.{key}` must name a folder, got {folder!r}; . is this one.")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"`seed` must be in 0..4294967295, got {config.seed}.")
     _check_choice("train.select_mode", options.select_mode, ("min", "max"))

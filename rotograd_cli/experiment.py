@@ -41,6 +41,21 @@ logger = logging.getLogger(__name__)
 PROTOCOL = "selection on validation; test measured once at the selected epoch"
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Running out of memory, as an error that names the remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and "allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            "The run does not fit into memory; lower train.batch_size, train.eval_batch_size or "
+            "the sizes of the networks, or raise train.accumulate_steps."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A data set and a model on a device, ready to train or evaluate."""
@@ -50,6 +65,7 @@ class Experiment:
     device: torch.device
 
 
+@_memory_errors()
 def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Trains one run and writes its directory.
 
@@ -150,6 +166,7 @@ def build(config: TrainConfig, constructors: "_Constructors | None" = None) -> E
     return Experiment(dataset, model.to(device), device)
 
 
+@_memory_errors()
 def evaluate_run(config: EvaluateConfig) -> tuple[dict[str, float], dict[str, float]]:
     """Evaluates a checkpoint of a run.
 
@@ -171,7 +188,10 @@ def evaluate_run(config: EvaluateConfig) -> tuple[dict[str, float], dict[str, fl
         run_config.paths.data_dir = config.data_dir
     experiment = build(run_config)
     path = run_dir / "checkpoints" / f"{config.checkpoint}.pt"
-    load_weights(experiment.model, load_checkpoint(path, experiment.device)["model"], path)
+    checkpoint = load_checkpoint(path, experiment.device)
+    if "model" not in checkpoint:
+        raise CheckpointError(f"{path} holds no model; train the run again.")
+    load_weights(experiment.model, checkpoint["model"], path)
     options = LoopOptions(**asdict(run_config.train))
     split: Any = config.split
     batches = evaluation_batches(experiment.dataset, split, options, experiment.device)
@@ -206,7 +226,10 @@ def load_run_config(run_dir: Path) -> TrainConfig:
         raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}.")
-    return to_train_config(content)
+    try:
+        return to_train_config(content)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not a run's configuration: {error}") from error
 
 
 def resolve_device(name: str) -> torch.device:
@@ -265,7 +288,12 @@ class _Constructors:
     def head(self, task: Task, feature_shape: Sequence[int]) -> nn.Module:
         """Head of a task: ``head`` with what ``heads.<task>`` changes."""
         where = f"heads.{task.name}" if task.name in self._heads else "head"
-        node = OmegaConf.to_container(OmegaConf.merge(self._head, self._heads.get(task.name) or {}))
+        changes = self._heads.get(task.name) or {}
+        if not isinstance(changes, Mapping):
+            raise ConfigError(
+                f"`{where}` must be options of the head, got {changes!r}; write +{where}.KEY=VALUE."
+            )
+        node = OmegaConf.to_container(OmegaConf.merge(self._head, changes))
         make = constructor(node, where, feature_shape=0, num_outputs=0)
         head: nn.Module = make(feature_shape=feature_shape, num_outputs=task.num_outputs)
         return head

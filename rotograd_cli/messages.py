@@ -1,11 +1,14 @@
 """Hydra's and OmegaConf's errors in one line: thing, requirement, value found, remedy."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -15,7 +18,7 @@ from rotograd_cli.config import config_dir
 from rotograd_cli.errors import RotogradError
 
 
-def explain(error: Exception, command: str, words: Sequence[str]) -> str:
+def explain(error: Exception, command: str, words: Sequence[str]) -> str | None:
     """One line for an error of a run that was wrongly asked for.
 
     Args:
@@ -24,16 +27,32 @@ def explain(error: Exception, command: str, words: Sequence[str]) -> str:
         words: Its overrides.
 
     Returns:
-        The line.
+        The line; None if the error is not the input's fault and deserves its traceback.
     """
     if isinstance(error, RotogradError):
-        return " ".join(str(error).split())
+        return str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _composition(error, command, words)
+    if isinstance(error, yaml.MarkedYAMLError):
+        return _unreadable(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        if error.filename is None:
+            return f"The system refused ({reason}); free space or choose another folder."
+        return f"{error.filename} cannot be used ({reason}); choose another path."
+    return _refused_by_hydra(error, words) if _raised_by_hydra(error) else None
+
+
+def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text, cause = lines[0] if lines else type(error).__name__, str(error.__cause__ or "")
+    file = match.group(0) if (match := re.match(r"In '[^']+': ", text)) else ""
     if match := re.search(r"Could not (?:find|load) '(?:([\w/]+)/)?([\w.-]+)'", text):
-        return _unknown_choice(str(match.group(1)), match.group(2), lines)
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match.group(1), command, words)
+        return file + _unknown_choice(match.group(1) or "", match.group(2), lines)
+    if match := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+        return file + _unknown_key(match.group(1), command, words)
+    if match := re.search(r"full_key: (\S+)", str(error) if "composing config" in text else ""):
+        return file + _unknown_key(match.group(1), command, words)
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return (
             f"`{match.group(1)}` has several values; add -m to run them all, or write "
@@ -46,7 +65,40 @@ def explain(error: Exception, command: str, words: Sequence[str]) -> str:
         return f"An override must read KEY=VALUE, got {wrong!r}; check brackets and quotes."
     if match := re.search(r"Override (\S+?)=", text):
         return f"`{match.group(1)}` is not a group; rotograd {command} --help lists them."
-    return " ".join([text.rstrip("."), *([cause.splitlines()[0]] if cause else [])])
+    if "config directory" in text:
+        return f"{text.rstrip('.')}; --config-dir must name an existing folder of YAML files."
+    key = getattr(error, "full_key", None)
+    named = f"`{key}`: {text}" if key and str(key) not in text else text
+    return " ".join([named.rstrip("."), *([cause.splitlines()[0]] if cause else [])])
+
+
+def _unreadable(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    where = f"{mark.name}, line {mark.line + 1}" if mark else "A file"
+    return f"{where}, is not valid YAML: {error.problem}; correct it or leave the file out."
+
+
+def _raised_by_hydra(error: Exception) -> bool:
+    """Whether Hydra refused something without a type of its own for it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__")) if trace else ""
+    return isinstance(error, (ValueError, AssertionError)) and module.startswith("hydra.")
+
+
+def _refused_by_hydra(error: Exception, words: Sequence[str]) -> str:
+    if str(error).startswith("Config group override"):
+        plain = [w for w in words if re.search(r"^[\w/@]+=(null|true|false|[\d.]+)$", w, re.I)]
+        groups = [word for word in plain if (config_dir() / _group(word)).is_dir()]
+        if groups:
+            group = groups[0].partition("=")[0]
+            return f"`{group}` must name a file of its group, got {groups[0]!r}; ~{group} for none."
+    return f"{error}; check the command."
+
+
+def _group(word: str) -> str:
+    return re.split("[@=]", word)[0]
 
 
 def _unknown_choice(group: str, value: str, lines: Sequence[str]) -> str:
@@ -62,7 +114,11 @@ def _unknown_choice(group: str, value: str, lines: Sequence[str]) -> str:
 
 
 def _unknown_key(key: str, command: str, words: Sequence[str]) -> str:
+    if key.startswith("hydra."):
+        return f"`{key}` is not a key; rotograd {command} --cfg hydra prints Hydra's."
     known = known_keys(command, words)
+    if pairs := _group_pairs(key, known):
+        return f"`{key}` is not the name of a choice; write {' or '.join(pairs)}."
     parent, _, leaf = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == parent and "._" not in k]
     near = difflib.get_close_matches(leaf, [k.rpartition(".")[2] for k in siblings], n=1)
@@ -71,12 +127,23 @@ def _unknown_key(key: str, command: str, words: Sequence[str]) -> str:
     if close:
         return f"`{key}` is not a key; did you mean {close[0]}?"
     where = f"of `{parent}` here" if parent else "of the configuration"
-    choices = f"keys {where}: {', '.join(siblings) or 'none'}"
-    new = f", or +{key}=VALUE to add an option" if parent else ""
-    return f"`{key}` is not a key; {choices}{new}."
+    choices = f"keys {where}: {', '.join(siblings)}" if siblings else ""
+    new = f"+{key}=VALUE adds an option" if parent else ""
+    return f"`{key}` is not a key; {', or '.join(filter(None, (choices, new)))}."
+
+
+def _group_pairs(key: str, known: Sequence[str]) -> list[str]:
+    """How to choose what two nodes share, asked for by the name of the group or of the node."""
+    group = key.rpartition("_")[2]
+    if not (config_dir() / group).is_dir() or group in known:
+        return []
+    nodes = [key] if key in known else [name for name in known if name.endswith(f"_{group}")]
+    return [f"{group}@{node}=NAME" for node in nodes]
 
 
 def _wrong_value(key: str, value: str, cause: Sequence[str]) -> str:
+    if key.startswith("~"):
+        return f"`{key[1:]}` cannot be removed; give it a value: {key[1:]}=VALUE."
     reason = cause[0] if cause else "it does not fit"
     if "could not be converted to Integer" in reason:
         reason = "a whole number is needed"
@@ -88,7 +155,9 @@ def _wrong_value(key: str, value: str, cause: Sequence[str]) -> str:
         reason = f"a list is needed, {key}=[{value}]"
     elif "is not Optional" in reason:
         reason = "a value is needed"
-    return f"`{key}` has a wrong value: {reason}, got {value or 'none'!r}."
+    elif "Invalid type assigned" in reason:
+        reason = f"it holds keys, set them one by one with {key}.KEY=VALUE"
+    return f"`{key}` has a wrong value: {reason}, got {value!r}."
 
 
 def _without_value(words: Sequence[str]) -> str:
@@ -106,7 +175,10 @@ def known_keys(command: str, words: Sequence[str]) -> list[str]:
     Returns:
         The names.
     """
+    options = get_args_parser().parse_known_args(words)[0]
     groups = [word for word in words if re.fullmatch(r"[\w/]+(@\w+)?=\w+", word)]
+    if options.config_dir:
+        groups.append(f"hydra.searchpath=['file://{os.path.abspath(options.config_dir)}']")
     for overrides in (groups, []):
         GlobalHydra.instance().clear()
         try:

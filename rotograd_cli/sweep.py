@@ -1,15 +1,53 @@
-"""The end of a sweep: what became of every cell."""
+"""Hydra's callbacks: the folders it makes, and what became of every cell of a sweep."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.report import print_table, read_summary, sweep_table
 
 failures: list[str] = []
 """Cells of the sweeps of this process that did not finish; the exit code depends on it."""
+
+_new_folders: list[Path] = []
+
+
+class NewFolders(Callback):
+    """Remembers which folders Hydra is about to make: it makes them before the input is checked."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A single run. Its folder is named after Hydra's own values, which this makes known."""
+        del kwargs
+        HydraConfig.instance().set_config(config)
+        _remember(config.hydra.run)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A sweep."""
+        del kwargs
+        _remember(config.hydra.sweep)
+
+
+def _remember(node: DictConfig) -> None:
+    _new_folders.clear()
+    with suppress(OmegaConfBaseException):  # Hydra is about to say so
+        folder = Path(node.dir).absolute()
+        _new_folders.extend(f for f in (folder, *folder.parents) if not os.path.lexists(f))
+
+
+def remove_unused_folders() -> None:
+    """Takes back the new folders that hold nothing, or only the note of a sweep without cells."""
+    for folder in _new_folders:
+        with suppress(OSError):  # not empty, or never made
+            if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
+                (folder / "multirun.yaml").unlink()
+            folder.rmdir()
+    _new_folders.clear()
 
 
 class SweepStatus(Callback):
@@ -25,6 +63,8 @@ class SweepStatus(Callback):
         )
         summaries = [(cell.name, read_summary(cell)) for cell in cells]
         print_table(sweep_table(summaries))
+        if not summaries:
+            failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
         for cell, summary in summaries:
             if (summary or {}).get("status") != "finished":
                 failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', 'no result')}")
