@@ -1,0 +1,62 @@
+"""Runs of the command line: in this process for speed, in a real one where that matters."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rotograd_cli.cli import main
+
+SMOKE = ("debug=smoke", "logger=none")
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Calls ``main`` in an empty working directory, ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))  # Hydra reads it, so main sets it
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by main; taken back after the test
+
+    def run(*words: str) -> Result:
+        capsys.readouterr()
+        code = main(words)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def smoke_run(cli: Cli, tmp_path: Path) -> Path:
+    """Directory of a finished run of two steps."""
+    result = cli("train", *SMOKE, "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    return tmp_path / "run"
+
+
+def start(*words: str, cwd: Path, path: str = str(CHECKOUT), **env: str) -> "subprocess.Popen[str]":
+    """The command in a process (group) of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "rotograd_cli", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )

@@ -1,0 +1,134 @@
+"""Every YAML file composes, fits its target and explains its keys."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from rotograd_cli.components import accepted_parameters, constructor
+from rotograd_cli.config import TrainConfig, config_dir, register_schemas, to_train_config
+from rotograd_cli.experiment import _Constructors, load_run_config
+
+CONF = config_dir()
+NODES = {  # group: where its files go in the configuration
+    "method": ("method",),
+    "data": ("data",),
+    "backbone": ("backbone",),
+    "head": ("head",),
+    "logger": ("logger",),
+    "paths": ("paths",),
+    "experiment": ("experiment",),
+    "debug": ("debug",),
+    "optimizer": ("optimizer@model_optimizer", "optimizer@method_optimizer"),
+    "scheduler": ("scheduler@model_scheduler", "scheduler@method_scheduler"),
+}
+CHOICES = [
+    f"{node}={path.stem}"
+    for group, nodes in NODES.items()
+    for path in sorted((CONF / group).glob("*.yaml"))
+    for node in nodes
+]
+# what the runner hands to every component of a group
+SUPPLIED = {
+    "method": ("backbone", "heads", "feature_shape"),
+    "data": ("data_dir", "tasks", "device"),
+    "backbone": ("input_shape",),
+    "head": ("feature_shape", "num_outputs"),
+    "logger": ("run_dir", "config", "tags"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer",),
+}
+COMPONENTS = [p for group in SUPPLIED for p in sorted((CONF / group).glob("*.yaml"))]
+
+
+def composed(*overrides: str) -> TrainConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=list(overrides))
+    return to_train_config(config)
+
+
+def test_every_group_of_the_folder_is_tested() -> None:
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(NODES)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_its_components_accept_their_values(choice: str) -> None:
+    _Constructors(composed(choice))
+
+
+@pytest.mark.parametrize("file", COMPONENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner(file: Path) -> None:
+    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    group = file.parent.name
+    node = content["scheduler"] if group == "scheduler" else content
+    node = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
+    supplied = dict.fromkeys(SUPPLIED[group])
+    target = constructor(node, group, **supplied).__closure__
+    assert target is not None  # it is a closure over the checked target
+    if node["_target_"].startswith("rotograd_cli."):  # of others, the file sets what matters
+        import pkgutil
+
+        accepted = accepted_parameters(pkgutil.resolve_name(node["_target_"]))
+        assert accepted is not None
+        missing = set(accepted) - set(node) - set(supplied)
+        optional = {"mode"} if file.stem == "none" else set()  # presets may set it, nobody must
+        assert missing <= optional, f"{file.name} leaves {missing} to a constructor's default"
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_file_opens_with_what_it_is(file: Path) -> None:
+    lines = [x for x in file.read_text(encoding="utf-8").splitlines() if "@package" not in x]
+    assert lines[0].startswith("# ")
+    assert len(lines[0]) > 15
+
+
+@pytest.mark.parametrize("file", COMPONENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_key_of_a_component_has_a_comment(file: Path) -> None:
+    silent = ("_target_", "_partial_", "scheduler")
+    for line in file.read_text(encoding="utf-8").splitlines():
+        key = line.strip().split(":")[0]
+        if not line.strip().startswith("#") and key not in silent:
+            assert "#" in line, f"{file.name}: `{key}` is not explained"
+
+
+def test_the_experiment_file_says_source_expectation_cost_and_command() -> None:
+    for file in (CONF / "experiment").glob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        for word in ("Source:", "Expected", "Cost:", "Command: rotograd train"):
+            assert word in text, f"{file.name} does not say {word}"
+
+
+def test_an_experiment_is_complete_and_the_command_line_still_wins() -> None:
+    config = composed("experiment=multimnist", "seed=7", "train.epochs=3", "method=vanilla")
+    assert config.data["_target_"].endswith("MultiMNIST")
+    assert config.model_optimizer["_target_"] == "torch.optim.RAdam"
+    assert config.method_optimizer["_target_"] == "torch.optim.RAdam"
+    assert (config.seed, config.train.epochs) == (7, 3)
+    assert config.method["_target_"].endswith("VanillaMTL")
+
+
+def test_the_debug_presets_win_over_an_experiment() -> None:
+    config = composed("experiment=multimnist", "debug=smoke")
+    assert (config.train.epochs, config.train.limit_batches, config.device) == (1, 2, "cpu")
+
+
+def test_the_written_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = composed("+heads.left.hidden=[7]", "tags=[a,b]", "tasks=[left,right]", "seed=0")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    assert load_run_config(tmp_path) == config
+
+
+def test_the_run_writes_a_resolved_configuration(smoke_run: Path) -> None:
+    text = (smoke_run / "config.yaml").read_text(encoding="utf-8")
+    assert "${" not in text
+    assert "???" not in text
+    content = yaml.safe_load(text)
+    assert isinstance(content, Mapping)
+    assert asdict(load_run_config(smoke_run)) == content
+    assert load_run_config(smoke_run) == composed("debug=smoke", "logger=none")

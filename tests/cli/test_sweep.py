@@ -1,0 +1,103 @@
+"""Sweeps: every cell for itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .conftest import SMOKE, Cli, start
+
+SMALL = (*SMOKE, "tasks=[left,sum]", "data.partners=1")
+
+
+def cells(sweep: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/summary.json")}
+
+
+def test_every_cell_has_its_directory_and_equals_a_run_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    grid = ("method=rotograd,vanilla", "seed=0,1")
+    result = cli("train", *SMALL, "-m", *grid, "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    found = cells(tmp_path / "sweep")
+    assert sorted(found) == ["0", "1", "2", "3"]
+    assert {cell["status"] for cell in found.values()} == {"finished"}
+    assert [(c["method"], c["seed"]) for _, c in sorted(found.items())] == [
+        ("RotoGrad", 0),
+        ("RotoGrad", 1),
+        ("VanillaMTL", 0),
+        ("VanillaMTL", 1),
+    ]
+    assert result.out.count("finished") == 4
+    # the last cells came after others in the same process
+    for cell, words in (("3", ("method=vanilla", "seed=1")), ("1", ("seed=1",))):
+        assert cli("train", *SMALL, *words, f"hydra.run.dir=alone{cell}").code == 0
+        for name in ("metrics.jsonl", "config.yaml"):
+            alone = (tmp_path / f"alone{cell}" / name).read_bytes()
+            assert alone == (tmp_path / "sweep" / cell / name).read_bytes()
+
+
+def test_a_wrong_cell_fails_alone(cli: Cli, tmp_path: Path) -> None:
+    words = ("-m", "method.rotation_shape=30", "backbone.num_features=20,50,abc,40")
+    result = cli("train", *SMALL, *words, "hydra.sweep.dir=sweep")
+    assert result.code == 1
+    found = cells(tmp_path / "sweep")
+    assert [found[n]["status"] for n in "0123"] == ["failed", "finished", "failed", "finished"]
+    assert "choose a size of at most 20" in found["0"]["error"]
+    assert "backbone.num_features=20" in found["0"]["overrides"]
+    assert "Traceback" not in result.err
+    assert result.err.count("failed: ") == 4  # when it happens, and again at the end
+    assert result.out.count("finished") == 2
+    assert sorted(p.name for p in (tmp_path / "sweep" / "0").iterdir()) == ["summary.json"]
+    words = ("method.rotation_shape=30", "backbone.num_features=40")
+    assert cli("train", *SMALL, *words, "hydra.run.dir=alone").code == 0  # no stale exit code
+    alone = (tmp_path / "alone" / "metrics.jsonl").read_bytes()
+    assert alone == (tmp_path / "sweep" / "3" / "metrics.jsonl").read_bytes()
+
+
+def test_a_diverging_cell_keeps_what_it_recorded(cli: Cli, tmp_path: Path) -> None:
+    words = ("-m", "model_optimizer.lr=1e30,1e-3", "train.log_every_steps=1")
+    result = cli("train", *SMALL, *words, "hydra.sweep.dir=sweep")
+    assert result.code == 1
+    found = cells(tmp_path / "sweep")
+    assert [found[n]["status"] for n in "01"] == ["failed", "finished"]
+    assert "became" in found["0"]["error"]
+    assert "lower model_optimizer.lr" in found["0"]["error"]
+    assert found["0"]["versions"] == found["1"]["versions"]
+    assert "Traceback" not in result.err
+
+
+def test_a_bug_in_a_cell_shows_its_traceback_and_the_others_run(
+    cli: Cli, tmp_path: Path, monkeypatch: "Any"
+) -> None:
+    (tmp_path / "buggy.py").write_text(
+        "from rotograd_cli.methods.vanilla import VanillaMTL\n"
+        "class Buggy(VanillaMTL):\n"
+        "    def shared_gradient(self, task_gradients, step):\n"
+        "        return {}['missing']\n"
+    )
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "buggy.yaml").write_text("_target_: buggy.Buggy\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ("-m", "method=buggy,vanilla", "--config-dir", "conf", "hydra.sweep.dir=sweep")
+    result = cli("train", *SMALL, *words)
+    assert result.code == 1
+    assert "Traceback" in result.err
+    found = cells(tmp_path / "sweep")
+    assert found["0"]["error"].startswith("KeyError")
+    assert [found[n]["status"] for n in "01"] == ["failed", "finished"]
+
+
+def test_a_misspelt_cell_is_refused_before_any_runs(cli: Cli, tmp_path: Path) -> None:
+    result = cli("train", *SMALL, "-m", "method=vanilla,rotogard")
+    assert result.code == 2
+    assert "did you mean rotograd?" in result.err.lower()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_started_at_once_have_separate_directories(tmp_path: Path) -> None:
+    processes = [start("train", *SMALL, cwd=tmp_path, OMP_NUM_THREADS="1") for _ in range(2)]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    runs = list((tmp_path / "outputs" / "multidigits" / "rotograd").iterdir())
+    assert len(runs) == 2
+    first, second = (run / "metrics.jsonl" for run in runs)
+    assert first.read_bytes() == second.read_bytes()
