@@ -159,7 +159,7 @@ class RotateOnly(MultiTaskMethod):
         present = step.present & finite
         weights = reference_weights(flat, norms, present.sum())
         v = (weights.to(flat.dtype) @ flat).view(G.shape[1:])
-        self._add_rotation_gradient(G, v, task_gradients.shape[1:])
+        self._add_rotation_gradient(G, v, task_gradients.shape[1:], step)
         if not step.accumulating:  # an optimiser comes next, and fused ones hide their writes
             self.rotations.clear_cache()
         combination = self.combination(flat, norms, present, step)
@@ -195,18 +195,23 @@ class RotateOnly(MultiTaskMethod):
         G[:, :, : self.rotation_size] = back
         return G
 
-    def _add_rotation_gradient(self, G: Tensor, v: Tensor, shape: torch.Size) -> None:
+    def _add_rotation_gradient(
+        self, G: Tensor, v: Tensor, shape: torch.Size, step: BackwardStep
+    ) -> None:
         m = self.rotation_size
         if G.shape[3] == 1:
             W = G[:, :, :m, 0].mT @ v[:, :m, 0]
         else:
             W = torch.einsum("knis,njs->kij", G[:, :, :m], v[:, :m])
         X = self.rotations.free_parameters
-        self.add_gradient(X, self.rotations.gradient(-2.0 * self._reduction(shape) * W))
+        factor = self._reduction(shape, step.num_micro_batches)
+        self.add_gradient(X, self.rotations.gradient(-2.0 * factor * W))
 
-    def _reduction(self, shape: torch.Size) -> float:
+    def _reduction(self, shape: torch.Size, num_micro_batches: int) -> float:
         """Factor of the sum of squares over everything, for features of the given shape."""
-        batch = shape[: len(shape) - len(self.rotation_shape) - len(self.post_shape)]
+        batch = list(shape[: len(shape) - len(self.rotation_shape) - len(self.post_shape)])
+        if batch:
+            batch[0] *= num_micro_batches  # examples of the whole optimiser step
         if self.rotation_reduction == "per_example":
             return float(batch[0]) if batch else 1.0
         averaged = batch if self.post_shape else batch[:-1]

@@ -604,10 +604,7 @@ def test_two_half_batches_with_half_the_loss_are_one_batch() -> None:
 def test_accumulating_normalised_losses_gives_the_gradient_of_the_whole_batch(method: str) -> None:
     """Two equal halves, so that start values, directions and ratios are the batch's own."""
     half = batch().chunk(2)[0]
-    whole, halved = (
-        build(methods, method, normalize_losses=True, rotation_reduction="reference").double()
-        for _ in range(2)
-    )
+    whole, halved = (build(methods, method, normalize_losses=True).double() for _ in range(2))
     for model in (whole, halved):
         generator = torch.Generator().manual_seed(1)
         model.rotation = haar_rotations(NUM_TASKS, SIZE, generator=generator)
@@ -622,6 +619,33 @@ def test_accumulating_normalised_losses_gives_the_gradient_of_the_whole_batch(me
     pairs = zip(halved.model_parameters(), whole.model_parameters(), strict=True)
     for ours, batchs in pairs:
         torch.testing.assert_close(ours.grad, batchs.grad)
+
+
+@pytest.mark.parametrize("rotation_reduction", ["reference", "per_example"])
+@pytest.mark.parametrize("feature_shape", [(SIZE,), (SIZE, 2), (2, SIZE)])  # vector, map, sequence
+def test_accumulation_keeps_the_rotations_gradient(
+    rotation_reduction: str, feature_shape: tuple[int, ...]
+) -> None:
+    half = batch().chunk(2)[0]
+    found = []
+    for inputs in ([torch.cat((half, half))], [half, half]):
+        torch.manual_seed(0)
+        backbone = nn.Sequential(
+            nn.Linear(NUM_INPUTS, math.prod(feature_shape)), nn.Unflatten(1, feature_shape)
+        )
+        heads = [
+            nn.Sequential(nn.Flatten(), nn.Linear(math.prod(feature_shape), 2)) for _ in range(2)
+        ]
+        post_shape = feature_shape[1:] if feature_shape[0] == SIZE else ()
+        model = methods.RotateOnly(
+            backbone, heads, SIZE, post_shape=post_shape, rotation_reduction=rotation_reduction
+        ).double()
+        num = len(inputs)
+        for index, x in enumerate(inputs):
+            losses = [loss / num for loss in task_losses(model(x), x)]
+            model.backward(losses, num_micro_batches=num, accumulating=index < num - 1)
+        found.append(model.rotations.free_parameters.grad)
+    torch.testing.assert_close(found[1], found[0])
 
 
 # ---- 11: duplicated examples
