@@ -1,0 +1,65 @@
+"""The wheel: complete, nothing else in it, and it runs away from the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .conftest import CHECKOUT
+
+pytestmark = pytest.mark.slow  # builds in an environment of its own: needs the package index
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet"]
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(CHECKOUT)], check=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_code_and_configuration_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    code = {
+        path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "rotograd_cli").rglob("*.py")
+    }
+    conf = {
+        f"rotograd_cli/{path.relative_to(CHECKOUT).as_posix()}"
+        for path in (CHECKOUT / "conf").rglob("*.yaml")
+    }
+    assert {"rotograd_cli/conf/train.yaml", "rotograd_cli/conf/method/rotograd.yaml"} <= conf
+    rest = {name for name in names if ".dist-info/" not in name}
+    assert rest == code | conf | {"rotograd_cli/py.typed"}
+    metadata = {name.rpartition("/")[2] for name in names - rest}
+    assert {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE"} == metadata
+
+
+def test_the_installed_wheel_trains_from_another_directory(wheel: Path, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--no-compile"]
+    subprocess.run([*pip, "--target", str(target), str(wheel)], check=True)
+    # -P: the working directory is not searched; PYTHONPATH comes before an editable install
+    python = [sys.executable, "-P"]
+    env = {**os.environ, "PYTHONPATH": str(target)}
+
+    def run(*words: str) -> str:
+        result = subprocess.run(
+            [*python, *words], cwd=elsewhere, env=env, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    code = "import rotograd_cli.config as c; print(c.__file__); print(c.config_dir())"
+    module, conf = run("-c", code).splitlines()
+    assert Path(module).is_relative_to(target)
+    assert Path(conf) == target / "rotograd_cli" / "conf"
+    out = run("-m", "rotograd_cli", "train", "debug=smoke", "hydra.run.dir=run")
+    assert "Run directory: run" in out
+    assert "equal the run's record exactly" in run("-m", "rotograd_cli", "evaluate", "run=run")
+    assert "rotogradnorm" in run("-m", "rotograd_cli", "train", "--help")
+    assert '"commit": null' in (elsewhere / "run" / "summary.json").read_text()
