@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .conftest import SMOKE, Cli, start
 
 SMALL = (*SMOKE, "tasks=[left,sum]", "data.partners=1")
@@ -47,8 +49,8 @@ def test_a_wrong_cell_fails_alone(cli: Cli, tmp_path: Path) -> None:
     assert result.err.count("failed: ") == 4  # when it happens, and again at the end
     assert result.out.count("finished") == 2
     assert sorted(p.name for p in (tmp_path / "sweep" / "0").iterdir()) == ["summary.json"]
-    words = ("method.rotation_shape=30", "backbone.num_features=40")
-    assert cli("train", *SMALL, *words, "hydra.run.dir=alone").code == 0  # no stale exit code
+    same = ("method.rotation_shape=30", "backbone.num_features=40")
+    assert cli("train", *SMALL, *same, "hydra.run.dir=alone").code == 0  # no stale exit code
     alone = (tmp_path / "alone" / "metrics.jsonl").read_bytes()
     assert alone == (tmp_path / "sweep" / "3" / "metrics.jsonl").read_bytes()
 
@@ -66,7 +68,7 @@ def test_a_diverging_cell_keeps_what_it_recorded(cli: Cli, tmp_path: Path) -> No
 
 
 def test_a_bug_in_a_cell_shows_its_traceback_and_the_others_run(
-    cli: Cli, tmp_path: Path, monkeypatch: "Any"
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "buggy.py").write_text(
         "from rotograd_cli.methods.vanilla import VanillaMTL\n"
