@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rotograd_cli import interrupts
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -27,11 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 130 interrupted.
     """
-    try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:
-        print("Interrupted; a run that had begun keeps its last checkpoint.", file=sys.stderr)  # noqa: T201
-        return 130
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with interrupts.quitting(_farewell):
+        try:
+            return _dispatch(words)
+        except KeyboardInterrupt:
+            _farewell()
+            return interrupts.EXIT_CODE
+
+
+def _farewell() -> None:
+    _remove_unused_folders()
+    print("Interrupted; a run that had begun keeps its last checkpoint.", file=sys.stderr)  # noqa: T201
 
 
 def _dispatch(words: list[str]) -> int:
@@ -177,9 +186,10 @@ def _sweep_failures() -> int:
 
 
 def _remove_unused_folders() -> None:
-    module = sys.modules.get("rotograd_cli.sweep")  # absent if no folder was made
-    if module is not None:
-        module.remove_unused_folders()
+    module = sys.modules.get("rotograd_cli.sweep")  # absent, or half imported: no folder was made
+    remove = getattr(module, "remove_unused_folders", None)
+    if remove is not None:
+        remove()
 
 
 def _checked_words(command: str, words: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from torch import nn
 
-from rotograd_cli import __version__
+from rotograd_cli import __version__, interrupts
 from rotograd_cli.components import constructor
 from rotograd_cli.config import EvaluateConfig, TrainConfig, suggest, to_train_config
 from rotograd_cli.data.base import MultiTaskDataset
@@ -112,10 +112,13 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
             run_dir,
         )
         try:
-            recorder.add(JsonlTracker(run_dir / "metrics.jsonl"))
-            recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
-            recorder.add(ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select))
-            metrics = trainer.fit()
+            with interrupts.raising():
+                recorder.add(JsonlTracker(run_dir / "metrics.jsonl"))
+                recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
+                recorder.add(
+                    ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select)
+                )
+                metrics = trainer.fit()
             summary |= {"status": "finished", "metrics": metrics}
         except BaseException as error:
             summary |= {"status": _status(error), "error": f"{type(error).__name__}: {error}"}
@@ -360,6 +363,7 @@ class _Recorder:
             tracker.log(record)
 
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
+        interrupts.check()
         for tracker in self.trackers:
             if isinstance(tracker, ConsoleTracker):
                 tracker.progress(state, num_batches, batch_index)
@@ -390,6 +394,7 @@ def _log_file(path: Path) -> Iterator[None]:
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.INFO)
     handlers = (file, terminal)
+    before = package.level, package.propagate
     package.setLevel(logging.DEBUG)
     package.propagate = False
     for handler in handlers:
@@ -397,6 +402,8 @@ def _log_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        package.setLevel(before[0])
+        package.propagate = before[1]
         for handler in handlers:
             package.removeHandler(handler)
             handler.close()

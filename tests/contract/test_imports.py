@@ -16,7 +16,7 @@ PACKAGE = "rotograd_cli"
 # Low to high. A unit is a module or a folder; units of one layer never import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
-    ("linalg", "metrics", "losses", "seeding"),
+    ("linalg", "metrics", "losses", "seeding", "interrupts"),
     ("tasks",),
     ("methods", "models", "data"),
     ("training",),
