@@ -112,7 +112,7 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
             run_dir,
         )
         try:
-            with interrupts.raising():
+            with interrupts.deferring():
                 recorder.add(JsonlTracker(run_dir / "metrics.jsonl"))
                 recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
                 recorder.add(
@@ -363,10 +363,12 @@ class _Recorder:
             tracker.log(record)
 
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
-        interrupts.check()
         for tracker in self.trackers:
             if isinstance(tracker, ConsoleTracker):
                 tracker.progress(state, num_batches, batch_index)
+
+    def poll(self) -> None:
+        interrupts.check()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         for tracker in self.trackers:

@@ -1,8 +1,9 @@
 """Ctrl-C that is never lost.
 
 Libraries swallow ``KeyboardInterrupt`` while they are imported (a bare ``except`` around an
-optional import is enough), and the command would go on. So an interrupt ends the process at once as
-long as nothing has begun, and is remembered while a run is under way.
+optional import is enough), and a checkpoint that is being written turns it into another error. So
+an interrupt ends the process at once as long as nothing has begun; while a run is under way it is
+remembered, and raised between two batches.
 """
 
 import os
@@ -38,23 +39,24 @@ def quitting(farewell: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def raising() -> Iterator[None]:
-    """Inside, an interrupt raises ``KeyboardInterrupt`` and is remembered for :func:`check`."""
+def deferring() -> Iterator[None]:
+    """Inside, an interrupt waits for :func:`check`; a second one raises at once."""
     global _seen
     _seen = False
 
     def handle(signum: int, frame: FrameType | None) -> None:
         global _seen
         del signum, frame
+        if _seen:
+            raise KeyboardInterrupt
         _seen = True
-        raise KeyboardInterrupt
 
     with _handling(handle):
         yield
 
 
 def check() -> None:
-    """Raises the interrupt that :func:`raising` remembers, if some library swallowed it.
+    """Raises the interrupt that :func:`deferring` holds back. Called where stopping is safe.
 
     Raises:
         KeyboardInterrupt: If an interrupt came.

@@ -30,6 +30,9 @@ class Recorder(Protocol):
     def log(self, record: dict[str, float]) -> None:
         """Takes one record: ``step``, ``epoch`` and values by ``split/task/metric``."""
 
+    def poll(self) -> None:
+        """Called between batches, where stopping is safe; raises if the run is to stop."""
+
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
         """Told after every step, without values: nothing here may wait for the device."""
 
@@ -132,6 +135,7 @@ class Trainer:
         batches = self.num_batches
         window = _LossWindow(len(self.dataset.tasks), self.device)
         for index, micro_batches in enumerate(self._micro_batches()):
+            self.recorder.poll()
             losses = train_step(
                 self.model,
                 self.dataset.tasks,
@@ -172,12 +176,13 @@ class Trainer:
 
     def metrics(self, split: Split) -> dict[str, float]:
         """Metrics of a split at the current weights."""
-        return evaluate(
-            self.model,
-            self.dataset.tasks,
-            evaluation_batches(self.dataset, split, self.options, self.device),
-            split,
-        )
+        batches = evaluation_batches(self.dataset, split, self.options, self.device)
+        return evaluate(self.model, self.dataset.tasks, self._polled(batches), split)
+
+    def _polled(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.recorder.poll()
+            yield batch
 
     @property
     def num_batches(self) -> int:

@@ -45,6 +45,9 @@ class Memory:
     def log(self, record: dict[str, float]) -> None:
         self.records.append(record)
 
+    def poll(self) -> None:
+        pass
+
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
         self.num_progress += 1
 
