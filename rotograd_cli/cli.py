@@ -133,6 +133,7 @@ def _train(config: "DictConfig") -> float | None:
     else:
         summary = run()
         print_table(run_table(summary))
+        print(f"Protocol: {summary['protocol']}.")  # noqa: T201
         print(f"Run directory: {os.path.relpath(run_dir)}")  # noqa: T201
     value = summary.get("metrics", {}).get(config.train.select)
     return float("nan") if value is None else float(value)
@@ -145,7 +146,7 @@ def _cell(
     import traceback
 
     from rotograd_cli.errors import RotogradError
-    from rotograd_cli.experiment import describe_failure
+    from rotograd_cli.messages import describe_failure
     from rotograd_cli.report import read_summary, write_summary
 
     print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)  # noqa: T201

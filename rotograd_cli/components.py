@@ -3,16 +3,19 @@
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import hydra
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from torch import nn
 
-from rotograd_cli.config import suggest
+from rotograd_cli.config import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
+from rotograd_cli.tasks import Task
 
 _RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
@@ -145,3 +148,67 @@ def _check_type(value: Any, annotation: Any, name: str) -> None:
         else:
             return
     raise ConfigError(f"`{name}` has a wrong value: {reason}, got {value!r}.")
+
+
+class Constructors:
+    """Constructors of all components of a training run, checked before data is touched.
+
+    Args:
+        config: Checked configuration.
+
+    Raises:
+        ConfigError: If a node does not fit its target.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.data = constructor(config.data, "data", data_dir=0, tasks=0, device=0)
+        self.backbone = constructor(config.backbone, "backbone", input_shape=0)
+        self.method = constructor(config.method, "method", backbone=0, heads=0, feature_shape=0)
+        self.logger = constructor(config.logger, "logger", run_dir=0, config=0, tags=0)
+        self.optimizers = {
+            name: constructor(node, f"{name}_optimizer", params=0)
+            for name, node in (
+                ("model", config.model_optimizer),
+                ("method", config.method_optimizer),
+            )
+        }
+        self.schedulers = {
+            name: _schedule(node, f"{name}_scheduler")
+            for name, node in (
+                ("model", config.model_scheduler),
+                ("method", config.method_scheduler),
+            )
+        }
+        self._head, self._heads = config.head, config.heads
+        constructor(config.head, "head", feature_shape=0, num_outputs=0)
+
+    def head(self, task: Task, feature_shape: Sequence[int]) -> nn.Module:
+        """Head of a task: ``head`` with what ``heads.<task>`` changes."""
+        where = f"heads.{task.name}" if task.name in self._heads else "head"
+        changes = self._heads.get(task.name) or {}
+        if not isinstance(changes, Mapping):
+            raise ConfigError(
+                f"`{where}` must be options of the head, got {changes!r}; write +{where}.KEY=VALUE."
+            )
+        node = OmegaConf.to_container(OmegaConf.merge(self._head, changes))
+        make = constructor(node, where, feature_shape=0, num_outputs=0)
+        head: nn.Module = make(feature_shape=feature_shape, num_outputs=task.num_outputs)
+        return head
+
+    def check_heads(self, tasks: Sequence[Task]) -> None:
+        """Refuses head options of tasks that are not trained."""
+        names = [task.name for task in tasks]
+        for name in self._heads:
+            if name not in names:
+                raise ConfigError(
+                    f"`heads.{name}` is not a task of this run; {suggest(name, names, 'heads.')}"
+                )
+
+
+def _schedule(node: Any, where: str) -> tuple[Any, str]:
+    if not isinstance(node, Mapping) or set(node) != {"interval", "scheduler"}:
+        raise ConfigError(f"`{where}` must have the keys interval and scheduler, got {node!r}.")
+    if node["interval"] not in ("step", "epoch"):
+        raise ConfigError(f"`{where}.interval` must be step or epoch, got {node['interval']!r}.")
+    make = constructor(node["scheduler"], f"{where}.scheduler", optimizer=0)
+    return make, str(node["interval"])

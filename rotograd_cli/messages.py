@@ -197,3 +197,9 @@ def _walk(node: DictConfig, prefix: str) -> list[str]:
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
             names += _walk(child, f"{prefix}{key}.")
     return names
+
+
+def describe_failure(error: BaseException) -> str:
+    """One line for an error that is the user's, with its class name for any other."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RotogradError) and text else f"{type(error).__name__}: {text}"

@@ -53,7 +53,6 @@ def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test"
     table = Table(
         title=f"{summary['method']} on {summary['data']}, seed {summary['seed']}, "
         f"epoch {summary['selected_epoch']} of {summary['epochs']}",
-        caption=f"{summary['protocol']}.",
     )
     table.add_column("task")
     table.add_column("metric")

@@ -10,9 +10,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rotograd_cli.components import accepted_parameters, constructor
+from rotograd_cli.components import Constructors, accepted_parameters, constructor
 from rotograd_cli.config import TrainConfig, config_dir, register_schemas, to_train_config
-from rotograd_cli.experiment import _Constructors, load_run_config
+from rotograd_cli.run_directory import load_run_config
 
 CONF = config_dir()
 NODES = {  # group: where its files go in the configuration
@@ -59,7 +59,7 @@ def test_every_group_of_the_folder_is_tested() -> None:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_its_components_accept_their_values(choice: str) -> None:
-    _Constructors(composed(choice))
+    Constructors(composed(choice))
 
 
 @pytest.mark.parametrize("file", COMPONENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -51,7 +51,8 @@ def test_a_run_leaves_a_complete_directory(cli: Cli, tmp_path: Path, method: str
     assert content["wall_s"] >= content["train_s"] > 0
     assert torch.__version__.startswith(content["versions"]["torch"])
     assert content["device"].startswith("cpu")
-    assert {"protocol", "commit", "seed", "overrides", "data_fingerprint"} <= set(content)
+    assert content["protocol"].startswith("selection on validation")
+    assert {"commit", "seed", "overrides", "data_fingerprint"} <= set(content)
     for name in ("best", "last"):
         state = torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True)
         assert state["state"]["step"] == 2

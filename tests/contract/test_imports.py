@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("tracking", "report"),
     ("config",),
-    ("components", "messages"),
+    ("components", "messages", "run_directory"),
     ("experiment", "sweep"),
     ("cli",),
     ("__main__",),

@@ -1,0 +1,203 @@
+"""The files of a run: configuration, log, summary."""
+
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from rotograd_cli import __version__
+from rotograd_cli.config import TrainConfig, to_train_config
+from rotograd_cli.data.base import MultiTaskDataset, Split
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.training.state import TrainState
+
+PROTOCOL = "selection on validation; test measured once at the selected epoch"
+
+
+def load_run_config(run_dir: Path) -> TrainConfig:
+    """Reads the configuration that a run wrote.
+
+    Args:
+        run_dir: Run directory.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: If the folder is not a run directory or its configuration is unreadable.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"`run` must be a run directory, got {run_dir} without a config.yaml; rotograd "
+            "train prints the directory of every run."
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}.")
+    try:
+        return to_train_config(content)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not a run's configuration: {error}") from error
+
+
+def open_run_directory(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Makes the folders of a run and writes ``config.yaml``.
+
+    Args:
+        run_dir: Run directory; may exist.
+        config: Resolved configuration.
+
+    Raises:
+        ConfigError: If the directory cannot be written.
+    """
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        (run_dir / "config.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"The run directory {run_dir} cannot be written ({error.strerror}); set "
+            "paths.output_dir (or hydra.run.dir) to a writable folder."
+        ) from error
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Logs of this package: all to a file, INFO and up to standard error, while a run lasts."""
+    package = logging.getLogger("rotograd_cli")
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.INFO)
+    handlers = (file, terminal)
+    before = package.level, package.propagate
+    package.setLevel(logging.DEBUG)
+    package.propagate = False
+    for handler in handlers:
+        package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.setLevel(before[0])
+        package.propagate = before[1]
+        for handler in handlers:
+            package.removeHandler(handler)
+            handler.close()
+
+
+def describe_run(
+    config: TrainConfig,
+    dataset: MultiTaskDataset,
+    model: MultiTaskMethod,
+    device: torch.device,
+    overrides: Sequence[str],
+) -> dict[str, Any]:
+    """What is known of a run before it begins: the first part of ``summary.json``.
+
+    Args:
+        config: Configuration.
+        dataset: Its data.
+        model: Its network.
+        device: Where it runs.
+        overrides: What the user changed.
+
+    Returns:
+        Plain values.
+    """
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    return {
+        "status": "running",
+        "method": type(model).__name__,
+        "data": dataset.name,
+        "tasks": [task.name for task in dataset.tasks],
+        "metric_specs": {
+            f"{task.name}/{spec.name}": {"better": spec.better, "percent": spec.percent}
+            for task in dataset.tasks
+            for spec in task.metrics
+        },
+        "seed": config.seed,
+        "protocol": PROTOCOL,
+        "select": config.train.select,
+        "overrides": list(overrides),
+        "data_fingerprint": dataset.fingerprint,
+        "num_examples": {split: dataset.num_examples(split) for split in splits},
+        "num_parameters": {
+            "backbone": _count(model.backbone),
+            "heads": _count(model.heads),
+            "method": sum(p.numel() for p in model.mtl_parameters()),
+        },
+        "device": _device_name(device),
+        "num_threads": torch.get_num_threads(),
+        "versions": _versions(),
+        "commit": _commit(),
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def describe_progress(state: TrainState, wall_s: float) -> dict[str, Any]:
+    """How far a run came: the last part of ``summary.json``.
+
+    Args:
+        state: What the loop remembers.
+        wall_s: Wall time of the whole run in seconds.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "selected_epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "steps": state.step,
+        "train_s": round(state.train_s, 3),
+        "wall_s": round(wall_s, 3),
+    }
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _device_name(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return f"{device} ({name})"
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "geotorch", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+    found = {"rotograd-cli": __version__, "python": platform.python_version()}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _commit() -> str | None:
+    """Commit of the running source checkout, with ``+`` if it was changed; None for a wheel."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
+        return result.stdout.strip()
+
+    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "") or None
