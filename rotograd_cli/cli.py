@@ -16,7 +16,17 @@ COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
 }
-GROUPS = ("method", "data", "backbone", "head", "experiment", "debug", "logger")
+GROUPS = (
+    "method",
+    "data",
+    "backbone",
+    "head",
+    "optimizer",
+    "scheduler",
+    "experiment",
+    "debug",
+    "logger",
+)
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 
 
@@ -54,7 +64,7 @@ def _dispatch(words: list[str]) -> int:
     if command not in COMMANDS:
         return _fail(f"{command!r} is not a command; {_suggest_command(command)}")
     if any(word in ("-h", "--help") for word in rest):
-        return _print(_command_help(command))
+        return _print(_command_help(command, rest))
     return _run(command, rest)
 
 
@@ -121,6 +131,8 @@ def _train(config: "DictConfig") -> float | None:
     run_dir = Path(hydra_config.runtime.output_dir)
     # as written: an interpolation among them refers to the configuration, not to this list
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    if run_dir.resolve() == Path.cwd():
+        raise ConfigError("`hydra.run.dir` must be a folder of its own, got the current one.")
     if (run_dir / "config.yaml").exists():
         raise ConfigError(f"{run_dir} holds a run already; choose another folder or remove it.")
 
@@ -170,7 +182,7 @@ def _evaluate(config: "DictConfig") -> float:
     typed = to_evaluate_config(config)
     measured, recorded = evaluate_run(typed)
     table, verdict = evaluation_table(measured, recorded)
-    print(f"{typed.run}: {typed.checkpoint}.pt on {typed.split}")  # noqa: T201
+    print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")  # noqa: T201
     print_table(table)
     print(verdict)  # noqa: T201
     return measured[f"{typed.split}/geomean_loss"]
@@ -213,8 +225,9 @@ def _checked_words(command: str, words: list[str]) -> list[str]:
     for word in options.overrides:
         group, _, value = word.partition("=")
         if value.startswith("[") and (config_dir() / group.split("@")[0]).is_dir():
+            names = value.strip("[]")
             raise ConfigError(
-                f"`{group}` takes one file, got {value!r}; -m {group}={value[1:-1]} runs each."
+                f"`{group}` takes one file, got {value!r}; -m {group}={names} runs each."
             )
     if options.experimental_rerun:
         raise ConfigError("--experimental-rerun is not supported; give the run's overrides again.")
@@ -264,7 +277,7 @@ options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
 Completion: eval "$(rotograd -sc install=bash)\""""
 
 
-def _command_help(command: str) -> str:
+def _command_help(command: str, words: Sequence[str]) -> str:
     if command == "evaluate":
         return (
             "usage: rotograd evaluate run=DIR [split=train|val|test] [checkpoint=best|last] "
@@ -274,28 +287,33 @@ def _command_help(command: str) -> str:
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:
-{_group_lines()}
+{_group_lines(words)}
+  optimizer@model_optimizer, optimizer@method_optimizer, scheduler@model_scheduler and
+  scheduler@method_scheduler choose for the network and for the method's own parameters
 
-keys (rotograd train --cfg job prints all of them with their values):
+keys, with examples (rotograd train --cfg job prints all of them with their values):
   seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
-  train.epochs  train.batch_size  train.accumulate_steps  train.select
-  model_optimizer.lr  method_optimizer.lr  optimizer@model_optimizer=radam|adam|sgd
+  train.epochs  train.batch_size  train.accumulate_steps  train.grad_clip_norm
+  train.limit_batches  train.select  model_optimizer.lr  method_optimizer.lr
   method.rotation_shape  method.burn_in_period  method.init  backbone.num_features
   paths.data_dir  paths.output_dir  logger.mode=online|offline|disabled
 
 -m            sweep: comma-separated values, every combination in its own directory
 --cfg job     print the composed configuration and stop
---config-dir  a folder of your own YAML files beside the built-in ones"""
+--config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml"""
 
 
-def _group_lines() -> str:
+def _group_lines(words: Sequence[str]) -> str:
     from pathlib import Path
 
     package = Path(__file__).resolve().parent
-    folder = next(c for c in (package / "conf", package.parent / "conf") if c.is_dir())
+    folders = [next(c for c in (package / "conf", package.parent / "conf") if c.is_dir())]
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word.partition("=")[0] in ("--config-dir", "-cd"):
+            folders.append(Path(word.partition("=")[2] or after))
     lines = []
     for group in GROUPS:
-        names = sorted(path.stem for path in (folder / group).glob("*.yaml"))
+        names = sorted({path.stem for f in folders for path in (f / group).glob("*.yaml")})
         lines.append(f"  {group:12s} {' | '.join(names)}")
     return "\n".join(lines)
 

@@ -66,7 +66,8 @@ def _import(path: str, where: str) -> Callable[..., Any]:
         target = pkgutil.resolve_name(path)
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"`{where}._target_` cannot be imported, got {path!r} ({error}); check its spelling."
+            f"`{where}._target_` cannot be imported, got {path!r} ({error}); check its "
+            "spelling, and that its folder is on PYTHONPATH."
         ) from error
     if not callable(target):
         raise ConfigError(f"`{where}._target_` must be a class or function, got {path!r}.")

@@ -18,14 +18,16 @@ from rotograd_cli.components import Constructors
 from rotograd_cli.config import EvaluateConfig, TrainConfig
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import CheckpointError, ConfigError
+from rotograd_cli.messages import describe_failure
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.report import read_summary, write_summary
+from rotograd_cli.report import write_summary
 from rotograd_cli.run_directory import (
     describe_progress,
     describe_run,
     load_run_config,
     log_file,
     open_run_directory,
+    recorded_metrics,
 )
 from rotograd_cli.seeding import seed_everything, set_deterministic
 from rotograd_cli.tracking.base import Tracker
@@ -103,10 +105,10 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
     open_run_directory(run_dir, plain)
     with log_file(run_dir / "train.log"):
         logger.info(
-            "%s on %s, %d tasks, seed %d, %s: %s",
+            "%s on %s (%s), seed %d, %s: %s",
             type(experiment.model).__name__,
             experiment.dataset.name,
-            len(experiment.dataset.tasks),
+            ", ".join(task.name for task in experiment.dataset.tasks),
             config.seed,
             experiment.device,
             os.path.relpath(run_dir),
@@ -122,7 +124,7 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
             summary |= {"status": "finished", "metrics": metrics}
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            summary |= {"status": status, "error": f"{type(error).__name__}: {error}"}
+            summary |= {"status": status, "error": describe_failure(error)}
             logger.debug("%s", traceback.format_exc())
             raise
         finally:
@@ -200,9 +202,7 @@ def evaluate_run(config: EvaluateConfig) -> tuple[dict[str, float], dict[str, fl
     split: Any = config.split
     batches = evaluation_batches(experiment.dataset, split, options, experiment.device)
     measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
-    recorded: Mapping[str, float] = {}
-    if config.checkpoint == "best":
-        recorded = (read_summary(run_dir) or {}).get("metrics", {})
+    recorded = recorded_metrics(run_dir, config.checkpoint)
     return measured, {key: value for key, value in recorded.items() if key in measured}
 
 
@@ -243,9 +243,22 @@ def _optimizer_groups(model: MultiTaskMethod, constructors: Constructors) -> lis
     for name, params in parameters.items():
         make_scheduler, interval = constructors.schedulers[name]
         if params:  # vanilla has no parameters of its own
+            _try_schedule(constructors, name)
             optimizer = constructors.optimizers[name](params)
             groups.append(OptimizerGroup(name, optimizer, make_scheduler(optimizer), interval))
     return groups
+
+
+def _try_schedule(constructors: Constructors, name: str) -> None:
+    """Refuses values that a schedule accepts and then fails on when it first advances."""
+    optimizer = constructors.optimizers[name]([nn.Parameter(torch.zeros(1))])
+    make_scheduler, _ = constructors.schedulers[name]
+    try:
+        scheduler = make_scheduler(optimizer)
+        optimizer.step()
+        scheduler.step()
+    except (ArithmeticError, ValueError) as error:
+        raise ConfigError(f"`{name}_scheduler.scheduler` has a wrong value: {error}.") from error
 
 
 def _feature_shape(backbone: nn.Module, example: torch.Tensor) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text, cause = lines[0] if lines else type(error).__name__, str(error.__cause__ or "")
     file = match.group(0) if (match := re.match(r"In '[^']+': ", text)) else ""
-    if match := re.search(r"Could not (?:find|load) '(?:([\w/]+)/)?([\w.-]+)'", text):
+    if match := re.search(r"Could not (?:find|load) '(?:([\w/]+)/)?([\w.-]*)'", text):
         return file + _unknown_choice(match.group(1) or "", match.group(2), lines)
     if match := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         return file + _unknown_key(match.group(1), command, words)
@@ -62,7 +62,10 @@ def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
         return _wrong_value(match.group(1), match.group(2), cause.splitlines())
     if "override_grammar" in str(error) or "Error parsing override" in text:
         wrong = getattr(error, "override", None) or _without_value(words)
-        return f"An override must read KEY=VALUE, got {wrong!r}; check brackets and quotes."
+        hint = "check brackets and quotes."
+        if command == "evaluate":
+            hint = f"did you mean run={wrong}?"
+        return f"An override must read KEY=VALUE, got {wrong!r}; {hint}"
     if match := re.search(r"Override (\S+?)=", text):
         return f"`{match.group(1)}` is not a group; rotograd {command} --help lists them."
     if "config directory" in text:
@@ -108,6 +111,9 @@ def _unknown_choice(group: str, value: str, lines: Sequence[str]) -> str:
         end = next((i for i, x in enumerate(lines) if x.startswith("Config search path")), None)
         options = list(lines[start + 1 : end])
     close = difflib.get_close_matches(value, options, n=1)
+    if group == "hydra/launcher" and value in ("joblib", "submitit_local", "submitit_slurm", "ray"):
+        package = f"hydra-{value.split('_')[0]}-launcher"
+        return f"`{group}` {value!r} is not installed; run pip install {package}."
     remedy = f" Did you mean {close[0]}?" if close else ""
     choices = f"one of {', '.join(options)}" if options else "one of its group's files"
     return f"`{group}` must be {choices}, got {value!r}.{remedy}"
@@ -123,6 +129,7 @@ def _unknown_key(key: str, command: str, words: Sequence[str]) -> str:
     siblings = [k for k in known if k.rpartition(".")[0] == parent and "._" not in k]
     near = difflib.get_close_matches(leaf, [k.rpartition(".")[2] for k in siblings], n=1)
     close = [f"{parent}.{near[0]}" if parent else near[0]] if near else []
+    close = close or [name for name in known if name.rpartition(".")[2] == leaf]
     close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.85)
     if close:
         return f"`{key}` is not a key; did you mean {close[0]}?"

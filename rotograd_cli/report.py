@@ -58,6 +58,11 @@ def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test"
     table.add_column("metric")
     for split in splits:
         table.add_column(split, justify="right")
+    known = [key.split("/")[0] for key in summary["metric_specs"]]
+    for task in summary["tasks"]:
+        if task not in known:  # no metric: its loss stands in
+            cells = [format_value(metrics.get(f"{split}/{task}/loss"), False) for split in splits]
+            table.add_row(task, "loss ↓", *cells)
     for key, spec in summary["metric_specs"].items():
         task, name = key.split("/")
         cells = [format_value(metrics.get(f"{split}/{key}"), spec["percent"]) for split in splits]
@@ -79,7 +84,8 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
     specs: dict[str, Mapping[str, Any]] = {}
     for _, summary in summaries:
         specs |= (summary or {}).get("metric_specs", {})
-    table = Table(title="Sweep")
+    common = common_overrides([summary for _, summary in summaries])
+    table = Table()
     for column in ("cell", "status", "overrides"):
         table.add_column(column, overflow="fold")
     for key, spec in specs.items():
@@ -90,8 +96,24 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
         cells = [
             format_value(metrics.get(f"test/{k}"), spec["percent"]) for k, spec in specs.items()
         ]
-        table.add_row(name, content["status"], " ".join(content.get("overrides", [])), *cells)
+        own = [word for word in content.get("overrides", []) if word not in common]
+        table.add_row(name, content["status"], "\n".join(own), *cells)
     return table
+
+
+def common_overrides(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """Overrides that all cells of a sweep have, in order; none for a single cell.
+
+    Args:
+        summaries: Summaries of the cells; None where a cell wrote nothing.
+
+    Returns:
+        The overrides.
+    """
+    lists = [summary.get("overrides", []) for summary in summaries if summary is not None]
+    if len(lists) < 2:
+        return []
+    return [word for word in lists[0] if all(word in others for others in lists)]
 
 
 def evaluation_table(

@@ -1,5 +1,6 @@
 """The files of a run: configuration, log, summary."""
 
+import json
 import logging
 import platform
 import shutil
@@ -21,9 +22,8 @@ from rotograd_cli.config import TrainConfig, to_train_config
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.report import read_summary
 from rotograd_cli.training.state import TrainState
-
-PROTOCOL = "selection on validation; test measured once at the selected epoch"
 
 
 def load_run_config(run_dir: Path) -> TrainConfig:
@@ -54,6 +54,28 @@ def load_run_config(run_dir: Path) -> TrainConfig:
         return to_train_config(content)
     except ConfigError as error:
         raise ConfigError(f"{path} is not a run's configuration: {error}") from error
+
+
+def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
+    """Metrics that a run recorded of a checkpoint.
+
+    Args:
+        run_dir: Run directory.
+        checkpoint: ``best``: the selected epoch, from ``summary.json``; ``last``: the last
+            evaluation, of every split but test, from ``metrics.jsonl``.
+
+    Returns:
+        Metrics by key; empty where the run recorded none.
+    """
+    if checkpoint == "best":
+        return dict((read_summary(run_dir) or {}).get("metrics", {}))
+    try:
+        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return {}
+    evaluations = [record for record in records if any(key.startswith("val/") for key in record)]
+    return dict(evaluations[-1]) if evaluations else {}
 
 
 def open_run_directory(run_dir: Path, config: Mapping[str, Any]) -> None:
@@ -132,7 +154,10 @@ def describe_run(
             for spec in task.metrics
         },
         "seed": config.seed,
-        "protocol": PROTOCOL,
+        "protocol": (
+            f"epoch selected by {config.train.select} ({config.train.select_mode}), test measured "
+            "once at that epoch"
+        ),
         "select": config.train.select,
         "overrides": list(overrides),
         "data_fingerprint": dataset.fingerprint,

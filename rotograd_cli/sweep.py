@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.report import print_table, read_summary, sweep_table
+from rotograd_cli.report import common_overrides, print_table, read_summary, sweep_table
 
 failures: list[str] = []
 """Cells of the sweeps of this process that did not finish; the exit code depends on it."""
@@ -63,6 +63,10 @@ class SweepStatus(Callback):
         )
         summaries = [(cell.name, read_summary(cell)) for cell in cells]
         print_table(sweep_table(summaries))
+        common = common_overrides([summary for _, summary in summaries])
+        if common:
+            print(f"In all cells: {' '.join(common)}")  # noqa: T201
+        print(f"Sweep directory: {sweep_dir}")  # noqa: T201
         if not summaries:
             failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
         for cell, summary in summaries:

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,11 @@ def _download(data_dir: Path) -> None:
     try:
         MNIST(str(data_dir), download=True)
     except (RuntimeError, OSError) as error:
-        raise DatasetError(_absent(data_dir, "the download failed")) from error
+        for folder in (data_dir / "MNIST" / "raw", data_dir / "MNIST"):
+            with suppress(OSError):  # it was there before, or something arrived
+                folder.rmdir()
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
+        raise DatasetError(_absent(data_dir, f"the download failed ({reason})")) from error
 
 
 def _absent(data_dir: Path, why: str) -> str:

@@ -1,5 +1,6 @@
 """Progress for a person: a bar on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rotograd_cli.training.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 class ConsoleTracker:
@@ -67,6 +70,7 @@ class ConsoleTracker:
             self._progress.stop()
 
     def _print(self, line: str) -> None:
+        logger.debug(line)  # for train.log
         if self._progress is not None:
             self._progress.console.print(line)
         else:

@@ -42,7 +42,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         CheckpointError: If the file is missing, corrupt, not a checkpoint or of another format.
     """
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}; train the run first.")
+        raise CheckpointError(
+            f"There is no checkpoint {path}; train the run first, or try checkpoint=last."
+        )
     try:
         content = _read(path, device)
     except Exception as error:  # damaged and foreign bytes make an unpickler raise anything

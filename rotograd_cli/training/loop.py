@@ -232,7 +232,7 @@ class Trainer:
                     f"The loss of task {name!r} became {loss} before step {self.state.step}; lower "
                     "model_optimizer.lr or method_optimizer.lr, or set train.grad_clip_norm."
                 )
-        record: dict[str, float] = {"step": self.state.step, "epoch": self.state.epoch}
+        record: dict[str, float] = {"step": self.state.step, "epoch": self.state.epoch + 1}
         record |= {f"train/{name}/loss": loss for name, loss in losses.items()}
         record["train/loss"] = sum(losses.values())
         for key, values in self.model.diagnostics().items():

@@ -51,7 +51,11 @@ def test_a_run_leaves_a_complete_directory(cli: Cli, tmp_path: Path, method: str
     assert content["wall_s"] >= content["train_s"] > 0
     assert torch.__version__.startswith(content["versions"]["torch"])
     assert content["device"].startswith("cpu")
-    assert content["protocol"].startswith("selection on validation")
+    assert content["protocol"].startswith("epoch selected by val/geomean_loss (min)")
+    log = (run / "train.log").read_text()
+    assert "epoch 1/1  val/geomean_loss" in log
+    assert "test of epoch 1" in log
+    assert {record["epoch"] for record in records(run)} == {1}
     assert {"commit", "seed", "overrides", "data_fingerprint"} <= set(content)
     for name in ("best", "last"):
         state = torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True)
@@ -65,6 +69,14 @@ def test_an_evaluation_equals_the_record_exactly(cli: Cli, smoke_run: Path, spli
     assert result.code == 0, result.err
     assert "All 12 values equal the run's record exactly." in result.out
     assert f"{split}/left/accuracy" in result.out
+
+
+def test_an_evaluation_of_the_last_checkpoint_equals_the_last_record(cli: Cli) -> None:
+    words = ("hydra.run.dir=run", "train.epochs=2", "train.select_mode=max")
+    assert cli("train", *SMOKE, *words).code == 0
+    last = cli("evaluate", "run=run", "checkpoint=last", "split=val")
+    assert "All 12 values equal the run's record exactly." in last.out
+    assert "recorded no metrics" in cli("evaluate", "run=run", "checkpoint=last").out
 
 
 def test_an_evaluation_writes_nothing(cli: Cli, smoke_run: Path) -> None:

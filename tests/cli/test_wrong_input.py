@@ -67,6 +67,11 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
         ("method=[vanilla,rotograd]", "takes one file"),
         ("hydra/launcher=joblb", "`hydra/launcher` must be one of"),
         ("train.epocs=3", "did you mean train.epochs?"),
+        ("epochs=3", "did you mean train.epochs?"),
+        ("method=", "`method` must be one of"),
+        ("'method=[vanilla'", "must read KEY=VALUE"),
+        ("hydra/launcher=joblib", "pip install hydra-joblib-launcher"),
+        ("hydra.run.dir=", "`hydra.run.dir` must be a folder of its own"),
         ("+train.epocs=3", "did you mean train.epochs?"),
         ("++foo=3", "`foo` is not a key; choose from backbone"),
         ("method.foo=3", "`method.foo` is not a key; keys of `method` here"),
@@ -293,3 +298,15 @@ def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("rotograd_cli.experiment.train", broken)
     with pytest.raises(ValueError, match="a bug of ours"):
         cli("train", *SMOKE)
+
+
+def test_a_schedule_that_fails_when_it_advances_is_refused(cli: Cli, tmp_path: Path) -> None:
+    words = ("scheduler@model_scheduler=step", "model_scheduler.scheduler.step_size=0")
+    message = refused(cli, tmp_path, "train", "debug=smoke", "logger=none", *words)
+    assert "`model_scheduler.scheduler` has a wrong value" in message
+
+
+def test_a_run_directory_given_to_evaluate_without_its_key_is_explained(
+    cli: Cli, tmp_path: Path
+) -> None:
+    assert "did you mean run=outputs/x?" in refused(cli, tmp_path, "evaluate", "outputs/x")

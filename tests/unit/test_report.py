@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rotograd_cli.report import (
+    common_overrides,
     evaluation_table,
     format_value,
     print_table,
@@ -24,6 +25,7 @@ SUMMARY: dict[str, Any] = {
     "status": "finished",
     "method": "RotoGrad",
     "data": "toy",
+    "tasks": ["left", "sum"],
     "seed": 3,
     "selected_epoch": 2,
     "epochs": 5,
@@ -99,6 +101,23 @@ def test_run_table_names_run_and_directions() -> None:
     assert cells["sum"][2:-1] == ["│", "mse", "↓", "│", "1.5000", "│", "-"]
     assert any("geometric mean of losses" in row and "0.2500" in row for row in rows)
     assert "train" not in text(run_table(SUMMARY))
+
+
+def test_a_task_without_metrics_is_shown_by_its_loss() -> None:
+    summary = {**SUMMARY, "tasks": ["left", "sum", "extra"]}
+    summary["metrics"] = {**SUMMARY["metrics"], "test/extra/loss": 0.125}
+    row = next(line for line in text(run_table(summary)).splitlines() if "extra" in line)
+    assert "loss" in row
+    assert "0.1250" in row
+
+
+def test_sweep_table_shows_only_the_overrides_in_which_cells_differ() -> None:
+    cells = [{**SUMMARY, "overrides": [f"seed={seed}", "logger=none"]} for seed in (0, 1)]
+    assert common_overrides([*cells, None]) == ["logger=none"]
+    assert common_overrides(cells[:1]) == []
+    printed = text(sweep_table([("0", cells[0]), ("1", cells[1])]))
+    assert "seed=1" in printed
+    assert "logger=none" not in printed
 
 
 def test_sweep_table_has_a_row_for_every_cell_even_where_a_run_left_nothing() -> None:
