@@ -129,7 +129,8 @@ def _unknown_key(key: str, command: str, words: Sequence[str]) -> str:
     siblings = [k for k in known if k.rpartition(".")[0] == parent and "._" not in k]
     near = difflib.get_close_matches(leaf, [k.rpartition(".")[2] for k in siblings], n=1)
     close = [f"{parent}.{near[0]}" if parent else near[0]] if near else []
-    close = close or [name for name in known if name.rpartition(".")[2] == leaf]
+    if not parent:  # a key without its section, epochs for train.epochs
+        close = close or [name for name in known if name.rpartition(".")[2] == leaf]
     close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.85)
     if close:
         return f"`{key}` is not a key; did you mean {close[0]}?"
