@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _farewell() -> None:
     _remove_unused_folders()
-    print("Interrupted; a run that had begun keeps its last checkpoint.", file=sys.stderr)  # noqa: T201
+    print("Interrupted; a run that had begun keeps its last checkpoint.", file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -145,8 +145,8 @@ def _train(config: "DictConfig") -> float | None:
     else:
         summary = run()
         print_table(run_table(summary))
-        print(f"Protocol: {summary['protocol']}.")  # noqa: T201
-        print(f"Run directory: {os.path.relpath(run_dir)}")  # noqa: T201
+        print(f"Protocol: {summary['protocol']}.")
+        print(f"Run directory: {os.path.relpath(run_dir)}")
     value = summary.get("metrics", {}).get(config.train.select)
     return float("nan") if value is None else float(value)
 
@@ -161,13 +161,13 @@ def _cell(
     from rotograd_cli.messages import describe_failure
     from rotograd_cli.report import read_summary, write_summary
 
-    print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)  # noqa: T201
+    print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
         return run()
     except Exception as error:  # whatever it is, the other cells must run
         if not isinstance(error, RotogradError):
             traceback.print_exc()
-        print(f"cell {number} failed: {describe_failure(error)}", file=sys.stderr)  # noqa: T201
+        print(f"cell {number} failed: {describe_failure(error)}", file=sys.stderr)
         failed = {"status": "failed", "overrides": overrides, "error": describe_failure(error)}
         summary = {**(read_summary(run_dir) or {}), **failed}  # what training wrote, if it began
         write_summary(run_dir, summary)
@@ -182,9 +182,9 @@ def _evaluate(config: "DictConfig") -> float:
     typed = to_evaluate_config(config)
     measured, recorded = evaluate_run(typed)
     table, verdict = evaluation_table(measured, recorded)
-    print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")  # noqa: T201
+    print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
     print_table(table)
-    print(verdict)  # noqa: T201
+    print(verdict)
     return measured[f"{typed.split}/geomean_loss"]
 
 
@@ -194,7 +194,7 @@ def _sweep_failures() -> int:
     found = failures.copy()
     failures.clear()  # a program may call main again
     for failure in found:
-        print(f"failed: {failure}", file=sys.stderr)  # noqa: T201
+        print(f"failed: {failure}", file=sys.stderr)
     return 1 if found else 0
 
 
@@ -332,10 +332,10 @@ def _suggest_command(command: str) -> str:
 
 
 def _print(text: str) -> int:
-    print(text)  # noqa: T201
+    print(text)
     return 0
 
 
 def _fail(message: str) -> int:
-    print(f"rotograd: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    print(f"rotograd: {' '.join(message.split())}", file=sys.stderr)
     return 2

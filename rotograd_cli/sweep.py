@@ -65,8 +65,8 @@ class SweepStatus(Callback):
         print_table(sweep_table(summaries))
         common = common_overrides([summary for _, summary in summaries])
         if common:
-            print(f"In all cells: {' '.join(common)}")  # noqa: T201
-        print(f"Sweep directory: {sweep_dir}")  # noqa: T201
+            print(f"In all cells: {' '.join(common)}")
+        print(f"Sweep directory: {sweep_dir}")
         if not summaries:
             failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
         for cell, summary in summaries:

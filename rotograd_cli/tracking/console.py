@@ -74,7 +74,7 @@ class ConsoleTracker:
         if self._progress is not None:
             self._progress.console.print(line)
         else:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the console is its purpose
+            print(line, file=sys.stderr, flush=True)
 
 
 def _losses(record: Mapping[str, float], split: str) -> str:
