@@ -15,7 +15,8 @@ from rotograd_cli.report import label, read_summary
 def main(sweep_dir: Path) -> None:
     """Prints the table; refuses a sweep with cells that did not finish."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for folder in sorted(path for path in sweep_dir.iterdir() if path.is_dir()):
+    folders = [path for path in sweep_dir.iterdir() if path.is_dir()]
+    for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
         summary = read_summary(folder)
         if summary is None or summary["status"] != "finished":
             sys.exit(f"{folder} did not finish; a table with missing seeds would mislead.")
