@@ -210,4 +210,6 @@ def _walk(node: DictConfig, prefix: str) -> list[str]:
 def describe_failure(error: BaseException) -> str:
     """One line for an error that is the user's, with its class name for any other."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, RotogradError) and text else f"{type(error).__name__}: {text}"
+    if isinstance(error, RotogradError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

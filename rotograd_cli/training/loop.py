@@ -76,7 +76,7 @@ class Trainer:
         groups: Optimisers with their schedules.
         options: The loop's options.
         recorder: Where records go.
-        checkpoint_dir: Folder of ``last.pt`` and ``best.pt``; exists.
+        checkpoint_dir: Folder of ``last.pt`` and ``best.pt``; exists when :meth:`fit` is called.
         seed: Seed of the order of examples.
         device: Where the model is.
         config: Resolved configuration, stored in checkpoints.
@@ -123,9 +123,9 @@ class Trainer:
             self.train_epoch()
             metrics = self.evaluate_epoch()
             is_best = self.state.update_best(metrics, options.select, options.select_mode)
-            self._save("last.pt")
-            if is_best:
+            if is_best:  # first, so that last.pt never names a best epoch that best.pt lacks
                 self._save("best.pt")
+            self._save("last.pt")
         return self.test()
 
     def train_epoch(self) -> None:
