@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass
 class TrainOptions:
-    """The training loop; ``conf/train.yaml`` says what each key means."""
+    """The training loop; ``conf/training.yaml`` says what each key means."""
 
     epochs: int = MISSING
     batch_size: int = MISSING

@@ -39,7 +39,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Plain values of the loop; ``conf/train.yaml`` says what each key means."""
+    """Plain values of the loop; ``conf/training.yaml`` says what each key means."""
 
     epochs: int
     batch_size: int
