@@ -42,8 +42,12 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Running out of memory, as an error that names the remedy."""
+def memory_errors() -> Iterator[None]:
+    """Running out of memory, as an error that names the remedy.
+
+    Raises:
+        ConfigError: Where the body runs out of memory.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -65,7 +69,18 @@ class Experiment:
     device: torch.device
 
 
-@_memory_errors()
+@dataclass(frozen=True)
+class Networks:
+    """A data set, and networks that fit it, before a method joins them; networks on the CPU."""
+
+    dataset: MultiTaskDataset
+    backbone: nn.Module
+    heads: list[nn.Module]
+    feature_shape: tuple[int, ...]
+    device: torch.device
+
+
+@memory_errors()
 def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Trains one run and writes its directory.
 
@@ -151,6 +166,24 @@ def build(config: TrainConfig, constructors: Constructors | None = None) -> Expe
         RotogradError: If a component is refused, or two do not fit.
     """
     constructors = constructors or Constructors(config)
+    networks = build_networks(config, constructors)
+    model = join(networks, constructors)
+    return Experiment(networks.dataset, model.to(networks.device), networks.device)
+
+
+def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
+    """The first part of :func:`build`: everything but the method.
+
+    Args:
+        config: Checked configuration.
+        constructors: Its checked constructors.
+
+    Returns:
+        The data set on the device, the networks on the CPU.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
     device = resolve_device(config.device)
     set_deterministic(config.deterministic)
     dataset = constructors.data(
@@ -159,20 +192,37 @@ def build(config: TrainConfig, constructors: Constructors | None = None) -> Expe
     constructors.check_heads(dataset.tasks)
     seed_everything(config.seed)
     backbone = constructors.backbone(input_shape=dataset.input_shape)
-    example = torch.zeros(1, *dataset.input_shape)
-    feature_shape = _feature_shape(backbone, example)
+    feature_shape = _feature_shape(backbone, torch.zeros(1, *dataset.input_shape))
     heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
-    model = constructors.method(backbone, heads, feature_shape=feature_shape)
+    return Networks(dataset, backbone, heads, feature_shape, device)
+
+
+def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
+    """The second part of :func:`build`: the method over the networks, tried on one example.
+
+    Args:
+        networks: What the method joins; the model holds these very modules.
+        constructors: Checked constructors.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        RotogradError: If the method is refused, or does not fit the networks.
+    """
+    model: MultiTaskMethod = constructors.method(
+        networks.backbone, networks.heads, feature_shape=networks.feature_shape
+    )
     model.eval()
     with torch.no_grad():
-        predictions = model(example)
+        predictions = model(torch.zeros(1, *networks.dataset.input_shape))
     check_predictions(
-        dataset.tasks, predictions[0] if isinstance(predictions, tuple) else predictions
+        networks.dataset.tasks, predictions[0] if isinstance(predictions, tuple) else predictions
     )
-    return Experiment(dataset, model.to(device), device)
+    return model
 
 
-@_memory_errors()
+@memory_errors()
 def evaluate_run(config: EvaluateConfig) -> tuple[dict[str, float], dict[str, float]]:
     """Evaluates a checkpoint of a run.
 

@@ -169,8 +169,8 @@ def describe_run(
         },
         "device": _device_name(device),
         "num_threads": torch.get_num_threads(),
-        "versions": _versions(),
-        "commit": _commit(),
+        "versions": package_versions(),
+        "commit": source_commit(),
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -204,7 +204,8 @@ def _device_name(device: torch.device) -> str:
     return f"{device} ({name})"
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the packages that results depend on."""
     packages = ("torch", "geotorch", "hydra-core", "omegaconf", "torchmetrics", "numpy")
     found = {"rotograd-cli": __version__, "python": platform.python_version()}
     for package in packages:
@@ -213,7 +214,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
+def source_commit() -> str | None:
     """Commit of the running source checkout, with ``+`` if it was changed; None for a wheel."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists() or shutil.which("git") is None:
