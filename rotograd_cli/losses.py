@@ -32,14 +32,14 @@ def binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of one number per example.
+    """Mean squared error of one number per example, or of a map of numbers.
 
     Args:
-        prediction: Shape ``[N, 1]``.
-        target: Shape ``[N]``.
+        prediction: Shape ``[N, 1]``; of a dense task ``[N, C, ...]``.
+        target: Shape ``[N]``; of a dense task the prediction's.
 
     Returns:
-        The mean over the batch in squared units of the target, scalar.
+        The mean over the batch (and the map) in squared units of the target, scalar.
     """
-    values = prediction.squeeze(1)
+    values = prediction.squeeze(1) if prediction.dim() == 2 else prediction
     return F.mse_loss(values, target.to(values.dtype))

@@ -57,14 +57,18 @@ def f1() -> MetricSpec:
 
 
 def mse() -> MetricSpec:
-    """Mean squared error over the split, accumulated in float64."""
+    """Mean squared error over the split (and the maps of a dense task), accumulated in float64."""
 
     def create() -> "Metric":
         from torchmetrics.regression import MeanSquaredError
 
         return MeanSquaredError().set_dtype(torch.float64)
 
-    return MetricSpec("mse", "lower", create, lambda values: values.squeeze(1).double())
+    def prepare(prediction: Tensor) -> Tensor:
+        values = prediction.squeeze(1) if prediction.dim() == 2 else prediction
+        return values.double().contiguous()  # torchmetrics flattens by view; maps may be NHWC
+
+    return MetricSpec("mse", "lower", create, prepare)
 
 
 def geometric_mean(losses: Mapping[str, float]) -> float:

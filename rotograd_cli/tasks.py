@@ -16,11 +16,15 @@ class Task:
     name: str
     """Name in configs, keys and tables."""
     num_outputs: int
-    """Size of the last axis of the head's output: classes, or 1."""
+    """Size of the second axis of the head's output: classes, channels of a map, or 1."""
     loss: Callable[[Tensor, Tensor], Tensor]
-    """Takes predictions ``[N, num_outputs]`` and targets ``[N]`` to their mean loss, a scalar."""
+    """Takes predictions ``[N, num_outputs, *map_shape]`` and targets to their mean loss, a scalar.
+
+    Targets are ``[N]``, or with a ``map_shape`` whatever the loss takes, first axis N."""
     metrics: tuple[MetricSpec, ...]
     """Metrics over a split, the first one leading."""
+    map_shape: tuple[int, ...] = ()
+    """Trailing axes of the head's output, e.g. height and width; none unless the task is dense."""
 
 
 def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:

@@ -140,14 +140,18 @@ def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> N
         predictions: Output of every head for one example.
 
     Raises:
-        ConfigError: If the last axis has another size than the task needs.
+        ConfigError: If a prediction's shape is not ``[1, num_outputs, *map_shape]``.
     """
     for task, prediction in zip(tasks, predictions, strict=True):
-        if tuple(prediction.shape) != (1, task.num_outputs):
+        needed = (task.num_outputs, *task.map_shape)
+        if tuple(prediction.shape) != (1, *needed):
+            needed_text, found = (
+                ", ".join(map(str, ("N", *shape))) for shape in (needed, prediction.shape[1:])
+            )
+            size = "`backbone` (the size of its map), " if task.map_shape else ""
             raise ConfigError(
-                f"The head of task {task.name!r} must return shape [N, {task.num_outputs}], got "
-                f"[N, {', '.join(map(str, prediction.shape[1:]))}]; check `head` and "
-                f"`heads.{task.name}`."
+                f"The head of task {task.name!r} must return shape [{needed_text}], got [{found}]; "
+                f"check {size}`head` and `heads.{task.name}`."
             )
 
 

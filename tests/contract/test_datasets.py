@@ -101,7 +101,7 @@ def test_loss_and_metrics_take_predictions_of_the_declared_size(dataset: MultiTa
     assert len(set(names)) == len(names) > 0
     batch = dataset.batch("train", torch.arange(8))
     for task in dataset.tasks:
-        prediction = torch.randn(8, task.num_outputs, requires_grad=True)
+        prediction = torch.randn(8, task.num_outputs, *task.map_shape, requires_grad=True)
         loss = task.loss(prediction, batch.targets[task.name])
         assert loss.shape == ()
         assert loss.isfinite()

@@ -48,6 +48,16 @@ def test_mean_squared_error_pairs_each_prediction_with_its_target(num: int) -> N
     assert float(loss) == pytest.approx(sum(terms) / num, rel=1e-12)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_mean_squared_error_of_maps_is_the_mean_over_every_pixel(channels: int) -> None:
+    # one channel is the case that squeezing would broadcast to [N, N, H, W]
+    values, target = drawn(3, channels, 2, 5), drawn(3, channels, 2, 5, seed=1)
+    pairs = zip(values.flatten().tolist(), target.flatten().tolist(), strict=True)
+    expected = sum((x - y) ** 2 for x, y in pairs) / values.numel()
+    loss = losses.mean_squared_error(values, target)
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     "loss", [losses.binary_cross_entropy, losses.mean_squared_error], ids=["bce", "mse"]
 )

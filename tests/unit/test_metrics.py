@@ -64,6 +64,17 @@ def test_mse_is_accumulated_in_float64() -> None:
     assert over_batches(metrics.mse(), values, target) == pytest.approx(expected, rel=1e-14)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_mse_of_maps_covers_every_pixel_of_the_split_in_any_layout(
+    channels: int, layout: torch.memory_format
+) -> None:
+    values, target = torch.randn(2, 17, channels, 3, 4, generator=generator())
+    expected = sklearn.metrics.mean_squared_error(target.flatten(), values.flatten())
+    measured = over_batches(metrics.mse(), values.to(memory_format=layout), target)
+    assert measured == pytest.approx(expected, rel=1e-6)  # scikit-learn's sum is float32
+
+
 def test_directions_and_units_are_declared() -> None:
     specs = (metrics.accuracy(3), metrics.f1(), metrics.mse())
     assert [spec.better for spec in specs] == ["higher", "higher", "lower"]

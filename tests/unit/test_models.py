@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+import torchvision
 
 from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.models.backbones.conv import ConvNet
 from rotograd_cli.models.backbones.lenet import LeNet
 from rotograd_cli.models.backbones.mlp import MLP
-from rotograd_cli.models.heads import MLPHead
+from rotograd_cli.models.backbones.resnet import ResNet18
+from rotograd_cli.models.heads import ConvHead, MLPHead
 
 
 def num_parameters(module: torch.nn.Module) -> int:
@@ -40,6 +44,87 @@ def test_mlp_flattens_its_input_and_returns_features_that_are_not_negative() -> 
     assert features.shape == (5, 4)
     assert (features >= 0).all()
     assert torch.equal(features, mlp(x.view(5, 6)))
+
+
+@pytest.mark.parametrize(("size", "d"), [((64, 64), 2048), ((32, 32), 512), ((47, 96), 1536)])
+def test_resnet18_is_torchvisions_behind_a_stem_of_its_own(size: tuple[int, int], d: int) -> None:
+    torch.manual_seed(0)
+    resnet = ResNet18(input_shape=(1, *size)).eval()
+    published = torchvision.models.resnet18().eval()
+    state = {k: v for k, v in resnet.network.state_dict().items() if k != "conv1.weight"}
+    missing = published.load_state_dict(state, strict=False)
+    assert missing.unexpected_keys == []
+    assert set(missing.missing_keys) == {"conv1.weight", "fc.weight", "fc.bias"}
+    x = torch.randn(2, 1, *size)
+    with torch.no_grad():
+        stem = F.conv2d(x, resnet.network.conv1.weight, padding=1)
+        z = F.relu(published.bn1(stem))
+        for layer in (published.layer1, published.layer2, published.layer3, published.layer4):
+            z = layer(z)
+        expected = F.avg_pool2d(z, 4).flatten(1)
+        features = resnet(x)
+    assert features.shape == (2, d)
+    assert torch.equal(features, expected)
+
+
+def test_resnet18_stem_starts_as_torchvisions_convolutions_do() -> None:
+    torch.manual_seed(0)
+    weight = ResNet18(input_shape=(3, 32, 32)).network.conv1.weight
+    assert weight.shape == (64, 3, 3, 3)
+    # Kaiming, fan out: variance 2 / (64 * 3 * 3); the deviation of 1,728 draws is known to 1.7 %
+    assert float(weight.detach().std()) == pytest.approx((2 / 576) ** 0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("shape", [(3, 31, 64), (3, 64, 31), (64, 64), (64,)])
+def test_resnet18_refuses_what_is_no_image_or_too_small(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"at least 32x32 pixels.*use backbone=lenet"):
+        ResNet18(input_shape=shape)
+
+
+def test_conv_backbone_keeps_the_map_and_equals_its_formula() -> None:
+    torch.manual_seed(0)
+    backbone = ConvNet(input_shape=(3, 15, 22), channels=[5, 4, 6], strides=[2, 1, 3]).double()
+    z = x = torch.randn(2, 3, 15, 22, dtype=torch.float64)
+    for layer, stride in zip(backbone.layers[::2], (2, 1, 3), strict=True):
+        assert isinstance(layer, torch.nn.Conv2d)
+        z = F.conv2d(z, layer.weight, layer.bias, stride=stride, padding=1).relu()
+    assert z.shape == (2, 6, 3, 4)  # 15 -> 8 -> 8 -> 3, 22 -> 11 -> 11 -> 4
+    torch.testing.assert_close(backbone(x), z)  # float64 rounding
+    assert len(backbone.layers) == 6
+
+
+@pytest.mark.parametrize(
+    ("channels", "strides"), [([], []), ([4, 4], [1]), ([4], [1, 1]), ([0], [1]), ([4], [0])]
+)
+def test_conv_backbone_refuses_layers_without_channels_or_stride(
+    channels: list[int], strides: list[int]
+) -> None:
+    with pytest.raises(ConfigError, match="one positive number per layer each") as caught:
+        ConvNet(input_shape=(3, 8, 8), channels=channels, strides=strides)
+    assert f"got {channels} and {strides}" in str(caught.value)
+
+
+def test_conv_backbone_refuses_what_is_no_image() -> None:
+    with pytest.raises(ConfigError, match=r"got inputs of shape \[8\]; use backbone=mlp"):
+        ConvNet(input_shape=(8,), channels=[4], strides=[1])
+
+
+def test_conv_head_is_two_convolutions_without_activation() -> None:
+    torch.manual_seed(0)
+    head = ConvHead(feature_shape=(4, 5, 6), num_outputs=3).double()
+    (W, b), (V, c) = ((m.weight, m.bias) for m in head if isinstance(m, torch.nn.Conv2d))
+    assert (W.shape, V.shape) == ((4, 4, 3, 3), (3, 4, 1, 1))
+    z = torch.randn(2, 4, 5, 6, dtype=torch.float64)
+    hidden = F.conv2d(z, W, b, padding=1)
+    assert hidden.min() < 0  # an activation would show
+    expected = torch.einsum("oc,nchw->nohw", V[..., 0, 0], hidden) + c[:, None, None]
+    torch.testing.assert_close(head(z), expected)  # float64 rounding
+
+
+@pytest.mark.parametrize("shape", [(50,), (4, 5), (4, 5, 6, 7)])
+def test_conv_head_refuses_features_that_are_no_map(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"needs feature maps.*use a backbone.*or head=mlp"):
+        ConvHead(feature_shape=shape, num_outputs=3)
 
 
 def test_head_of_linear_layers_equals_its_formula() -> None:

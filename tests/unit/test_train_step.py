@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.losses import mean_squared_error
 from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
+from rotograd_cli.tasks import Task
 from rotograd_cli.training.step import check_predictions, evaluate, evaluation_keys, train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
 
@@ -263,3 +265,16 @@ def test_head_of_a_wrong_size_is_named() -> None:
     for wrong in (torch.zeros(1, 2), torch.zeros(1), torch.zeros(1, 1, 4)):
         with pytest.raises(ConfigError, match=r"head of task 'value' must return shape \[N, 1\]"):
             check_predictions(TASKS, [good[0], wrong, good[2]])
+
+
+def test_dense_task_needs_its_map_and_the_message_says_what_came_instead() -> None:
+    task = Task("depth", 2, mean_squared_error, (), map_shape=(3, 4))
+    check_predictions([task], [torch.zeros(1, 2, 3, 4)])
+    for shape in ((2,), (2, 4, 3), (1, 3, 4), (2, 3, 4, 1)):
+        with pytest.raises(ConfigError) as caught:
+            check_predictions([task], [torch.zeros(1, *shape)])
+        assert str(caught.value) == (
+            "The head of task 'depth' must return shape [N, 2, 3, 4], got "
+            f"[N, {', '.join(map(str, shape))}]; check `backbone` (the size of its map), `head` "
+            "and `heads.depth`."
+        )

@@ -1,0 +1,163 @@
+"""Synthetic: random inputs and targets of any shape, for benchmarks and debugging."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from rotograd_cli import losses, metrics
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.tasks import Task, select_tasks
+
+Kind = Literal["classification", "binary", "regression", "map"]
+
+
+class Synthetic(MultiTaskDataset):
+    """Inputs and targets drawn independently of each other: nothing to learn beyond the mean.
+
+    All tasks ``task_0``, ``task_1``, ... are of one kind:
+
+    =============== ====================== ============================= ==============
+    kind            prediction             target                        loss, metric
+    =============== ====================== ============================= ==============
+    classification  ``[N, num_outputs]``   uniform class, ``[N]``        CE, accuracy
+    binary          ``[N, 1]``             fair coin 0 or 1, ``[N]``     BCE, F1
+    regression      ``[N, 1]``             standard normal, ``[N]``      MSE
+    map             ``[N, num_outputs,     standard normal, the          MSE
+                    *map_shape]``          prediction's shape
+    =============== ====================== ============================= ==============
+
+    Inputs are standard normal. Everything is drawn on the CPU, so the values are those of the seed
+    on every device, and lives on the device: 4 bytes per number (8 per class).
+
+    Args:
+        data_dir: Not used: there are no files.
+        tasks: Names of the wanted tasks; None for all.
+        device: Where the values live.
+        input_shape: Shape of one example's input.
+        num_tasks: Number K of tasks.
+        kind: Kind of the tasks.
+        num_outputs: Classes (at least 2), channels of a map, or 1.
+        map_shape: Height and width of a map; None for other kinds.
+        num_train: Examples of the training split.
+        num_val: Examples of the validation split.
+        num_test: Examples of the test split.
+        seed: Seed of all values, independent of the seed of a run.
+
+    Raises:
+        ConfigError: If an option is out of range or does not belong to the kind.
+    """
+
+    name = "synthetic"
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        tasks: Sequence[str] | None,
+        device: torch.device,
+        input_shape: Sequence[int],
+        num_tasks: int,
+        kind: Kind,
+        num_outputs: int,
+        map_shape: Sequence[int] | None,
+        num_train: int,
+        num_val: int,
+        num_test: int,
+        seed: int,
+    ) -> None:
+        del data_dir
+        _check_positive(
+            num_tasks=num_tasks, num_train=num_train, num_val=num_val, num_test=num_test
+        )
+        if len(input_shape) == 0 or min(input_shape) < 1:
+            raise ConfigError(f"`data.input_shape` must hold positive sizes, got {input_shape}.")
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"`data.seed` must be in 0..4294967295, got {seed}.")
+        _check_kind(kind, num_outputs, map_shape)
+        self.input_shape = tuple(input_shape)
+        available = [
+            _task(f"task_{k}", kind, num_outputs, map_shape or ()) for k in range(num_tasks)
+        ]
+        self.tasks = select_tasks(available, tasks)
+        sizes: Mapping[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
+        generator = torch.Generator().manual_seed(seed)
+        self._inputs: dict[Split, Tensor] = {}
+        self._targets: dict[Split, dict[str, Tensor]] = {}
+        for split, num in sizes.items():
+            self._inputs[split] = _normal(num, *input_shape, generator=generator).to(device)
+            self._targets[split] = {
+                task.name: _target(task, kind, num, generator).to(device) for task in available
+            }
+
+    def num_examples(self, split: Split) -> int:
+        """Number of examples of a split."""
+        return len(self._inputs[split])
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Inputs ``[N, *input_shape]`` and the chosen tasks' targets, as the table above has it."""
+        targets = {task.name: self._targets[split][task.name][indices] for task in self.tasks}
+        return Batch(self._inputs[split][indices], targets)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all inputs and of the targets of all tasks."""
+        targets = (target for split in self._targets.values() for target in split.values())
+        return hash_tensors(*self._inputs.values(), *targets)
+
+
+def _check_positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"`data.{name}` must be at least 1, got {count}.")
+
+
+def _check_kind(kind: Kind, num_outputs: int, map_shape: Sequence[int] | None) -> None:
+    if kind not in get_args(Kind):
+        raise ConfigError(f"`data.kind` must be {' | '.join(get_args(Kind))}, got {kind!r}.")
+    if kind in ("binary", "regression") and num_outputs != 1:
+        raise ConfigError(
+            f"`data.num_outputs` must be 1 for kind={kind}, got {num_outputs}; set it to 1 or "
+            "choose kind=classification or kind=map."
+        )
+    least = 2 if kind == "classification" else 1
+    if num_outputs < least:
+        raise ConfigError(
+            f"`data.num_outputs` must be at least {least} for kind={kind}, got {num_outputs}."
+        )
+    if kind != "map" and map_shape is not None:
+        raise ConfigError(
+            f"`data.map_shape` must be null for kind={kind}, got {list(map_shape)}; leave it out "
+            "or choose kind=map."
+        )
+    if kind == "map" and (not map_shape or min(map_shape) < 1):
+        raise ConfigError(
+            "`data.map_shape` must hold positive sizes for kind=map, got "
+            f"{None if map_shape is None else list(map_shape)}; set it to the height and width of "
+            "the features, e.g. [16,16]."
+        )
+
+
+def _task(name: str, kind: Kind, num_outputs: int, map_shape: Sequence[int]) -> Task:
+    if kind == "classification":
+        return Task(name, num_outputs, losses.cross_entropy, (metrics.accuracy(num_outputs),))
+    if kind == "binary":
+        return Task(name, 1, losses.binary_cross_entropy, (metrics.f1(),))
+    mse = (metrics.mse(),)
+    return Task(name, num_outputs, losses.mean_squared_error, mse, tuple(map_shape))
+
+
+def _target(task: Task, kind: Kind, num: int, generator: torch.Generator) -> Tensor:
+    if kind == "classification":
+        return torch.randint(task.num_outputs, (num,), generator=generator)
+    if kind == "binary":
+        return torch.randint(2, (num,), generator=generator).float()
+    shape = (task.num_outputs, *task.map_shape) if kind == "map" else ()
+    return _normal(num, *shape, generator=generator)
+
+
+def _normal(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float32)

@@ -1,0 +1,51 @@
+"""Dense tasks through the command line: a map for every pixel, rotations along the channels."""
+
+from pathlib import Path
+
+import torch
+
+from .conftest import SMOKE, Cli
+from .test_train import summary
+
+DENSE = (
+    *SMOKE,
+    "data=synthetic",
+    "data.kind=map",
+    "data.input_shape=[3,18,24]",
+    "data.map_shape=[9,12]",
+    "data.num_outputs=2",
+    "data.num_train=32",
+    "backbone=conv",
+    "backbone.channels=[8,8]",
+    "head=conv",
+    "method=rotograd",
+    "method.post_shape=[9,12]",
+    "hydra.run.dir=run",
+)
+
+
+def test_dense_tasks_train_and_an_evaluation_equals_the_record(cli: Cli, tmp_path: Path) -> None:
+    result = cli("train", *DENSE)
+    assert result.code == 0, result.err
+    content = summary(tmp_path / "run")
+    assert content["tasks"] == ["task_0", "task_1", "task_2"]
+    # an untrained network predicts a standard normal target with an error of 1 and a bit
+    assert 0.9 < content["metrics"]["test/task_2/mse"] < 1.5
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    free = checkpoint["model"]["rotations.free_parameters"]
+    assert free.shape == (3, 8, 8)  # channels are rotated, pixels are not
+    assert free.any()  # and have been trained
+    assert "equal the run's record exactly" in cli("evaluate", "run=run").out
+
+
+def test_what_gives_no_map_or_one_of_another_size_is_refused_in_one_line(cli: Cli) -> None:
+    for word, message in (
+        ("data.map_shape=[9,13]", "must return shape [N, 2, 9, 13], got [N, 2, 9, 12]; check"),
+        ("head=linear", "must return shape [N, 2, 9, 12], got [N, 2]; check `backbone`"),
+        ("backbone=lenet", "ConvHead needs feature maps"),
+    ):
+        words = [old for old in DENSE if "channels" not in old]  # lenet has no such option
+        result = cli("train", *words, word)
+        assert result.code == 2
+        assert message in result.err
+        assert result.err.count("\n") == 1
