@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rotograd_cli import interrupts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
+    "bench": "step time and memory beside plain autograd and the authors' package",
 }
 GROUPS = (
     "method",
@@ -94,7 +97,7 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
 
     sys.argv = [program, *_checked_words(command, words)]
     register_schemas()
-    task = _Task({"train": _train, "evaluate": _evaluate}[command])
+    task = _Task({"train": _train, "evaluate": _evaluate, "bench": _bench}[command])
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
     if task.error is not None:
         raise task.error
@@ -116,25 +119,18 @@ class _Task:
 
 
 def _train(config: "DictConfig") -> float | None:
-    from pathlib import Path
-
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from rotograd_cli.config import to_train_config
-    from rotograd_cli.errors import ConfigError
     from rotograd_cli.experiment import train
     from rotograd_cli.report import print_table, run_table
 
     hydra_config = HydraConfig.get()
-    run_dir = Path(hydra_config.runtime.output_dir)
+    run_dir = _own_folder(hydra_config)
     # as written: an interpolation among them refers to the configuration, not to this list
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-    if run_dir.resolve() == Path.cwd():
-        raise ConfigError("`hydra.run.dir` must be a folder of its own, got the current one.")
-    if (run_dir / "config.yaml").exists():
-        raise ConfigError(f"{run_dir} holds a run already; choose another folder or remove it.")
 
     def run() -> dict[str, Any]:
         typed = to_train_config(config)
@@ -149,6 +145,20 @@ def _train(config: "DictConfig") -> float | None:
         print(f"Run directory: {os.path.relpath(run_dir)}")
     value = summary.get("metrics", {}).get(config.train.select)
     return float("nan") if value is None else float(value)
+
+
+def _own_folder(hydra_config: Any) -> "Path":
+    """The folder of this run, which nothing else may be in."""
+    from pathlib import Path
+
+    from rotograd_cli.errors import ConfigError
+
+    run_dir = Path(hydra_config.runtime.output_dir)
+    if run_dir.resolve() == Path.cwd():
+        raise ConfigError("`hydra.run.dir` must be a folder of its own, got the current one.")
+    if (run_dir / "config.yaml").exists():
+        raise ConfigError(f"{run_dir} holds a run already; choose another folder or remove it.")
+    return run_dir
 
 
 def _cell(
@@ -188,6 +198,30 @@ def _evaluate(config: "DictConfig") -> float:
     return measured[f"{typed.split}/geomean_loss"]
 
 
+def _bench(config: "DictConfig") -> None:
+    import shlex
+    from dataclasses import asdict
+
+    from hydra.core.hydra_config import HydraConfig
+
+    # the profiler's notes on the terminal; both are read when torch is loaded
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from rotograd_cli.bench.report import notes, table, title, write
+    from rotograd_cli.bench.run import bench
+    from rotograd_cli.config import to_bench_config
+    from rotograd_cli.report import print_table, text_table
+
+    run_dir = _own_folder(HydraConfig.get())
+    typed = to_bench_config(config)
+    command = " ".join([sys.argv[0], shlex.join(sys.argv[1:])]).strip()
+    result = bench(typed, command, lambda line: print(line, file=sys.stderr))
+    write(result, asdict(typed), run_dir)
+    print_table(text_table(*table(result), title(result)))
+    print(notes(result))
+    print(f"Bench directory: {os.path.relpath(run_dir)}")
+
+
 def _sweep_failures() -> int:
     module = sys.modules.get("rotograd_cli.sweep")
     failures: list[str] = getattr(module, "failures", [])
@@ -221,6 +255,11 @@ def _checked_words(command: str, words: list[str]) -> list[str]:
     if options.multirun and (options.cfg or options.info):
         raise ConfigError(
             "-m cannot be combined with --cfg or --info; leave -m out to see one cell."
+        )
+    if options.multirun and command == "bench":
+        raise ConfigError(
+            "rotograd bench measures one configuration at a time, got -m; leave -m out and run it "
+            "once for each."
         )
     for word in options.overrides:
         group, _, value = word.partition("=")
@@ -272,6 +311,7 @@ examples:
   rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
   rotograd train --cfg job                            the composed configuration
   rotograd evaluate run=outputs/...                   metrics of a finished run
+  rotograd bench workload=lenet                       what a step costs, beside plain autograd
 
 options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
 Completion: eval "$(rotograd -sc install=bash)\""""
@@ -284,6 +324,8 @@ def _command_help(command: str, words: Sequence[str]) -> str:
             "[device=...] [data_dir=...]\n\n"
             "Loads a checkpoint and prints its metrics beside those that the run recorded."
         )
+    if command == "bench":
+        return _bench_help(words)
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:
@@ -303,7 +345,34 @@ keys, with examples (rotograd train --cfg job prints all of them with their valu
 --config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml"""
 
 
-def _group_lines(words: Sequence[str]) -> str:
+def _bench_help(words: Sequence[str]) -> str:
+    return f"""usage: rotograd bench [workload=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [--cfg job]
+
+Times a training step of the configured networks: plain autograd on the summed losses (ideal), the
+methods, and the authors' package where it is installed (pip install rotograd==0.1.6.0), in blocks
+that are interleaved in random order, on identical networks, batches and rotations. Everything that
+rotograd train takes can be set; a method.KEY=VALUE holds for every contender that has the key.
+
+groups:
+{_group_lines(words, ("workload", *GROUPS))}
+
+keys, with examples (rotograd bench --cfg job prints all of them with their values):
+  bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods
+  bench.rounds=15  bench.block_s=0.3  bench.max_steps_per_block=100  bench.warmup_steps=5
+  bench.threads=2  bench.dtype=float32|float64|bfloat16  bench.compile=true
+  bench.rotation_norm=0.5  bench.optimizers=true  bench.name=mine
+  device=auto|cpu|cuda|cuda:i  data.num_tasks=5  method.rotation_shape=256
+  backbone.num_features=512  train.batch_size=1024  seed=0
+
+examples:
+  rotograd bench workload=linear40 backbone.num_features=2048
+  rotograd bench experiment=multimnist device=cuda bench.dtype=bfloat16
+  rotograd bench --config-dir DIR data=mine backbone=mine
+
+Prints a table; bench.json, bench.md and config.yaml go to outputs/bench/<name>/<time>/."""
+
+
+def _group_lines(words: Sequence[str], groups: Sequence[str] = GROUPS) -> str:
     from pathlib import Path
 
     package = Path(__file__).resolve().parent
@@ -312,7 +381,7 @@ def _group_lines(words: Sequence[str]) -> str:
         if word.partition("=")[0] in ("--config-dir", "-cd"):
             folders.append(Path(word.partition("=")[2] or after))
     lines = []
-    for group in GROUPS:
+    for group in groups:
         names = sorted({path.stem for f in folders for path in (f / group).glob("*.yaml")})
         lines.append(f"  {group:12s} {' | '.join(names)}")
     return "\n".join(lines)

@@ -1,12 +1,15 @@
 """Typed schema of the runner's own keys, and the checks that types cannot express."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hydra import compose
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -66,6 +69,30 @@ class TrainConfig:
 
 
 @dataclass
+class BenchOptions:
+    """The measurement; ``conf/bench.yaml`` says what each key means."""
+
+    name: str = MISSING
+    contenders: list[str] = MISSING
+    rounds: int = MISSING
+    block_s: float = MISSING
+    max_steps_per_block: int | None = MISSING
+    warmup_steps: int = MISSING
+    threads: int | None = MISSING
+    dtype: str = MISSING
+    compile: bool = MISSING
+    rotation_norm: float = MISSING
+    optimizers: bool = MISSING
+
+
+@dataclass
+class BenchConfig(TrainConfig):
+    """Everything of ``rotograd bench``: a training configuration and how to measure it."""
+
+    bench: BenchOptions = field(default_factory=BenchOptions)
+
+
+@dataclass
 class EvaluateConfig:
     """Everything of ``rotograd evaluate``."""
 
@@ -80,6 +107,7 @@ def register_schemas() -> None:
     """Makes the schemas known to Hydra under the names that the YAML files use."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
+    store.store(name="bench_schema", node=BenchConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
 
 
@@ -111,6 +139,37 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     result = _typed(config, TrainConfig)
     _check_train(result)
     return result
+
+
+def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
+    """Typed, resolved and checked configuration of a benchmark; see :func:`to_train_config`."""
+    result = _typed(config, BenchConfig)
+    _check_train(result)
+    _check_bench(result.bench)
+    return result
+
+
+def component_node(group: str, name: str) -> dict[str, Any]:
+    """Content of a file of a group, the built-in ones' or the user's (``--config-dir``).
+
+    Args:
+        group: Group, e.g. ``method``.
+        name: File, without its suffix.
+
+    Returns:
+        The node as a plain dictionary. Hydra must be running.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    found = compose(f"{group}/{name}")[group]
+    return _container(found)
+
+
+def component_names(group: str) -> list[str]:
+    """Files of a group, without their suffix, sorted; see :func:`component_node`."""
+    names: list[str] = sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+    return names
 
 
 def to_evaluate_config(config: DictConfig) -> EvaluateConfig:
@@ -185,6 +244,8 @@ def suggest(wrong: str, known: list[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(wrong, known, n=1)
     if close:
         return f"did you mean {prefix}{close[0]}?"
+    if not known:
+        return "leave it out, there are none."
     return f"choose from {', '.join(sorted(prefix + name for name in known))}."
 
 
@@ -217,6 +278,31 @@ def _check_train(config: TrainConfig) -> None:
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"`seed` must be in 0..4294967295, got {config.seed}.")
     _check_choice("train.select_mode", options.select_mode, ("min", "max"))
+
+
+def _check_bench(options: BenchOptions) -> None:
+    at_least_one = {
+        "rounds": options.rounds,
+        "max_steps_per_block": options.max_steps_per_block,
+        "warmup_steps": options.warmup_steps,
+        "threads": options.threads,
+    }
+    for key, value in at_least_one.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"`bench.{key}` must be at least 1, got {value}.")
+    not_negative = {"block_s": options.block_s, "rotation_norm": options.rotation_norm}
+    for key, number in not_negative.items():
+        if not (math.isfinite(number) and number >= 0):
+            raise ConfigError(f"`bench.{key}` must be a finite number of at least 0, got {number}.")
+    _check_choice("bench.dtype", options.dtype, ("float32", "float64", "bfloat16"))
+    if not options.name.strip():
+        raise ConfigError(f"`bench.name` must name a folder, got {options.name!r}; choose a word.")
+    if len(options.contenders) == 0:
+        raise ConfigError("`bench.contenders` must name at least one contender, got [].")
+    if len(set(options.contenders)) < len(options.contenders):
+        raise ConfigError(
+            f"`bench.contenders` must name each contender once, got {options.contenders}."
+        )
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -145,6 +145,25 @@ def evaluation_table(
     )
 
 
+def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    """A table of texts, the first column to the left, numbers to the right.
+
+    Args:
+        heads: Column heads.
+        rows: Rows as long as the heads.
+        title: Title.
+
+    Returns:
+        The table.
+    """
+    table = Table(title=title)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def print_table(table: Table) -> None:
     """Prints a table to standard output, complete even where the terminal is narrow."""
     width = None if Console().is_terminal else 160

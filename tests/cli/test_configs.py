@@ -11,7 +11,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rotograd_cli.components import Constructors, accepted_parameters, constructor
-from rotograd_cli.config import TrainConfig, config_dir, register_schemas, to_train_config
+from rotograd_cli.config import (
+    BenchConfig,
+    TrainConfig,
+    config_dir,
+    register_schemas,
+    to_bench_config,
+    to_train_config,
+)
 from rotograd_cli.run_directory import load_run_config
 
 CONF = config_dir()
@@ -24,6 +31,7 @@ NODES = {  # group: where its files go in the configuration
     "paths": ("paths",),
     "experiment": ("experiment",),
     "debug": ("debug",),
+    "workload": ("workload",),
     "optimizer": ("optimizer@model_optimizer", "optimizer@method_optimizer"),
     "scheduler": ("scheduler@model_scheduler", "scheduler@method_scheduler"),
 }
@@ -53,13 +61,47 @@ def composed(*overrides: str) -> TrainConfig:
     return to_train_config(config)
 
 
+def composed_bench(*overrides: str) -> BenchConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        # the name refers to Hydra's own choices, which a composition alone does not have
+        config = compose("bench", overrides=["bench.name=name", *overrides])
+    return to_bench_config(config)
+
+
 def test_every_group_of_the_folder_is_tested() -> None:
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(NODES)
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", [c for c in CHOICES if not c.startswith("workload=")])
 def test_every_choice_composes_and_its_components_accept_their_values(choice: str) -> None:
     Constructors(composed(choice))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_one_of_a_benchmark_too(choice: str) -> None:
+    Constructors(composed_bench(choice))
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "workload").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_workload_has_its_own_name_and_says_its_command(file: Path) -> None:
+    assert yaml.safe_load(file.read_text(encoding="utf-8"))["bench"]["name"] == file.stem
+    assert f"# Command: rotograd bench workload={file.stem}" in file.read_text(encoding="utf-8")
+
+
+def test_a_workload_wins_over_an_experiment_and_the_command_line_over_both() -> None:
+    config = composed_bench("experiment=multimnist", "workload=linear40", "data.num_tasks=7")
+    assert config.data["_target_"].endswith("Synthetic")
+    assert config.backbone["_target_"].endswith("MLP")
+    assert (config.data["num_tasks"], config.method["rotation_shape"]) == (7, 512)
+    assert config.method["_target_"].endswith("RotoGradNorm")
+    assert config.method_scheduler["scheduler"]["gamma"] == 0.9999  # the experiment's
+
+
+def test_train_and_bench_have_the_same_values() -> None:
+    trained, measured = (asdict(c) for c in (composed("method=rotogradnorm"), composed_bench()))
+    del measured["bench"]
+    assert trained == measured
 
 
 @pytest.mark.parametrize("file", COMPONENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")

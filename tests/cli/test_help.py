@@ -19,7 +19,9 @@ needs_script = pytest.mark.skipif(not SCRIPT.exists(), reason="the package is no
 
 
 @needs_script
-@pytest.mark.parametrize("words", [("--help",), ("--version",), ("train", "--help"), ()])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("--version",), ("train", "--help"), ("bench", "-h"), ()]
+)
 def test_help_takes_less_than_0_15_s(words: tuple[str, ...]) -> None:
     times = []
     for _ in range(7):
@@ -35,6 +37,7 @@ def test_help_takes_less_than_0_15_s(words: tuple[str, ...]) -> None:
 def test_the_command_line_imports_no_heavy_library() -> None:
     code = (
         "import sys, rotograd_cli.cli as c; c.main(['--help']); c.main(['train', '--help']);"
+        "c.main(['bench', '--help']);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'wandb', 'numpy', 'rich'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or 0)"
     )
@@ -45,12 +48,16 @@ def test_the_command_line_imports_no_heavy_library() -> None:
 def test_help_names_every_command_and_every_choice(cli: Cli) -> None:
     overview = cli("--help")
     assert overview.code == 0
-    for word in ("train", "evaluate", "-m", "--cfg job", "--version", "-sc install=bash"):
+    for word in ("train", "evaluate", "bench", "-m", "--cfg job", "--version", "-sc install=bash"):
         assert word in overview.out
     train = cli("train", "--help").out
     for word in ("rotogradnorm", "multimnist", "multidigits", "smoke", "--config-dir"):
         assert word in train
     assert "split=train|val|test" in cli("evaluate", "-h").out
+    bench = cli("bench", "--help").out
+    for word in ("workload", "linear40", "rotogradnorm", "bench.contenders", "bench.rotation_norm"):
+        assert word in bench
+    assert "workload" not in train
 
 
 @pytest.mark.parametrize("words", [("--version",), ("train", "--version")])
@@ -64,12 +71,15 @@ def test_the_version_is_the_packages(cli: Cli, words: tuple[str, ...]) -> None:
     ("line", "expected"),
     [
         ("rotograd tr", {"train"}),
-        ("rotograd ", {"train", "evaluate"}),
+        ("rotograd ", {"train", "evaluate", "bench"}),
         ("rotograd train meth", {"method=", "method."}),
         ("rotograd train method=ro", {"method=rotograd", "method=rotateonly"}),
         ("rotograd train seed=1 debug=s", {"debug=smoke"}),
         ("rotograd train train.ep", {"train.epochs="}),
         ("rotograd evaluate spl", {"split="}),
+        ("rotograd bench work", {"workload="}),
+        ("rotograd bench workload=lin", {"workload=linear40"}),
+        ("rotograd bench bench.rou", {"bench.rounds="}),
         ("rotograd train seed=[ met", set()),
     ],
 )

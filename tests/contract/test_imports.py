@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("components", "messages", "run_directory"),
     ("experiment", "sweep"),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,250 @@
+"""Who takes part: plain autograd, our methods and the authors' package on identical networks."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rotograd_cli.bench import reference
+from rotograd_cli.bench.preparation import RotationState
+from rotograd_cli.components import Constructors
+from rotograd_cli.config import BenchConfig, component_names, component_node, suggest
+from rotograd_cli.data.base import Batch
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.experiment import Networks, join
+from rotograd_cli.tasks import Task
+from rotograd_cli.training.step import predict, task_losses
+
+IDEAL, REFERENCE = "ideal", "reference"
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to compute a training step."""
+
+    name: str
+    label: str
+    """Name with what it stands for."""
+    step: Callable[[Batch], None]
+    """A whole step; gradients are cleared at its end."""
+    gradients: Callable[[Batch], None]
+    """The step up to and including the backward pass; gradients are left in place."""
+    reset: Callable[[], None]
+    """Gives the rotations their prepared values."""
+    model: Any
+    """Its module, with the attributes ``backbone`` and ``heads``."""
+
+
+def method_nodes(config: BenchConfig) -> dict[str, Mapping[str, Any]]:
+    """Configuration of every contender that is a method of ours, by name.
+
+    Args:
+        config: Checked configuration; Hydra must be running.
+
+    Returns:
+        The content of ``method/NAME.yaml`` with the values of all keys that the configured method
+        has too; the configured method as it is.
+
+    Raises:
+        ConfigError: If a contender is unknown.
+    """
+    known = [IDEAL, REFERENCE, *component_names("method")]
+    nodes: dict[str, Mapping[str, Any]] = {}
+    for name in config.bench.contenders:
+        if name not in known:
+            raise ConfigError(
+                f"`bench.contenders` must hold ideal, reference and names of methods, got "
+                f"{name!r}; {suggest(name, known)}"
+            )
+        if name not in (IDEAL, REFERENCE):
+            nodes[name] = adapted(component_node("method", name), config.method)
+    return nodes
+
+
+def adapted(node: Mapping[str, Any], configured: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A method's options with the values of the configured method's where it has them too.
+
+    Args:
+        node: Options of a method.
+        configured: Options of the configured method.
+
+    Returns:
+        The options; ``configured`` itself if both have the same target.
+    """
+    if node.get("_target_") == configured.get("_target_"):
+        return configured
+    shared = {key for key in node if key in configured and not key.startswith("_")}
+    return {**node, **{key: configured[key] for key in shared}}
+
+
+class Builder:
+    """Builds contenders on copies of the same networks, with the same rotations.
+
+    Args:
+        config: Checked configuration.
+        constructors: Its constructors.
+        networks: Networks that every contender gets a copy of.
+    """
+
+    def __init__(self, config: BenchConfig, constructors: Constructors, networks: Networks) -> None:
+        self._config, self._constructors, self._networks = config, constructors, networks
+        self._options = config.bench
+        self._rotations = RotationState(config.bench.rotation_norm, config.seed)
+        self.configured = join(self._copy(), constructors)
+        """The configured method on the CPU, whose sizes and options count."""
+
+    def build(self, name: str, node: Mapping[str, Any] | None) -> Contender:
+        """One contender on the device, in training mode.
+
+        Args:
+            name: Its name.
+            node: Options of its method; None for the ideal and the reference.
+
+        Returns:
+            The contender.
+
+        Raises:
+            ReferenceUnavailableError: If it is the reference, and that cannot take part.
+            RotogradError: If the method does not fit.
+        """
+        if name == IDEAL:
+            return self._ideal(name)
+        if name == REFERENCE:
+            return self._reference(name)
+        assert node is not None
+        return self._method(name, node)
+
+    def _ideal(self, name: str) -> Contender:
+        networks = self._copy()
+        model = self._placed(_Plain(networks.backbone, networks.heads), networks)
+
+        def gradients(batch: Batch) -> None:
+            with self._autocast():
+                losses = task_losses(self._tasks, model(batch.inputs), batch)
+                total = torch.stack([loss for loss in losses if loss is not None]).sum()
+            torch.autograd.backward(total)
+
+        optimizers = self._optimizers(model.parameters(), ())
+        step = _whole_step(gradients, model.parameters(), optimizers)
+        label = "autograd on the summed losses"
+        return Contender(name, label, step, gradients, lambda: None, model)
+
+    def _method(self, name: str, node: Mapping[str, Any]) -> Contender:
+        constructors = Constructors(replace(self._config, method=node))
+        networks = self._copy()
+        model = self._placed(join(networks, constructors), networks)
+
+        def gradients(batch: Batch) -> None:
+            with self._autocast():
+                losses = task_losses(self._tasks, predict(model, batch), batch)
+            model.backward(losses)
+
+        def reset() -> None:
+            self._rotations.give(model)
+
+        reset()
+        own = list(model.mtl_parameters())
+        optimizers = self._optimizers(model.model_parameters(), own)
+        step = _whole_step(gradients, model.parameters(), optimizers)
+        label = type(model).__name__
+        return Contender(name, label, step, gradients, reset, model)
+
+    def _reference(self, name: str) -> Contender:
+        networks = self._copy()
+        model = reference.build_reference(self.configured, networks.backbone, networks.heads)
+        self._placed(model, networks)
+        cached = reference.cached(model)
+        bases, free_parameters = reference.rotations(model)
+
+        def gradients(batch: Batch) -> None:
+            # its backward pass fails outside autocast where the forward pass was inside
+            with cached(), self._autocast():
+                model.backward(task_losses(self._tasks, predict(model, batch), batch))
+
+        def reset() -> None:
+            if bases:
+                self._rotations.give_to(bases, free_parameters)
+
+        reset()
+        own = list(model.mtl_parameters()) if bases else []
+        network = list(model.model_parameters())
+        optimizers = self._optimizers(network, own)
+        step = _whole_step(gradients, [*network, *own], optimizers)
+        label = f"{type(self.configured).__name__} of {reference.PACKAGE} {reference.version()}"
+        return Contender(name, label, step, gradients, reset, model)
+
+    # ---- what all share
+
+    @property
+    def _tasks(self) -> Sequence[Task]:
+        return self._networks.dataset.tasks
+
+    def _copy(self) -> Networks:
+        backbone = copy.deepcopy(self._networks.backbone)
+        return replace(self._networks, backbone=backbone, heads=copy.deepcopy(self._networks.heads))
+
+    def _placed(self, model: Any, networks: Networks) -> Any:
+        """On the device, in the type and mode of the benchmark, its networks compiled if asked."""
+        model = model.to(device=self._networks.device, dtype=DTYPES[self._options.dtype])
+        model.train()
+        if self._options.compile:
+            for network in (networks.backbone, *networks.heads):
+                network.compile()
+        return model
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        enabled = self._options.dtype == "bfloat16"
+        return torch.autocast(self._networks.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _optimizers(
+        self, network: Iterable[nn.Parameter], own: Sequence[nn.Parameter]
+    ) -> list[Optimizer]:
+        if not self._options.optimizers:
+            return []
+        groups = {"model": list(network), "method": list(own)}
+        make = self._constructors.optimizers
+        return [make[name](parameters) for name, parameters in groups.items() if parameters]
+
+
+class _Plain(nn.Module):
+    """Backbone and heads, differentiated end to end: the least that any method can cost."""
+
+    def __init__(self, backbone: nn.Module, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.backbone, self.heads = backbone, nn.ModuleList(heads)
+        self._in_place = [any(getattr(m, "inplace", False) for m in h.modules()) for h in heads]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Predictions of all tasks."""
+        z = _first(self.backbone(x))
+        return [
+            _first(head(z.clone() if in_place else z))
+            for head, in_place in zip(self.heads, self._in_place, strict=True)
+        ]
+
+
+def _whole_step(
+    gradients: Callable[[Batch], None],
+    parameters: Iterable[nn.Parameter],
+    optimizers: Sequence[Optimizer],
+) -> Callable[[Batch], None]:
+    trained = list(parameters)
+
+    def step(batch: Batch) -> None:
+        gradients(batch)
+        for optimizer in optimizers:
+            optimizer.step()
+        for parameter in trained:
+            parameter.grad = None
+
+    return step
+
+
+def _first(output: Any) -> Any:
+    return output[0] if isinstance(output, (list, tuple)) else output

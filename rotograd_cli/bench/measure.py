@@ -1,0 +1,205 @@
+"""Time and memory of a step: blocks of steps, interleaved in random order; one profiled step."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from rotograd_cli.bench.statistics import Block
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed."""
+
+    name: str
+    step: Callable[[], None]
+    """One step."""
+    reset: Callable[[], None] = lambda: None
+    """Called before every block, not timed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure; ``conf/bench.yaml`` says what each key means."""
+
+    rounds: int
+    block_s: float
+    max_steps_per_block: int | None
+    warmup_steps: int
+    seed: int
+
+
+def interleaved_orders(num: int, rounds: int, seed: int) -> list[list[int]]:
+    """A fresh random order of all subjects for every round.
+
+    Args:
+        num: Number of subjects.
+        rounds: Number of rounds.
+        seed: Seed of the orders.
+
+    Returns:
+        ``rounds`` permutations of 0..num-1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(num, generator=generator).tolist() for _ in range(rounds)]
+
+
+def warm_up(subject: Subject, steps: int, device: torch.device) -> float:
+    """Runs the first steps, in which libraries compile, choose kernels and fill their caches.
+
+    Args:
+        subject: What will be timed.
+        steps: Number of steps, at least 1.
+        device: Where it runs.
+
+    Returns:
+        Seconds of the last step.
+    """
+    subject.reset()
+    for _ in range(steps):
+        seconds = timed(subject.step, 1, device)
+    return seconds
+
+
+def measure(
+    subjects: Sequence[Subject],
+    plan: Plan,
+    device: torch.device,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Block]:
+    """Warms every subject up, then times blocks of steps, round by round.
+
+    The number of steps of a block follows from the subject's latest block (at first from its last
+    warm-up step), so that no clock is read, and no device waited for, inside a block.
+
+    Args:
+        subjects: What is timed.
+        plan: How long.
+        device: Where it runs.
+        progress: Told the number of rounds done, after each.
+
+    Returns:
+        All blocks in the order of their execution.
+    """
+    step_s = [warm_up(subject, plan.warmup_steps, device) for subject in subjects]
+    blocks = []
+    for index, order in enumerate(interleaved_orders(len(subjects), plan.rounds, plan.seed)):
+        for position, which in enumerate(order):
+            subject = subjects[which]
+            subject.reset()
+            gc.collect()  # nobody pays for the garbage of another
+            steps = block_steps(step_s[which], plan)
+            seconds = timed(subject.step, steps, device)
+            blocks.append(Block(subject.name, index, position, steps, seconds))
+            step_s[which] = seconds / steps
+        progress(index + 1)
+    return blocks
+
+
+def block_steps(step_s: float, plan: Plan) -> int:
+    """Steps that fill a block: at least one, at most the limit.
+
+    Args:
+        step_s: Expected seconds of a step.
+        plan: How long a block is.
+
+    Returns:
+        The number.
+    """
+    steps = int(plan.block_s / max(step_s, 1e-9))
+    if plan.max_steps_per_block is not None:
+        steps = min(steps, plan.max_steps_per_block)
+    return max(1, steps)
+
+
+def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
+    """Seconds of a number of steps; an accelerator is waited for before and after, not between."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for everything that was queued on a device; the CPU has no queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
+    """Largest amount of memory that a step holds beyond what was held before it.
+
+    Counted are torch's own allocations: of the device's caching allocator, or of the CPU's
+    allocator as the profiler reports them. Workspaces of BLAS libraries are not among them.
+
+    Args:
+        step: One step.
+        device: Where it runs.
+
+    Returns:
+        Bytes.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    held = peak = 0
+    for change in _cpu_allocations(step):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def _cpu_allocations(step: Callable[[], None]) -> list[int]:
+    """Bytes allocated (positive) and freed (negative) on the CPU, in the order of time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    assert recorded.profiler is not None
+    assert recorded.profiler.kineto_results is not None
+    changes = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return [e.nbytes() for e in sorted(changes, key=lambda e: e.start_ns())]
+
+
+@contextmanager
+def num_threads(num: int | None) -> Iterator[None]:
+    """Inside, torch computes with this many threads; None leaves it as it is."""
+    before = torch.get_num_threads()
+    if num is not None:
+        torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def compilation(enabled: bool) -> Iterator[None]:
+    """Inside, as many networks as there are may be compiled, and none falls back unnoticed.
+
+    Compiled modules share the code object of ``nn.Module``'s call, to which torch's limit of
+    compiled variants applies: with several contenders the later ones would silently run eagerly.
+
+    Args:
+        enabled: Whether anything is compiled.
+    """
+    if not enabled:
+        yield
+        return
+    from torch._dynamo import config  # heavy
+
+    with config.patch(
+        recompile_limit=1024, accumulated_recompile_limit=8192, fail_on_recompile_limit_hit=True
+    ):
+        yield

@@ -1,0 +1,81 @@
+"""Rotations as they are during training: the same for every contender, away from A = 0."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.linalg.rotations import skew
+from rotograd_cli.methods.rotations import Rotations
+
+
+def skew_parameters(num: int, size: int, norm: float, seed: int) -> Tensor:
+    r"""Free parameters X of random skew matrices :math:`A_k` with :math:`\lVert A_k\rVert_2` given.
+
+    One Gaussian matrix is scaled; the K matrices are its conjugates by random signed permutations,
+    which share its spectrum, so that one eigenvalue problem is solved and not K.
+
+    Args:
+        num: K.
+        size: m.
+        norm: Spectral norm of every :math:`A_k`.
+        seed: Seed of all of them.
+
+    Returns:
+        Strictly lower triangular matrices, shape ``[K, m, m]``, float64, on the CPU.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    A = skew(torch.randn(size, size, dtype=torch.float64, generator=generator))
+    largest = torch.linalg.eigvalsh(A.mT @ A)[-1].clamp_min(0).sqrt()
+    if largest > 0:
+        A = A * (norm / largest)
+    result = torch.empty(num, size, size, dtype=torch.float64)
+    for X in result:
+        order = torch.randperm(size, generator=generator)
+        signs = 2.0 * torch.randint(2, (size,), generator=generator) - 1.0
+        X.copy_((signs.unsqueeze(1) * A[order][:, order] * signs).tril(-1))
+    return result
+
+
+class RotationState:
+    """Bases and free parameters that every contender with rotations is given before a block.
+
+    Args:
+        norm: Spectral norm of every :math:`A_k`.
+        seed: Seed of the free parameters.
+    """
+
+    def __init__(self, norm: float, seed: int) -> None:
+        self._norm, self._seed = norm, seed
+        self._bases: dict[torch.Size, Tensor] = {}
+        self._parameters: dict[torch.Size, Tensor] = {}
+
+    @torch.no_grad()
+    def give(self, model: nn.Module) -> None:
+        """Sets all rotations of a model; the bases are those of the first model of that shape."""
+        for rotations in rotations_of(model):
+            base, X = self._state(rotations.base)
+            rotations.base.copy_(base)
+            rotations.free_parameters.copy_(X)
+            rotations.train(rotations.training)  # forgets what was computed from other values
+
+    @torch.no_grad()
+    def give_to(self, bases: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+        """Sets rotations that are kept one by one: K bases and K free parameters."""
+        stack = torch.stack([base.detach() for base in bases])
+        for target, source in zip((bases, parameters), self._state(stack), strict=True):
+            for matrix, value in zip(target, source, strict=True):
+                matrix.copy_(value)
+
+    def _state(self, base: Tensor) -> tuple[Tensor, Tensor]:
+        shape = base.shape
+        if shape not in self._bases:
+            self._bases[shape] = base.detach().clone()
+            X = skew_parameters(shape[0], shape[1], self._norm, self._seed)
+            self._parameters[shape] = X.to(base)
+        return self._bases[shape], self._parameters[shape]
+
+
+def rotations_of(model: nn.Module) -> list[Rotations]:
+    """The stacks of rotations in a model; none for methods without."""
+    return [module for module in model.modules() if isinstance(module, Rotations)]

@@ -1,0 +1,97 @@
+"""The authors' package (``rotograd`` 0.1.6.0 from PyPI), as a contender where it is installed."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib import metadata
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from rotograd_cli.errors import ConfigError
+
+PACKAGE = "rotograd"
+_DROPPED = "geotorch.parametrize"  # imported by the package, dropped by geotorch 0.4
+
+
+class ReferenceUnavailableError(ConfigError):
+    """The authors' package, or a class in it, is not there: the benchmark goes on without it."""
+
+
+def load_reference() -> Any:
+    """Imports the package, with the module that newer geotorch dropped in its place meanwhile.
+
+    Returns:
+        The module.
+
+    Raises:
+        ReferenceUnavailableError: If it cannot be imported.
+    """
+    absent = _DROPPED not in sys.modules
+    if absent:
+        sys.modules[_DROPPED] = parametrize
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(PACKAGE)
+    except ImportError as error:
+        raise ReferenceUnavailableError(f"{error}; pip install rotograd==0.1.6.0") from error
+    finally:
+        if absent:
+            del sys.modules[_DROPPED]
+
+
+def version() -> str:
+    """Version of the installed package."""
+    try:
+        return metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def build_reference(ours: nn.Module, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
+    """The authors' class of one of our methods, with its options.
+
+    Its exponential is left as it is: torch's unbatched ``matrix_exp``, differentiated by autograd.
+
+    Args:
+        ours: Our method, whose class name and options count.
+        backbone: Network of its own.
+        heads: Networks of its own, one per task.
+
+    Returns:
+        The authors' module on the CPU.
+
+    Raises:
+        ReferenceUnavailableError: If the package is not there, or has no such method.
+    """
+    module = load_reference()
+    name = type(ours).__name__
+    target = getattr(module, name, None)
+    if target is None or not type(ours).__module__.startswith("rotograd_cli."):
+        raise ReferenceUnavailableError(f"the authors' package has no {name}")
+    if not hasattr(ours, "rotation_shape"):
+        return target(backbone, list(heads))
+    names = ("post_shape", "normalize_losses", "burn_in_period", "alpha")
+    options = {key: getattr(ours, key) for key in names if hasattr(ours, key)}
+    return target(backbone, list(heads), ours.rotation_shape, **options)
+
+
+def cached(model: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """The package's context manager inside which every rotation is computed once."""
+    module = sys.modules[type(model).__module__]
+    result: Callable[[], AbstractContextManager[Any]] = module.cached
+    return result
+
+
+def rotations(model: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Its K bases and K free parameters; none for its VanillaMTL."""
+    owners = [
+        getattr(model.parametrizations, f"rotation_{k}")
+        for k in range(len(model.heads))
+        if hasattr(model, "parametrizations")
+    ]
+    return [owner[0].base for owner in owners], [owner.original for owner in owners]

@@ -1,0 +1,133 @@
+"""A benchmark's result as a table, as Markdown that stands alone, and as files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rotograd_cli.bench.machine import one_line
+
+_MIB = 2**20
+
+
+def table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Column heads and rows, a row per contender; ratios first.
+
+    Args:
+        result: What :func:`rotograd_cli.bench.run.bench` returned.
+
+    Returns:
+        Heads and rows of equal length. The rotation part has a column where anyone has a value.
+    """
+    contenders: Sequence[Mapping[str, Any]] = result["contenders"]
+    columns = {
+        "contender": [c["name"] for c in contenders],
+        "x ideal": [_median(c["ratio_to_ideal"], ".2f") for c in contenders],
+        "10-90 %": [_interval(c["ratio_to_ideal"], ".2f") for c in contenders],
+        "ms/step": [_median(c["step_ms"], ".4g") for c in contenders],
+        "ms 10-90 %": [_interval(c["step_ms"], ".4g") for c in contenders],
+        "peak MiB": [f"{c['peak_bytes'] / _MIB:.1f}" for c in contenders],
+        "over ideal MiB": [_number(c["peak_over_ideal_bytes"], 1 / _MIB) for c in contenders],
+        "in stacks": [_number(c["peak_over_ideal_stacks"], 1) for c in contenders],
+    }
+    if any(c["rotation_part_ms"] for c in contenders):
+        columns["rotation part ms"] = [_median(c["rotation_part_ms"], ".4g") for c in contenders]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def title(result: Mapping[str, Any]) -> str:
+    """Workload and its settings in one line."""
+    s = result["settings"]
+    words = [
+        f"K = {s['K']}",
+        f"N = {s['N']}",
+        f"d = {' x '.join(map(str, s['feature_shape']))}",
+        None if s["m"] is None else f"m = {s['m']}",
+        s["dtype"],
+        "compiled" if s["compile"] else None,
+        None if s["m"] is None else f"|A| = {s['rotation_norm']:g}",
+        s["device"],
+    ]
+    return f"{result['name']}: {', '.join(filter(None, words))}"
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The result as a section of a document, complete in itself.
+
+    Args:
+        result: What :func:`rotograd_cli.bench.run.bench` returned.
+
+    Returns:
+        The text.
+    """
+    heads, rows = table(result)
+    align = ["---"] + ["---:"] * (len(heads) - 1)
+    lines = [heads, align, *rows]
+    labels = [f"`{c['name']}`: {c['label']}" for c in result["contenders"]]
+    parts = [
+        f"## {title(result)}",
+        f"```\n{result['command']}\n```",
+        f"{result['date'][:10]}; {one_line(result['machine'])}.",
+        "\n".join(f"| {' | '.join(line)} |" for line in lines),
+        notes(result),
+        f"Contenders: {'; '.join(labels)}.",
+        *[f"Left out: `{name}` ({reason})." for name, reason in result["left_out"].items()],
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def notes(result: Mapping[str, Any]) -> str:
+    """How to read the table."""
+    s = result["settings"]
+    what = "forward, losses, backward, clearing of gradients"
+    stack = s["rotation_stack_bytes"]
+    sentences = [
+        f"Data {s['data']}, backbone {s['backbone']}, heads {s['head']}, configured method "
+        f"{s['method']}, seed {s['seed']}. A step is {what}"
+        + (", the optimisers' steps." if s["optimizers"] else "; no optimiser.")
+        + f" Medians over {s['rounds']} rounds, in each of which every contender runs one block of "
+        f"steps ({s['block_s']:g} s, at least one step) in random order; ratios are of blocks of "
+        "the same round.",
+        "Memory is the peak of a step above what is held before it"
+        + (
+            "."
+            if stack is None
+            else f"; a stack is all K rotations, K*m*m numbers, {stack / _MIB:.3g} MiB."
+        ),
+    ]
+    return " ".join(sentences)
+
+
+def write(result: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
+    """Writes ``bench.json`` (with all raw times), ``bench.md`` and ``config.yaml``.
+
+    Args:
+        result: What :func:`rotograd_cli.bench.run.bench` returned.
+        config: Resolved configuration.
+        folder: Made if absent.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "config.yaml": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        "bench.md": markdown(result),
+        "bench.json": json.dumps(result, indent=1) + "\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _median(value: Mapping[str, float] | None, form: str) -> str:
+    return "-" if value is None else format(value["median"], form)
+
+
+def _interval(value: Mapping[str, float] | None, form: str) -> str:
+    return "-" if value is None else f"{value['p10']:{form}}-{value['p90']:{form}}"
+
+
+def _number(value: float | None, factor: float) -> str:
+    return "-" if value is None else f"{value * factor:+.1f}"

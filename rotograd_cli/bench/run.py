@@ -1,0 +1,237 @@
+"""A benchmark from its configuration to its result."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender, method_nodes
+from rotograd_cli.bench.machine import describe_machine
+from rotograd_cli.bench.measure import (
+    Plan,
+    Subject,
+    compilation,
+    measure,
+    num_threads,
+    peak_bytes,
+    warm_up,
+)
+from rotograd_cli.bench.preparation import rotations_of
+from rotograd_cli.bench.reference import ReferenceUnavailableError
+from rotograd_cli.bench.rotation_part import rotation_part
+from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by_round
+from rotograd_cli.components import Constructors
+from rotograd_cli.config import BenchConfig
+from rotograd_cli.data.base import Batch
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.experiment import Networks, build_networks, memory_errors
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.seeding import epoch_order
+
+_NUM_BATCHES = 4  # every contender goes through the same few batches again and again
+_PART = "rotation part of "
+
+
+@memory_errors()
+def bench(
+    config: BenchConfig, command: str, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Measures all contenders of a configuration.
+
+    Args:
+        config: Checked configuration; Hydra must be running.
+        command: What the user typed, for the record.
+        say: Told what goes on, a line at a time.
+
+    Returns:
+        Plain values: settings, machine, raw times and statistics, the content of ``bench.json``.
+
+    Raises:
+        RotogradError: If the input is wrong.
+    """
+    nodes = method_nodes(config)
+    constructors = Constructors(config)
+    with num_threads(config.bench.threads), compilation(config.bench.compile):
+        networks = build_networks(config, constructors)
+        batches = _batches(config, networks)
+        builder = Builder(config, constructors, networks)
+        contenders, left_out = _contenders(config, builder, nodes, batches)
+        for name, reason in left_out.items():
+            say(f"{name} is left out: {reason}.")
+        blocks = _time(config, contenders, batches, networks.device, say)
+        peaks = {c.name: _peak(c, batches[0], networks.device) for c in contenders}
+        settings = _settings(config, builder, networks)
+        return {
+            "name": config.bench.name,
+            "command": command,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": settings,
+            "machine": describe_machine(networks.device),
+            "contenders": _results(contenders, nodes, blocks, peaks, settings),
+            "left_out": left_out,
+            "blocks": [asdict(block) for block in blocks],
+        }
+
+
+def _batches(config: BenchConfig, networks: Networks) -> list[Batch]:
+    """The first batches of the first epoch, in the type of the benchmark."""
+    size, num = config.train.batch_size, networks.dataset.num_examples("train")
+    if size > num:
+        raise ConfigError(
+            f"`train.batch_size` must be at most the {num} training examples, got {size}; lower "
+            "it, or raise data.num_train where the data set has that."
+        )
+    order = epoch_order(num, seed=config.seed, epoch=0)[: min(_NUM_BATCHES, num // size) * size]
+    dtype = DTYPES[config.bench.dtype]
+
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    return [
+        Batch(converted(b.inputs), {name: converted(y) for name, y in b.targets.items()})
+        for b in networks.dataset.batches("train", size, order.to(networks.device))
+    ]
+
+
+def _contenders(
+    config: BenchConfig,
+    builder: Builder,
+    nodes: Mapping[str, Mapping[str, Any]],
+    batches: list[Batch],
+) -> tuple[list[Contender], dict[str, str]]:
+    """All that can take part, after one step each, and why others cannot."""
+    contenders: list[Contender] = []
+    left_out: dict[str, str] = {}
+    for name in config.bench.contenders:
+        try:
+            contender = builder.build(name, nodes.get(name))
+            _first_step(contender, batches)
+            contenders.append(contender)
+        except ReferenceUnavailableError as error:
+            left_out[name] = str(error)
+    if not contenders:
+        reasons = "; ".join(f"{name} is left out: {text}" for name, text in left_out.items())
+        raise ConfigError(f"`bench.contenders` leaves nobody to measure ({reasons}); add ideal.")
+    return contenders, left_out
+
+
+def _first_step(contender: Contender, batches: list[Batch]) -> None:
+    """One step, so that what a contender cannot do is known before anything is timed."""
+    if contender.name == REFERENCE and len({len(batch.targets) for batch in batches}) > 1:
+        raise ReferenceUnavailableError("it needs a loss of every task in every batch")
+    try:
+        contender.step(batches[0])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        if contender.name != REFERENCE:
+            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise ConfigError(
+                    f"`bench.compile` cannot be true here: torch.compile fails ({reason}); "
+                    "install a compiler, or leave it out."
+                ) from error
+            raise
+        raise ReferenceUnavailableError(f"it fails with these settings ({reason})") from error
+
+
+def _time(
+    config: BenchConfig,
+    contenders: list[Contender],
+    batches: list[Batch],
+    device: torch.device,
+    say: Callable[[str], None],
+) -> list[Block]:
+    options = config.bench
+    subjects = []
+    for contender in contenders:
+        reset = contender.reset if options.optimizers else _nothing
+        subjects.append(Subject(contender.name, _cycling(contender.step, batches), reset))
+        ours = isinstance(contender.model, MultiTaskMethod)
+        part = rotation_part(contender.model, batches[0]) if ours else None
+        if part is not None:
+            subjects.append(Subject(_PART + contender.name, part))
+    plan = Plan(
+        options.rounds,
+        options.block_s,
+        options.max_steps_per_block,
+        options.warmup_steps,
+        config.seed,
+    )
+    return measure(subjects, plan, device, lambda n: say(f"round {n} of {options.rounds}"))
+
+
+def _nothing() -> None:
+    """No reset is needed where no optimiser moves the rotations."""
+
+
+def _cycling(step: Callable[[Batch], None], batches: list[Batch]) -> Callable[[], None]:
+    position = 0
+
+    def next_step() -> None:
+        nonlocal position
+        step(batches[position % len(batches)])
+        position += 1
+
+    return next_step
+
+
+def _peak(contender: Contender, batch: Batch, device: torch.device) -> int:
+    subject = Subject(contender.name, lambda: contender.step(batch), contender.reset)
+    warm_up(subject, 1, device)
+    return peak_bytes(subject.step, device)
+
+
+def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict[str, Any]:
+    stacks = rotations_of(builder.configured)
+    itemsize = DTYPES[config.bench.dtype].itemsize
+    return {
+        "data": networks.dataset.name,
+        "backbone": type(networks.backbone).__name__,
+        "head": type(networks.heads[0]).__name__,
+        "method": type(builder.configured).__name__,
+        "device": str(networks.device),
+        "K": len(networks.heads),
+        "N": config.train.batch_size,
+        "input_shape": list(networks.dataset.input_shape),
+        "feature_shape": list(networks.feature_shape),
+        "m": stacks[0].base.shape[-1] if stacks else None,
+        "rotation_stack_bytes": sum(stack.base.numel() for stack in stacks) * itemsize or None,
+        "seed": config.seed,
+        **{key: value for key, value in asdict(config.bench).items() if key != "name"},
+    }
+
+
+def _results(
+    contenders: list[Contender],
+    nodes: Mapping[str, Mapping[str, Any]],
+    blocks: list[Block],
+    peaks: Mapping[str, int],
+    settings: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    times = times_by_round(blocks)
+    results = []
+    for contender in contenders:
+        name = contender.name
+        over = peaks[name] - peaks[IDEAL] if IDEAL in peaks else None
+        stack = settings["rotation_stack_bytes"]
+        ratios = paired_ratios(times[name], times[IDEAL]) if IDEAL in times else None
+        part = times.get(_PART + name)
+        results.append(
+            {
+                "name": name,
+                "label": contender.label,
+                "options": dict(nodes[name]) if name in nodes else None,
+                "ratio_to_ideal": None if ratios is None else asdict(spread(ratios)),
+                "step_ms": _milliseconds(times[name]),
+                "rotation_part_ms": None if part is None else _milliseconds(part),
+                "peak_bytes": peaks[name],
+                "peak_over_ideal_bytes": over,
+                "peak_over_ideal_stacks": None if over is None or not stack else over / stack,
+            }
+        )
+    return results
+
+
+def _milliseconds(times: Mapping[int, float]) -> dict[str, float]:
+    return asdict(spread([1000 * seconds for seconds in times.values()]))
