@@ -87,8 +87,9 @@ class MultiTaskMethod(nn.Module):
         self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
         self._copies_input = [_modifies_input(head) for head in self.heads]
         self._rep: Tensor | None = None
-        self._leaf: Tensor | None = None
+        self._leaves: list[Tensor] = []
         self._loss_scale: float | Tensor | None = None
+        self._pending: list[tuple[Tensor, Tensor]] = []
         self._backbone_has_extras = False
 
     # ---- what users of the authors' package know
@@ -149,15 +150,11 @@ class MultiTaskMethod(nn.Module):
         features, backbone_extras = _split(self.backbone(x))
         self.check_features(features)
         if self.training:
-            self._rep, self._leaf = features, None
+            self._rep, self._leaves = features, []
             self._backbone_has_extras = len(backbone_extras) > 0
         differentiates = self.training and torch.is_grad_enabled()
-        inputs = (
-            self._training_inputs(features)
-            if differentiates
-            else self.stacked_features(features).unbind(0)
-        )
-        outputs = [_split(self._head_output(k, z)) for k, z in enumerate(inputs)]
+        make_outputs = self._training_outputs if differentiates else self._outputs
+        outputs = [_split(output) for output in make_outputs(features)]
         predictions = [prediction for prediction, _ in outputs]
         head_extras = [extras for _, extras in outputs]
         if backbone_extras or any(head_extras):
@@ -195,19 +192,15 @@ class MultiTaskMethod(nn.Module):
             BackwardError: If no forward pass in training mode with gradients enabled came before.
             ShapeError: If the number or shape of the losses is wrong.
         """
-        leaf = self._take_leaf(retain_graph)
+        leaves = self._take_leaves(retain_graph)
         step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
         weighed = self.weigh_losses(losses, step)
         roots = [loss for loss in weighed if loss is not None]
         torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
-        gradient, leaf.grad = leaf.grad, None
-        if gradient is None:
-            raise BackwardError(
-                "No task loss depends on the features: every head ignores its input, or was given "
-                "something else; compute the losses from the predictions of the last forward pass."
-            )
-        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
-            shared = self._unscaled(self.shared_gradient, gradient, step)
+        gradients = _take_gradients(leaves)
+        del leaves
+        with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
+            shared = self._unscaled(self.combine_gradients, gradients, step)
         self._backward_backbone(shared, self.weigh_backbone_loss(backbone_loss, step), retain_graph)
 
     # ---- what a method overrides
@@ -243,6 +236,20 @@ class MultiTaskMethod(nn.Module):
         """Backbone loss that is back-propagated; the default leaves it as it is."""
         return loss
 
+    def combine_gradients(self, gradients: Sequence[Tensor], step: BackwardStep) -> Tensor:
+        """As :meth:`shared_gradient`, from gradients that are not stacked yet.
+
+        Args:
+            gradients: One gradient per leaf: K of shape ``features.shape``, zero for absent tasks;
+                without ``per_task_gradients``, their sum alone.
+            step: The losses and which of them are there.
+
+        Returns:
+            The gradient with respect to the features, shape ``features.shape``.
+        """
+        stacked = torch.stack(list(gradients)) if self.per_task_gradients else gradients[0]
+        return self.shared_gradient(stacked, step)
+
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """Gradient that the backbone receives.
 
@@ -257,6 +264,13 @@ class MultiTaskMethod(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define shared_gradient")
 
+    def task_features(self, features: Tensor, task: int) -> Tensor:
+        """What one head sees: entry ``task`` of :meth:`stacked_features`."""
+        return self.stacked_features(features)[task]
+
+    def refresh(self) -> None:
+        """Called where waiting for the device is allowed, once per logging step; does nothing."""
+
     def diagnostics(self) -> dict[str, Tensor]:
         """Numbers of each task worth recording, by name, each of shape ``[K]``; none by default."""
         return {}
@@ -265,34 +279,53 @@ class MultiTaskMethod(nn.Module):
         """Adds to the gradient of a parameter of the method, with the loss scale applied."""
         if not parameter.requires_grad:
             return
-        if self._loss_scale is not None:
-            gradient = gradient * self._loss_scale
-        gradient = gradient.to(parameter.dtype)
+        gradient = self._scaled(gradient, parameter)
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
+    def back_propagate(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Hands a gradient to autograd, together with that of the backbone.
+
+        For parameters of the network that :meth:`shared_gradient` finds the gradients of: their
+        hooks are called as in any backward pass.
+        """
+        self._pending.append((tensor, self._scaled(gradient, tensor)))
+
     # ---- plumbing
+
+    def _scaled(self, gradient: Tensor, like: Tensor) -> Tensor:
+        if self._loss_scale is not None:
+            gradient = gradient * self._loss_scale
+        return gradient.to(like.dtype)
+
+    def _outputs(self, features: Tensor) -> list[Any]:
+        views = self.stacked_features(features).unbind(0)
+        return [self._head_output(k, z) for k, z in enumerate(views)]
 
     def _head_output(self, task: int, features: Tensor) -> Any:
         return self.heads[task](features.clone() if self._copies_input[task] else features)
 
-    def _training_inputs(self, features: Tensor) -> Sequence[Tensor]:
+    def _training_outputs(self, features: Tensor) -> list[Any]:
+        """Outputs of the heads on detached features, which become the leaves."""
+        views: Sequence[Tensor]
         if self.per_task_gradients:
-            # one leaf for all tasks: a single backward pass fills one tensor [K, ...] of gradients
-            self._leaf = self.stacked_features(features.detach()).requires_grad_()
-            return self._leaf.unbind(0)
-        self._leaf = features.detach().requires_grad_()
-        return [self._leaf] * self.num_tasks
+            views = self.stacked_features(features.detach()).unbind(0)
+            self._leaves = [view.detach().requires_grad_() for view in views]
+            views = self._leaves
+        else:
+            self._leaves = [features.detach().requires_grad_()]
+            views = self._leaves * self.num_tasks
+        return [self._head_output(k, z) for k, z in enumerate(views)]
 
-    def _take_leaf(self, keep: bool) -> Tensor:
-        leaf = self._leaf
-        if leaf is None:
+    def _take_leaves(self, keep: bool) -> list[Tensor]:
+        leaves = self._leaves
+        if not leaves:
             raise BackwardError(
                 "`backward` needs a forward pass in training mode with gradients enabled before "
                 "each call; call model.train() and model(x) outside torch.no_grad() first."
             )
         if not keep:
-            self._leaf = None
-        return leaf
+            self._leaves = []
+        return leaves
 
     def _describe(
         self,
@@ -331,17 +364,18 @@ class MultiTaskMethod(nn.Module):
 
     def _unscaled(
         self,
-        rule: Callable[[Tensor, BackwardStep], Tensor],
-        gradient: Tensor,
+        rule: Callable[[Sequence[Tensor], BackwardStep], Tensor],
+        gradients: Sequence[Tensor],
         step: BackwardStep,
     ) -> Tensor:
         """Applies ``rule`` to gradients without the loss scale, and scales its result."""
         if step.loss_scale is None:
-            return rule(gradient, step)
-        dtype = torch.promote_types(gradient.dtype, torch.float32)
+            return rule(gradients, step)
+        dtype = torch.promote_types(gradients[0].dtype, torch.float32)
         self._loss_scale = step.loss_scale
         try:
-            return rule(gradient.to(dtype) / step.loss_scale, step) * step.loss_scale
+            unscaled = [gradient.to(dtype) / step.loss_scale for gradient in gradients]
+            return rule(unscaled, step) * step.loss_scale
         finally:
             self._loss_scale = None
 
@@ -350,8 +384,9 @@ class MultiTaskMethod(nn.Module):
     ) -> None:
         features = self._rep
         assert features is not None
-        roots: list[Tensor] = []
-        gradients: list[Tensor | None] = []
+        roots: list[Tensor] = [tensor for tensor, _ in self._pending]
+        gradients: list[Tensor | None] = [gradient for _, gradient in self._pending]
+        self._pending.clear()
         if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
             roots.append(features)
             gradients.append(shared.to(features.dtype))
@@ -363,7 +398,7 @@ class MultiTaskMethod(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one step
-        return {**self.__dict__, "_rep": None, "_leaf": None}
+        return {**self.__dict__, "_rep": None, "_leaves": [], "_pending": []}
 
 
 class _TaskNetwork(nn.Module):
@@ -377,9 +412,23 @@ class _TaskNetwork(nn.Module):
     def forward(self, x: Any) -> Any:
         features, _ = _split(self.method.backbone(x))
         self.method.check_features(features)
-        return self.method._head_output(
-            self.task, self.method.stacked_features(features)[self.task]
+        return self.method._head_output(self.task, self.method.task_features(features, self.task))
+
+
+def _take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of the leaves, zero where no loss reached one; they are taken off the leaves."""
+    gradients = [leaf.grad for leaf in leaves]
+    if all(gradient is None for gradient in gradients):
+        raise BackwardError(
+            "No task loss depends on the features: every head ignores its input, or was given "
+            "something else; compute the losses from the predictions of the last forward pass."
         )
+    for leaf in leaves:
+        leaf.grad = None
+    return [
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for leaf, gradient in zip(leaves, gradients, strict=True)
+    ]
 
 
 def _split(output: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -2,18 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError, ShapeError
-from rotograd_cli.linalg.gradients import reference_weights, task_norms
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.methods.features import RotatedAxes
 from rotograd_cli.methods.initial_values import InitialValues
+from rotograd_cli.methods.linear_heads import LinearHeads
 from rotograd_cli.methods.rotations import RotationInit, Rotations
+from rotograd_cli.methods.task_gradients import DenseTaskGradients, TaskGradients, rotate
+from rotograd_cli.methods.trivialisations import RotationMap
 
 RotationReduction = Literal["reference", "per_example"]
+RotationPath = Literal["auto", "general", "folded"]
 
 
 class RotateOnly(MultiTaskMethod):
@@ -22,12 +27,14 @@ class RotateOnly(MultiTaskMethod):
     With z the features, :math:`\tilde g_k = \partial L_k/\partial (R_k z)` and
     :math:`g_k = R_k^\top \tilde g_k`, every rotation descends
 
-    .. math:: \sum_n \lVert R_k v'_n - \tilde g_{n,k} \rVert^2,
+    .. math:: \sum_n \lVert R_k v'_n - \tilde g_{n,k} \rVert^2, \qquad
+        v' = \frac{1}{K}\sum_k \frac{\lVert \bar g\rVert}{\lVert g_k\rVert}\, g_k, \qquad
+        \bar g = \frac{1}{K}\sum_k g_k,
 
-    with the constants :math:`\tilde g_k` and :math:`v'`
-    (:func:`~rotograd_cli.linalg.gradients.reference_weights`). Only its skew part :math:`W_k -
-    W_k^\top` with :math:`W_k = -2\sum_n g_{n,k} v_n'^\top` moves a rotation, so the residual is
-    never formed. The backbone receives :math:`\sum_k g_k`.
+    with :math:`\tilde g_k` and :math:`v'` constant: the mean of the unit gradients (V of Algorithm
+    1) at the length of the mean gradient, as the authors' code has it. Only the skew part
+    :math:`W_k - W_k^\top` of :math:`W_k = -2\sum_n g_{n,k} v_n'^\top` moves a rotation, so the
+    residual is never formed. The backbone receives :math:`\sum_k g_k`.
 
     Features have the shape ``[batch..., *rotated, *post_shape]``, where ``rotated`` has as many
     axes as ``rotation_shape``. These axes are flattened and the first m = prod(rotation_shape)
@@ -44,6 +51,13 @@ class RotateOnly(MultiTaskMethod):
             included), and the backbone loss over its own start value.
         burn_in_period: Step (from 0) whose losses and norms replace those of step 0 as start
             values.
+        rotation_map: Map from skew matrices to rotations: ``expm`` (the authors' code) or
+            ``cayley`` (another algorithm).
+        rebase_every: Optimiser steps after which the rotations become their own base point
+            (another algorithm); None never does.
+        rotation_path: How the rotations are computed, with the same numbers: ``folded`` into the
+            linear layers that all heads begin with, ``general`` for any head, or ``auto``: folded
+            where it can be done and pays.
         init: Start of the rotations: ``haar`` (the authors' code) or ``identity`` (another
             algorithm).
         rotation_reduction: ``reference`` sums the squares as the authors' code does: over the batch
@@ -73,28 +87,44 @@ class RotateOnly(MultiTaskMethod):
         normalize_losses: bool = False,
         burn_in_period: int = 20,
         init: RotationInit = "haar",
+        rotation_map: RotationMap = "expm",
+        rebase_every: int | None = None,
         rotation_reduction: RotationReduction = "reference",
+        rotation_path: RotationPath = "auto",
         feature_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__(backbone, heads, feature_shape=feature_shape)
         if burn_in_period < 0:
             raise ConfigError(f"`burn_in_period` must be 0 or more steps, got {burn_in_period}.")
-        if rotation_reduction not in get_args(RotationReduction):
-            raise ConfigError(
-                "`rotation_reduction` must be reference or per_example, "
-                f"got {rotation_reduction!r}."
-            )
-        self.post_shape = torch.Size(post_shape)
-        self.rotation_shape = _rotation_shape(rotation_shape, self.post_shape, self.feature_shape)
-        self.rotation_size = math.prod(self.rotation_shape)
+        _check_choice("rotation_reduction", rotation_reduction, get_args(RotationReduction))
+        _check_choice("rotation_path", rotation_path, get_args(RotationPath))
+        self.axes = RotatedAxes(rotation_shape, post_shape, self.feature_shape)
         self.normalize_losses = normalize_losses
         self.burn_in_period = burn_in_period
         self.rotation_reduction = rotation_reduction
-        if self.feature_shape is not None:
-            self._check_shape(self.feature_shape)
-        self.rotations = Rotations(self.num_tasks, self.rotation_size, init=init)
+        self.rotation_path = rotation_path
+        self.rotations = Rotations(
+            self.num_tasks, self.axes.size, init=init, map=rotation_map, rebase_every=rebase_every
+        )
         self.initial_losses = InitialValues(self.num_tasks, burn_in_period)
         self.initial_backbone_loss = InitialValues(1, burn_in_period)
+        self.linear_heads = LinearHeads(list(self.heads), self.rotations, self.axes)
+        self._folds = False  # whether the last forward pass did
+
+    @property
+    def rotation_shape(self) -> torch.Size:
+        """Shape of what is rotated."""
+        return self.axes.rotation_shape
+
+    @property
+    def rotation_size(self) -> int:
+        """Size m of the rotations."""
+        return self.axes.size
+
+    @property
+    def post_shape(self) -> torch.Size:
+        """Trailing axes of the features that are not rotated."""
+        return self.axes.post_shape
 
     @property
     def rotation(self) -> Tensor:
@@ -107,19 +137,19 @@ class RotateOnly(MultiTaskMethod):
 
     def check_features(self, features: Tensor) -> None:
         """Refuses features whose trailing axes do not fit ``rotation_shape`` and ``post_shape``."""
-        self._check_shape(features.shape)
+        self.axes.check(features.shape)
 
     def stacked_features(self, features: Tensor) -> Tensor:
         r"""Rotated features :math:`R_k z`, rotations constant, shape ``[K, *features.shape]``."""
-        R = self.rotations.current().to(features.dtype)
-        z = self._to_blocks(features)  # [N, d, S]
-        top = z[:, : self.rotation_size]
-        rotated = top[..., 0] @ R.mT if z.shape[2] == 1 else R.unsqueeze(1) @ top
-        rotated = rotated.view(self.num_tasks, *top.shape)
-        if z.shape[1] > self.rotation_size:
-            rest = z[:, self.rotation_size :].expand(self.num_tasks, -1, -1, -1)
-            rotated = torch.cat((rotated, rest), dim=2)
-        return rotated.view(self.num_tasks, *features.shape)
+        return self._rotated(features, self.rotations.current())
+
+    def task_features(self, features: Tensor, task: int) -> Tensor:
+        """One task's rotated features, shape ``features.shape``."""
+        return self._rotated(features, self.rotations.current()[task : task + 1])[0]
+
+    def refresh(self) -> None:
+        """Reads the norms that the rotations' series are planned by."""
+        self.rotations.refresh()
 
     def weigh_losses(
         self, losses: Sequence[Tensor | None], step: BackwardStep
@@ -143,37 +173,57 @@ class RotateOnly(MultiTaskMethod):
         self.initial_backbone_loss.update(value, present, accumulating=step.accumulating)
         return loss / self.initial_backbone_loss.denominators[0]
 
-    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
+    def combine_gradients(self, gradients: Sequence[Tensor], step: BackwardStep) -> Tensor:
         """Sets the rotations' gradients and combines the task gradients.
 
         A task whose gradient is infinite or NaN is left out of the step and counted in
         ``num_nonfinite``.
+
+        Args:
+            gradients: Gradients at what the K heads saw: rotated features; where these are folded
+                into the heads, one stack of gradients at the outputs of their first layers.
+            step: The losses and which of them are there.
+
+        Returns:
+            The gradient with respect to the features.
         """
-        G = self._rotate_back(task_gradients)  # [K, N, d, S]
-        flat = G.view(self.num_tasks, -1)
-        norms = task_norms(flat)
+        features = self._rep
+        assert features is not None
+        G: TaskGradients
+        if self._folds:
+            G = folded = self.linear_heads.gradients(gradients[0], features.detach())
+        else:
+            G, folded = DenseTaskGradients(self.rotations, self.axes, gradients), None
+        norms = G.norms()
         finite = norms.isfinite() & step.losses.isfinite()
         self.num_nonfinite += step.present & ~finite
-        flat.masked_fill_(~finite.unsqueeze(1), 0)
+        G.drop(~finite)
         norms = torch.where(finite, norms, 0)
         present = step.present & finite
-        weights = reference_weights(flat, norms, present.sum())
-        v = (weights.to(flat.dtype) @ flat).view(G.shape[1:])
-        self._add_rotation_gradient(G, v, task_gradients.shape[1:], step)
-        if not step.accumulating:  # an optimiser comes next, and fused ones hide their writes
-            self.rotations.clear_cache()
-        combination = self.combination(flat, norms, present, step)
-        return (combination.to(flat.dtype) @ flat).view(task_gradients.shape[1:])
+        num_present = present.sum().clamp_min(1)
+        ones, largest = torch.ones_like(norms), norms.amax()
+        units = divide_or_zero(largest, norms)  # g_k / ‖g_k‖, in units that cannot overflow
+        weights = self.combination_weights(norms, present, step)
+        direction, shared = G.combine(torch.stack((units, weights)))
+        mean_norm = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0))) / num_present
+        direction *= divide_or_zero(mean_norm, largest) / num_present  # v'
+        factor = -2.0 * self._reduction(features.shape, step.num_micro_batches)
+        self.add_gradient(self.rotations.free_parameters, G.rotation_gradient(direction, factor))
+        self.learn(norms, torch.linalg.vector_norm(shared) / num_present, present, step)
+        if folded is not None:
+            for parameter, gradient in self.linear_heads.parameter_gradients(folded):
+                self.back_propagate(parameter, gradient)
+        if not step.accumulating:
+            self.rotations.count_step()
+            self.linear_heads.clear_cache()
+        result: Tensor = shared.reshape(features.shape)
+        return result
 
-    def combination(
-        self, task_gradients: Tensor, norms: Tensor, present: Tensor, step: BackwardStep
-    ) -> Tensor:
+    def combination_weights(self, norms: Tensor, present: Tensor, step: BackwardStep) -> Tensor:
         r"""Weights :math:`c_k` of the backbone's gradient :math:`\sum_k c_k g_k`: all one.
 
         Args:
-            task_gradients: Gradients :math:`g_k` at the unrotated features, shape ``[K, D]``; zero
-                rows for tasks that take no part.
-            norms: Their norms, shape ``[K]``.
+            norms: Norms of the task gradients, 0 for tasks that take no part, shape ``[K]``.
             present: Tasks that take part, boolean, shape ``[K]``.
             step: The losses.
 
@@ -182,88 +232,75 @@ class RotateOnly(MultiTaskMethod):
         """
         return torch.ones_like(norms)
 
-    def _rotate_back(self, task_gradients: Tensor) -> Tensor:
-        """Gradients at the unrotated features, shape ``[K, N, d, S]``, at least float32."""
-        R = self.rotations.current()
-        dtype = torch.promote_types(task_gradients.dtype, torch.float32)
-        blocks = self._to_blocks(task_gradients[0])
-        G = task_gradients.to(dtype).reshape(self.num_tasks, *blocks.shape)
-        top, R = G[:, :, : self.rotation_size], R.to(dtype)
-        back = (top[..., 0] @ R).unsqueeze(-1) if G.shape[3] == 1 else R.mT.unsqueeze(1) @ top
-        if G.shape[2] == self.rotation_size:
-            return back
-        G[:, :, : self.rotation_size] = back
-        return G
+    def learn(self, norms: Tensor, mean_norm: Tensor, present: Tensor, step: BackwardStep) -> None:
+        r"""Sets the gradients of whatever else the method learns: nothing here.
 
-    def _add_rotation_gradient(
-        self, G: Tensor, v: Tensor, shape: torch.Size, step: BackwardStep
-    ) -> None:
-        m = self.rotation_size
-        if G.shape[3] == 1:
-            W = G[:, :, :m, 0].mT @ v[:, :m, 0]
+        Args:
+            norms: Norms of the task gradients, shape ``[K]``.
+            mean_norm: Norm of the combination over the number of tasks that take part, scalar.
+            present: Tasks that take part, boolean, shape ``[K]``.
+            step: The losses.
+        """
+
+    def train(self, mode: bool = True) -> "RotateOnly":
+        """Switches the mode; computed rotations are forgotten."""
+        self.linear_heads.clear_cache()
+        return super().train(mode)
+
+    def _training_outputs(self, features: Tensor) -> list[Any]:
+        self.rotations.advance()
+        self._folds = self._may_fold(features)
+        if not self._folds:
+            return super()._training_outputs(features)
+        self._leaves = [self.linear_heads.outputs(features.detach()).requires_grad_()]
+        return self._finished(self._leaves[0])
+
+    def _outputs(self, features: Tensor) -> list[Any]:
+        if torch.is_grad_enabled() or not self._may_fold(features):
+            return super()._outputs(features)
+        return self._finished(self.linear_heads.outputs(features))
+
+    def _finished(self, outputs: Tensor) -> list[Any]:
+        return [
+            self.linear_heads.finish(k, y, copy=self._copies_input[k])
+            for k, y in enumerate(outputs.unbind(0))
+        ]
+
+    def _may_fold(self, features: Tensor) -> bool:
+        if self.rotation_path == "general":
+            return False
+        if self.linear_heads.fits(features):
+            return self.rotation_path == "folded" or self.linear_heads.pays
+        if self.rotation_path == "folded":
+            raise ConfigError(
+                "`rotation_path=folded` needs heads that begin with nn.Linear, without hooks, on "
+                f"exactly the rotated features, got {list(features.shape[1:])} features; use auto."
+            )
+        return False
+
+    def _rotated(self, features: Tensor, R: Tensor) -> Tensor:
+        """Features seen through rotations R ``[k, m, m]``, shape ``[k, *features.shape]``."""
+        z, m = self.axes.to_blocks(features), self.axes.size  # [N, d, S]
+        R = R.to(z.dtype)
+        if z.requires_grad and torch.is_grad_enabled():
+            rest = z[:, m:].expand(len(R), -1, -1, -1)
+            rotated = torch.cat((R.unsqueeze(1) @ z[:, :m], rest), dim=2)
         else:
-            W = torch.einsum("knis,njs->kij", G[:, :, :m], v[:, :m])
-        X = self.rotations.free_parameters
-        factor = self._reduction(shape, step.num_micro_batches)
-        self.add_gradient(X, self.rotations.gradient(-2.0 * factor * W))
+            with torch.autocast(z.device.type, enabled=False):
+                rotated = rotate(R, [z] * len(R))
+        return rotated.view(len(R), *features.shape)
 
     def _reduction(self, shape: torch.Size, num_micro_batches: int) -> float:
         """Factor of the sum of squares over everything, for features of the given shape."""
-        batch = list(shape[: len(shape) - len(self.rotation_shape) - len(self.post_shape)])
+        batch = list(self.axes.batch_shape(shape))
         if batch:
             batch[0] *= num_micro_batches  # examples of the whole optimiser step
         if self.rotation_reduction == "per_example":
             return float(batch[0]) if batch else 1.0
-        averaged = batch if self.post_shape else batch[:-1]
+        averaged = batch if self.axes.post_shape else batch[:-1]
         return 1.0 / max(1, math.prod(averaged))
 
-    def _to_blocks(self, features: Tensor) -> Tensor:
-        """Views features ``[batch..., *rotated, *post_shape]`` as ``[N, d, S]``."""
-        num_batch_axes = features.dim() - len(self.rotation_shape) - len(self.post_shape)
-        batch = features.shape[:num_batch_axes]
-        post = features.shape[features.dim() - len(self.post_shape) :]
-        rotated = features.shape[num_batch_axes : features.dim() - len(self.post_shape)]
-        return features.reshape(math.prod(batch), math.prod(rotated), math.prod(post))
 
-    def _check_shape(self, shape: Sequence[int]) -> None:
-        num_axes = len(self.rotation_shape) + len(self.post_shape)
-        if len(shape) < num_axes:
-            raise ShapeError(
-                f"Features must have at least {num_axes} axes, [batch..., *rotation_shape, "
-                f"*post_shape] with rotation_shape {tuple(self.rotation_shape)} and post_shape "
-                f"{tuple(self.post_shape)}, got {list(shape)}; set both to the trailing axes of "
-                "the backbone's output."
-            )
-        end = len(shape) - len(self.post_shape)
-        rotated = tuple(shape[end - len(self.rotation_shape) : end])
-        post = tuple(shape[end:])
-        if any(want not in (-1, got) for want, got in zip(self.post_shape, post, strict=True)):
-            raise ShapeError(
-                f"Features must end in post_shape {tuple(self.post_shape)}, got {post} in features "
-                f"of shape {tuple(shape)}; set post_shape to the axes that are not rotated."
-            )
-        if math.prod(rotated) < self.rotation_size:
-            raise ShapeError(
-                f"`rotation_shape` {tuple(self.rotation_shape)} needs {self.rotation_size} "
-                f"features, got {rotated} in features of shape {tuple(shape)}; choose a size of "
-                f"at most {math.prod(rotated)}."
-            )
-
-
-def _rotation_shape(
-    rotation_shape: int | Sequence[int] | None,
-    post_shape: torch.Size,
-    feature_shape: tuple[int, ...] | None,
-) -> torch.Size:
-    if rotation_shape is None:
-        if feature_shape is None:
-            raise ConfigError(
-                "`rotation_shape` is needed where `feature_shape` is not given; pass an int."
-            )
-        rotation_shape = feature_shape[: len(feature_shape) - len(post_shape)]
-    shape = torch.Size((rotation_shape,) if isinstance(rotation_shape, int) else rotation_shape)
-    if len(shape) == 0 or min(shape) < 1:
-        raise ShapeError(
-            f"`rotation_shape` must be a positive size or a shape of them, got {rotation_shape!r}."
-        )
-    return shape
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"`{name}` must be {' or '.join(choices)}, got {value!r}.")

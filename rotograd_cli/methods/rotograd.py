@@ -34,9 +34,7 @@ class RotoGrad(RotateOnly):
         super().__init__(*args, **kwargs)
         self.initial_norms = InitialValues(self.num_tasks, self.burn_in_period)
 
-    def combination(
-        self, task_gradients: Tensor, norms: Tensor, present: Tensor, step: BackwardStep
-    ) -> Tensor:
+    def combination_weights(self, norms: Tensor, present: Tensor, step: BackwardStep) -> Tensor:
         r"""Weights :math:`C/\lVert g_k\rVert`, shape ``[K]``."""
         self.initial_norms.update(norms, present, accumulating=step.accumulating)
         ratios = norms / self.initial_norms.denominators.to(norms.dtype)

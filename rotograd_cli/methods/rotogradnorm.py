@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.linalg.gradients import divide_or_zero, mean_gradient_norm
+from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.base import BackwardStep
 from rotograd_cli.methods.rotateonly import RotateOnly
 
@@ -59,18 +59,16 @@ class RotoGradNorm(RotateOnly):
         """The task weights."""
         return {"weight": self.weight.detach()}
 
-    def combination(
-        self, task_gradients: Tensor, norms: Tensor, present: Tensor, step: BackwardStep
-    ) -> Tensor:
-        """The task weights, shape ``[K]``, after setting their gradient."""
+    def combination_weights(self, norms: Tensor, present: Tensor, step: BackwardStep) -> Tensor:
+        """The task weights, shape ``[K]``."""
+        return self.weight.detach().to(norms.dtype)
+
+    def learn(self, norms: Tensor, mean_norm: Tensor, present: Tensor, step: BackwardStep) -> None:
+        """Sets the gradient of the task weights."""
         w = self.weight.detach().to(norms.dtype)
-        mean_norm = mean_gradient_norm(
-            w.to(task_gradients.dtype).unsqueeze(1) * task_gradients, present.sum()
-        )
         targets = mean_norm * self._inverse_training_rates(step.losses, present) ** self.alpha
         signs = torch.where(present, torch.sign(norms * w - targets), 0)
         self.add_gradient(self.log_weight, self._weight_gradient(w, signs * norms))
-        return w
 
     def _inverse_training_rates(self, losses: Tensor, present: Tensor) -> Tensor:
         """Progress of each task relative to the mean, shape ``[K]``: above 1 for laggards."""

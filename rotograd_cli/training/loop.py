@@ -223,6 +223,7 @@ class Trainer:
 
     def _record(self, window: "_LossWindow") -> None:
         """Means since the last record. The only place of the loop that waits for the device."""
+        self.model.refresh()
         names = [task.name for task in self.dataset.tasks]
         means = zip(names, window.take(), strict=True)
         losses = {name: mean for name, mean in means if mean is not None}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rotograd_cli.errors import ConfigError, NonFiniteError
-from rotograd_cli.linalg import rotations
+from rotograd_cli.methods import rotations
 from rotograd_cli.seeding import epoch_order
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.loop import LoopOptions, OptimizerGroup, Trainer

@@ -1,0 +1,205 @@
+r"""The exponential as a map from skew matrices to rotations: :math:`\exp(A)`.
+
+All functions work on stacks ``[..., m, m]``, and take an optional bound of the spectral norm that
+decides how much they compute. Without it the bound is taken from the matrices, which means reading
+a number (and waiting, on an accelerator).
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.linalg.chebyshev import Series, series
+
+# Degree-8 Taylor polynomial of exp in three products
+# (Sastre, Ibáñez, Defez 2018; Bader, Blanes, Casas 2019).
+_S = math.sqrt(177.0)
+_X3 = 2.0 / 3.0
+_X1 = _X3 * (1.0 + _S) / 88.0
+_X2 = _X3 * (1.0 + _S) / 352.0
+_X4 = (-271.0 + 29.0 * _S) / (315.0 * _X3)
+_X5 = 11.0 * (-1.0 + _S) / (1260.0 * _X3)
+_X6 = 11.0 * (-9.0 + _S) / (5040.0 * _X3)
+_X7 = (89.0 - _S) / (5040.0 * _X3**2)
+_Y2 = (857.0 - 58.0 * _S) / 630.0
+
+
+def spectral_bound(A: Tensor) -> Tensor:
+    r"""Upper bound of the spectral norm of skew matrices, :math:`(\lVert A^2\rVert_F^2/2)^{1/4}`.
+
+    The eigenvalues of a real skew matrix come in pairs :math:`\pm i\theta`, so the largest
+    :math:`\theta^4` is counted twice in :math:`\lVert A^2\rVert_F^2`; the bound is sharp for m ≤ 3.
+
+    Args:
+        A: Skew-symmetric matrices, shape ``[..., m, m]``.
+
+    Returns:
+        The bounds, shape ``[...]``.
+    """
+    return _bound_from_square(A @ A)
+
+
+def exp_skew(A: Tensor) -> Tensor:
+    r"""Matrix exponential of a stack of skew-symmetric matrices, differentiable once.
+
+    Degree-8 Taylor polynomial with scaling and squaring. Its derivative is the closed form
+    :func:`exp_skew_adjoint`, so that no graph through the exponential is recorded, and only the
+    skew-symmetric part of the incoming direction is returned (the only part that a skew ``A`` can
+    follow). Half-precision input is computed in float32.
+
+    Args:
+        A: Skew-symmetric matrices, shape ``[..., m, m]``. Not checked.
+
+    Returns:
+        Rotations, shape ``[..., m, m]``, with the dtype and device of ``A``.
+
+    Examples:
+        >>> exp_skew(torch.tensor([[0.0, -torch.pi / 2], [torch.pi / 2, 0.0]])).round().abs()
+        tensor([[0., 1.],
+                [1., 0.]])
+    """
+    result: Tensor = _ExpSkew.apply(A)
+    return result
+
+
+def exponential_minus_one(A: Tensor, bound: float | None = None) -> tuple[Tensor, float]:
+    r""":math:`\exp(A) - I`, which keeps the digits that adding the identity would round away.
+
+    Args:
+        A: Skew-symmetric matrices, shape ``[..., m, m]``.
+        bound: What their spectral norms are planned not to exceed. Beyond it everything comes out
+            as NaN: an approximation never passes for the result.
+
+    Returns:
+        Matrices, shape ``[..., m, m]``, and a bound of the norms.
+    """
+    if A.numel() == 0:
+        return A.clone(), 0.0
+    shape, A = A.shape, A.reshape(-1, *A.shape[-2:])
+    square = torch.bmm(A, A)
+    found = _bound_from_square(square).amax()
+    planned = float(found) if bound is None else bound
+    step = 0.05 if A.dtype == torch.float64 else 0.5  # where the polynomial is exact to rounding
+    squarings = max(0, math.ceil(math.log2(planned / step))) if 0 < planned < math.inf else 0
+    scale = 2.0**-squarings
+    F = _taylor8_minus_one(A * scale, square.mul_(scale**2))
+    for _ in range(squarings):
+        F = torch.baddbmm(F, F, F, beta=2)  # (I + F)² - I
+    if bound is not None:
+        F *= torch.where(found <= bound, 1.0, math.nan)
+    return F.view(shape), planned
+
+
+def exp_skew_adjoint(A: Tensor, T: Tensor, bound: float | None = None) -> Tensor:
+    r"""Adjoint of the derivative of ``exp`` at skew ``A``: :math:`\varphi(\mathrm{ad}_A)(T)`.
+
+    With :math:`\varphi(z) = (e^z - 1)/z` and :math:`\mathrm{ad}_A(T) = AT - TA` this is
+    :math:`\int_0^1 e^{tA}\,T\,e^{-tA}\,dt`. For a loss with gradient :math:`M` with respect to
+    :math:`R = B\exp(A)`, the gradient with respect to the free parameters ``X`` of ``A = skew(X)``
+    is the strictly lower triangle of :math:`\varphi(\mathrm{ad}_A)(W - W^\top)` with :math:`W =
+    R^\top M`.
+
+    The Chebyshev series of :math:`e^{t\,\mathrm{ad}_A}`, whose norm is at most twice that of A,
+    integrated over t. One product per term: :math:`\mathrm{ad}_A(T) = AT - (AT)^\top` for skew T.
+
+    Args:
+        A: Skew-symmetric matrices, shape ``[..., m, m]``.
+        T: Skew-symmetric directions, shape ``[..., m, m]``.
+        bound: Upper bound of the spectral norms of A; computed if None.
+
+    Returns:
+        Skew-symmetric matrices, shape ``[..., m, m]``.
+
+    References:
+        Lezcano-Casado, "Trivializations for Gradient-Based Optimization on Manifolds", NeurIPS
+        2019.
+    """
+    if A.numel() == 0:
+        return T.clone()
+    bound = float(spectral_bound(A).amax()) if bound is None else bound
+    plan = series(2 * bound, A.dtype, A.device)
+    coefficients = plan.integrated
+    shape, A, T = T.shape, A.reshape(-1, *A.shape[-2:]), T.reshape(-1, *T.shape[-2:])
+    product = A @ T
+    previous, term = T.clone(), (product - product.mT) / plan.bound
+    total: Tensor = coefficients[0] * T + coefficients[1] * term
+    for coefficient in coefficients[2:]:
+        # half of the skew previous term, doubled again by the antisymmetrisation
+        torch.baddbmm(previous, A, term, beta=0.5, alpha=2 / plan.bound, out=product)
+        torch.sub(product, product.mT, out=previous)
+        previous, term = term, previous
+        total.add_(term, alpha=coefficient)
+    return total.view(shape)
+
+
+def chebyshev_rows(A: Tensor, rows: Tensor, plan: Series) -> Tensor:
+    r"""Rows times the terms of the series, :math:`x\,C_j`, without forming a matrix.
+
+    Args:
+        A: Skew-symmetric matrices, shape ``[K, m, m]``, spectral norms at most ``plan.bound``.
+        rows: Shape ``[K, o, m]``.
+        plan: The series.
+
+    Returns:
+        Shape ``[p, K, o, m]``.
+    """
+    terms = rows.new_empty(plan.num_terms, *rows.shape)
+    terms[0] = rows
+    torch.bmm(rows, A, out=terms[1]).div_(plan.bound)
+    for j in range(2, plan.num_terms):
+        torch.baddbmm(terms[j - 2], terms[j - 1], A, alpha=2 / plan.bound, out=terms[j])
+    return terms
+
+
+def combine_terms(coefficients: Tensor, terms: Tensor) -> Tensor:
+    """Rows times exponentials, from :func:`chebyshev_rows`.
+
+    Args:
+        coefficients: One row per exponential, shape ``[T, p]``.
+        terms: Shape ``[p, K, o, m]``; the last two axes are contiguous.
+
+    Returns:
+        Shape ``[K, T, o, m]``.
+    """
+    K, o, m = terms.shape[1:]
+    by_task = terms.transpose(0, 1).flatten(2)  # a view: [K, p, o m]
+    return torch.bmm(coefficients.expand(K, -1, -1), by_task).view(K, -1, o, m)
+
+
+class _ExpSkew(torch.autograd.Function):
+    @staticmethod
+    def forward(A: Tensor) -> Tensor:
+        with torch.autocast(A.device.type, enabled=False):
+            E, _ = exponential_minus_one(A.to(_compute_dtype(A.dtype)))
+            E.diagonal(dim1=-2, dim2=-1).add_(1.0)
+            return E.to(A.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        A, E = (t.to(_compute_dtype(t.dtype)) for t in ctx.saved_tensors)
+        with torch.autocast(A.device.type, enabled=False):
+            W = E.mT @ grad.to(A.dtype)
+            return exp_skew_adjoint(A, (W - W.mT) / 2).to(grad.dtype)
+
+
+def _taylor8_minus_one(A: Tensor, A2: Tensor) -> Tensor:
+    A4 = A2 @ (_X1 * A + _X2 * A2)
+    inner = _X5 * A + _X6 * A2 + _X7 * A4
+    inner.diagonal(dim1=-2, dim2=-1).add_(_X4)
+    return torch.baddbmm(A.add_(A2, alpha=_Y2), _X3 * A2 + A4, inner)
+
+
+def _bound_from_square(square: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.matrix_norm(square)
+    return (norm.square() / 2).pow(0.25)
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
