@@ -2,20 +2,47 @@
 
 from collections.abc import Callable
 
+import torch
+
 from rotograd_cli.data.base import Batch
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.methods.rotateonly import RotateOnly
 
 
 def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | None:
     """The rotation work of one step, alone, to be timed in blocks of its own.
+
+    What the heads see is computed from fixed features, and fixed gradients of it are combined: all
+    that a step does besides running and differentiating backbone, heads and losses. First layers
+    that rotations are folded into are part of it.
 
     Args:
         model: Method in training mode, on the device, with its rotations prepared.
         batch: A batch of the benchmark.
 
     Returns:
-        What does that work once, without a network; None where it cannot be told apart, as for
-        now everywhere. The table has a column for it as soon as one contender returns something.
+        What does that work once, without a network; None for methods without rotations.
     """
-    del model, batch
-    return None
+    if not isinstance(model, RotateOnly):
+        return None
+    model(batch.inputs)
+    features = model.rep
+    assert features is not None
+    features = features.detach()
+    generator = torch.Generator().manual_seed(0)
+    gradients = [
+        torch.randn(leaf.shape, generator=generator).to(leaf)
+        for leaf in model.make_leaves(features)
+    ]
+    ones = torch.ones(model.num_tasks, device=features.device)
+    step = BackwardStep(ones, ones > 0, accumulating=False)
+
+    def work() -> None:
+        model.make_leaves(features)
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            model.combine_gradients(gradients, step)
+        model.forget()
+        for parameter in model.mtl_parameters():
+            parameter.grad = None
+
+    return work

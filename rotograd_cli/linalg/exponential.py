@@ -38,7 +38,8 @@ def spectral_bound(A: Tensor) -> Tensor:
     Returns:
         The bounds, shape ``[...]``.
     """
-    return _bound_from_square(A @ A)
+    norm: Tensor = torch.linalg.matrix_norm(A @ A)
+    return (norm / math.sqrt(2)).sqrt()
 
 
 def exp_skew(A: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def exponential_minus_one(A: Tensor, bound: float | None = None) -> tuple[Tensor
         return A.clone(), 0.0
     shape, A = A.shape, A.reshape(-1, *A.shape[-2:])
     square = torch.bmm(A, A)
-    found = _bound_from_square(square).amax()
+    found = torch.linalg.vector_norm(square, dim=(1, 2)).amax().div_(math.sqrt(2)).sqrt_()
     planned = float(found) if bound is None else bound
     step = 0.05 if A.dtype == torch.float64 else 0.5  # where the polynomial is exact to rounding
     squarings = max(0, math.ceil(math.log2(planned / step))) if 0 < planned < math.inf else 0
@@ -190,15 +191,11 @@ class _ExpSkew(torch.autograd.Function):
 
 
 def _taylor8_minus_one(A: Tensor, A2: Tensor) -> Tensor:
-    A4 = A2 @ (_X1 * A + _X2 * A2)
-    inner = _X5 * A + _X6 * A2 + _X7 * A4
+    """The polynomial without its constant term; overwrites A."""
+    A4 = A2 @ (_X1 * A).add_(A2, alpha=_X2)
+    inner = (_X5 * A).add_(A2, alpha=_X6).add_(A4, alpha=_X7)
     inner.diagonal(dim1=-2, dim2=-1).add_(_X4)
-    return torch.baddbmm(A.add_(A2, alpha=_Y2), _X3 * A2 + A4, inner)
-
-
-def _bound_from_square(square: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.matrix_norm(square)
-    return (norm.square() / 2).pow(0.25)
+    return torch.baddbmm(A.add_(A2, alpha=_Y2), A4.add_(A2, alpha=_X3), inner)
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:

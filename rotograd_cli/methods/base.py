@@ -236,6 +236,21 @@ class MultiTaskMethod(nn.Module):
         """Backbone loss that is back-propagated; the default leaves it as it is."""
         return loss
 
+    def make_leaves(self, features: Tensor) -> list[Tensor]:
+        """Tensors that the heads are differentiated at: what each of the K heads sees.
+
+        Args:
+            features: Detached output of the backbone, shape ``[batch..., *feature_shape]``.
+
+        Returns:
+            One leaf per task, so that no gradient is copied; without ``per_task_gradients``, the
+            features alone, at which autograd sums the gradients.
+        """
+        if not self.per_task_gradients:
+            return [features.requires_grad_()]
+        views = self.stacked_features(features).unbind(0)
+        return [view.detach().requires_grad_() for view in views]
+
     def combine_gradients(self, gradients: Sequence[Tensor], step: BackwardStep) -> Tensor:
         """As :meth:`shared_gradient`, from gradients that are not stacked yet.
 
@@ -290,6 +305,11 @@ class MultiTaskMethod(nn.Module):
         """
         self._pending.append((tensor, self._scaled(gradient, tensor)))
 
+    def forget(self) -> None:
+        """Drops what a forward pass kept for its backward pass, and gradients not handed on yet."""
+        self._leaves = []
+        self._pending.clear()
+
     # ---- plumbing
 
     def _scaled(self, gradient: Tensor, like: Tensor) -> Tensor:
@@ -306,14 +326,11 @@ class MultiTaskMethod(nn.Module):
 
     def _training_outputs(self, features: Tensor) -> list[Any]:
         """Outputs of the heads on detached features, which become the leaves."""
-        views: Sequence[Tensor]
-        if self.per_task_gradients:
-            views = self.stacked_features(features.detach()).unbind(0)
-            self._leaves = [view.detach().requires_grad_() for view in views]
-            views = self._leaves
-        else:
-            self._leaves = [features.detach().requires_grad_()]
-            views = self._leaves * self.num_tasks
+        self._leaves = self.make_leaves(features.detach())
+        return self._outputs_from(self._leaves)
+
+    def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
+        views = leaves if self.per_task_gradients else [leaves[0]] * self.num_tasks
         return [self._head_output(k, z) for k, z in enumerate(views)]
 
     def _take_leaves(self, keep: bool) -> list[Tensor]:

@@ -186,24 +186,37 @@ def split_head(head: nn.Module) -> SplitHead | None:
     Returns:
         The parts, or None.
     """
-    modules = [head]
-    if type(head).forward is nn.Sequential.forward:
-        if not _is_plain(head):
-            return None
-        modules = [module for module in head._modules.values() if module is not None]
+    modules = sequence_of(head)
     flattens = False
     if modules and isinstance(modules[0], nn.Flatten):
         flatten, flattens = modules[0], True
         modules = modules[1:]
-        if (flatten.start_dim, flatten.end_dim) != (1, -1) or not _is_plain(flatten):
+        if (flatten.start_dim, flatten.end_dim) != (1, -1) or not is_plain(flatten):
             return None
-    if not modules or not _is_plain(modules[0]):
+    if not modules or not is_plain(modules[0]):
         return None
     layer = modules[0]
     return SplitHead(layer, modules[1:], flattens) if type(layer) is nn.Linear else None
 
 
-def _is_plain(module: nn.Module) -> bool:
+def sequence_of(head: nn.Module) -> list[nn.Module]:
+    """Modules that a head applies one after the other, as far as that is known.
+
+    Args:
+        head: Any module.
+
+    Returns:
+        The members of a plain ``nn.Sequential`` (or of a subclass with its ``forward``); any other
+        module as the only one; nothing for a sequence with hooks, which may do anything.
+    """
+    if type(head).forward is not nn.Sequential.forward:
+        return [head]
+    if not is_plain(head):
+        return []
+    return [module for module in head._modules.values() if module is not None]
+
+
+def is_plain(module: nn.Module) -> bool:
     """Without hooks and without a ``forward`` of its own."""
     hooks = (
         module._forward_hooks,

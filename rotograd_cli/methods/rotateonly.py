@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.methods.conv_heads import ConvHeads
 from rotograd_cli.methods.features import RotatedAxes
 from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.linear_heads import LinearHeads
@@ -56,8 +57,8 @@ class RotateOnly(MultiTaskMethod):
         rebase_every: Optimiser steps after which the rotations become their own base point
             (another algorithm); None never does.
         rotation_path: How the rotations are computed, with the same numbers: ``folded`` into the
-            linear layers that all heads begin with, ``general`` for any head, or ``auto``: folded
-            where it can be done and pays.
+            linear layers or convolutions that all heads begin with, ``general`` for any head, or
+            ``auto``: folded where it can be done and pays.
         init: Start of the rotations: ``haar`` (the authors' code) or ``identity`` (another
             algorithm).
         rotation_reduction: ``reference`` sums the squares as the authors' code does: over the batch
@@ -109,7 +110,8 @@ class RotateOnly(MultiTaskMethod):
         self.initial_losses = InitialValues(self.num_tasks, burn_in_period)
         self.initial_backbone_loss = InitialValues(1, burn_in_period)
         self.linear_heads = LinearHeads(list(self.heads), self.rotations, self.axes)
-        self._folds = False  # whether the last forward pass did
+        self.conv_heads = ConvHeads(list(self.heads), self.axes)
+        self._path: Literal["general", "linear", "conv"] = "general"  # of the last forward pass
 
     @property
     def rotation_shape(self) -> torch.Size:
@@ -190,15 +192,17 @@ class RotateOnly(MultiTaskMethod):
         features = self._rep
         assert features is not None
         G: TaskGradients
-        if self._folds:
+        if self._path == "linear":
             G = folded = self.linear_heads.gradients(gradients[0], features.detach())
         else:
-            G, folded = DenseTaskGradients(self.rotations, self.axes, gradients), None
+            rotated, folded = self._path == "general", None
+            G = DenseTaskGradients(self.rotations, self.axes, gradients, rotated=rotated)
         norms = G.norms()
         finite = norms.isfinite() & step.losses.isfinite()
-        self.num_nonfinite += step.present & ~finite
-        G.drop(~finite)
-        norms = torch.where(finite, norms, 0)
+        if not (self.rotations.reads_are_free and bool(finite.all())):
+            self.num_nonfinite += step.present & ~finite
+            G.drop(~finite)
+            norms = torch.where(finite, norms, 0)
         present = step.present & finite
         num_present = present.sum().clamp_min(1)
         ones, largest = torch.ones_like(norms), norms.amax()
@@ -206,10 +210,11 @@ class RotateOnly(MultiTaskMethod):
         weights = self.combination_weights(norms, present, step)
         direction, shared = G.combine(torch.stack((units, weights)))
         mean_norm = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0))) / num_present
-        direction *= divide_or_zero(mean_norm, largest) / num_present  # v'
-        factor = -2.0 * self._reduction(features.shape, step.num_micro_batches)
+        length = divide_or_zero(mean_norm, largest) / num_present  # v' = length * direction
+        factor = -2.0 * self._reduction(features.shape, step.num_micro_batches) * length
         self.add_gradient(self.rotations.free_parameters, G.rotation_gradient(direction, factor))
-        self.learn(norms, torch.linalg.vector_norm(shared) / num_present, present, step)
+        combined_norm = torch.linalg.vector_norm(shared) / num_present
+        self.learn(weights, norms, combined_norm, present, step)
         if folded is not None:
             for parameter, gradient in self.linear_heads.parameter_gradients(folded):
                 self.back_propagate(parameter, gradient)
@@ -232,10 +237,18 @@ class RotateOnly(MultiTaskMethod):
         """
         return torch.ones_like(norms)
 
-    def learn(self, norms: Tensor, mean_norm: Tensor, present: Tensor, step: BackwardStep) -> None:
+    def learn(
+        self,
+        weights: Tensor,
+        norms: Tensor,
+        mean_norm: Tensor,
+        present: Tensor,
+        step: BackwardStep,
+    ) -> None:
         r"""Sets the gradients of whatever else the method learns: nothing here.
 
         Args:
+            weights: What :meth:`combination_weights` returned, shape ``[K]``.
             norms: Norms of the task gradients, shape ``[K]``.
             mean_norm: Norm of the combination over the number of tasks that take part, scalar.
             present: Tasks that take part, boolean, shape ``[K]``.
@@ -247,18 +260,38 @@ class RotateOnly(MultiTaskMethod):
         self.linear_heads.clear_cache()
         return super().train(mode)
 
-    def _training_outputs(self, features: Tensor) -> list[Any]:
+    def make_leaves(self, features: Tensor) -> list[Tensor]:
+        """As in the base class, unless the rotations are folded into the heads.
+
+        Folded into linear layers, the leaf is the stack of these layers' outputs. Folded into
+        convolutions, the leaves are the features themselves, their gradients in one piece.
+        """
         self.rotations.advance()
-        self._folds = self._may_fold(features)
-        if not self._folds:
-            return super()._training_outputs(features)
-        self._leaves = [self.linear_heads.outputs(features.detach()).requires_grad_()]
-        return self._finished(self._leaves[0])
+        self._path = self._choose_path(features)
+        if self._path == "linear":
+            return [self.linear_heads.outputs(features).requires_grad_()]
+        if self._path == "general":
+            return super().make_leaves(features)
+        leaves = [features.detach().requires_grad_() for _ in self.heads]
+        gradients = features.new_zeros(self.num_tasks, *features.shape)
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            leaf.grad = gradient  # autograd adds to it
+        return leaves
+
+    def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
+        if self._path == "linear":
+            return self._finished(leaves[0])
+        if self._path == "conv":
+            return self._convolved(leaves)
+        return super()._outputs_from(leaves)
 
     def _outputs(self, features: Tensor) -> list[Any]:
-        if torch.is_grad_enabled() or not self._may_fold(features):
-            return super()._outputs(features)
-        return self._finished(self.linear_heads.outputs(features))
+        path = self._choose_path(features)
+        if path == "linear" and not torch.is_grad_enabled():
+            return self._finished(self.linear_heads.outputs(features))
+        if path == "conv":
+            return self._convolved([features] * self.num_tasks)
+        return super()._outputs(features)
 
     def _finished(self, outputs: Tensor) -> list[Any]:
         return [
@@ -266,17 +299,25 @@ class RotateOnly(MultiTaskMethod):
             for k, y in enumerate(outputs.unbind(0))
         ]
 
-    def _may_fold(self, features: Tensor) -> bool:
+    def _convolved(self, views: Sequence[Tensor]) -> list[Any]:
+        R = self.rotations.current()
+        return [self.conv_heads.output(k, z, R[k]) for k, z in enumerate(views)]
+
+    def _choose_path(self, features: Tensor) -> Literal["general", "linear", "conv"]:
         if self.rotation_path == "general":
-            return False
-        if self.linear_heads.fits(features):
-            return self.rotation_path == "folded" or self.linear_heads.pays
+            return "general"
+        if self.conv_heads.fits(features):
+            return "conv"
+        folds = self.linear_heads.fits(features)
+        if folds and (self.rotation_path == "folded" or self.linear_heads.pays):
+            return "linear"
         if self.rotation_path == "folded":
             raise ConfigError(
-                "`rotation_path=folded` needs heads that begin with nn.Linear, without hooks, on "
-                f"exactly the rotated features, got {list(features.shape[1:])} features; use auto."
+                "`rotation_path=folded` needs heads that begin with nn.Linear or nn.Conv2d, "
+                "without hooks, on exactly the rotated features, got features of shape "
+                f"{list(features.shape[1:])}; use auto."
             )
-        return False
+        return "general"
 
     def _rotated(self, features: Tensor, R: Tensor) -> Tensor:
         """Features seen through rotations R ``[k, m, m]``, shape ``[k, *features.shape]``."""

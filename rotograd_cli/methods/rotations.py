@@ -113,6 +113,11 @@ class Rotations(nn.Module):
             matrices: Tensor = self.manifold(self.free_parameters)
         return matrices
 
+    @property
+    def reads_are_free(self) -> bool:
+        """Whether reading a number from the device waits for nothing."""
+        return _reads_are_free(self.base.device)
+
     # ---- any head: whole matrices
 
     def current(self) -> Tensor:
@@ -332,10 +337,10 @@ class Rotations(nn.Module):
 
     def _plan_ahead(self) -> float | None:
         """The norm that accelerators plan for; None where reading it waits for nothing."""
-        X = self._wide(self.free_parameters)
-        if _reads_are_free(X.device):
+        if self.reads_are_free:
             return None
         if self._planned is None:
+            X = self._wide(self.free_parameters)
             norm = float(torch.linalg.vector_norm(X.tril(-1), dim=(1, 2)).amax())
             self._planned = max(_SMALLEST_PLAN, 2 * norm)
         return self._planned

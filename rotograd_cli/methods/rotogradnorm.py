@@ -63,12 +63,18 @@ class RotoGradNorm(RotateOnly):
         """The task weights, shape ``[K]``."""
         return self.weight.detach().to(norms.dtype)
 
-    def learn(self, norms: Tensor, mean_norm: Tensor, present: Tensor, step: BackwardStep) -> None:
+    def learn(
+        self,
+        weights: Tensor,
+        norms: Tensor,
+        mean_norm: Tensor,
+        present: Tensor,
+        step: BackwardStep,
+    ) -> None:
         """Sets the gradient of the task weights."""
-        w = self.weight.detach().to(norms.dtype)
         targets = mean_norm * self._inverse_training_rates(step.losses, present) ** self.alpha
-        signs = torch.where(present, torch.sign(norms * w - targets), 0)
-        self.add_gradient(self.log_weight, self._weight_gradient(w, signs * norms))
+        signs = torch.where(present, torch.sign(norms * weights - targets), 0)
+        self.add_gradient(self.log_weight, self._weight_gradient(weights, signs * norms))
 
     def _inverse_training_rates(self, losses: Tensor, present: Tensor) -> Tensor:
         """Progress of each task relative to the mean, shape ``[K]``: above 1 for laggards."""

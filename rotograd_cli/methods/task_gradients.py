@@ -26,12 +26,12 @@ class TaskGradients(Protocol):
     def combine(self, weights: Tensor) -> Tensor:
         r"""Sums :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r, N, d, S]``."""
 
-    def rotation_gradient(self, direction: Tensor, factor: float) -> Tensor:
+    def rotation_gradient(self, direction: Tensor, factor: Tensor) -> Tensor:
         r"""Gradient of the free parameters for :math:`W_k = f \sum_n g_{n,k} v_n^\top`.
 
         Args:
             direction: v, shape ``[N, d, S]``.
-            factor: f.
+            factor: f, a scalar.
 
         Returns:
             Strictly lower triangular, shape ``[K, m, m]``.
@@ -42,18 +42,27 @@ class DenseTaskGradients:
     """Whole gradients, for any head and any layout of the features.
 
     Args:
-        rotations: The rotations that the heads saw the features through.
+        rotations: The rotations.
         axes: Layout of the features.
-        gradients: K gradients at the rotated features, each of the features' shape.
+        gradients: K gradients, each of the features' shape; the tensors are the caller's no more.
+        rotated: The gradients are those at the rotated features.
     """
 
     def __init__(
-        self, rotations: Rotations, axes: RotatedAxes, gradients: Sequence[Tensor]
+        self,
+        rotations: Rotations,
+        axes: RotatedAxes,
+        gradients: Sequence[Tensor],
+        *,
+        rotated: bool,
     ) -> None:
         self.rotations = rotations
         dtype = torch.promote_types(gradients[0].dtype, torch.float32)
-        blocks = [axes.to_blocks(gradient.to(dtype)) for gradient in gradients]
-        self.G = rotate(rotations.current().to(dtype).mT, blocks)  # [K, N, d, S]
+        blocks = [axes.to_blocks(gradient.to(dtype)) for gradient in gradients]  # [N, d, S]
+        if rotated:
+            self.G = rotate(rotations.current().to(dtype).mT, blocks)  # [K, N, d, S]
+        else:
+            self.G = _stacked(blocks)
         self.rows = self.G.view(len(blocks), -1)
 
     def norms(self) -> Tensor:
@@ -69,7 +78,7 @@ class DenseTaskGradients:
         """See :class:`TaskGradients`."""
         return (weights.to(self.rows.dtype) @ self.rows).view(-1, *self.G.shape[1:])
 
-    def rotation_gradient(self, direction: Tensor, factor: float) -> Tensor:
+    def rotation_gradient(self, direction: Tensor, factor: Tensor) -> Tensor:
         """See :class:`TaskGradients`."""
         m = self.rotations.size
         G, v = self.G[:, :, :m], direction[:, :m]
@@ -104,6 +113,20 @@ def rotate(R: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         for k, block in enumerate(blocks):
             out[k, :, m:] = block[:, m:]
     return out
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """As ``torch.stack``, without a copy where the tensors lie one after the other already."""
+    first, size = tensors[0], tensors[0].numel()
+    in_place = all(
+        tensor.is_contiguous()
+        and tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and tensor.storage_offset() == first.storage_offset() + k * size
+        for k, tensor in enumerate(tensors)
+    )
+    if in_place:
+        return first.as_strided((len(tensors), *first.shape), (size, *first.stride()))
+    return torch.stack(list(tensors))
 
 
 class FoldedTaskGradients:
@@ -153,7 +176,7 @@ class FoldedTaskGradients:
         scaled = columns.unsqueeze(1) * flat
         return (scaled.flatten(0, 1) @ self.weight.flatten(0, 1)).view(len(weights), N, -1, 1)
 
-    def rotation_gradient(self, direction: Tensor, factor: float) -> Tensor:
+    def rotation_gradient(self, direction: Tensor, factor: Tensor) -> Tensor:
         """See :class:`TaskGradients`; sets ``weight_gradient``, shape ``[K, o, d]``, as well."""
         m = self.rotations.size
         Q = self._correlate(self.delta, direction[:, :m, 0]) * factor
