@@ -88,6 +88,7 @@ class MultiTaskMethod(nn.Module):
         self._copies_input = [_modifies_input(head) for head in self.heads]
         self._rep: Tensor | None = None
         self._leaves: list[Tensor] = []
+        self._reached: list[bool] = [True] * len(heads)  # leaves, by the last backward pass
         self._loss_scale: float | Tensor | None = None
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._backbone_has_extras = False
@@ -197,6 +198,7 @@ class MultiTaskMethod(nn.Module):
         weighed = self.weigh_losses(losses, step)
         roots = [loss for loss in weighed if loss is not None]
         torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
+        self._reached = [leaf.grad is not None for leaf in leaves]
         gradients = _take_gradients(leaves)
         del leaves
         with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):

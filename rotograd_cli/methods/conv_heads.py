@@ -1,6 +1,5 @@
 """Heads that begin with a convolution over rotated channels: rotations folded into its weight."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ class ConvHeads:
         axes: Layout of the features.
     """
 
-    def __init__(self, heads: Sequence[nn.Module], axes: RotatedAxes) -> None:
+    def __init__(self, heads: nn.ModuleList, axes: RotatedAxes) -> None:
         self.heads, self.axes = heads, axes
 
     def fits(self, features: Tensor) -> bool:

@@ -37,7 +37,7 @@ class LinearHeads:
         axes: Layout of the features.
     """
 
-    def __init__(self, heads: Sequence[nn.Module], rotations: Rotations, axes: RotatedAxes) -> None:
+    def __init__(self, heads: nn.ModuleList, rotations: Rotations, axes: RotatedAxes) -> None:
         self.heads, self.rotations, self.axes = heads, rotations, axes
         self._split: list[SplitHead] = []
         self._cache: tuple[object, FoldedLayers] | None = None
@@ -70,7 +70,7 @@ class LinearHeads:
         """First layers with the rotations folded in; kept until a parameter changes."""
         layers = [head.layer for head in self._split]
         parameters = [p for layer in layers for p in (layer.weight, layer.bias) if p is not None]
-        key = (self.rotations.version(), [(id(p), p._version) for p in parameters])
+        key = (self.rotations.version(), [(id(p), p.data_ptr(), p._version) for p in parameters])
         if self._cache is None or self._cache[0] != key:
             with torch.inference_mode(False), torch.no_grad():
                 self._cache = (key, self._fold(layers))
@@ -80,8 +80,8 @@ class LinearHeads:
         """Forgets the folded layers."""
         self._cache = None
 
-    def outputs(self, features: Tensor) -> Tensor:
-        """First layers' outputs, without gradient, shape ``[K, batch..., o]``."""
+    def outputs(self, features: Tensor) -> Sequence[Tensor]:
+        """First layers' K outputs, padding included, without gradient, ``[batch..., o]`` each."""
         with torch.no_grad():
             folded = self.fold()
             K, o, d = folded.weight.shape
@@ -90,22 +90,21 @@ class LinearHeads:
             weight = folded.weight.flatten(0, 1).to(z.dtype)
             bias = None if folded.bias is None else folded.bias.flatten().to(z.dtype)
             y = nn.functional.linear(z, weight, bias)
-            return y.view(-1, K, o).transpose(0, 1).reshape(K, *batch, o)
+            return y.view(-1, K, o).transpose(0, 1).reshape(K, *batch, o).unbind(0)
 
-    def finish(self, task: int, y: Tensor, *, copy: bool) -> Any:
+    def finish(self, task: int, y: Tensor) -> Any:
         """The rest of a head.
 
         Args:
             task: Which head.
-            y: Output of its first layer, padding included, shape ``[batch..., o]``.
-            copy: The caller or the rest of the head may write into it.
+            y: Output of its first layer, padding included, shape ``[batch..., o]``. It is copied:
+                the caller and the rest of the head may write into what they get.
 
         Returns:
             What the head returns.
         """
         head = self._split[task]
-        y = y[..., : head.layer.out_features]
-        result: Any = y.clone() if copy or not head.rest else y
+        result: Any = y[..., : head.layer.out_features].clone()
         for module in head.rest:
             result = module(result)
         return result
@@ -130,12 +129,25 @@ class LinearHeads:
             features.reshape(-1, d),
         )
 
-    def parameter_gradients(self, gradients: FoldedTaskGradients) -> list[tuple[Tensor, Tensor]]:
-        """First layers' parameters that are trained, with their gradients."""
+    def parameter_gradients(
+        self, gradients: FoldedTaskGradients, reached: Sequence[bool]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """First layers' parameters that are trained, with their gradients.
+
+        Args:
+            gradients: The task gradients, after ``rotation_gradient``.
+            reached: Heads that a loss depends on; the others' parameters get no gradient at all,
+                so that no optimiser moves them.
+
+        Returns:
+            Parameters and gradients.
+        """
         result: list[tuple[Tensor, Tensor]] = []
-        for head, weight, bias in zip(
-            self._split, gradients.weight_gradient, gradients.bias_gradient, strict=True
+        for head, weight, bias, has_gradient in zip(
+            self._split, gradients.weight_gradient, gradients.bias_gradient, reached, strict=True
         ):
+            if not has_gradient:
+                continue
             layer, o = head.layer, head.layer.out_features
             if layer.weight.requires_grad:
                 result.append((layer.weight, weight[:o]))

@@ -109,8 +109,8 @@ class RotateOnly(MultiTaskMethod):
         )
         self.initial_losses = InitialValues(self.num_tasks, burn_in_period)
         self.initial_backbone_loss = InitialValues(1, burn_in_period)
-        self.linear_heads = LinearHeads(list(self.heads), self.rotations, self.axes)
-        self.conv_heads = ConvHeads(list(self.heads), self.axes)
+        self.linear_heads = LinearHeads(self.heads, self.rotations, self.axes)
+        self.conv_heads = ConvHeads(self.heads, self.axes)
         self._path: Literal["general", "linear", "conv"] = "general"  # of the last forward pass
 
     @property
@@ -183,7 +183,7 @@ class RotateOnly(MultiTaskMethod):
 
         Args:
             gradients: Gradients at what the K heads saw: rotated features; where these are folded
-                into the heads, one stack of gradients at the outputs of their first layers.
+                into the heads, those at the outputs of their first layers.
             step: The losses and which of them are there.
 
         Returns:
@@ -193,7 +193,8 @@ class RotateOnly(MultiTaskMethod):
         assert features is not None
         G: TaskGradients
         if self._path == "linear":
-            G = folded = self.linear_heads.gradients(gradients[0], features.detach())
+            delta = torch.stack(list(gradients))
+            G = folded = self.linear_heads.gradients(delta, features.detach())
         else:
             rotated, folded = self._path == "general", None
             G = DenseTaskGradients(self.rotations, self.axes, gradients, rotated=rotated)
@@ -216,7 +217,9 @@ class RotateOnly(MultiTaskMethod):
         combined_norm = torch.linalg.vector_norm(shared) / num_present
         self.learn(weights, norms, combined_norm, present, step)
         if folded is not None:
-            for parameter, gradient in self.linear_heads.parameter_gradients(folded):
+            for parameter, gradient in self.linear_heads.parameter_gradients(
+                folded, self._reached
+            ):
                 self.back_propagate(parameter, gradient)
         if not step.accumulating:
             self.rotations.count_step()
@@ -263,13 +266,13 @@ class RotateOnly(MultiTaskMethod):
     def make_leaves(self, features: Tensor) -> list[Tensor]:
         """As in the base class, unless the rotations are folded into the heads.
 
-        Folded into linear layers, the leaf is the stack of these layers' outputs. Folded into
-        convolutions, the leaves are the features themselves, their gradients in one piece.
+        Folded into linear layers, the leaves are these layers' outputs. Folded into convolutions,
+        the leaves are the features themselves, their gradients in one piece.
         """
         self.rotations.advance()
         self._path = self._choose_path(features)
         if self._path == "linear":
-            return [self.linear_heads.outputs(features).requires_grad_()]
+            return [y.requires_grad_() for y in self.linear_heads.outputs(features)]
         if self._path == "general":
             return super().make_leaves(features)
         leaves = [features.detach().requires_grad_() for _ in self.heads]
@@ -280,7 +283,7 @@ class RotateOnly(MultiTaskMethod):
 
     def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
         if self._path == "linear":
-            return self._finished(leaves[0])
+            return self._finished(leaves)
         if self._path == "conv":
             return self._convolved(leaves)
         return super()._outputs_from(leaves)
@@ -293,11 +296,8 @@ class RotateOnly(MultiTaskMethod):
             return self._convolved([features] * self.num_tasks)
         return super()._outputs(features)
 
-    def _finished(self, outputs: Tensor) -> list[Any]:
-        return [
-            self.linear_heads.finish(k, y, copy=self._copies_input[k])
-            for k, y in enumerate(outputs.unbind(0))
-        ]
+    def _finished(self, outputs: Sequence[Tensor]) -> list[Any]:
+        return [self.linear_heads.finish(k, y) for k, y in enumerate(outputs)]
 
     def _convolved(self, views: Sequence[Tensor]) -> list[Any]:
         R = self.rotations.current()
@@ -306,6 +306,7 @@ class RotateOnly(MultiTaskMethod):
     def _choose_path(self, features: Tensor) -> Literal["general", "linear", "conv"]:
         if self.rotation_path == "general":
             return "general"
+        self.conv_heads.heads = self.linear_heads.heads = list(self.heads)  # may be replaced
         if self.conv_heads.fits(features):
             return "conv"
         folds = self.linear_heads.fits(features)

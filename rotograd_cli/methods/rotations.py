@@ -224,7 +224,7 @@ class Rotations(nn.Module):
     def version(self) -> tuple[object, ...]:
         """Changes whenever a parameter or a base is seen to change."""
         X, B = self.free_parameters, self.base
-        return id(X), X._version, id(B), B._version, X.dtype, X.device
+        return id(X), X.data_ptr(), X._version, id(B), B.data_ptr(), B._version, X.dtype, X.device
 
     def clear_cache(self) -> None:
         """Forgets what was computed, for code that changed a parameter unseen."""
