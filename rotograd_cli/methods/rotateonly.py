@@ -217,9 +217,7 @@ class RotateOnly(MultiTaskMethod):
         combined_norm = torch.linalg.vector_norm(shared) / num_present
         self.learn(weights, norms, combined_norm, present, step)
         if folded is not None:
-            for parameter, gradient in self.linear_heads.parameter_gradients(
-                folded, self._reached
-            ):
+            for parameter, gradient in self.linear_heads.parameter_gradients(folded, self._reached):
                 self.back_propagate(parameter, gradient)
         if not step.accumulating:
             self.rotations.count_step()
