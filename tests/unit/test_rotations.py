@@ -1,23 +1,30 @@
 """Exponential of skew matrices, its adjoint, random rotations, and the stack a method owns."""
 
 import copy
+import itertools
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+from geotorch.so import cayley_map
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.linalg.cayley import cayley, cayley_adjoint, cayley_inverse
 from rotograd_cli.linalg.exponential import (
     exp_skew,
     exp_skew_adjoint,
+    exponential_minus_one,
     spectral_bound,
 )
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods import RotoGrad
 from rotograd_cli.methods.rotations import Rotations
+from rotograd_cli.methods.trivialisations import RotationMap
 
 NORMS = (1e-3, 0.04, 0.3, 1.0, 5.0, 20.0)
 SIZES = (1, 2, 3, 7, 24)
@@ -70,6 +77,29 @@ def test_spectral_bound_is_an_upper_bound_and_sharp_up_to_size_three() -> None:
             torch.testing.assert_close(bound, torch.full_like(bound, 2.5))
 
 
+def test_a_planned_bound_gives_the_same_exponential() -> None:
+    for norm in NORMS:
+        A = random_skew(7, norm)
+        wanted, found_bound = exponential_minus_one(A)
+        assert found_bound == pytest.approx(float(spectral_bound(A).max()), rel=1e-12)
+        for factor in (1 + 1e-12, 1.5, 20.0):
+            bound = found_bound * factor
+            found, returned = exponential_minus_one(A, bound)
+            assert returned == bound
+            # every doubling more doubles the rounding error
+            assert (found - wanted).abs().max() < 2e-14 * max(1.0, norm, 0.05 * bound), norm
+
+
+def test_beyond_its_planned_bound_an_exponential_is_nan() -> None:
+    A = random_skew(7, 3.0)
+    _, bound = exponential_minus_one(A)
+    for planned in (bound * (1 - 1e-12), 0.1, 0.0):
+        found, _ = exponential_minus_one(A, planned)
+        assert found.isnan().all()
+    A[1] *= 2  # one of the stack is enough
+    assert exponential_minus_one(A, bound)[0].isnan().all()
+
+
 # ---- derivative
 
 
@@ -109,6 +139,74 @@ def test_float32_adjoint_is_accurate_to_its_rounding() -> None:
         found = exp_skew_adjoint(A.float(), T.float()).double()
         wanted = exp_skew_adjoint(A.float().double(), T.float().double())
         assert (found - wanted).abs().max() < 1e-6 * max(1.0, norm), norm
+
+
+def frobenius_error(found: Tensor, wanted: Tensor) -> float:
+    """Largest relative error of the matrices of a stack."""
+    difference = torch.linalg.matrix_norm(found.double() - wanted)
+    return float((difference / torch.linalg.matrix_norm(wanted)).max())
+
+
+UP_TO_A_TURN = (1e-3, 0.1, 1.0, math.pi, 2 * math.pi)
+
+
+@pytest.mark.parametrize("norm", UP_TO_A_TURN)
+@pytest.mark.parametrize("size", [24, 256])
+def test_float32_skew_gradient_has_a_relative_error_below_a_millionth(
+    size: int, norm: float
+) -> None:
+    A, T = (random_skew(size, x, seed=s, num=2).float() for s, x in ((0, norm), (1, 1.0)))
+    wanted = exp_skew_adjoint(A.double(), T.double())
+    assert frobenius_error(exp_skew_adjoint(A, T), wanted) < 1e-6
+
+
+def moved(size: int, norm: float, **options: Any) -> Rotations:
+    """Two rotations in float64, with free parameters of the given spectral norm."""
+    rotations = Rotations(2, size, **options).double()
+    rotations.assign(haar_rotations(2, size, generator=torch.Generator().manual_seed(8)))
+    rotations.free_parameters.detach().copy_(random_skew(size, norm, num=2).tril(-1))
+    return rotations
+
+
+@pytest.mark.parametrize("norm", UP_TO_A_TURN)
+@pytest.mark.parametrize("size", [24, 256])
+def test_folded_float32_gradient_has_a_relative_error_below_a_millionth(
+    size: int, norm: float
+) -> None:
+    in_float32 = moved(size, norm).float()
+    exact = copy.deepcopy(in_float32).double()
+    generator = torch.Generator().manual_seed(2)
+    U, Q, P = torch.randn(3, 2, 3, size, generator=generator)
+    folded = in_float32.fold(U)
+    gradient, turned = in_float32.folded_gradient(folded, Q, P)
+    R = exact.base @ torch.linalg.matrix_exp(skew(exact.free_parameters.detach()))
+    rows = U.double() @ R
+    assert frobenius_error(folded.weight, rows) < 1e-6
+    assert frobenius_error(turned, P.double() @ R.mT) < 1e-6
+    W = rows.mT @ Q.double()
+    # skew matrices: errors of a triangle are those of the whole
+    wanted = exp_skew_adjoint(skew(exact.free_parameters.detach()), W - W.mT).tril(-1)
+    assert frobenius_error(gradient, wanted) < 1e-6
+
+
+# ---- Cayley transform
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 1), (3, 7, 7), (2, 3, 2, 2), (0, 3, 3)], ids=str)
+def test_cayley_transform_is_geotorchs(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    A = skew(torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
+    M = torch.randn(shape, generator=generator, dtype=torch.float64)
+    found, wanted = cayley(A), cayley_map(A)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14 * 10)
+    if A.numel():
+        (gradient,) = torch.autograd.grad((wanted * M).sum(), A, retain_graph=True)
+        (by_autograd,) = torch.autograd.grad((found * M).sum(), A)
+        torch.testing.assert_close(by_autograd, gradient, rtol=0, atol=1e-12)
+        W = (wanted.mT @ M).detach()
+        pulled = cayley_adjoint(cayley_inverse(A.detach()), W - W.mT)
+        # adjoints are with respect to X, skew A twice: G - Gᵀ of the gradient with respect to A
+        torch.testing.assert_close(pulled, gradient - gradient.mT, rtol=0, atol=1e-12)
 
 
 # ---- random rotations
@@ -164,8 +262,9 @@ def test_the_start_depends_on_nothing_but_the_seed() -> None:
     assert torch.equal(first, wanted)
 
 
-def test_gradient_is_that_of_autograd_through_the_matrices() -> None:
-    rotations = Rotations(3, 5).double()
+@pytest.mark.parametrize("rotation_map", ["expm", "cayley"])
+def test_gradient_is_that_of_autograd_through_the_matrices(rotation_map: RotationMap) -> None:
+    rotations = Rotations(3, 5, map=rotation_map).double()
     rotations.assign(haar_rotations(3, 5))
     M = torch.randn(3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -174,6 +273,36 @@ def test_gradient_is_that_of_autograd_through_the_matrices() -> None:
     found = rotations.gradient_(rotations.current().mT @ M)
     torch.testing.assert_close(found, rotations.free_parameters.grad)
     assert not found.triu().any()
+    psi = {"expm": torch.linalg.matrix_exp, "cayley": cayley_map}[rotation_map]
+    wanted = rotations.base @ psi(skew(rotations.free_parameters.detach()))
+    for R in (rotations.current(), rotations.matrices):
+        torch.testing.assert_close(R.detach(), wanted, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("rotation_map", ["expm", "cayley"])
+@pytest.mark.parametrize("norm", [0.0, 0.5, 7.0])
+def test_folded_rotations_are_those_of_whole_matrices(
+    norm: float, rotation_map: RotationMap
+) -> None:
+    rotations = moved(5, norm, map=rotation_map)
+    generator = torch.Generator().manual_seed(2)
+    U, Q, P = torch.randn(3, 2, 3, 5, generator=generator, dtype=torch.float64)
+    folded = rotations.fold(U)
+    gradient, turned = rotations.folded_gradient(folded, Q, P)
+    R = rotations.matrices.detach()
+    torch.testing.assert_close(folded.weight, U @ R, rtol=0, atol=1e-13)
+    torch.testing.assert_close(turned, P @ R.mT, rtol=0, atol=1e-13)
+    wanted = rotations.gradient_((U @ R).mT @ Q)
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-12)
+
+
+def test_options_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="`rotation_map` must be expm or cayley, got 'svd'"):
+        Rotations(2, 5, map="svd")  # type: ignore[arg-type]
+    for wrong in (0, -3):
+        message = f"`rebase_every` must be at least 1 optimiser step or null, got {wrong}"
+        with pytest.raises(ConfigError, match=message):
+            Rotations(2, 5, rebase_every=wrong)
 
 
 def with_gradient() -> Rotations:
@@ -284,6 +413,125 @@ def test_what_is_no_rotation_is_refused(wrong: Callable[[Tensor], Tensor], messa
     with pytest.raises(ShapeError, match=message):
         rotations.assign(wrong(haar_rotations(2, 4)))
     assert torch.equal(rotations.current(), before)
+
+
+# ---- re-basing
+
+
+@pytest.mark.parametrize("rotation_map", ["expm", "cayley"])
+@pytest.mark.parametrize("norm", [0.1, 3.0])
+def test_rebasing_keeps_the_rotations_and_clears_the_free_parameters(
+    norm: float, rotation_map: RotationMap
+) -> None:
+    rotations = moved(6, norm, map=rotation_map, rebase_every=2)
+    before, base = rotations.matrices.detach(), rotations.base.clone()
+    rotations.count_step()
+    rotations.rebase()
+    for R in (rotations.current(), rotations.matrices.detach(), rotations.base):
+        torch.testing.assert_close(R, before, rtol=0, atol=1e-12)
+    assert (rotations.base - base).abs().max() > 0.01
+    assert not rotations.free_parameters.any()
+    assert rotations.steps_since_rebase == 0
+    eye = torch.eye(6, dtype=torch.float64)
+    assert (rotations.base.mT @ rotations.base - eye).abs().max() < 1e-14
+
+
+def test_rebasing_comes_before_the_first_pass_after_so_many_optimiser_steps() -> None:
+    torch.manual_seed(0)
+    heads = [nn.Linear(4, 1), nn.Linear(4, 1)]
+    model = RotoGrad(nn.Linear(3, 4), heads, 4, rebase_every=3)
+    optimizer = torch.optim.SGD(model.mtl_parameters(), lr=0.1)
+    bases = []
+    for _ in range(8):
+        for accumulating in (True, False):
+            losses = [(p - 1).square().mean() / 2 for p in model(torch.randn(5, 3))]
+            bases.append(model.rotations.base.clone())
+            model.backward(losses, num_micro_batches=2, accumulating=accumulating)
+        optimizer.step()
+        optimizer.zero_grad()
+    changed = [not torch.equal(before, base) for before, base in itertools.pairwise(bases)]
+    # passes 0 to 15, two a step: new bases are seen first in step 3 (pass 6) and step 6 (pass 12)
+    assert [i + 1 for i, x in enumerate(changed) if x] == [6, 12]
+
+
+def test_the_clock_of_rebasing_is_state_where_it_is_used() -> None:
+    without, source = Rotations(2, 4), Rotations(2, 4, rebase_every=5)
+    assert not [name for name in without.state_dict() if "steps" in name]
+    for _ in range(3):
+        source.count_step()
+    state = source.state_dict()
+    assert int(state["steps_since_rebase"]) == 3
+    for prefix in ("", "inner."):
+        target = Rotations(2, 4, rebase_every=5)
+        module = nn.ModuleDict({"inner": target}) if prefix else target
+        module.load_state_dict({prefix + name: t for name, t in state.items()})
+        assert target.steps_since_rebase == 3
+        assert torch.equal(target.base, source.base)
+    assert "steps_since_rebase" in state  # loading takes nothing out of the caller's dictionary
+    target.count_step()
+    target.load_state_dict(without.state_dict())  # from a run without
+    assert target.steps_since_rebase == 0
+
+
+@pytest.mark.parametrize("rotation_map", ["expm", "cayley"])
+def test_rebasing_in_every_step_is_riemannian_gradient_descent(rotation_map: RotationMap) -> None:
+    lr, num_steps = 0.05, 40
+    psi = {"expm": torch.linalg.matrix_exp, "cayley": cayley_map}[rotation_map]
+    rotations = moved(5, 0.0, map=rotation_map, rebase_every=1)
+    R, start = rotations.base.clone(), rotations.base.clone()
+    optimizer = torch.optim.SGD(rotations.parameters(), lr=lr)
+    target = haar_rotations(2, 5, generator=torch.Generator().manual_seed(9))
+    for _ in range(num_steps):  # descends |R - target|²
+        rotations.advance()
+        W = rotations.current().mT @ (2 * (rotations.current() - target))
+        rotations.free_parameters.grad = rotations.gradient_(W)
+        rotations.count_step()
+        optimizer.step()
+        W = R.mT @ (2 * (R - target))
+        R = R @ psi(-lr * (W - W.mT))
+        torch.testing.assert_close(rotations.current(), R, rtol=0, atol=1e-12)
+    assert (R - start).abs().max() > 0.5
+
+
+def test_rebasing_is_what_assigning_the_rotations_by_hand_is() -> None:
+    """For the whole method, with an optimiser that has memory, on both paths."""
+    torch.manual_seed(0)
+    heads = [nn.Linear(6, 2), nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 1))]
+    for path in ("general", "folded"):
+        model = RotoGrad(
+            nn.Linear(3, 6), copy.deepcopy(heads), 6, rotation_path=path, rebase_every=4
+        ).double()
+        by_hand = RotoGrad(nn.Linear(3, 6), heads, 6, rotation_path=path).double()
+        model.rotation = haar_rotations(2, 6)
+        by_hand.load_state_dict(
+            {k: v for k, v in model.state_dict().items() if "steps_since" not in k}
+        )
+        optimizers = [torch.optim.Adam(m.parameters(), lr=0.05) for m in (model, by_hand)]
+        for i in range(14):
+            if i in (4, 8, 12):
+                by_hand.rotation = by_hand.rotation.detach()
+            x = torch.randn(5, 3, dtype=torch.float64)
+            for m, optimizer in zip((model, by_hand), optimizers, strict=True):
+                m.backward([(p - 1).square().mean() for p in m(x)])
+                optimizer.step()
+                optimizer.zero_grad()
+        for p, q in zip(model.parameters(), by_hand.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=0, atol=1e-11)  # Adam divides by small numbers
+        R = model.rotation.detach()
+        torch.testing.assert_close(R, by_hand.rotation.detach(), rtol=0, atol=1e-11)
+        assert (R - model.rotations.base).abs().max() > 1e-3
+
+
+def test_rotations_stay_orthogonal_over_ten_thousand_rebasings() -> None:
+    torch.manual_seed(0)
+    rotations = Rotations(2, 4, rebase_every=1)
+    eye = torch.eye(4)
+    for _ in range(10_000):
+        rotations.free_parameters.detach().uniform_(-1, 1)
+        rotations.rebase()
+    # rounded once to float32 by the last of them: 6e-8 in every entry
+    assert (rotations.base.mT @ rotations.base - eye).abs().max() < 5e-7
+    assert all(torch.linalg.slogdet(R).sign > 0 for R in rotations.base)
 
 
 @pytest.fixture
