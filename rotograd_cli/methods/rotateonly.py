@@ -151,6 +151,7 @@ class RotateOnly(MultiTaskMethod):
 
     def refresh(self) -> None:
         """Reads the norms that the rotations' series are planned by."""
+        self.linear_heads.clear_cache()
         self.rotations.refresh()
 
     def weigh_losses(

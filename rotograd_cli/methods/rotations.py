@@ -232,6 +232,7 @@ class Rotations(nn.Module):
 
     def refresh(self) -> None:
         """Reads the norms anew where plans are kept; waits for the device."""
+        self.clear_cache()  # what an outgrown plan made NaN
         self._planned = None
         self._plan_ahead()
 
