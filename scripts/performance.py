@@ -60,13 +60,13 @@ MARK = "<!-- figures: written by scripts/performance.py -->\n"
 def main() -> None:
     """Measures and writes the page."""
     arguments = _arguments()
+    text, mark, _ = arguments.page.read_text(encoding="utf-8").partition(MARK)
     chosen = GPU if arguments.device.startswith("cuda") else CPU
     wanted = arguments.only.split(",") if arguments.only else [m.name for m in chosen]
     common = [f"device={arguments.device}", *([] if chosen is GPU else ["bench.threads=2"])]
     done = [(m, *_measure([*m.overrides, *common])) for m in chosen if m.name in wanted]
     sections = [section for _, _, section in done]
     summary = _summary([(measurement, result) for measurement, result, _ in done])
-    text, mark, _ = arguments.page.read_text(encoding="utf-8").partition(MARK)
     figures = "\n".join([summary, *sections])
     arguments.page.write_text(f"{text}{mark or MARK}\n{figures}", encoding="utf-8")
 
