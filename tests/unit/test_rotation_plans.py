@@ -5,6 +5,7 @@ On the CPU reading a number is free; here it is made to count as if it were not.
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.unit.test_linear_heads import (
     train,
     usual_heads,
 )
+from tests.unit.test_loop import trainer
 
 Build = Callable[..., Any]
 
@@ -195,3 +197,14 @@ def test_a_copy_plans_for_itself(case: str, reads_cost: Callable[[bool], None]) 
     for each in (m, other):
         train(each, 3)
     assert_same_parameters(m, other)
+
+
+def test_the_loop_refreshes_the_plans_whenever_it_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(Rotations, "refresh", lambda self: calls.append(1))
+    run = trainer(tmp_path, "rotograd", log_every_steps=2)
+    run.fit()
+    records = [record for record in run.recorder.records if "train/loss" in record]
+    assert len(calls) == len(records) > 3
