@@ -19,8 +19,8 @@ def cayley(A: Tensor) -> Tensor:
 
     Examples:
         >>> cayley(torch.tensor([[0.0, -2.0], [2.0, 0.0]]))
-        tensor([[0., -1.],
-                [1., 0.]])
+        tensor([[ 0., -1.],
+                [ 1.,  0.]])
     """
     return 2 * cayley_inverse(A) - _identity(A)
 

@@ -1,6 +1,5 @@
 """Quotients of gradient norms."""
 
-import torch
 from torch import Tensor
 
 
@@ -15,8 +14,9 @@ def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
         ``numerator / denominator``, and 0 where ``denominator`` is 0.
 
     Examples:
+        >>> import torch
         >>> divide_or_zero(torch.tensor([1.0, 1.0]), torch.tensor([4.0, 0.0]))
         tensor([0.2500, 0.0000])
     """
     is_zero = denominator == 0
-    return torch.where(is_zero, 0, numerator / torch.where(is_zero, 1, denominator))
+    return (numerator / denominator.masked_fill(is_zero, 1)).masked_fill(is_zero, 0)

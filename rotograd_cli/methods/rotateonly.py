@@ -305,7 +305,7 @@ class RotateOnly(MultiTaskMethod):
     def _choose_path(self, features: Tensor) -> Literal["general", "linear", "conv"]:
         if self.rotation_path == "general":
             return "general"
-        self.conv_heads.heads = self.linear_heads.heads = list(self.heads)  # may be replaced
+        self.conv_heads.heads = self.linear_heads.heads = self.heads  # may be replaced
         if self.conv_heads.fits(features):
             return "conv"
         folds = self.linear_heads.fits(features)

@@ -91,18 +91,25 @@ class DenseTaskGradients:
         return self.rotations.gradient_(W.mul_(factor))
 
 
+_SMALL = 2**20  # numbers that are copied sooner than K operations are started
+
+
 def rotate(R: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     """Matrices times the first entries of features or gradients, the others unchanged.
 
     Args:
         R: Shape ``[K, m, m]``.
-        blocks: K tensors of shape ``[N, d, S]``; may be the same one.
+        blocks: K tensors of shape ``[N, d, S]``, all different or all the same one.
 
     Returns:
         Shape ``[K, N, d, S]``.
     """
     K, m = R.shape[:2]
     N, d, S = blocks[0].shape
+    if S == 1 and d == m and (blocks[0] is blocks[-1] or K * N * d < _SMALL):
+        same = blocks[0] is blocks[-1]
+        rows = blocks[0].expand(K, N, d, 1) if same else torch.stack(list(blocks))
+        return torch.bmm(rows[..., 0], R.mT).unsqueeze(-1)
     out = R.new_empty(K, N, d, S)
     for k, block in enumerate(blocks):
         if S == 1:
