@@ -58,7 +58,9 @@ def test_a_benchmark_prints_a_table_and_leaves_three_files(cli: Cli, tmp_path: P
     assert [c["name"] for c in content["contenders"]] == NAMES
     assert content["contenders"][0]["ratio_to_ideal"] == {"median": 1.0, "p10": 1.0, "p90": 1.0}
     assert all(c["peak_bytes"] > 0 for c in content["contenders"])
-    assert len(content["blocks"]) == 3 * len(NAMES)
+    timed = {c["name"] for c in content["contenders"] if c["rotation_part_ms"] is not None}
+    assert timed == {"rotateonly", "rotograd", "rotogradnorm"}  # their rotation part, alone
+    assert len(content["blocks"]) == 3 * (len(NAMES) + len(timed))
     assert {block["steps"] for block in content["blocks"]} == {1}
     assert content["settings"]["rotation_stack_bytes"] == 3 * 5 * 5 * 4
     options = {c["name"]: c["options"] for c in content["contenders"]}
