@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,17 +22,54 @@ pytestmark = [
 ]
 
 
-def network() -> tuple[nn.Module, list[nn.Module]]:
+def network(heads: str) -> tuple[nn.Module, list[nn.Module]]:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(784, 20), nn.ReLU())
-    return backbone, [nn.Linear(20, task.num_outputs) for task in TASKS]
+    if heads == "linear":
+        return backbone, [nn.Linear(20, task.num_outputs) for task in TASKS]
+    backbone.append(nn.Unflatten(1, (5, 2, 2)))
+    return backbone, [
+        nn.Sequential(nn.Conv2d(5, 3, 2), nn.Flatten(), nn.Linear(3, task.num_outputs))
+        for task in TASKS
+    ]
 
 
-def model(method: str) -> MultiTaskMethod:
-    options = {} if method == "VanillaMTL" else {"rotation_shape": 20, "burn_in_period": 2}
-    options |= {"alpha": 0.5} if method == "RotoGradNorm" else {}
-    built: MultiTaskMethod = getattr(methods, method)(*network(), **options)
+def model(case: str) -> MultiTaskMethod:
+    """A method by its name and, if it rotates, path, map, heads, and steps between re-basings."""
+    method, *words = case.split()
+    if not words:
+        return getattr(methods, method)(*network("linear")).train()
+    path, rotation_map, heads, rebase_every = words
+    options: dict[str, Any] = {"alpha": 0.5} if method == "RotoGradNorm" else {}
+    if heads == "conv":
+        options |= {"post_shape": (2, 2)}
+    built: MultiTaskMethod = getattr(methods, method)(
+        *network(heads),
+        rotation_shape=5 if heads == "conv" else 18,
+        burn_in_period=2,
+        rotation_path=path,
+        rotation_map=rotation_map,
+        rebase_every=int(rebase_every) or None,
+        **options,
+    )
     return built.train()
+
+
+CASES = ["VanillaMTL"] + [
+    f"{method} {variant}"
+    for method in ("RotateOnly", "RotoGrad", "RotoGradNorm")
+    for variant in (
+        "auto expm linear 0",
+        "general expm linear 0",
+        "folded expm linear 0",
+        "general cayley linear 0",
+        "folded cayley linear 0",
+        "folded expm conv 0",
+        "general expm linear 2",
+        "folded expm linear 2",
+    )
+]
+every_case = pytest.mark.parametrize("case", CASES)
 
 
 def batch(device: str) -> Batch:
@@ -53,11 +91,12 @@ def optimizers(m: MultiTaskMethod) -> list[torch.optim.Optimizer]:
     return [torch.optim.SGD(group, lr=1e-3) for group in groups if group]
 
 
-@pytest.mark.parametrize("method", ["VanillaMTL", "RotateOnly", "RotoGrad", "RotoGradNorm"])
-def test_a_training_step_never_waits_for_the_device(method: str) -> None:
-    m, data = model(method).cuda(), batch("cuda")
+@every_case
+def test_a_training_step_never_waits_for_the_device(case: str) -> None:
+    m, data = model(case).cuda(), batch("cuda")
     opts = optimizers(m)
-    train_step(m, TASKS, [data], opts)  # the first step loads libraries
+    for _ in range(3):  # the first step loads libraries and plans series, the third re-bases
+        train_step(m, TASKS, [data], opts)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(4):
@@ -66,17 +105,28 @@ def test_a_training_step_never_waits_for_the_device(method: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("method", ["VanillaMTL", "RotateOnly", "RotoGrad", "RotoGradNorm"])
-def test_parameters_on_the_device_agree_with_the_cpu_in_float64(method: str) -> None:
-    on_cpu = model(method).double()
+@every_case
+def test_parameters_on_the_device_agree_with_the_cpu_in_float64(case: str) -> None:
+    on_cpu = model(case).double()
+    start = [p.detach().clone() for p in on_cpu.parameters()]
     on_cuda = copy.deepcopy(on_cpu).cuda()
     for m, device in ((on_cpu, "cpu"), (on_cuda, "cuda")):
         data, opts = batch(device), optimizers(m)
         data = Batch(data.inputs.double(), data.targets)
         for _ in range(10):
             train_step(m, TASKS, [data], opts)
-    for p, q in zip(on_cpu.parameters(), on_cuda.parameters(), strict=True):
+    for p, q, before in zip(on_cpu.parameters(), on_cuda.parameters(), start, strict=True):
+        # products are summed in another order; steps are few and small
         torch.testing.assert_close(q.cpu(), p, rtol=0, atol=1e-9)
+        assert not torch.equal(p, before)
+    for p, q in zip(predictions(on_cpu, "cpu"), predictions(on_cuda, "cuda"), strict=True):
+        torch.testing.assert_close(q.cpu(), p, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def predictions(m: MultiTaskMethod, device: str) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = m.eval()(batch(device).inputs.double())
+    return found
 
 
 def test_composed_images_are_the_same_on_every_device() -> None:
