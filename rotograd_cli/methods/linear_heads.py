@@ -80,6 +80,9 @@ class LinearHeads:
         """Forgets the folded layers."""
         self._cache = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None}
+
     def outputs(self, features: Tensor) -> Sequence[Tensor]:
         """First layers' K outputs, padding included, without gradient, ``[batch..., o]`` each."""
         with torch.no_grad():

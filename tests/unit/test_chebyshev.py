@@ -56,8 +56,9 @@ def test_coefficients_of_large_rotations_take_little_memory() -> None:
 def test_number_of_terms_is_enough_and_hardly_more(bound: float, tolerance: float) -> None:
     num = num_terms(bound, tolerance)
     assert tail(bound, num) <= tolerance
-    # Kapteyn's inequality is a little pessimistic: three terms, and some percent for large bounds
-    assert num == 2 or tail(bound, num - max(4, num // 32)) > tolerance
+    # Kapteyn's inequality is a little pessimistic: by two terms, and by some percent of many
+    spare = 3 if bound <= 4 * math.pi else max(4, num // 32)
+    assert tail(bound, num - spare) > tolerance
 
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)

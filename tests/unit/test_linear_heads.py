@@ -234,6 +234,15 @@ UNFIT: dict[str, Callable[[], tuple[nn.Module, dict[str, Any]]]] = {
         nn.Sequential(nn.Flatten(1, 1), linear(2, 3)),
         {"shape": (2, 3), "rotated": 2, "rotation_shape": (2, 1)},
     ),
+    "flattened from the second axis on": lambda: (
+        nn.Sequential(nn.Flatten(2), linear()),
+        {"shape": (1, SIZE), "rotation_shape": (1, SIZE)},
+    ),
+    "flattened batch axis": lambda: (nn.Sequential(nn.Flatten(), linear()), {"shape": (1, SIZE)}),
+    "linear along the last of two rotated axes": lambda: (
+        linear(),
+        {"shape": (1, SIZE), "rotation_shape": (1, SIZE)},
+    ),
     "flattened carried axes": lambda: (
         nn.Sequential(nn.Flatten(), linear()),
         {"shape": (2, 3), "rotated": 2, "post_shape": (3,)},
@@ -265,7 +274,7 @@ def _parametrized() -> nn.Module:
 @pytest.mark.parametrize("case", UNFIT)
 def test_other_heads_do_not_fold_and_auto_takes_the_general_path(case: str) -> None:
     head, options = UNFIT[case]()
-    assert not folds([linear() if "shape" not in options else head, head], **options)
+    assert not folds([head if "shape" in options else linear(), head], **options)
     auto = model([head, head], "auto", **options)
     general = copy.deepcopy(auto)
     general.rotation_path = "general"
@@ -279,6 +288,15 @@ def test_a_layer_of_the_wrong_size_is_left_to_its_own_error() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         model([linear(2, SIZE + 1)], "auto")(inputs())
     assert not folds([linear(2, SIZE + 1)])
+
+
+def test_a_batch_that_is_flattened_away_is_not_folded_even_if_it_is_one_example() -> None:
+    """Its sizes fit then, but the prediction has no batch axis."""
+    auto = model([nn.Sequential(nn.Flatten(0), linear())], "auto", rotated=4)
+    assert auto(inputs()[:1])[0].shape == (2,)
+    auto.rotation_path = "folded"
+    with pytest.raises(ConfigError):
+        auto(inputs()[:1])
 
 
 def test_auto_forms_no_rotation_for_narrow_heads_and_does_for_wide_ones(
@@ -620,3 +638,13 @@ def test_a_copy_goes_on_as_the_original_and_shares_nothing(
         original.state_dict().items(), other.state_dict().values(), strict=True
     ):
         assert torch.equal(t, u), name
+
+
+def test_a_pickle_holds_nothing_that_can_be_computed_again() -> None:
+    fresh = model(usual_heads(), "folded")
+    size = len(pickle.dumps(fresh))
+    pass_once(fresh)
+    fresh.zero_grad()
+    with torch.no_grad():
+        fresh.eval()(inputs())
+    assert len(pickle.dumps(fresh)) < size + 4 * SIZE**2 * 8  # less than one stack of rotations
