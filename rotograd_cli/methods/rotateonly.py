@@ -275,9 +275,10 @@ class RotateOnly(MultiTaskMethod):
         if self._path == "general":
             return super().make_leaves(features)
         leaves = [features.detach().requires_grad_() for _ in self.heads]
-        gradients = features.new_zeros(self.num_tasks, *features.shape)
-        for leaf, gradient in zip(leaves, gradients, strict=True):
-            leaf.grad = gradient  # autograd adds to it
+        if features.is_contiguous():  # autograd warns of gradients laid out in another way
+            gradients = features.new_zeros(self.num_tasks, *features.shape)
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                leaf.grad = gradient  # autograd adds to it
         return leaves
 
     def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
