@@ -250,7 +250,7 @@ def evaluate_run(config: EvaluateConfig) -> tuple[dict[str, float], dict[str, fl
     load_weights(experiment.model, checkpoint["model"], path)
     options = LoopOptions(**asdict(run_config.train))
     split: Any = config.split
-    batches = evaluation_batches(experiment.dataset, split, options, experiment.device)
+    batches = evaluation_batches(experiment.dataset, split, options)
     measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
     recorded = recorded_metrics(run_dir, config.checkpoint)
     return measured, {key: value for key, value in recorded.items() if key in measured}

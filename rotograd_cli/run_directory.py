@@ -191,6 +191,7 @@ def describe_progress(state: TrainState, wall_s: float) -> dict[str, Any]:
         "epochs": state.epoch,
         "steps": state.step,
         "train_s": round(state.train_s, 3),
+        "data_s": round(state.data_s, 3),
         "wall_s": round(wall_s, 3),
     }
 

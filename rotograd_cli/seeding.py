@@ -71,6 +71,25 @@ def epoch_order(num: int, *, seed: int, epoch: int) -> Tensor:
     Returns:
         A permutation of 0..num-1, int64, shape ``[num]``, on the CPU.
     """
-    sequence = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(sequence[0]) % 2**63)
-    return torch.randperm(num, generator=generator)
+    return torch.randperm(num, generator=_generator(seed, epoch))
+
+
+def epoch_draws(num: int, num_draws: int, *, seed: int, epoch: int) -> Tensor:
+    """Random numbers of the augmentation in an epoch, a function of seed and epoch alone.
+
+    Args:
+        num: Examples in the epoch.
+        num_draws: Numbers for each.
+        seed: Seed of the run.
+        epoch: Epoch from 0.
+
+    Returns:
+        Uniform in [0, 1), float32, shape ``[num, num_draws]``, on the CPU; row i belongs to the
+        i-th example of the epoch's order.
+    """
+    return torch.rand(num, num_draws, generator=_generator(seed, epoch, 1))
+
+
+def _generator(*words: int) -> torch.Generator:
+    sequence = np.random.SeedSequence(words).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(sequence[0]) % 2**63)

@@ -24,7 +24,7 @@ from rotograd_cli.bench.rotation_part import rotation_part
 from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by_round
 from rotograd_cli.components import Constructors
 from rotograd_cli.config import BenchConfig
-from rotograd_cli.data.base import Batch
+from rotograd_cli.data.base import Batch, in_parts
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.experiment import Networks, build_networks, memory_errors
 from rotograd_cli.methods.base import MultiTaskMethod
@@ -91,7 +91,7 @@ def _batches(config: BenchConfig, networks: Networks) -> list[Batch]:
 
     return [
         Batch(converted(b.inputs), {name: converted(y) for name, y in b.targets.items()})
-        for b in networks.dataset.batches("train", size, order.to(networks.device))
+        for b in networks.dataset.batches("train", in_parts(order, size))
     ]
 
 

@@ -99,6 +99,7 @@ class Synthetic(MultiTaskDataset):
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Inputs ``[N, *input_shape]`` and the chosen tasks' targets, as the table above has it."""
+        indices = indices.to(self._inputs[split].device)
         targets = {task.name: self._targets[split][task.name][indices] for task in self.tasks}
         return Batch(self._inputs[split][indices], targets)
 

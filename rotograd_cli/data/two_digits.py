@@ -147,6 +147,7 @@ class TwoDigits(MultiTaskDataset):
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Normalised images ``[N, 1, 28, 28]`` and the chosen tasks' targets ``[N]``."""
+        indices = indices.to(self._images[split].device)
         images = self._images[split][indices].unsqueeze(1).float()
         targets = {task.name: self._targets[split][task.name][indices] for task in self.tasks}
         return Batch((images - self._mean) / self._std, targets)

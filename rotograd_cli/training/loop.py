@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.seeding import epoch_order, rng_state
+from rotograd_cli.seeding import epoch_draws, epoch_order, rng_state
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import evaluate, evaluation_keys, train_step
@@ -176,7 +176,7 @@ class Trainer:
 
     def metrics(self, split: Split) -> dict[str, float]:
         """Metrics of a split at the current weights."""
-        batches = evaluation_batches(self.dataset, split, self.options, self.device)
+        batches = evaluation_batches(self.dataset, split, self.options)
         return evaluate(self.model, self.dataset.tasks, self._polled(batches), split)
 
     def _polled(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -210,11 +210,28 @@ class Trainer:
             order = epoch_order(num, seed=self.seed, epoch=self.state.epoch)
         else:
             order = torch.arange(num)
-        order = order[: self.num_batches * self.options.batch_size].to(self.device)
-        batches: tuple[Tensor, ...] = torch.split(order, self.options.batch_size)
-        for indices in batches:
-            parts = indices.chunk(self.options.accumulate_steps)
-            yield [self.dataset.batch("train", part) for part in parts]
+        order = order[: self.num_batches * self.options.batch_size]
+        draws = epoch_draws(
+            len(order), self.dataset.num_draws, seed=self.seed, epoch=self.state.epoch
+        ).to(self.device)
+        size = self.options.batch_size // self.options.accumulate_steps
+        batches = self.dataset.batches("train", in_parts(order, size))
+        micro_batches: list[Batch] = []
+        for batch, numbers in zip(self._timed(batches), in_parts(draws, size), strict=True):
+            micro_batches.append(self.dataset.augment(batch, numbers))
+            if len(micro_batches) == self.options.accumulate_steps:
+                yield micro_batches
+                micro_batches = []
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time spent on waiting for them is remembered."""
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            self.state.data_s += time.monotonic() - start
+            if batch is None:
+                return
+            yield batch
 
     def _advance(self, interval: str) -> None:
         for group in self.groups:
@@ -272,7 +289,7 @@ class _LossWindow:
 
 
 def evaluation_batches(
-    dataset: MultiTaskDataset, split: Split, options: LoopOptions, device: torch.device
+    dataset: MultiTaskDataset, split: Split, options: LoopOptions
 ) -> Iterator[Batch]:
     """Batches of a split in its own order, as every evaluation reads them.
 
@@ -283,7 +300,6 @@ def evaluation_batches(
         dataset: The data.
         split: Which split.
         options: Batch size and limits.
-        device: Where the data is.
 
     Returns:
         The batches.
@@ -294,4 +310,4 @@ def evaluation_batches(
         num = min(num, options.limit_eval_batches * size)
     if split == "train" and options.limit_batches is not None:
         num = min(num, options.limit_batches * options.batch_size)
-    return dataset.batches(split, size, torch.arange(num, device=device))
+    return dataset.batches(split, in_parts(torch.arange(num), size))

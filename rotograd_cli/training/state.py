@@ -21,6 +21,8 @@ class TrainState:
     """All evaluation metrics of that epoch."""
     train_s: float = 0.0
     """Wall time spent in training steps, in seconds."""
+    data_s: float = 0.0
+    """The part of it in which a step waited for its examples, in seconds."""
 
     def state_dict(self) -> dict[str, Any]:
         """The fields as plain values."""

@@ -80,7 +80,7 @@ def test_batch_depends_on_the_indices_alone(dataset: MultiTaskDataset) -> None:
 
 def test_batches_cover_an_order_in_order_with_a_smaller_last_one(dataset: MultiTaskDataset) -> None:
     order = torch.tensor([3, 1, 4, 1, 5])
-    batches = list(dataset.batches("val", 2, order))
+    batches = list(dataset.batches("val", order.split(2)))
     assert [len(batch.inputs) for batch in batches] == [2, 2, 1]
     whole = dataset.batch("val", order)
     assert torch.equal(torch.cat([batch.inputs for batch in batches]), whole.inputs)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.methods import rotations
-from rotograd_cli.seeding import epoch_order
+from rotograd_cli.seeding import epoch_draws, epoch_order
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.loop import LoopOptions, OptimizerGroup, Trainer
 from rotograd_cli.training.state import TrainState
@@ -127,6 +128,37 @@ def test_micro_batches_split_the_batch_and_take_one_step(tmp_path: Path) -> None
         torch.testing.assert_close(p, q)  # float32 sums in another order
 
 
+class Noisy(ToyDataset):
+    """Remembers what the augmentation was given."""
+
+    num_draws = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[torch.Tensor] = []
+
+    def augment(self, batch: Batch, draws: torch.Tensor) -> Batch:
+        assert len(draws) == len(batch.inputs)
+        self.draws.append(draws)
+        return Batch(batch.inputs + draws[:, :1], batch.targets)
+
+
+def test_training_examples_alone_are_augmented_by_numbers_of_seed_and_epoch(tmp_path: Path) -> None:
+    whole, split = (
+        trainer(tmp_path, dataset=Noisy(), seed=5, accumulate_steps=n, evaluate_train=True)
+        for n in (1, 3)
+    )
+    plain = trainer(tmp_path, seed=5)
+    for run in (whole, split, plain):
+        run.fit()
+    expected = torch.cat([epoch_draws(18, 2, seed=5, epoch=epoch) for epoch in range(3)])
+    for run in (whole, split):
+        assert torch.equal(torch.cat(run.dataset.draws), expected)
+    one, three, other = (next(run.model.parameters()) for run in (whole, split, plain))
+    torch.testing.assert_close(one, three)  # float32 sums in another order
+    assert not torch.equal(one, other)
+
+
 # ---- order of examples
 
 
@@ -197,7 +229,7 @@ def test_test_metrics_are_those_of_the_selected_epoch(
     assert metrics.pop("val/geomean_loss") == pytest.approx(script[best - 1], nan_ok=True)
     expected = toy_model("rotograd")
     expected.load_state_dict(run.kept[best - 1])
-    whole = run.dataset.batches("test", 4, torch.arange(9))
+    whole = run.dataset.batches("test", torch.arange(9).split(4))
     assert metrics == evaluate(expected, TASKS, whole, "test")
     assert run.recorder.records[-1] == {"step": 9, "epoch": best, **metrics}
 

@@ -1,0 +1,125 @@
+"""Data sets on disk: rows are read ahead by a thread and decoded on the device."""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
+from rotograd_cli.data.prepared import PreparedArrays
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class StoredDataset(MultiTaskDataset):
+    """Splits of prepared rows.
+
+    A thread copies the rows of the next batches out of the memory-mapped files (to page-locked
+    memory for an accelerator) while the current batch is computed; types are converted on the
+    device.
+
+    Args:
+        arrays: Prepared rows, those of all splits done.
+        rows: Rows of each split, in order.
+        device: Where batches are wanted.
+        read_ahead: Batches that are read before they are asked for; 0 reads when asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        arrays: PreparedArrays,
+        rows: Mapping[Split, Sequence[int] | np.ndarray],
+        device: torch.device,
+        read_ahead: int,
+    ) -> None:
+        self._arrays, self._device, self._read_ahead = arrays, device, read_ahead
+        self._rows = {split: np.asarray(chosen, np.int64) for split, chosen in rows.items()}
+
+    @abstractmethod
+    def decode(self, rows: Mapping[str, Tensor]) -> Batch:
+        """Makes a batch on the device.
+
+        Args:
+            rows: Rows of every array in :attr:`fields`, as stored, on the device, first axis N.
+
+        Returns:
+            Inputs and the chosen tasks' targets; nothing of them may share memory with the files.
+        """
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """Arrays that :meth:`decode` needs; all by default."""
+        return list(self._arrays.fields)
+
+    def num_examples(self, split: Split) -> int:
+        """Number of rows of a split."""
+        return len(self._rows[split])
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Rows of a split, decoded on the device."""
+        return self._decoded(self._read(split, indices))
+
+    def batches(self, split: Split, parts: Iterable[Tensor]) -> Iterator[Batch]:
+        """The same, the next rows read while a batch is in use."""
+
+        def read(indices: Tensor) -> dict[str, Tensor]:
+            return self._read(split, indices)
+
+        for rows in read_ahead(read, parts, self._read_ahead):
+            yield self._decoded(rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the settings of the preparation and of all splits' content."""
+        return self._arrays.fingerprint(np.concatenate(list(self._rows.values())))
+
+    def _read(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
+        rows = self._rows[split][indices.numpy()]
+        result = {}
+        for name in self.fields:
+            field = self._arrays.fields[name]
+            dtype = torch.from_numpy(np.empty(0, field.dtype)).dtype
+            pinned = self._device.type == "cuda"
+            tensor = torch.empty((len(rows), *field.shape), dtype=dtype, pin_memory=pinned)
+            self._arrays.take(name, rows, tensor.numpy())
+            result[name] = tensor
+        return result
+
+    def _decoded(self, rows: Mapping[str, Tensor]) -> Batch:
+        moved = {name: rows[name].to(self._device, non_blocking=True) for name in self.fields}
+        return self.decode(moved)
+
+
+def read_ahead(read: Callable[[T], U], items: Iterable[T], depth: int) -> Iterator[U]:
+    """Applies a function to items in order, a few items ahead of the consumer, in one thread.
+
+    Args:
+        read: Called in the thread; what it raises is raised where its result is asked for.
+        items: Arguments.
+        depth: Largest number of results that wait for the consumer; 0 calls without a thread.
+
+    Yields:
+        The results. When the consumer stops early, at most one more call is waited for.
+    """
+    if depth == 0:
+        yield from map(read, items)
+        return
+    remaining = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        pending: deque[Future[U]] = deque(pool.submit(read, x) for x in islice(remaining, depth))
+        try:
+            while pending:
+                value = pending.popleft().result()
+                pending.extend(pool.submit(read, x) for x in islice(remaining, 1))
+                yield value
+        finally:
+            for future in pending:
+                future.cancel()
