@@ -20,6 +20,7 @@ from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.messages import describe_failure
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.models.heads import share_layers
 from rotograd_cli.report import write_summary
 from rotograd_cli.run_directory import (
     describe_progress,
@@ -194,6 +195,7 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     backbone = constructors.backbone(input_shape=dataset.input_shape)
     feature_shape = _feature_shape(backbone, torch.zeros(1, *dataset.input_shape))
     heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
+    share_layers(heads)
     return Networks(dataset, backbone, heads, feature_shape, device)
 
 

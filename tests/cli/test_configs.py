@@ -106,7 +106,7 @@ def test_train_and_bench_have_the_same_values() -> None:
 
 @pytest.mark.parametrize("file", COMPONENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner(file: Path) -> None:
-    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     group = file.parent.name
     node = content["scheduler"] if group == "scheduler" else content
     node = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}

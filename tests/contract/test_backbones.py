@@ -1,5 +1,8 @@
 """The contract of models/backbones for every file of conf/backbone, and of conf/head for heads."""
 
+import copy
+import pickle
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from rotograd_cli.config import config_dir
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, ShapeError
 
 INPUT_SHAPE = (3, 32, 32)  # colour images that every shipped backbone takes
 FEATURE_SHAPES = ((50,), (4, 6, 5))
@@ -26,15 +29,34 @@ def backbone_of(path: Path, seed: int = 0) -> nn.Module:
     return module
 
 
-def head_of(path: Path, feature_shape: tuple[int, ...]) -> nn.Module | None:
-    """The head for seven outputs; None where it refuses the features."""
+def head_of(
+    path: Path, feature_shape: tuple[int, ...], backbone: Path | None = None
+) -> nn.Module | None:
+    """The head for seven outputs; None where it refuses the features. It may name the backbone."""
+    options = {} if backbone is None else {"backbone": OmegaConf.load(backbone)}
+    config = OmegaConf.create({"head": OmegaConf.load(path), **options})
+    torch.manual_seed(0)
     try:
-        module: nn.Module = instantiate(OmegaConf.load(path))(
-            feature_shape=feature_shape, num_outputs=7
-        )
+        module: nn.Module = instantiate(config.head)(feature_shape=feature_shape, num_outputs=7)
     except ConfigError:
         return None
     return module
+
+
+@cache
+def feature_shape_of(path: Path) -> tuple[int, ...]:
+    with torch.no_grad():
+        return tuple(features_of(backbone_of(path).eval(), inputs(1)).shape[1:])
+
+
+def heads_of(path: Path) -> list[tuple[nn.Module, tuple[int, ...]]]:
+    """The head for all features it takes: of plain shapes, and of all backbones."""
+    candidates: list[tuple[tuple[int, ...], Path | None]] = [
+        *((shape, None) for shape in FEATURE_SHAPES),
+        *((feature_shape_of(backbone), backbone) for backbone in BACKBONES),
+    ]
+    heads = [(head_of(path, shape, backbone), shape) for shape, backbone in candidates]
+    return [(head, shape) for head, shape in heads if head is not None]
 
 
 def features_of(backbone: nn.Module, x: Tensor) -> Tensor:
@@ -50,10 +72,22 @@ def inputs(num: int) -> Tensor:
 @backbones
 def test_features_have_one_row_per_example_and_one_shape(path: Path) -> None:
     backbone = backbone_of(path)
-    one, five = (features_of(backbone, inputs(num)) for num in (1, 5))
+    five = features_of(backbone, inputs(5))
+    one = features_of(backbone.eval(), inputs(1))
     assert (one.shape[0], five.shape[0]) == (1, 5)
     assert one.shape[1:] == five.shape[1:]
     assert five.isfinite().all()
+
+
+@backbones
+def test_training_on_one_example_works_or_is_refused_in_words(path: Path) -> None:
+    backbone = backbone_of(path)
+    try:
+        features = features_of(backbone, inputs(1))
+    except ShapeError as error:
+        assert "at least 2 examples in training" in str(error)
+    else:
+        assert features.isfinite().all()
 
 
 @backbones
@@ -80,16 +114,53 @@ def test_start_is_decided_by_the_seed(path: Path) -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+@backbones
+def test_backbone_can_be_copied_and_pickled(path: Path) -> None:
+    backbone = backbone_of(path).eval()
+    x = inputs(2)
+    expected = features_of(backbone, x)
+    for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
+        assert torch.equal(features_of(twin, x), expected)
+
+
 @heads
 def test_head_predicts_the_outputs_it_is_asked_for_or_refuses_the_features(path: Path) -> None:
-    taken = [shape for shape in FEATURE_SHAPES if head_of(path, shape) is not None]
+    taken = heads_of(path)
     assert taken
-    for feature_shape in taken:
-        head = head_of(path, feature_shape)
-        assert head is not None
+    for head, feature_shape in taken:
         z = torch.randn(5, *feature_shape)
         before = z.clone()
         prediction = head(z)
         assert prediction.shape[:2] == (5, 7)
-        assert prediction.shape[2:] in ((), feature_shape[1:])  # of an example, or of every pixel
+        sizes = prediction.shape[2:]  # of an example, or of every pixel, or finer than that
+        factor = sizes[0] // feature_shape[1] if sizes else 0
+        assert sizes in ((), tuple(factor * size for size in feature_shape[1:]))
+        assert factor > 0 or not sizes
         assert torch.equal(z, before)  # all heads share the features
+
+
+@heads
+def test_head_needs_no_copy_of_the_features(path: Path) -> None:
+    head, _ = heads_of(path)[0]
+    assert not any(getattr(module, "inplace", False) for module in head.modules())
+
+
+@heads
+def test_every_parameter_of_a_head_takes_part_in_the_prediction(path: Path) -> None:
+    head, feature_shape = heads_of(path)[0]
+    head(torch.randn(5, *feature_shape)).square().sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
+@heads
+def test_head_keeps_examples_apart_in_evaluation_and_can_be_copied(path: Path) -> None:
+    head, feature_shape = heads_of(path)[0]
+    head.double().eval()
+    z = torch.randn(3, *feature_shape, dtype=torch.float64)
+    expected = head(z)
+    alone = torch.cat([head(row) for row in z.split(1)])
+    torch.testing.assert_close(alone, expected)  # float64 rounding
+    for twin in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert torch.equal(twin(z), expected)
