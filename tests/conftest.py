@@ -8,7 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # operations whose result is read by the host: on an accelerator each one waits for the device
-READS = ("_local_scalar_dense", "_unique2", "unique_dim", "unique_consecutive", "nonzero", "equal")
+READS = (
+    *("_local_scalar_dense", "_unique2", "unique_dim", "unique_consecutive", "nonzero", "equal"),
+    *("masked_select", "bincount"),
+)
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")  # of a mask: how many are true
 
 
 # thousands of tiny operations: a second thread only waits
@@ -23,7 +27,9 @@ class _CountReads(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        self.num += func.overloadpacket.__name__ in READS
+        name = func.overloadpacket.__name__
+        masks = name in INDEXING and any(i is not None and i.dtype == torch.bool for i in args[1])
+        self.num += masks or name in READS
         return func(*args, **(kwargs or {}))
 
 
