@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.metrics import MetricSpec
+from rotograd_cli.metrics import MetricSpec, Statistic, statistics
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Task:
     """Metrics over a split, the first one leading."""
     map_shape: tuple[int, ...] = ()
     """Trailing axes of the head's output, e.g. height and width; none unless the task is dense."""
+    batchable: bool = False
+    """Whether the losses of all tasks with this loss may be computed at once by ``torch.vmap``: the
+    loss does not look at values to decide what to do."""
+    count: Callable[[Tensor], Tensor] | None = None
+    """Number of elements of a target that the loss averages over, a scalar on its device.
+
+    None: the length of its first axis. An evaluation weights the loss of every batch by it."""
 
 
 def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:
@@ -54,3 +61,15 @@ def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tupl
     if len(set(names)) < len(names):
         raise ConfigError(f"`tasks` must name each task once, got [{', '.join(names)}].")
     return tuple(by_name[name] for name in names)
+
+
+def task_statistics(tasks: Sequence[Task]) -> tuple[Statistic, ...]:
+    """Statistics over tasks of the metric that all of them lead with.
+
+    Args:
+        tasks: The K tasks.
+
+    Returns:
+        The statistics (:func:`rotograd_cli.metrics.statistics`); none without such a metric.
+    """
+    return statistics([task.metrics[0] if task.metrics else None for task in tasks])

@@ -40,7 +40,7 @@ def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | 
     def work() -> None:
         model.make_leaves(features)
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            model.combine_gradients(gradients, step)
+            model.combine_leaf_gradients(gradients, step)
         model.forget()
         for parameter in model.mtl_parameters():
             parameter.grad = None

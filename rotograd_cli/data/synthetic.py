@@ -146,7 +146,7 @@ def _task(name: str, kind: Kind, num_outputs: int, map_shape: Sequence[int]) -> 
     if kind == "classification":
         return Task(name, num_outputs, losses.cross_entropy, (metrics.accuracy(num_outputs),))
     if kind == "binary":
-        return Task(name, 1, losses.binary_cross_entropy, (metrics.f1(),))
+        return Task(name, 1, losses.binary_cross_entropy, (metrics.f1(),), batchable=True)
     mse = (metrics.mse(),)
     return Task(name, num_outputs, losses.mean_squared_error, mse, tuple(map_shape))
 

@@ -1,5 +1,8 @@
-"""Quotients of gradient norms."""
+"""Small operations on gradients of all tasks."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 
@@ -20,3 +23,24 @@ def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
     """
     is_zero = denominator == 0
     return (numerator / denominator.masked_fill(is_zero, 1)).masked_fill(is_zero, 0)
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """As ``torch.stack``, without a copy where the tensors lie one after the other already.
+
+    Args:
+        tensors: K tensors of one shape.
+
+    Returns:
+        Shape ``[K, ...]``; may share memory with the tensors.
+    """
+    first, size = tensors[0], tensors[0].numel()
+    in_place = all(
+        tensor.is_contiguous()
+        and tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and tensor.storage_offset() == first.storage_offset() + k * size
+        for k, tensor in enumerate(tensors)
+    )
+    if in_place:
+        return first.as_strided((len(tensors), *first.shape), (size, *first.stride()))
+    return torch.stack(list(tensors))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ShapeError
+from rotograd_cli.linalg.gradients import stacked
+from rotograd_cli.methods.batched_heads import BatchedHeads
 
 
 class ExtraOutputs(NamedTuple):
@@ -88,7 +90,10 @@ class MultiTaskMethod(nn.Module):
         self._copies_input = [_modifies_input(head) for head in self.heads]
         self._rep: Tensor | None = None
         self._leaves: list[Tensor] = []
-        self._reached: list[bool] = [True] * len(heads)  # leaves, by the last backward pass
+        self._reached: list[bool] = [True] * len(heads)  # heads, by the last backward pass
+        self.batched_heads = BatchedHeads()
+        self._batched = False  # heads, in the last forward pass
+        self._tasks_share_leaf = False  # one leaf with the tasks on its first axis
         self._loss_scale: float | Tensor | None = None
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._backbone_has_extras = False
@@ -196,13 +201,14 @@ class MultiTaskMethod(nn.Module):
         leaves = self._take_leaves(retain_graph)
         step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
         weighed = self.weigh_losses(losses, step)
-        roots = [loss for loss in weighed if loss is not None]
+        roots = _summed([loss for loss in weighed if loss is not None])
         torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
-        self._reached = [leaf.grad is not None for leaf in leaves]
+        if not self._tasks_share_leaf:
+            self._reached[:] = [leaf.grad is not None for leaf in leaves]
         gradients = _take_gradients(leaves)
         del leaves
         with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
-            shared = self._unscaled(self.combine_gradients, gradients, step)
+            shared = self._unscaled(self.combine_leaf_gradients, gradients, step)
         self._backward_backbone(shared, self.weigh_backbone_loss(backbone_loss, step), retain_graph)
 
     # ---- what a method overrides
@@ -245,27 +251,31 @@ class MultiTaskMethod(nn.Module):
             features: Detached output of the backbone, shape ``[batch..., *feature_shape]``.
 
         Returns:
-            One leaf per task, so that no gradient is copied; without ``per_task_gradients``, the
-            features alone, at which autograd sums the gradients.
+            One leaf per task, so that no gradient is copied, or one with the tasks on its first
+            axis; without ``per_task_gradients``, the features alone, at which autograd sums the
+            gradients.
         """
+        self._batched = self._tasks_share_leaf = self.batched_heads.fits(self.heads, features)
         if not self.per_task_gradients:
             return [features.requires_grad_()]
-        views = self.stacked_features(features).unbind(0)
-        return [view.detach().requires_grad_() for view in views]
+        views = self.stacked_features(features).detach()
+        if self._batched:
+            return [views.requires_grad_()]
+        return [view.detach().requires_grad_() for view in views.unbind(0)]
 
     def combine_gradients(self, gradients: Sequence[Tensor], step: BackwardStep) -> Tensor:
         """As :meth:`shared_gradient`, from gradients that are not stacked yet.
 
         Args:
-            gradients: One gradient per leaf: K of shape ``features.shape``, zero for absent tasks;
+            gradients: One gradient per task, of the shape of its leaf, zero for absent tasks;
                 without ``per_task_gradients``, their sum alone.
             step: The losses and which of them are there.
 
         Returns:
             The gradient with respect to the features, shape ``features.shape``.
         """
-        stacked = torch.stack(list(gradients)) if self.per_task_gradients else gradients[0]
-        return self.shared_gradient(stacked, step)
+        gradient = stacked(gradients) if self.per_task_gradients else gradients[0]
+        return self.shared_gradient(gradient, step)
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """Gradient that the backbone receives.
@@ -320,6 +330,9 @@ class MultiTaskMethod(nn.Module):
         return gradient.to(like.dtype)
 
     def _outputs(self, features: Tensor) -> list[Any]:
+        if not torch.is_grad_enabled() and self.batched_heads.fits(self.heads, features):
+            seen = self.stacked_features(features) if self.per_task_gradients else features
+            return list(self.batched_heads.outputs(seen, int(self.per_task_gradients)))
         views = self.stacked_features(features).unbind(0)
         return [self._head_output(k, z) for k, z in enumerate(views)]
 
@@ -332,8 +345,15 @@ class MultiTaskMethod(nn.Module):
         return self._outputs_from(self._leaves)
 
     def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
+        if self._batched:
+            return list(self.batched_heads.outputs(leaves[0], int(self.per_task_gradients)))
         views = leaves if self.per_task_gradients else [leaves[0]] * self.num_tasks
         return [self._head_output(k, z) for k, z in enumerate(views)]
+
+    def combine_leaf_gradients(self, gradients: Sequence[Tensor], step: BackwardStep) -> Tensor:
+        """As :meth:`combine_gradients`, from the gradients of what :meth:`make_leaves` returned."""
+        one_leaf = self._tasks_share_leaf and self.per_task_gradients
+        return self.combine_gradients(gradients[0].unbind(0) if one_leaf else gradients, step)
 
     def _take_leaves(self, keep: bool) -> list[Tensor]:
         leaves = self._leaves
@@ -403,9 +423,15 @@ class MultiTaskMethod(nn.Module):
     ) -> None:
         features = self._rep
         assert features is not None
-        roots: list[Tensor] = [tensor for tensor, _ in self._pending]
-        gradients: list[Tensor | None] = [gradient for _, gradient in self._pending]
-        self._pending.clear()
+        roots: list[Tensor] = []
+        gradients: list[Tensor | None] = []
+        if self._pending:
+            tensors, given = zip(*self._pending, strict=True)
+            self._pending.clear()
+            box = list(given)
+            del given
+            roots.append(_Carrier.apply(box, *tensors))
+            gradients.append(None)
         if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
             roots.append(features)
             gradients.append(shared.to(features.dtype))
@@ -432,6 +458,45 @@ class _TaskNetwork(nn.Module):
         features, _ = _split(self.method.backbone(x))
         self.method.check_features(features)
         return self.method._head_output(self.task, self.method.task_features(features, self.task))
+
+
+class _Carrier(torch.autograd.Function):
+    """Carries gradients to tensors, and lets go of them, so that autograd need not copy them."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = tuple(ctx.gradients)
+        ctx.gradients.clear()
+        return None, *gradients
+
+
+def _summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Their sum, where they can be added: one root instead of K."""
+    first = losses[0]
+    if any(loss.dtype != first.dtype or loss.device != first.device for loss in losses):
+        return losses
+    return [torch.stack([loss.reshape(()) for loss in losses]).sum()]
+
+
+def divide_losses(losses: Sequence[Tensor | None], denominators: Tensor) -> Sequence[Tensor | None]:
+    """Losses over their start values, in one operation.
+
+    Args:
+        losses: K scalars; None for an absent task.
+        denominators: Shape ``[K]``.
+
+    Returns:
+        The quotients; None for an absent task.
+    """
+    present = [k for k, loss in enumerate(losses) if loss is not None]
+    known = torch.stack([loss.reshape(()) for loss in losses if loss is not None])
+    quotients = iter((known / torch.stack([denominators[k] for k in present])).unbind())
+    return [None if loss is None else next(quotients) for loss in losses]
 
 
 def _take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:

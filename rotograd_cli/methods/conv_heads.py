@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rotograd_cli.methods.features import RotatedAxes
-from rotograd_cli.methods.linear_heads import is_plain, sequence_of
+from rotograd_cli.methods.linear_layers import is_plain, sequence_of
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

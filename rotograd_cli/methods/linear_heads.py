@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from rotograd_cli.methods.features import RotatedAxes
+from rotograd_cli.methods.linear_layers import SplitHead, split_head
 from rotograd_cli.methods.rotations import FoldedRotations, Rotations
 from rotograd_cli.methods.task_gradients import FoldedTaskGradients
 
@@ -83,8 +84,8 @@ class LinearHeads:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": None}
 
-    def outputs(self, features: Tensor) -> Sequence[Tensor]:
-        """First layers' K outputs, padding included, without gradient, ``[batch..., o]`` each."""
+    def outputs(self, features: Tensor) -> Tensor:
+        """First layers' outputs, padding included, without gradient, ``[K, batch..., o]``."""
         with torch.no_grad():
             folded = self.fold()
             K, o, d = folded.weight.shape
@@ -93,21 +94,23 @@ class LinearHeads:
             weight = folded.weight.flatten(0, 1).to(z.dtype)
             bias = None if folded.bias is None else folded.bias.flatten().to(z.dtype)
             y = nn.functional.linear(z, weight, bias)
-            return y.view(-1, K, o).transpose(0, 1).reshape(K, *batch, o).unbind(0)
+            return y.view(-1, K, o).transpose(0, 1).reshape(K, *batch, o).contiguous()
 
     def finish(self, task: int, y: Tensor) -> Any:
         """The rest of a head.
 
         Args:
             task: Which head.
-            y: Output of its first layer, padding included, shape ``[batch..., o]``. It is copied:
-                the caller and the rest of the head may write into what they get.
+            y: Output of its first layer, padding included, shape ``[batch..., o]``. The rest of the
+                head and the caller may write into it.
 
         Returns:
             What the head returns.
         """
         head = self._split[task]
-        result: Any = y[..., : head.layer.out_features].clone()
+        result: Any = (
+            y if y.shape[-1] == head.layer.out_features else y[..., : head.layer.out_features]
+        )
         for module in head.rest:
             result = module(result)
         return result
@@ -160,7 +163,7 @@ class LinearHeads:
 
     def _fold(self, layers: Sequence[nn.Linear]) -> FoldedLayers:
         m = self.rotations.size
-        stacked = pad_sequence([layer.weight.detach() for layer in layers], batch_first=True)
+        stacked = _stack_padded([layer.weight.detach() for layer in layers])
         stacked = stacked.to(torch.promote_types(stacked.dtype, torch.float32))
         folded = self.rotations.fold(stacked[..., :m])
         weight = folded.weight
@@ -173,70 +176,11 @@ class LinearHeads:
             layer.weight.new_zeros(layer.out_features) if bias is None else bias.detach()
             for layer, bias in zip(layers, biases, strict=True)
         ]
-        return FoldedLayers(folded, weight, pad_sequence(known, batch_first=True))
+        return FoldedLayers(folded, weight, _stack_padded(known))
 
 
-@dataclass(frozen=True)
-class SplitHead:
-    """A head as its first linear layer and the rest."""
-
-    layer: nn.Linear
-    """The first layer."""
-    rest: list[nn.Module]
-    """What follows, in order."""
-    flattens: bool
-    """The head flattens its input first."""
-
-
-def split_head(head: nn.Module) -> SplitHead | None:
-    """Splits a head after its first linear layer, where it begins with one.
-
-    Only plain modules qualify, whose computation is known: ``nn.Linear``, or ``nn.Sequential`` of
-    an optional ``nn.Flatten()``, an ``nn.Linear`` and anything. A hook on one of them may do
-    anything, so it disqualifies.
-
-    Args:
-        head: Any module.
-
-    Returns:
-        The parts, or None.
-    """
-    modules = sequence_of(head)
-    flattens = False
-    if modules and isinstance(modules[0], nn.Flatten):
-        flatten, flattens = modules[0], True
-        modules = modules[1:]
-        if (flatten.start_dim, flatten.end_dim) != (1, -1) or not is_plain(flatten):
-            return None
-    if not modules or not is_plain(modules[0]):
-        return None
-    layer = modules[0]
-    return SplitHead(layer, modules[1:], flattens) if type(layer) is nn.Linear else None
-
-
-def sequence_of(head: nn.Module) -> list[nn.Module]:
-    """Modules that a head applies one after the other, as far as that is known.
-
-    Args:
-        head: Any module.
-
-    Returns:
-        The members of a plain ``nn.Sequential`` (or of a subclass with its ``forward``); any other
-        module as the only one; nothing for a sequence with hooks, which may do anything.
-    """
-    if type(head).forward is not nn.Sequential.forward:
-        return [head]
-    if not is_plain(head):
-        return []
-    return [module for module in head._modules.values() if module is not None]
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Without hooks and without a ``forward`` of its own."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return not any(hooks) and "forward" not in vars(module)
+def _stack_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Stacks tensors, shorter ones padded with zeros at the end of their first axis."""
+    if all(len(tensor) == len(tensors[0]) for tensor in tensors):
+        return torch.stack(list(tensors))
+    return pad_sequence(list(tensors), batch_first=True)

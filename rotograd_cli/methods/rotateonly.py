@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.linalg.gradients import divide_or_zero
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.linalg.gradients import divide_or_zero, stacked
+from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod, divide_losses
+from rotograd_cli.methods.batched_heads import rows, separate
 from rotograd_cli.methods.conv_heads import ConvHeads
 from rotograd_cli.methods.features import RotatedAxes
 from rotograd_cli.methods.initial_values import InitialValues
@@ -161,11 +162,7 @@ class RotateOnly(MultiTaskMethod):
         self.initial_losses.update(step.losses, step.present, accumulating=step.accumulating)
         if not self.normalize_losses:
             return losses
-        denominators = self.initial_losses.denominators.unbind()
-        return [
-            None if loss is None else loss / initial
-            for loss, initial in zip(losses, denominators, strict=True)
-        ]
+        return divide_losses(losses, self.initial_losses.denominators)
 
     def weigh_backbone_loss(self, loss: Tensor | None, step: BackwardStep) -> Tensor | None:
         """With ``normalize_losses``, divides the backbone loss by its own start value."""
@@ -194,7 +191,7 @@ class RotateOnly(MultiTaskMethod):
         assert features is not None
         G: TaskGradients
         if self._path == "linear":
-            delta = torch.stack(list(gradients))
+            delta = stacked(gradients)
             G = folded = self.linear_heads.gradients(delta, features.detach())
         else:
             rotated, folded = self._path == "general", None
@@ -265,13 +262,14 @@ class RotateOnly(MultiTaskMethod):
     def make_leaves(self, features: Tensor) -> list[Tensor]:
         """As in the base class, unless the rotations are folded into the heads.
 
-        Folded into linear layers, the leaves are these layers' outputs. Folded into convolutions,
+        Folded into linear layers, the leaf is these layers' outputs. Folded into convolutions,
         the leaves are the features themselves, their gradients in one piece.
         """
         self.rotations.advance()
         self._path = self._choose_path(features)
+        self._tasks_share_leaf = self._path == "linear"
         if self._path == "linear":
-            return [y.requires_grad_() for y in self.linear_heads.outputs(features)]
+            return [self.linear_heads.outputs(features).requires_grad_()]
         if self._path == "general":
             return super().make_leaves(features)
         leaves = [features.detach().requires_grad_() for _ in self.heads]
@@ -283,7 +281,7 @@ class RotateOnly(MultiTaskMethod):
 
     def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
         if self._path == "linear":
-            return self._finished(leaves)
+            return self._finished(rows(leaves[0], self._reached))
         if self._path == "conv":
             return self._convolved(leaves)
         return super()._outputs_from(leaves)
@@ -291,7 +289,7 @@ class RotateOnly(MultiTaskMethod):
     def _outputs(self, features: Tensor) -> list[Any]:
         path = self._choose_path(features)
         if path == "linear" and not torch.is_grad_enabled():
-            return self._finished(self.linear_heads.outputs(features))
+            return self._finished(separate(self.linear_heads.outputs(features)))
         if path == "conv":
             return self._convolved([features] * self.num_tasks)
         return super()._outputs(features)

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rotograd_cli.linalg.gradients import stacked
 from rotograd_cli.methods.features import RotatedAxes
 from rotograd_cli.methods.rotations import FoldedRotations, Rotations
 
@@ -62,7 +63,7 @@ class DenseTaskGradients:
         if rotated:
             self.G = rotate(rotations.current().to(dtype).mT, blocks)  # [K, N, d, S]
         else:
-            self.G = _stacked(blocks)
+            self.G = stacked(blocks)
         self.rows = self.G.view(len(blocks), -1)
 
     def norms(self) -> Tensor:
@@ -120,20 +121,6 @@ def rotate(R: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         for k, block in enumerate(blocks):
             out[k, :, m:] = block[:, m:]
     return out
-
-
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """As ``torch.stack``, without a copy where the tensors lie one after the other already."""
-    first, size = tensors[0], tensors[0].numel()
-    in_place = all(
-        tensor.is_contiguous()
-        and tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        and tensor.storage_offset() == first.storage_offset() + k * size
-        for k, tensor in enumerate(tensors)
-    )
-    if in_place:
-        return first.as_strided((len(tensors), *first.shape), (size, *first.stride()))
-    return torch.stack(list(tensors))
 
 
 class FoldedTaskGradients:
