@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
+    "data": "files of a data set: rotograd data check | prepare NAME",
     "bench": "step time and memory beside plain autograd and the authors' package",
 }
 GROUPS = (
@@ -30,6 +31,18 @@ GROUPS = (
     "debug",
     "logger",
 )
+_DATA_HELP = """usage: rotograd data check [NAME] [KEY=VALUE ...]
+       rotograd data prepare NAME [--from FILE] [--workers N] [KEY=VALUE ...]
+
+check     are the files there and right? what is missing, where to get it; without a name: all sets
+prepare   decode the files once into what training reads; an interrupted preparation goes on
+
+--from FILE   source other than the files in the data root: nyu_depth_v2_labeled.mat for nyuv2
+--workers N   threads; all cores by default
+KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=1000
+--config-dir  a folder of your own YAML files: DIR/data/foo.yaml
+
+The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data."""
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 
 
@@ -72,8 +85,12 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(command: str, words: list[str]) -> int:
-    """A command through Hydra: wrong input is one line, exit code 2 and no folder left behind."""
+    """A command: wrong input is one line, exit code 2 and no folder left behind."""
     try:
+        if command == "data":
+            from rotograd_cli import data_command
+
+            return data_command.run(words)
         _run_hydra(command, words, program=f"rotograd {command}")
     except BaseException as error:
         _remove_unused_folders()
@@ -311,6 +328,7 @@ examples:
   rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
   rotograd train --cfg job                            the composed configuration
   rotograd evaluate run=outputs/...                   metrics of a finished run
+  rotograd data check celeba                          are the files there? where to get them
   rotograd bench workload=lenet                       what a step costs, beside plain autograd
 
 options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
@@ -326,6 +344,8 @@ def _command_help(command: str, words: Sequence[str]) -> str:
         )
     if command == "bench":
         return _bench_help(words)
+    if command == "data":
+        return _DATA_HELP
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:

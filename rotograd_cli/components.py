@@ -61,6 +61,27 @@ def constructor(node: Any, where: str, **supplied: Any) -> Callable[..., Any]:
     return build
 
 
+def component_class(node: Any, where: str, **supplied: Any) -> type:
+    """Class of a component whose values have been checked.
+
+    Args:
+        node: Content of a component's YAML.
+        where: Name of the node in messages.
+        **supplied: Names of keyword arguments that the runner will add, with any value.
+
+    Returns:
+        What ``_target_`` names.
+
+    Raises:
+        ConfigError: As :func:`constructor`, or if the target is not a class.
+    """
+    constructor(node, where, **supplied)
+    target = _import(str(node["_target_"]), where)
+    if not inspect.isclass(target):
+        raise ConfigError(f"`{where}._target_` must be a class, got {node['_target_']!r}.")
+    return target
+
+
 def _import(path: str, where: str) -> Callable[..., Any]:
     try:
         target = pkgutil.resolve_name(path)

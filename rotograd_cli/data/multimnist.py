@@ -4,14 +4,15 @@ import gzip
 import hashlib
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from rotograd_cli.data.base import Split
+from rotograd_cli.data.base import FileCheck, Split
 from rotograd_cli.data.two_digits import Digits, TwoDigits, check_options
 from rotograd_cli.errors import DatasetError
 
@@ -72,6 +73,24 @@ class MultiMNIST(TwoDigits):
             std=std,
             device=device,
         )
+
+    @classmethod
+    def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
+        """The four files, their checksums verified."""
+        del options
+        paths = _find(data_dir)
+        if paths is None:
+            remedy = _absent(data_dir, "training downloads it unless data.download=false")
+            return [FileCheck("MNIST", False, "not all four files in one folder", remedy)]
+        return [_check(name, path) for name, path in paths.items()]
+
+
+def _check(name: str, path: Path) -> FileCheck:
+    try:
+        _read(path, *FILES[name])
+    except DatasetError as error:
+        return FileCheck(name, False, str(path), str(error))
+    return FileCheck(name, True, f"{path}, MD5 verified")
 
 
 def _load(data_dir: Path, download: bool) -> dict[Split, Digits]:

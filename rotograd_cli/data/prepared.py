@@ -154,7 +154,8 @@ class PreparedArrays:
     def missing(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Those of the given rows that are not done, int64, in order."""
         chosen = np.asarray(rows, np.int64)
-        return chosen[~self._done[chosen]]
+        result: np.ndarray = chosen[~self._done[chosen]]
+        return result
 
     def take(self, name: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Rows of one array, copied; other threads run meanwhile.

@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rotograd_cli.training.state import TrainState
 
 logger = logging.getLogger(__name__)
+
+MAX_LOSSES = 10
+"""Tasks whose losses fit on a line; of more their sum is shown."""
 
 
 class ConsoleTracker:
@@ -77,12 +81,59 @@ class ConsoleTracker:
             print(line, file=sys.stderr, flush=True)
 
 
+class ProgressBars:
+    """A bar per piece of work on a terminal, a line per tenth of it elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.bars = Progress(
+            *columns,
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._tenths: dict[str, int] = {}
+
+    def say(self, line: str) -> None:
+        """Prints a line, on standard output."""
+        print(line, flush=True)
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Shows how much of a piece of work is done."""
+        if not self._console.is_terminal:
+            tenth = 10 * done // max(total, 1)
+            if tenth > self._tenths.get(what, 0):
+                print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
+            self._tenths[what] = tenth
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self.bars.add_task(what)
+        self.bars.update(self._tasks[what], completed=done, total=total)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressBars]:
+    """Bars that are removed at the end.
+
+    Yields:
+        The bars.
+    """
+    bars = ProgressBars()
+    with bars.bars:
+        yield bars
+
+
 def _losses(record: Mapping[str, float], split: str) -> str:
     values = {
         key.split("/")[1]: value
         for key, value in record.items()
         if key.startswith(f"{split}/") and key.endswith("/loss") and key.count("/") == 2
     }
+    if len(values) > MAX_LOSSES:
+        return f"loss {record[f'{split}/loss']:.4f} (sum of {len(values)} tasks)"
     return "loss " + " ".join(f"{task} {value:.4f}" for task, value in values.items())
 
 

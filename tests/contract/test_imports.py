@@ -16,14 +16,15 @@ PACKAGE = "rotograd_cli"
 # Low to high. A unit is a module or a folder; units of one layer never import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
-    ("linalg", "metrics", "losses", "seeding", "interrupts"),
+    ("linalg", "dense_metrics", "losses", "seeding", "interrupts"),
+    ("metrics",),
     ("tasks",),
     ("methods", "models", "data"),
     ("training",),
     ("tracking", "report"),
     ("config",),
     ("components", "messages", "run_directory"),
-    ("experiment", "sweep"),
+    ("experiment", "sweep", "data_command"),
     ("bench",),
     ("cli",),
     ("__main__",),
