@@ -1,8 +1,9 @@
-r"""Metrics over a whole split, and :math:`\Delta_m`, the relative gain over a baseline."""
+r"""Metrics over a whole split, statistics over tasks, and :math:`\Delta_m`, the relative gain."""
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,17 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 Better = Literal["higher", "lower"]
+Protocol = Literal["exact", "mtan_batch"]
+"""How depth and normal metrics are averaged.
+
+``exact``: every valid pixel of the split has the same weight. ``mtan_batch``: as in the code of
+MTAN and its descendants (CAGrad, Nash-MTL, FAMO), the metric of each pair of consecutive images,
+averaged over the pairs. The two are not comparable: see :mod:`rotograd_cli.dense_metrics`."""
+
+
+def _itself(value: Any) -> Tensor:
+    result: Tensor = value
+    return result
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,8 @@ class MetricSpec:
     """A metric of a task: how to build it and how to read it.
 
     Accumulation is torchmetrics' and covers the split, never the mean of batch values. Its checks
-    of values are off: they wait for the device at every batch.
+    of values are off: they wait for the device at every batch. Metrics of a task with the very same
+    ``create`` and ``prepare`` share one accumulator, which sees every batch once.
     """
 
     name: str
@@ -31,6 +44,8 @@ class MetricSpec:
     """Turns a head's output into what the metric takes."""
     percent: bool = False
     """Whether tables print the value times 100."""
+    value: Callable[[Any], Tensor] = _itself
+    """Reads the number, a scalar, from what ``compute()`` of the torchmetrics metric returns."""
 
 
 def accuracy(num_classes: int) -> MetricSpec:
@@ -69,6 +84,137 @@ def mse() -> MetricSpec:
         return values.double().contiguous()  # torchmetrics flattens by view; maps may be NHWC
 
     return MetricSpec("mse", "lower", create, prepare)
+
+
+def segmentation(num_classes: int, void: int = -1) -> tuple[MetricSpec, ...]:
+    """Mean intersection over union and pixel accuracy, from one confusion matrix of the split.
+
+    Args:
+        num_classes: Number of classes C.
+        void: Target of pixels without a label; they take no part.
+
+    Returns:
+        ``miou``, the mean over the classes that occur in predictions or targets, and
+        ``pixel_accuracy``, both in [0, 1], NaN when no pixel is labelled.
+    """
+
+    def create() -> "Metric":
+        from rotograd_cli.dense_metrics import ConfusionMatrix
+
+        return ConfusionMatrix(num_classes, void)
+
+    return _sharing(create, _classes, ("miou", "pixel_accuracy"), "higher", percent=True)
+
+
+def depth(protocol: Protocol) -> tuple[MetricSpec, ...]:
+    """Absolute and relative error over the pixels with a depth.
+
+    Args:
+        protocol: How pixels are averaged.
+
+    Returns:
+        ``abs_err``, mean of abs(p - t) in the unit of the target (metres), and ``rel_err``, mean of
+        abs(p - t) / t; NaN when no pixel has a depth.
+    """
+
+    def create() -> "Metric":
+        from rotograd_cli.dense_metrics import PairMeans, SplitMeans, depth_errors
+
+        return (SplitMeans if protocol == "exact" else PairMeans)(depth_errors, num_errors=2)
+
+    return _sharing(create, _itself, ("abs_err", "rel_err"), "lower")
+
+
+def normals(protocol: Protocol) -> tuple[MetricSpec, ...]:
+    """Angle between predicted and true surface normals, over the pixels with a normal.
+
+    Args:
+        protocol: How pixels are averaged, and how the angle is computed.
+
+    Returns:
+        ``angle_mean`` and ``angle_median`` in degrees; ``within_11.25``, ``within_22.5`` and
+        ``within_30``, the share of pixels with a smaller angle, in [0, 1]. NaN when no pixel has a
+        normal.
+    """
+
+    def create() -> "Metric":
+        from rotograd_cli.dense_metrics import PairAngles, SplitAngles
+
+        return SplitAngles() if protocol == "exact" else PairAngles()
+
+    angles = _sharing(create, _itself, ("angle_mean", "angle_median"), "lower")
+    shares = ("within_11.25", "within_22.5", "within_30")
+    return angles + _sharing(create, _itself, shares, "higher", percent=True, start=len(angles))
+
+
+def _classes(logits: Tensor) -> Tensor:
+    return logits.argmax(1)
+
+
+def _sharing(
+    create: Callable[[], "Metric"],
+    prepare: Callable[[Tensor], Tensor],
+    names: Sequence[str],
+    better: Better,
+    *,
+    percent: bool = False,
+    start: int = 0,
+) -> tuple[MetricSpec, ...]:
+    """Metrics that one accumulator computes as the entries of a vector, from ``start`` on."""
+    return tuple(
+        MetricSpec(name, better, create, prepare, percent, operator.itemgetter(start + index))
+        for index, name in enumerate(names)
+    )
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number that sums up the same metric of several tasks."""
+
+    name: str
+    """Last part of the key ``split/statistic``, e.g. ``min_f1``."""
+    better: Better | None
+    """Direction of the metric; None for the spread, which has none."""
+    percent: bool
+    """Whether tables print the value times 100."""
+    of: Callable[[Tensor], Tensor]
+    """Takes the values of the K tasks, shape ``[K]``, to their statistic, a scalar."""
+
+
+def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
+    """Statistics over tasks that share their leading metric.
+
+    Args:
+        leading: Leading metric of each of the K tasks; None for a task without metrics.
+
+    Returns:
+        Minimum, median (of an even K the mean of the middle two, unlike ``torch.median``), mean and
+        standard deviation (that of the population: divided by K) of the shared metric; none unless
+        K >= 2 and all tasks lead with the same metric in the same direction. A NaN among the values
+        makes all four NaN.
+
+    Examples:
+        >>> [statistic.name for statistic in statistics([f1(), f1()])]
+        ['min_f1', 'median_f1', 'mean_f1', 'std_f1']
+        >>> statistics([f1(), mse()])
+        ()
+    """
+    kinds = {spec and (spec.name, spec.better, spec.percent) for spec in leading}
+    first = leading[0] if leading else None
+    if len(leading) < 2 or len(kinds) > 1 or first is None:
+        return ()
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "min": torch.amin,
+        "median": lambda values: torch.quantile(values, 0.5),
+        "mean": torch.mean,
+        "std": lambda values: values.std(correction=0),
+    }
+    return tuple(
+        Statistic(
+            f"{name}_{first.name}", None if name == "std" else first.better, first.percent, of
+        )
+        for name, of in functions.items()
+    )
 
 
 def geometric_mean(losses: Mapping[str, float]) -> float:

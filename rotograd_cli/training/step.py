@@ -1,8 +1,9 @@
 """One optimiser step and one evaluation."""
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -11,11 +12,10 @@ from torch.optim import Optimizer
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.metrics import geometric_mean
-from rotograd_cli.tasks import Task
+from rotograd_cli.metrics import MetricSpec, geometric_mean
+from rotograd_cli.tasks import Task, task_statistics
 
-if TYPE_CHECKING:
-    from torchmetrics import Metric
+logger = logging.getLogger(__name__)
 
 
 def train_step(
@@ -84,7 +84,14 @@ def evaluate(
 ) -> dict[str, float]:
     """Losses and metrics over a split, each accumulated over all its examples.
 
-    The model is put into evaluation mode and back. The device is waited for once, at the end.
+    The model is put into evaluation mode and back. The device is waited for at the end alone.
+
+    A loss over the split is the mean over all the elements that the task counts
+    (:attr:`Task.count`), whatever the batch size. Where all tasks lead with the same metric, its
+    statistics over the tasks are added (:func:`rotograd_cli.metrics.statistics`).
+
+    A NaN in a prediction is no class, and neither above nor below a threshold: if a task has one,
+    all its metrics are NaN, and a warning says in how many examples.
 
     Args:
         model: The network with its method.
@@ -93,33 +100,84 @@ def evaluate(
         split: Its name, the first part of every key.
 
     Returns:
-        ``split/task/metric``, ``split/task/loss``, ``split/loss`` (the sum over tasks) and
-        ``split/geomean_loss`` (their geometric mean); NaN for a task without any target.
+        ``split/task/metric``, ``split/task/loss``, ``split/min_metric`` and the other statistics,
+        ``split/loss`` (the sum over tasks) and ``split/geomean_loss`` (their geometric mean); NaN
+        for a task without any target.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    metrics = {
-        (task.name, spec.name): spec.create().to(device) for task in tasks for spec in task.metrics
-    }
-    sums = torch.zeros(2, len(tasks), dtype=torch.float64, device=device)  # loss * N, N
+    accumulators = [_Accumulators(task, device) for task in tasks]
     for batch in batches:
         predictions = predict(model, batch)
         for k, loss in enumerate(task_losses(tasks, predictions, batch)):
-            if loss is None:
-                continue
-            task, target = tasks[k], batch.targets[tasks[k].name]
-            num = target.shape[0]
-            sums[:, k] += torch.stack((loss.double() * num, torch.full_like(loss, num).double()))
-            for spec in task.metrics:
-                metrics[task.name, spec.name].update(spec.prepare(predictions[k]), target)
+            if loss is not None:
+                accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
     model.train(was_training)
-    losses = dict(zip((task.name for task in tasks), (sums[0] / sums[1]).tolist(), strict=True))
+    losses: dict[str, float] = {}
+    metrics: dict[str, dict[str, float]] = {}
+    numbers = iter(torch.cat([a.numbers() for a in accumulators]).tolist())  # one transfer
+    for task, accumulator in zip(tasks, accumulators, strict=True):
+        own = list(islice(numbers, 3 + len(task.metrics)))
+        losses[task.name], metrics[task.name] = accumulator.read(own, split)
     result = {f"{split}/{name}/loss": loss for name, loss in losses.items()}
-    result |= {f"{split}/{task}/{name}": _value(m) for (task, name), m in metrics.items()}
+    result |= {f"{split}/{task}/{m}": v for task in metrics for m, v in metrics[task].items()}
+    for statistic in task_statistics(tasks):
+        leading = [metrics[task.name][task.metrics[0].name] for task in tasks]
+        values = torch.tensor(leading, dtype=torch.float64)
+        result[f"{split}/{statistic.name}"] = float(statistic.of(values))
     result[f"{split}/loss"] = sum(losses.values())
     result[f"{split}/geomean_loss"] = geometric_mean(losses)
     return result
+
+
+class _Accumulators:
+    """Loss, metrics and NaN of one task over a split, on the device until they are read."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task = task
+        # loss * elements, elements, examples with a NaN in the prediction
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        shared = {_sharing_key(spec): spec for spec in task.metrics}
+        self.metrics = {key: spec.create().to(device) for key, spec in shared.items()}
+
+    def add(self, loss: Tensor, prediction: Tensor, target: Tensor) -> None:
+        """Adds a batch that has a target."""
+        count = self.task.count
+        num = torch.full_like(loss, len(target)) if count is None else count(target)
+        num = num.double()
+        total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
+        with_nan = prediction.isnan().flatten(1).any(1).sum()
+        self.sums += torch.stack((total, num, with_nan))
+        for (_, prepare), metric in self.metrics.items():
+            metric.update(prepare(prediction), target)
+
+    def numbers(self) -> Tensor:
+        """The sums, then the metrics in order, float64, shape ``[3 + num_metrics]``."""
+        computed = {key: m.compute() for key, m in self.metrics.items() if m.update_called}
+        nan = self.sums.new_full((), math.nan)  # no batch had a target
+        keys = [(spec, _sharing_key(spec)) for spec in self.task.metrics]
+        values = [spec.value(computed[key]).double() if computed else nan for spec, key in keys]
+        return torch.stack((*self.sums, *values))
+
+    def read(self, numbers: Sequence[float], split: str) -> tuple[float, dict[str, float]]:
+        """Loss and metrics from the numbers; warns of NaN."""
+        total, num, with_nan, *values = numbers
+        if with_nan:
+            values = [math.nan] * len(values)
+            logger.warning(
+                "The prediction of task %r is NaN in %d examples of split %s; its metrics are NaN.",
+                self.task.name,
+                with_nan,
+                split,
+            )
+        names = [spec.name for spec in self.task.metrics]
+        return total / num if num else math.nan, dict(zip(names, values, strict=True))
+
+
+def _sharing_key(spec: MetricSpec) -> tuple[object, Callable[[Tensor], Tensor]]:
+    """The same for metrics that share an accumulator."""
+    return spec.create, spec.prepare
 
 
 def evaluation_keys(tasks: Sequence[Task], split: str) -> list[str]:
@@ -129,7 +187,8 @@ def evaluation_keys(tasks: Sequence[Task], split: str) -> list[str]:
         for task in tasks
         for name in ("loss", *(spec.name for spec in task.metrics))
     ]
-    return [*of_tasks, f"{split}/loss", f"{split}/geomean_loss"]
+    over_tasks = [f"{split}/{statistic.name}" for statistic in task_statistics(tasks)]
+    return [*of_tasks, *over_tasks, f"{split}/loss", f"{split}/geomean_loss"]
 
 
 def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> None:
@@ -153,10 +212,6 @@ def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> N
                 f"The head of task {task.name!r} must return shape [{needed_text}], got [{found}]; "
                 f"check {size}`head` and `heads.{task.name}`."
             )
-
-
-def _value(metric: "Metric") -> float:
-    return float(metric.compute()) if metric.update_called else math.nan
 
 
 def _detached(losses: Sequence[Tensor | None]) -> Tensor:

@@ -1,5 +1,6 @@
 """Metrics over a split against scikit-learn, and the numbers that compare runs."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -79,6 +80,39 @@ def test_directions_and_units_are_declared() -> None:
     specs = (metrics.accuracy(3), metrics.f1(), metrics.mse())
     assert [spec.better for spec in specs] == ["higher", "higher", "lower"]
     assert [spec.percent for spec in specs] == [True, True, False]
+
+
+# ---- statistics over tasks
+
+
+def test_statistics_need_two_tasks_that_lead_with_the_same_metric() -> None:
+    f1, mse = metrics.f1(), metrics.mse()
+    assert [s.name for s in metrics.statistics([mse, mse])] == [
+        "min_mse",
+        "median_mse",
+        "mean_mse",
+        "std_mse",
+    ]
+    for leading in ([], [f1], [f1, mse], [f1, None], [None, None]):
+        assert metrics.statistics(leading) == ()
+    other = dataclasses.replace(f1, better="lower")
+    assert metrics.statistics([f1, other]) == ()
+
+
+def test_statistics_have_the_direction_and_unit_of_their_metric_and_the_spread_none() -> None:
+    found = metrics.statistics([metrics.f1()] * 3)
+    assert [s.better for s in found] == ["higher", "higher", "higher", None]
+    assert [s.percent for s in found] == [True] * 4
+
+
+@pytest.mark.parametrize("num", [2, 3, 40, 41])
+def test_statistics_are_those_of_numpy(num: int) -> None:
+    values = torch.rand(num, generator=generator(), dtype=torch.float64)
+    found = metrics.statistics([metrics.f1()] * num)
+    expected = [function(values.numpy()) for function in (np.min, np.median, np.mean, np.std)]
+    assert [float(s.of(values)) for s in found] == pytest.approx(expected, rel=1e-12)
+    values[num // 2] = math.nan
+    assert all(s.of(values).isnan() for s in found)
 
 
 # ---- geometric mean

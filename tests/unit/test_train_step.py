@@ -1,18 +1,28 @@
 """One optimiser step and one evaluation, against autograd and a naive computation."""
 
+import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import sklearn.metrics
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli import dense_metrics
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.losses import mean_squared_error
+from rotograd_cli.losses import (
+    binary_cross_entropy,
+    mean_squared_error,
+    num_labelled,
+    segmentation_cross_entropy,
+)
 from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
+from rotograd_cli.metrics import f1, segmentation
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.step import check_predictions, evaluate, evaluation_keys, train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
@@ -254,6 +264,208 @@ def test_evaluation_builds_no_graph_and_reads_no_value_before_the_end(
     few = count_reads(lambda: replayed(uneven(split_of(17), 17)))
     many = count_reads(lambda: replayed(uneven(split_of(17), 1)))
     assert few == many
+
+
+# ---- evaluation of dense tasks
+
+
+def segmented(task_names: Sequence[str], num: int = 7) -> tuple[list[Task], list[Batch]]:
+    """Dense tasks whose labels are missing more and more; each image is a batch."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(num, 3, 4, 5, generator=generator)
+    labels = torch.randint(0, 3, (num, 4, 5), generator=generator)
+    share = torch.linspace(0, 1, num).view(-1, 1, 1)  # of the last image nothing is labelled
+    labels = torch.where(torch.rand(labels.shape, generator=generator) < share, -1, labels)
+    metrics = segmentation(3)
+    tasks = [
+        Task(name, 3, segmentation_cross_entropy, metrics, (4, 5), count=num_labelled)
+        for name in task_names
+    ]
+    batches = [
+        Batch(logits[i : i + 1], dict.fromkeys(task_names, labels[i : i + 1])) for i in range(num)
+    ]
+    return tasks, batches
+
+
+class Repeat(nn.Module):
+    """Predicts its input for every task."""
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.num_tasks = num_tasks
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x] * self.num_tasks
+
+
+def repeated(tasks: Sequence[Task], batches: Sequence[Batch]) -> dict[str, float]:
+    model: Any = Repeat(len(tasks))
+    return evaluate(model, tasks, batches, "val")
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    targets = {name: torch.cat([b.targets[name] for b in batches]) for name in batches[0].targets}
+    return Batch(torch.cat([b.inputs for b in batches]), targets)
+
+
+def test_loss_of_a_split_is_the_mean_over_what_the_task_counts() -> None:
+    tasks, batches = segmented(["map"])
+    whole = joined(batches)
+    labels = whole.targets["map"]
+    terms = nn.functional.cross_entropy(whole.inputs.double(), labels, ignore_index=-1)
+    assert repeated(tasks, batches)["val/map/loss"] == pytest.approx(float(terms), rel=1e-6)
+    uneven_batches = [joined(batches[:2]), joined(batches[2:])]
+    assert repeated(tasks, uneven_batches) == pytest.approx(repeated(tasks, batches), rel=1e-6)
+    by_image = [dataclasses.replace(tasks[0], count=None)]  # what the count is for
+    assert repeated(by_image, batches)["val/map/loss"] != pytest.approx(float(terms), rel=1e-2)
+
+
+def test_batch_without_anything_to_count_has_no_weight_even_if_its_loss_is_nan() -> None:
+    tasks, batches = segmented(["map"])
+    assert (batches[-1].targets["map"] == -1).all()
+
+    def mean_of_nothing(prediction: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(prediction, target, ignore_index=-1)
+
+    other = [dataclasses.replace(tasks[0], loss=mean_of_nothing)]
+    expected = repeated(tasks, batches)
+    assert repeated(other, batches) == pytest.approx(expected, rel=1e-6)
+    assert math.isnan(repeated(tasks, batches[-1:])["val/map/loss"])
+
+
+def test_metrics_with_the_same_accumulator_share_one_that_sees_every_batch_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    created: list[dense_metrics.ConfusionMatrix] = []
+    create = dense_metrics.ConfusionMatrix.__init__
+
+    def counting(self: dense_metrics.ConfusionMatrix, *arguments: Any) -> None:
+        create(self, *arguments)
+        created.append(self)
+
+    monkeypatch.setattr(dense_metrics.ConfusionMatrix, "__init__", counting)
+    tasks, batches = segmented(["left", "right"])
+    measured = repeated(tasks, batches)
+    assert len(created) == 2  # one per task, though both have the very same metrics
+    num_labelled_pixels = int((joined(batches).targets["left"] != -1).sum())
+    assert [int(metric.counts.sum()) for metric in created] == [num_labelled_pixels] * 2
+    assert measured["val/left/miou"] == measured["val/right/miou"] > 0
+
+
+@pytest.mark.parametrize("names", [["map"], ["left", "right"]], ids=str)
+def test_keys_of_dense_tasks_are_known_beforehand(names: list[str]) -> None:
+    tasks, batches = segmented(names)
+    assert set(repeated(tasks, batches)) == set(evaluation_keys(tasks, "val"))
+
+
+# ---- NaN in a prediction
+
+
+@pytest.fixture
+def warnings_of_evaluation(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    """Warnings of an evaluation, whatever an earlier run did to the package's logger."""
+    logger = logging.getLogger("rotograd_cli.training.step")
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("size", [1, 5, 17])
+def test_nan_in_a_prediction_makes_the_metrics_of_its_task_nan_with_one_warning(
+    size: int, warnings_of_evaluation: pytest.LogCaptureFixture
+) -> None:
+    batch = split_of(17)
+    expected = replayed([batch])
+    batch.inputs[[3, 4, 11], 4] = math.nan  # the column of `flag`; as a logit not above 0
+    batch.inputs[3, 5] = math.nan  # of no task
+    measured = replayed(uneven(batch, size))
+    assert warnings_of_evaluation.messages == [
+        "The prediction of task 'flag' is NaN in 3 examples of split val; its metrics are NaN."
+    ]
+    for key, value in expected.items():
+        if key in ("val/flag/f1", "val/flag/loss", "val/loss", "val/geomean_loss"):
+            assert math.isnan(measured[key]), key
+        else:
+            assert measured[key] == pytest.approx(value, rel=1e-6), key
+
+
+def test_nan_where_nothing_is_labelled_is_reported_too(
+    warnings_of_evaluation: pytest.LogCaptureFixture,
+) -> None:
+    tasks, batches = segmented(["map"])
+    batches[-1].inputs[0, 0, 0, 0] = math.nan
+    assert math.isnan(repeated(tasks, batches)["val/map/miou"])
+    (message,) = warnings_of_evaluation.messages
+    assert "'map' is NaN in 1 examples of split val" in message
+
+
+def test_infinite_logits_are_no_nan(warnings_of_evaluation: pytest.LogCaptureFixture) -> None:
+    batch = split_of(17)
+    expected = replayed([batch])["val/flag/f1"]
+    batch.inputs[:, 4] *= math.inf
+    assert replayed([batch])["val/flag/f1"] == expected
+    assert warnings_of_evaluation.messages == []
+
+
+# ---- statistics over tasks
+
+
+def flags(num_tasks: int) -> tuple[list[Task], Batch]:
+    """Binary tasks, column k of the input predicting task k, and their split."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(50, num_tasks, generator=generator)
+    names = [f"flag{k}" for k in range(num_tasks)]
+    tasks = [Task(name, 1, binary_cross_entropy, (f1(),)) for name in names]
+    targets = {name: (torch.rand(50, generator=generator) < 0.5).float() for name in names}
+    return tasks, Batch(inputs, targets)
+
+
+class Columns(Repeat):
+    """Predicts column k of its input for task k."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(x.split(1, 1))
+
+
+@pytest.mark.parametrize("num", [2, 3, 40])
+def test_statistics_over_tasks_are_those_of_numpy(num: int) -> None:
+    tasks, batch = flags(num)
+    model: Any = Columns(num)
+    measured = evaluate(model, tasks, [batch], "test")
+    values = [
+        sklearn.metrics.f1_score(batch.targets[task.name], batch.inputs[:, k] > 0)
+        for k, task in enumerate(tasks)
+    ]
+    expected = {
+        "test/min_f1": np.min(values),
+        "test/median_f1": np.median(values),
+        "test/mean_f1": np.mean(values),
+        "test/std_f1": np.std(values),
+    }
+    # torchmetrics computes F1 in float32, and the spread is a difference of such numbers
+    assert {key: measured[key] for key in expected} == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert set(measured) == set(evaluation_keys(tasks, "test"))
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_nan_of_one_task_makes_every_statistic_nan(position: int) -> None:
+    tasks, batch = flags(3)
+    del batch.targets[f"flag{position}"]  # type: ignore[attr-defined]
+    model: Any = Columns(3)
+    measured = evaluate(model, tasks, [batch], "val")
+    assert all(math.isnan(measured[f"val/{s}_f1"]) for s in ("min", "median", "mean", "std"))
+
+
+def test_there_are_no_statistics_of_one_task_or_of_different_metrics() -> None:
+    assert not any("std_" in key for key in evaluation_keys(flags(1)[0], "val"))
+    assert evaluation_keys(TASKS, "val")[-2:] == ["val/loss", "val/geomean_loss"]
+    assert not any("min_" in key for key in evaluation_keys(TASKS, "val"))
+    mixed = [*flags(2)[0], Task("plain", 1, binary_cross_entropy, ())]
+    assert not any("min_" in key for key in evaluation_keys(mixed, "val"))
 
 
 # ---- heads
