@@ -9,6 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+MAX_COLUMNS = 10
+"""Metrics in a table of several runs, beyond which statistics over tasks replace them."""
+
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """Reads ``summary.json`` of a run.
@@ -39,7 +42,7 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
 
 
 def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Table:
-    """Results of one run: a row per task and metric, a column per split.
+    """Results of one run: rows of metrics by task, then statistics over tasks; columns of splits.
 
     Args:
         summary: Content of ``summary.json``.
@@ -67,6 +70,9 @@ def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test"
         task, name = key.split("/")
         cells = [format_value(metrics.get(f"{split}/{key}"), spec["percent"]) for split in splits]
         table.add_row(task, f"{label(name, spec)}", *cells)
+    for name, spec in summary.get("statistic_specs", {}).items():
+        cells = [format_value(metrics.get(f"{split}/{name}"), spec["percent"]) for split in splits]
+        table.add_row("all", column_head(name, spec), *cells)
     cells = [format_value(metrics.get(f"{split}/geomean_loss"), False) for split in splits]
     table.add_row("all", "geometric mean of losses ↓", *cells)
     return table
@@ -81,15 +87,13 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
     Returns:
         The table.
     """
-    specs: dict[str, Mapping[str, Any]] = {}
-    for _, summary in summaries:
-        specs |= (summary or {}).get("metric_specs", {})
+    specs = shown_metrics([summary for _, summary in summaries if summary is not None])
     common = common_overrides([summary for _, summary in summaries])
     table = Table()
     for column in ("cell", "status", "overrides"):
         table.add_column(column, overflow="fold")
     for key, spec in specs.items():
-        table.add_column(f"{key.split('/')[0]} {label(key.split('/')[1], spec)}", justify="right")
+        table.add_column(column_head(key, spec), justify="right")
     for name, summary in summaries:
         content = summary or {"status": "no result"}
         metrics = content.get("metrics", {})
@@ -99,6 +103,30 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
         own = [word for word in content.get("overrides", []) if word not in common]
         table.add_row(name, content["status"], "\n".join(own), *cells)
     return table
+
+
+def shown_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Metrics that get a column in a table of several runs.
+
+    Args:
+        summaries: Summaries of the runs.
+
+    Returns:
+        Direction and unit by key (without the split): the metrics of the tasks, or where these are
+        more than ``MAX_COLUMNS`` and the runs have statistics over tasks, the statistics instead.
+    """
+    metrics: dict[str, Mapping[str, Any]] = {}
+    statistics: dict[str, Mapping[str, Any]] = {}
+    for summary in summaries:
+        metrics |= summary.get("metric_specs", {})
+        statistics |= summary.get("statistic_specs", {})
+    return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics
+
+
+def column_head(key: str, spec: Mapping[str, Any]) -> str:
+    """Head of a metric's column: ``left accuracy % ↑``, ``mean f1 % ↑``."""
+    first, second = key.split("/") if "/" in key else key.split("_", 1)
+    return f"{first} {label(second, spec)}"
 
 
 def common_overrides(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
@@ -172,8 +200,9 @@ def print_table(table: Table) -> None:
 
 
 def label(name: str, spec: Mapping[str, Any]) -> str:
-    """Name of a metric with its unit and an arrow in the direction of better."""
-    return f"{name}{' %' if spec['percent'] else ''} {'↑' if spec['better'] == 'higher' else '↓'}"
+    """Name of a metric with its unit and an arrow in the direction of better, if it has one."""
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[spec["better"]]
+    return f"{name}{' %' if spec['percent'] else ''}{arrow}"
 
 
 def format_value(value: float | None, percent: bool) -> str:

@@ -23,6 +23,7 @@ from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.report import read_summary
+from rotograd_cli.tasks import task_statistics
 from rotograd_cli.training.state import TrainState
 
 
@@ -152,6 +153,10 @@ def describe_run(
             f"{task.name}/{spec.name}": {"better": spec.better, "percent": spec.percent}
             for task in dataset.tasks
             for spec in task.metrics
+        },
+        "statistic_specs": {
+            statistic.name: {"better": statistic.better, "percent": statistic.percent}
+            for statistic in task_statistics(dataset.tasks)
         },
         "seed": config.seed,
         "protocol": (

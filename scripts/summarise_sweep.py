@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from rotograd_cli.report import label, read_summary
+from rotograd_cli.report import column_head, read_summary, shown_metrics
 
 
 def main(sweep_dir: Path) -> None:
@@ -21,8 +21,8 @@ def main(sweep_dir: Path) -> None:
         if summary is None or summary["status"] != "finished":
             sys.exit(f"{folder} did not finish; a table with missing seeds would mislead.")
         runs[summary["method"]].append(summary)
-    specs = next(iter(runs.values()))[0]["metric_specs"]
-    names = [f"{key.split('/')[0]} {label(key.split('/')[1], spec)}" for key, spec in specs.items()]
+    specs = shown_metrics(next(iter(runs.values()))[:1])
+    names = [column_head(key, spec) for key, spec in specs.items()]
     print("| method | " + " | ".join(names) + " | geometric mean of losses ↓ | seeds |")
     print("| --- " * (len(names) + 3) + "|")
     for method, summaries in runs.items():

@@ -111,6 +111,55 @@ def test_a_task_without_metrics_is_shown_by_its_loss() -> None:
     assert "0.1250" in row
 
 
+def many_tasks(num: int) -> dict[str, Any]:
+    """Summary of a run with tasks that share their metric."""
+    names = [f"a{k}" for k in range(num)]
+    spec = {"better": "higher", "percent": True}
+    statistics = {f"{name}_f1": dict(spec) for name in ("min", "median", "mean")}
+    return {
+        **SUMMARY,
+        "tasks": names,
+        "metric_specs": {f"{name}/f1": spec for name in names},
+        "statistic_specs": {**statistics, "std_f1": {"better": None, "percent": True}},
+        "metrics": {
+            **{f"test/{name}/f1": 0.5 for name in names},
+            "test/min_f1": 0.25,
+            "test/median_f1": 0.5,
+            "test/mean_f1": 0.625,
+            "test/std_f1": 0.125,
+        },
+    }
+
+
+def test_run_table_ends_with_the_statistics_over_tasks() -> None:
+    rows = [line.split("│") for line in text(run_table(many_tasks(40))).splitlines()]
+    cells = [[cell.strip() for cell in row[1:4]] for row in rows if len(row) > 3]
+    assert len(cells) == 40 + 4 + 1
+    assert cells[39:44] == [
+        ["a39", "f1 % ↑", "50.00"],
+        ["all", "min f1 % ↑", "25.00"],
+        ["all", "median f1 % ↑", "50.00"],
+        ["all", "mean f1 % ↑", "62.50"],
+        ["all", "std f1 %", "12.50"],
+    ]
+
+
+@pytest.mark.parametrize(("num", "shown"), [(10, "tasks"), (11, "statistics"), (40, "statistics")])
+def test_sweep_table_shows_many_tasks_by_their_statistics(num: int, shown: str) -> None:
+    summary = many_tasks(num)
+    heads = [str(column.header) for column in sweep_table([("0", summary), ("1", None)]).columns]
+    if shown == "tasks":
+        assert heads[3:] == [f"a{k} f1 % ↑" for k in range(num)]
+    else:
+        assert heads[3:] == ["min f1 % ↑", "median f1 % ↑", "mean f1 % ↑", "std f1 %"]
+        assert "62.50" in text(sweep_table([("0", summary)]))
+
+
+def test_many_metrics_without_statistics_are_all_shown() -> None:
+    summary = {key: value for key, value in many_tasks(12).items() if key != "statistic_specs"}
+    assert len(sweep_table([("0", summary)]).columns) == 3 + 12
+
+
 def test_sweep_table_shows_only_the_overrides_in_which_cells_differ() -> None:
     cells = [{**SUMMARY, "overrides": [f"seed={seed}", "logger=none"]} for seed in (0, 1)]
     assert common_overrides([*cells, None]) == ["logger=none"]

@@ -69,6 +69,20 @@ def test_console_prints_one_line_per_evaluation_and_none_per_training_record(
         assert lines[1:] == ["test of epoch 1  loss value 0.2500"]
 
 
+@pytest.mark.parametrize("num", [10, 11])
+def test_console_sums_up_the_losses_of_many_tasks(
+    num: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = {f"val/a{k}/loss": 0.25 for k in range(num)}
+    tracker = ConsoleTracker(num_epochs=1, select="val/mean_f1")
+    tracker.log({"step": 1, "epoch": 1, **losses, "val/loss": num / 4, "val/mean_f1": 0.5})
+    tracker.finish(SUMMARY)
+    (line,) = capsys.readouterr().err.splitlines()
+    each = "loss " + " ".join(f"a{k} 0.2500" for k in range(num))
+    short = "loss 2.7500 (sum of 11 tasks)"
+    assert line == f"epoch 1/1  val/mean_f1 0.5000  val {each if num == 10 else short}"
+
+
 # ---- wandb
 
 
