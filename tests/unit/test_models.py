@@ -1,11 +1,14 @@
 """Backbones and heads: sizes by the formulas of the papers, errors of wrong ones."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 
 from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.models.backbones.celeba_conv import CelebAConv
 from rotograd_cli.models.backbones.conv import ConvNet
 from rotograd_cli.models.backbones.lenet import LeNet
 from rotograd_cli.models.backbones.mlp import MLP
@@ -79,6 +82,66 @@ def test_resnet18_stem_starts_as_torchvisions_convolutions_do() -> None:
 def test_resnet18_refuses_what_is_no_image_or_too_small(shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"at least 32x32 pixels.*use backbone=lenet"):
         ResNet18(input_shape=shape)
+
+
+def celeba_conv(*, size: tuple[int, int] = (64, 64), **options: Any) -> CelebAConv:
+    options = {"channels": [64, 128, 256, 512], "num_features": 512, **options}
+    return CelebAConv(input_shape=(3, *size), **options)
+
+
+def test_celeba_conv_has_nine_layers_of_the_published_sizes() -> None:
+    with torch.device("meta"):
+        network = celeba_conv()
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 512)
+    sizes = [
+        (m.weight.shape[1], m.weight.shape[0])
+        for m in network.modules()
+        if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))
+    ]
+    assert sizes == [
+        *((3, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)),
+        *((512, 512), (512, 512)),
+    ]
+    kernels = 9 * sum(a * b for a, b in sizes[:7]) + sum(a * b for a, b in sizes[7:])
+    assert num_parameters(network) == kernels + 2 * sum(b for _, b in sizes) == 5_176_640
+
+
+def test_celeba_conv_equals_its_formula() -> None:
+    torch.manual_seed(0)
+    network = celeba_conv(size=(17, 24), channels=[3, 4, 5, 6], num_features=7).double()
+    z = x = torch.randn(4, 3, 17, 24, dtype=torch.float64)
+    layers = [m for m in network.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    for index, layer in enumerate(layers):
+        if index in (1, 3, 5):
+            z = F.max_pool2d(z, 2)
+        if index == 7:
+            z = z.mean((2, 3))
+        W = layer.weight
+        z = F.conv2d(z, W, padding=1) if isinstance(layer, torch.nn.Conv2d) else z @ W.T
+        axes = (0, 2, 3) if index < 7 else (0,)
+        z = z - z.mean(axes, keepdim=True)
+        z = (z / (z.square().mean(axes, keepdim=True) + 1e-5).sqrt()).relu()
+    torch.testing.assert_close(network(x), z)  # float64 rounding
+
+
+def test_celeba_conv_trains_on_two_examples_and_takes_one_in_evaluation() -> None:
+    network = celeba_conv(size=(8, 8), channels=[2, 2, 2, 2], num_features=4)
+    assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 4)
+    with pytest.raises(ShapeError, match=r"CelebAConv needs batches of at least 2.*got 1; raise"):
+        network(torch.zeros(1, 3, 8, 8))
+    assert network.eval()(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 64), (3, 64, 7), (64, 64), (64,)])
+def test_celeba_conv_refuses_what_is_no_image_or_too_small(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"at least 8x8 pixels.*use backbone=mlp"):
+        CelebAConv(input_shape=shape, channels=[1, 1, 1, 1], num_features=1)
+
+
+@pytest.mark.parametrize("options", [{"channels": [8, 8, 8]}, {"num_features": 0}])
+def test_celeba_conv_refuses_other_sizes(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must hold four positive numbers"):
+        celeba_conv(**options)
 
 
 def test_conv_backbone_keeps_the_map_and_equals_its_formula() -> None:
