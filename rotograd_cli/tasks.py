@@ -25,6 +25,9 @@ class Task:
     """Metrics over a split, the first one leading."""
     map_shape: tuple[int, ...] = ()
     """Trailing axes of the head's output, e.g. height and width; none unless the task is dense."""
+    batchable: bool = False
+    """Whether the losses of all tasks with this loss may be computed at once by ``torch.vmap``: the
+    loss does not look at values to decide what to do."""
     count: Callable[[Tensor], Tensor] | None = None
     """Number of elements of a target that the loss averages over, a scalar on its device.
 

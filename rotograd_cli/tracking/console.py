@@ -16,9 +16,6 @@ logger = logging.getLogger(__name__)
 MAX_LOSSES = 10
 """Tasks whose losses fit on a line; of more their sum is shown."""
 
-MAX_LOSSES = 10
-"""Tasks whose losses fit on a line; of more their sum is shown."""
-
 
 class ConsoleTracker:
     """One line per evaluation, and on a terminal a bar with rate and losses, on standard error.
@@ -135,8 +132,6 @@ def _losses(record: Mapping[str, float], split: str) -> str:
         for key, value in record.items()
         if key.startswith(f"{split}/") and key.endswith("/loss") and key.count("/") == 2
     }
-    if len(values) > MAX_LOSSES:
-        return f"loss {record[f'{split}/loss']:.4f} (sum of {len(values)} tasks)"
     if len(values) > MAX_LOSSES:
         return f"loss {record[f'{split}/loss']:.4f} (sum of {len(values)} tasks)"
     return "loss " + " ".join(f"{task} {value:.4f}" for task, value in values.items())
