@@ -29,11 +29,21 @@ class TrainOptions:
     eval_batch_size: int = MISSING
     log_every_steps: int = MISSING
     shuffle: bool = MISSING
+    augment: bool = MISSING
     limit_batches: int | None = MISSING
     limit_eval_batches: int | None = MISSING
+    eval_every_epochs: int = MISSING
     evaluate_train: bool = MISSING
     select: str = MISSING
     select_mode: str = MISSING
+
+
+@dataclass
+class RotationOptions:
+    """What methods with rotations rotate; ``conf/training.yaml`` says what each key means."""
+
+    shape: Any = MISSING
+    post_shape: list[int] = MISSING
 
 
 @dataclass
@@ -53,6 +63,7 @@ class TrainConfig:
     data: Any = MISSING
     backbone: Any = MISSING
     head: Any = MISSING
+    rotation: RotationOptions = field(default_factory=RotationOptions)
     heads: dict[str, Any] = field(default_factory=dict)
     model_optimizer: Any = MISSING
     method_optimizer: Any = MISSING
@@ -149,12 +160,13 @@ def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
     return result
 
 
-def component_node(group: str, name: str) -> dict[str, Any]:
+def component_node(group: str, name: str, **context: Any) -> dict[str, Any]:
     """Content of a file of a group, the built-in ones' or the user's (``--config-dir``).
 
     Args:
         group: Group, e.g. ``method``.
         name: File, without its suffix.
+        **context: Keys of the configuration that the file refers to, with plain values.
 
     Returns:
         The node as a plain dictionary. Hydra must be running.
@@ -162,8 +174,14 @@ def component_node(group: str, name: str) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such file.
     """
-    found = compose(f"{group}/{name}")[group]
-    return _container(found)
+    config = OmegaConf.merge(_without_types(compose(f"{group}/{name}")), context)
+    assert isinstance(config, DictConfig)
+    return _container(config[group])
+
+
+def _without_types(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return dict(plain)
 
 
 def component_names(group: str) -> list[str]:
@@ -257,6 +275,7 @@ def _check_train(config: TrainConfig) -> None:
         "train.accumulate_steps": options.accumulate_steps,
         "train.eval_batch_size": options.eval_batch_size,
         "train.log_every_steps": options.log_every_steps,
+        "train.eval_every_epochs": options.eval_every_epochs,
         "train.limit_batches": options.limit_batches,
         "train.limit_eval_batches": options.limit_eval_batches,
     }

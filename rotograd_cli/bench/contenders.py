@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -63,7 +63,8 @@ def method_nodes(config: BenchConfig) -> dict[str, Mapping[str, Any]]:
                 f"{name!r}; {suggest(name, known)}"
             )
         if name not in (IDEAL, REFERENCE):
-            nodes[name] = adapted(component_node("method", name), config.method)
+            node = component_node("method", name, rotation=asdict(config.rotation))
+            nodes[name] = adapted(node, config.method)
     return nodes
 
 

@@ -48,8 +48,10 @@ class LoopOptions:
     eval_batch_size: int
     log_every_steps: int
     shuffle: bool
+    augment: bool
     limit_batches: int | None
     limit_eval_batches: int | None
+    eval_every_epochs: int
     evaluate_train: bool
     select: str
     select_mode: str
@@ -121,6 +123,10 @@ class Trainer:
         options = self.options
         while self.state.epoch < options.epochs:
             self.train_epoch()
+            last = self.state.epoch == options.epochs
+            if self.state.epoch % options.eval_every_epochs and not last:
+                self._save("last.pt")
+                continue
             metrics = self.evaluate_epoch()
             is_best = self.state.update_best(metrics, options.select, options.select_mode)
             if is_best:  # first, so that last.pt never names a best epoch that best.pt lacks
@@ -211,14 +217,15 @@ class Trainer:
         else:
             order = torch.arange(num)
         order = order[: self.num_batches * self.options.batch_size]
-        draws = epoch_draws(
-            len(order), self.dataset.num_draws, seed=self.seed, epoch=self.state.epoch
-        ).to(self.device)
+        num_draws = self.dataset.num_draws if self.options.augment else 0
+        draws = epoch_draws(len(order), num_draws, seed=self.seed, epoch=self.state.epoch)
+        draws = draws.to(self.device)
         size = self.options.batch_size // self.options.accumulate_steps
         batches = self.dataset.batches("train", in_parts(order, size))
         micro_batches: list[Batch] = []
         for batch, numbers in zip(self._timed(batches), in_parts(draws, size), strict=True):
-            micro_batches.append(self.dataset.augment(batch, numbers))
+            augmented = self.dataset.augment(batch, numbers) if num_draws else batch
+            micro_batches.append(augmented)
             if len(micro_batches) == self.options.accumulate_steps:
                 yield micro_batches
                 micro_batches = []

@@ -45,7 +45,7 @@ def train_step(
     totals = []
     for index, batch in enumerate(micro_batches):
         losses = [
-            None if loss is None else loss / count
+            loss if loss is None or count == 1 else loss / count
             for loss, count in zip(
                 task_losses(tasks, predict(model, batch), batch), counts, strict=True
             )
@@ -72,10 +72,26 @@ def task_losses(
     tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch
 ) -> list[Tensor | None]:
     """Loss of every task, None where the batch has no target for it."""
+    if _all_at_once(tasks, predictions, batch):
+        targets = torch.stack([batch.targets[task.name] for task in tasks])
+        return list(torch.vmap(tasks[0].loss)(torch.stack(list(predictions)), targets).unbind())
     return [
         task.loss(prediction, batch.targets[task.name]) if task.name in batch.targets else None
         for task, prediction in zip(tasks, predictions, strict=True)
     ]
+
+
+def _all_at_once(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch) -> bool:
+    """Whether the losses of all tasks can be one operation: forty tasks, not forty times one."""
+    first = tasks[0]
+    return len(tasks) > 1 and all(
+        task.batchable
+        and task.loss is first.loss
+        and task.name in batch.targets
+        and prediction.shape == predictions[0].shape
+        and batch.targets[task.name].shape == batch.targets[first.name].shape
+        for task, prediction in zip(tasks, predictions, strict=True)
+    )
 
 
 @torch.no_grad()

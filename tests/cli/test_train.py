@@ -159,8 +159,8 @@ def test_cfg_job_prints_the_experiment_and_runs_nothing(cli: Cli, tmp_path: Path
 
 
 def test_a_batch_can_be_learned_by_heart(cli: Cli, tmp_path: Path) -> None:
-    short = ("train.epochs=60", "train.eval_batch_size=32", "model_optimizer.lr=1e-2")
-    words = ("debug=overfit_batch", "logger=none", "device=cpu", "data.partners=1", *short)
+    short = ("train.epochs=60", "train.batch_size=32", "model_optimizer.lr=1e-2")
+    words = ("debug=overfit", "logger=none", "device=cpu", "data.partners=1", *short)
     result = cli("train", *words, "tasks=[left,right]", "hydra.run.dir=run")
     assert result.code == 0, result.err
     metrics = summary(tmp_path / "run")["metrics"]

@@ -28,6 +28,8 @@ OPTIONS = LoopOptions(
     eval_batch_size=4,
     log_every_steps=2,
     shuffle=True,
+    augment=True,
+    eval_every_epochs=1,
     limit_batches=None,
     limit_eval_batches=None,
     evaluate_train=False,
@@ -148,7 +150,7 @@ def test_training_examples_alone_are_augmented_by_numbers_of_seed_and_epoch(tmp_
         trainer(tmp_path, dataset=Noisy(), seed=5, accumulate_steps=n, evaluate_train=True)
         for n in (1, 3)
     )
-    plain = trainer(tmp_path, seed=5)
+    plain = trainer(tmp_path, dataset=Noisy(), seed=5, augment=False)
     for run in (whole, split, plain):
         run.fit()
     expected = torch.cat([epoch_draws(18, 2, seed=5, epoch=epoch) for epoch in range(3)])
@@ -157,6 +159,21 @@ def test_training_examples_alone_are_augmented_by_numbers_of_seed_and_epoch(tmp_
     one, three, other = (next(run.model.parameters()) for run in (whole, split, plain))
     torch.testing.assert_close(one, three)  # float32 sums in another order
     assert not torch.equal(one, other)
+    assert plain.dataset.draws == []
+
+
+def test_evaluations_may_be_rarer_but_the_last_epoch_has_one(tmp_path: Path) -> None:
+    often, rare = trainer(tmp_path, epochs=5), trainer(tmp_path, epochs=5, eval_every_epochs=3)
+    often.fit()
+    rare.fit()
+
+    def evaluations(run: Any) -> dict[float, float]:
+        records = [r for r in run.recorder.records if "val/loss" in r]
+        return {record["epoch"]: record["val/loss"] for record in records}
+
+    assert list(evaluations(rare)) == [3, 5]
+    assert evaluations(rare).items() <= evaluations(often).items()
+    assert load_checkpoint(tmp_path / "last.pt")["state"]["epoch"] == 5
 
 
 # ---- order of examples
