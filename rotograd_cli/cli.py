@@ -142,7 +142,7 @@ def _train(config: "DictConfig") -> float | None:
 
     from rotograd_cli.config import to_train_config
     from rotograd_cli.experiment import train
-    from rotograd_cli.report import print_table, run_table
+    from rotograd_cli.report import print_table, remarks, run_table, training_time
 
     hydra_config = HydraConfig.get()
     run_dir = _own_folder(hydra_config)
@@ -158,7 +158,9 @@ def _train(config: "DictConfig") -> float | None:
     else:
         summary = run()
         print_table(run_table(summary))
-        print(f"Protocol: {summary['protocol']}.")
+        for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
+            print(line)
+        print(training_time(summary))
         print(f"Run directory: {os.path.relpath(run_dir)}")
     value = summary.get("metrics", {}).get(config.train.select)
     return float("nan") if value is None else float(value)
@@ -204,14 +206,15 @@ def _cell(
 def _evaluate(config: "DictConfig") -> float:
     from rotograd_cli.config import to_evaluate_config
     from rotograd_cli.experiment import evaluate_run
-    from rotograd_cli.report import evaluation_table, print_table
+    from rotograd_cli.report import evaluation_table, print_table, remarks
 
     typed = to_evaluate_config(config)
-    measured, recorded = evaluate_run(typed)
+    measured, recorded, notes = evaluate_run(typed)
     table, verdict = evaluation_table(measured, recorded)
     print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
     print_table(table)
-    print(verdict)
+    for line in (verdict, *remarks([{"notes": notes}])):
+        print(line)
     return measured[f"{typed.split}/geomean_loss"]
 
 

@@ -225,15 +225,17 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
 
 
 @memory_errors()
-def evaluate_run(config: EvaluateConfig) -> tuple[dict[str, float], dict[str, float]]:
+def evaluate_run(
+    config: EvaluateConfig,
+) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
     """Evaluates a checkpoint of a run.
 
     Args:
         config: Checked configuration.
 
     Returns:
-        Metrics measured now, and those that the run recorded for the same split and checkpoint
-        (empty where it recorded none).
+        Metrics measured now, those that the run recorded for the same split and checkpoint (empty
+        where it recorded none), and the notes on the data.
 
     Raises:
         RotogradError: If the run, its configuration or its checkpoint is missing or does not fit.
@@ -255,7 +257,8 @@ def evaluate_run(config: EvaluateConfig) -> tuple[dict[str, float], dict[str, fl
     batches = evaluation_batches(experiment.dataset, split, options)
     measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
     recorded = recorded_metrics(run_dir, config.checkpoint)
-    return measured, {key: value for key, value in recorded.items() if key in measured}
+    known = {key: value for key, value in recorded.items() if key in measured}
+    return measured, known, experiment.dataset.notes
 
 
 def resolve_device(name: str) -> torch.device:

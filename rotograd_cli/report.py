@@ -129,6 +129,34 @@ def column_head(key: str, spec: Mapping[str, Any]) -> str:
     return f"{first} {label(second, spec)}"
 
 
+def remarks(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """What must stand below every table of these runs: notes on their data, each once.
+
+    Args:
+        summaries: Contents of ``summary.json``; None where a run wrote nothing.
+
+    Returns:
+        The lines.
+    """
+    notes = [note for summary in summaries for note in (summary or {}).get("notes", [])]
+    return [f"Note: {note}." for note in dict.fromkeys(notes)]
+
+
+def training_time(summary: Mapping[str, Any]) -> str:
+    """Wall time of the training steps and the share of it in which they waited for data.
+
+    Args:
+        summary: Content of ``summary.json``.
+
+    Returns:
+        A sentence.
+    """
+    seconds, waiting = summary["train_s"], summary["data_s"]
+    share = 100 * waiting / seconds if seconds else 0.0
+    text = f"{seconds:.1f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+    return f"Training steps took {text}, {share:.1f} % of it waiting for data."
+
+
 def common_overrides(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
     """Overrides that all cells of a sweep have, in order; none for a single cell.
 

@@ -165,6 +165,7 @@ def describe_run(
         ),
         "select": config.train.select,
         "overrides": list(overrides),
+        "notes": list(dataset.notes),
         "data_fingerprint": dataset.fingerprint,
         "num_examples": {split: dataset.num_examples(split) for split in splits},
         "num_parameters": {

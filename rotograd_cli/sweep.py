@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.report import common_overrides, print_table, read_summary, sweep_table
+from rotograd_cli.report import common_overrides, print_table, read_summary, remarks, sweep_table
 
 failures: list[str] = []
 """Cells of the sweeps of this process that did not finish; the exit code depends on it."""
@@ -66,7 +66,11 @@ class SweepStatus(Callback):
         common = common_overrides([summary for _, summary in summaries])
         if common:
             print(f"In all cells: {' '.join(common)}")
-        print(f"Sweep directory: {sweep_dir}")
+        for line in (
+            *remarks([summary for _, summary in summaries]),
+            f"Sweep directory: {sweep_dir}",
+        ):
+            print(line)
         if not summaries:
             failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
         for cell, summary in summaries:

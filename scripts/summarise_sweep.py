@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from rotograd_cli.report import column_head, read_summary, shown_metrics
+from rotograd_cli.report import column_head, read_summary, remarks, shown_metrics
 
 
 def main(sweep_dir: Path) -> None:
@@ -29,6 +29,8 @@ def main(sweep_dir: Path) -> None:
         cells = [cell(summaries, f"test/{key}", spec["percent"]) for key, spec in specs.items()]
         cells.append(cell(summaries, "test/geomean_loss", False))
         print(f"| {method} | " + " | ".join(cells) + f" | {len(summaries)} |")
+    for line in remarks([summary for summaries in runs.values() for summary in summaries]):
+        print(f"\n{line}")
 
 
 def cell(summaries: list[dict[str, Any]], key: str, percent: bool) -> str:

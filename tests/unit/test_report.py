@@ -16,8 +16,10 @@ from rotograd_cli.report import (
     format_value,
     print_table,
     read_summary,
+    remarks,
     run_table,
     sweep_table,
+    training_time,
     write_summary,
 )
 
@@ -211,3 +213,16 @@ def test_table_goes_to_standard_output_complete_in_a_narrow_terminal(
     captured = capsys.readouterr()
     assert "geometric mean of losses" in captured.out
     assert captured.err == ""
+
+
+def test_notes_on_the_data_are_said_once_for_all_runs() -> None:
+    runs = [{"notes": ["a subset"]}, None, {"notes": ["a subset", "estimated"]}, {}]
+    assert remarks(runs) == ["Note: a subset.", "Note: estimated."]
+
+
+def test_training_time_says_how_much_of_it_waited_for_data() -> None:
+    assert training_time({"train_s": 20.0, "data_s": 1.0}) == (
+        "Training steps took 20.0 s, 5.0 % of it waiting for data."
+    )
+    assert "took 2.00 h, 0.0 %" in training_time({"train_s": 7200.0, "data_s": 0.0})
+    assert "took 0.0 s, 0.0 %" in training_time({"train_s": 0.0, "data_s": 0.0})
