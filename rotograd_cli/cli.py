@@ -227,7 +227,7 @@ def _bench(config: "DictConfig") -> None:
     # the profiler's notes on the terminal; both are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from rotograd_cli.bench.report import notes, table, title, write
+    from rotograd_cli.bench.report import loading_notes, notes, table, title, write
     from rotograd_cli.bench.run import bench
     from rotograd_cli.config import to_bench_config
     from rotograd_cli.report import print_table, text_table
@@ -239,6 +239,8 @@ def _bench(config: "DictConfig") -> None:
     write(result, asdict(typed), run_dir)
     print_table(text_table(*table(result), title(result)))
     print(notes(result))
+    if result["loading"] is not None:
+        print(loading_notes(result))
     print(f"Bench directory: {os.path.relpath(run_dir)}")
 
 
@@ -382,7 +384,8 @@ groups:
 keys, with examples (rotograd bench --cfg job prints all of them with their values):
   bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods
   bench.rounds=15  bench.block_s=0.3  bench.max_steps_per_block=100  bench.warmup_steps=5
-  bench.threads=2  bench.dtype=float32|float64|bfloat16  bench.compile=true
+  bench.loading_batches=4|null  bench.threads=2  bench.dtype=float32|float64|bfloat16
+  bench.compile=true
   bench.rotation_norm=0.5  bench.optimizers=true  bench.name=mine
   device=auto|cpu|cuda|cuda:i  data.num_tasks=5  method.rotation_shape=256
   backbone.num_features=512  train.batch_size=1024  seed=0

@@ -93,6 +93,7 @@ class BenchOptions:
     dtype: str = MISSING
     compile: bool = MISSING
     rotation_norm: float = MISSING
+    loading_batches: int | None = MISSING
     optimizers: bool = MISSING
 
 
@@ -305,6 +306,7 @@ def _check_bench(options: BenchOptions) -> None:
         "max_steps_per_block": options.max_steps_per_block,
         "warmup_steps": options.warmup_steps,
         "threads": options.threads,
+        "loading_batches": options.loading_batches,
     }
     for key, value in at_least_one.items():
         if value is not None and value < 1:

@@ -72,6 +72,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"{result['date'][:10]}; {one_line(result['machine'])}.",
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
         notes(result),
+        *filter(None, [loading_notes(result)]),
         f"Contenders: {'; '.join(labels)}.",
         *[f"Left out: `{name}` ({reason})." for name, reason in result["left_out"].items()],
     ]
@@ -98,6 +99,23 @@ def notes(result: Mapping[str, Any]) -> str:
         ),
     ]
     return " ".join(sentences)
+
+
+def loading_notes(result: Mapping[str, Any]) -> str:
+    """Examples per second of the loader and of a step fed by it; empty where not measured."""
+    loads = result["loading"]
+    if loads is None:
+        return ""
+    rates = [
+        f"{name} {_median(rate, ',.0f')} ({_interval(rate, ',.0f')})"
+        for name, rate in loads["examples_per_s"].items()
+    ]
+    waits = loads["waiting_percent"]
+    return (
+        f"Examples per second, {loads['batches']} batches of {result['settings']['N']} a pass: "
+        f"{'; '.join(rates)}. A step of {result['settings']['method']} waits for its batch "
+        f"{_median(waits, '.1f')} % ({_interval(waits, '.1f')}) of its time."
+    )
 
 
 def write(result: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:

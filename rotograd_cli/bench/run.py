@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender, method_nodes
+from rotograd_cli.bench.loading import loading
 from rotograd_cli.bench.machine import describe_machine
 from rotograd_cli.bench.measure import (
     Plan,
@@ -61,6 +62,7 @@ def bench(
         for name, reason in left_out.items():
             say(f"{name} is left out: {reason}.")
         blocks = _time(config, contenders, batches, networks.device, say)
+        loads = _loading(config, builder, networks, say)
         peaks = {c.name: _peak(c, batches[0], networks.device) for c in contenders}
         settings = _settings(config, builder, networks)
         return {
@@ -71,6 +73,7 @@ def bench(
             "machine": describe_machine(networks.device),
             "contenders": _results(contenders, nodes, blocks, peaks, settings),
             "left_out": left_out,
+            "loading": loads,
             "blocks": [asdict(block) for block in blocks],
         }
 
@@ -85,14 +88,18 @@ def _batches(config: BenchConfig, networks: Networks) -> list[Batch]:
         )
     order = epoch_order(num, seed=config.seed, epoch=0)[: min(_NUM_BATCHES, num // size) * size]
     dtype = DTYPES[config.bench.dtype]
+    batches = networks.dataset.batches("train", in_parts(order, size))
+    return [_converted(batch, dtype) for batch in batches]
+
+
+def _converted(batch: Batch, dtype: torch.dtype) -> Batch:
+    """The batch with its floating-point tensors in the type of the benchmark."""
 
     def converted(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return [
-        Batch(converted(b.inputs), {name: converted(y) for name, y in b.targets.items()})
-        for b in networks.dataset.batches("train", in_parts(order, size))
-    ]
+    targets = {name: converted(target) for name, target in batch.targets.items()}
+    return Batch(converted(batch.inputs), targets)
 
 
 def _contenders(
@@ -151,14 +158,38 @@ def _time(
         part = rotation_part(contender.model, batches[0]) if ours else None
         if part is not None:
             subjects.append(Subject(_PART + contender.name, part))
-    plan = Plan(
+    return measure(subjects, _plan(config), device, lambda n: say(f"round {n} of {options.rounds}"))
+
+
+def _loading(
+    config: BenchConfig, builder: Builder, networks: Networks, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Examples per second of the loader, and of the configured method's step fed by it."""
+    options = config.bench
+    if options.loading_batches is None:
+        return None
+    say("loading")
+    contender = builder.build("configured", config.method)
+    dtype = DTYPES[options.dtype]
+    return loading(
+        networks.dataset,
+        lambda batch: contender.step(_converted(batch, dtype)),
+        batch_size=config.train.batch_size,
+        num_batches=options.loading_batches,
+        plan=_plan(config),
+        device=networks.device,
+    )
+
+
+def _plan(config: BenchConfig) -> Plan:
+    options = config.bench
+    return Plan(
         options.rounds,
         options.block_s,
         options.max_steps_per_block,
         options.warmup_steps,
         config.seed,
     )
-    return measure(subjects, plan, device, lambda n: say(f"round {n} of {options.rounds}"))
 
 
 def _nothing() -> None:

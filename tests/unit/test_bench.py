@@ -343,6 +343,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "settings": settings,
         "machine": machine.describe_machine(CPU),
         "contenders": [{**contender, **changes}],
+        "loading": None,
         "left_out": {"reference": "not installed"},
         "blocks": [],
     }
