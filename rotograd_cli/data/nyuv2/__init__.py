@@ -1,0 +1,1 @@
+"""NYUv2: segmentation, depth and surface normals of indoor scenes."""
