@@ -102,21 +102,15 @@ class PreparedArrays:
             The arrays, writable.
 
         Raises:
-            DatasetError: If the disk has not enough space, or the folder cannot be written.
+            DatasetError: If the folder cannot be written.
         """
         folder = cls.locate(root, settings)
         if folder.is_dir():
             return cls(folder, writable=True)
-        needed = num_rows * (sum(field.num_bytes for field in fields.values()) + 5)
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
             root.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(root).free
-            if needed > free:
-                raise DatasetError(
-                    f"The prepared data need {needed / 1e9:.2f} GB in {root}, {free / 1e9:.2f} GB "
-                    "are free; make room, or set paths.data_dir to another disk."
-                )
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with our number
             temporary.mkdir()
             manifest = {
                 "settings": dict(settings),
@@ -131,10 +125,12 @@ class PreparedArrays:
             _make(temporary, "done", (num_rows,), "bool")
             _make(temporary, "checksums", (num_rows,), "uint32")
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            temporary.rename(folder)  # appears whole or not at all
+            try:
+                temporary.rename(folder)  # appears whole or not at all
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
         except OSError as error:
-            if isinstance(error, DatasetError):
-                raise
             raise DatasetError(
                 f"The prepared data cannot be written to {root} ({error.strerror}); set "
                 "paths.data_dir to a writable folder."
@@ -190,12 +186,14 @@ class PreparedArrays:
             progress: Told how many of the wanted rows are done, and how many are wanted.
 
         Raises:
-            DatasetError: If another process is filling the folder, or ``make`` raises it.
+            DatasetError: If another process is filling the folder, the disk has not enough space,
+                or ``make`` raises it.
         """
-        todo = self.missing(rows)
         total = len(rows)
         made: list[np.ndarray] = []
         with self._lock(), ThreadPoolExecutor(workers) as pool:
+            todo = self.missing(rows)
+            self._check_space(len(todo))
             chunks = np.array_split(todo, -(-len(todo) // _CHUNK)) if len(todo) else []
             futures: list[Future[np.ndarray]] = [
                 pool.submit(self._write, chunk, make) for chunk in chunks
@@ -255,6 +253,7 @@ class PreparedArrays:
         for row in rows:
             content = make(int(row))
             for name, array in self._maps.items():
+                assert content[name].shape == array.shape[1:]  # never broadcast
                 array[row] = content[name]
             self._checksums[row] = self._checksum(int(row))
         return rows
@@ -270,6 +269,17 @@ class PreparedArrays:
         self._flush(self._done)
         made.clear()
         return len(rows)
+
+    def _check_space(self, num_rows: int) -> None:
+        # Rows that were never written take no space yet: the files are sparse. A full disk would
+        # kill the process, as writing to a memory map cannot fail in another way.
+        needed = num_rows * sum(field.num_bytes for field in self.fields.values())
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise DatasetError(
+                f"The prepared data need {needed / 1e9:.2f} GB in {self.folder.parent}, "
+                f"{free / 1e9:.2f} GB are free; make room, or set paths.data_dir to another disk."
+            )
 
     def _checksum(self, row: int) -> int:
         value = 0
