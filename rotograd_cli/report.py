@@ -139,7 +139,7 @@ def remarks(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
         The lines.
     """
     notes = [note for summary in summaries for note in (summary or {}).get("notes", [])]
-    return [f"Note: {note}." for note in dict.fromkeys(notes)]
+    return [f"Note: {note.rstrip('.')}." for note in dict.fromkeys(notes)]
 
 
 def training_time(summary: Mapping[str, Any]) -> str:

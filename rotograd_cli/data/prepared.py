@@ -190,27 +190,27 @@ class PreparedArrays:
                 or ``make`` raises it.
         """
         total = len(rows)
-        made: list[np.ndarray] = []
         with self._lock(), ThreadPoolExecutor(workers) as pool:
             todo = self.missing(rows)
             self._check_space(len(todo))
             chunks = np.array_split(todo, -(-len(todo) // _CHUNK)) if len(todo) else []
-            futures: list[Future[np.ndarray]] = [
-                pool.submit(self._write, chunk, make) for chunk in chunks
-            ]
+            futures = [pool.submit(self._write, chunk, make) for chunk in chunks]
+            made: list[Future[np.ndarray]] = []
             committed, last = total - len(todo), time.monotonic()
             progress(committed, total)
             try:
                 for future in as_completed(futures):
-                    made.append(future.result())
+                    future.result()
+                    made.append(future)
                     if time.monotonic() - last > _COMMIT_S:
                         committed += self._commit(made)
                         progress(committed, total)
                         last = time.monotonic()
             finally:
-                for future in futures:
-                    future.cancel()
-                committed += self._commit(made)
+                made = [f for f in futures if not f.cancel()]
+                pool.shutdown()  # also what was under way is kept
+                committed = total - len(todo)
+                committed += self._commit([f for f in made if f.exception() is None])
                 progress(committed, total)
 
     def damaged(
@@ -258,13 +258,13 @@ class PreparedArrays:
             self._checksums[row] = self._checksum(int(row))
         return rows
 
-    def _commit(self, made: list[np.ndarray]) -> int:
+    def _commit(self, made: list[Future[np.ndarray]]) -> int:
         """Marks rows as done once they are on the disk; returns their number."""
         if not made:
             return 0
         for array in (*self._maps.values(), self._checksums):
             self._flush(array)
-        rows = np.concatenate(made)
+        rows = np.concatenate([future.result() for future in made])
         self._done[rows] = True
         self._flush(self._done)
         made.clear()

@@ -33,7 +33,8 @@ def test_the_wheel_holds_code_and_configuration_and_nothing_else(wheel: Path) ->
     }
     assert {"rotograd_cli/conf/train.yaml", "rotograd_cli/conf/method/rotograd.yaml"} <= conf
     rest = {name for name in names if ".dist-info/" not in name}
-    assert rest == code | conf | {"rotograd_cli/py.typed"}
+    lists = {"rotograd_cli/datasets/nyuv2/validation.txt"}
+    assert rest == code | conf | lists | {"rotograd_cli/py.typed"}
     metadata = {name.rpartition("/")[2] for name in names - rest}
     assert {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE"} == metadata
 
@@ -58,6 +59,8 @@ def test_the_installed_wheel_trains_from_another_directory(wheel: Path, tmp_path
     module, conf = run("-c", code).splitlines()
     assert Path(module).is_relative_to(target)
     assert Path(conf) == target / "rotograd_cli" / "conf"
+    code = "import rotograd_cli.data.nyuv2.layout as c; print(len(c.validation_frames()))"
+    assert run("-c", code) == "80\n"
     out = run("-m", "rotograd_cli", "train", "debug=smoke", "hydra.run.dir=run")
     assert "Run directory: run" in out
     assert "equal the run's record exactly" in run("-m", "rotograd_cli", "evaluate", "run=run")

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rotograd_cli.config import config_dir
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import DatasetError
-from tests import fake_mnist
+from tests import fake_celeba, fake_mnist, fake_nyuv2
 
 FILES = sorted((config_dir() / "data").glob("*.yaml"))
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -24,8 +24,24 @@ def _fake_multimnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_mnist.write(folder / "mnist")
 
 
+def _fake_celeba(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_celeba.expect(monkeypatch)
+    fake_celeba.write(folder / "celeba")
+    fake_celeba.prepare(folder, limit=None, image_size=64)
+
+
+def _fake_nyuv2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nyuv2.expect(monkeypatch, 20, 3)
+    fake_nyuv2.write_layout(folder / "nyuv2", 20, 3)
+    fake_nyuv2.prepare(folder)
+
+
 # data sets that read files: what writes small ones in their format
-FAKES: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {"multimnist": _fake_multimnist}
+FAKES: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
+    "celeba": _fake_celeba,
+    "multimnist": _fake_multimnist,
+    "nyuv2": _fake_nyuv2,
+}
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
@@ -133,6 +149,7 @@ def test_name_is_that_of_the_yaml_file(
 def test_absent_files_without_a_download_are_an_error_of_the_data_set(
     path: Path, tmp_path: Path
 ) -> None:
-    partial = instantiate(OmegaConf.load(path), download=False)
+    config: Any = OmegaConf.load(path)
+    partial = instantiate(config, **({"download": False} if "download" in config else {}))
     with pytest.raises(DatasetError, match=str(tmp_path)):
         partial(data_dir=tmp_path, tasks=None, device=CPU)

@@ -15,7 +15,9 @@ from rotograd_cli.data.nyuv2.surface_normals import KINECT, Camera, estimate_nor
 HEIGHT, WIDTH = 288, 384
 
 
-def examples(num: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[Tensor, dict[str, Tensor]]:
+def examples(
+    num: int, height: int = HEIGHT, width: int = WIDTH
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Noise with a patch of void, of no depth and of no normal in every example."""
     generator = torch.Generator().manual_seed(num)
     image = torch.rand(num, 3, height, width, generator=generator)
@@ -39,8 +41,7 @@ def naive(image: Tensor, targets: dict[str, Tensor], v: Variation) -> list[dict[
     for n in range(len(image)):
         h, w = (side - int(v.step[n]) * side // 6 for side in size)
         rows, columns = (
-            slice(int(first), int(first) + side)
-            for first, side in ((v.top[n], h), (v.left[n], w))
+            slice(int(first), int(first) + side) for first, side in ((v.top[n], h), (v.left[n], w))
         )
 
         def resize(maps: Tensor, mode: str) -> Tensor:

@@ -216,8 +216,8 @@ def test_table_goes_to_standard_output_complete_in_a_narrow_terminal(
 
 
 def test_notes_on_the_data_are_said_once_for_all_runs() -> None:
-    runs = [{"notes": ["a subset"]}, None, {"notes": ["a subset", "estimated"]}, {}]
-    assert remarks(runs) == ["Note: a subset.", "Note: estimated."]
+    runs = [{"notes": ["a subset"]}, None, {"notes": ["a subset", "Estimated."]}, {}]
+    assert remarks(runs) == ["Note: a subset.", "Note: Estimated."]
 
 
 def test_training_time_says_how_much_of_it_waited_for_data() -> None:

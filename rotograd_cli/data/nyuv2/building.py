@@ -1,0 +1,184 @@
+"""From the official file to MTAN's layout.
+
+The frames are resized whole from 640×480 to 384×288: images by PIL's bilinear filter (which
+averages where it shrinks), depth, labels and normals by the pixel under the new pixel's centre.
+MTAN's authors cut the invalid borders off first (by how much is lost with their code), so the two
+sets differ.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rotograd_cli.data.base import Preparation
+from rotograd_cli.data.nyuv2 import official
+from rotograd_cli.data.nyuv2.layout import (
+    HEIGHT,
+    PROVENANCE,
+    SHAPES,
+    WIDTH,
+    Kind,
+    Layout,
+    Part,
+    chosen_frames,
+    read_provenance,
+)
+from rotograd_cli.data.nyuv2.official import OfficialFrame, open_official
+from rotograd_cli.data.nyuv2.published_normals import NormalsFolder
+from rotograd_cli.data.nyuv2.surface_normals import KINECT, WINDOW, estimate_normals
+from rotograd_cli.errors import DatasetError
+
+ESTIMATED = f"estimated from depth (planes fitted to {WINDOW}x{WINDOW} pixels at 640x480)"
+# the pixel under the centre of each new pixel
+_ROWS = (2 * np.arange(HEIGHT) + 1) * official.HEIGHT // (2 * HEIGHT)
+_COLUMNS = (2 * np.arange(WIDTH) + 1) * official.WIDTH // (2 * WIDTH)
+
+
+def build_layout(
+    source: Path, root: Path, normals: NormalsFolder | None, limit: int | None, how: Preparation
+) -> None:
+    """Writes what is missing of MTAN's layout; what is there was written whole and is kept.
+
+    Args:
+        source: The official file.
+        root: Folder for ``train``, ``val`` and ``provenance.json``.
+        normals: Published normals; None estimates them from the depth.
+        limit: Largest number of frames of each folder; None for all.
+        how: Threads, whom to tell.
+
+    Raises:
+        DatasetError: If a file is absent or not what it should be, or ``root`` holds a layout that
+            was made otherwise.
+    """
+    with open_official(source, root) as file:
+        num_frames = {part: len(ids) for part, ids in file.ids.items()}
+        provenance = {
+            "source": official.FILE,
+            "frames": "resized whole, without MTAN's crop of the borders",
+            "normals": ESTIMATED if normals is None else normals.description,
+            "num_frames": num_frames,
+            "ids": {part: _hash(ids) for part, ids in file.ids.items()},
+        }
+        chosen = chosen_frames(num_frames, limit, source)
+        _claim(root, provenance)
+        layout = Layout(root, num_frames, provenance)
+
+        def make(part: Part, frame: int) -> None:
+            frame_id = int(file.ids[part][frame])
+            content = file.read(frame_id)
+            known = None if normals is None else normals.read(frame_id)
+            for kind, array in resized(content, known).items():
+                _write(layout.path(part, kind, frame), array)
+
+        how.say(f"Building frames in {root}; normals: {provenance['normals']}.")
+        wanted = [(part, frame) for part, num in chosen.items() for frame in range(num)]
+        missing = [frame for frame in wanted if not _is_complete(layout, *frame)]
+        _run(make, missing, len(wanted), how)
+
+
+def resized(frame: OfficialFrame, normals: np.ndarray | None) -> dict[Kind, np.ndarray]:
+    """A frame as MTAN's layout has it.
+
+    Args:
+        frame: The frame.
+        normals: Its normals at 640×480; None estimates them from the depth.
+
+    Returns:
+        Arrays by kind, float32.
+    """
+    from PIL import Image
+
+    if normals is None:
+        normals = estimate_normals(frame.depth, KINECT)
+    image = Image.fromarray(frame.image).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    pixels = (_ROWS[:, None], _COLUMNS)
+    return {
+        "image": np.asarray(image, np.float32) / np.float32(255),
+        "label": frame.label[pixels].astype(np.float32),
+        "depth": frame.depth[pixels][..., None].astype(np.float32),
+        "normal": normals[pixels].astype(np.float32),
+    }
+
+
+def _claim(root: Path, provenance: dict[str, Any]) -> None:
+    """Writes ``provenance.json`` into an empty place; refuses to mix frames of two origins."""
+    found = read_provenance(root)
+    if found is not None and found != provenance:
+        differing = [k for k in provenance if found.get(k) != provenance[k]]
+        raise DatasetError(
+            f"{root} holds frames that were built otherwise ({differing[0]}: "
+            f"{_short(found.get(differing[0]))}, now {_short(provenance[differing[0]])}); delete "
+            f"its folders train and val and {PROVENANCE} to build them again."
+        )
+    if found is None and (root / "train" / "image").is_dir():
+        raise DatasetError(
+            f"{root} holds frames of another origin (there is no {PROVENANCE}); prepare them "
+            "without --from, or move train and val away."
+        )
+    if found is None:
+        _replace(root / PROVENANCE, json.dumps(provenance).encode())
+
+
+def _is_complete(layout: Layout, part: Part, frame: int) -> bool:
+    return all(layout.path(part, kind, frame).exists() for kind in SHAPES)
+
+
+def _hash(ids: np.ndarray) -> str:
+    return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _run(
+    make: Callable[[Part, int], None],
+    missing: list[tuple[Part, int]],
+    total: int,
+    how: Preparation,
+) -> None:
+    done = total - len(missing)
+    how.progress("building frames", done, total)
+    with ThreadPoolExecutor(how.workers) as pool:
+        futures = [pool.submit(make, *frame) for frame in missing]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done += 1
+                how.progress("building frames", done, total)
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
+        _atomically(path, temporary, lambda: np.save(temporary, array))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _atomically(path, temporary, lambda: temporary.write_bytes(content))
+
+
+def _atomically(path: Path, temporary: Path, write: Callable[[], Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write()
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise DatasetError(
+            f"{path} cannot be written ({error.strerror}); make room, or set paths.data_dir to a "
+            "writable folder."
+        ) from error

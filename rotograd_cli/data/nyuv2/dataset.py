@@ -1,0 +1,198 @@
+"""NYUv2 as a data set of three dense tasks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rotograd_cli import losses, metrics
+from rotograd_cli.data.base import Batch, FileCheck, Preparation
+from rotograd_cli.data.nyuv2 import augmentation, checking, preparation
+from rotograd_cli.data.nyuv2.layout import (
+    HEIGHT,
+    NUM_CLASSES,
+    NUM_FRAMES,
+    WIDTH,
+    check_limit,
+    validation_frames,
+)
+from rotograd_cli.data.nyuv2.preparation import NAME, Rows
+from rotograd_cli.data.nyuv2.storage import decode_depth, decode_image, decode_label, decode_normal
+from rotograd_cli.data.stored import StoredDataset
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.metrics import Protocol
+from rotograd_cli.tasks import Task, select_tasks
+
+# task: its array, and what decodes it
+_TARGETS = {
+    "segmentation": ("label", decode_label),
+    "depth": ("depth", decode_depth),
+    "normals": ("normal", decode_normal),
+}
+
+
+class NYUv2(StoredDataset):
+    """Indoor scenes at 288×384: segmentation in 13 classes, depth in metres, surface normals.
+
+    Splits: test is MTAN's "val" folder (654 frames, the official test split), val a fixed list of
+    80 of the 795 training frames (``datasets/nyuv2/validation.txt``), train the other 715. Images
+    are in [0, 1] and not standardised, as in MTAN's code.
+
+    Args:
+        data_dir: Data root.
+        tasks: Names of the wanted tasks; None for all three.
+        device: Where batches are wanted.
+        limit: Takes the first frames only, so many of the training and so many of the test frames;
+            None demands the official numbers.
+        protocol: How depth and normal metrics are averaged.
+        read_ahead: Batches that are read before they are asked for.
+        normals: Folder of published normals; used by :meth:`prepare` alone.
+
+    Raises:
+        ConfigError: If an option is out of range.
+        DatasetError: If the data are not prepared.
+    """
+
+    name = NAME
+    input_shape = (3, HEIGHT, WIDTH)
+    num_draws: ClassVar[int] = augmentation.NUM_DRAWS
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        tasks: Sequence[str] | None,
+        device: torch.device,
+        limit: int | None,
+        protocol: Protocol,
+        read_ahead: int,
+        normals: str | None,
+    ) -> None:
+        _check_options(limit=limit, protocol=protocol, read_ahead=read_ahead)
+        self.tasks = select_tasks(make_tasks(protocol), tasks)
+        rows = preparation.open_rows(Path(data_dir), limit)
+        held_out = np.isin(rows.train, sorted(validation_frames()))
+        super().__init__(
+            arrays=rows.arrays,
+            rows={"train": rows.train[~held_out], "val": rows.train[held_out], "test": rows.test},
+            device=device,
+            read_ahead=read_ahead,
+        )
+        self.notes = _notes(rows, protocol)
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The image and the chosen tasks' arrays."""
+        return ["image", *(_TARGETS[task.name][0] for task in self.tasks)]
+
+    def decode(self, rows: Mapping[str, Tensor]) -> Batch:
+        """Images ``[N, 3, 288, 384]``; targets as the losses of dense tasks take them."""
+        targets = {}
+        for task in self.tasks:
+            array, decoder = _TARGETS[task.name]
+            targets[task.name] = decoder(rows[array])
+        return Batch(decode_image(rows["image"]), targets)
+
+    def augment(self, batch: Batch, draws: Tensor) -> Batch:
+        """Scales, crops and mirrors every example; see :mod:`rotograd_cli.data.nyuv2.augmentation`.
+
+        Args:
+            batch: Training examples.
+            draws: Uniform in [0, 1), shape ``[N, 4]``: scale, row, column, flip.
+
+        Returns:
+            As many examples.
+        """
+        variation = augmentation.vary(draws, HEIGHT, WIDTH)
+        return Batch(*augmentation.augment_maps(batch.inputs, batch.targets, variation))
+
+    @classmethod
+    def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
+        """MTAN's layout, the prepared rows (with their checksums) and the official file."""
+        check_limit(options["limit"])
+        return checking.check(Path(data_dir), options["limit"])
+
+    @classmethod
+    def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
+        """Packs MTAN's layout; ``how.source``, the official file, builds the layout first.
+
+        Args:
+            data_dir: Data root.
+            options: ``limit`` and ``normals`` are used.
+            how: Source, threads, whom to tell.
+
+        Raises:
+            ConfigError: If ``limit`` is out of range.
+            DatasetError: If files are absent, damaged or of another origin.
+        """
+        check_limit(options["limit"])
+        preparation.prepare(Path(data_dir), options["limit"], options["normals"], how)
+
+
+def make_tasks(protocol: Protocol) -> tuple[Task, ...]:
+    """The three tasks.
+
+    Args:
+        protocol: How depth and normal metrics are averaged.
+
+    Returns:
+        ``segmentation``, ``depth`` and ``normals``.
+    """
+    shape = (HEIGHT, WIDTH)
+    return (
+        Task(
+            "segmentation",
+            NUM_CLASSES,
+            losses.segmentation_cross_entropy,
+            metrics.segmentation(NUM_CLASSES),
+            shape,
+            count=losses.num_labelled,
+        ),
+        Task(
+            "depth",
+            1,
+            losses.depth_l1,
+            metrics.depth(protocol),
+            shape,
+            count=losses.num_with_depth,
+        ),
+        Task(
+            "normals",
+            3,
+            losses.normal_cosine,
+            metrics.normals(protocol),
+            shape,
+            count=losses.num_with_normal,
+        ),
+    )
+
+
+def _check_options(*, limit: int | None, protocol: str, read_ahead: int) -> None:
+    check_limit(limit)
+    if protocol not in get_args(Protocol):
+        known = ", ".join(get_args(Protocol))
+        raise ConfigError(f"`data.protocol` must be one of {known}, got {protocol!r}.")
+    if read_ahead < 0:
+        raise ConfigError(f"`data.read_ahead` must be at least 0, got {read_ahead}.")
+
+
+def _notes(rows: Rows, protocol: Protocol) -> tuple[str, ...]:
+    notes = []
+    provenance = rows.arrays.settings["provenance"]
+    if provenance is not None:
+        notes.append(f"Normals {provenance['normals']}; frames {provenance['frames']}.")
+    if dict(rows.chosen) != NUM_FRAMES:
+        train, test = rows.chosen["train"], rows.chosen["val"]
+        notes.append(
+            f"A subset: the first {train} of {NUM_FRAMES['train']} training frames (validation "
+            f"included) and {test} of {NUM_FRAMES['val']} test frames."
+        )
+    if protocol == "mtan_batch":
+        notes.append(
+            "Protocol mtan_batch: depth and normal metrics are means over pairs of images, as in "
+            "MTAN's code, not over pixels."
+        )
+    return tuple(notes)

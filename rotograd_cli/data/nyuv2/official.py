@@ -1,0 +1,189 @@
+"""The official file, ``nyu_depth_v2_labeled.mat``, and the three small files it needs.
+
+It is MATLAB v7.3, that is HDF5, with the axes reversed: ``images [N, 3, 640, 480]``, ``depths`` and
+``labels [N, 640, 480]``. The split is in ``splits.mat`` (1-based ids), the 13 classes in
+``classMapping40.mat`` (894 to 40) and ``class13Mapping.mat`` (40 to 13).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rotograd_cli.data.nyuv2.layout import NUM_CLASSES, Part
+from rotograd_cli.errors import DatasetError
+
+FILE = "nyu_depth_v2_labeled.mat"
+PAGE = "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html"
+MAPS_PAGE = "https://github.com/ankurhanda/nyuv2-meta-data"
+# file: (what it holds, where it comes from)
+AUXILIARY = {
+    "splits.mat": ("official split", PAGE),
+    "classMapping40.mat": ("map from 894 to 40 classes", MAPS_PAGE),
+    "class13Mapping.mat": ("map from 40 to 13 classes", MAPS_PAGE),
+}
+HEIGHT, WIDTH = 480, 640
+
+
+@dataclass(frozen=True)
+class OfficialFrame:
+    """A labelled frame in its full size."""
+
+    image: np.ndarray
+    """uint8, shape ``[480, 640, 3]``."""
+    depth: np.ndarray
+    """Filled-in depth in metres, shape ``[480, 640]``."""
+    label: np.ndarray
+    """Class among 13, float32, shape ``[480, 640]``; -1 where there is no label."""
+
+
+class OfficialFile:
+    """The open file, with split and classes.
+
+    Args:
+        path: The file.
+        folder: Where the small files are looked for besides the file's own folder.
+
+    Raises:
+        DatasetError: If a file is absent or not what it should be.
+    """
+
+    def __init__(self, path: Path, file: Any, folder: Path) -> None:
+        self.path, self._file = path, file
+        num = _check_arrays(path, file)
+        # a cut-down copy says which frames it holds; the official file has them all
+        ids = np.asarray(file.attrs.get("source_ids", np.arange(1, num + 1)), np.int64)
+        if ids.shape != (num,) or len(set(ids.tolist())) < num:
+            raise _bad(path, f"`source_ids` must hold {num} different ids", f"shape {ids.shape}")
+        self._positions = {int(frame_id): position for position, frame_id in enumerate(ids)}
+        self.ids = _read_split(_find_auxiliary("splits.mat", path, folder), self._positions)
+        self._classes = read_class_map(
+            _find_auxiliary("classMapping40.mat", path, folder),
+            _find_auxiliary("class13Mapping.mat", path, folder),
+        )
+
+    def read(self, frame_id: int) -> OfficialFrame:
+        """A frame by its 1-based id.
+
+        Raises:
+            DatasetError: If it cannot be read, or its values are not those of NYUv2.
+        """
+        position = self._positions[frame_id]
+        try:
+            image = self._file["images"][position].transpose(2, 1, 0)
+            depth = self._file["depths"][position].T
+            label = self._file["labels"][position].T
+        except OSError as error:
+            raise _bad(self.path, f"frame {frame_id} must be readable", str(error)) from error
+        if not (np.isfinite(depth).all() and depth.min() >= 0):
+            raise _bad(self.path, f"the depth of frame {frame_id} must be at least 0", "others")
+        if label.max() >= len(self._classes):
+            largest = len(self._classes) - 1
+            raise _bad(self.path, f"labels must be at most {largest}", f"{label.max()}")
+        return OfficialFrame(np.ascontiguousarray(image), depth, self._classes[label])
+
+
+@contextmanager
+def open_official(path: Path, folder: Path) -> Iterator[OfficialFile]:
+    """Opens the official file.
+
+    Args:
+        path: The file.
+        folder: Where the small files are looked for besides the file's own folder.
+
+    Yields:
+        The file.
+
+    Raises:
+        DatasetError: If a file is absent or not what it should be.
+    """
+    import h5py  # needed once
+
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = "a folder" if path.is_dir() else str(error).splitlines()[0]
+        raise _bad(path, f"must be {FILE} (HDF5)", reason) from error
+    with file:
+        yield OfficialFile(path, file, folder)
+
+
+def read_class_map(to_40: Path, to_13: Path) -> np.ndarray:
+    """Class among 13 for every label of the official file.
+
+    Args:
+        to_40: ``classMapping40.mat``.
+        to_13: ``class13Mapping.mat``.
+
+    Returns:
+        float32, shape ``[895]``: 0..12, and -1 for label 0, which is none.
+
+    Raises:
+        DatasetError: If a file is not what it should be.
+    """
+    classes_40 = np.concatenate([[0], _entry(to_40, "mapClass").ravel()])
+    table = _entry(to_13, "classMapping13")
+    try:
+        classes_13 = np.concatenate([[0], np.ravel(table["labels13"][0, 0])])
+        result: np.ndarray = classes_13[classes_40].astype(np.float32) - 1
+    except (IndexError, ValueError, TypeError) as error:
+        raise _bad(to_13, "must map 40 classes", str(error)) from error
+    if len(result) != 895 or result.min() < -1 or result.max() >= NUM_CLASSES:
+        raise _bad(to_40, "must map 894 classes to 40", f"{len(result) - 1} entries")
+    return result
+
+
+def find_auxiliary(name: str, folders: tuple[Path, ...]) -> Path | None:
+    """The first of a small file's places where it is; None where it is in none."""
+    return next((path / name for path in folders if (path / name).is_file()), None)
+
+
+def _find_auxiliary(name: str, source: Path, folder: Path) -> Path:
+    found = find_auxiliary(name, (source.parent, folder))
+    if found is None:
+        what, where = AUXILIARY[name]
+        raise DatasetError(
+            f"{name} ({what}) is neither in {source.parent} nor in {folder}; get it from {where}."
+        )
+    return found
+
+
+def _read_split(path: Path, positions: Mapping[int, int]) -> dict[Part, np.ndarray]:
+    keys: dict[Part, str] = {"train": "trainNdxs", "val": "testNdxs"}
+    return {
+        part: np.array(sorted(set(_entry(path, key).ravel().tolist()) & set(positions)), np.int64)
+        for part, key in keys.items()
+    }
+
+
+def _entry(path: Path, key: str) -> np.ndarray:
+    from scipy.io import loadmat
+
+    try:
+        value: np.ndarray = loadmat(path)[key]
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise _bad(path, f"must be a MATLAB file with `{key}`", f"{error}") from error
+    return value
+
+
+def _check_arrays(path: Path, file: Any) -> int:
+    """Number of frames of a file with the arrays that it should have."""
+    trailing = {"images": (3, WIDTH, HEIGHT), "depths": (WIDTH, HEIGHT), "labels": (WIDTH, HEIGHT)}
+    nums = set()
+    for name, shape in trailing.items():
+        found = getattr(file.get(name), "shape", None)
+        if found is None or found[1:] != shape:
+            raise _bad(path, f"`{name}` must have shape (N, {', '.join(map(str, shape))})", found)
+        nums.add(found[0])
+    if len(nums) > 1:
+        raise _bad(path, "arrays must have the same number of frames", sorted(nums))
+    num: int = nums.pop()
+    return num
+
+
+def _bad(path: Path, requirement: str, found: object) -> DatasetError:
+    name = AUXILIARY.get(path.name, ("", PAGE))
+    return DatasetError(f"{path}: {requirement}, found {found}; get the file again from {name[1]}.")

@@ -1,0 +1,573 @@
+"""CelebA: pixels and targets as the files say, preparation, every broken file named."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torchvision import transforms
+
+from rotograd_cli.config import config_dir
+from rotograd_cli.data import celeba_preparation, celeba_rows
+from rotograd_cli.data.base import FileCheck, Split
+from rotograd_cli.data.celeba import CelebA
+from rotograd_cli.data.celeba_annotations import ATTRIBUTES
+from rotograd_cli.data.celeba_files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
+from rotograd_cli.errors import ConfigError, DatasetError
+from tests import fake_celeba
+from tests.fake_celeba import COUNTS, OPTIONS, FakeFiles, Told, prepare
+
+CPU = torch.device("cpu")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SIZE = OPTIONS["image_size"]
+
+
+def load(data_dir: Path, tasks: list[str] | None = None, **changes: Any) -> CelebA:
+    return CelebA(data_dir=data_dir, tasks=tasks, device=CPU, **{**OPTIONS, **changes})
+
+
+def check(data_dir: Path, **changes: Any) -> dict[str, FileCheck]:
+    found = CelebA.check_files(data_dir=data_dir, options={**OPTIONS, **changes})
+    for entry in found:
+        assert entry.ok == (entry.remedy == "")
+        assert entry.found
+    return {entry.what: entry for entry in found}
+
+
+def refusal(action: Callable[..., object], data_dir: Path, **changes: Any) -> str:
+    with pytest.raises(DatasetError) as caught:
+        action(data_dir, **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def everything(dataset: CelebA, split: Split) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    batch = dataset.batch(split, torch.arange(dataset.num_examples(split)))
+    return batch.inputs, batch.targets
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> FakeFiles:
+    return fake_celeba.write(tmp_path / "celeba")
+
+
+# ---- what a batch holds
+
+
+def test_pixels_are_those_of_the_published_pipeline(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    dataset = load(tmp_path)
+    pipeline = transforms.Compose([transforms.Resize((SIZE, SIZE)), transforms.ToTensor()])
+    for number, split in enumerate(SPLITS):
+        inputs, _ = everything(dataset, split)
+        names = [name for name, s in zip(files.names, files.splits, strict=True) if s == number]
+        assert len(inputs) == len(names) == COUNTS[number]
+        for value, name in zip(inputs, names, strict=True):
+            with Image.open(files.images / name) as image:
+                pixels = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+                assert torch.equal(value, pipeline(image))
+            expected = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+            assert torch.equal((255 * value).round().to(torch.uint8), expected)
+    assert inputs.is_contiguous()
+
+
+def test_normalisation_is_that_of_each_channel(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    mean, std = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
+    plain, _ = everything(load(tmp_path), "train")
+    inputs, _ = everything(load(tmp_path, mean=mean, std=std), "train")
+    torch.testing.assert_close(inputs, transforms.Normalize(mean, std)(plain), rtol=0, atol=2e-6)
+
+
+def test_targets_are_the_attributes_of_their_task(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    dataset = load(tmp_path)
+    assert [task.name for task in dataset.tasks] == list(ATTRIBUTES)
+    assert {task.metrics[0].name for task in dataset.tasks} == {"f1"}
+    for number, split in enumerate(SPLITS):
+        _, targets = everything(dataset, split)
+        expected = (files.attributes[files.splits == number] + 1) // 2
+        for column, name in enumerate(ATTRIBUTES):
+            assert targets[name].tolist() == expected[:, column].tolist()
+    chosen = load(tmp_path, ["Young", "Bald"])
+    assert list(everything(chosen, "test")[1]) == ["Young", "Bald"]
+    assert torch.equal(everything(chosen, "test")[1]["Bald"], targets["Bald"])
+
+
+def test_limit_takes_the_first_of_each_split(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    whole, part = load(tmp_path), load(tmp_path, limit=3)
+    for split in SPLITS:
+        assert torch.equal(everything(part, split)[0], everything(whole, split)[0][:3])
+    assert part.fingerprint != whole.fingerprint
+    assert part.notes == ("subset: 3 / 3 / 3 of 162,770 / 19,867 / 19,962 images",)
+    assert whole.notes == ("subset: 10 / 7 / 6 of 162,770 / 19,867 / 19,962 images",)
+
+
+def test_without_a_limit_the_official_numbers_are_demanded(
+    files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for action in (load, prepare):
+        message = refusal(action, tmp_path, limit=None)
+        assert "must have 162,770 / 19,867 / 19,962 images" in message
+        assert "got 10 / 7 / 6" in message
+        assert "data.limit=N" in message
+    fake_celeba.expect(monkeypatch)
+    prepare(tmp_path, limit=None)
+    assert load(tmp_path, limit=None).notes == ()
+    assert load(tmp_path, limit=9).notes == ("subset: 9 / 7 / 6 of 10 / 7 / 6 images",)
+
+
+def test_fingerprint_depends_on_the_content_alone(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    fingerprint = load(tmp_path).fingerprint
+    assert load(tmp_path, ["Male"], read_ahead=0).fingerprint == fingerprint
+    fake_celeba.write(tmp_path / "other" / "celeba", tree="official")
+    prepare(tmp_path / "other", workers=1)
+    assert load(tmp_path / "other").fingerprint == fingerprint
+    prepare(tmp_path, image_size=8)
+    assert load(tmp_path, image_size=8).fingerprint != fingerprint
+
+
+# ---- layouts, and texts as they come
+
+
+@pytest.mark.parametrize("tree", get_args(fake_celeba.Tree))
+@pytest.mark.parametrize("folder", ["celeba", "CelebA", "."])
+def test_every_layout_is_found(folder: str, tree: fake_celeba.Tree, tmp_path: Path) -> None:
+    fake_celeba.write(tmp_path / folder, counts=(2, 1, 1), tree=tree)
+    prepare(tmp_path)
+    assert load(tmp_path).num_examples("train") == 2
+    assert (tmp_path / folder / "prepared").is_dir()
+
+
+def test_complete_folder_wins_over_one_with_less(files: FakeFiles, tmp_path: Path) -> None:
+    fake_celeba.write(tmp_path / "CelebA", counts=(2, 1, 1))
+    files.partition_file.unlink()
+    prepare(tmp_path)
+    assert load(tmp_path).num_examples("train") == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.replace(b"\r\n", b"\n"),
+        lambda content: content.replace(b"\r\n", b" \t\r\n"),
+        lambda content: content + b"\r\n\r\n \r\n",
+        lambda content: content.removesuffix(b"\r\n"),
+        lambda content: b"\xef\xbb\xbf" + content,
+    ],
+    ids=["LF", "trailing blanks", "blank last lines", "no last line end", "byte order mark"],
+)
+def test_line_ends_and_blanks_change_nothing(
+    change: Callable[[bytes], bytes], files: FakeFiles, tmp_path: Path
+) -> None:
+    prepare(tmp_path)
+    fingerprint = load(tmp_path).fingerprint
+    for path in (files.attributes_file, files.partition_file):
+        path.write_bytes(change(path.read_bytes()))
+    assert load(tmp_path).fingerprint == fingerprint  # the very rows that were prepared
+    shutil.rmtree(tmp_path / "celeba" / "prepared")
+    prepare(tmp_path)  # which reads the attributes, too
+    assert load(tmp_path).fingerprint == fingerprint
+
+
+# ---- absent files
+
+
+def test_absent_data_are_said_with_place_source_and_licence(tmp_path: Path) -> None:
+    for action in (load, prepare):
+        message = refusal(action, tmp_path)
+        for words in (ATTRIBUTE_FILE, PARTITION_FILE, "img_align_celeba", str(tmp_path / "celeba")):
+            assert words in message
+        for words in (SOURCE, "non-commercial research", "ROTOGRAD_DATA"):
+            assert words in message
+    found = check(tmp_path)
+    assert not any(entry.ok for entry in found.values())
+    assert all(SOURCE in entry.remedy for entry in found.values())
+
+
+def test_only_what_is_absent_is_asked_for(files: FakeFiles, tmp_path: Path) -> None:
+    files.partition_file.unlink()
+    message = refusal(load, tmp_path)
+    assert message.startswith(f"{PARTITION_FILE} is not in {tmp_path / 'celeba'}; put ")
+    assert ATTRIBUTE_FILE not in message
+    assert "img_align_celeba" not in message
+
+
+def test_archive_that_is_not_extracted_is_said(files: FakeFiles, tmp_path: Path) -> None:
+    shutil.rmtree(files.images)
+    archive = tmp_path / "celeba" / "img_align_celeba.zip"
+    archive.write_bytes(b"PK")
+    remedy = f"extract {archive} into {archive.parent}"
+    assert refusal(prepare, tmp_path).endswith(f"; {remedy}.")
+    assert f"{remedy}, then run: rotograd data prepare celeba" in refusal(load, tmp_path)
+    assert check(tmp_path)["images"].remedy == f"{remedy}."
+
+
+def test_images_that_are_not_prepared_are_said_with_the_command(
+    files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = refusal(load, tmp_path, image_size=16, limit=20)
+    assert "CelebA at 16x16 is not prepared in " in message
+    command = "run: rotograd data prepare celeba data.image_size=16 data.limit=20"
+    assert message.endswith(command)
+    prepare(tmp_path, limit=2)
+    assert "(6 of 23 images are done)" in refusal(load, tmp_path, limit=20)
+    assert check(tmp_path, limit=20)["prepared rows"].remedy == command
+    fake_celeba.expect(monkeypatch)
+    message = refusal(load, tmp_path, image_size=64, limit=None)
+    assert message.endswith("run: rotograd data prepare celeba")  # the YAML file's values
+
+
+def test_the_command_leaves_out_what_the_yaml_file_says() -> None:
+    content = yaml.safe_load((config_dir() / "data" / "celeba.yaml").read_text(encoding="utf-8"))
+    assert content["image_size"] == celeba_rows.YAML_SIZE
+    assert content["limit"] is None
+
+
+# ---- broken annotations
+
+
+def in_line(number: int, old: str, new: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        lines = text.split("\r\n")
+        assert old in lines[number - 1]
+        lines[number - 1] = lines[number - 1].replace(old, new, 1)
+        return "\r\n".join(lines)
+
+    return change
+
+
+PAGE = "<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>"
+BROKEN_ATTRIBUTES: dict[str, tuple[Callable[[str], str], str]] = {
+    "page": (lambda text: PAGE, "must be an annotation file, got a saved web page"),
+    "page after a line": (lambda text: f"\n{PAGE}", "got a saved web page"),
+    "empty": (lambda text: "", "must be a file that begins with the number of its rows"),
+    "no number": (lambda text: text.split("\r\n", 1)[1], "got 5_o_Clock_Shadow"),
+    "truncated": (lambda text: text[: len(text) // 2], r"with 23 rows, .*, got 1\d"),
+    "one row more": (lambda text: f"{text}a.jpg\r\n", "with 23 rows, .*, got 24"),
+    "39 names": (in_line(2, "Bald ", ""), "names of 40 attributes in line 2, got 39"),
+    "other name": (in_line(2, "Bald", "bald"), "Bald as number 5, got bald"),
+    "other order": (
+        in_line(2, "Bald Bangs", "Bangs Bald"),
+        "Bald as number 5, got Bangs",
+    ),
+    "value 0": (in_line(7, " 1", " 0"), "-1 or 1 everywhere in line 7, got '0'"),
+    "39 values": (in_line(7, " 1", ""), "40 values in line 7, got 39 values"),
+    "41 values": (in_line(7, " 1", " 1 1"), "40 values in line 7, got 41 values"),
+    "blank line": (lambda text: in_line(7, text.split("\r\n")[6], "")(text), "line 7, got 0"),
+    "image twice": (in_line(7, "000005", "000006"), "every image once, got 000006.jpg twice"),
+}
+BROKEN_PARTITION: dict[str, tuple[Callable[[str], str], str]] = {
+    "page": (lambda text: PAGE, "must be an annotation file, got a saved web page"),
+    "empty": (lambda text: "", "0, 1 or 2 in line 1, got an empty line"),
+    "split 3": (in_line(4, ".jpg ", ".jpg 3"), r"0, 1 or 2 in line 4, got 000004\.jpg 3\d"),
+    "no split": (in_line(4, "000004.jpg ", "000004.jpg"), r"in line 4, got 000004\.jpg\d;"),
+    "other name": (
+        in_line(4, "000004", "000009"),
+        r"of .*list_attr_celeba\.txt in the same order, got 000009\.jpg as image 4, not 000004",
+    ),
+    "one fewer": (lambda text: text[:-14], "got 22 images, not 23"),
+}
+
+
+def check_broken(path: Path, change: Callable[[str], str], text: str, data_dir: Path) -> None:
+    path.write_bytes(change(path.read_bytes().decode()).encode())
+    message = refusal(prepare, data_dir)
+    assert message.startswith(f"{path} must be ")
+    assert re.search(text, message)
+    assert message.endswith(f"; delete it and download it again from {SOURCE}.")
+    found = check(data_dir)[path.name]
+    assert not found.ok
+    assert re.search(text, f"{found.found};")
+    assert SOURCE in found.remedy
+    assert not (data_dir / "celeba" / "prepared").exists()
+
+
+@pytest.mark.parametrize("kind", BROKEN_ATTRIBUTES)
+def test_broken_attribute_file_is_named_with_its_fault(
+    kind: str, files: FakeFiles, tmp_path: Path
+) -> None:
+    check_broken(files.attributes_file, *BROKEN_ATTRIBUTES[kind], tmp_path)
+    assert check(tmp_path)[PARTITION_FILE].ok  # the other file is not blamed
+
+
+@pytest.mark.parametrize("kind", BROKEN_PARTITION)
+def test_broken_partition_file_is_named_with_its_fault(
+    kind: str, files: FakeFiles, tmp_path: Path
+) -> None:
+    check_broken(files.partition_file, *BROKEN_PARTITION[kind], tmp_path)
+    assert check(tmp_path)[ATTRIBUTE_FILE].ok
+
+
+def test_split_without_images_is_refused(tmp_path: Path) -> None:
+    fake_celeba.write(tmp_path / "celeba", counts=(3, 0, 2))
+    message = refusal(prepare, tmp_path)
+    assert "must have images for training, validation and test, got 3 / 0 / 2" in message
+
+
+def test_page_is_recognised_at_the_start_of_a_run(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    files.attributes_file.write_text(PAGE)
+    assert "got a saved web page" in refusal(load, tmp_path)
+
+
+# ---- broken images
+
+
+def as_jpeg(size: tuple[int, int], kind: str = "JPEG") -> Callable[[Path], None]:
+    return lambda path: Image.new("RGB", size).save(path, kind)
+
+
+BROKEN_IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:2000]), "truncated"),
+    "page": (lambda path: path.write_text(PAGE), "not a JPEG image"),
+    "empty": (lambda path: path.write_bytes(b""), "not a JPEG image"),
+    "PNG": (as_jpeg((178, 218), "PNG"), "not a JPEG image"),
+    "other size": (as_jpeg((218, 178)), "aligned image of 178x218 pixels, got 218x178"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_IMAGES)
+def test_broken_image_is_named_and_the_others_are_kept(
+    kind: str, files: FakeFiles, tmp_path: Path
+) -> None:
+    damage, text = BROKEN_IMAGES[kind]
+    path = files.images / "000007.jpg"
+    whole = path.read_bytes()
+    damage(path)
+    message = refusal(prepare, tmp_path)
+    assert message.startswith(f"{path} must be ")
+    assert text in message
+    assert "extract img_align_celeba.zip again, or download it again" in message
+    if path.is_dir():
+        path.rmdir()
+    path.write_bytes(whole)
+    prepare(tmp_path)
+    assert load(tmp_path).num_examples("train") == COUNTS[0]
+
+
+def test_absent_images_are_counted_before_anything_is_decoded(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    for name in ("000003.jpg", "000008.jpg"):
+        (files.images / name).unlink()
+    message = refusal(prepare, tmp_path)
+    assert f"{files.images} must hold 23 images" in message
+    assert "got all but 2, the first being 000003.jpg; extract img_align_celeba.zip" in message
+    assert not (tmp_path / "celeba" / "prepared").exists()
+    found = check(tmp_path)["images"]
+    assert "all but 2, the first being 000003.jpg" in found.found
+    assert found.remedy.startswith("extract img_align_celeba.zip again")
+
+
+def test_grey_image_is_read_as_three_equal_channels(files: FakeFiles, tmp_path: Path) -> None:
+    for name in files.names:
+        Image.new("L", (178, 218), 77).save(files.images / name)
+    prepare(tmp_path)
+    assert everything(load(tmp_path), "test")[0].mul(255).unique().tolist() == [77]
+
+
+# ---- preparation
+
+
+def test_preparation_says_what_it_does(files: FakeFiles, tmp_path: Path) -> None:
+    told = prepare(tmp_path)
+    folder = tmp_path / "celeba" / "prepared"
+    before, after = told.lines
+    assert re.fullmatch(
+        r"CelebA at 16x16: 23 of 23 images to decode; they need 0\.00 GB in "
+        rf"{re.escape(str(folder))}, \d+\.\d\d GB are free",
+        before,
+    )
+    assert after.startswith(f"CelebA at 16x16 is prepared: 23 images in {folder}")
+    assert ("decoding", 23, 23) in told.progress
+    again = prepare(tmp_path)
+    assert again.lines == [after.replace("is prepared", "is complete")]
+    assert ("checking", 23, 23) in again.progress
+
+
+@pytest.mark.parametrize("broken", [3, 19])
+def test_interrupted_preparation_goes_on_to_the_same_bits(
+    broken: int, files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rotograd_cli.data.prepared._CHUNK", 1)
+    read_image, read = celeba_preparation.read_image, []
+
+    def interrupted(path: Path, size: int) -> np.ndarray:
+        read.append(path.name)
+        if len(read) == broken:
+            raise KeyboardInterrupt
+        return read_image(path, size)
+
+    monkeypatch.setattr(celeba_preparation, "read_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path, workers=1)
+    assert "is not prepared" in refusal(load, tmp_path)
+    prepare(tmp_path, workers=1)
+    twice = {name for name in read if read.count(name) > 1}
+    assert twice == {files.names[broken - 1]}  # the interrupted one alone
+    assert set(read) == set(files.names)
+    fake_celeba.write(tmp_path / "other" / "celeba")
+    prepare(tmp_path / "other")
+    assert contents(tmp_path) == contents(tmp_path / "other")
+
+
+def contents(data_dir: Path) -> dict[str, bytes]:
+    root = data_dir / "celeba" / "prepared"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.npy")}
+
+
+def test_larger_limit_adds_to_the_same_rows(
+    files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_image, read = celeba_preparation.read_image, []
+
+    def counted(path: Path, size: int) -> np.ndarray:
+        read.append(path.name)
+        return read_image(path, size)
+
+    monkeypatch.setattr(celeba_preparation, "read_image", counted)
+    prepare(tmp_path, limit=2)
+    assert len(read) == 6
+    assert "is not prepared" in refusal(load, tmp_path, limit=3)
+    told = prepare(tmp_path)
+    assert sorted(read) == files.names  # none twice
+    assert "17 of 23 images to decode" in told.lines[0]
+
+
+def test_other_size_or_annotations_are_another_folder(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    assert "is not prepared" in refusal(load, tmp_path, image_size=8)
+    text = files.attributes_file.read_text()
+    first = text.index("-1")
+    files.attributes_file.write_text(f"{text[:first]} 1{text[first + 2 :]}")
+    assert "is not prepared" in refusal(load, tmp_path)
+
+
+def test_prepared_images_are_used_without_the_files(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    before = everything(load(tmp_path), "train")[0]
+    shutil.rmtree(files.images)
+    assert torch.equal(everything(load(tmp_path), "train")[0], before)
+    assert "is complete" in prepare(tmp_path).lines[0]
+    assert "none is needed" in check(tmp_path)["images"].found
+
+
+def test_damaged_row_is_found_and_made_again_alone(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    whole = contents(tmp_path)
+    path = next((tmp_path / "celeba" / "prepared").rglob("image.npy"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    found = check(tmp_path)["prepared rows"]
+    assert "1 of 23 rows" in found.found
+    assert "that of 000023.jpg" in found.found
+    assert "rotograd data prepare celeba" in found.remedy
+    for name in files.names[:-1]:
+        (files.images / name).unlink()
+    told = prepare(tmp_path)
+    assert "1 of 23 images to decode" in told.lines[0]
+    assert contents(tmp_path) == whole
+    assert check(tmp_path)["prepared rows"].ok
+
+
+def test_prepared_images_on_a_read_only_disk_are_enough(
+    files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path)
+    monkeypatch.setattr(celeba_rows.PreparedArrays, "create", lambda *args: pytest.fail("wrote"))
+    assert "is complete" in prepare(tmp_path).lines[0]
+
+
+def test_source_file_is_refused(files: FakeFiles, tmp_path: Path) -> None:
+    how = Told().how(source=files.images)
+    with pytest.raises(ConfigError, match=r"`--from` has no meaning for CelebA"):
+        CelebA.prepare(data_dir=tmp_path, options=OPTIONS, how=how)
+
+
+# ---- check
+
+
+def test_check_is_content_once_everything_is_there(
+    files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = check(tmp_path)
+    assert [entry.ok for entry in found.values()] == [True, True, True, False]
+    assert "not the official file" in found[ATTRIBUTE_FILE].found
+    prepare(tmp_path)
+    assert all(entry.ok for entry in check(tmp_path).values())
+    fake_celeba.expect(monkeypatch)
+    found = check(tmp_path, limit=None)
+    for name in (ATTRIBUTE_FILE, PARTITION_FILE):
+        assert "not the official file" in found[name].found
+        assert "data.limit=N" in found[name].remedy
+    assert check_writes_nothing(tmp_path)
+
+
+def check_writes_nothing(data_dir: Path) -> bool:
+    before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
+    check(data_dir)
+    return before == {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"image_size": 0}, "`data.image_size` must be at least 1, got 0."),
+        ({"limit": 0}, "`data.limit` must be at least 1, or null for all, got 0."),
+        ({"read_ahead": -1}, "`data.read_ahead` must be at least 0, got -1."),
+        ({"mean": [0.5]}, "`data.mean` must have 3 numbers, got [0.5]."),
+        ({"std": [1.0, 0.0, 1.0]}, "`data.std` must have 3 positive numbers, got [1.0, 0.0, 1.0]."),
+    ],
+)
+def test_bad_option_is_refused_before_files_are_looked_for(
+    changes: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    for action in (load, prepare, check):
+        with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+            action(tmp_path / "absent", **changes)
+
+
+def test_readme_lists_the_checksums_that_are_verified() -> None:
+    readme = Path(__file__).parents[2] / "datasets" / "celeba" / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, md5 in MD5.items():
+        assert f"| `{name}` | `{md5}` |" in text
+
+
+# ---- the real files
+
+
+@pytest.mark.data
+def test_real_files_are_read(tmp_path: Path) -> None:
+    root = os.environ.get("ROTOGRAD_DATA")
+    if root is None or not (Path(root) / "celeba").is_dir():
+        pytest.skip("ROTOGRAD_DATA has no celeba")
+    source = Path(root) / "celeba"
+    shutil.copytree(source, tmp_path / "celeba", ignore=shutil.ignore_patterns("prepared"))
+    told = prepare(tmp_path, image_size=64, limit=20)
+    assert "is prepared" in told.lines[-1]
+    dataset = load(tmp_path, image_size=64, limit=20)
+    first = dataset.batch("train", torch.tensor([0]))
+    name = (source / PARTITION_FILE).read_text().split()[0]
+    with Image.open(source / "img_align_celeba" / name) as image:
+        pipeline = transforms.Compose([transforms.Resize((64, 64)), transforms.ToTensor()])
+        assert torch.equal(first.inputs[0], pipeline(image))
+    words = (source / ATTRIBUTE_FILE).read_text().splitlines()[2].split()[1:]
+    assert [int(first.targets[name]) for name in ATTRIBUTES] == [int(x == "1") for x in words]
+    assert all(entry.ok for entry in check(tmp_path, image_size=64, limit=20).values())
