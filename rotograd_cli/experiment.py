@@ -246,6 +246,8 @@ def evaluate_run(
         run_config.device = config.device
     if config.data_dir is not None:
         run_config.paths.data_dir = config.data_dir
+    if "pretrained" in run_config.backbone:  # the checkpoint has the weights
+        run_config.backbone = {**run_config.backbone, "pretrained": False}
     experiment = build(run_config)
     path = run_dir / "checkpoints" / f"{config.checkpoint}.pt"
     checkpoint = load_checkpoint(path, experiment.device)

@@ -239,3 +239,36 @@ def test_ones_own_method_is_found_on_the_path_by_the_real_program(foo: Path) -> 
     )
     assert result.returncode == 0, result.stderr
     assert summary(foo / "run")["method"] == "Foo"
+
+
+PRETRAINED = '''
+"""A backbone that starts from a file."""
+from pathlib import Path
+from rotograd_cli.errors import DatasetError
+from rotograd_cli.models.backbones.mlp import MLP
+
+
+class Pretrained(MLP):
+    def __init__(self, *, input_shape, pretrained: bool):
+        super().__init__(input_shape=input_shape, hidden=[], num_features=4)
+        if pretrained and not Path("weights").exists():
+            raise DatasetError("weights are not there")
+'''
+
+
+def test_evaluation_needs_no_pretrained_weights(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf" / "backbone").mkdir(parents=True)
+    target = "_target_: pretrained_example.Pretrained\n_partial_: true\npretrained: true\n"
+    (tmp_path / "conf" / "backbone" / "pretrained.yaml").write_text(target)
+    (tmp_path / "pretrained_example.py").write_text(PRETRAINED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "weights").touch()
+    words = ("--config-dir", "conf", "backbone=pretrained", *SMOKE, "hydra.run.dir=run")
+    result = cli("train", *words)
+    assert result.code == 0, result.err
+    (tmp_path / "weights").unlink()
+    result = cli("evaluate", "run=run")
+    assert result.code == 0, result.err
+    assert "equal the run's record exactly" in result.out

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.methods import RotateOnly
+from rotograd_cli.bench.measure import peak_bytes
+from rotograd_cli.methods import RotateOnly, RotoGrad, VanillaMTL
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.models.backbones.segnet import SegNet, SegNetMTAN
 from rotograd_cli.models.heads import ASPPHead, ConvHead, MTANHead, share_layers
@@ -105,3 +106,23 @@ def test_rotations_of_mtan_leave_all_maps_but_the_last_alone(mode: str) -> None:
     z = model.backbone(images())
     for k in range(len(OUTPUTS)):
         assert torch.equal(model.task_features(z, k)[:, FILTERS[0] :], z[:, FILTERS[0] :])
+
+
+@pytest.mark.slow
+def test_rotograd_on_segnet_needs_at_most_a_third_more_memory_than_vanilla() -> None:
+    x, peaks = torch.randn(2, 3, 288, 384), []
+    for method in (VanillaMTL, RotoGrad):
+        torch.manual_seed(0)
+        backbone = SegNet(input_shape=(3, 288, 384), filters=[64, 128, 256, 512, 512])
+        heads = [ConvHead(feature_shape=(64, 288, 384), num_outputs=n) for n in (13, 1, 3)]
+        arguments = ([1, 1, 1024],) if method is RotoGrad else ()
+        model = method(backbone, heads, *arguments).train()
+
+        def step(model: MultiTaskMethod = model) -> None:
+            model.backward([prediction.square().mean() for prediction in model(x)])
+            for parameter in model.parameters():
+                parameter.grad = None
+
+        step()
+        peaks.append(peak_bytes(step, torch.device("cpu")))
+    assert peaks[1] / peaks[0] <= 1.35
