@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ShapeError
 from rotograd_cli.linalg.gradients import stacked
+from rotograd_cli.methods.backward import GradientCarrier, summed, take_gradients
 from rotograd_cli.methods.batched_heads import BatchedHeads
 
 
@@ -201,11 +202,11 @@ class MultiTaskMethod(nn.Module):
         leaves = self._take_leaves(retain_graph)
         step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
         weighed = self.weigh_losses(losses, step)
-        roots = _summed([loss for loss in weighed if loss is not None])
+        roots = summed([loss for loss in weighed if loss is not None])
         torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
         if not self._tasks_share_leaf:
             self._reached[:] = [leaf.grad is not None for leaf in leaves]
-        gradients = _take_gradients(leaves)
+        gradients = take_gradients(leaves)
         del leaves
         with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
             shared = self._unscaled(self.combine_leaf_gradients, gradients, step)
@@ -430,7 +431,7 @@ class MultiTaskMethod(nn.Module):
             self._pending.clear()
             box = list(given)
             del given
-            roots.append(_Carrier.apply(box, *tensors))
+            roots.append(GradientCarrier.apply(box, *tensors))
             gradients.append(None)
         if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
             roots.append(features)
@@ -458,61 +459,6 @@ class _TaskNetwork(nn.Module):
         features, _ = _split(self.method.backbone(x))
         self.method.check_features(features)
         return self.method._head_output(self.task, self.method.task_features(features, self.task))
-
-
-class _Carrier(torch.autograd.Function):
-    """Carries gradients to tensors, and lets go of them, so that autograd need not copy them."""
-
-    @staticmethod
-    def forward(ctx: Any, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return tensors[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = tuple(ctx.gradients)
-        ctx.gradients.clear()
-        return None, *gradients
-
-
-def _summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Their sum, where they can be added: one root instead of K."""
-    first = losses[0]
-    if any(loss.dtype != first.dtype or loss.device != first.device for loss in losses):
-        return losses
-    return [torch.stack([loss.reshape(()) for loss in losses]).sum()]
-
-
-def divide_losses(losses: Sequence[Tensor | None], denominators: Tensor) -> Sequence[Tensor | None]:
-    """Losses over their start values, in one operation.
-
-    Args:
-        losses: K scalars; None for an absent task.
-        denominators: Shape ``[K]``.
-
-    Returns:
-        The quotients; None for an absent task.
-    """
-    present = [k for k, loss in enumerate(losses) if loss is not None]
-    known = torch.stack([loss.reshape(()) for loss in losses if loss is not None])
-    quotients = iter((known / torch.stack([denominators[k] for k in present])).unbind())
-    return [None if loss is None else next(quotients) for loss in losses]
-
-
-def _take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of the leaves, zero where no loss reached one; they are taken off the leaves."""
-    gradients = [leaf.grad for leaf in leaves]
-    if all(gradient is None for gradient in gradients):
-        raise BackwardError(
-            "No task loss depends on the features: every head ignores its input, or was given "
-            "something else; compute the losses from the predictions of the last forward pass."
-        )
-    for leaf in leaves:
-        leaf.grad = None
-    return [
-        torch.zeros_like(leaf) if gradient is None else gradient
-        for leaf, gradient in zip(leaves, gradients, strict=True)
-    ]
 
 
 def _split(output: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.gradients import divide_or_zero, stacked
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod, divide_losses
+from rotograd_cli.methods.backward import divide_losses
+from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.batched_heads import rows, separate
 from rotograd_cli.methods.conv_heads import ConvHeads
 from rotograd_cli.methods.features import RotatedAxes
