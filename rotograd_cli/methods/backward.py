@@ -14,11 +14,13 @@ class GradientCarrier(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
+        """A root for the backward pass; the tensors are not looked at."""
         ctx.gradients = gradients
         return tensors[0].new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, once."""
         gradients = tuple(ctx.gradients)
         ctx.gradients.clear()
         return None, *gradients
