@@ -166,7 +166,8 @@ class Builder:
         def gradients(batch: Batch) -> None:
             # its backward pass fails outside autocast where the forward pass was inside
             with cached(), self._autocast():
-                model.backward(task_losses(self._tasks, predict(model, batch), batch))
+                predictions = predict(model, batch)  # it goes back from each loss on its own
+                model.backward(task_losses(self._tasks, predictions, batch, one_graph=False))
 
         def reset() -> None:
             if bases:

@@ -69,10 +69,25 @@ def predict(model: MultiTaskMethod, batch: Batch) -> Sequence[Tensor]:
 
 
 def task_losses(
-    tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch
+    tasks: Sequence[Task],
+    predictions: Sequence[Tensor],
+    batch: Batch,
+    *,
+    one_graph: bool = True,
 ) -> list[Tensor | None]:
-    """Loss of every task, None where the batch has no target for it."""
-    if _all_at_once(tasks, predictions, batch):
+    """Loss of every task.
+
+    Args:
+        tasks: The K tasks.
+        predictions: One per task.
+        batch: The targets.
+        one_graph: Whether losses may be computed at once, which makes them parts of one graph: fine
+            for one backward pass from all of them, not for one pass each.
+
+    Returns:
+        Scalars, None where the batch has no target.
+    """
+    if one_graph and _all_at_once(tasks, predictions, batch):
         targets = torch.stack([batch.targets[task.name] for task in tasks])
         return list(torch.vmap(tasks[0].loss)(torch.stack(list(predictions)), targets).unbind())
     return [

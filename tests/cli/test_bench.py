@@ -101,6 +101,15 @@ def test_other_types_and_optimisers_take_part(cli: Cli, tmp_path: Path, dtype: s
     assert content["settings"]["rotation_stack_bytes"] == 3 * 8 * 8 * itemsize
 
 
+def test_tasks_whose_losses_are_computed_at_once_take_part_in_the_reference_too(
+    cli: Cli, tmp_path: Path
+) -> None:
+    binary = ("data.kind=binary", "data.num_outputs=1", "head=linear")
+    result = cli("bench", *(word for word in TINY if not word.startswith("head.")), *binary)
+    assert result.code == 0, result.err
+    assert [c["name"] for c in measured(tmp_path)["contenders"]] == NAMES
+
+
 def test_the_rotated_channels_of_a_map_are_measured(cli: Cli, tmp_path: Path) -> None:
     sizes = ("data.input_shape=[3,8,12]", "data.map_shape=[4,6]", "backbone.channels=[4,4]")
     rotated = ("method.rotation_shape=[4]", "method.post_shape=[4,6]")
