@@ -190,8 +190,9 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     Returns:
         Minimum, median (of an even K the mean of the middle two, unlike ``torch.median``), mean and
         standard deviation (that of the population: divided by K) of the shared metric; none unless
-        K >= 2 and all tasks lead with the same metric in the same direction. A NaN among the values
-        makes all four NaN.
+        all tasks lead with the same metric in the same direction. A NaN among the values makes all
+        four NaN. A single task has them too (its metric, and 0): the single-task networks of a
+        setting select their epoch by the same key as the others.
 
     Examples:
         >>> [statistic.name for statistic in statistics([f1(), f1()])]
@@ -201,7 +202,7 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     """
     kinds = {spec and (spec.name, spec.better, spec.percent) for spec in leading}
     first = leading[0] if leading else None
-    if len(leading) < 2 or len(kinds) > 1 or first is None:
+    if len(kinds) > 1 or first is None:
         return ()
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "min": torch.amin,

@@ -157,6 +157,7 @@ def describe_run(
         "statistic_specs": {
             statistic.name: {"better": statistic.better, "percent": statistic.percent}
             for statistic in task_statistics(dataset.tasks)
+            if len(dataset.tasks) > 1
         },
         "seed": config.seed,
         "protocol": (

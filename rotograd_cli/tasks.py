@@ -1,5 +1,6 @@
 """A task: its name, its loss, its metrics, the size of its prediction."""
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,10 +55,11 @@ def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tupl
         raise ConfigError("`tasks` must name at least one task, got []; use null for all of them.")
     for name in names:
         if name not in by_name:
-            raise ConfigError(
-                f"`tasks` must name tasks of the data set, got {name!r}; choose from "
-                f"{', '.join(by_name)}."
-            )
+            known = {key.lower(): key for key in by_name}
+            close = difflib.get_close_matches(name.lower(), known, n=1)
+            remedy = f"did you mean {known[close[0]]}?" if close else ""
+            remedy = remedy or f"choose from {', '.join(by_name)}."
+            raise ConfigError(f"`tasks` must name tasks of the data set, got {name!r}; {remedy}")
     if len(set(names)) < len(names):
         raise ConfigError(f"`tasks` must name each task once, got [{', '.join(names)}].")
     return tuple(by_name[name] for name in names)

@@ -82,7 +82,7 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
         ("+heads.foo.hidden=[3]", "`heads.foo` is not a task of this run"),
         ("+heads.left.hiden=[3]", "did you mean heads.left.hidden?"),
         ("+heads.left=3", "write +heads.left.KEY=VALUE"),
-        ("tasks=[lft]", "got 'lft'; choose from left, right"),
+        ("tasks=[lft]", "got 'lft'; did you mean left?"),
         ("tasks=[left,left]", "each task once"),
         ("tasks=[]", "use null for all"),
         ("train.select=val/foo", "choose from val/left/loss"),

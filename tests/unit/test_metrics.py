@@ -85,7 +85,7 @@ def test_directions_and_units_are_declared() -> None:
 # ---- statistics over tasks
 
 
-def test_statistics_need_two_tasks_that_lead_with_the_same_metric() -> None:
+def test_statistics_need_tasks_that_lead_with_the_same_metric() -> None:
     f1, mse = metrics.f1(), metrics.mse()
     assert [s.name for s in metrics.statistics([mse, mse])] == [
         "min_mse",
@@ -93,7 +93,8 @@ def test_statistics_need_two_tasks_that_lead_with_the_same_metric() -> None:
         "mean_mse",
         "std_mse",
     ]
-    for leading in ([], [f1], [f1, mse], [f1, None], [None, None]):
+    assert metrics.statistics([f1])  # a single-task network selects by the same key
+    for leading in ([], [f1, mse], [f1, None], [None, None]):
         assert metrics.statistics(leading) == ()
     other = dataclasses.replace(f1, better="lower")
     assert metrics.statistics([f1, other]) == ()
