@@ -186,8 +186,9 @@ def test_normals_asked_for_must_be_there(tmp_path: Path) -> None:
     source = write_official(tmp_path / "nyuv2", TRAIN, TEST)
     with pytest.raises(DatasetError, match=r"`data\.normals` must name a folder.*got .*mine;"):
         prepare(tmp_path, source, limit=6, normals="mine")
-    write_normals(tmp_path / "nyuv2" / "mine", TRAIN)
-    with pytest.raises(DatasetError, match=r"mine/1\.npy must be a NumPy array"):
+    write_normals(tmp_path / "nyuv2" / "mine", (*TRAIN, *TEST))
+    (tmp_path / "nyuv2" / "mine" / "1.npy").unlink()
+    with pytest.raises(DatasetError, match=r"mine/1\.npy must be a NumPy array, found No such"):
         prepare(tmp_path, source, limit=6, normals="mine")
     np.save(tmp_path / "nyuv2" / "mine" / "1.npy", np.zeros((288, 384, 3)))
     with pytest.raises(DatasetError, match=r"must be float with shape \(480, 640, 3\)"):

@@ -86,7 +86,7 @@ def _read_png(path: Path, channels: int) -> np.ndarray:
         with Image.open(path) as image:
             array = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     except (OSError, UnidentifiedImageError) as error:
-        raise _bad(path, "must be an image", str(error)) from error
+        raise _bad(path, "must be an image", error.strerror or "another content") from error
     if array.shape[:2] != (HEIGHT, WIDTH):
         raise _bad(path, f"must have {WIDTH}x{HEIGHT} pixels", f"{array.shape[1]}x{array.shape[0]}")
     return array.reshape(HEIGHT, WIDTH, channels)
@@ -96,7 +96,8 @@ def _read_npy(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise _bad(path, "must be a NumPy array", str(error)) from error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise _bad(path, "must be a NumPy array", reason) from error
     if array.shape != (HEIGHT, WIDTH, 3) or not np.issubdtype(array.dtype, np.floating):
         raise _bad(path, "must be float with shape (480, 640, 3)", f"{array.dtype} {array.shape}")
     if not np.isfinite(array).all():
