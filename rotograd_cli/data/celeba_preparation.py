@@ -129,7 +129,10 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
         return f"{path}, {numbers(np.bincount(splits).tolist())} images, {_official(path, limit)}"
 
     def read() -> Wanted:
-        return Wanted.read(data_dir, image_size, limit)
+        try:
+            return Wanted.read(data_dir, image_size, limit)
+        except DatasetError as error:  # whose message stands beside the file at fault
+            raise DatasetError("not looked at; mend the annotation files first.") from error
 
     return [
         _look(ATTRIBUTE_FILE, attributes),

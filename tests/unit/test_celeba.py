@@ -192,7 +192,14 @@ def test_absent_data_are_said_with_place_source_and_licence(tmp_path: Path) -> N
             assert words in message
     found = check(tmp_path)
     assert not any(entry.ok for entry in found.values())
-    assert all(SOURCE in entry.remedy for entry in found.values())
+    for name in (ATTRIBUTE_FILE, PARTITION_FILE):
+        assert SOURCE in found[name].remedy
+        assert "img_align_celeba" in found[name].remedy
+    for name in ("images", "prepared rows"):  # said once, beside the file at fault
+        assert (found[name].found, found[name].remedy) == (
+            "not looked at",
+            "mend the annotation files first.",
+        )
 
 
 def test_only_what_is_absent_is_asked_for(files: FakeFiles, tmp_path: Path) -> None:
