@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from hydra import compose
 from hydra.core.config_store import ConfigStore
@@ -148,14 +148,14 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
-    result = _typed(config, TrainConfig)
+    result = typed(config, TrainConfig)
     _check_train(result)
     return result
 
 
 def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
     """Typed, resolved and checked configuration of a benchmark; see :func:`to_train_config`."""
-    result = _typed(config, BenchConfig)
+    result = typed(config, BenchConfig)
     _check_train(result)
     _check_bench(result.bench)
     return result
@@ -193,22 +193,36 @@ def component_names(group: str) -> list[str]:
 
 def to_evaluate_config(config: DictConfig) -> EvaluateConfig:
     """Typed and checked configuration of an evaluation; see :func:`to_train_config`."""
-    result = _typed(config, EvaluateConfig)
+    result = typed(config, EvaluateConfig)
     _check_choice("split", result.split, ("train", "val", "test"))
     _check_choice("checkpoint", result.checkpoint, ("best", "last"))
     return result
 
 
-def _typed(config: DictConfig | Mapping[str, Any], schema: type[T]) -> T:
+def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str = "") -> T:
+    """Fits a configuration to a dataclass; resolves interpolations.
+
+    Args:
+        config: Composed configuration, or plain values.
+        schema: Dataclass; sections may be dataclasses, optional ones, or dictionaries of them.
+        prefix: Put before every key in messages, e.g. ``table.``.
+
+    Returns:
+        An object of the dataclass.
+
+    Raises:
+        ConfigError: If a key is unknown or missing, or a value has a wrong type.
+    """
     plain = OmegaConf.create(_container(config))
     assert isinstance(plain, DictConfig)
-    _check_keys(plain, schema, "")
+    _check_missing(plain, prefix)
+    _check_keys(plain, schema, prefix)
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(schema), plain)
-        _check_missing(typed)
-        result = OmegaConf.to_object(typed)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
+        _check_missing(merged, prefix)
+        result = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(_first_line(error)) from error
+        raise ConfigError(_first_line(error, prefix)) from error
     assert isinstance(result, schema)
     return result
 
@@ -225,16 +239,17 @@ def _container(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _check_missing(config: Any) -> None:
+def _check_missing(config: Any, prefix: str = "") -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise ConfigError(f"`{missing[0]}` needs a value; add {missing[0]}=VALUE.")
+        name = prefix + missing[0]
+        raise ConfigError(f"`{name}` needs a value; add {name}=VALUE.")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception, prefix: str = "") -> str:
     key = getattr(error, "full_key", None)
     text = str(error).splitlines()[0].strip()
-    return f"`{key}`: {text}" if key and str(key) not in text else text
+    return f"`{prefix}{key}`: {text}" if key and (prefix or str(key) not in text) else text
 
 
 def _check_keys(config: DictConfig, schema: type, prefix: str) -> None:
@@ -244,9 +259,21 @@ def _check_keys(config: DictConfig, schema: type, prefix: str) -> None:
         name = prefix + str(key)
         if key not in known:
             raise ConfigError(f"`{name}` is not a key; {suggest(str(key), list(known), prefix)}")
-        kind = known[str(key)].type
-        if isinstance(kind, type) and is_dataclass(kind):
-            _check_keys(config[key], kind, f"{name}.")
+        _check_section(config[key], known[str(key)].type, name)
+
+
+def _check_section(node: Any, kind: Any, name: str) -> None:
+    """Keys of a section: of a dataclass, an optional one, or a dictionary of them."""
+    schema = next(
+        (k for k in (kind, *get_args(kind)) if isinstance(k, type) and is_dataclass(k)), None
+    )
+    if schema is None or not isinstance(node, DictConfig):
+        return  # no section, or of a wrong type, as merging says
+    if get_origin(kind) is not dict:
+        _check_keys(node, schema, f"{name}.")
+        return
+    for key in node:
+        _check_section(node[key], schema, f"{name}.{key!s}")
 
 
 def suggest(wrong: str, known: list[str], prefix: str = "") -> str:

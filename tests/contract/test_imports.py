@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tracking", "report"),
     ("config",),
     ("components", "messages", "run_directory"),
-    ("experiment", "sweep", "data_command"),
+    ("experiment", "sweep", "data_command", "tables"),
     ("bench",),
     ("cli",),
     ("__main__",),

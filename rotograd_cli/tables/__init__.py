@@ -1,0 +1,1 @@
+"""Tables of a paper: what they hold, and how they are built from finished runs."""
