@@ -101,6 +101,11 @@ def _check_delta(spec: TableSpec, key: str, tasks: list[str]) -> None:
         raise ConfigError(f"`table.base` must name a row, as `{key}` is relative to it; got null.")
     if not tasks:
         raise ConfigError(f"`{key}.delta_of` must name at least one task, got [].")
+    if spec.delta == "nash" and sorted(tasks) != ["depth", "normals", "segmentation"]:
+        raise ConfigError(
+            f"`{key}.delta_of` must be [segmentation, depth, normals], as the convention nash "
+            f"averages all their metrics, got {tasks}."
+        )
     for task in tasks if spec.tasks else []:
         if task not in spec.tasks:
             raise ConfigError(

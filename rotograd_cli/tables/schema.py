@@ -60,6 +60,8 @@ class PaperSpec:
     """Where they come from."""
     columns: dict[str, str] = field(default_factory=dict)
     """Head of a printed column by our column's key, where ``<label> (paper)`` would not do."""
+    digits: int = 2
+    """Decimals as printed."""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By row and column: a number, ``[value, spread]`` or ``[value, spread, mark]``; null: none."""
     notes: list[str] = field(default_factory=list)

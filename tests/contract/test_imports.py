@@ -109,7 +109,7 @@ def test_graph_has_no_cycle() -> None:
     ("package", "users"),
     [
         ("wandb", {"tracking.wandb"}),
-        ("rich", {"report", "tracking.console"}),
+        ("rich", {"report", "tracking.console", "tables.terminal"}),
         ("geotorch", {"methods.rotations"}),
         ("pydantic", {"components"}),
     ],

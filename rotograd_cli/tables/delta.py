@@ -1,0 +1,152 @@
+r"""Relative gains Δ in the three published conventions; they differ in sign, weights and base.
+
+``paper`` (Javaloy and Valera, ICLR 2022): per task the mean gain over its metrics, then the mean
+over tasks; positive is better; the base are our own single-task networks. The paper does not say
+how seeds of the two are paired: here seed s of a row is compared with the single-task networks of
+seed s, and the statistic is taken of these gains. A seed without its base has no gain.
+
+``nash`` (Nash-MTL, FAMO, FairGrad and others): mean over the nine metrics of NYUv2, all with the
+same weight; negative is better; the base are constants. They were measured by the protocol
+``mtan_batch``.
+
+``libmtl`` (Lin and Zhang, JMLR 2023): per task, positive is better; the base is the first evaluated
+epoch of the same run. Both are taken on validation, as the test split is measured only once.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.metrics import Better, delta_m
+from rotograd_cli.tables.results import Results, SeedResult, metric_specs
+
+NASH_BASE = {
+    "segmentation/miou": 0.3830,
+    "segmentation/pixel_accuracy": 0.6376,
+    "depth/abs_err": 0.6754,
+    "depth/rel_err": 0.2780,
+    "normals/angle_mean": 25.01,
+    "normals/angle_median": 19.21,
+    "normals/within_11.25": 0.3014,
+    "normals/within_22.5": 0.5720,
+    "normals/within_30": 0.6915,
+}
+"""Single-task SegNets as the Nash-MTL lineage prints them; shares in [0, 1]."""
+BETTER: dict[str, Better] = {"paper": "higher", "nash": "lower", "libmtl": "higher"}
+DESCRIPTIONS = {
+    "paper": "Δ (the paper's convention): mean gain over a task's metrics in %, then over tasks, "
+    "positive is better; each seed against the row {base} of the same seed.",
+    "nash": "Δ (Nash-MTL's convention): mean over the nine metrics of NYUv2 in %, negative is "
+    "better; against that lineage's constants (protocol mtan_batch).",
+    "libmtl": "Δ (LibMTL's convention): mean gain over a task's metrics in %, positive is better; "
+    "validation at the selected epoch against the first evaluated epoch of the same run.",
+}
+
+
+def gains(
+    convention: str, tasks: Sequence[str], results: Results, base: str | None
+) -> dict[str, dict[int, float]]:
+    """Gain of every row and seed.
+
+    Args:
+        convention: ``paper``, ``nash`` or ``libmtl``.
+        tasks: Tasks that are averaged.
+        results: Results by row and seed.
+        base: Row of the single-task networks, for ``paper``.
+
+    Returns:
+        Gains in percent by row and seed. Absent: the base row's own, those of a seed without its
+        base, and those of runs whose first evaluation cannot be read. NaN: a metric is, or the
+        base's is 0.
+
+    Raises:
+        ConfigError: If runs do not have the tasks, or with ``nash`` the metrics of NYUv2.
+    """
+    by_row: dict[str, dict[int, float]] = {}
+    for row, seeds in results.items():
+        own = {} if row == base and convention == "paper" else seeds
+        by_row[row] = {}
+        for seed, result in own.items():
+            baseline = None if base is None else results.get(base, {}).get(seed)
+            gain = _gain(convention, tasks, result, baseline)
+            if gain is not None:
+                by_row[row][seed] = gain
+    return by_row
+
+
+def _gain(
+    convention: str, tasks: Sequence[str], result: SeedResult, baseline: SeedResult | None
+) -> float | None:
+    specs = {key: spec for key, spec in metric_specs(result.summaries).items() if "/" in key}
+    if convention == "nash":
+        return _nash(result)
+    if convention == "libmtl":
+        return _libmtl(tasks, result, specs)
+    if baseline is None:
+        return None
+    return _mean_over_tasks(tasks, _test(result), _test(baseline), specs)
+
+
+def _test(result: SeedResult) -> dict[str, float]:
+    return {key.removeprefix("test/"): value for key, value in result.metrics.items()}
+
+
+def _nash(result: SeedResult) -> float:
+    values = _test(result)
+    absent = [key for key in NASH_BASE if key not in values]
+    if absent:
+        raise ConfigError(
+            f"`table.delta` nash needs the nine metrics of NYUv2, got runs without {absent[0]}; "
+            "choose paper or libmtl."
+        )
+    better = {key: spec["better"] for key, spec in metric_specs(result.summaries).items()}
+    return -_relative({key: values[key] for key in NASH_BASE}, NASH_BASE, better)
+
+
+def _libmtl(
+    tasks: Sequence[str], result: SeedResult, specs: Mapping[str, Mapping[str, Any]]
+) -> float | None:
+    first: dict[str, float] = {}
+    selected: dict[str, float] = {}
+    for summary in result.summaries:
+        if "first_evaluation" not in summary:
+            return None
+        first |= _validation(summary["first_evaluation"])
+        selected |= _validation(summary["metrics"])
+    return _mean_over_tasks(tasks, selected, first, specs)
+
+
+def _validation(record: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key.removeprefix("val/"): math.nan if value is None else float(value)
+        for key, value in record.items()
+        if key.startswith("val/")
+    }
+
+
+def _mean_over_tasks(
+    tasks: Sequence[str],
+    values: Mapping[str, float],
+    baseline: Mapping[str, float],
+    specs: Mapping[str, Mapping[str, Any]],
+) -> float:
+    better = {key: spec["better"] for key, spec in specs.items()}
+    found = []
+    for task in tasks:
+        own = {key: values[key] for key in specs if key.split("/")[0] == task and key in values}
+        if not own or not set(own) <= set(baseline):
+            raise ConfigError(
+                f"`delta_of` must name tasks whose metrics both rows have, got {task!r}; the runs "
+                f"have {', '.join(dict.fromkeys(key.split('/')[0] for key in specs))}."
+            )
+        found.append(_relative(own, baseline, better))
+    return sum(found) / len(found)
+
+
+def _relative(
+    values: Mapping[str, float], baseline: Mapping[str, float], better: Mapping[str, Better]
+) -> float:
+    if any(baseline[key] == 0 for key in values):
+        return math.nan
+    return delta_m(values, baseline, better)

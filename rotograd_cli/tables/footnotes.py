@@ -1,0 +1,156 @@
+"""What stands below a table: everything that a reader needs to judge its numbers."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rotograd_cli.report import remarks
+from rotograd_cli.tables import delta, statistics
+from rotograd_cli.tables.results import Missing, Results, all_summaries
+from rotograd_cli.tables.settings import differing_settings
+from rotograd_cli.tables.spec import TableSpec, row_label
+
+
+def footnotes(
+    spec: TableSpec,
+    results: Results,
+    missing: Missing,
+    statistic: str,
+    reference: str | None,
+    notes: Sequence[str],
+) -> list[str]:
+    """Sentences below a table.
+
+    Args:
+        spec: Table.
+        results: Results by row and seed.
+        missing: Why a seed of a row has no result.
+        statistic: Statistic over seeds.
+        reference: Label of the row that others are compared with, if they are.
+        notes: More sentences.
+
+    Returns:
+        The sentences: statistic, convention of the gains, comparison, protocol, budget, machine,
+        data, wall time, notes of the data sets, provenance of the printed numbers, gaps.
+    """
+    runs = all_summaries(results)
+    return [
+        f"{statistics.DESCRIPTIONS[statistic]} over {_seeds(results)}.",
+        *_delta_note(spec),
+        *_comparison_note(spec, results, reference),
+        *(_run_notes(results, runs) if runs else ["There is no finished run."]),
+        *remarks(runs),
+        *_paper_notes(spec),
+        *spec.notes,
+        *notes,
+        *_gaps(spec, results, missing),
+    ]
+
+
+def _seeds(results: Results) -> str:
+    seeds = sorted({seed for row in results.values() for seed in row})
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{len(seeds)} seeds ({seeds[0]}-{seeds[-1]})"
+    noun = "seed" if len(seeds) == 1 else "seeds"
+    return f"{len(seeds)} {noun} ({', '.join(map(str, seeds))})" if seeds else "0 seeds"
+
+
+def _delta_note(spec: TableSpec) -> list[str]:
+    if all(column.delta_of is None for column in spec.columns.values()):
+        return []
+    base = "" if spec.base is None else row_label(spec, spec.base)
+    return [delta.DESCRIPTIONS[str(spec.delta)].format(base=base)]
+
+
+def _comparison_note(spec: TableSpec, results: Results, reference: str | None) -> list[str]:
+    if reference is None or spec.compare_with is None:
+        return []
+    common = max(
+        len(set(seeds) & set(results[spec.compare_with]))
+        for row, seeds in results.items()
+        if row != spec.compare_with
+    )
+    smallest = statistics.smallest_p(common)
+    level = 100 * statistics.LEVEL
+    text = (
+        f"Differences from {reference}: mean over common seeds [95 % bootstrap interval], p of the "
+        "sign-flip test after Holm's correction over the rows of the column; "
+        f"▲ better, ▼ worse at {level:g} %."
+    )
+    if smallest > statistics.LEVEL:
+        text += f" With {common} seeds no p can be below {smallest:.4g}: no mark is possible."
+    return [text]
+
+
+def _run_notes(results: Results, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    notes = [f"Protocol: {text}." for text in _distinct(run.get("protocol") for run in runs)]
+    notes += _budget(runs)
+    notes += differing_settings(results)
+    notes += _machine(runs)
+    notes += _data(runs)
+    hours = sum(float(run.get("wall_s", 0.0)) for run in runs) / 3600
+    return [*notes, f"Wall time of the {len(runs)} runs together: {hours:.2f} h."]
+
+
+def _distinct(values: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values if value is not None))
+
+
+def _budget(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    epochs = _distinct(run.get("epochs") for run in runs)
+    sizes = _distinct(run.get("config", {}).get("train", {}).get("batch_size") for run in runs)
+    text = f"Epochs: {', '.join(epochs)}"
+    return [f"{text}; batch size {', '.join(sizes)}." if sizes else f"{text}."]
+
+
+def _machine(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    devices = _distinct(run.get("device") for run in runs)
+    versions: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for package, version in run.get("versions", {}).items():
+            if version not in versions[package]:
+                versions[package].append(version)
+    commits = _distinct((run.get("commit") or "")[:12] + _changed(run) for run in runs)
+    listed = ", ".join(f"{name} {' / '.join(found)}" for name, found in versions.items())
+    source = ", ".join(filter(None, commits))
+    return [
+        f"Device: {', '.join(devices) or 'unknown'}.",
+        f"Versions: {listed}{f'; commit {source}' if source else ''}.",
+    ]
+
+
+def _changed(run: Mapping[str, Any]) -> str:
+    return "+" if (run.get("commit") or "").endswith("+") else ""
+
+
+def _data(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    prints = _distinct(run.get("data_fingerprint") for run in runs)
+    names = ", ".join(_distinct(run.get("data") for run in runs))
+    if len(prints) > 1:
+        return [f"Warning: the runs saw different data: {names}, fingerprints {', '.join(prints)}."]
+    return [f"Data: {names}, fingerprint {', '.join(prints) or 'unknown'}."]
+
+
+def _paper_notes(spec: TableSpec) -> list[str]:
+    if spec.paper is None:
+        return []
+    source = spec.paper.source.rstrip(".")
+    return [f"Columns (paper): printed numbers, {source}.", *spec.paper.notes]
+
+
+def _gaps(spec: TableSpec, results: Results, missing: Missing) -> list[str]:
+    lines = []
+    for row, seeds in missing.items():
+        if seeds:
+            found = len(results.get(row, {}))
+            reasons: dict[str, list[int]] = defaultdict(list)
+            for seed, reason in seeds.items():
+                reasons[reason].append(seed)
+            why = "; ".join(f"seed {_list(s)}: {reason}" for reason, s in reasons.items())
+            total = found + len(seeds)
+            lines.append(f"Incomplete: {row_label(spec, row)}, {found} of {total} seeds ({why}).")
+    return lines
+
+
+def _list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

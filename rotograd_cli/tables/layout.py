@@ -1,0 +1,154 @@
+"""Heads and cells of a table as plain texts, the same for the terminal, Markdown and LaTeX."""
+
+import itertools
+from dataclasses import dataclass
+
+from rotograd_cli.tables.statistics import LEVEL, Difference
+from rotograd_cli.tables.table import Cell, Column, Row, Table
+
+BLOCK = 8
+"""Columns beside the first one that fit a page or a terminal."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A text, and whether it is the best or second best of its column."""
+
+    text: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts; the first column names the rows."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[Entry]]
+
+
+def value_grid(table: Table) -> Grid:
+    """Values of the rows, each column followed by that of the paper's numbers, where it has any."""
+    heads = ["method"]
+    for column in table.columns:
+        heads += [_head(column), *([] if column.paper_label is None else [column.paper_label])]
+    rows = []
+    for row in table.rows:
+        entries = [_entries(column, row.cells[column.name]) for column in table.columns]
+        rows.append([Entry(_row_label(table, row)), *itertools.chain.from_iterable(entries)])
+    return Grid(table.title, heads, rows)
+
+
+def difference_grid(table: Table) -> Grid | None:
+    """Differences from the reference row; None where nothing is compared."""
+    columns = [c for c in table.columns if any(row.cells[c.name].difference for row in table.rows)]
+    if table.compare_with is None or not columns:
+        return None
+    rows = [
+        [
+            Entry(_row_label(table, row)),
+            *(Entry(_difference(c, row.cells[c.name])) for c in columns),
+        ]
+        for row in table.rows
+        if any(row.cells[c.name].difference for c in columns)
+    ]
+    title = f"{table.title}: difference from {table.compare_with}"
+    return Grid(title, ["method", *map(_head, columns)], rows)
+
+
+def blocks(grid: Grid, width: int = BLOCK) -> list[Grid]:
+    """Cuts a wide grid into several, each with the first column.
+
+    Args:
+        grid: Table of texts.
+        width: Columns of a block beside the first.
+
+    Returns:
+        At least one grid.
+    """
+    starts = range(1, max(len(grid.heads), 2), width)
+    return [
+        Grid(
+            grid.title,
+            [grid.heads[0], *grid.heads[i : i + width]],
+            [[row[0], *row[i : i + width]] for row in grid.rows],
+        )
+        for i in starts
+    ]
+
+
+def number(value: float, digits: int) -> str:
+    """A number, without a minus sign before a zero.
+
+    Examples:
+        >>> number(-2.514, 2), number(-0.001, 2)
+        ('-2.51', '0.00')
+    """
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def marks_note(table: Table, best: str, second: str) -> list[str]:
+    """The sentence that says how ranks are marked; none where nothing is.
+
+    Args:
+        table: Table.
+        best: How the format shows the best value, e.g. ``Bold``.
+        second: How it shows the second best.
+
+    Returns:
+        At most one sentence.
+    """
+    if all(cell.rank is None for row in table.rows for cell in row.cells.values()):
+        return []
+    return [
+        f"{best}: best of its column, {second}: second best, among the rows with all seeds "
+        "(single-task networks aside)."
+    ]
+
+
+def _head(column: Column) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[column.better]
+    return f"{column.label}{' %' if column.unit == '%' else ''}{arrow}"
+
+
+def _row_label(table: Table, row: Row) -> str:
+    if not row.missing:
+        return row.label
+    return f"{row.label} ({row.num_seeds} of {len(table.seeds)} seeds)"
+
+
+def _entries(column: Column, cell: Cell) -> list[Entry]:
+    text = _centre_and_spread(cell.centre, cell.spread, column.digits)
+    mark = _mark(cell.difference, column)
+    note = f" ({cell.note})" if cell.note else ""
+    own = Entry(f"{text}{mark}{note}", cell.rank)
+    if column.paper_label is None:
+        return [own]
+    if cell.paper is None:
+        return [own, Entry("-")]
+    printed = _centre_and_spread(cell.paper.value, cell.paper.spread, column.paper_digits)
+    return [own, Entry(f"{printed}{cell.paper.mark}")]
+
+
+def _centre_and_spread(centre: float | None, spread: float | None, digits: int) -> str:
+    if centre is None:
+        return "-"
+    text = number(centre, digits)
+    return text if spread is None else f"{text} ± {number(spread, digits)}"
+
+
+def _mark(difference: Difference | None, column: Column) -> str:
+    if difference is None or column.better is None or not difference.p_holm < LEVEL:
+        return ""
+    is_better = (difference.mean > 0) == (column.better == "higher")
+    return " ▲" if is_better else " ▼"
+
+
+def _difference(column: Column, cell: Cell) -> str:
+    found = cell.difference
+    if found is None:
+        return "-"
+    mean, low, high = (number(v, column.digits) for v in (found.mean, found.low, found.high))
+    sign = "" if found.mean <= 0 or mean.strip("0.") == "" else "+"
+    return f"{sign}{mean} [{low}, {high}], p {found.p_holm:.2g}{_mark(found, column)}"

@@ -1,0 +1,250 @@
+"""A table as numbers: cells with the values of every seed, their statistics, and comparisons."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rotograd_cli.config import suggest
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.metrics import Better
+from rotograd_cli.tables.delta import BETTER, gains
+from rotograd_cli.tables.footnotes import footnotes
+from rotograd_cli.tables.results import Missing, Results, all_summaries, metric_specs
+from rotograd_cli.tables.spec import (
+    ColumnSpec,
+    PaperValue,
+    TableSpec,
+    paper_value,
+    row_label,
+)
+from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column. All its numbers, the printed ones too, have its unit."""
+
+    name: str
+    label: str
+    unit: str
+    """``%``, ``h`` or nothing (the metric's own)."""
+    better: Better | None
+    digits: int
+    paper_label: str | None
+    """Head of the column of printed numbers; None if the paper has none."""
+    paper_digits: int = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row in a column."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    """Finite value by seed."""
+    centre: float | None = None
+    spread: float | None = None
+    rank: int | None = None
+    """1 best, 2 second best, among the rows with all seeds."""
+    paper: PaperValue | None = None
+    difference: Difference | None = None
+    """Comparison with the row ``Table.compare_with``."""
+    note: str | None = None
+    """Where fewer seeds count than the row has: ``2 of 3 seeds``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row."""
+
+    name: str
+    label: str
+    cells: dict[str, Cell]
+    """By column."""
+    num_seeds: int
+    """Seeds with a result."""
+    missing: dict[int, str]
+    """Why the others have none."""
+    ranked: bool
+    """Whether it takes part in the ranks: with all seeds, and not the base of the gains."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table."""
+
+    name: str
+    title: str
+    statistic: str
+    seeds: list[int]
+    """Seeds that every row should have."""
+    compare_with: str | None
+    """Label of the row that others are compared with; None without a comparison."""
+    columns: list[Column]
+    rows: list[Row]
+    footnotes: list[str]
+
+
+def build_table(
+    spec: TableSpec,
+    results: Results,
+    *,
+    statistic: str | None = None,
+    missing: Missing | None = None,
+    notes: Sequence[str] = (),
+) -> Table:
+    """Computes a table.
+
+    Args:
+        spec: Table, cut to the wanted rows by :func:`~rotograd_cli.tables.spec.select_rows`.
+        results: Complete results by row and seed (:func:`~rotograd_cli.tables.results.collect`).
+        statistic: ``median_std``, ``mean_std`` or ``mean_ci95``; None takes the table's.
+        missing: Why a seed of a row has no result.
+        notes: More sentences below the table.
+
+    Returns:
+        The table. Rows without a single result and without printed numbers stay in it, empty.
+
+    Raises:
+        ConfigError: If a column asks for what the runs do not have.
+    """
+    statistic = statistic or spec.statistic
+    known: tuple[Mapping[str, Mapping[int, Any]], ...] = (results, missing or {})
+    seeds = sorted({seed for by in known for row in by.values() for seed in row})
+    absent = _absent(spec, results, missing or {}, seeds)
+    specs = metric_specs(all_summaries(results))
+    columns = [_column(spec, name, specs) for name in spec.columns]
+    cells = {c.name: _cells(spec, c, results, statistic, seeds) for c in columns}
+    rows = [
+        Row(
+            name,
+            row_label(spec, name),
+            {column.name: cells[column.name][name] for column in columns},
+            len(results.get(name, {})),
+            absent[name],
+            _is_ranked(spec, name, results, seeds),
+        )
+        for name, row in spec.rows.items()
+        if row.shown
+    ]
+    compared = any(cell.difference for row in rows for cell in row.cells.values())
+    reference = row_label(spec, spec.compare_with) if compared and spec.compare_with else None
+    below = footnotes(spec, results, absent, statistic, reference, notes)
+    return Table(spec.name, spec.title, statistic, seeds, reference, columns, rows, below)
+
+
+def _absent(spec: TableSpec, results: Results, missing: Missing, seeds: Sequence[int]) -> Missing:
+    """Every seed that a row in use has no result of, with the reason."""
+    return {
+        name: {
+            seed: missing.get(name, {}).get(seed, "no run")
+            for seed in seeds
+            if seed not in results.get(name, {})
+        }
+        for name, row in spec.rows.items()
+        if row.shown or name in missing or name in results
+    }
+
+
+def _column(spec: TableSpec, name: str, specs: Mapping[str, Mapping[str, Any]]) -> Column:
+    column = spec.columns[name]
+    unit, better = _unit_and_direction(spec, name, column, specs)
+    label = column.label or name
+    digits = column.digits
+    if digits is None:
+        digits = 2 if unit else 4
+    printed = any(paper_value(spec, row, name) is not None for row in spec.rows)
+    paper_label = spec.paper.columns.get(name, f"{label} (paper)") if spec.paper else None
+    paper_digits = spec.paper.digits if spec.paper else 2
+    return Column(name, label, unit, better, digits, paper_label if printed else None, paper_digits)
+
+
+def _unit_and_direction(
+    spec: TableSpec, name: str, column: ColumnSpec, specs: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, Better | None]:
+    own: Any = column.better
+    if column.hours:  # not ranked by itself: it depends on what else the machine did
+        return "h", own
+    if column.delta_of is not None:
+        return "%", own or BETTER[str(spec.delta)]
+    metric = str(column.metric)
+    if metric not in specs and len(specs) > 1:
+        raise ConfigError(
+            f"`table.columns.{name}.metric` must be a metric of the runs, got {metric!r}; "
+            f"{suggest(metric, list(specs))}"
+        )
+    known = specs.get(metric, {"better": None, "percent": False})
+    percent = known["percent"] if column.percent is None else column.percent
+    return "%" if percent else "", own or known["better"]
+
+
+def _cells(
+    spec: TableSpec, column: Column, results: Results, statistic: str, seeds: Sequence[int]
+) -> dict[str, Cell]:
+    values = _values(spec, column, results)
+    cells = {}
+    for row in spec.rows:
+        finite = {seed: v for seed, v in values.get(row, {}).items() if math.isfinite(v)}
+        centre, spread = summarise(list(finite.values()), statistic) if finite else (None, None)
+        paper, note = paper_value(spec, row, column.name), None
+        if values.get(row) and len(finite) < len(results[row]):
+            note = f"{len(finite)} of {len(seeds)} seeds"
+        cells[row] = Cell(finite, centre, spread, None, paper, None, note)
+    return _compared(spec, _ranked(spec, column, cells, results, seeds), column)
+
+
+def _values(spec: TableSpec, column: Column, results: Results) -> dict[str, dict[int, float]]:
+    """Value by row and seed in the column's unit."""
+    kind = spec.columns[column.name]
+    if kind.delta_of is not None:
+        return gains(str(spec.delta), kind.delta_of, results, spec.base)
+    scale = 100.0 if column.unit == "%" else 1.0
+    found: dict[str, dict[int, float]] = {}
+    for row, seeds in results.items():
+        found[row] = {}
+        for seed, result in seeds.items():
+            if kind.hours:
+                found[row][seed] = sum(s["train_s"] for s in result.summaries) / 3600
+            elif f"test/{kind.metric}" in result.metrics:
+                found[row][seed] = scale * result.metrics[f"test/{kind.metric}"]
+    return found
+
+
+def _is_ranked(spec: TableSpec, row: str, results: Results, seeds: Sequence[int]) -> bool:
+    is_base = spec.rows[row].per_task or row == spec.base
+    return spec.rows[row].shown and not is_base and set(results.get(row, {})) == set(seeds)
+
+
+def _ranked(
+    spec: TableSpec,
+    column: Column,
+    cells: Mapping[str, Cell],
+    results: Results,
+    seeds: Sequence[int],
+) -> dict[str, Cell]:
+    centres = {
+        row: cell.centre
+        for row, cell in cells.items()
+        if cell.centre is not None and cell.note is None and _is_ranked(spec, row, results, seeds)
+    }
+    places = ranks(centres, column.better)
+    return {row: dataclasses.replace(cell, rank=places.get(row)) for row, cell in cells.items()}
+
+
+def _compared(spec: TableSpec, cells: dict[str, Cell], column: Column) -> dict[str, Cell]:
+    reference = spec.compare_with
+    if reference is None or reference not in cells or spec.columns[column.name].hours:
+        return cells
+    found = {
+        row: compare(cell.values, cells[reference].values)
+        for row, cell in cells.items()
+        if row != reference and spec.rows[row].shown
+    }
+    differences = {row: found_one for row, found_one in found.items() if found_one is not None}
+    corrected = holm([difference.p for difference in differences.values()])
+    compared = dict(cells)
+    for (row, difference), p in zip(differences.items(), corrected, strict=True):
+        final = dataclasses.replace(difference, p_holm=p)
+        compared[row] = dataclasses.replace(cells[row], difference=final)
+    return compared
