@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
     "data": "files of a data set: rotograd data check | prepare NAME",
+    "table": "a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR]",
     "bench": "step time and memory beside plain autograd and the authors' package",
 }
 GROUPS = (
@@ -43,6 +44,7 @@ KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=10
 --config-dir  a folder of your own YAML files: DIR/data/foo.yaml
 
 The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data."""
+_SINGLE = {"bench": "measures one configuration", "table": "builds one table"}
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 
 
@@ -114,7 +116,12 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
 
     sys.argv = [program, *_checked_words(command, words)]
     register_schemas()
-    task = _Task({"train": _train, "evaluate": _evaluate, "bench": _bench}[command])
+    if command == "table":
+        from rotograd_cli.tables.command import register_schema
+
+        register_schema()
+    commands = {"train": _train, "evaluate": _evaluate, "table": _table, "bench": _bench}
+    task = _Task(commands[command])
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
     if task.error is not None:
         raise task.error
@@ -218,6 +225,25 @@ def _evaluate(config: "DictConfig") -> float:
     return measured[f"{typed.split}/geomean_loss"]
 
 
+def _table(config: "DictConfig") -> None:
+    from pathlib import Path
+
+    from rotograd_cli.report import print_table
+    from rotograd_cli.tables.command import table_of_runs, to_table_command
+    from rotograd_cli.tables.formats import write_table
+    from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
+
+    command = to_table_command(config)
+    table = table_of_runs(command)
+    for part in terminal_tables(table):
+        print_table(part)
+    for line in terminal_notes(table):
+        print(line)
+    if command.output is not None:
+        files = write_table(table, Path(command.output).expanduser())
+        print(f"Files: {', '.join(os.path.relpath(file) for file in files)}")
+
+
 def _bench(config: "DictConfig") -> None:
     import shlex
     from dataclasses import asdict
@@ -278,9 +304,9 @@ def _checked_words(command: str, words: list[str]) -> list[str]:
         raise ConfigError(
             "-m cannot be combined with --cfg or --info; leave -m out to see one cell."
         )
-    if options.multirun and command == "bench":
+    if options.multirun and command in _SINGLE:
         raise ConfigError(
-            "rotograd bench measures one configuration at a time, got -m; leave -m out and run it "
+            f"rotograd {command} {_SINGLE[command]} at a time, got -m; leave -m out and run it "
             "once for each."
         )
     for word in options.overrides:
@@ -334,6 +360,7 @@ examples:
   rotograd train --cfg job                            the composed configuration
   rotograd evaluate run=outputs/...                   metrics of a finished run
   rotograd data check celeba                          are the files there? where to get them
+  rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
   rotograd bench workload=lenet                       what a step costs, beside plain autograd
 
 options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
@@ -349,6 +376,8 @@ def _command_help(command: str, words: Sequence[str]) -> str:
         )
     if command == "bench":
         return _bench_help(words)
+    if command == "table":
+        return _table_help(words)
     if command == "data":
         return _DATA_HELP
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
@@ -368,6 +397,25 @@ keys, with examples (rotograd train --cfg job prints all of them with their valu
 -m            sweep: comma-separated values, every combination in its own directory
 --cfg job     print the composed configuration and stop
 --config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml"""
+
+
+def _table_help(words: Sequence[str]) -> str:
+    return f"""usage: rotograd table runs=GLOB [table=NAME] [KEY=VALUE ...]
+
+Builds a table of runs that are there, without training: a row per method, statistics over seeds,
+gains against single-task networks, paired comparisons, and with table=NAME a paper's own numbers.
+
+{_group_lines(words, ("table",))}
+
+runs=GLOB        run directories, or folders that hold them at any depth: runs='multirun/*'
+table=NAME       its rows and columns, and the printed numbers; without it a row per setting
+statistic=...    median_std | mean_std | mean_ci95
+seeds=5          seeds 0 to 4; seeds=[0,3] these two; all that are there by default
+methods=[...]    rows to show
+output=DIR       writes table.md, table.tex, table.csv and table.json there
+--config-dir     a folder of your own YAML files: DIR/table/mine.yaml
+
+docs/tables.md says what the marks, statistics and gains mean."""
 
 
 def _bench_help(words: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
     if match := re.search(r"full_key: (\S+)", str(error) if "composing config" in text else ""):
         return file + _unknown_key(match.group(1), command, words)
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        several = "choose one" if command == "bench" else "add -m to run them all"
+        several = "choose one" if command in ("bench", "table") else "add -m to run them all"
         return (
             f"`{match.group(1)}` has several values; {several}, or write "
             f"{match.group(1).replace('=', '=[', 1)}] for a list."

@@ -88,8 +88,9 @@ def _run_notes(results: Results, runs: Sequence[Mapping[str, Any]]) -> list[str]
     notes += differing_settings(results)
     notes += _machine(runs)
     notes += _data(runs)
-    hours = sum(float(run.get("wall_s", 0.0)) for run in runs) / 3600
-    return [*notes, f"Wall time of the {len(runs)} runs together: {hours:.2f} h."]
+    seconds = sum(float(run.get("wall_s", 0.0)) for run in runs)
+    wall = f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+    return [*notes, f"Wall time of the {len(runs)} runs together: {wall}."]
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:

@@ -55,12 +55,13 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
     summary = read_summary(run_dir)
     if summary is None:
         return None
-    found = {"config": _read_config(run_dir), "first_evaluation": _first_evaluation(run_dir)}
+    found = {"config": read_config(run_dir), "first_evaluation": _first_evaluation(run_dir)}
     known = {key: value for key, value in found.items() if value is not None}
     return {**summary, **known, "run_dir": str(run_dir)}
 
 
-def _read_config(run_dir: Path) -> dict[str, Any] | None:
+def read_config(run_dir: Path) -> dict[str, Any] | None:
+    """Content of a run's ``config.yaml``; None if there is none or it is unreadable."""
     try:
         content = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

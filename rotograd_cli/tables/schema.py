@@ -39,7 +39,7 @@ class ColumnSpec:
     percent: bool | None = None
     """Show the value times 100; null: as the metric declares."""
     digits: int | None = None
-    """Decimals; null: 2 of percentages, gains and hours, 4 of others."""
+    """Decimals; null: 2 of percentages, gains and hours, of others 2 to 4 by their size."""
 
 
 @dataclass

@@ -22,6 +22,12 @@ from rotograd_cli.tables.spec import (
 from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
 
 
+SHORT_CELLS = (
+    "A cell that counts fewer seeds than its row: in the others the value is not a number; a gain "
+    "is none where its base is 0 or missing."
+)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column. All its numbers, the printed ones too, have its unit."""
@@ -116,6 +122,7 @@ def build_table(
     specs = metric_specs(all_summaries(results))
     columns = [_column(spec, name, specs) for name in spec.columns]
     cells = {c.name: _cells(spec, c, results, statistic, seeds) for c in columns}
+    columns = [_with_digits(column, spec.columns[column.name], cells) for column in columns]
     rows = [
         Row(
             name,
@@ -130,7 +137,8 @@ def build_table(
     ]
     compared = any(cell.difference for row in rows for cell in row.cells.values())
     reference = row_label(spec, spec.compare_with) if compared and spec.compare_with else None
-    below = footnotes(spec, results, absent, statistic, reference, notes)
+    short = [SHORT_CELLS] if any(cell.note for row in rows for cell in row.cells.values()) else []
+    below = footnotes(spec, results, absent, statistic, reference, [*short, *notes])
     return Table(spec.name, spec.title, statistic, seeds, reference, columns, rows, below)
 
 
@@ -151,13 +159,21 @@ def _column(spec: TableSpec, name: str, specs: Mapping[str, Mapping[str, Any]]) 
     column = spec.columns[name]
     unit, better = _unit_and_direction(spec, name, column, specs)
     label = column.label or name
-    digits = column.digits
-    if digits is None:
-        digits = 2 if unit else 4
     printed = any(paper_value(spec, row, name) is not None for row in spec.rows)
     paper_label = spec.paper.columns.get(name, f"{label} (paper)") if spec.paper else None
     paper_digits = spec.paper.digits if spec.paper else 2
-    return Column(name, label, unit, better, digits, paper_label if printed else None, paper_digits)
+    return Column(name, label, unit, better, 2, paper_label if printed else None, paper_digits)
+
+
+def _with_digits(
+    column: Column, spec: ColumnSpec, cells: Mapping[str, Mapping[str, Cell]]
+) -> Column:
+    """Decimals: those that are asked for; 2 with a unit; without, four figures or so."""
+    digits = spec.digits
+    if digits is None:
+        largest = max(abs(cell.centre or 0.0) for cell in cells[column.name].values())
+        digits = 2 if column.unit or largest >= 10 else 3 if largest >= 1 else 4
+    return dataclasses.replace(column, digits=digits)
 
 
 def _unit_and_direction(

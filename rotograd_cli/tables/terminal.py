@@ -34,7 +34,7 @@ def terminal_notes(table: Table) -> list[str]:
 def _rich(grid: Grid) -> rich.table.Table:
     result = rich.table.Table(title=Text(grid.title))
     for index, head in enumerate(grid.heads):
-        result.add_column(Text(head), justify="right" if index else "left")
+        result.add_column(Text(head), justify="right" if index else "left", overflow="fold")
     for row in grid.rows:
         result.add_row(*map(_text, row))
     return result

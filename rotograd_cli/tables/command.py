@@ -1,0 +1,180 @@
+"""``rotograd table``: a table of runs that are there, without training."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rotograd_cli.config import suggest, to_train_config, typed
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.messages import explain
+from rotograd_cli.tables.adhoc import spec_from_runs
+from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
+from rotograd_cli.tables.matching import match_runs
+from rotograd_cli.tables.results import RunKey, collect
+from rotograd_cli.tables.runs import Run, find_runs, one_per_cell
+from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import row_overrides, select_rows
+from rotograd_cli.tables.table import Table, build_table
+
+
+@dataclass
+class TableCommand:
+    """Everything of ``rotograd table``; ``conf/table.yaml`` says what each key means."""
+
+    runs: Any = MISSING
+    table: TableSpec | None = None
+    statistic: str | None = None
+    seeds: Any = None
+    methods: list[str] | None = None
+    output: str | None = None
+
+
+def register_schema() -> None:
+    """Makes the schema known to Hydra under the name that ``conf/table.yaml`` uses."""
+    ConfigStore.instance().store(name="table_command_schema", node=TableCommand)
+
+
+def to_table_command(config: DictConfig | Mapping[str, Any]) -> TableCommand:
+    """Typed and checked configuration of the command.
+
+    Args:
+        config: Composed configuration.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: If a key is unknown, missing, of a wrong type or out of range.
+    """
+    command = typed(config, TableCommand)
+    if command.table is not None:
+        check_spec(command.table)
+    if command.statistic is not None:
+        check_choice("statistic", command.statistic, STATISTICS)
+    _patterns(command)
+    if command.output is not None and not command.output.strip():
+        raise ConfigError(f"`output` must name a folder, got {command.output!r}; null for none.")
+    to_seeds(command.seeds)
+    return command
+
+
+def _patterns(command: TableCommand) -> list[str]:
+    """One pattern or a list of them."""
+    runs = command.runs if isinstance(command.runs, list) else [command.runs]
+    if not runs or not all(isinstance(pattern, str) and pattern.strip() for pattern in runs):
+        raise ConfigError(f"`runs` must be a path, a pattern or a list of them, got {runs!r}.")
+    return runs
+
+
+def to_seeds(value: Any) -> list[int] | None:
+    """Seeds from ``seeds=5`` (0 to 4) or ``seeds=[0,3]``.
+
+    Args:
+        value: What was written; None: not restricted.
+
+    Returns:
+        The seeds, ascending.
+
+    Raises:
+        ConfigError: If it is neither a positive number nor a list of different seeds.
+
+    Examples:
+        >>> to_seeds(3), to_seeds([4, 1])
+        ([0, 1, 2], [1, 4])
+    """
+    if value is None:
+        return None
+    if _is_whole(value) and value > 0:
+        return list(range(value))
+    seeds = value if isinstance(value, list) else []
+    if seeds and all(_is_whole(s) and s >= 0 for s in seeds) and len(set(seeds)) == len(seeds):
+        return sorted(seeds)
+    raise ConfigError(
+        f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
+        f"{value!r}; seeds=5 or seeds=[0,1,2]."
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def table_of_runs(command: TableCommand) -> Table:
+    """Builds the table that was asked for. Hydra must be running.
+
+    Args:
+        command: Checked configuration.
+
+    Returns:
+        The table.
+
+    Raises:
+        ConfigError: If no run is found or none belongs to the table, or runs of one row differ in
+            their settings.
+    """
+    seeds = to_seeds(command.seeds)
+    found = find_runs(_patterns(command))
+    runs = [run for run in found if seeds is None or run.config is None or run.seed in seeds]
+    if command.table is None:
+        spec, groups, notes = spec_from_runs(runs)
+        spec = _chosen(spec, command.methods)
+    else:
+        spec, groups, notes = _matched(command.table, runs, command.methods)
+    cells, repeated = one_per_cell({k: group for k, group in groups.items() if k.row in spec.rows})
+    wanted = seeds or sorted({key.seed for key in cells})
+    results, missing = collect(spec, {key: run.summary for key, run in cells.items()}, wanted)
+    return build_table(
+        spec, results, statistic=command.statistic, missing=missing, notes=[*notes, *repeated]
+    )
+
+
+def _matched(
+    spec: TableSpec, runs: Sequence[Run], methods: Sequence[str] | None
+) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
+    """The table with the rows to show, the runs by cell, and notes."""
+    rows = spec.rows if methods is None else select_rows(spec, methods).rows
+    groups, notes = match_runs(spec, runs, {row: _expected(spec, row) for row in rows})
+    if not groups:
+        raise ConfigError(
+            f"`runs` must hold runs of table {spec.name!r} (experiment {spec.experiment}), got "
+            f"none: {notes[-1] if notes else 'no run of these seeds.'}"
+        )
+    return select_rows(spec, methods or _rows_to_show(spec, groups)), groups, notes
+
+
+def _expected(spec: TableSpec, row: str) -> dict[str, Any]:
+    words = row_overrides(spec, row)
+    try:
+        return asdict(to_train_config(compose("train", words)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"Row {row!r}: {explain(error, 'train', words)}") from error
+
+
+def _rows_to_show(spec: TableSpec, groups: Mapping[RunKey, Sequence[Run]]) -> list[str]:
+    """Rows with runs, and the table's own with printed numbers."""
+    printed = spec.paper.rows if spec.paper is not None else {}
+    found = {key.row for key in groups}
+    return [n for n, row in spec.rows.items() if n in found or (row.shown and n in printed)]
+
+
+def _chosen(spec: TableSpec, methods: Sequence[str] | None) -> TableSpec:
+    """Rows of a table made up from runs: by their name, or all that begin with the method's."""
+    if methods is None:
+        return spec
+    names = []
+    for word in methods:
+        found = [n for n in spec.rows if word.lower() in (n.lower(), n.split(",")[0].lower())]
+        if not found:
+            raise ConfigError(
+                f"`methods` must name methods of the runs, got {word!r}; "
+                f"{suggest(word, list(spec.rows))}"
+            )
+        names += found
+    return select_rows(dataclasses.replace(spec), names)
