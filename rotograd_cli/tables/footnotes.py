@@ -17,6 +17,7 @@ def footnotes(
     missing: Missing,
     statistic: str,
     reference: str | None,
+    smallest_p: float,
     notes: Sequence[str],
 ) -> list[str]:
     """Sentences below a table.
@@ -27,6 +28,7 @@ def footnotes(
         missing: Why a seed of a row has no result.
         statistic: Statistic over seeds.
         reference: Label of the row that others are compared with, if they are.
+        smallest_p: The smallest corrected p that their numbers allow.
         notes: More sentences.
 
     Returns:
@@ -37,7 +39,7 @@ def footnotes(
     return [
         f"{statistics.DESCRIPTIONS[statistic]} over {_seeds(results)}.",
         *_delta_note(spec),
-        *_comparison_note(spec, results, reference),
+        *_comparison_note(reference, smallest_p),
         *(_run_notes(results, runs) if runs else ["There is no finished run."]),
         *remarks(runs),
         *_paper_notes(spec),
@@ -62,23 +64,20 @@ def _delta_note(spec: TableSpec) -> list[str]:
     return [delta.DESCRIPTIONS[str(spec.delta)].format(base=base)]
 
 
-def _comparison_note(spec: TableSpec, results: Results, reference: str | None) -> list[str]:
-    if reference is None or spec.compare_with is None:
+def _comparison_note(reference: str | None, smallest_p: float) -> list[str]:
+    if reference is None:
         return []
-    common = max(
-        len(set(seeds) & set(results[spec.compare_with]))
-        for row, seeds in results.items()
-        if row != spec.compare_with
-    )
-    smallest = statistics.smallest_p(common)
     level = 100 * statistics.LEVEL
     text = (
         f"Differences from {reference}: mean over common seeds [95 % bootstrap interval], p of the "
         "sign-flip test after Holm's correction over the rows of the column; "
         f"▲ better, ▼ worse at {level:g} %."
     )
-    if smallest > statistics.LEVEL:
-        text += f" With {common} seeds no p can be below {smallest:.4g}: no mark is possible."
+    if smallest_p > statistics.LEVEL:
+        text += (
+            f" With so few seeds for so many rows no such p can be below {smallest_p:.2g}: no mark "
+            "is possible."
+        )
     return [text]
 
 

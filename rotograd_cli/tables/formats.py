@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.layout import Entry, Grid, blocks, difference_grid, marks_note, value_grid
-from rotograd_cli.tables.table import Table
+from rotograd_cli.tables.parts import Table
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},

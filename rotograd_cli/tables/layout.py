@@ -3,8 +3,8 @@
 import itertools
 from dataclasses import dataclass
 
+from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.statistics import LEVEL, Difference
-from rotograd_cli.tables.table import Cell, Column, Row, Table
 
 BLOCK = 8
 """Columns beside the first one that fit a page or a terminal."""

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from rotograd_cli.config import suggest
@@ -11,85 +10,16 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.metrics import Better
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
+from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.results import Missing, Results, all_summaries, metric_specs
-from rotograd_cli.tables.spec import (
-    ColumnSpec,
-    PaperValue,
-    TableSpec,
-    paper_value,
-    row_label,
-)
-from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
+from rotograd_cli.tables.spec import ColumnSpec, TableSpec, paper_value, row_label
+from rotograd_cli.tables.statistics import compare, holm, ranks, smallest_p, summarise
 
-
+__all__ = ["Cell", "Column", "Row", "Table", "build_table"]
 SHORT_CELLS = (
     "A cell that counts fewer seeds than its row: in the others the value is not a number; a gain "
     "is none where its base is 0 or missing."
 )
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column. All its numbers, the printed ones too, have its unit."""
-
-    name: str
-    label: str
-    unit: str
-    """``%``, ``h`` or nothing (the metric's own)."""
-    better: Better | None
-    digits: int
-    paper_label: str | None
-    """Head of the column of printed numbers; None if the paper has none."""
-    paper_digits: int = 2
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A row in a column."""
-
-    values: dict[int, float] = field(default_factory=dict)
-    """Finite value by seed."""
-    centre: float | None = None
-    spread: float | None = None
-    rank: int | None = None
-    """1 best, 2 second best, among the rows with all seeds."""
-    paper: PaperValue | None = None
-    difference: Difference | None = None
-    """Comparison with the row ``Table.compare_with``."""
-    note: str | None = None
-    """Where fewer seeds count than the row has: ``2 of 3 seeds``."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row."""
-
-    name: str
-    label: str
-    cells: dict[str, Cell]
-    """By column."""
-    num_seeds: int
-    """Seeds with a result."""
-    missing: dict[int, str]
-    """Why the others have none."""
-    ranked: bool
-    """Whether it takes part in the ranks: with all seeds, and not the base of the gains."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table."""
-
-    name: str
-    title: str
-    statistic: str
-    seeds: list[int]
-    """Seeds that every row should have."""
-    compare_with: str | None
-    """Label of the row that others are compared with; None without a comparison."""
-    columns: list[Column]
-    rows: list[Row]
-    footnotes: list[str]
 
 
 def build_table(
@@ -138,8 +68,21 @@ def build_table(
     compared = any(cell.difference for row in rows for cell in row.cells.values())
     reference = row_label(spec, spec.compare_with) if compared and spec.compare_with else None
     short = [SHORT_CELLS] if any(cell.note for row in rows for cell in row.cells.values()) else []
-    below = footnotes(spec, results, absent, statistic, reference, [*short, *notes])
+    below = footnotes(
+        spec, results, absent, statistic, reference, _smallest_p(rows), [*short, *notes]
+    )
     return Table(spec.name, spec.title, statistic, seeds, reference, columns, rows, below)
+
+
+def _smallest_p(rows: Sequence[Row]) -> float:
+    """The smallest corrected p that any column could have, given its seeds and its rows."""
+    found = []
+    for column in rows[0].cells if rows else ():
+        differences = [d for row in rows if (d := row.cells[column].difference) is not None]
+        if differences:
+            seeds = max(difference.num_seeds for difference in differences)
+            found.append(min(1.0, len(differences) * smallest_p(seeds)))
+    return min(found, default=1.0)
 
 
 def _absent(spec: TableSpec, results: Results, missing: Missing, seeds: Sequence[int]) -> Missing:

@@ -4,7 +4,7 @@ import rich.table
 from rich.text import Text
 
 from rotograd_cli.tables.layout import Entry, Grid, blocks, difference_grid, marks_note, value_grid
-from rotograd_cli.tables.table import Table
+from rotograd_cli.tables.parts import Table
 
 STYLES = {1: "bold green", 2: "underline", None: ""}
 SUFFIXES = {1: " (1)", 2: " (2)", None: ""}

@@ -1,0 +1,71 @@
+"""The parts of a built table: plain numbers and texts."""
+
+from dataclasses import dataclass, field
+
+from rotograd_cli.metrics import Better
+from rotograd_cli.tables.spec import PaperValue
+from rotograd_cli.tables.statistics import Difference
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column. All its numbers, the printed ones too, have its unit."""
+
+    name: str
+    label: str
+    unit: str
+    """``%``, ``h`` or nothing (the metric's own)."""
+    better: Better | None
+    digits: int
+    paper_label: str | None
+    """Head of the column of printed numbers; None if the paper has none."""
+    paper_digits: int = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row in a column."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    """Finite value by seed."""
+    centre: float | None = None
+    spread: float | None = None
+    rank: int | None = None
+    """1 best, 2 second best, among the rows with all seeds."""
+    paper: PaperValue | None = None
+    difference: Difference | None = None
+    """Comparison with the row ``Table.compare_with``."""
+    note: str | None = None
+    """Where fewer seeds count than the row has: ``2 of 3 seeds``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row."""
+
+    name: str
+    label: str
+    cells: dict[str, Cell]
+    """By column."""
+    num_seeds: int
+    """Seeds with a result."""
+    missing: dict[int, str]
+    """Why the others have none."""
+    ranked: bool
+    """Whether it takes part in the ranks: with all seeds, and not the base of the gains."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table."""
+
+    name: str
+    title: str
+    statistic: str
+    seeds: list[int]
+    """Seeds that every row should have."""
+    compare_with: str | None
+    """Label of the row that others are compared with; None without a comparison."""
+    columns: list[Column]
+    rows: list[Row]
+    footnotes: list[str]
