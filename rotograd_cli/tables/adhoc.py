@@ -97,9 +97,11 @@ def _method(run: Run) -> str:
 
 def _distinctions(groups: Sequence[Sequence[Run]]) -> list[str]:
     """What sets the rows of one method apart, in words; nothing for a single row."""
+    together = {members[0].tasks for members in groups if not _is_per_task(members)}
     settings = []
     for members in groups:
-        tasks = ONE_BY_ONE if _is_per_task(members) else members[0].tasks
+        own = members[0].tasks if len(together) > 1 else None
+        tasks = ONE_BY_ONE if _is_per_task(members) else own
         settings.append({**setting(members[0].config or {}), "tasks": tasks})
     keys = varying(settings)
     return ["".join(_word(key, found.get(key)) for key in keys) for found in settings]

@@ -74,7 +74,7 @@ def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
         with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
             for line in file:
                 record = json.loads(line)
-                if any(key.startswith("val/") for key in record):
+                if isinstance(record, dict) and any(key.startswith("val/") for key in record):
                     return dict(record)
     except (OSError, ValueError):
         return None

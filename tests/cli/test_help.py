@@ -48,12 +48,24 @@ def test_the_command_line_imports_no_heavy_library() -> None:
 def test_help_names_every_command_and_every_choice(cli: Cli) -> None:
     overview = cli("--help")
     assert overview.code == 0
-    for word in ("train", "evaluate", "bench", "-m", "--cfg job", "--version", "-sc install=bash"):
+    for word in (
+        "train",
+        "evaluate",
+        "table",
+        "bench",
+        "-m",
+        "--cfg job",
+        "--version",
+        "-sc install=bash",
+    ):
         assert word in overview.out
     train = cli("train", "--help").out
     for word in ("rotogradnorm", "multimnist", "multidigits", "smoke", "--config-dir"):
         assert word in train
     assert "split=train|val|test" in cli("evaluate", "-h").out
+    table = cli("table", "--help").out
+    for word in ("runs=GLOB", "multimnist", "nyuv2", "median_std", "output=DIR"):
+        assert word in table
     bench = cli("bench", "--help").out
     for word in ("workload", "linear40", "rotogradnorm", "bench.contenders", "bench.rotation_norm"):
         assert word in bench
@@ -71,12 +83,14 @@ def test_the_version_is_the_packages(cli: Cli, words: tuple[str, ...]) -> None:
     ("line", "expected"),
     [
         ("rotograd tr", {"train"}),
-        ("rotograd ", {"train", "evaluate", "bench"}),
+        ("rotograd ", {"train", "evaluate", "table", "bench"}),
         ("rotograd train meth", {"method=", "method."}),
         ("rotograd train method=ro", {"method=rotograd", "method=rotateonly"}),
         ("rotograd train seed=1 debug=s", {"debug=smoke"}),
         ("rotograd train train.ep", {"train.epochs="}),
         ("rotograd evaluate spl", {"split="}),
+        ("rotograd table ru", {"runs="}),
+        ("rotograd table table=multi", {"table=multimnist"}),
         ("rotograd bench work", {"workload="}),
         ("rotograd bench workload=lin", {"workload=linear40"}),
         ("rotograd bench bench.rou", {"bench.rounds="}),

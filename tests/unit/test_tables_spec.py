@@ -1,0 +1,321 @@
+"""What a table may hold, and the tables that ship."""
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from rotograd_cli.components import Constructors
+from rotograd_cli.config import config_dir, register_schemas, to_train_config
+from rotograd_cli.data import celeba, two_digits
+from rotograd_cli.data.nyuv2.dataset import make_tasks
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.tables.spec import (
+    PaperValue,
+    TableSpec,
+    paper_value,
+    row_overrides,
+    select_rows,
+    to_table_spec,
+)
+from rotograd_cli.tasks import Task, task_statistics
+
+FILES = sorted((config_dir() / "table").glob("*.yaml"))
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "title": "Small",
+    "experiment": "multimnist",
+    "overrides": ["train.epochs=2"],
+    "tasks": ["left", "sum"],
+    "seeds": 3,
+    "base": "single",
+    "delta": "paper",
+    "rows": {
+        "single": {"overrides": ["method=single"], "per_task": True, "shown": True},
+        "vanilla": {"overrides": ["method=vanilla"], "shown": True},
+        "rotograd": {"label": "RotoGrad", "overrides": ["method=rotograd"]},
+    },
+    "columns": {
+        "gain": {"delta_of": ["left", "sum"]},
+        "left": {"metric": "left/accuracy"},
+        "hours": {"hours": True},
+    },
+    "grid": {"values": {"model_optimizer.lr": [1e-3]}, "seeds": [0]},
+    "paper": {"source": "N21", "rows": {"rotograd": {"gain": [2.12, 2.23], "left": 1}}},
+}
+
+
+def load(file: Path) -> TableSpec:
+    return to_table_spec(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    content = copy.deepcopy(SMALL)
+    *parents, leaf = path.split(".")
+    node = content
+    for key in parents:
+        node = node[key]
+    node[leaf] = value
+    return content
+
+
+def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
+    """Tasks of the table's data set, without its files."""
+    if spec.name == "multimnist":
+        return two_digits.TASKS
+    if spec.name == "nyuv2":
+        return make_tasks("exact")
+    return celeba.TASKS
+
+
+# -- the tables that ship ----------------------------------------------------------------------
+
+
+def test_every_data_set_of_the_paper_has_its_table() -> None:
+    assert {"multimnist", "celeba_conv", "celeba_resnet18", "nyuv2"} <= {f.stem for f in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_table_is_named_like_its_file_and_its_experiment_exists(file: Path) -> None:
+    spec = load(file)
+    assert spec.name == file.stem
+    assert (config_dir() / "experiment" / f"{spec.experiment}.yaml").is_file()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_table_says_where_its_numbers_come_from(file: Path) -> None:
+    spec = load(file)
+    assert spec.paper is not None
+    assert "NeurIPS 2021 submission" in spec.paper.source
+    assert "camera-ready may differ" in spec.paper.source
+    assert "Chosen by us:" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_rows_of_a_table_compose_and_fit_their_components(file: Path) -> None:
+    spec = load(file)
+    register_schemas()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        for row in spec.rows:
+            words = row_overrides(spec, row)
+            method = next(word for word in words if word.startswith("method="))
+            if not (config_dir() / "method" / f"{method.partition('=')[2]}.yaml").is_file():
+                pytest.fail(f"{file.name}: row {row} has no conf/method file")
+            Constructors(to_train_config(compose("train", words)))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_rows_have_a_grid_of_the_methods_rates_exactly_where_it_has_parameters(file: Path) -> None:
+    own = {"rotograd", "rotateonly", "rotogradnorm", "imtlg_rotations", "gradnorm", "uncertainty"}
+    spec = load(file)
+    assert own <= {row for row, found in spec.rows.items() if found.method_grid}
+    for row in ("single", "vanilla", "pcgrad", "mgda", "scaleonly", "dwa", "rlw"):
+        assert row not in spec.rows or not spec.rows[row].method_grid
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_columns_of_a_table_are_metrics_of_its_tasks(file: Path) -> None:
+    spec = load(file)
+    tasks = tasks_of(spec)
+    known = {f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics}
+    known |= {statistic.name for statistic in task_statistics(tasks)}
+    for name, column in spec.columns.items():
+        assert column.metric is None or column.metric in known, name
+    if any(row.per_task for row in spec.rows.values()):
+        assert spec.tasks == [task.name for task in tasks]
+
+
+# a second transcription of some printed numbers: table, row, column, value, spread
+CHECKPOINTS = [
+    ("multimnist", "rotograd", "digits", 2.12, 2.23),
+    ("multimnist", "rotograd", "pixels", 0.08, 0.02),
+    ("multimnist", "vanilla", "digits", -2.51, 3.01),
+    ("multimnist", "graddrop", "digits", -2.51, 1.73),
+    ("multimnist", "mgda", "digits", -12.57, 9.97),
+    ("multimnist", "mgda", "pixels", 0.06, 0.02),
+    ("multimnist", "gradnorm", "digits", 0.13, 2.27),
+    ("multimnist", "imtlg", "digits", 1.17, 2.77),
+    ("multimnist", "pcgrad", "digits", -3.12, 3.88),
+    ("multimnist", "single", "pixels", 0.01, 0.01),
+    ("celeba_conv", "vanilla", "min", 1.62, None),
+    ("celeba_conv", "graddrop", "mean", 58.62, None),
+    ("celeba_conv", "pcgrad", "hours", 17.03, None),
+    ("celeba_conv", "gradnorm", "median", 52.17, None),
+    ("celeba_conv", "imtlg", "std", 26.92, None),
+    ("celeba_conv", "rotograd", "median", 62.31, None),
+    ("celeba_resnet18", "vanilla", "hours", 1.49, None),
+    ("celeba_resnet18", "pcgrad", "std", 20.84, None),
+    ("celeba_resnet18", "gradnorm", "median", 64.10, None),
+    ("celeba_resnet18", "imtlg", "min", 21.52, None),
+    ("celeba_resnet18", "rotograd", "mean", 65.17, None),
+    ("nyuv2", "single", "within_30", 69.90, None),
+    ("nyuv2", "vanilla", "delta_normals", -27.26, None),
+    ("nyuv2", "graddrop", "rel_err", 0.24, None),
+    ("nyuv2", "pcgrad", "delta_depth", 4.99, None),
+    ("nyuv2", "mgda", "delta_segmentation", -32.75, None),
+    ("nyuv2", "gradnorm", "angle_median", 20.30, None),
+    ("nyuv2", "imtlg", "within_11", 25.14, None),
+    ("nyuv2", "rotograd", "miou", 0.40, None),
+    ("nyuv2", "rotograd", "delta_normals", -8.99, None),
+    ("nyuv2", "rotograd", "hours", 3.85, None),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "column", "value", "spread"), CHECKPOINTS)
+def test_printed_numbers_equal_a_second_transcription(
+    name: str, row: str, column: str, value: float, spread: float | None
+) -> None:
+    spec = load(config_dir() / "table" / f"{name}.yaml")
+    assert paper_value(spec, row, column) == PaperValue(value, spread)
+
+
+def test_two_printed_numbers_that_may_be_swapped_are_marked() -> None:
+    folder = config_dir() / "table"
+    conv, resnet = load(folder / "celeba_conv.yaml"), load(folder / "celeba_resnet18.yaml")
+    assert paper_value(conv, "graddrop", "hours") == PaperValue(4.42, None, "*")
+    assert paper_value(resnet, "graddrop", "min") == PaperValue(4.46, None, "*")
+    for spec in (conv, resnet):
+        assert spec.paper is not None
+        assert any("swapped" in note for note in spec.paper.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"), [("multimnist", 15), ("celeba_conv", 30), ("celeba_resnet18", 30)]
+)
+def test_no_printed_number_is_missing(name: str, cells: int) -> None:
+    spec = load(config_dir() / "table" / f"{name}.yaml")
+    assert spec.paper is not None
+    assert sum(len(row) for row in spec.paper.rows.values()) == cells
+
+
+def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
+    """The paper rounds metrics, so its gains agree with ours to what rounding leaves open."""
+    spec = load(config_dir() / "table" / "nyuv2.yaml")
+    signs = {"angle_mean": -1, "angle_median": -1, "within_11": 1, "within_22": 1, "within_30": 1}
+    for row in ("vanilla", "graddrop", "pcgrad", "mgda", "gradnorm", "imtlg", "rotograd"):
+        printed = paper_value(spec, row, "delta_normals")
+        found = []
+        for column, sign in signs.items():
+            ours, base = paper_value(spec, row, column), paper_value(spec, "single", column)
+            assert ours is not None
+            assert base is not None
+            found.append(100 * sign * (ours.value - base.value) / base.value)
+        assert printed is not None
+        assert printed.value == pytest.approx(sum(found) / 5, abs=0.05), row
+
+
+# -- checks ------------------------------------------------------------------------------------
+
+
+def test_a_small_table_is_read_with_its_defaults() -> None:
+    spec = to_table_spec(SMALL)
+    assert spec.statistic == "median_std"
+    assert spec.compare_with == "vanilla"
+    assert spec.rows["rotograd"].shown is False
+    assert spec.columns["left"].delta_of is None
+    assert spec.grid is not None
+    assert spec.grid.values == {"model_optimizer.lr": [0.001]}
+    assert to_table_spec(asdict(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("rows.vanilla.lable", "x", "`table.rows.vanilla.lable` is not a key; did you mean"),
+        ("columns.left.metrc", "x", "did you mean table.columns.left.metric?"),
+        ("grid.value", {}, "did you mean table.grid.values?"),
+        ("titel", "x", "did you mean table.title?"),
+        ("title", None, "`table.title`"),
+        ("seeds", "many", "`table.seeds`"),
+        ("seeds", 0, "`table.seeds` must be at least 1, got 0"),
+        ("name", "a/b", "`table.name` must be a word"),
+        ("statistic", "mean", "`table.statistic` must be one of median_std"),
+        ("delta", "papr", "did you mean paper?"),
+        ("delta", None, "`table.delta` must name a convention"),
+        ("base", None, "`table.base` must name a row"),
+        ("base", "singel", "did you mean single?"),
+        ("compare_with", "vanila", "did you mean vanilla?"),
+        ("rows", {}, "`table.rows` must have at least one entry"),
+        ("rows.vanilla", 3, "`table.rows.vanilla`"),
+        ("rows.vanilla.overrides", ["vanilla"], "must hold KEY=VALUE words, got 'vanilla'"),
+        ("tasks", [], "`table.tasks` must name the tasks"),
+        ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
+        ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
+        ("columns.left.better", "more", "`table.columns.left.better` must be one of higher, lower"),
+        ("columns.left.digits", -1, "must be in 0..10, got -1"),
+        ("columns.gain.delta_of", [], "must name at least one task"),
+        ("columns.gain.delta_of", ["lef"], "did you mean left?"),
+        ("grid.seeds", [], "`table.grid.seeds` must not be empty"),
+        ("grid.values", {"a": []}, "`table.grid.values.a` must list values"),
+        ("paper.rows", {"rotogard": {}}, "did you mean rotograd?"),
+        ("paper.rows", {"rotograd": {"lft": 1}}, "did you mean left?"),
+        ("paper.rows", {"rotograd": {"left": "x"}}, "must be a number, [value, spread]"),
+        ("paper.rows", {"rotograd": {"left": []}}, "must be a number, [value, spread]"),
+        ("paper.columns", {"lft": "x"}, "did you mean left?"),
+        ("paper", {"rows": {}}, "`table.paper.source` needs a value"),
+    ],
+)  # fmt: skip
+def test_a_wrong_table_costs_one_line(path: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        to_table_spec(changed(path, value))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_convention_nash_wants_all_tasks_of_nyuv2() -> None:
+    content = changed("delta", "nash")
+    with pytest.raises(ConfigError, match=r"must be \[segmentation, depth, normals\]"):
+        to_table_spec(content)
+
+
+# -- rows --------------------------------------------------------------------------------------
+
+
+def test_without_names_the_rows_that_the_table_shows_are_taken() -> None:
+    spec = select_rows(to_table_spec(SMALL), None)
+    assert list(spec.rows) == ["single", "vanilla"]
+    assert spec.compare_with == "vanilla"
+
+
+def test_the_base_is_kept_where_gains_need_it_but_is_not_shown() -> None:
+    spec = select_rows(to_table_spec(SMALL), ["rotograd"])
+    assert {name: row.shown for name, row in spec.rows.items()} == {
+        "single": False,
+        "rotograd": True,
+    }
+    assert spec.compare_with is None
+    content = changed("columns", {"left": {"metric": "left/accuracy"}})
+    del content["paper"]
+    assert list(select_rows(to_table_spec(content), ["rotograd"]).rows) == ["rotograd"]
+
+
+def test_rows_keep_the_tables_order() -> None:
+    spec = select_rows(to_table_spec(SMALL), ["rotograd", "vanilla", "single"])
+    assert list(spec.rows) == ["single", "vanilla", "rotograd"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["rotogard"], "did you mean rotograd"), (["vanilla"] * 2, "each row once"), ([], "at least")],
+)
+def test_wrong_rows_are_refused(names: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        select_rows(to_table_spec(SMALL), names)
+
+
+def test_a_runs_overrides_are_experiment_table_row() -> None:
+    spec = to_table_spec(SMALL)
+    words = ["experiment=multimnist", "train.epochs=2", "method=rotograd"]
+    assert row_overrides(spec, "rotograd") == words
+    assert row_overrides(to_table_spec(changed("experiment", None)), "rotograd") == words[1:]
+
+
+def test_printed_values_may_have_a_spread_and_a_mark() -> None:
+    spec = to_table_spec(changed("paper.rows", {"vanilla": {"left": [1, None, "*"], "gain": None}}))
+    assert paper_value(spec, "vanilla", "left") == PaperValue(1.0, None, "*")
+    assert paper_value(spec, "vanilla", "gain") is None
+    assert paper_value(spec, "rotograd", "left") is None
