@@ -208,6 +208,13 @@ def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
         assert printed.value == pytest.approx(sum(found) / 5, abs=0.05), row
 
 
+def test_the_example_of_the_documentation_is_a_table() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    example = text.split("```yaml")[1].split("```")[0]
+    spec = to_table_spec(yaml.safe_load(example))
+    assert row_overrides(spec, "rotograd")[-1] == "method=rotograd"
+
+
 # -- checks ------------------------------------------------------------------------------------
 
 
