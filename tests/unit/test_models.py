@@ -27,6 +27,22 @@ def test_lenet_has_the_sizes_of_multimnist() -> None:
     assert lenet(torch.zeros(3, 1, 28, 28)).shape == (3, 50)
 
 
+def test_lenet_computes_the_same_function_in_either_memory_layout() -> None:
+    plain = LeNet(input_shape=(1, 28, 28), num_features=50).double()
+    other = LeNet(input_shape=(1, 28, 28), num_features=50, channels_last=True).double()
+    other.load_state_dict(plain.state_dict())
+    assert other.convolutions[0](torch.zeros(2, 1, 28, 28).double()).is_contiguous(
+        memory_format=torch.channels_last
+    )
+    x = torch.randn(4, 1, 28, 28).double()
+    weights = torch.randn(4, 50).double()
+    for network in (plain, other):
+        (network(x) * weights).sum().backward()
+    torch.testing.assert_close(other(x), plain(x))
+    for p, q in zip(other.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
 def test_lenet_takes_the_smallest_image_it_promises() -> None:
     lenet = LeNet(input_shape=(3, 16, 16), num_features=2)
     assert lenet(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
