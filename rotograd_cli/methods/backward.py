@@ -41,20 +41,20 @@ def summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:
     return [torch.stack([loss.reshape(()) for loss in losses]).sum()]
 
 
-def divide_losses(losses: Sequence[Tensor | None], denominators: Tensor) -> Sequence[Tensor | None]:
-    """Losses over their start values, in one operation.
+def multiply_losses(losses: Sequence[Tensor | None], factors: Tensor) -> Sequence[Tensor | None]:
+    """Losses times their factors, in one operation.
 
     Args:
         losses: K scalars; None for an absent task.
-        denominators: Shape ``[K]``.
+        factors: Shape ``[K]``.
 
     Returns:
-        The quotients; None for an absent task.
+        The products; None for an absent task.
     """
     present = [k for k, loss in enumerate(losses) if loss is not None]
     known = torch.stack([loss.reshape(()) for loss in losses if loss is not None])
-    quotients = iter((known / torch.stack([denominators[k] for k in present])).unbind())
-    return [None if loss is None else next(quotients) for loss in losses]
+    products = iter((known * torch.stack([factors[k] for k in present])).unbind())
+    return [None if loss is None else next(products) for loss in losses]
 
 
 def take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import BackwardError, ShapeError
+from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
 from rotograd_cli.linalg.gradients import stacked
 from rotograd_cli.methods.backward import GradientCarrier, summed, take_gradients
 from rotograd_cli.methods.batched_heads import BatchedHeads
@@ -66,10 +66,20 @@ class MultiTaskMethod(nn.Module):
 
     Raises:
         ShapeError: If there is no head.
+        ConfigError: If there are more heads than the method takes.
     """
 
     per_task_gradients: ClassVar[bool] = True
     """False for methods that need only the sum of the task gradients, which autograd forms."""
+
+    max_num_tasks: ClassVar[int | None] = None
+    """Largest K; None for any."""
+
+    num_device_waits: ClassVar[int] = 0
+    """Transfers to the host (:meth:`to_host`) in one backward pass; each waits for the device."""
+
+    permutation_equivariant: ClassVar[bool] = True
+    """Whether the order of the tasks does not matter, from the same random numbers."""
 
     num_nonfinite: Tensor
     """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
@@ -84,6 +94,12 @@ class MultiTaskMethod(nn.Module):
         super().__init__()
         if len(heads) == 0:
             raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
+        if self.max_num_tasks is not None and len(heads) > self.max_num_tasks:
+            raise ConfigError(
+                f"{type(self).__name__} trains one network for {self.max_num_tasks} task, got "
+                f"{len(heads)} tasks; choose one with tasks=[NAME], or run each with "
+                "-m 'tasks=[NAME],[OTHER]'."
+            )
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
         self.feature_shape = None if feature_shape is None else tuple(feature_shape)
@@ -322,6 +338,18 @@ class MultiTaskMethod(nn.Module):
         """Drops what a forward pass kept for its backward pass, and gradients not handed on yet."""
         self._leaves = []
         self._pending.clear()
+
+    @staticmethod
+    def to_host(tensor: Tensor) -> Tensor:
+        """Moves a small tensor to the CPU in float64: the only way a step may wait for the device.
+
+        Args:
+            tensor: Any tensor; every call counts in :attr:`num_device_waits`.
+
+        Returns:
+            The same numbers.
+        """
+        return tensor.double().cpu()
 
     # ---- plumbing
 

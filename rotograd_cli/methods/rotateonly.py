@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.gradients import divide_or_zero, stacked
-from rotograd_cli.methods.backward import divide_losses
+from rotograd_cli.methods.backward import multiply_losses
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.batched_heads import rows, separate
 from rotograd_cli.methods.conv_heads import ConvHeads
@@ -163,7 +163,7 @@ class RotateOnly(MultiTaskMethod):
         self.initial_losses.update(step.losses, step.present, accumulating=step.accumulating)
         if not self.normalize_losses:
             return losses
-        return divide_losses(losses, self.initial_losses.denominators)
+        return multiply_losses(losses, 1 / self.initial_losses.denominators)
 
     def weigh_backbone_loss(self, loss: Tensor | None, step: BackwardStep) -> Tensor | None:
         """With ``normalize_losses``, divides the backbone loss by its own start value."""

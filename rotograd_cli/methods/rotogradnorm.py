@@ -1,20 +1,15 @@
 """RotoGradNorm: rotations with GradNorm's task weights."""
 
-import math
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rotograd_cli.errors import ConfigError
-from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.base import BackwardStep
+from rotograd_cli.methods.learned_weights import LearnedWeights
 from rotograd_cli.methods.rotateonly import RotateOnly
 
-_EPSILON = 1e-15  # of the authors' code: keeps every weight positive
 
-
-class RotoGradNorm(RotateOnly):
+class RotoGradNorm(LearnedWeights, RotateOnly):
     r"""RotateOnly with learned task weights :math:`w_k = K\,e^{\omega_k}/\sum_j e^{\omega_j}`.
 
     The backbone receives :math:`\sum_k w_k g_k`; the weights descend
@@ -44,20 +39,7 @@ class RotoGradNorm(RotateOnly):
 
     def __init__(self, *args: Any, alpha: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not (math.isfinite(alpha) and alpha >= 0):
-            raise ConfigError(f"`alpha` must be a finite number of at least 0, got {alpha}.")
-        self.alpha = float(alpha)
-        self.log_weight = nn.Parameter(torch.zeros(self.num_tasks))
-
-    @property
-    def weight(self) -> Tensor:
-        """Task weights, positive with sum K, shape ``[K]``, differentiable in the parameters."""
-        unnormalised = (self.log_weight - self.log_weight.detach().amax()).exp() + _EPSILON
-        return self.num_tasks * unnormalised / unnormalised.sum()
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        """The task weights."""
-        return {"weight": self.weight.detach()}
+        self.start_weights(self.num_tasks, alpha)
 
     def combination_weights(self, norms: Tensor, present: Tensor, step: BackwardStep) -> Tensor:
         """The task weights, shape ``[K]``."""
@@ -72,17 +54,5 @@ class RotoGradNorm(RotateOnly):
         step: BackwardStep,
     ) -> None:
         """Sets the gradient of the task weights."""
-        targets = mean_norm * self._inverse_training_rates(step.losses, present) ** self.alpha
-        signs = torch.where(present, torch.sign(norms * weights - targets), 0)
-        self.add_gradient(self.log_weight, self._weight_gradient(weights, signs * norms))
-
-    def _inverse_training_rates(self, losses: Tensor, present: Tensor) -> Tensor:
-        """Progress of each task relative to the mean, shape ``[K]``: above 1 for laggards."""
-        initial = self.initial_losses.denominators
-        ratios = torch.where(present, losses.to(initial.dtype).abs() / initial, 0)
-        mean = ratios.sum() / present.sum().clamp_min(1)
-        return torch.where(mean == 0, 1, divide_or_zero(ratios, mean))
-
-    def _weight_gradient(self, w: Tensor, slopes: Tensor) -> Tensor:
-        r"""Chain rule through the softmax: :math:`w_k (s_k - \frac1K\sum_j s_j w_j)`, ``[K]``."""
-        return w * (slopes - torch.dot(slopes, w) / self.num_tasks)
+        gradient = self.weight_gradient(weights, norms, mean_norm, step.losses, present)
+        self.add_gradient(self.log_weight, gradient)

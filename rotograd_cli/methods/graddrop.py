@@ -1,0 +1,47 @@
+"""GradDrop: at every feature, the gradients of one sign."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+
+
+class GradDrop(MultiTaskMethod):
+    r"""Entry by entry, only positive or only negative task gradients are kept and added.
+
+    The sign is drawn: positive with probability :math:`P = \frac12\bigl(1 + \sum_k g_k /
+    \sum_k |g_k|\bigr)`. Draws come from torch's generator on the features' device, which the run
+    seeds and its checkpoints hold. Every entry of the features of every example has its own P and
+    draw; the paper's Algorithm 1 first multiplies by the sign of the features and adds up the batch
+    (lines 5 to 9) where activations are concerned, which is left out here, as in torchjd.
+
+    Tasks without a loss take no part; a task whose gradient or loss is infinite or NaN is left out
+    and counted in ``num_nonfinite``. An entry at which all gradients are zero stays zero.
+
+    Args:
+        *args: As :class:`MultiTaskMethod`.
+        **kwargs: As :class:`MultiTaskMethod`.
+
+    References:
+        Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign
+        Dropout", NeurIPS 2020, Algorithm 1, lines 10 to 15. Computed by torchjd.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        from torchjd.aggregation import GradDrop as Aggregator
+
+        self._aggregator = Aggregator()
+
+    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
+        """Sum of the kept entries; see the class."""
+        rows = task_gradients.flatten(1)
+        finite = rows.isfinite().all(1) & step.losses.isfinite()
+        self.num_nonfinite += step.present & ~finite
+        rows = torch.where(finite.unsqueeze(1), rows, 0)
+        if self.num_tasks == 1:  # a draw of exactly 0 would drop a negative entry
+            return rows.view(task_gradients.shape[1:])
+        shared: Tensor = self._aggregator(rows)
+        return shared.view(task_gradients.shape[1:])

@@ -1,0 +1,74 @@
+"""Methods whose weights depend on the inner products of the task gradients alone."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.linalg.gradients import divide_or_zero
+from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+
+
+class GramianMethod(MultiTaskMethod):
+    r"""The backbone receives :math:`\sum_k w_k g_k` with weights from :math:`\langle g_j,g_k\rangle`.
+
+    One row per task: the gradient at the features of the whole batch, flattened, so that examples
+    are never summed first (Sener and Koltun's upper bound, "MGDA-UB"). The K × K matrix of inner
+    products goes to the host in float64, where the weights are found; this one transfer of
+    K² + 2K numbers is the only wait for the device in a step. The heads get the plain losses.
+
+    Tasks without a loss take no part. A task whose gradient or loss is infinite or NaN is left out
+    and counted in ``num_nonfinite``. A single remaining task gives its plain gradient, and where
+    all gradients are zero so is the result.
+
+    A method overrides :meth:`weights`.
+
+    Args:
+        backbone: Shared network.
+        heads: One network per task.
+        feature_shape: Shape of the features of one example; not needed here.
+    """
+
+    num_device_waits: ClassVar[int] = 1
+
+    def weights(self, gramian: Tensor) -> Tensor:
+        """Weights of the tasks that take part.
+
+        Args:
+            gramian: Inner products of at least two gradients, the largest squared norm 1; float64
+                on the CPU, shape ``[k, k]``.
+
+        Returns:
+            Weights, shape ``[k]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define weights")
+
+    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
+        """The weighted sum; see the class."""
+        rows = task_gradients.flatten(1)
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        finite = norms.isfinite() & step.losses.isfinite()
+        units = divide_or_zero(rows, norms.unsqueeze(1))  # so that no product over- or underflows
+        columns = (norms, finite.to(norms.dtype), step.present.to(norms.dtype))
+        *cosines, norm, ok, present = self.to_host(torch.stack((*(units @ units.mT), *columns)))
+        taking_part = (ok * present) > 0
+        weights = self._spread(torch.stack(cosines), norm, taking_part)
+        if not bool(ok.all()):
+            self.num_nonfinite += step.present & ~finite
+            rows = torch.where(finite.unsqueeze(1), rows, 0)
+        shared = weights.to(rows.device, rows.dtype, non_blocking=True) @ rows
+        return shared.view(task_gradients.shape[1:])
+
+    def _spread(self, cosines: Tensor, norms: Tensor, taking_part: Tensor) -> Tensor:
+        """Weights of all tasks: 0 for those that take no part, shape ``[K]``."""
+        chosen = taking_part.nonzero().flatten()
+        weights = norms.new_zeros(len(norms))
+        lengths = norms[chosen]
+        if len(chosen) == 1:
+            weights[chosen] = 1
+        elif len(chosen) > 1 and lengths.amax() > 0:
+            lengths = lengths / lengths.amax()
+            scales = lengths.unsqueeze(1) * lengths
+            weights[chosen] = self.weights(cosines[chosen][:, chosen] * scales)
+        return weights
