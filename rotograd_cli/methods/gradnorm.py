@@ -14,7 +14,9 @@ from rotograd_cli.methods.learned_weights import LearnedWeights
 
 
 class GradNorm(LearnedWeights, MultiTaskMethod):
-    r"""The weighted losses :math:`w_k L_k` train everything; the weights descend
+    r"""Learned weights :math:`w_k` of the losses, which train everything.
+
+    The backbone and the heads receive the gradient of :math:`\sum_k w_k L_k`; the weights descend
 
     .. math::
         \sum_k \Bigl|\, w_k\lVert g_k\rVert - \Bigl(\tfrac1K\textstyle\sum_j w_j\lVert g_j\rVert

@@ -10,7 +10,7 @@ from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 
 
 class GramianMethod(MultiTaskMethod):
-    r"""The backbone receives :math:`\sum_k w_k g_k` with weights from :math:`\langle g_j,g_k\rangle`.
+    r"""The backbone receives :math:`\sum_k w_k g_k`, weights found from inner products.
 
     One row per task: the gradient at the features of the whole batch, flattened, so that examples
     are never summed first (Sener and Koltun's upper bound, "MGDA-UB"). The K × K matrix of inner

@@ -10,7 +10,7 @@ from rotograd_cli.methods.gramian import GramianMethod
 
 
 class IMTLG(GramianMethod):
-    r"""Weights with sum 1 whose combination d projects equally onto all :math:`g_k/\lVert g_k\rVert`.
+    r"""Weights with sum 1 whose combination projects equally onto all directions.
 
     Weights may be negative. Where no such combination exists (directions that cancel out), and for
     tasks whose gradient is zero, they are 0.
