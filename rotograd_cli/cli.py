@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from rotograd_cli.tables.table import Table
+
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
     "data": "files of a data set: rotograd data check | prepare NAME",
     "table": "a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR]",
+    "reproduce": "train what a table needs, then print it: rotograd reproduce table=NAME",
     "bench": "step time and memory beside plain autograd and the authors' package",
 }
 GROUPS = (
@@ -93,6 +96,8 @@ def _run(command: str, words: list[str]) -> int:
             from rotograd_cli import data_command
 
             return data_command.run(words)
+        if command == "reproduce":
+            return _reproduce(words)
         _run_hydra(command, words, program=f"rotograd {command}")
     except BaseException as error:
         _remove_unused_folders()
@@ -228,20 +233,44 @@ def _evaluate(config: "DictConfig") -> float:
 def _table(config: "DictConfig") -> None:
     from pathlib import Path
 
-    from rotograd_cli.report import print_table
     from rotograd_cli.tables.command import table_of_runs, to_table_command
     from rotograd_cli.tables.formats import write_table
-    from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
 
     command = to_table_command(config)
-    table = table_of_runs(command)
+    _show_table(table := table_of_runs(command))
+    if command.output is not None:
+        files = write_table(table, Path(command.output).expanduser())
+        print(f"Files: {', '.join(os.path.relpath(file) for file in files)}")
+
+
+def _reproduce(words: list[str]) -> int:
+    """Shows the plan, trains, shows the table; 1 where a cell did not finish."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
+    from rotograd_cli.report import print_table
+    from rotograd_cli.reproduce.command import Reproduction, parse
+
+    reproduction = Reproduction(parse(words))
+    print_table(reproduction.plan())
+    if reproduction.config.plan:
+        return 0
+    reproduction.run()
+    _show_table(table := reproduction.table())
+    files = reproduction.write(table)
+    print(f"Files: {', '.join(os.path.relpath(file) for file in files)}")
+    failures = reproduction.failures()
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _show_table(table: "Table") -> None:
+    from rotograd_cli.report import print_table
+    from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
+
     for part in terminal_tables(table):
         print_table(part)
     for line in terminal_notes(table):
         print(line)
-    if command.output is not None:
-        files = write_table(table, Path(command.output).expanduser())
-        print(f"Files: {', '.join(os.path.relpath(file) for file in files)}")
 
 
 def _bench(config: "DictConfig") -> None:

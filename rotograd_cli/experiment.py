@@ -82,7 +82,9 @@ class Networks:
 
 
 @memory_errors()
-def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def train(
+    config: TrainConfig, run_dir: Path, overrides: Sequence[str] = (), *, quiet: bool = False
+) -> dict[str, Any]:
     """Trains one run and writes its directory.
 
     Nothing is written before every component has been built and found to fit.
@@ -91,6 +93,7 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
         config: Checked configuration.
         run_dir: Run directory; created if absent.
         overrides: What the user changed, recorded in the summary.
+        quiet: Say nothing on the terminal below a warning.
 
     Returns:
         The content of ``summary.json``.
@@ -119,7 +122,7 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
         config, experiment.dataset, experiment.model, experiment.device, overrides
     )
     open_run_directory(run_dir, plain)
-    with log_file(run_dir / "train.log"):
+    with log_file(run_dir / "train.log", quiet=quiet):
         logger.info(
             "%s on %s (%s), seed %d, %s: %s",
             type(experiment.model).__name__,
@@ -133,9 +136,10 @@ def train(config: TrainConfig, run_dir: Path, overrides: Sequence[str] = ()) -> 
             with interrupts.deferring():
                 recorder.add(JsonlTracker(run_dir / "metrics.jsonl"))
                 recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
-                recorder.add(
-                    ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select)
-                )
+                if not quiet:
+                    recorder.add(
+                        ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select)
+                    )
                 metrics = trainer.fit()
             summary |= {"status": "finished", "metrics": metrics}
         except BaseException as error:

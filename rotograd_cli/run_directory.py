@@ -101,13 +101,18 @@ def open_run_directory(run_dir: Path, config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def log_file(path: Path) -> Iterator[None]:
-    """Logs of this package: all to a file, INFO and up to standard error, while a run lasts."""
+def log_file(path: Path, *, quiet: bool = False) -> Iterator[None]:
+    """Logs of this package, while a run lasts: all to a file, the rest to standard error.
+
+    Args:
+        path: The file.
+        quiet: WARNING and up to standard error instead of INFO and up.
+    """
     package = logging.getLogger("rotograd_cli")
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
-    terminal.setLevel(logging.INFO)
+    terminal.setLevel(logging.WARNING if quiet else logging.INFO)
     handlers = (file, terminal)
     before = package.level, package.propagate
     package.setLevel(logging.DEBUG)

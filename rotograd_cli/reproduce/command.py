@@ -1,0 +1,241 @@
+"""``rotograd reproduce``: plan, train what is missing, choose on validation, show the table."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rotograd_cli.config import config_dir, register_schemas, typed
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.messages import explain
+from rotograd_cli.reproduce.cells import Cell, CellMaker
+from rotograd_cli.reproduce.estimate import plan_table
+from rotograd_cli.reproduce.grid import grid_notes, write_grid
+from rotograd_cli.reproduce.launching import launch
+from rotograd_cli.reproduce.plan import Candidate, Planner, choices
+from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
+from rotograd_cli.tables.command import to_seeds
+from rotograd_cli.tables.formats import write_table
+from rotograd_cli.tables.results import collect, read_run
+from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import select_rows
+from rotograd_cli.tables.table import Table, build_table
+
+OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
+"""First parts of the overrides that are the command's; the others are for its runs."""
+
+
+@dataclass
+class ReproduceConfig:
+    """The command's own keys; ``conf/reproduce.yaml`` says what each means."""
+
+    table: TableSpec = field(default_factory=TableSpec)
+    seeds: Any = None
+    methods: list[str] | None = None
+    statistic: str | None = None
+    plan: bool = False
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Words:
+    """The command line, by what it is for."""
+
+    own: list[str]
+    runs: list[str]
+    launcher: list[str]
+    """For Hydra: the choice of a launcher and its options."""
+    config_dir: Path | None
+
+    @property
+    def search_path(self) -> list[str]:
+        """Override that adds the user's folder to a composition."""
+        folder = self.config_dir
+        return [] if folder is None else [f"hydra.searchpath=['file://{folder}']"]
+
+
+class Reproduction:
+    """One table: what it needs, what of it is there, and the table made of that.
+
+    Args:
+        words: The command line.
+
+    Raises:
+        ConfigError: If an override is wrong, or a cell cannot be composed.
+    """
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+        self.config = _own_config(words)
+        self.spec = select_rows(self.config.table, self.config.methods)
+        self.seeds = to_seeds(self.config.seeds) or list(range(self.spec.seeds))
+        maker = CellMaker([*words.runs, *words.search_path], self.spec.name)
+        self.planner = Planner(self.spec, maker, self.seeds)
+        with composing():
+            self.grid_cells = self.planner.grid_cells()
+            self.candidates: list[Candidate] = []
+            self.final_cells: list[Cell] = []
+            self.choose()
+
+    def choose(self) -> None:
+        """Takes the best of the grid, as far as its runs are there."""
+        if all(cell.finished for cell in self.grid_cells):
+            self.candidates = self.planner.candidates()
+        self.final_cells = self.planner.final_cells(choices(self.candidates))
+
+    def plan(self) -> Any:
+        """Table of what there is to do, for the terminal."""
+        final_per_row = {(row, task): len(self.seeds) for row, task in self.planner.places()}
+        return plan_table(self.spec, self.grid_cells, self.final_cells, final_per_row)
+
+    def run(self) -> None:
+        """Trains the grid, chooses, trains the rest; finished cells are left as they are."""
+        self._launch(self.grid_cells)
+        with composing():
+            self.candidates = self.planner.candidates()
+            self.final_cells = self.planner.final_cells(choices(self.candidates))
+        self._launch(self.final_cells)
+
+    def _launch(self, cells: Sequence[Cell]) -> None:
+        launch(_pending(cells), [*self.words.launcher, *self.words.search_path])
+
+    def failures(self) -> list[str]:
+        """Cells that are not finished, with what became of them."""
+        cells = {cell.run_dir: cell for cell in (*self.grid_cells, *self.final_cells)}
+        unfinished = [cell for cell in cells.values() if not cell.finished]
+        return [f"{c.run_dir}: {_became(c)}" for c in unfinished]
+
+    def table(self) -> Table:
+        """The table of what is there; what is missing is marked."""
+        runs = {cell.run: read_run(cell.run_dir) for cell in self.final_cells if cell.finished}
+        results, missing = collect(self.spec, runs, self.seeds)
+        return build_table(
+            self.spec,
+            results,
+            statistic=self.config.statistic,
+            missing=missing,
+            notes=grid_notes(self.spec, self.candidates),
+        )
+
+    def write(self, table: Table) -> list[Path]:
+        """Writes the table's files, and the grid's."""
+        output = Path(self.config.output).expanduser() if self.config.output else self._folder()
+        files = list(write_table(table, output))
+        return [*files, *write_grid(self.candidates, output)]
+
+    def _folder(self) -> Path:
+        cells = [*self.grid_cells, *self.final_cells]
+        return cells[0].run_dir.parent.parent / "tables" / self.spec.name
+
+
+def parse(words: Sequence[str]) -> Words:
+    """Sorts the words of the command line.
+
+    Args:
+        words: Words after ``rotograd reproduce``.
+
+    Returns:
+        The words by what they are for.
+
+    Raises:
+        ConfigError: If an option is unknown or a word is no override.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; rotograd reproduce --help shows the options.")
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("words", nargs="*")
+    options = parser.parse_intermixed_args(list(words))
+    folder = None
+    if options.config_dir is not None:
+        folder = Path(options.config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"`--config-dir` must name a folder, got {options.config_dir!r}.")
+    own: list[str] = []
+    runs: list[str] = []
+    launcher: list[str] = []
+    for word in options.words:
+        key = word.partition("=")[0].lstrip("+~")
+        first = key.replace("/", ".").split(".")[0]
+        (own if first in OWN_KEYS else launcher if first in ("hydra", "launcher") else runs).append(
+            word
+        )
+    return Words(own, _checked(runs), launcher, folder)
+
+
+def _checked(words: Sequence[str]) -> list[str]:
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if key == "seed":
+            raise ConfigError("`seed` is the table's business; seeds=3 or seeds=[0,1] choose them.")
+        if key in ("method", "experiment"):
+            raise ConfigError(
+                f"`{key}` is the table's business; methods=[NAME,...] chooses rows, and a table of "
+                "your own is a file in DIR/table with --config-dir DIR."
+            )
+        if not equals and not key.startswith("~"):
+            raise ConfigError(
+                f"An override must read KEY=VALUE, got {word!r}; did you mean table={word}?"
+            )
+    return list(words)
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra, as far as composing needs it."""
+    register_schemas()
+    ConfigStore.instance().store(name="reproduce_schema", node=ReproduceConfig)
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
+
+
+def _own_config(words: Words) -> ReproduceConfig:
+    with composing():
+        try:
+            composed = compose("reproduce", [*words.own, *words.search_path])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error, "reproduce", words.own) or str(error)) from error
+        return to_reproduce_config(composed)
+
+
+def to_reproduce_config(config: DictConfig | Mapping[str, Any]) -> ReproduceConfig:
+    """Typed and checked configuration of the command.
+
+    Args:
+        config: Composed configuration.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: If a key is unknown, missing, of a wrong type or out of range.
+    """
+    result = typed(config, ReproduceConfig)
+    check_spec(result.table)
+    if result.statistic is not None:
+        check_choice("statistic", result.statistic, STATISTICS)
+    to_seeds(result.seeds)
+    return result
+
+
+def _pending(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that are not finished, each folder once."""
+    return list({cell.run_dir: cell for cell in cells if not cell.finished}.values())
+
+
+def _became(cell: Cell) -> str:
+    summary = read_run(cell.run_dir)
+    if summary is None:
+        return "no result"
+    return str(summary.get("error", f"{summary.get('status')}, not finished"))

@@ -1,0 +1,85 @@
+"""What happens in the process of a cell, whichever launcher started it."""
+
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from rotograd_cli.config import to_train_config
+from rotograd_cli.errors import RotogradError
+from rotograd_cli.experiment import train
+from rotograd_cli.messages import describe_failure
+from rotograd_cli.report import read_summary, write_summary
+
+
+def train_cell(config: DictConfig) -> None:
+    """Trains one cell in its own folder; a failure is recorded there and stops nothing else.
+
+    What an interrupted attempt left in the folder is removed. A cell that another process is
+    training is left to it.
+
+    Args:
+        config: Composed configuration of the run, with Hydra's own node.
+    """
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    words = [str(word) for word in overrides] if isinstance(overrides, list) else []
+    name = f"{run_dir.name} ({' '.join(words)})"
+    with _own(run_dir) as free:
+        if not free:
+            _say(f"{name}: another process is training it")
+            return
+        if (read_summary(run_dir) or {}).get("status") == "finished":
+            return  # by another process, after the plan was made
+        _empty(run_dir)
+        start = time.monotonic()
+        try:
+            summary = train(to_train_config(config), run_dir, words, quiet=True)
+        except Exception as error:  # whatever it is, the other cells must run
+            if not isinstance(error, RotogradError):
+                traceback.print_exc()
+            failed = {"status": "failed", "overrides": words, "error": describe_failure(error)}
+            write_summary(run_dir, {**(read_summary(run_dir) or {}), **failed})
+            _say(f"{name}: failed: {describe_failure(error)}")
+            return
+        value = summary["metrics"].get(summary["select"])
+        shown = "NaN" if value is None else f"{value:.4g}"
+        _say(f"{name}: {summary['select']} {shown}, {time.monotonic() - start:.0f} s")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _empty(folder: Path) -> None:
+    """Removes what an unfinished run left."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def _own(run_dir: Path) -> Iterator[bool]:
+    """Whether this process has the folder to itself; the claim ends with the process."""
+    import fcntl  # POSIX only, and only this needs it
+
+    lock = run_dir.parent / f".{run_dir.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    run_dir.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+        lock.unlink(missing_ok=True)
