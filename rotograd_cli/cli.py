@@ -107,9 +107,22 @@ def _run(command: str, words: list[str]) -> int:
 
         message = explain(error, command, words)
         if message is None:
-            raise
+            message = _lost_job(error)
+            return _sweep_failures(message)
         return _fail(message)
     return _sweep_failures()
+
+
+def _lost_job(error: Exception) -> str:
+    """A job that its launcher lost, after the status of the others; any other error is a bug."""
+    from rotograd_cli.sweep import print_unfinished
+    from rotograd_cli.workers import launcher_failure
+
+    message = launcher_failure(error)
+    if message is None:
+        raise error
+    print_unfinished()
+    return message
 
 
 def _run_hydra(command: str, words: list[str], *, program: str) -> None:
@@ -133,16 +146,22 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
 
 
 class _Task:
-    """A command that hands its error to the caller: Hydra would print about it first."""
+    """A command that hands its error to the caller: Hydra would print about it first.
+
+    A launcher's worker process has a copy, whose error Hydra must carry to the caller.
+    """
 
     def __init__(self, command: "Callable[[DictConfig], float | None]") -> None:
         self._command = command
+        self._process = os.getpid()
         self.error: Exception | None = None
 
     def __call__(self, config: "DictConfig") -> float | None:
         try:
             return self._command(config)
         except Exception as error:  # raised again by the caller
+            if os.getpid() != self._process:
+                raise
             self.error = error
             return None
 
@@ -175,7 +194,8 @@ def _train(config: "DictConfig") -> float | None:
         print(training_time(summary))
         print(f"Run directory: {os.path.relpath(run_dir)}")
     value = summary.get("metrics", {}).get(config.train.select)
-    return float("nan") if value is None else float(value)
+    worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
+    return worst if value is None else float(value)
 
 
 def _own_folder(hydra_config: Any) -> "Path":
@@ -299,10 +319,10 @@ def _bench(config: "DictConfig") -> None:
     print(f"Bench directory: {os.path.relpath(run_dir)}")
 
 
-def _sweep_failures() -> int:
+def _sweep_failures(*more: str) -> int:
     module = sys.modules.get("rotograd_cli.sweep")
     failures: list[str] = getattr(module, "failures", [])
-    found = failures.copy()
+    found = [*failures, *more]
     failures.clear()  # a program may call main again
     for failure in found:
         print(f"failed: {failure}", file=sys.stderr)
@@ -318,9 +338,11 @@ def _remove_unused_folders() -> None:
 
 def _checked_words(command: str, words: list[str]) -> list[str]:
     """Hydra's own options, checked (its parser would print a page of usage) and put in front."""
+    from pathlib import Path
+
     from hydra._internal.utils import get_args_parser
 
-    from rotograd_cli.config import config_dir
+    from rotograd_cli.config import check_added_keys, config_dir
     from rotograd_cli.errors import ConfigError
 
     def refuse(message: str) -> NoReturn:
@@ -345,6 +367,9 @@ def _checked_words(command: str, words: list[str]) -> list[str]:
             raise ConfigError(
                 f"`{group}` takes one file, got {value!r}; -m {group}={names} runs each."
             )
+    if options.multirun and command == "train":
+        folders = [Path(options.config_dir)] if options.config_dir else []
+        check_added_keys(options.overrides, folders)
     if options.experimental_rerun:
         raise ConfigError("--experimental-rerun is not supported; give the run's overrides again.")
     if options.config_path or options.config_name:
@@ -412,7 +437,7 @@ def _command_help(command: str, words: Sequence[str]) -> str:
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:
-{_group_lines(words)}
+{_group_lines(words, (*GROUPS, "launcher", "sweep"))}
   optimizer@model_optimizer, optimizer@method_optimizer, scheduler@model_scheduler and
   scheduler@method_scheduler choose for the network and for the method's own parameters
 
@@ -423,7 +448,8 @@ keys, with examples (rotograd train --cfg job prints all of them with their valu
   method.rotation_shape  method.burn_in_period  method.init  backbone.num_features
   paths.data_dir  paths.output_dir  logger.mode=online|offline|disabled
 
--m            sweep: comma-separated values, every combination in its own directory
+-m            sweep: comma-separated values, every combination in its own directory; launcher= says
+              where the runs go (docs/sweeps.md), sweep=optuna searches instead of combining
 --cfg job     print the composed configuration and stop
 --config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml"""
 

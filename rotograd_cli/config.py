@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.packing import register_resolvers
 
 T = TypeVar("T")
 
@@ -80,6 +81,20 @@ class TrainConfig:
 
 
 @dataclass
+class LauncherOptions:
+    """How a sweep's runs share a machine; ``conf/launcher`` says what each key means."""
+
+    jobs_per_device: int | None = MISSING
+
+
+@dataclass
+class TrainCommand(TrainConfig):
+    """What ``rotograd train`` composes: a run, and how the runs of a sweep are launched."""
+
+    launcher: LauncherOptions | None = None
+
+
+@dataclass
 class BenchOptions:
     """The measurement; ``conf/bench.yaml`` says what each key means."""
 
@@ -116,9 +131,10 @@ class EvaluateConfig:
 
 
 def register_schemas() -> None:
-    """Makes the schemas known to Hydra under the names that the YAML files use."""
+    """Makes the schemas and resolvers known to Hydra under the names that the YAML files use."""
+    register_resolvers()
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="train_schema", node=TrainCommand)
     store.store(name="bench_schema", node=BenchConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
 
@@ -148,9 +164,31 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
-    result = typed(config, TrainConfig)
+    run = _container(config)
+    run.pop("launcher", None)  # where a run happens is no part of it
+    result = typed(run, TrainConfig)
     _check_train(result)
     return result
+
+
+def check_added_keys(words: Sequence[str], folders: Sequence[Path]) -> None:
+    """Refuses ``+KEY=VALUE`` for a key that no run can have, before a sweep begins.
+
+    Args:
+        words: Overrides of ``rotograd train``, sweeps included.
+        folders: The user's folders of YAML files, whose groups may be added.
+
+    Raises:
+        ConfigError: If the runner's own keys do not include one. Options of components are left to
+            each run, which knows its component.
+    """
+    for word in words:
+        key = word.partition("=")[0].lstrip("+")
+        group = any((f / key.split("@")[0]).is_dir() for f in (config_dir(), *folders))
+        if word.startswith("+") and not group and not key.startswith("hydra"):
+            added = OmegaConf.create({})
+            OmegaConf.update(added, key, {})
+            _check_keys(added, TrainConfig, "")
 
 
 def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:

@@ -55,6 +55,12 @@ def deferring() -> Iterator[None]:
         yield
 
 
+def request() -> None:
+    """The same as one Ctrl-C inside :func:`deferring`; any thread may call it."""
+    global _seen
+    _seen = True
+
+
 def check() -> None:
     """Raises the interrupt that :func:`deferring` holds back. Called where stopping is safe.
 

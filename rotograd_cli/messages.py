@@ -17,6 +17,15 @@ from omegaconf.errors import OmegaConfBaseException
 from rotograd_cli.config import config_dir
 from rotograd_cli.errors import RotogradError
 
+EXTRAS = {
+    "joblib": "local",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+    "ray": "ray",
+    "optuna": "optuna",
+}
+"""Extra of this package that installs a launcher or sweeper of Hydra."""
+
 
 def explain(error: Exception, command: str, words: Sequence[str]) -> str | None:
     """One line for an error of a run that was wrongly asked for.
@@ -35,6 +44,8 @@ def explain(error: Exception, command: str, words: Sequence[str]) -> str | None:
         return _composition(error, command, words)
     if isinstance(error, yaml.MarkedYAMLError):
         return _unreadable(error)
+    if isinstance(error, AssertionError) and "Unexpected type for root" in str(error):
+        return _below_null(command, words)
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         if error.filename is None:
@@ -47,6 +58,9 @@ def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text, cause = lines[0] if lines else type(error).__name__, str(error.__cause__ or "")
     file = match.group(0) if (match := re.match(r"In '[^']+': ", text)) else ""
+    match = re.search(r"'hydra/(?:launcher|sweeper)/(\w+)'", text)
+    if match and (extra := EXTRAS.get(match.group(1))):
+        return f"{match.group(1)} is not installed; run pip install 'rotograd-cli[{extra}]'."
     if match := re.search(r"Could not (?:find|load) '(?:([\w/]+)/)?([\w.-]*)'", text):
         return file + _unknown_choice(match.group(1) or "", match.group(2), lines)
     if match := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
@@ -69,11 +83,25 @@ def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
         return f"An override must read KEY=VALUE, got {wrong!r}; {hint}"
     if match := re.search(r"Override (\S+?)=", text):
         return f"`{match.group(1)}` is not a group; rotograd {command} --help lists them."
+    if match := re.search(r"ConfigError raised while resolving interpolation: (.*)", text):
+        return match.group(1)
     if "config directory" in text:
         return f"{text.rstrip('.')}; --config-dir must name an existing folder of YAML files."
     key = getattr(error, "full_key", None)
     named = f"`{key}`: {text}" if key and str(key) not in text else text
     return " ".join([named.rstrip("."), *([cause.splitlines()[0]] if cause else [])])
+
+
+def _below_null(command: str, words: Sequence[str]) -> str:
+    """A key of a section that is null."""
+    known = known_keys(command, words)
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
+    below = [k for k in keys if k not in known and k.rpartition(".")[0] in known]
+    key = below[0] if below else keys[0]
+    parent = key.rpartition(".")[0]
+    if (config_dir() / parent).is_dir():
+        return f"`{key}` needs a `{parent}` that has it; choose one with {parent}=NAME."
+    return f"`{key}` cannot be set while `{parent}` is null; add {parent}=VALUE."
 
 
 def _unreadable(error: yaml.MarkedYAMLError) -> str:
@@ -112,9 +140,6 @@ def _unknown_choice(group: str, value: str, lines: Sequence[str]) -> str:
         end = next((i for i, x in enumerate(lines) if x.startswith("Config search path")), None)
         options = list(lines[start + 1 : end])
     close = difflib.get_close_matches(value, options, n=1)
-    if group == "hydra/launcher" and value in ("joblib", "submitit_local", "submitit_slurm", "ray"):
-        package = f"hydra-{value.split('_')[0]}-launcher"
-        return f"`{group}` {value!r} is not installed; run pip install {package}."
     remedy = f" Did you mean {close[0]}?" if close else ""
     choices = f"one of {', '.join(options)}" if options else "one of its group's files"
     return f"`{group}` must be {choices}, got {value!r}.{remedy}"

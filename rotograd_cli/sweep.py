@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -50,29 +51,64 @@ def remove_unused_folders() -> None:
     _new_folders.clear()
 
 
+_under_way: list[Path] = []
+"""The sweep that began and has not ended."""
+
+
 class SweepStatus(Callback):
     """Hydra callback that prints status and test metrics of every cell."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remembers the sweep for :func:`print_unfinished`."""
+        del kwargs
+        with suppress(OmegaConfBaseException):  # Hydra is about to say so
+            _under_way[:] = [Path(config.hydra.sweep.dir)]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Reads the cells' summaries below the sweep's directory, so every launcher is served."""
         del kwargs
-        sweep_dir = Path(config.hydra.sweep.dir)
-        cells = sorted(
-            (path for path in sweep_dir.iterdir() if path.is_dir()),
-            key=lambda path: (len(path.name), path.name),
-        )
-        summaries = [(cell.name, read_summary(cell)) for cell in cells]
-        print_table(sweep_table(summaries))
-        common = common_overrides([summary for _, summary in summaries])
-        if common:
-            print(f"In all cells: {' '.join(common)}")
-        for line in (
-            *remarks([summary for _, summary in summaries]),
-            f"Sweep directory: {sweep_dir}",
-        ):
-            print(line)
-        if not summaries:
-            failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
-        for cell, summary in summaries:
-            if (summary or {}).get("status") != "finished":
-                failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', 'no result')}")
+        _under_way.clear()
+        _print_status(Path(config.hydra.sweep.dir))
+
+
+def print_unfinished() -> None:
+    """Status of the cells of a sweep that its launcher gave up."""
+    for sweep_dir in _under_way:
+        if sweep_dir.is_dir():
+            _print_status(sweep_dir)
+    _under_way.clear()
+
+
+def _print_status(sweep_dir: Path) -> None:
+    cells = sorted(
+        (p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")),
+        key=lambda path: (len(path.name), path.name),
+    )
+    summaries = [(cell.name, read_summary(cell)) for cell in cells]
+    print_table(sweep_table(summaries))
+    common = common_overrides([summary for _, summary in summaries])
+    if common:
+        print(f"In all cells: {' '.join(common)}")
+    for line in (
+        *remarks([summary for _, summary in summaries]),
+        *_best(sweep_dir),
+        f"Sweep directory: {sweep_dir}",
+    ):
+        print(line)
+    if not summaries:
+        failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
+    for cell, summary in summaries:
+        if (summary or {}).get("status") != "finished":
+            failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', 'no result')}")
+
+
+def _best(sweep_dir: Path) -> list[str]:
+    """What a search found, as overrides for the next run."""
+    file = sweep_dir / "optimization_results.yaml"
+    if not file.is_file():
+        return []
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if "best_params" not in found:  # several objectives
+        return [f"Results of the search: {file}"]
+    words = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
+    return [f"Best value {found['best_value']:.6g} with {words}"]

@@ -78,6 +78,12 @@ class MultiTaskMethod(nn.Module):
     num_device_waits: ClassVar[int] = 0
     """Transfers to the host (:meth:`to_host`) in one backward pass; each waits for the device."""
 
+    plain_for_one_task: ClassVar[bool] = True
+    """Whether one task alone is trained as without the method."""
+
+    needs_losses_after_update: ClassVar[bool] = False
+    """Whether :meth:`observe_update` is to be called, which costs one more forward pass a step."""
+
     permutation_equivariant: ClassVar[bool] = True
     """Whether the order of the tasks does not matter, from the same random numbers."""
 
@@ -318,6 +324,18 @@ class MultiTaskMethod(nn.Module):
     def diagnostics(self) -> dict[str, Tensor]:
         """Numbers of each task worth recording, by name, each of shape ``[K]``; none by default."""
         return {}
+
+    def end_epoch(self) -> None:
+        """Called after the last step of an epoch; does nothing."""
+
+    def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
+        """Called between the network's update and the method's, where the class asks for it.
+
+        Args:
+            before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.
+            after: The same of the same batch after the network's update.
+            present: Tasks with a loss, boolean, shape ``[K]``.
+        """
 
     def add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         """Adds to the gradient of a parameter of the method, with the loss scale applied."""

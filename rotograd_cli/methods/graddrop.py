@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.methods.rows import usable_rows
 
 
 class GradDrop(MultiTaskMethod):
@@ -37,10 +37,7 @@ class GradDrop(MultiTaskMethod):
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """Sum of the kept entries; see the class."""
-        rows = task_gradients.flatten(1)
-        finite = rows.isfinite().all(1) & step.losses.isfinite()
-        self.num_nonfinite += step.present & ~finite
-        rows = torch.where(finite.unsqueeze(1), rows, 0)
+        rows, _, _ = usable_rows(task_gradients, step, self.num_nonfinite)
         if self.num_tasks == 1:  # a draw of exactly 0 would drop a negative entry
             return rows.view(task_gradients.shape[1:])
         shared: Tensor = self._aggregator(rows)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rotograd_cli.linalg.gradients import divide_or_zero
@@ -11,6 +10,7 @@ from rotograd_cli.methods.backward import multiply_losses
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.learned_weights import LearnedWeights
+from rotograd_cli.methods.rows import usable_rows
 
 
 class GradNorm(LearnedWeights, MultiTaskMethod):
@@ -59,14 +59,7 @@ class GradNorm(LearnedWeights, MultiTaskMethod):
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """The sum of the weighted gradients; sets the gradient of the task weights."""
-        rows = task_gradients.flatten(1)
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        weighted_norms = torch.linalg.vector_norm(rows, dim=1)
-        finite = weighted_norms.isfinite() & step.losses.isfinite()
-        self.num_nonfinite += step.present & ~finite
-        present = step.present & finite
-        rows = torch.where(present.unsqueeze(1), rows, 0)
-        weighted_norms = torch.where(present, weighted_norms, 0)
+        rows, weighted_norms, present = usable_rows(task_gradients, step, self.num_nonfinite)
         weights = self.weight.detach().to(rows.dtype)
         norms = divide_or_zero(weighted_norms, weights)
         level = weighted_norms.sum() / present.sum().clamp_min(1)

@@ -21,7 +21,7 @@ class GramianMethod(MultiTaskMethod):
     and counted in ``num_nonfinite``. A single remaining task gives its plain gradient, and where
     all gradients are zero so is the result.
 
-    A method overrides :meth:`weights`.
+    A method overrides :meth:`weights` or :meth:`task_weights`.
 
     Args:
         backbone: Shared network.
@@ -42,6 +42,18 @@ class GramianMethod(MultiTaskMethod):
             Weights, shape ``[k]``.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define weights")
+
+    def task_weights(self, gramian: Tensor, tasks: Tensor) -> Tensor:
+        """As :meth:`weights`, for methods that have to know which tasks these are.
+
+        Args:
+            gramian: See :meth:`weights`.
+            tasks: Their indices, on the CPU, shape ``[k]``.
+
+        Returns:
+            Weights, shape ``[k]``.
+        """
+        return self.weights(gramian)
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """The weighted sum; see the class."""
@@ -70,5 +82,6 @@ class GramianMethod(MultiTaskMethod):
         elif len(chosen) > 1 and lengths.amax() > 0:
             lengths = lengths / lengths.amax()
             scales = lengths.unsqueeze(1) * lengths
-            weights[chosen] = self.weights(cosines[chosen][:, chosen] * scales)
+            gramian = cosines[chosen][:, chosen] * scales
+            weights[chosen] = self.task_weights(gramian, chosen)
         return weights

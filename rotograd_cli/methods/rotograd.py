@@ -36,7 +36,24 @@ class RotoGrad(RotateOnly):
 
     def combination_weights(self, norms: Tensor, present: Tensor, step: BackwardStep) -> Tensor:
         r"""Weights :math:`C/\lVert g_k\rVert`, shape ``[K]``."""
-        self.initial_norms.update(norms, present, accumulating=step.accumulating)
-        ratios = norms / self.initial_norms.denominators.to(norms.dtype)
-        alphas = divide_or_zero(ratios, ratios.sum())
-        return divide_or_zero(torch.dot(alphas, norms), norms)
+        return equal_norm_weights(norms, present, self.initial_norms, step)
+
+
+def equal_norm_weights(
+    norms: Tensor, present: Tensor, initial_norms: InitialValues, step: BackwardStep
+) -> Tensor:
+    r"""Weights :math:`C/\lVert g_k\rVert` of the combination; see :class:`RotoGrad`.
+
+    Args:
+        norms: Norms of the task gradients, 0 for tasks that take no part, shape ``[K]``.
+        present: Tasks that take part, boolean, shape ``[K]``.
+        initial_norms: Start values, which take in these norms.
+        step: The losses.
+
+    Returns:
+        The weights, 0 where the norm is, shape ``[K]``.
+    """
+    initial_norms.update(norms, present, accumulating=step.accumulating)
+    ratios = norms / initial_norms.denominators.to(norms.dtype)
+    alphas = divide_or_zero(ratios, ratios.sum())
+    return divide_or_zero(torch.dot(alphas, norms), norms)

@@ -155,6 +155,7 @@ class Trainer:
             if self.state.step % self.options.log_every_steps == 0 or index == batches - 1:
                 self._record(window)
             self.recorder.progress(self.state, batches, index)
+        self.model.end_epoch()
         self._advance("epoch")
         self.state.epoch += 1
         self.state.train_s += time.monotonic() - start

@@ -33,7 +33,7 @@ def train_step(
         tasks: The K tasks.
         micro_batches: Parts of one batch, of equal size; their gradients add up to the batch's. A
             task's loss is the mean over the parts that have a target for it.
-        optimizers: Stepped in order, then cleared.
+        optimizers: Stepped in order, the network's first, then cleared.
         grad_clip_norm: Largest norm of the network's gradient; None leaves it.
 
     Returns:
@@ -44,20 +44,45 @@ def train_step(
     counts = [sum(task.name in batch.targets for batch in micro_batches) for task in tasks]
     totals = []
     for index, batch in enumerate(micro_batches):
-        losses = [
-            loss if loss is None or count == 1 else loss / count
-            for loss, count in zip(
-                task_losses(tasks, predict(model, batch), batch), counts, strict=True
-            )
-        ]
+        losses = _shared_out(task_losses(tasks, predict(model, batch), batch), counts)
         model.backward(losses, num_micro_batches=num, accumulating=index < num - 1)
         totals.append(_detached(losses))
     if grad_clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(model.model_parameters(), grad_clip_norm)
-    for optimizer in optimizers:
+    total = _total(totals)
+    for index, optimizer in enumerate(optimizers):
         optimizer.step()
         optimizer.zero_grad()
-    values, present = torch.stack(totals).unbind(1)
+        if index == 0 and model.needs_losses_after_update:
+            after = _losses_without_gradients(model, tasks, micro_batches, counts)
+            model.observe_update(total[0], after[0], total[1] > 0)
+    return total
+
+
+@torch.no_grad()
+def _losses_without_gradients(
+    model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch], counts: list[int]
+) -> Tensor:
+    """Losses of a batch as :func:`train_step` returns them, for the model as it is now."""
+    totals = []
+    for batch in micro_batches:
+        losses = _shared_out(task_losses(tasks, predict(model, batch), batch), counts)
+        totals.append(_detached(losses))
+    model.forget()
+    return _total(totals)
+
+
+def _shared_out(losses: Sequence[Tensor | None], counts: Sequence[int]) -> list[Tensor | None]:
+    """Losses of a micro-batch over the number of micro-batches that have one."""
+    return [
+        loss if loss is None or count == 1 else loss / count
+        for loss, count in zip(losses, counts, strict=True)
+    ]
+
+
+def _total(totals: Sequence[Tensor]) -> Tensor:
+    """Sum of the values and presence in any of the micro-batches, shape ``[2, K]``."""
+    values, present = torch.stack(list(totals)).unbind(1)
     return torch.stack((values.sum(0), present.amax(0)))
 
 
