@@ -1,5 +1,6 @@
 """Methods whose weights depend on the inner products of the task gradients alone."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -64,24 +65,36 @@ class GramianMethod(MultiTaskMethod):
         units = divide_or_zero(rows, norms.unsqueeze(1))  # so that no product over- or underflows
         columns = (norms, finite.to(norms.dtype), step.present.to(norms.dtype))
         *cosines, norm, ok, present = self.to_host(torch.stack((*(units @ units.mT), *columns)))
-        taking_part = (ok * present) > 0
-        weights = self._spread(torch.stack(cosines), norm, taking_part)
+        weights = spread_weights(self.task_weights, torch.stack(cosines), norm, (ok * present) > 0)
         if not bool(ok.all()):
             self.num_nonfinite += step.present & ~finite
             rows = torch.where(finite.unsqueeze(1), rows, 0)
         shared = weights.to(rows.device, rows.dtype, non_blocking=True) @ rows
         return shared.view(task_gradients.shape[1:])
 
-    def _spread(self, cosines: Tensor, norms: Tensor, taking_part: Tensor) -> Tensor:
-        """Weights of all tasks: 0 for those that take no part, shape ``[K]``."""
-        chosen = taking_part.nonzero().flatten()
-        weights = norms.new_zeros(len(norms))
-        lengths = norms[chosen]
-        if len(chosen) == 1:
-            weights[chosen] = 1
-        elif len(chosen) > 1 and lengths.amax() > 0:
-            lengths = lengths / lengths.amax()
-            scales = lengths.unsqueeze(1) * lengths
-            gramian = cosines[chosen][:, chosen] * scales
-            weights[chosen] = self.task_weights(gramian, chosen)
-        return weights
+
+def spread_weights(
+    rule: Callable[[Tensor, Tensor], Tensor], cosines: Tensor, norms: Tensor, taking_part: Tensor
+) -> Tensor:
+    """Weights of all tasks: 0 for those that take no part, 1 for one alone.
+
+    Args:
+        rule: Weights from the Gramian of the tasks that take part, in units of the largest squared
+            norm, and from their indices.
+        cosines: Float64 on the CPU, shape ``[K, K]``.
+        norms: Shape ``[K]``.
+        taking_part: Boolean, shape ``[K]``.
+
+    Returns:
+        Shape ``[K]``.
+    """
+    chosen = taking_part.nonzero().flatten()
+    weights = norms.new_zeros(len(norms))
+    lengths = norms[chosen]
+    if len(chosen) == 1:
+        weights[chosen] = 1
+    elif len(chosen) > 1 and lengths.amax() > 0:
+        lengths = lengths / lengths.amax()
+        gramian = cosines[chosen][:, chosen] * (lengths.unsqueeze(1) * lengths)
+        weights[chosen] = rule(gramian, chosen)
+    return weights

@@ -1,7 +1,5 @@
 """IMTL-G: equal projections onto every task's direction."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -24,17 +22,25 @@ class IMTLG(GramianMethod):
         by torchjd.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        from torchjd.aggregation import IMTLGWeighting
-
-        self._weighting = IMTLGWeighting()
-
     def weights(self, gramian: Tensor) -> Tensor:
         """Weights with sum 1, or 0 where there is no solution, shape ``[k]``."""
-        norms = gramian.diagonal().sqrt()
-        cosines = divide_or_zero(gramian, norms.unsqueeze(1) * norms)
-        weights = divide_or_zero(self._weighting(cosines), norms)  # those of the gradients
-        total = weights.sum()
-        cancels = total.abs() <= 1e-12 * weights.abs().sum()
-        return torch.where(cancels, 0, weights / total)
+        return impartial_weights(gramian)
+
+
+def impartial_weights(gramian: Tensor) -> Tensor:
+    """IMTL-G's weights; see :class:`IMTLG`.
+
+    Args:
+        gramian: Inner products of at least two gradients, shape ``[k, k]``.
+
+    Returns:
+        Weights with sum 1, or 0 where there is no solution, shape ``[k]``.
+    """
+    from torchjd.aggregation import IMTLGWeighting
+
+    norms = gramian.diagonal().sqrt()
+    cosines = divide_or_zero(gramian, norms.unsqueeze(1) * norms)
+    weights = divide_or_zero(IMTLGWeighting()(cosines), norms)  # those of the gradients
+    total = weights.sum()
+    cancels = total.abs() <= 1e-12 * weights.abs().sum()
+    return torch.where(cancels, 0, weights / total)

@@ -204,17 +204,8 @@ class RotateOnly(MultiTaskMethod):
             G.drop(~finite)
             norms = torch.where(finite, norms, 0)
         present = step.present & finite
-        num_present = present.sum().clamp_min(1)
-        ones, largest = torch.ones_like(norms), norms.amax()
-        units = divide_or_zero(largest, norms)  # g_k / ‖g_k‖, in units that cannot overflow
-        weights = self.combination_weights(norms, present, step)
-        direction, shared = G.combine(torch.stack((units, weights)))
-        mean_norm = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0))) / num_present
-        length = divide_or_zero(mean_norm, largest) / num_present  # v' = length * direction
-        factor = -2.0 * self._reduction(features.shape, step.num_micro_batches) * length
-        self.add_gradient(self.rotations.free_parameters, G.rotation_gradient(direction, factor))
-        combined_norm = torch.linalg.vector_norm(shared) / num_present
-        self.learn(weights, norms, combined_norm, present, step)
+        weights = self.task_weights(G, norms, present, step)
+        shared = self.turn(G, norms, weights, present, step)
         if folded is not None:
             for parameter, gradient in self.linear_heads.parameter_gradients(folded, self._reached):
                 self.back_propagate(parameter, gradient)
@@ -223,6 +214,56 @@ class RotateOnly(MultiTaskMethod):
             self.linear_heads.clear_cache()
         result: Tensor = shared.reshape(features.shape)
         return result
+
+    def task_weights(
+        self, G: TaskGradients, norms: Tensor, present: Tensor, step: BackwardStep
+    ) -> Tensor:
+        """As :meth:`combination_weights`, for methods that need more than norms.
+
+        Args:
+            G: The task gradients, zero for tasks that take no part.
+            norms: See :meth:`combination_weights`.
+            present: See :meth:`combination_weights`.
+            step: The losses.
+
+        Returns:
+            The weights, shape ``[K]``.
+        """
+        return self.combination_weights(norms, present, step)
+
+    def turn(
+        self,
+        G: TaskGradients,
+        norms: Tensor,
+        weights: Tensor,
+        present: Tensor,
+        step: BackwardStep,
+    ) -> Tensor:
+        """Sets the rotations' gradients (and whatever else is learned) and combines the tasks'.
+
+        Args:
+            G: The task gradients, zero for tasks that take no part.
+            norms: Their norms, shape ``[K]``.
+            weights: What :meth:`task_weights` returned, shape ``[K]``.
+            present: Tasks that take part, boolean, shape ``[K]``.
+            step: The losses.
+
+        Returns:
+            The combination, shape ``[N, d, S]``.
+        """
+        features = self._rep
+        assert features is not None
+        num_present = present.sum().clamp_min(1)
+        ones, largest = torch.ones_like(norms), norms.amax()
+        units = divide_or_zero(largest, norms)  # g_k / ‖g_k‖, in units that cannot overflow
+        direction, shared = G.combine(torch.stack((units, weights))).unbind()
+        mean_norm = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0))) / num_present
+        length = divide_or_zero(mean_norm, largest) / num_present  # v' = length * direction
+        factor = -2.0 * self._reduction(features.shape, step.num_micro_batches) * length
+        self.add_gradient(self.rotations.free_parameters, G.rotation_gradient(direction, factor))
+        combined_norm = torch.linalg.vector_norm(shared) / num_present
+        self.learn(weights, norms, combined_norm, present, step)
+        return shared
 
     def combination_weights(self, norms: Tensor, present: Tensor, step: BackwardStep) -> Tensor:
         r"""Weights :math:`c_k` of the backbone's gradient :math:`\sum_k c_k g_k`: all one.

@@ -21,6 +21,9 @@ class TaskGradients(Protocol):
     def norms(self) -> Tensor:
         r""":math:`\lVert g_k\rVert` over the whole batch, shape ``[K]``, float32 or wider."""
 
+    def gramian(self) -> Tensor:
+        r"""Inner products :math:`\langle g_j, g_k\rangle`, shape ``[K, K]``, float32 or wider."""
+
     def drop(self, tasks: Tensor) -> None:
         """Makes the gradients of some tasks zero; ``tasks`` is boolean, shape ``[K]``."""
 
@@ -70,6 +73,10 @@ class DenseTaskGradients:
         """See :class:`TaskGradients`."""
         norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
         return norms
+
+    def gramian(self) -> Tensor:
+        """See :class:`TaskGradients`."""
+        return self.rows @ self.rows.mT
 
     def drop(self, tasks: Tensor) -> None:
         """See :class:`TaskGradients`."""
@@ -157,6 +164,13 @@ class FoldedTaskGradients:
         r"""From the o × o Gram matrices: :math:`\langle\delta^\top\delta, W'W'^\top\rangle`."""
         grams = (self.delta.mT @ self.delta) * (self.weight @ self.weight.mT)
         return grams.sum((1, 2)).clamp_min(0).sqrt()
+
+    def gramian(self) -> Tensor:
+        """As :meth:`norms`, for every pair of tasks."""
+        K, N, o = self.delta.shape
+        delta = self.delta.transpose(0, 1).reshape(N, K * o)
+        weight = self.weight.flatten(0, 1)
+        return ((delta.mT @ delta) * (weight @ weight.mT)).view(K, o, K, o).sum((1, 3))
 
     def drop(self, tasks: Tensor) -> None:
         """See :class:`TaskGradients`."""
