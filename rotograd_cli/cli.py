@@ -140,9 +140,11 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
         register_schema()
     commands = {"train": _train, "evaluate": _evaluate, "table": _table, "bench": _bench}
     task = _Task(commands[command])
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
-    if task.error is not None:
-        raise task.error
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+    finally:
+        if task.error is not None:  # also where a sweeper stumbled over the missing value
+            raise task.error
 
 
 class _Task:
@@ -167,6 +169,8 @@ class _Task:
 
 
 def _train(config: "DictConfig") -> float | None:
+    import math
+
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -174,6 +178,7 @@ def _train(config: "DictConfig") -> float | None:
     from rotograd_cli.config import to_train_config
     from rotograd_cli.experiment import train
     from rotograd_cli.report import print_table, remarks, run_table, training_time
+    from rotograd_cli.sweep import check_direction
 
     hydra_config = HydraConfig.get()
     run_dir = _own_folder(hydra_config)
@@ -185,6 +190,7 @@ def _train(config: "DictConfig") -> float | None:
         return train(typed, run_dir, overrides)
 
     if hydra_config.mode == RunMode.MULTIRUN:
+        check_direction(hydra_config.sweeper, config.train.select_mode)
         summary = _cell(run, run_dir, overrides, hydra_config.job.num)
     else:
         summary = run()
@@ -195,7 +201,7 @@ def _train(config: "DictConfig") -> float | None:
         print(f"Run directory: {os.path.relpath(run_dir)}")
     value = summary.get("metrics", {}).get(config.train.select)
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
-    return worst if value is None else float(value)
+    return worst if value is None or not math.isfinite(value) else float(value)
 
 
 def _own_folder(hydra_config: Any) -> "Path":
@@ -273,6 +279,7 @@ def _reproduce(words: list[str]) -> int:
     print_table(reproduction.plan())
     if reproduction.config.plan:
         return 0
+    reproduction.check()
     reproduction.run()
     _show_table(table := reproduction.table())
     files = reproduction.write(table)
@@ -415,6 +422,7 @@ examples:
   rotograd evaluate run=outputs/...                   metrics of a finished run
   rotograd data check celeba                          are the files there? where to get them
   rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
+  rotograd reproduce table=multimnist plan=true       what the paper's table would take
   rotograd bench workload=lenet                       what a step costs, beside plain autograd
 
 options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
@@ -434,6 +442,8 @@ def _command_help(command: str, words: Sequence[str]) -> str:
         return _table_help(words)
     if command == "data":
         return _DATA_HELP
+    if command == "reproduce":
+        return _reproduce_help(words)
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:
@@ -471,6 +481,31 @@ output=DIR       writes table.md, table.tex, table.csv and table.json there
 --config-dir     a folder of your own YAML files: DIR/table/mine.yaml
 
 docs/tables.md says what the marks, statistics and gains mean."""
+
+
+def _reproduce_help(words: Sequence[str]) -> str:
+    return f"""usage: rotograd reproduce table=NAME [seeds=N] [methods=[...]] [KEY=VALUE ...]
+
+Plans the runs of a paper's table, trains those that are not there yet, chooses learning rates on
+validation, and prints the table beside the printed numbers. Stop it at any time: the same command
+goes on, and trains only what is missing. A changed setting is another run.
+
+{_group_lines(words, ("table",))}
+
+table=NAME       rows, columns, seeds, grid of learning rates, printed numbers
+seeds=5          seeds 0 to 4; seeds=[0,3] these two; the table's by default
+methods=[...]    rows to train and show; single-task networks are added where gains need them
+statistic=...    median_std | mean_std | mean_ci95
+plan=true        show the plan with its estimate, and train nothing
+output=DIR       folder of table.md, .tex, .csv, .json and grid.csv
+table.grid=null  every row with its own defaults instead of the best of the grid
+launcher=local   several runs at once; hydra/launcher=... takes any of Hydra's (docs/sweeps.md)
+KEY=VALUE        any other override of rotograd train is for all runs: train.epochs=2 device=cuda
+--config-dir     a folder of your own YAML files: DIR/table/mine.yaml
+
+examples:
+  rotograd reproduce table=multimnist plan=true
+  rotograd reproduce table=multimnist seeds=5 methods=[vanilla,rotograd] launcher=local"""
 
 
 def _bench_help(words: Sequence[str]) -> str:

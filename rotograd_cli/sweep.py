@@ -1,6 +1,7 @@
 """Hydra's callbacks: the folders it makes, and what became of every cell of a sweep."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.report import common_overrides, print_table, read_summary, remarks, sweep_table
 
 failures: list[str] = []
@@ -100,6 +102,25 @@ def _print_status(sweep_dir: Path) -> None:
     for cell, summary in summaries:
         if (summary or {}).get("status") != "finished":
             failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', 'no result')}")
+
+
+def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:
+    """Refuses a search that goes the other way than the selection of epochs.
+
+    Args:
+        sweeper: Hydra's sweeper; only those that search have a ``direction``.
+        select_mode: ``min`` or ``max``.
+
+    Raises:
+        ConfigError: If they disagree.
+    """
+    direction = sweeper.get("direction")
+    wanted = f"{select_mode}imize"
+    if direction is not None and getattr(direction, "name", direction) != wanted:
+        raise ConfigError(
+            f"`hydra.sweeper.direction` must be {wanted}, as train.select_mode is {select_mode}, "
+            f"got {getattr(direction, 'name', direction)}; sweep=optuna sets it."
+        )
 
 
 def _best(sweep_dir: Path) -> list[str]:
