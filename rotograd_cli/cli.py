@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _farewell() -> None:
+    workers: Any = sys.modules.get("rotograd_cli.workers")
+    if hasattr(workers, "stop_launcher"):
+        workers.stop_launcher()
     _remove_unused_folders()
     print("Interrupted; a run that had begun keeps its last checkpoint.", file=sys.stderr)
 

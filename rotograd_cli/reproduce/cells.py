@@ -37,11 +37,24 @@ class Cell:
     @property
     def finished(self) -> bool:
         """Whether the run is there and was trained with exactly this configuration."""
-        summary = read_summary(self.run_dir)
-        if summary is None or summary.get("status") != "finished":
-            return False
-        config = read_config(self.run_dir)
-        return config is not None and config_key(config) == config_key(asdict(self.config))
+        return is_finished(self.run_dir, self.config)
+
+
+def is_finished(run_dir: Path, config: TrainConfig) -> bool:
+    """Whether a folder holds a finished run of a configuration.
+
+    Args:
+        run_dir: Run directory.
+        config: What was asked for.
+
+    Returns:
+        True if its summary says so and its ``config.yaml`` has the same key.
+    """
+    summary = read_summary(run_dir)
+    if summary is None or summary.get("status") != "finished":
+        return False
+    found = read_config(run_dir)
+    return found is not None and config_key(found) == config_key(asdict(config))
 
 
 def config_key(config: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.config import config_dir, register_schemas, typed
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.experiment import build
 from rotograd_cli.messages import explain
 from rotograd_cli.reproduce.cells import Cell, CellMaker
 from rotograd_cli.reproduce.estimate import plan_table
@@ -95,6 +96,16 @@ class Reproduction:
         """Table of what there is to do, for the terminal."""
         final_per_row = {(row, task): len(self.seeds) for row, task in self.planner.places()}
         return plan_table(self.spec, self.grid_cells, self.final_cells, final_per_row)
+
+    def check(self) -> None:
+        """Builds one pending run of every row, so that what cannot run is refused before training.
+
+        Raises:
+            RotogradError: If data are missing, or a component is refused or does not fit.
+        """
+        pending = _pending([*self.grid_cells, *self.final_cells])
+        for cell in {cell.run.row: cell for cell in reversed(pending)}.values():
+            build(cell.config)
 
     def run(self) -> None:
         """Trains the grid, chooses, trains the rest; finished cells are left as they are."""

@@ -4,7 +4,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from rotograd_cli.errors import RotogradError
 from rotograd_cli.experiment import train
 from rotograd_cli.messages import describe_failure
 from rotograd_cli.report import read_summary, write_summary
+from rotograd_cli.reproduce.cells import is_finished
 
 
 def train_cell(config: DictConfig) -> None:
     """Trains one cell in its own folder; a failure is recorded there and stops nothing else.
 
-    What an interrupted attempt left in the folder is removed. A cell that another process is
-    training is left to it.
+    What an interrupted attempt left in the folder is removed. Where another process is training the
+    same cell, its result is waited for.
 
     Args:
         config: Composed configuration of the run, with Hydra's own node.
@@ -32,16 +33,14 @@ def train_cell(config: DictConfig) -> None:
     overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     words = [str(word) for word in overrides] if isinstance(overrides, list) else []
     name = f"{run_dir.name} ({' '.join(words)})"
-    with _own(run_dir) as free:
-        if not free:
-            _say(f"{name}: another process is training it")
-            return
-        if (read_summary(run_dir) or {}).get("status") == "finished":
+    with _own(run_dir, lambda: _say(f"{name}: another process is training it; waiting")):
+        typed = to_train_config(config)
+        if is_finished(run_dir, typed):
             return  # by another process, after the plan was made
         _empty(run_dir)
         start = time.monotonic()
         try:
-            summary = train(to_train_config(config), run_dir, words, quiet=True)
+            summary = train(typed, run_dir, words, quiet=True)
         except Exception as error:  # whatever it is, the other cells must run
             if not isinstance(error, RotogradError):
                 traceback.print_exc()
@@ -68,18 +67,16 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def _own(run_dir: Path) -> Iterator[bool]:
-    """Whether this process has the folder to itself; the claim ends with the process."""
+def _own(run_dir: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """The folder to itself, as soon as no other process has it; the claim ends with the process."""
     import fcntl  # POSIX only, and only this needs it
 
-    lock = run_dir.parent / f".{run_dir.name}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    run_dir.mkdir(exist_ok=True)
-    with lock.open("w") as file:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    # beside the folder, and never removed: a process that waits has this very file open
+    with (run_dir.parent / f".{run_dir.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            yield False
-            return
-        yield True
-        lock.unlink(missing_ok=True)
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

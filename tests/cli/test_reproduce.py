@@ -1,0 +1,295 @@
+"""`rotograd reproduce`: what is planned, trained, left alone, chosen and shown."""
+
+import csv
+import fcntl
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Cli, Result, start
+
+SPEC = """# Two rows of the embedded digits, one with a grid of its own.
+name: mini
+title: Mini
+tasks: [left, sum]
+overrides: [debug=smoke, logger=none, data.partners=1, "tasks=[left,sum]"]
+seeds: 2
+base: single
+delta: paper
+grid:
+  values:
+    model_optimizer.lr: [1.0e-3, 2.0e-3]
+    method_optimizer.lr: [5.0e-4, 2.0e-3]
+  seeds: [0]
+rows:
+  single: {label: Single, overrides: [method=single], per_task: true, shown: true}
+  vanilla: {label: Vanilla, overrides: [method=vanilla], shown: true}
+  rotograd: {label: RotoGrad, overrides: [method=rotograd], shown: true, method_grid: true}
+columns:
+  gain: {label: Δ, delta_of: [left, sum]}
+  sum: {metric: sum/mse}
+paper:
+  source: a source
+  rows:
+    rotograd: {gain: [2.12, 2.23]}
+"""
+WORDS = ("reproduce", "table=mini", "--config-dir", "conf")
+# 2 tasks x 2 rates + 2 rates + 2 x 2 rates in the grid, then the chosen of 4 places at seed 1
+NUM_GRID, NUM_ALL = 10, 14
+
+
+def write_spec(folder: Path) -> None:
+    (folder / "conf" / "table").mkdir(parents=True)
+    (folder / "conf" / "table" / "mini.yaml").write_text(SPEC, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A finished reproduction, in a process of its own as a user has it."""
+    root = tmp_path_factory.mktemp("reproduction")
+    write_spec(root)
+    process = start(*WORDS, cwd=root, OMP_NUM_THREADS="1")
+    out, err = process.communicate(timeout=300)
+    return root, Result(process.returncode, out, err)
+
+
+@pytest.fixture
+def again(cli: Cli, finished: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of it in the working directory."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def runs(root: Path) -> dict[Path, dict[str, Any]]:
+    folders = sorted((root / "outputs" / "cells").glob("*/summary.json"))
+    return {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in folders}
+
+
+def to_train(result: Result) -> int:
+    """What the plan's last row says is left."""
+    total = next(line for line in result.out.splitlines() if line.startswith("│ all"))
+    return int(total.split("│")[4])
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_cell_is_trained_once_and_the_table_is_of_the_chosen_settings(
+    finished: tuple[Path, Result],
+) -> None:
+    root, result = finished
+    assert result.code == 0, result.err
+    found = runs(root)
+    assert len(found) == NUM_ALL
+    assert {summary["status"] for summary in found.values()} == {"finished"}
+
+    grid = lines(root / "outputs" / "tables" / "mini" / "grid.csv")
+    assert len(grid) == NUM_GRID
+    by_place: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for line in grid:
+        by_place.setdefault((line["row"], line["task"]), []).append(line)
+    assert set(by_place) == {
+        ("single", "left"), ("single", "sum"), ("vanilla", ""), ("rotograd", "")
+    }  # fmt: skip
+    chosen = {}
+    for place, group in by_place.items():
+        best = min(group, key=lambda line: float(line["validation"]))
+        assert [line["chosen"] for line in group].count("1") == 1
+        assert best["chosen"] == "1"
+        chosen[place] = best
+
+    values = {
+        (line["row"], line["column"], line["seed"]): float(line["value"])
+        for line in lines(root / "outputs" / "tables" / "mini" / "table.csv")
+    }
+    for row, seed in (("vanilla", 0), ("vanilla", 1), ("rotograd", 0), ("rotograd", 1)):
+        best = chosen[row, ""]
+        rates = [f"model_optimizer.lr={float(best['model_optimizer.lr'])!r}"]
+        if row == "rotograd":
+            rates.append(f"method_optimizer.lr={float(best['method_optimizer.lr'])!r}")
+        (run,) = [
+            s
+            for s in found.values()
+            if {f"method={row}", f"seed={seed}", *rates} <= set(s["overrides"])
+        ]
+        assert values[row, "sum", str(seed)] == run["metrics"]["test/sum/mse"]
+    assert "2.12 ± 2.23" in result.out
+    assert "every row took its best on validation" in result.out
+
+
+def test_what_is_finished_is_not_trained_again(cli: Cli, again: Path) -> None:
+    before = {path: (path / "summary.json").stat().st_mtime_ns for path in runs(again)}
+    result = cli(*WORDS)
+    assert result.code == 0, result.err
+    assert {path: (path / "summary.json").stat().st_mtime_ns for path in runs(again)} == before
+    assert to_train(result) == 0
+
+
+def test_an_edited_setting_is_trained_and_the_others_are_left_alone(cli: Cli, again: Path) -> None:
+    before = set(runs(again))
+    words = (*WORDS, "methods=[vanilla]", "train.batch_size=32", "table.grid=null", "seeds=1")
+    result = cli(*words)
+    assert result.code == 0, result.err
+    new = set(runs(again)) - before
+    assert len(new) == 3  # vanilla, and both tasks alone, which its gain needs
+    again_result = cli(*words)
+    assert set(runs(again)) - before == new
+    assert again_result.code == 0
+
+
+def test_device_and_logger_are_no_part_of_a_setting(cli: Cli, again: Path) -> None:
+    before = set(runs(again))
+    result = cli(*WORDS, "device=cpu", "tags=[mine]", "plan=true")
+    assert result.code == 0, result.err
+    assert set(runs(again)) == before
+    assert to_train(result) == 0
+
+
+def test_an_interrupted_cell_is_trained_again_from_its_start(cli: Cli, again: Path) -> None:
+    cell = next(iter(runs(again)))
+    wanted = json.loads((cell / "summary.json").read_text())["metrics"]
+    content = json.loads((cell / "summary.json").read_text()) | {"status": "running", "metrics": {}}
+    (cell / "summary.json").write_text(json.dumps(content))
+    (cell / "left_over").write_text("of the interrupted attempt")
+    result = cli(*WORDS)
+    assert result.code == 0, result.err
+    assert json.loads((cell / "summary.json").read_text())["metrics"] == wanted
+    assert not (cell / "left_over").exists()
+
+
+def test_a_damaged_configuration_of_a_cell_means_it_is_trained_again(cli: Cli, again: Path) -> None:
+    cell = next(path for path, summary in runs(again).items() if summary["seed"] == 1)
+    text = (cell / "config.yaml").read_text()
+    (cell / "config.yaml").write_text(text.replace("batch_size: ", "batch_size: 1"))
+    result = cli(*WORDS, "plan=true")
+    assert to_train(result) == 1
+    assert cli(*WORDS).code == 0
+    assert (cell / "config.yaml").read_text() == text
+
+
+def test_a_failed_cell_is_marked_never_averaged_and_the_exit_code_says_so(
+    cli: Cli, again: Path
+) -> None:
+    result = cli(
+        *WORDS, "model_optimizer.lr=1e30", "table.grid=null", "methods=[vanilla]", "seeds=1"
+    )
+    assert result.code == 1
+    assert "failed:" in result.err
+    assert "NaN" in result.err or "nan" in result.err or "inf" in result.err
+    assert "no run" in result.out or "Incomplete" in result.out
+
+
+def test_a_plan_trains_nothing_and_estimates_from_what_is_there(cli: Cli, again: Path) -> None:
+    before = set(runs(again))
+    result = cli(*WORDS, "plan=true", "seeds=4")
+    assert result.code == 0, result.err
+    assert set(runs(again)) == before
+    assert to_train(result) == 8  # 4 places at two more seeds
+    assert "?" not in result.out
+
+
+def test_a_plan_without_any_run_says_that_it_does_not_know(cli: Cli, tmp_path: Path) -> None:
+    write_spec(tmp_path)
+    result = cli(*WORDS, "plan=true")
+    assert result.code == 0, result.err
+    assert to_train(result) == NUM_ALL
+    assert "?" in result.out
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_kill_costs_the_cells_that_were_being_trained_and_no_more(tmp_path: Path) -> None:
+    write_spec(tmp_path)
+    process = start(*WORDS, cwd=tmp_path, OMP_NUM_THREADS="1")
+    deadline = time.monotonic() + 120
+    while sum(s["status"] == "finished" for s in runs(tmp_path).values()) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = {
+        path: (path / "summary.json").stat().st_mtime_ns
+        for path, summary in runs(tmp_path).items()
+        if summary["status"] == "finished"
+    }
+    second = start(*WORDS, cwd=tmp_path, OMP_NUM_THREADS="1")
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 0, err
+    assert {path: (path / "summary.json").stat().st_mtime_ns for path in done} == done
+    assert len(runs(tmp_path)) == NUM_ALL
+
+
+def test_two_processes_share_a_table_without_training_a_cell_twice(
+    finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    write_spec(tmp_path)
+    words = (*WORDS, "table.grid=null", "methods=[vanilla]", "seeds=2")
+    both = [start(*words, cwd=tmp_path, OMP_NUM_THREADS="1") for _ in range(2)]
+    ends = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    said = "".join(err for _, err in ends)
+    assert said.count("val/geomean_loss") == 6  # each of vanilla and two tasks at two seeds, once
+
+
+def test_a_cell_that_is_being_trained_elsewhere_is_waited_for(cli: Cli, again: Path) -> None:
+    cell = next(iter(runs(again)))
+    content = json.loads((cell / "summary.json").read_text())
+    (cell / "summary.json").write_text(json.dumps(content | {"status": "running"}))
+    lock = (again / "outputs" / "cells" / f".{cell.name}.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    process = start(*WORDS, cwd=again, OMP_NUM_THREADS="1")
+    assert process.stderr is not None
+    while "waiting" not in (line := process.stderr.readline()):
+        assert line, "it ended without waiting"
+    (cell / "summary.json").write_text(json.dumps(content))  # the other process has finished
+    lock.close()
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table=multimist"], "Did you mean multimnist"),
+        ([], "table"),
+        (["table=mini", "methods=[rotogard]"], "did you mean rotograd"),
+        (["table=mini", "seeds=0"], "`seeds`"),
+        (["table=mini", "train.epocs=3"], "did you mean train.epochs"),
+        (["table=mini", "seed=3"], "seeds="),
+        (["table=mini", "method=vanilla"], "methods=["),
+        (["table=mini", "statistic=average"], "median_std"),
+        (["table=mini", "hydra/launcher=nonsense"], "nonsense"),
+        (["mini"], "table=mini"),
+        (["table=mini", "-m"], "-m"),
+        (["table=mini", "data.partners=-1"], "partners"),
+    ],
+)
+def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path, words: list[str], message: str) -> None:
+    write_spec(tmp_path)
+    result = cli("reproduce", "--config-dir", "conf", *words)
+    assert result.code == 2, (result.out, result.err)
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("summary.json"))
+
+
+def test_the_mean_over_grid_seeds_decides() -> None:
+    from rotograd_cli.reproduce.plan import Candidate, choices
+    from rotograd_cli.reproduce.plan import _marked as marked
+
+    group = [
+        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
+        Candidate("a", None, {"lr": 2.0}, {0: 2.0, 1: 2.0}),
+        Candidate("a", None, {"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
+    ]
+    assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
+    assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
