@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "files of a data set: rotograd data check | prepare NAME",
     "table": "a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR]",
     "reproduce": "train what a table needs, then print it: rotograd reproduce table=NAME",
+    "plot": "a figure of a table's runs: rotograd plot figure=NAME",
     "bench": "step time and memory beside plain autograd and the authors' package",
 }
 GROUPS = (
@@ -71,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _farewell() -> None:
     workers: Any = sys.modules.get("rotograd_cli.workers")
-    if hasattr(workers, "stop_launcher"):
-        workers.stop_launcher()
+    going_on = workers.stop_launcher() if hasattr(workers, "stop_launcher") else []
     _remove_unused_folders()
-    print("Interrupted; a run that had begun keeps its last checkpoint.", file=sys.stderr)
+    said = "Interrupted; a run that had begun keeps its last checkpoint."
+    print(" ".join([said, *going_on]), file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -101,6 +102,8 @@ def _run(command: str, words: list[str]) -> int:
             return data_command.run(words)
         if command == "reproduce":
             return _reproduce(words)
+        if command == "plot":
+            return _plot(words)
         _run_hydra(command, words, program=f"rotograd {command}")
     except BaseException as error:
         _remove_unused_folders()
@@ -293,6 +296,17 @@ def _reproduce(words: list[str]) -> int:
     return 1 if failures else 0
 
 
+def _plot(words: list[str]) -> int:
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    from rotograd_cli.reproduce.command import parse
+    from rotograd_cli.reproduce.figures import plot
+
+    files, missing = plot(parse(words))
+    for line in (*missing, f"Files: {', '.join(os.path.relpath(file) for file in files)}"):
+        print(line)
+    return 0
+
+
 def _show_table(table: "Table") -> None:
     from rotograd_cli.report import print_table
     from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
@@ -447,6 +461,8 @@ def _command_help(command: str, words: Sequence[str]) -> str:
         return _DATA_HELP
     if command == "reproduce":
         return _reproduce_help(words)
+    if command == "plot":
+        return _plot_help(words)
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:
@@ -509,6 +525,20 @@ KEY=VALUE        any other override of rotograd train is for all runs: train.epo
 examples:
   rotograd reproduce table=multimnist plan=true
   rotograd reproduce table=multimnist seeds=5 methods=[vanilla,rotograd] launcher=local"""
+
+
+def _plot_help(words: Sequence[str]) -> str:
+    return f"""usage: rotograd plot figure=NAME [KEY=VALUE ...]
+
+Draws a figure of a table's runs as PNG and PDF; rotograd reproduce trains them.
+
+{_group_lines(words, ("figure", "table"))}
+
+figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
+figure=gains         gains of every task against single-task networks, a bar per method
+table=NAME           another table than the figure's own
+output=DIR           folder of the files; that of the table's by default
+KEY=VALUE            what the runs were trained with, as for rotograd reproduce: seeds=5 methods=[...]"""
 
 
 def _bench_help(words: Sequence[str]) -> str:

@@ -274,13 +274,14 @@ def resolve_device(name: str) -> torch.device:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
 
     Returns:
-        The device.
+        The device; with an index for CUDA, because a thread that loads data has a current device
+        of its own.
 
     Raises:
         ConfigError: If the name is unknown or the device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return resolve_device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -292,6 +293,8 @@ def resolve_device(name: str) -> torch.device:
             f"`device` must exist, got {name!r} with {torch.cuda.device_count()} CUDA devices "
             "visible to torch; use device=auto or device=cpu."
         )
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 

@@ -46,6 +46,8 @@ def explain(error: Exception, command: str, words: Sequence[str]) -> str | None:
         return _unreadable(error)
     if isinstance(error, AssertionError) and "Unexpected type for root" in str(error):
         return _below_null(command, words)
+    if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):
+        return "launcher=slurm needs SLURM's commands (srun, sbatch); run it on a login node."
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         if error.filename is None:

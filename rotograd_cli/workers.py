@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -148,6 +149,23 @@ def _stop_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def stop_launcher() -> list[str]:
+    """Stops what a launcher runs beside its workers, as far as it does not stop by itself.
+
+    Returns:
+        Sentences on what goes on.
+    """
+    ray: Any = sys.modules.get("ray")
+    slurm: Any = sys.modules.get("submitit.slurm.slurm")
+    with suppress(Exception):  # whatever state they are in, the process is about to end
+        if ray is not None and ray.is_initialized():
+            ray.shutdown()
+        if slurm is not None and (jobs := slurm.SlurmJob.watcher._registered):
+            numbers = " ".join(sorted({job.partition("_")[0] for job in jobs}))
+            return [f"SLURM goes on with what it was given; scancel {numbers} stops that."]
+    return []
+
+
 def launcher_failure(error: BaseException) -> str | None:
     """One line for a job that a launcher lost: killed, out of memory, out of time.
 
@@ -160,5 +178,5 @@ def launcher_failure(error: BaseException) -> str | None:
     if type(error).__module__.partition(".")[0] not in LAUNCHERS:
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
-    reason = lines[0] if lines else type(error).__name__
+    reason = " ".join(lines[:2]) or "no reason given"
     return f"The launcher lost a job ({type(error).__name__}: {reason})"
