@@ -21,7 +21,8 @@ class FAMO(VanillaMTL):
     update the losses of the same batch are computed again, and the logits :math:`\xi` descend along
     :math:`J^\top\delta + \gamma\xi`, where J is the Jacobian of the softmax and
     :math:`\delta_k = \log L_k - \log L_k'` what the update gained: tasks that gained less get more
-    weight. The second optimiser trains the logits. Losses are taken as positive.
+    weight. The second optimiser trains the logits. Losses are taken as positive. With micro-batches
+    each has factors 1/L of its own; the gain is that of the whole step.
 
     Args:
         *args: As :class:`VanillaMTL`.

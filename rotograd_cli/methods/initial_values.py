@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.errors import ConfigError
+
 
 class InitialValues(nn.Module):
     r"""One start value per entry: that of the first step, replaced once at the end of the burn-in.
@@ -17,7 +19,10 @@ class InitialValues(nn.Module):
 
     Args:
         num: Number of entries.
-        burn_in_period: Steps after which the start values are replaced.
+        burn_in_period: Steps after which the start values are replaced, ≥ 0.
+
+    Raises:
+        ConfigError: If ``burn_in_period`` is negative.
     """
 
     values: Tensor  # [num]; 0 marks an entry that has none yet
@@ -26,6 +31,8 @@ class InitialValues(nn.Module):
 
     def __init__(self, num: int, burn_in_period: int) -> None:
         super().__init__()
+        if burn_in_period < 0:
+            raise ConfigError(f"`burn_in_period` must be 0 or more steps, got {burn_in_period}.")
         self.burn_in_period = burn_in_period
         self.register_buffer("values", torch.zeros(num))
         self.register_buffer("num_steps", torch.zeros(num, dtype=torch.int64))

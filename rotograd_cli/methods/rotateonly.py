@@ -97,8 +97,6 @@ class RotateOnly(MultiTaskMethod):
         feature_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__(backbone, heads, feature_shape=feature_shape)
-        if burn_in_period < 0:
-            raise ConfigError(f"`burn_in_period` must be 0 or more steps, got {burn_in_period}.")
         _check_choice("rotation_reduction", rotation_reduction, get_args(RotationReduction))
         _check_choice("rotation_path", rotation_path, get_args(RotationPath))
         self.axes = RotatedAxes(rotation_shape, post_shape, self.feature_shape)

@@ -22,6 +22,9 @@ class ScaleOnly(MultiTaskMethod):
         burn_in_period: Step (from 0) whose norms replace those of step 0 as start values.
         **kwargs: As :class:`MultiTaskMethod`.
 
+    Raises:
+        ConfigError: If ``burn_in_period`` is negative.
+
     References:
         Javaloy and Valera, ICLR 2022, section 4.1.
     """

@@ -63,12 +63,21 @@ def train_step(
 def _losses_without_gradients(
     model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch], counts: list[int]
 ) -> Tensor:
-    """Losses of a batch as :func:`train_step` returns them, for the model as it is now."""
+    """Losses of a batch as :func:`train_step` returns them, for the model as it is now.
+
+    Neither random numbers are used up nor buffers (running statistics) changed.
+    """
+    buffers = list(model.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    device = next(model.parameters()).device
     totals = []
-    for batch in micro_batches:
-        losses = _shared_out(task_losses(tasks, predict(model, batch), batch), counts)
-        totals.append(_detached(losses))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for batch in micro_batches:
+            losses = _shared_out(task_losses(tasks, predict(model, batch), batch), counts)
+            totals.append(_detached(losses))
     model.forget()
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
     return _total(totals)
 
 
