@@ -33,6 +33,8 @@ def model_for(m: int, path: str, map_shape: tuple[int, ...]) -> IMTLGRotations:
     heads: list[nn.Module] = [Rotated(2, map_shape) for _ in range(K)]
     if path == "folded":
         heads = [nn.Sequential(nn.Linear(D, 3), nn.Tanh(), nn.Linear(3, 1)) for _ in range(K)]
+        if map_shape:
+            heads = [nn.Sequential(nn.Conv2d(D, 2, 2), nn.Tanh()) for _ in range(K)]
     model = IMTLGRotations(
         backbone,
         heads,
@@ -53,6 +55,7 @@ def model_for(m: int, path: str, map_shape: tuple[int, ...]) -> IMTLGRotations:
         (6, "folded", ()),
         (4, "folded", ()),
         (4, "general", (2, 3)),
+        (4, "folded", (2, 3)),  # into convolutions
     ],
 )
 def test_rotations_get_the_gradient_of_their_task_loss(

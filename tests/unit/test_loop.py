@@ -176,6 +176,23 @@ def test_evaluations_may_be_rarer_but_the_last_epoch_has_one(tmp_path: Path) -> 
     assert load_checkpoint(tmp_path / "last.pt")["state"]["epoch"] == 5
 
 
+def test_a_method_is_told_of_the_end_of_every_epoch_before_it_is_saved(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.model.register_buffer("steps_at_ends", torch.zeros(0, dtype=torch.int64))
+
+    def end_epoch() -> None:
+        now = torch.tensor([run.state.step])
+        run.model.steps_at_ends = torch.cat((run.model.steps_at_ends, now))
+
+    run.model.end_epoch = end_epoch
+    kept = []
+    for _ in range(2):
+        run.train_epoch()
+        run._save("last.pt")
+        kept.append(load_checkpoint(tmp_path / "last.pt")["model"]["steps_at_ends"].tolist())
+    assert kept == [[3], [3, 6]]
+
+
 # ---- order of examples
 
 

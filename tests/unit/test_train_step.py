@@ -22,6 +22,7 @@ from rotograd_cli.losses import (
     segmentation_cross_entropy,
 )
 from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
+from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.metrics import f1, segmentation
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.step import check_predictions, evaluate, evaluation_keys, train_step
@@ -74,7 +75,7 @@ def descend(model: MultiTaskMethod, losses: Sequence[Tensor]) -> None:
             parameter.data -= LR * parameter.grad
 
 
-def assert_same_weights(model: MultiTaskMethod, expected: MultiTaskMethod) -> None:
+def assert_same_weights(model: nn.Module, expected: MultiTaskMethod) -> None:
     for (name, p), q in zip(model.named_parameters(), expected.parameters(), strict=True):
         # float64, only the order of sums differs
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14, msg=name)
@@ -149,6 +150,77 @@ def test_clipping_bounds_the_network_and_leaves_the_method_alone(method: str) ->
 def test_gradients_are_cleared_after_the_step(method: str) -> None:
     model, _ = stepped([toy_batch()], method)
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+class Watchful(VanillaMTL):
+    """Remembers what it is told, and the weights at that time."""
+
+    needs_losses_after_update = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.own = nn.Parameter(torch.ones(1))
+        self.calls: list[tuple[Tensor, ...]] = []
+        self.weights: list[Tensor] = []
+
+    def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
+        self.calls.append((before, after, present))
+        self.weights = [p.detach().clone() for p in self.model_parameters()]
+        self.add_gradient(self.own, torch.full((1,), 2.0))
+
+
+def watchful(extra: nn.Module | None = None) -> Watchful:
+    toy = toy_model(dtype=torch.float64)
+    backbone = toy.backbone if extra is None else nn.Sequential(toy.backbone, extra)
+    return Watchful(backbone, list(toy.heads)).double().train()
+
+
+@pytest.mark.parametrize("num", [1, 3])
+@pytest.mark.parametrize("without", [(), ("value",)], ids=str)
+def test_a_method_sees_the_losses_after_the_networks_update_and_before_its_own(
+    num: int, without: list[str]
+) -> None:
+    batch = toy_batch(without=without)
+    model = watchful()
+    losses = train_step(model, TASKS, parts(batch, num), sgd(model))
+    expected, _ = stepped(parts(batch, num))
+    for p, q in zip(model.weights, expected.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+    ((before, after, present),) = model.calls
+    assert present.tolist() == [task.name not in without for task in TASKS]
+    torch.testing.assert_close(before, losses[0])
+    wanted = [loss.item() for loss in plain_losses(expected, batch)]
+    assert after[present].tolist() == pytest.approx(wanted, rel=1e-6)  # float32
+    assert (after[present] < before[present]).all()
+    assert float(model.own.detach()) == pytest.approx(1 - LR * 2)
+    assert_same_weights(nn.ModuleList([model.backbone, *model.heads]), expected)
+
+
+class Restless(nn.Module):
+    """Running statistics and random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.dropout = nn.BatchNorm1d(5), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dropout(self.norm(x))
+        return y
+
+
+def test_losses_after_the_update_leave_statistics_and_random_numbers_alone() -> None:
+    states, numbers = [], []
+    for needed in (True, False):
+        model: Any = watchful(Restless().double())
+        model.needs_losses_after_update = needed
+        torch.manual_seed(0)
+        train_step(model, TASKS, parts(toy_batch(), 2), sgd(model))
+        numbers.append(torch.rand(3))
+        states.append({name: t for name, t in model.state_dict().items() if name != "own"})
+        assert len(model.calls) == needed
+    assert torch.equal(*numbers)
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
 
 
 # ---- evaluation
