@@ -538,7 +538,7 @@ figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the 
 figure=gains         gains of every task against single-task networks, a bar per method
 table=NAME           another table than the figure's own
 output=DIR           folder of the files; that of the table's by default
-KEY=VALUE            what the runs were trained with, as for rotograd reproduce: seeds=5 methods=[...]"""
+KEY=VALUE            as for rotograd reproduce: seeds=5, and what the runs were trained with"""
 
 
 def _bench_help(words: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import select_rows
 from rotograd_cli.tables.table import Table, build_table
 
-OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
+OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "figure")
 """First parts of the overrides that are the command's; the others are for its runs."""
 
 
@@ -124,25 +124,35 @@ class Reproduction:
         unfinished = [cell for cell in cells.values() if not cell.finished]
         return [f"{c.run_dir}: {_became(c)}" for c in unfinished]
 
-    def table(self) -> Table:
-        """The table of what is there; what is missing is marked."""
+    def table(self, spec: TableSpec | None = None) -> Table:
+        """The table of what is there; what is missing is marked.
+
+        Args:
+            spec: Table with other columns and the same rows; None takes the table itself.
+
+        Returns:
+            The table.
+        """
+        spec = spec or self.spec
         runs = {cell.run: read_run(cell.run_dir) for cell in self.final_cells if cell.finished}
-        results, missing = collect(self.spec, runs, self.seeds)
+        results, missing = collect(spec, runs, self.seeds)
         return build_table(
-            self.spec,
+            spec,
             results,
             statistic=self.config.statistic,
             missing=missing,
-            notes=grid_notes(self.spec, self.candidates),
+            notes=grid_notes(spec, self.candidates),
         )
 
     def write(self, table: Table) -> list[Path]:
         """Writes the table's files, and the grid's."""
-        output = Path(self.config.output).expanduser() if self.config.output else self._folder()
+        output = Path(self.config.output).expanduser() if self.config.output else self.folder
         files = list(write_table(table, output))
         return [*files, *write_grid(self.candidates, output)]
 
-    def _folder(self) -> Path:
+    @property
+    def folder(self) -> Path:
+        """Where the table's files go by default."""
         cells = [*self.grid_cells, *self.final_cells]
         return cells[0].run_dir.parent.parent / "tables" / self.spec.name
 

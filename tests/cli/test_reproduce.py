@@ -293,3 +293,92 @@ def test_the_mean_over_grid_seeds_decides() -> None:
     ]
     assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
     assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
+
+
+# ---- rotograd plot
+
+
+def test_the_bars_of_the_gains_are_the_gains_of_the_runs(
+    cli: Cli, again: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))[1]
+    )
+    result = cli("plot", "figure=gains", "table=mini", "--config-dir", "conf", "output=figures")
+    assert result.code == 0, result.err
+    with Image.open(again / "figures" / "gains.png") as image:
+        assert image.size == (1200, 675)
+    assert (again / "figures" / "gains.pdf").read_bytes().startswith(b"%PDF")
+
+    found = runs(again)
+    grid = lines(again / "outputs" / "tables" / "mini" / "grid.csv")
+    chosen = {(g["row"], g["task"]): g for g in grid if g["chosen"] == "1"}
+
+    def metric(row: str, task: str, seed: int, key: str) -> float:
+        best = chosen[row, task]
+        words = {f"method={row}", f"seed={seed}", *([f"tasks=[{task}]"] if task else [])}
+        for name in ("model_optimizer.lr", "method_optimizer.lr"):
+            words |= {f"{name}={float(best[name])!r}"} if best[name] else set()
+        (run,) = [s for s in found.values() if words <= set(s["overrides"])]
+        return float(run["metrics"][f"test/{key}"])
+
+    heights = {}
+    for container, row in zip(
+        drawn[0].axes[0].containers[1::2], ("vanilla", "rotograd"), strict=True
+    ):
+        heights[row] = [bar.get_height() for bar in container]
+    for row, (left, total) in heights.items():
+        for key, sign, height in (("left/accuracy", 1, left), ("sum/mse", -1, total)):
+            gains = []
+            for seed in (0, 1):
+                base = metric("single", key.split("/")[0], seed, key)
+                gains.append(sign * 100 * (metric(row, "", seed, key) - base) / base)
+            assert height == pytest.approx(sum(gains) / 2)  # the median of two
+
+
+def test_boxes_hold_every_seed_of_every_row(
+    cli: Cli, again: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    seen: list[list[list[float]]] = []
+    draw = Axes.boxplot
+    monkeypatch.setattr(
+        Axes, "boxplot", lambda self, x, **k: (seen.append(x), draw(self, x, **k))[1]
+    )
+    result = cli(
+        "plot", "figure=rotation_lr", "table=mini", "--config-dir", "conf", "methods=[vanilla]"
+    )
+    assert result.code == 0, result.err
+    values = [
+        float(line["value"])
+        for line in lines(again / "outputs" / "tables" / "mini" / "table.csv")
+        if line["row"] == "vanilla" and line["column"] == "sum"
+    ]
+    assert seen == [[values]]
+    assert (again / "outputs" / "tables" / "mini" / "rotation_lr.pdf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["figure=gain"], "Did you mean gains"),
+        (["figure=gains", "figure.columns=[lefft]"], "did you mean left"),
+        (["figure=rotation_lr", "figure.columns=[pixels]"], "choose from gain, sum"),
+        (["figure=gains", "figure.kind=bars"], "box or gains"),
+        (["figure=gains"], "rotograd reproduce table=mini"),
+    ],
+)
+def test_wrong_input_of_a_figure_is_one_line(
+    cli: Cli, tmp_path: Path, words: list[str], message: str
+) -> None:
+    write_spec(tmp_path)
+    result = cli("plot", "table=mini", "--config-dir", "conf", *words)
+    assert result.code == 2, (result.out, result.err)
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) == 1
