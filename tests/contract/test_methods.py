@@ -2,7 +2,8 @@
 
 import copy
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from rotograd_cli.linalg.rotations import haar_rotations
-from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL
+from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL, rotations
 from rotograd_cli.methods.base import MultiTaskMethod
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
@@ -174,6 +175,30 @@ def test_one_task_gives_the_backbone_its_plain_gradient(method: str) -> None:
     optimizer = make_optimizer(model)
     for _ in range(3):
         assert_close(step(model, G, optimizer), G[0], G)
+
+
+@every_method
+def test_a_step_waits_for_the_device_as_often_as_the_method_says(
+    method: str, monkeypatch: pytest.MonkeyPatch, count_reads: Callable[[Callable[[], Any]], int]
+) -> None:
+    monkeypatch.setattr(rotations, "_reads_are_free", lambda device: False)  # an accelerator's way
+    model, G = bare(method, "generic")
+    waits, values, present = [], torch.ones(len(G)), torch.ones(len(G), dtype=torch.bool)
+
+    def to_host(tensor: Tensor) -> Tensor:
+        waits.append(tensor.shape)
+        return MultiTaskMethod.to_host(tensor)
+
+    model.to_host = to_host
+    for _ in range(3):
+        waits.clear()
+        z = torch.ones(BATCH, SIZE, dtype=G.dtype, requires_grad=True)
+        losses = [(p * g).sum() for p, g in zip(model(z), G, strict=True)]
+        num_reads = count_reads(partial(model.backward, losses))
+        num_reads += count_reads(partial(model.observe_update, values, values / 2, present))
+        num_reads += count_reads(model.end_epoch) + count_reads(model.diagnostics)
+        assert len(waits) == model.num_device_waits
+        assert num_reads == 0 or waits  # what is read on the host, where it was taken
 
 
 # ---- indexing
