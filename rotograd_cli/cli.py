@@ -278,11 +278,11 @@ def _table(config: "DictConfig") -> None:
 def _reproduce(words: list[str]) -> int:
     """Shows the plan, trains, shows the table; 1 where a cell did not finish."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
-    from rotograd_cli.report import print_table
+    from rotograd_cli.report import print_table, text_table
     from rotograd_cli.reproduce.command import Reproduction, parse
 
     reproduction = Reproduction(parse(words))
-    print_table(reproduction.plan())
+    print_table(text_table(*reproduction.plan()))
     if reproduction.config.plan:
         return 0
     reproduction.check()

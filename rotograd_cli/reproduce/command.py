@@ -92,8 +92,8 @@ class Reproduction:
             self.candidates = self.planner.candidates()
         self.final_cells = self.planner.final_cells(choices(self.candidates))
 
-    def plan(self) -> Any:
-        """Table of what there is to do, for the terminal."""
+    def plan(self) -> tuple[list[str], list[list[str]], str]:
+        """What there is to do: heads, rows and title of a table."""
         final_per_row = {(row, task): len(self.seeds) for row, task in self.planner.places()}
         return plan_table(self.spec, self.grid_cells, self.final_cells, final_per_row)
 

@@ -3,9 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.table import Table
-
-from rotograd_cli.report import read_summary, text_table
+from rotograd_cli.report import read_summary
 from rotograd_cli.reproduce.cells import Cell
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label
@@ -18,7 +16,7 @@ def plan_table(
     grid_cells: Sequence[Cell],
     final_cells: Sequence[Cell],
     num_final: Mapping[Place, int],
-) -> Table:
+) -> tuple[list[str], list[list[str]], str]:
     """A row per row of the table: its runs, those that are there, and hours for the others.
 
     Args:
@@ -28,8 +26,8 @@ def plan_table(
         num_final: Cells of the chosen settings by row and task, chosen or not.
 
     Returns:
-        The plan. Where the grid is not finished, one of its runs per row and task is also one of
-        the final ones.
+        Heads, rows and title. Where the grid is not finished, one of its runs per row and task is
+        also one of the final ones.
     """
     rows = []
     total_left, total_hours, unknown = 0, 0.0, False
@@ -51,7 +49,7 @@ def plan_table(
         rows.append([row_label(spec, row), str(done + left), str(done), str(left), _hours(hours)])
     rows.append(["all", "", "", str(total_left), "?" if unknown else _hours(total_hours)])
     heads = ["row", "runs", "finished", "to train", "hours, one after another"]
-    return text_table(heads, rows, f"Plan of table {spec.name}")
+    return heads, rows, f"Plan of table {spec.name}"
 
 
 def _unique(cells: Iterable[Cell]) -> list[Cell]:

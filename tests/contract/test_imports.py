@@ -25,10 +25,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("components", "messages", "run_directory", "workers"),
     ("experiment", "sweep", "data_command", "tables"),
-    ("bench",),
+    ("bench", "reproduce"),
     ("cli",),
     ("__main__",),
 )
+TORCHJD = ("alignedmtl", "cagrad", "fairgrad", "graddrop", "imtlg", "nashmtl", "pcgrad", "upgrad")
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 
 
@@ -110,6 +111,8 @@ def test_graph_has_no_cycle() -> None:
     [
         ("wandb", {"tracking.wandb"}),
         ("rich", {"report", "tracking.console", "tables.terminal"}),
+        ("torchjd", {f"methods.{name}" for name in TORCHJD}),
+        ("matplotlib", {"reproduce.figures"}),
         ("geotorch", {"methods.rotations"}),
         ("pydantic", {"components"}),
     ],
