@@ -123,6 +123,22 @@ def start_value(seen: Sequence[float], burn_in_period: int) -> float:
     return seen[burn_in_period] if len(seen) > burn_in_period else seen[0]
 
 
+def gradnorm_loss(
+    w: dict[int, Tensor], norms: dict[int, float], ratios: dict[int, float], alpha: float
+) -> Tensor:
+    """The paper's loss of the weights, targets constant; dictionaries hold the tasks there are."""
+    num = len(w)
+    mean_norm = sum(float(w[k].detach()) * norms[k] for k in w) / num
+    mean_ratio = sum(ratios.values()) / num
+    targets = {k: mean_norm * (ratios[k] / mean_ratio) ** alpha for k in w}
+    return torch.stack([(w[k] * norms[k] - targets[k]).abs() for k in w]).sum()
+
+
+def gradients_of(z: Tensor, losses: Losses) -> dict[int, Tensor]:
+    there = {k: loss for k, loss in enumerate(losses) if loss is not None}
+    return {k: torch.autograd.grad(loss, z, retain_graph=True)[0] for k, loss in there.items()}
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.5])
 def test_gradnorm_equals_a_naive_loop_with_autograd(alpha: float) -> None:
     x, y = data()
@@ -133,19 +149,15 @@ def test_gradnorm_equals_a_naive_loop_with_autograd(alpha: float) -> None:
     seen: list[list[float]] = [[] for _ in range(K)]
     for t in range(7):
         without = [1] if t in (1, 5) else []  # the clock of task 1 stands still
-        there = [k for k in range(K) if k not in without]
         z, losses = plain(naive, x, y, without)
-        for k in there:
+        norms = {k: float(g.norm()) for k, g in gradients_of(z, losses).items()}
+        for k in norms:
             seen[k].append(float(losses[k].detach()))
-        w = K * omega.softmax(0)
-        n = {k: torch.autograd.grad(losses[k], z, retain_graph=True)[0].norm() for k in there}
-        ratios = {k: float(losses[k].detach()) / start_value(seen[k], burn_in) for k in there}
-        mean_norm = sum(float(w[k].detach() * n[k]) for k in there) / len(there)
-        mean_ratio = sum(ratios.values()) / len(there)
-        targets = {k: mean_norm * (ratios[k] / mean_ratio) ** alpha for k in there}
-        gradnorm_loss = torch.stack([(w[k] * n[k] - targets[k]).abs() for k in there]).sum()
-        (slope,) = torch.autograd.grad(gradnorm_loss, omega, retain_graph=True)
-        joint = torch.stack([w[k].detach() * losses[k] for k in there]).sum()
+        ratios = {k: seen[k][-1] / start_value(seen[k], burn_in) for k in norms}
+        weights = K * omega.softmax(0)
+        w = {k: weights[k] for k in norms}
+        (slope,) = torch.autograd.grad(gradnorm_loss(w, norms, ratios, alpha), omega)
+        joint = torch.stack([w[k].detach() * losses[k] for k in w]).sum()
         network = list(naive.model_parameters())
         descend(network, torch.autograd.grad(joint, network, allow_unused=True))
         descend([omega], [slope])
@@ -156,6 +168,30 @@ def test_gradnorm_equals_a_naive_loop_with_autograd(alpha: float) -> None:
         for p, q in zip(model.model_parameters(), network, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
     assert model.weight.detach().sub(1).abs().max() > 0.01
+
+
+def test_gradnorms_weights_descend_the_papers_loss_from_any_state() -> None:
+    """The slope knows the targets by their side of the norms alone, hence many states."""
+    x, y = data()
+    model = build("gradnorm", burn_in_period=0)
+    model.backward(losses_of(model(x), y))  # so that start values are there
+    z, losses = plain(model, x, y)
+    norms = {k: float(g.norm()) for k, g in gradients_of(z, losses).items()}
+    generator = torch.Generator().manual_seed(0)
+    for alpha in (0.0, 0.5, 2.0):
+        for _ in range(40):
+            noise = torch.randn(2, K, generator=generator, dtype=torch.float64).exp()
+            values = torch.tensor([float(loss.detach()) for loss in losses]) * noise[0]
+            even = torch.tensor([norms[0] / norms[k] for k in range(K)])  # where signs change
+            omega = (even * noise[1] ** 0.5).log().requires_grad_()
+            model.alpha, model.initial_losses.values[:] = alpha, values
+            model.log_weight.data = omega.detach().clone()
+            model.zero_grad()
+            model.backward(losses_of(model(x), y))
+            w = dict(enumerate(K * omega.softmax(0)))
+            ratios = {k: float(losses[k].detach() / values[k]) for k in range(K)}
+            (slope,) = torch.autograd.grad(gradnorm_loss(w, norms, ratios, alpha), omega)
+            torch.testing.assert_close(model.log_weight.grad, slope, rtol=1e-9, atol=1e-12)
 
 
 # ---- scaleonly
@@ -283,6 +319,31 @@ def test_an_epoch_without_a_task_gives_it_a_ratio_of_one() -> None:
     torch.testing.assert_close(model.weight, K * rates.softmax(0))
 
 
+def test_the_mean_of_an_epoch_is_over_the_steps_in_which_the_task_had_a_loss() -> None:
+    x, y = data()
+    model = build("dwa", temperature=1.0)
+    sgd_step(model, x, y)
+    model.end_epoch()
+    means = []
+    for without in ([], [1], [1]):
+        means.append(torch.stack(plain(model, x, y)[1]).detach())
+        sgd_step(model, x, y, without)
+    model.end_epoch()
+    mean = torch.stack(means).mean(0)
+    mean[1] = means[0][1]
+    torch.testing.assert_close(model.means[1], mean)
+
+
+def test_an_infinite_loss_makes_a_ratio_of_one() -> None:
+    x, y = data()
+    model = build("dwa", temperature=1.0)
+    for bad in (0.0, float("inf")):
+        predictions = model(x)
+        model.backward([predictions[0].sum() * 0 + 2 + bad, *losses_of(predictions, y)[1:]])
+        model.end_epoch()
+    torch.testing.assert_close(model.weight, torch.ones(K, dtype=torch.float64))
+
+
 def test_a_run_resumed_inside_an_epoch_has_the_same_weights() -> None:
     x, y = data()
     model = build("dwa")
@@ -351,6 +412,15 @@ def test_famo_gives_an_absent_task_no_gain_and_the_others_factors_with_sum_one()
     before, after = torch.tensor([2.0, 0.0, 3.0]).double(), torch.tensor([1.0, 0.0, 3.0]).double()
     model.observe_update(before, after, present)
     gain = torch.tensor([2.0, 1.0, 1.0]).log().double()
+    torch.testing.assert_close(model.logits.grad, (gain - gain.mean()) / K)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_loss_that_is_not_finite_after_the_update_counts_as_no_gain(bad: float) -> None:
+    model = build("famo", gamma=0.0)
+    present = torch.ones(K, dtype=torch.bool)
+    model.observe_update(torch.ones(K), torch.tensor([1.0, bad, 0.5]), present)
+    gain = torch.tensor([0.0, 0.0, 2.0]).clamp_min(1).log().double()
     torch.testing.assert_close(model.logits.grad, (gain - gain.mean()) / K)
 
 
