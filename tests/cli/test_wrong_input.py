@@ -70,7 +70,6 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
         ("epochs=3", "did you mean train.epochs?"),
         ("method=", "`method` must be one of"),
         ("'method=[vanilla'", "must read KEY=VALUE"),
-        ("hydra/launcher=joblib", "pip install hydra-joblib-launcher"),
         ("hydra.run.dir=", "`hydra.run.dir` must be a folder of its own"),
         ("+train.epocs=3", "did you mean train.epochs?"),
         ("++foo=3", "`foo` is not a key; choose from backbone"),
