@@ -282,10 +282,11 @@ def _reproduce(words: list[str]) -> int:
     from rotograd_cli.reproduce.command import Reproduction, parse
 
     reproduction = Reproduction(parse(words))
+    if not reproduction.config.plan:
+        reproduction.check()
     print_table(text_table(*reproduction.plan()))
     if reproduction.config.plan:
         return 0
-    reproduction.check()
     reproduction.run()
     _show_table(table := reproduction.table())
     files = reproduction.write(table)

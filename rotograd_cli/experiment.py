@@ -35,7 +35,13 @@ from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
-from rotograd_cli.training.loop import LoopOptions, OptimizerGroup, Trainer, evaluation_batches
+from rotograd_cli.training.loop import (
+    LoopOptions,
+    OptimizerGroup,
+    Recorder,
+    Trainer,
+    evaluation_batches,
+)
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import check_predictions, evaluate
 
@@ -103,33 +109,19 @@ def train(
     """
     start = time.monotonic()
     constructors = Constructors(config)
-    experiment = build(config, constructors)
-    groups = _optimizer_groups(experiment.model, constructors)
     recorder = _Recorder()
-    plain = asdict(config)
-    trainer = Trainer(
-        experiment.model,
-        experiment.dataset,
-        groups,
-        LoopOptions(**asdict(config.train)),
-        recorder,
-        checkpoint_dir=run_dir / "checkpoints",
-        seed=config.seed,
-        device=experiment.device,
-        config=plain,
-    )
-    summary = describe_run(
-        config, experiment.dataset, experiment.model, experiment.device, overrides
-    )
+    trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors)
+    dataset, model, plain = trainer.dataset, trainer.model, trainer.config
+    summary = describe_run(config, dataset, model, trainer.device, overrides)
     open_run_directory(run_dir, plain)
     with log_file(run_dir / "train.log", quiet=quiet):
         logger.info(
             "%s on %s (%s), seed %d, %s: %s",
-            type(experiment.model).__name__,
-            experiment.dataset.name,
-            ", ".join(task.name for task in experiment.dataset.tasks),
+            type(model).__name__,
+            dataset.name,
+            ", ".join(task.name for task in dataset.tasks),
             config.seed,
-            experiment.device,
+            trainer.device,
             os.path.relpath(run_dir),
         )
         try:
@@ -152,6 +144,41 @@ def train(
             write_summary(run_dir, summary)
             recorder.finish(summary)
     return summary
+
+
+def make_trainer(
+    config: TrainConfig,
+    recorder: Recorder,
+    checkpoint_dir: Path,
+    constructors: Constructors | None = None,
+) -> Trainer:
+    """The loop of a run over everything that it needs; nothing is written.
+
+    Args:
+        config: Checked configuration.
+        recorder: Where records go.
+        checkpoint_dir: Folder of the checkpoints, which need not exist yet.
+        constructors: The configuration's checked constructors; made here if None.
+
+    Returns:
+        The loop, before its first step.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
+    constructors = constructors or Constructors(config)
+    experiment = build(config, constructors)
+    return Trainer(
+        experiment.model,
+        experiment.dataset,
+        _optimizer_groups(experiment.model, constructors),
+        LoopOptions(**asdict(config.train)),
+        recorder,
+        checkpoint_dir=checkpoint_dir,
+        seed=config.seed,
+        device=experiment.device,
+        config=asdict(config),
+    )
 
 
 def build(config: TrainConfig, constructors: Constructors | None = None) -> Experiment:

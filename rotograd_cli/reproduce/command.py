@@ -1,8 +1,9 @@
 """``rotograd reproduce``: plan, train what is missing, choose on validation, show the table."""
 
 import argparse
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.config import config_dir, register_schemas, typed
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.experiment import build
 from rotograd_cli.messages import explain
 from rotograd_cli.reproduce.cells import Cell, CellMaker
@@ -22,6 +23,7 @@ from rotograd_cli.reproduce.estimate import plan_table
 from rotograd_cli.reproduce.grid import grid_notes, write_grid
 from rotograd_cli.reproduce.launching import launch
 from rotograd_cli.reproduce.plan import Candidate, Planner, choices
+from rotograd_cli.reproduce.probe import measured_seconds
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
@@ -32,6 +34,9 @@ from rotograd_cli.tables.table import Table, build_table
 
 OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "figure")
 """First parts of the overrides that are the command's; the others are for its runs."""
+
+PROBING_S = 20.0
+"""Seconds after which no other row is timed for the plan."""
 
 
 @dataclass
@@ -94,8 +99,24 @@ class Reproduction:
 
     def plan(self) -> tuple[list[str], list[list[str]], str]:
         """What there is to do: heads, rows and title of a table."""
-        final_per_row = {(row, task): len(self.seeds) for row, task in self.planner.places()}
-        return plan_table(self.spec, self.grid_cells, self.final_cells, final_per_row)
+        num_final = {place: len(self.seeds) for place in self.planner.places()}
+        return plan_table(self.spec, self.grid_cells, self.final_cells, num_final, self._measured())
+
+    def _measured(self) -> dict[str, float]:
+        """Seconds of a run of rows that have none, measured as long as ``PROBING_S`` lasts.
+
+        Raises:
+            RotogradError: If a run cannot be built.
+        """
+        start, found = time.monotonic(), {}
+        cells = [*self.grid_cells, *self.final_cells]
+        for row in self.spec.rows:
+            own = [cell for cell in cells if cell.run.row == row]
+            pending = [cell for cell in own if not cell.finished]
+            if pending and len(pending) == len(own) and time.monotonic() - start < PROBING_S:
+                with suppress(NonFiniteError):  # training will say so, run by run
+                    found[row] = measured_seconds(pending[0].config)
+        return found
 
     def check(self) -> None:
         """Builds one pending run of every row, so that what cannot run is refused before training.

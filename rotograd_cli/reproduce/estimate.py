@@ -16,6 +16,7 @@ def plan_table(
     grid_cells: Sequence[Cell],
     final_cells: Sequence[Cell],
     num_final: Mapping[Place, int],
+    measured: Mapping[str, float],
 ) -> tuple[list[str], list[list[str]], str]:
     """A row per row of the table: its runs, those that are there, and hours for the others.
 
@@ -24,6 +25,7 @@ def plan_table(
         grid_cells: Cells of the grid.
         final_cells: Cells of the chosen settings, as far as they are chosen.
         num_final: Cells of the chosen settings by row and task, chosen or not.
+        measured: Seconds of a run by row, for rows without a finished one.
 
     Returns:
         Heads, rows and title. Where the grid is not finished, one of its runs per row and task is
@@ -31,7 +33,9 @@ def plan_table(
     """
     rows = []
     total_left, total_hours, unknown = 0, 0.0, False
-    overall = _seconds([*grid_cells, *final_cells])
+    overall = mean_seconds([*grid_cells, *final_cells])
+    if overall is None and measured:
+        overall = statistics.fmean(measured.values())
     for row in spec.rows:
         grid = _unique(cell for cell in grid_cells if cell.run.row == row)
         final = _unique(cell for cell in final_cells if cell.run.row == row)
@@ -41,7 +45,7 @@ def plan_table(
         in_grid = len({(c.run.task, c.run.seed) for c in grid}) if undecided else 0
         done = sum(cell.finished for cell in cells)
         left = len(cells) - done + max(0, undecided - in_grid)
-        seconds = _seconds(cells) or overall
+        seconds = mean_seconds(cells) or measured.get(row, overall)
         hours = None if seconds is None else left * seconds / 3600
         total_left += left
         total_hours += hours or 0.0
@@ -56,8 +60,8 @@ def _unique(cells: Iterable[Cell]) -> list[Cell]:
     return list({cell.run_dir: cell for cell in cells}.values())
 
 
-def _seconds(cells: Sequence[Cell]) -> float | None:
-    """Mean wall time of the finished ones."""
+def mean_seconds(cells: Iterable[Cell]) -> float | None:
+    """Mean wall time of the finished ones; None if none is."""
     times = [(read_summary(cell.run_dir) or {})["wall_s"] for cell in cells if cell.finished]
     return statistics.fmean(times) if times else None
 

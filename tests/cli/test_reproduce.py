@@ -197,13 +197,32 @@ def test_a_plan_trains_nothing_and_estimates_from_what_is_there(cli: Cli, again:
     assert "?" not in result.out
 
 
-def test_a_plan_without_any_run_says_that_it_does_not_know(cli: Cli, tmp_path: Path) -> None:
+def test_a_plan_without_any_run_times_a_few_steps_and_writes_nothing(
+    cli: Cli, tmp_path: Path, finished: tuple[Path, Result]
+) -> None:
     write_spec(tmp_path)
     result = cli(*WORDS, "plan=true")
     assert result.code == 0, result.err
     assert to_train(result) == NUM_ALL
-    assert "?" in result.out
+    assert "?" not in result.out
     assert not (tmp_path / "outputs").exists()
+
+
+def test_the_time_of_a_run_is_foretold_within_its_order_of_magnitude(tmp_path: Path) -> None:
+    from hydra import compose
+
+    from rotograd_cli.config import to_train_config
+    from rotograd_cli.experiment import train
+    from rotograd_cli.reproduce.command import composing
+    from rotograd_cli.reproduce.probe import measured_seconds
+
+    with composing():
+        words = ["method=vanilla", "logger=none", "train.epochs=2", "train.eval_batch_size=500"]
+        config = to_train_config(compose("train", words))
+    foretold = measured_seconds(config)
+    start = time.monotonic()
+    train(config, tmp_path / "run", quiet=True)
+    assert foretold / 5 < time.monotonic() - start < foretold * 5
 
 
 def test_a_kill_costs_the_cells_that_were_being_trained_and_no_more(tmp_path: Path) -> None:
