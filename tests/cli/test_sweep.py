@@ -55,6 +55,30 @@ def test_a_wrong_cell_fails_alone(cli: Cli, tmp_path: Path) -> None:
     assert alone == (tmp_path / "sweep" / "3" / "metrics.jsonl").read_bytes()
 
 
+def test_a_sweep_of_single_tasks_is_a_run_per_task_in_one_table(cli: Cli, tmp_path: Path) -> None:
+    words = ("method=single", "tasks=[left],[sum]", "data.partners=1", "hydra.sweep.dir=sweep")
+    result = cli("train", *SMOKE, "-m", *words)
+    assert result.code == 0, result.err
+    found = cells(tmp_path / "sweep")
+    assert [found[n]["tasks"] for n in "01"] == [["left"], ["sum"]]
+    (head,) = (line for line in result.out.splitlines() if "overrides" in line)
+    assert "left accuracy" in head
+    assert "sum mse" in head
+    rows = [line.split("│") for line in result.out.splitlines() if "│" in line]
+    values = [[cell.strip() for cell in row[4:6]] for row in rows]
+    assert [[value == "-" for value in row] for row in values] == [[False, True], [True, False]]
+
+
+def test_single_task_training_of_several_tasks_is_refused_in_one_line(
+    cli: Cli, tmp_path: Path
+) -> None:
+    result = cli("train", *SMOKE, "method=single", "tasks=[left,sum]")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert "one network for 1 task, got 2 tasks; choose one with tasks=[NAME]" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_diverging_cell_keeps_what_it_recorded(cli: Cli, tmp_path: Path) -> None:
     words = ("-m", "model_optimizer.lr=1e30,1e-3", "train.log_every_steps=1")
     result = cli("train", *SMALL, *words, "hydra.sweep.dir=sweep")
