@@ -25,6 +25,28 @@ def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
     return (numerator / denominator.masked_fill(is_zero, 1)).masked_fill(is_zero, 0)
 
 
+def without_rounding(matrix: Tensor, tolerance: float) -> Tensor:
+    """A matrix of inner products whose eigenvalues up to a tolerance are zero.
+
+    Args:
+        matrix: Symmetric, positive semi-definite but for rounding, shape ``[K, K]``.
+        tolerance: Largest absolute value of an eigenvalue that may be rounding alone.
+
+    Returns:
+        Positive semi-definite, shape ``[K, K]``.
+
+    Examples:
+        >>> import torch
+        >>> without_rounding(torch.tensor([[2.0, 2.0], [2.0, 1.999999]]), 1e-5)
+        tensor([[2.0000, 2.0000],
+                [2.0000, 2.0000]])
+    """
+    eigenvalues, vectors = torch.linalg.eigh(matrix)
+    kept = torch.where(eigenvalues > tolerance, eigenvalues, 0)
+    clean: Tensor = (vectors * kept) @ vectors.mT
+    return clean
+
+
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """As ``torch.stack``, without a copy where the tensors lie one after the other already.
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rotograd_cli.linalg.gradients import divide_or_zero
+from rotograd_cli.linalg.gradients import divide_or_zero, without_rounding
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 
 
@@ -17,6 +17,9 @@ class GramianMethod(MultiTaskMethod):
     are never summed first (Sener and Koltun's upper bound, "MGDA-UB"). The K × K matrix of inner
     products goes to the host in float64, where the weights are found; this one transfer of
     K² + 2K numbers is the only wait for the device in a step. The heads get the plain losses.
+
+    Combinations of the directions that are zero but for rounding count as zero, so that gradients
+    that are linearly dependent are so in float32 too.
 
     Tasks without a loss take no part. A task whose gradient or loss is infinite or NaN is left out
     and counted in ``num_nonfinite``. A single remaining task gives its plain gradient, and where
@@ -65,7 +68,8 @@ class GramianMethod(MultiTaskMethod):
         units = divide_or_zero(rows, norms.unsqueeze(1))  # so that no product over- or underflows
         columns = (norms, finite.to(norms.dtype), step.present.to(norms.dtype))
         *cosines, norm, ok, present = self.to_host(torch.stack((*(units @ units.mT), *columns)))
-        weights = spread_weights(self.task_weights, torch.stack(cosines), norm, (ok * present) > 0)
+        eps, part = torch.finfo(rows.dtype).eps, (ok * present) > 0
+        weights = spread_weights(self.task_weights, torch.stack(cosines), norm, part, eps)
         if not bool(ok.all()):
             self.num_nonfinite += step.present & ~finite
             rows = torch.where(finite.unsqueeze(1), rows, 0)
@@ -73,8 +77,26 @@ class GramianMethod(MultiTaskMethod):
         return shared.view(task_gradients.shape[1:])
 
 
+def directions(gramian: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and lengths, for rules whose solvers need them apart.
+
+    Args:
+        gramian: Inner products, shape ``[k, k]``.
+
+    Returns:
+        Cosines between the gradients, 0 for those that are zero, shape ``[k, k]``; their lengths,
+        shape ``[k]``.
+    """
+    lengths = gramian.diagonal().sqrt()
+    return divide_or_zero(gramian, lengths.unsqueeze(1) * lengths), lengths
+
+
 def spread_weights(
-    rule: Callable[[Tensor, Tensor], Tensor], cosines: Tensor, norms: Tensor, taking_part: Tensor
+    rule: Callable[[Tensor, Tensor], Tensor],
+    cosines: Tensor,
+    norms: Tensor,
+    taking_part: Tensor,
+    eps: float,
 ) -> Tensor:
     """Weights of all tasks: 0 for those that take no part, 1 for one alone.
 
@@ -84,6 +106,7 @@ def spread_weights(
         cosines: Float64 on the CPU, shape ``[K, K]``.
         norms: Shape ``[K]``.
         taking_part: Boolean, shape ``[K]``.
+        eps: Rounding error of the cosines: machine epsilon of the dtype they were formed in.
 
     Returns:
         Shape ``[K]``.
@@ -95,6 +118,7 @@ def spread_weights(
         weights[chosen] = 1
     elif len(chosen) > 1 and lengths.amax() > 0:
         lengths = lengths / lengths.amax()
-        gramian = cosines[chosen][:, chosen] * (lengths.unsqueeze(1) * lengths)
+        clean = without_rounding(cosines[chosen][:, chosen], 4 * len(chosen) * eps)
+        gramian = clean * (lengths.unsqueeze(1) * lengths)
         weights[chosen] = rule(gramian, chosen)
     return weights

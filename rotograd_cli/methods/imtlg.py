@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.linalg.gradients import divide_or_zero
-from rotograd_cli.methods.gramian import GramianMethod
+from rotograd_cli.methods.gramian import GramianMethod, directions
 
 
 class IMTLG(GramianMethod):
@@ -38,8 +38,7 @@ def impartial_weights(gramian: Tensor) -> Tensor:
     """
     from torchjd.aggregation import IMTLGWeighting
 
-    norms = gramian.diagonal().sqrt()
-    cosines = divide_or_zero(gramian, norms.unsqueeze(1) * norms)
+    cosines, norms = directions(gramian)
     weights = divide_or_zero(IMTLGWeighting()(cosines), norms)  # those of the gradients
     total = weights.sum()
     cancels = total.abs() <= 1e-12 * weights.abs().sum()

@@ -40,8 +40,9 @@ class IMTLGRotations(RotateOnly):
         cosines = divide_or_zero(G.gramian(), scales)
         numbers = torch.stack((*cosines, norms, present.to(norms.dtype)))
         *rows, norm, part = self.to_host(numbers)
+        eps = torch.finfo(norms.dtype).eps
         weights = spread_weights(
-            lambda gramian, _: impartial_weights(gramian), torch.stack(rows), norm, part > 0
+            lambda gramian, _: impartial_weights(gramian), torch.stack(rows), norm, part > 0, eps
         )
         return weights.to(norms.device, norms.dtype, non_blocking=True)
 

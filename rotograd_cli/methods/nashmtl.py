@@ -1,5 +1,6 @@
 """Nash-MTL: the bargaining solution of the tasks."""
 
+import logging
 import warnings
 from typing import Any, ClassVar
 
@@ -7,18 +8,26 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.extras import with_extra
-from rotograd_cli.methods.gramian import GramianMethod
+from rotograd_cli.methods.gramian import GramianMethod, directions
+
+_LOGGER = logging.getLogger(__name__)
+_TOLERANCE = 0.01  # relative error of the equation above which it counts as not solved
 
 
 class NashMTL(GramianMethod):
     r"""Weights :math:`w>0` with :math:`G w = 1/w`, G the Gramian, by sequential convex programs.
 
-    The solver starts from the weights of the update before, which are in the ``state_dict``. G is
-    in units of the largest squared norm, so that the step scales with the gradients as that of
-    every other method; the paper's bound on the step's norm is the run's ``train.grad_clip_norm``,
-    the same for all methods. Tasks whose gradient is zero get no weight. Needs the extra
-    ``nashmtl``.
+    With :math:`v_k = w_k \lVert g_k\rVert` and the cosines C this is :math:`C v = 1/v`, so that
+    lengths do not matter to the solver. It starts from the v of the update before, which is in the
+    ``state_dict``. G is in units of the largest squared norm, so that the step scales with the
+    gradients as that of every other method: its norm is :math:`\sqrt K` times the largest. Where
+    gradients cancel out and there is no solution, and between updates, it is at most that. Where
+    the solver fails, the v from before stays, with a warning in the log the first time. The paper's
+    bound on the step's norm is the run's ``train.grad_clip_norm``, the same for all methods. Tasks
+    whose gradient is zero get no weight. Needs the extra ``nashmtl``; FairGrad with
+    :math:`\alpha=1` has the same solution without it, and sooner.
 
     Args:
         *args: As :class:`GramianMethod`.
@@ -46,31 +55,46 @@ class NashMTL(GramianMethod):
         self._previous = torch.ones(self.num_tasks, dtype=torch.float64)
         self._num_passes = 0
         self._solvers: dict[int, Any] = {}  # by number of tasks
+        self._warned = False
         with_extra(
             lambda: self._solver(self.num_tasks), "Nash-MTL", "nashmtl", "cvxpy and ecos, GPL 3"
         )
 
     def task_weights(self, gramian: Tensor, tasks: Tensor) -> Tensor:
         """Weights of the bargaining solution, shape ``[k]``; those of before between updates."""
-        moving = gramian.diagonal() > 0
+        cosines, lengths = directions(gramian)
+        moving = lengths > 0
         chosen = tasks[moving]
-        if self._num_passes % self.update_every == 0 and len(chosen) > 0:
-            self._previous[chosen] = self._solve(gramian[moving][:, moving], self._previous[chosen])
+        if self._num_passes % self.update_every == 0 and len(chosen) > 1:
+            self._previous[chosen] = self._solve(cosines[moving][:, moving], self._previous[chosen])
         self._num_passes += 1
-        return torch.where(moving, self._previous[tasks], 0)
+        v = torch.where(moving, self._previous[tasks], 0) if len(chosen) > 1 else moving.to(lengths)
+        norm = (v @ cosines @ v).clamp_min(0).sqrt()  # of a solution: the root of the number
+        shorter: Tensor = (len(chosen) ** 0.5 / norm).clamp_max(1)
+        return divide_or_zero(v, lengths) * shorter
 
-    def _solve(self, gramian: Tensor, start: Tensor) -> Tensor:
-        """The solver's answer for tasks whose gradients are not zero."""
-        if len(start) == 1:
-            return gramian[0].rsqrt()
+    def _solve(self, cosines: Tensor, start: Tensor) -> Tensor:
+        """The solver's v for tasks whose gradients are not zero."""
         solver = self._solver(len(start))
         solver.step = 0  # solves at every call
         solver.prvs_alpha = start.numpy().copy()
-        eigenvalues, vectors = torch.linalg.eigh(gramian)
+        eigenvalues, vectors = torch.linalg.eigh(cosines)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are solving a parameterized problem")
-            weights: Tensor = solver(vectors * eigenvalues.clamp_min(0).sqrt())
-        return weights
+            warnings.filterwarnings("ignore", "Solution may be inaccurate")  # the next one goes on
+            v: Tensor = solver(vectors * eigenvalues.clamp_min(0).sqrt())
+        self._check(cosines, v)
+        return v
+
+    def _check(self, cosines: Tensor, v: Tensor) -> None:
+        error = float((v * (cosines @ v) - 1).abs().amax())
+        if not error < _TOLERANCE and not self._warned:
+            _LOGGER.warning(
+                "Nash-MTL's solver has missed the solution (relative error %.2g); method=fairgrad "
+                "method.alpha=1 solves the same equation. Further misses are not reported.",
+                error,
+            )
+            self._warned = True
 
     def _solver(self, num_tasks: int) -> Any:
         if num_tasks not in self._solvers:
@@ -82,7 +106,7 @@ class NashMTL(GramianMethod):
         return self._solvers[num_tasks]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The last weights, shape ``[K]``, and the number of backward passes."""
+        """The last v, shape ``[K]``, and the number of backward passes."""
         return {"previous": self._previous.clone(), "num_passes": self._num_passes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

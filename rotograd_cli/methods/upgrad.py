@@ -2,17 +2,22 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.extras import with_extra
-from rotograd_cli.methods.gramian import GramianMethod
+from rotograd_cli.methods.gramian import GramianMethod, directions
+
+_REGULARISATION = 1e-8  # added to the cosines' diagonal: quadprog takes definite matrices only
 
 
 class UPGrad(GramianMethod):
     r"""The mean of the gradients, each projected onto the cone of directions that harm no task.
 
     The cone is :math:`\{d : \langle g_k, d\rangle \ge 0\ \forall k\}`, so that the result conflicts
-    with no task. Needs the extra ``upgrad``.
+    with no task, whatever the lengths of the gradients: the constraints are those of the
+    directions. Needs the extra ``upgrad``.
 
     Args:
         *args: As :class:`GramianMethod`.
@@ -28,13 +33,17 @@ class UPGrad(GramianMethod):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from torchjd.aggregation import UPGradWeighting
+        from torchjd.linalg import QuadprogProjector
 
-        self._weighting = with_extra(
-            UPGradWeighting, "UPGrad", "upgrad", "quadprog, GPL 2 or later"
+        self._project: Any = with_extra(
+            lambda: QuadprogProjector(reg_eps=_REGULARISATION),
+            "UPGrad",
+            "upgrad",
+            "quadprog, GPL 2 or later",
         )
 
     def weights(self, gramian: Tensor) -> Tensor:
         """Weights ≥ 0 of the mean of the projections, shape ``[k]``."""
-        weights: Tensor = self._weighting(gramian)
-        return weights
+        cosines, lengths = directions(gramian)
+        projected: Tensor = self._project(torch.diag(lengths / len(lengths)), cosines)
+        return divide_or_zero(projected.sum(0), lengths)

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-TORCHJD = ("alignedmtl", "cagrad", "fairgrad", "graddrop", "imtlg", "nashmtl", "pcgrad", "upgrad")
+TORCHJD = ("alignedmtl", "cagrad", "graddrop", "imtlg", "nashmtl", "pcgrad", "upgrad")
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 
 
