@@ -80,8 +80,7 @@ class NashMTL(GramianMethod):
         solver.prvs_alpha = start.numpy().copy()
         eigenvalues, vectors = torch.linalg.eigh(cosines)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "You are solving a parameterized problem")
-            warnings.filterwarnings("ignore", "Solution may be inaccurate")  # the next one goes on
+            warnings.simplefilter("ignore")  # _check says what matters
             v: Tensor = solver(vectors * eigenvalues.clamp_min(0).sqrt())
         self._check(cosines, v)
         return v
