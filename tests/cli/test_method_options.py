@@ -1,0 +1,92 @@
+"""Options of the methods and the packages they need: wrong or missing ones cost one line."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+import torchjd._mixins
+
+from .conftest import CHECKOUT, SMOKE, Cli
+from .test_wrong_input import refused
+
+# method, package that is missing, extra, licence
+EXTRAS = [
+    ("cagrad", "cvxpy", "cagrad", "cvxpy, Apache 2.0"),
+    ("cagrad", "clarabel", "cagrad", "cvxpy, Apache 2.0"),
+    ("nashmtl", "ecos", "nashmtl", "ecos, GPL 3"),
+    ("nashmtl", "cvxpy", "nashmtl", "ecos, GPL 3"),
+    ("upgrad", "quadprog", "upgrad", "quadprog, GPL 2 or later"),
+    ("upgrad", "qpsolvers", "upgrad", "quadprog, GPL 2 or later"),
+]
+
+
+@pytest.mark.parametrize(("method", "package", "extra", "licence"), EXTRAS)
+def test_a_missing_package_names_extra_licence_and_command(
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    package: str,
+    extra: str,
+    licence: str,
+) -> None:
+    find = torchjd._mixins.find_spec
+    monkeypatch.setattr(
+        torchjd._mixins, "find_spec", lambda name: None if name == package else find(name)
+    )
+    line = refused(cli, tmp_path, "train", *SMOKE, f"method={method}")
+    assert f"needs the extra '{extra}' (" in line
+    assert licence in line
+    assert f"'{package}'" in line
+    assert f"pip install 'rotograd-cli[{extra}]'" in line
+
+
+def test_no_method_needs_a_package_under_the_gpl_by_default() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert {extra for _, _, extra, _ in EXTRAS} <= set(extras)
+    assert not any("[" in requirement.split(";")[0] for requirement in project["dependencies"])
+    for extra in {extra for _, _, extra, _ in EXTRAS}:
+        assert any(requirement.startswith("torchjd[") for requirement in extras[extra])
+        assert any(extra in requirement for requirement in extras["dev"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("method=fairgrad method.alpha=-1", "`alpha` must be at least 0, got -1"),
+        ("method=fairgrad method.alpha=even", "`method.alpha`"),
+        ("method=alignedmtl method.scale_mode=max", "'min', 'median' or 'rmse', got 'max'"),
+        ("method=cagrad method.c=-1", "`c` must be at least 0, got -1"),
+        ("method=cagrad method.c=null", "`method.c`"),
+        ("method=nashmtl method.update_every=0", "`update_every` must be at least 1, got 0"),
+        ("method=nashmtl method.num_iterations=1.5", "`method.num_iterations`"),
+        ("method=pcgrad +method.c=1", "`method.c` is not an option of PCGrad"),
+        ("method=single", "trains one network for 1 task, got"),
+    ],
+)
+def test_a_wrong_option_is_refused(cli: Cli, tmp_path: Path, words: str, expected: str) -> None:
+    assert expected in refused(cli, tmp_path, "train", *SMOKE, *words.split())
+
+
+METHODS = sorted(file.stem for file in (CHECKOUT / "conf" / "method").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trained_model_is_evaluated_from_its_checkpoint(cli: Cli, method: str) -> None:
+    words = ("tasks=[left]",) if method == "single" else ()
+    result = cli("train", *SMOKE, f"method={method}", *words, "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    result = cli("evaluate", "run=run", "checkpoint=last", "split=val")
+    assert result.code == 0, result.err
+    assert "values equal the run's record exactly." in result.out
+
+
+@pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
+def test_the_same_seed_draws_the_same(cli: Cli, tmp_path: Path, method: str) -> None:
+    records = []
+    for name in ("a", "b"):
+        assert cli("train", *SMOKE, f"method={method}", f"hydra.run.dir={name}").code == 0
+        records.append(json.loads((tmp_path / name / "summary.json").read_text())["metrics"])
+    assert records[0] == records[1]
