@@ -233,10 +233,10 @@ def test_a_job_that_slurm_loses_is_named_and_the_others_are_shown(tmp_path: Path
 @pytest.mark.slow
 def test_submitit_runs_here_too(tmp_path: Path) -> None:
     words = ("-m", "hydra/launcher=submitit_local", "seed=0,1", "hydra.sweep.dir=sweep")
-    result = run(tmp_path, "train", *SMALL, *words)
+    result = run(tmp_path, "train", *words, *SMALL)
     assert result.code == 0, result.err
     found = cells(tmp_path / "sweep")
-    assert found["1"]["command"] == ["rotograd train", *SMALL, *words]
+    assert found["1"]["command"] == ["rotograd train", *words, *SMALL]
     assert result.out.count("finished") == 2
 
 
@@ -245,11 +245,11 @@ def test_submitit_runs_here_too(tmp_path: Path) -> None:
 def test_ray_runs_and_reports_a_wrong_cell(tmp_path: Path) -> None:
     words = ("-m", "launcher=ray", "launcher.jobs_per_device=2", "hydra.sweep.dir=sweep")
     grid = ("method.rotation_shape=30", "backbone.num_features=20,40")
-    result = run(tmp_path, "train", *SMALL, *words, *grid)
+    result = run(tmp_path, "train", *words, *SMALL, *grid)
     assert result.code == 1, result.err
     found = cells(tmp_path / "sweep")
     assert [found[n]["status"] for n in "01"] == ["failed", "finished"]
-    assert found["1"]["command"] == ["rotograd train", *SMALL, *words, *grid]
+    assert found["1"]["command"] == ["rotograd train", *words, *SMALL, *grid]
     assert found["1"]["num_threads"] == max(1, available_cores() // 2)
 
 
