@@ -32,7 +32,7 @@ def train_cell(config: DictConfig) -> None:
     run_dir = Path(hydra.runtime.output_dir)
     overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     words = [str(word) for word in overrides] if isinstance(overrides, list) else []
-    name = f"{run_dir.name} ({' '.join(words)})"
+    name = f"run {hydra.job.num + 1}, {run_dir.name} ({' '.join(words)})"
     with _own(run_dir, lambda: _say(f"{name}: another process is training it; waiting")):
         typed = to_train_config(config)
         if is_finished(run_dir, typed):
