@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
 from rotograd_cli.config import config_dir, register_schemas, to_train_config
@@ -71,6 +73,22 @@ def test_how_runs_are_launched_is_no_part_of_a_run(words: tuple[str, ...]) -> No
             return to_train_config(compose("train", list(words)))
 
     assert setting(*words) == setting()
+
+
+DOCUMENTED = re.findall(
+    r"^rotograd train -m (.*)$", (CHECKOUT / "docs" / "sweeps.md").read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_the_documented_sweeps_compose(command: str) -> None:
+    words = shlex.split(command)
+    if "launcher=ray" in words and importlib.util.find_spec("ray") is None:
+        pytest.skip("rotograd-cli[ray] is missing")
+    parsed = OverridesParser.create().parse_overrides(words)
+    one_cell = [w for w, p in zip(words, parsed, strict=True) if not p.is_sweep_override()]
+    with_runtime = [*one_cell, "hydra.run.dir=run", "hydra.mode=MULTIRUN"]
+    to_train_config({k: v for k, v in composed(*with_runtime).items() if k != "hydra"})
 
 
 # wrong input
