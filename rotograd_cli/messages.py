@@ -150,6 +150,9 @@ def _unknown_choice(group: str, value: str, lines: Sequence[str]) -> str:
 def _unknown_key(key: str, command: str, words: Sequence[str]) -> str:
     if key.startswith("hydra."):
         return f"`{key}` is not a key; rotograd {command} --cfg hydra prints Hydra's."
+    if key.startswith("table.grid.values."):  # its keys have dots, an override's path too
+        name = key.removeprefix("table.grid.values.")
+        return f"`{key}` cannot be written so; write 'table.grid.values={{{name}:[VALUE,...]}}'."
     known = known_keys(command, words)
     if pairs := _group_pairs(key, known):
         return f"`{key}` is not the name of a choice; write {' or '.join(pairs)}."

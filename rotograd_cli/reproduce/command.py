@@ -92,9 +92,12 @@ class Reproduction:
             self.choose()
 
     def choose(self) -> None:
-        """Takes the best of the grid, as far as its runs are there."""
-        if all(cell.finished for cell in self.grid_cells):
-            self.candidates = self.planner.candidates()
+        """Takes the best of the grid for the rows whose runs of it are all there."""
+        open_places = {
+            (cell.run.row, cell.run.task) for cell in self.grid_cells if not cell.finished
+        }
+        candidates = self.planner.candidates()
+        self.candidates = [c for c in candidates if (c.row, c.task) not in open_places]
         self.final_cells = self.planner.final_cells(choices(self.candidates))
 
     def plan(self) -> tuple[list[str], list[list[str]], str]:

@@ -197,6 +197,15 @@ def test_a_plan_trains_nothing_and_estimates_from_what_is_there(cli: Cli, again:
     assert "?" not in result.out
 
 
+def test_a_plan_counts_the_seeds_of_rows_whose_grid_is_finished(cli: Cli, again: Path) -> None:
+    rate = "table.grid.values={method_optimizer.lr:[5.0e-4,2.0e-3,8.0e-3]}"
+    result = cli(*WORDS, "plan=true", rate)
+    # two settings of RotoGrad are new; what it takes then may be another setting at seed 1 too
+    assert to_train(result) == 3, result.out
+    vanilla = next(line for line in result.out.splitlines() if "Vanilla" in line)
+    assert [int(cell) for cell in vanilla.split("│")[2:5]] == [3, 3, 0]
+
+
 def test_a_plan_without_any_run_times_a_few_steps_and_writes_nothing(
     cli: Cli, tmp_path: Path, finished: tuple[Path, Result]
 ) -> None:
@@ -290,6 +299,10 @@ def test_a_cell_that_is_being_trained_elsewhere_is_waited_for(cli: Cli, again: P
         (["mini"], "table=mini"),
         (["table=mini", "-m"], "-m"),
         (["table=mini", "data.partners=-1"], "partners"),
+        (
+            ["table=mini", "table.grid.values.model_optimizer.lr=[1e-3]"],
+            "table.grid.values={model_optimizer.lr:[VALUE,...]}",
+        ),
     ],
 )
 def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path, words: list[str], message: str) -> None:
