@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from rotograd_cli.resuming import Target
     from rotograd_cli.tables.table import Table
 
 COMMANDS = {
@@ -65,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with interrupts.quitting(_farewell):
         try:
             return _dispatch(words)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             _farewell()
-            return interrupts.EXIT_CODE
+            return interrupts.exit_code(interrupt)
 
 
 def _farewell() -> None:
@@ -176,26 +177,42 @@ class _Task:
 
 def _train(config: "DictConfig") -> float | None:
     import math
+    from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from rotograd_cli.config import to_train_config
     from rotograd_cli.experiment import train
-    from rotograd_cli.report import print_table, remarks, run_table, training_time
+    from rotograd_cli.report import (
+        print_table,
+        read_summary,
+        remarks,
+        run_table,
+        training_time,
+    )
     from rotograd_cli.sweep import check_direction
 
     hydra_config = HydraConfig.get()
-    run_dir = _own_folder(hydra_config)
     # as written: an interpolation among them refers to the configuration, not to this list
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    several = hydra_config.mode == RunMode.MULTIRUN
+    run_dir = Path(hydra_config.runtime.output_dir)
+    if config.resume is None:
+        run_dir = _own_folder(hydra_config)
 
     def run() -> dict[str, Any]:
-        typed = to_train_config(config)
-        return train(typed, run_dir, overrides)
+        nonlocal run_dir
+        target = _target(config, run_dir, overrides, several)
+        run_dir = target.run_dir
+        if target.resumed and not several:
+            _remove_unused_folders()  # Hydra's, for a new run
+        if target.finished:
+            print(f"{os.path.relpath(run_dir)} is finished.", file=sys.stderr)
+            return read_summary(run_dir) or {}
+        return train(target.config, run_dir, overrides, resume=target.resumed)
 
-    if hydra_config.mode == RunMode.MULTIRUN:
+    if several:
         check_direction(hydra_config.sweeper, config.train.select_mode)
         summary = _cell(run, run_dir, overrides, hydra_config.job.num)
     else:
@@ -208,6 +225,26 @@ def _train(config: "DictConfig") -> float | None:
     value = summary.get("metrics", {}).get(config.train.select)
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
     return worst if value is None or not math.isfinite(value) else float(value)
+
+
+def _target(config: "DictConfig", run_dir: "Path", overrides: list[str], several: bool) -> "Target":
+    """The run that is meant: a new one, or one that ``resume`` names or finds."""
+    from pathlib import Path
+
+    from rotograd_cli.config import to_train_config
+    from rotograd_cli.errors import ConfigError
+    from rotograd_cli.resuming import Target, named_run, same_run
+
+    typed = to_train_config(config)
+    if config.resume is None:
+        return Target(typed, run_dir, resumed=False)
+    if config.resume != "auto":
+        if several:
+            raise ConfigError("`resume` must be auto in a sweep, whose cells each have a folder.")
+        return named_run(str(config.resume), typed, overrides)
+    root = Path(typed.paths.output_dir)  # output_dir/data/method/time, unless hydra.run.dir is set
+    others = [] if several else [file.parent for file in root.glob("*/*/*/config.yaml")]
+    return same_run(typed, run_dir, others)
 
 
 def _own_folder(hydra_config: Any) -> "Path":

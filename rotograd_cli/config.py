@@ -18,6 +18,9 @@ from rotograd_cli.packing import register_resolvers
 
 T = TypeVar("T")
 
+COMMAND_KEYS = ("launcher", "resume")
+"""Keys of ``rotograd train`` that are no part of a run: where it happens, what it goes on from."""
+
 
 @dataclass
 class TrainOptions:
@@ -57,6 +60,14 @@ class Paths:
 
 
 @dataclass
+class Checkpoints:
+    """When checkpoints are written; ``conf/training.yaml`` says what each key means."""
+
+    every_minutes: float = MISSING
+    keep_epochs: int = MISSING
+
+
+@dataclass
 class TrainConfig:
     """Everything of ``rotograd train``. Component nodes are checked against their targets."""
 
@@ -78,6 +89,7 @@ class TrainConfig:
     tasks: list[str] | None = MISSING
     tags: list[str] = MISSING
     train: TrainOptions = field(default_factory=TrainOptions)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
 
 @dataclass
@@ -89,8 +101,9 @@ class LauncherOptions:
 
 @dataclass
 class TrainCommand(TrainConfig):
-    """What ``rotograd train`` composes: a run, and how the runs of a sweep are launched."""
+    """What ``rotograd train`` composes: a run, what it goes on from, how a sweep is launched."""
 
+    resume: str | None = None
     launcher: LauncherOptions | None = None
 
 
@@ -165,7 +178,8 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
     run = _container(config)
-    run.pop("launcher", None)  # where a run happens is no part of it
+    for key in COMMAND_KEYS:
+        run.pop(key, None)
     result = typed(run, TrainConfig)
     _check_train(result)
     return result
@@ -360,6 +374,14 @@ def _check_train(config: TrainConfig) -> None:
     for key, folder in vars(config.paths).items():
         if not folder.strip():
             raise ConfigError(f"`paths.{key}` must name a folder, got {folder!r}; . is this one.")
+    if not config.checkpoints.every_minutes > 0:
+        raise ConfigError(
+            f"`checkpoints.every_minutes` must be positive, got {config.checkpoints.every_minutes}."
+        )
+    if config.checkpoints.keep_epochs < 0:
+        raise ConfigError(
+            f"`checkpoints.keep_epochs` must be 0 or more, got {config.checkpoints.keep_epochs}."
+        )
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"`seed` must be in 0..4294967295, got {config.seed}.")
     _check_choice("train.select_mode", options.select_mode, ("min", "max"))

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,9 @@ from rotograd_cli.report import write_summary
 from rotograd_cli.run_directory import (
     describe_progress,
     describe_run,
+    described_before,
     load_run_config,
+    locked,
     log_file,
     open_run_directory,
     recorded_metrics,
@@ -36,6 +37,7 @@ from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
 from rotograd_cli.training.loop import (
+    CheckpointOptions,
     LoopOptions,
     OptimizerGroup,
     Recorder,
@@ -89,7 +91,12 @@ class Networks:
 
 @memory_errors()
 def train(
-    config: TrainConfig, run_dir: Path, overrides: Sequence[str] = (), *, quiet: bool = False
+    config: TrainConfig,
+    run_dir: Path,
+    overrides: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Trains one run and writes its directory.
 
@@ -100,6 +107,7 @@ def train(
         run_dir: Run directory; created if absent.
         overrides: What the user changed, recorded in the summary.
         quiet: Say nothing on the terminal below a warning.
+        resume: Go on from the newest checkpoint in the directory, if there is one.
 
     Returns:
         The content of ``summary.json``.
@@ -107,26 +115,29 @@ def train(
     Raises:
         RotogradError: If the input is wrong.
     """
-    start = time.monotonic()
     constructors = Constructors(config)
     recorder = _Recorder()
     trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors)
     dataset, model, plain = trainer.dataset, trainer.model, trainer.config
     summary = describe_run(config, dataset, model, trainer.device, overrides)
-    open_run_directory(run_dir, plain)
-    with log_file(run_dir / "train.log", quiet=quiet):
+    if not resume:
+        open_run_directory(run_dir, plain)
+    with locked(run_dir), log_file(run_dir / "train.log", quiet=quiet):
+        records = trainer.resume() if resume else None
+        summary |= described_before(run_dir, trainer.state) if records is not None else {}
         logger.info(
-            "%s on %s (%s), seed %d, %s: %s",
+            "%s on %s (%s), seed %d, %s: %s%s",
             type(model).__name__,
             dataset.name,
             ", ".join(task.name for task in dataset.tasks),
             config.seed,
             trainer.device,
             os.path.relpath(run_dir),
+            "" if records is None else f", on from step {trainer.state.step}",
         )
         try:
             with interrupts.deferring():
-                recorder.add(JsonlTracker(run_dir / "metrics.jsonl"))
+                recorder.keep_file(run_dir / "metrics.jsonl", records or {})
                 recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
                 if not quiet:
                     recorder.add(
@@ -138,9 +149,16 @@ def train(
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             summary |= {"status": status, "error": describe_failure(error)}
             logger.debug("%s", traceback.format_exc())
+            if isinstance(error, interrupts.StopRequested):
+                logger.info(
+                    "Stopped after step %d; rotograd train resume=%s goes on from there.",
+                    trainer.state.step,
+                    os.path.relpath(run_dir),
+                )
+                interrupts.hand_on(error)
             raise
         finally:
-            summary |= describe_progress(trainer.state, time.monotonic() - start)
+            summary |= describe_progress(trainer.state, trainer.wall_s)
             write_summary(run_dir, summary)
             recorder.finish(summary)
     return summary
@@ -178,6 +196,7 @@ def make_trainer(
         seed=config.seed,
         device=experiment.device,
         config=asdict(config),
+        checkpoints=CheckpointOptions(**asdict(config.checkpoints)),
     )
 
 
@@ -372,9 +391,18 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.trackers: list[Tracker] = []
+        self.file: JsonlTracker | None = None
 
     def add(self, tracker: Tracker) -> None:
         self.trackers.append(tracker)
+
+    def keep_file(self, path: Path, positions: Mapping[str, int]) -> None:
+        """The record file, whose length checkpoints remember."""
+        self.file = JsonlTracker(path, positions.get(path.name, 0))
+        self.add(self.file)
+
+    def position(self) -> dict[str, int]:
+        return {} if self.file is None else {"metrics.jsonl": self.file.position()}
 
     def log(self, record: dict[str, float]) -> None:
         for tracker in self.trackers:

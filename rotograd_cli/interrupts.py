@@ -1,22 +1,40 @@
-"""Ctrl-C that is never lost.
+"""Ctrl-C, and the signals that end a job, never lost.
 
 Libraries swallow ``KeyboardInterrupt`` while they are imported (a bare ``except`` around an
 optional import is enough), and a checkpoint that is being written turns it into another error. So
 an interrupt ends the process at once as long as nothing has begun; while a run is under way it is
-remembered, and raised between two batches.
+remembered, and raised between two batches, where the run saves itself. SIGTERM, SIGUSR1 and
+SIGUSR2, with which schedulers announce that they take a job's machine away, are treated alike.
 """
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 EXIT_CODE = 130
-_seen = False
+_requested: int | None = None
+
+
+class StopRequested(KeyboardInterrupt):
+    """A signal that was held back, raised where stopping is safe.
+
+    Args:
+        signum: The signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """Exit code of a process that an interrupt ended: 128 and the number of the signal."""
+    return 128 + getattr(error, "signum", signal.SIGINT)
 
 
 @contextmanager
@@ -34,50 +52,68 @@ def quitting(farewell: Callable[[], None]) -> Iterator[None]:
         sys.stderr.flush()
         os._exit(EXIT_CODE)
 
-    with _handling(handle):
+    with _handling({signal.SIGINT: handle}):
         yield
 
 
 @contextmanager
 def deferring() -> Iterator[None]:
-    """Inside, an interrupt waits for :func:`check`; a second one raises at once."""
-    global _seen
-    _seen = False
+    """Inside, an interrupt waits for :func:`check`; a second Ctrl-C raises at once.
+
+    A handler of SIGUSR1 or SIGUSR2 that was there before (a launcher's, which puts the job back
+    into its queue) is called when the run has stopped; one of SIGTERM is left in its place.
+    """
+    global _requested
+    _requested = None
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        global _seen
-        del signum, frame
-        if _seen:
+        global _requested
+        del frame
+        if _requested is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        _seen = True
+        _requested = signum
 
-    with _handling(handle):
+    held = [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        held.append(signal.SIGTERM)
+    with _handling(dict.fromkeys(held, handle)):
         yield
+
+
+def hand_on(error: StopRequested) -> None:
+    """Delivers a signal again to the handler that a launcher had for it; does nothing without.
+
+    Args:
+        error: What :func:`check` raised, outside of :func:`deferring`.
+    """
+    if error.signum != signal.SIGINT and callable(signal.getsignal(error.signum)):
+        signal.raise_signal(error.signum)
 
 
 def request() -> None:
     """The same as one Ctrl-C inside :func:`deferring`; any thread may call it."""
-    global _seen
-    _seen = True
+    global _requested
+    _requested = signal.SIGINT
 
 
 def check() -> None:
     """Raises the interrupt that :func:`deferring` holds back. Called where stopping is safe.
 
     Raises:
-        KeyboardInterrupt: If an interrupt came.
+        StopRequested: If an interrupt came.
     """
-    if _seen:
-        raise KeyboardInterrupt
+    if _requested is not None:
+        raise StopRequested(_requested)
 
 
 @contextmanager
-def _handling(handler: Any) -> Iterator[None]:
+def _handling(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield
         return
-    before = signal.signal(signal.SIGINT, handler)
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,7 +1,9 @@
 """The files of a run: configuration, log, summary."""
 
+import hashlib
 import json
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -25,6 +27,26 @@ from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.report import read_summary
 from rotograd_cli.tasks import task_statistics
 from rotograd_cli.training.state import TrainState
+
+NOT_IN_KEY = ("paths", "logger", "tags", "device", "checkpoints")
+"""Parts of a configuration that say where and how a run happens, and not what comes out."""
+
+
+def config_key(config: Mapping[str, Any]) -> str:
+    """Short name of a resolved configuration, the same for equal ones.
+
+    Folders, logger, tags, checkpoints and device do not count: a result does not depend on them,
+    but for rounding on another device, which the table's footnotes name.
+
+    Args:
+        config: Content of a run's ``config.yaml``.
+
+    Returns:
+        Sixteen hexadecimal digits.
+    """
+    counted = {key: value for key, value in config.items() if key not in NOT_IN_KEY}
+    text = json.dumps(counted, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load_run_config(run_dir: Path) -> TrainConfig:
@@ -98,6 +120,33 @@ def open_run_directory(run_dir: Path, config: Mapping[str, Any]) -> None:
             f"The run directory {run_dir} cannot be written ({error.strerror}); set "
             "paths.output_dir (or hydra.run.dir) to a writable folder."
         ) from error
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Inside, no other process can train in this run directory; the claim ends with the process.
+
+    Args:
+        run_dir: Existing run directory.
+
+    Raises:
+        ConfigError: If another process has it.
+    """
+    import fcntl  # POSIX only, and only this needs it
+
+    with (run_dir / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"{run_dir} must be free, but {file.read().strip() or 'another process'} is "
+                "training in it; wait for that, or stop it first."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 @contextmanager
@@ -186,6 +235,22 @@ def describe_run(
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def described_before(run_dir: Path, state: TrainState) -> dict[str, Any]:
+    """What a run's summary keeps when the run is resumed.
+
+    Args:
+        run_dir: Run directory.
+        state: Where it goes on.
+
+    Returns:
+        Its start, and the steps from which it was resumed.
+    """
+    before = read_summary(run_dir) or {}
+    first = ("started", "overrides", "command")
+    kept = {name: value for name, value in before.items() if name in first}
+    return {**kept, "resumed_at_steps": [*before.get("resumed_at_steps", []), state.step]}
 
 
 def describe_progress(state: TrainState, wall_s: float) -> dict[str, Any]:

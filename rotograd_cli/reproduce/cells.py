@@ -1,11 +1,8 @@
 """A cell: one run of a table, found by what determines its result."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra import compose
 from hydra.errors import HydraException
@@ -16,10 +13,8 @@ from rotograd_cli.config import TrainConfig, to_train_config
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.messages import explain
 from rotograd_cli.report import read_summary
+from rotograd_cli.run_directory import config_key
 from rotograd_cli.tables.results import RunKey, read_config
-
-NOT_IN_KEY = ("paths", "logger", "tags", "device")
-"""Parts of a configuration that say where a run happens, and not what comes out."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +46,14 @@ def is_finished(run_dir: Path, config: TrainConfig) -> bool:
         True if its summary says so and its ``config.yaml`` has the same key.
     """
     summary = read_summary(run_dir)
-    if summary is None or summary.get("status") != "finished":
-        return False
+    finished = summary is not None and summary.get("status") == "finished"
+    return finished and holds_run(run_dir, config)
+
+
+def holds_run(run_dir: Path, config: TrainConfig) -> bool:
+    """Whether a folder's ``config.yaml`` has the key of a configuration."""
     found = read_config(run_dir)
     return found is not None and config_key(found) == config_key(asdict(config))
-
-
-def config_key(config: Mapping[str, Any]) -> str:
-    """Short name of a resolved configuration, the same for equal ones.
-
-    Folders, logger, tags and device do not count: a result does not depend on them, but for
-    rounding on another device, which the table's footnotes name.
-
-    Args:
-        config: Content of a run's ``config.yaml``.
-
-    Returns:
-        Sixteen hexadecimal digits.
-    """
-    counted = {key: value for key, value in config.items() if key not in NOT_IN_KEY}
-    text = json.dumps(counted, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def folder_name(config: TrainConfig) -> str:

@@ -59,6 +59,10 @@ class _Silent:
     def log(self, record: dict[str, float]) -> None:
         """Nothing."""
 
+    def position(self) -> dict[str, int]:
+        """Nothing."""
+        return {}
+
     def poll(self) -> None:
         """Nothing."""
 

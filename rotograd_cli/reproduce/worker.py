@@ -11,19 +11,20 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rotograd_cli.config import to_train_config
-from rotograd_cli.errors import RotogradError
+from rotograd_cli.config import TrainConfig, to_train_config
+from rotograd_cli.errors import CheckpointError, RotogradError
 from rotograd_cli.experiment import train
 from rotograd_cli.messages import describe_failure
 from rotograd_cli.report import read_summary, write_summary
-from rotograd_cli.reproduce.cells import is_finished
+from rotograd_cli.reproduce.cells import holds_run, is_finished
+from rotograd_cli.training.checkpoint import load_newest
 
 
 def train_cell(config: DictConfig) -> None:
     """Trains one cell in its own folder; a failure is recorded there and stops nothing else.
 
-    What an interrupted attempt left in the folder is removed. Where another process is training the
-    same cell, its result is waited for.
+    An interrupted attempt is gone on with from its last checkpoint. Where another process is
+    training the same cell, its result is waited for.
 
     Args:
         config: Composed configuration of the run, with Hydra's own node.
@@ -37,10 +38,12 @@ def train_cell(config: DictConfig) -> None:
         typed = to_train_config(config)
         if is_finished(run_dir, typed):
             return  # by another process, after the plan was made
-        _empty(run_dir)
+        resume = _can_go_on(run_dir, typed)
+        if not resume:
+            _empty(run_dir)
         start = time.monotonic()
         try:
-            summary = train(typed, run_dir, words, quiet=True)
+            summary = train(typed, run_dir, words, quiet=True, resume=resume)
         except Exception as error:  # whatever it is, the other cells must run
             if not isinstance(error, RotogradError):
                 traceback.print_exc()
@@ -55,6 +58,19 @@ def train_cell(config: DictConfig) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _can_go_on(run_dir: Path, config: TrainConfig) -> bool:
+    """Whether an interrupted attempt of this very run left a checkpoint that can be read.
+
+    One that failed begins anew: it would fail in the same step again.
+    """
+    if (read_summary(run_dir) or {}).get("status") == "failed" or not holds_run(run_dir, config):
+        return False
+    try:
+        return load_newest(run_dir / "checkpoints") is not None
+    except CheckpointError:
+        return False
 
 
 def _empty(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Weights & Biases, the only place that imports it."""
 
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ class WandbTracker:
             "entity": entity,
             "group": group,
             "name": "/".join(run_dir.parts[-3:]),
+            **_identity(run_dir),
             # a second run must not write into the first
             "reinit": "finish_previous",  # of a sweep in this process
         }
@@ -90,6 +92,14 @@ class WandbTracker:
             logger.warning("wandb could not %s, the run goes on without: %s", what, reason)
             return False
         return True
+
+
+def _identity(run_dir: Path) -> dict[str, str]:
+    """The run's id at wandb, the same when it is resumed."""
+    path = run_dir / "wandb-id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+    return {"id": path.read_text(encoding="utf-8").strip(), "resume": "allow"}
 
 
 def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:

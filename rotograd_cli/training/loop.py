@@ -14,10 +14,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
-from rotograd_cli.errors import ConfigError, NonFiniteError
+from rotograd_cli.errors import CheckpointError, ConfigError, NonFiniteError
+from rotograd_cli.interrupts import StopRequested
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.seeding import epoch_draws, epoch_order, rng_state
-from rotograd_cli.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from rotograd_cli.seeding import epoch_draws, epoch_order, rng_state, set_rng_state
+from rotograd_cli.training.checkpoint import (
+    drop_previous,
+    keep_epoch,
+    load_checkpoint,
+    load_newest,
+    load_weights,
+    restore_best,
+    save_checkpoint,
+)
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import evaluate, evaluation_keys, train_step
 
@@ -32,6 +41,9 @@ class Recorder(Protocol):
 
     def poll(self) -> None:
         """Called between batches, where stopping is safe; raises if the run is to stop."""
+
+    def position(self) -> dict[str, int]:
+        """How far the record files are written: bytes by name, on disk before this returns."""
 
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
         """Told after every step, without values: nothing here may wait for the device."""
@@ -55,6 +67,17 @@ class LoopOptions:
     evaluate_train: bool
     select: str
     select_mode: str
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """When checkpoints are written besides the end of an epoch, and which are kept."""
+
+    every_minutes: float = math.inf
+    keep_epochs: int = 0
+
+
+_DEFAULT = CheckpointOptions()
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,7 @@ class Trainer:
         seed: Seed of the order of examples.
         device: Where the model is.
         config: Resolved configuration, stored in checkpoints.
+        checkpoints: When they are written.
 
     Raises:
         ConfigError: If no batch fits the training split, or the selection key is not a metric.
@@ -99,7 +123,9 @@ class Trainer:
         seed: int,
         device: torch.device,
         config: dict[str, Any],
+        checkpoints: CheckpointOptions = _DEFAULT,
     ) -> None:
+        self.checkpoints = checkpoints
         self.model, self.dataset, self.groups = model, dataset, groups
         self.options, self.recorder = options, recorder
         self.checkpoint_dir, self.seed, self.device, self.config = (
@@ -109,6 +135,8 @@ class Trainer:
             config,
         )
         self.state = TrainState()
+        self.window = LossWindow(len(dataset.tasks), device)
+        self._began = self._saved_at = time.monotonic()
         self._check()
 
     def fit(self) -> dict[str, float]:
@@ -120,27 +148,23 @@ class Trainer:
         Raises:
             NonFiniteError: If a task loss becomes infinite or NaN; the last checkpoint is kept.
         """
-        options = self.options
-        while self.state.epoch < options.epochs:
-            self.train_epoch()
-            last = self.state.epoch == options.epochs
-            if self.state.epoch % options.eval_every_epochs and not last:
-                self._save("last.pt")
-                continue
-            metrics = self.evaluate_epoch()
-            is_best = self.state.update_best(metrics, options.select, options.select_mode)
-            if is_best:  # first, so that last.pt never names a best epoch that best.pt lacks
-                self._save("best.pt")
+        try:
+            while self.state.epoch < self.options.epochs or self.state.evaluation_due:
+                if not self.state.evaluation_due:
+                    self.train_epoch()
+                self._end_epoch()
+        except StopRequested:  # raised between two steps or two batches of an evaluation
             self._save("last.pt")
-        return self.test()
+            raise
+        metrics = self.test()
+        drop_previous(self.checkpoint_dir)
+        return metrics
 
     def train_epoch(self) -> None:
-        """One pass over the training split, partial batches left out."""
-        start = time.monotonic()
+        """One pass over the training split, or what is left of it; partial batches left out."""
         self.model.train()
-        batches = self.num_batches
-        window = _LossWindow(len(self.dataset.tasks), self.device)
-        for index, micro_batches in enumerate(self._micro_batches()):
+        batches, mark = self.num_batches, time.monotonic()
+        for index, micro_batches in enumerate(self._micro_batches(), start=self.state.batch):
             self.recorder.poll()
             losses = train_step(
                 self.model,
@@ -150,15 +174,73 @@ class Trainer:
                 grad_clip_norm=self.options.grad_clip_norm,
             )
             self.state.step += 1
+            self.state.batch = index + 1
             self._advance("step")
-            window.add(losses)
+            self.window.add(losses)
             if self.state.step % self.options.log_every_steps == 0 or index == batches - 1:
-                self._record(window)
+                self._record(self.window)
             self.recorder.progress(self.state, batches, index)
+            before, mark = mark, time.monotonic()
+            self.state.train_s += mark - before
+            if mark - self._saved_at > 60 * self.checkpoints.every_minutes:
+                self._save("last.pt")
         self.model.end_epoch()
         self._advance("epoch")
         self.state.epoch += 1
-        self.state.train_s += time.monotonic() - start
+        self.state.batch, self.state.evaluation_due = 0, True
+
+    def _end_epoch(self) -> None:
+        """Evaluates the epoch just finished, unless it is none of those, and saves."""
+        options, state = self.options, self.state
+        last = state.epoch == options.epochs
+        if not (state.epoch % options.eval_every_epochs and not last):
+            metrics = self.evaluate_epoch()
+            state.evaluation_due = False
+            if state.update_best(metrics, options.select, options.select_mode):
+                self._save("best.pt")  # first: last.pt never names a best epoch without best.pt
+        state.evaluation_due = False
+        self._save("last.pt")
+        if self.checkpoints.keep_epochs:
+            keep_epoch(self.checkpoint_dir, state.epoch, self.checkpoints.keep_epochs)
+
+    def resume(self) -> dict[str, int] | None:
+        """Goes back to the newest checkpoint, as if the run had never been stopped.
+
+        Returns:
+            How far the record files were written then; None if there is no checkpoint, so that the
+            run begins anew.
+
+        Raises:
+            CheckpointError: If no checkpoint can be read, or it is another run's.
+        """
+        content = load_newest(self.checkpoint_dir, self.device)
+        if content is None:
+            return None
+        path = self.checkpoint_dir / "last.pt"
+        try:
+            self._load(content, path)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CheckpointError(
+                f"{path} is no checkpoint of this run ({type(error).__name__}: {error}); resume "
+                "with the version and the configuration that it was trained with."
+            ) from error
+        restore_best(self.checkpoint_dir, self.state.best_epoch)
+        records: dict[str, int] = content["records"]
+        return records
+
+    def _load(self, content: dict[str, Any], path: Path) -> None:
+        self.state.load_state_dict(content["state"])
+        load_weights(self.model, content["model"], path)
+        for group in self.groups:
+            group.optimizer.load_state_dict(content["optimizers"][group.name])
+            group.scheduler.load_state_dict(content["schedulers"][group.name])
+        self.window.sums.copy_(content["window"])
+        set_rng_state(content["rng"])
+
+    @property
+    def wall_s(self) -> float:
+        """Wall time of the run, of earlier processes too, in seconds."""
+        return self.state.wall_s + time.monotonic() - self._began
 
     @property
     def splits(self) -> list[Split]:
@@ -176,7 +258,13 @@ class Trainer:
     def test(self) -> dict[str, float]:
         """Metrics of the selected epoch, the test split measured now and recorded."""
         path = self.checkpoint_dir / "best.pt"
-        load_weights(self.model, load_checkpoint(path, self.device)["model"], path)
+        best = load_checkpoint(path, self.device)
+        if best["state"]["best_epoch"] != self.state.best_epoch:
+            raise CheckpointError(
+                f"{path} must be of epoch {self.state.best_epoch}, which was selected, got one of "
+                f"epoch {best['state']['best_epoch']}; train the run again."
+            )
+        load_weights(self.model, best["model"], path)
         metrics = self.metrics("test")
         self.recorder.log({"step": self.state.step, "epoch": self.state.best_epoch, **metrics})
         return {**self.state.best_metrics, **metrics}
@@ -220,7 +308,10 @@ class Trainer:
         order = order[: self.num_batches * self.options.batch_size]
         num_draws = self.dataset.num_draws if self.options.augment else 0
         draws = epoch_draws(len(order), num_draws, seed=self.seed, epoch=self.state.epoch)
-        draws = draws.to(self.device)
+        done = self.state.batch * self.options.batch_size
+        order, draws = order[done:], draws[done:].to(self.device)
+        if len(order) == 0:  # saved after the epoch's last step
+            return
         size = self.options.batch_size // self.options.accumulate_steps
         batches = self.dataset.batches("train", in_parts(order, size))
         micro_batches: list[Batch] = []
@@ -246,7 +337,7 @@ class Trainer:
             if group.interval == interval:
                 group.scheduler.step()
 
-    def _record(self, window: "_LossWindow") -> None:
+    def _record(self, window: "LossWindow") -> None:
         """Means since the last record. The only place of the loop that waits for the device."""
         self.model.refresh()
         names = [task.name for task in self.dataset.tasks]
@@ -270,23 +361,27 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         content = {
-            "state": self.state.state_dict(),
+            "state": {**self.state.state_dict(), "wall_s": self.wall_s},
             "model": self.model.state_dict(),
             "optimizers": {group.name: group.optimizer.state_dict() for group in self.groups},
             "schedulers": {group.name: group.scheduler.state_dict() for group in self.groups},
+            "window": self.window.sums.clone(),
             "rng": rng_state(),
+            "records": self.recorder.position(),
             "config": self.config,
         }
         save_checkpoint(self.checkpoint_dir / name, content)
+        self._saved_at = time.monotonic()
 
 
-class _LossWindow:
+class LossWindow:
     """Sums of task losses and their counts since the last record, kept on the device."""
 
     def __init__(self, num_tasks: int, device: torch.device) -> None:
         self.sums = torch.zeros(2, num_tasks, device=device)
 
     def add(self, losses: Tensor) -> None:
+        """Adds what :func:`train_step` returned, shape ``[2, K]``."""
         self.sums += losses
 
     def take(self) -> list[float | None]:

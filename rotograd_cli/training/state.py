@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rotograd_cli.errors import CheckpointError
+
 
 @dataclass
 class TrainState:
@@ -13,6 +15,10 @@ class TrainState:
     """Finished epochs."""
     step: int = 0
     """Optimiser steps taken."""
+    batch: int = 0
+    """Steps taken in the epoch under way: where the next one is in the epoch's order."""
+    evaluation_due: bool = False
+    """An epoch is finished and not evaluated yet."""
     best_epoch: int = 0
     """Epoch (from 1) with the best selection value; 0 before the first evaluation."""
     best_value: float = float("nan")
@@ -23,6 +29,8 @@ class TrainState:
     """Wall time spent in training steps, in seconds."""
     data_s: float = 0.0
     """The part of it in which a step waited for its examples, in seconds."""
+    wall_s: float = 0.0
+    """Wall time of earlier processes that trained this run, in seconds."""
 
     def state_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -33,7 +41,16 @@ class TrainState:
 
         Args:
             state: The fields.
+
+        Raises:
+            CheckpointError: If a field is missing, unknown or of another type.
         """
+        known = asdict(self)
+        if set(state) != set(known) or any(type(state[k]) is not type(known[k]) for k in known):
+            raise CheckpointError(
+                "The checkpoint's `state` must hold the fields of this version's; resume the run "
+                "with the version that it was trained with."
+            )
         for key, value in state.items():
             setattr(self, key, value)
 

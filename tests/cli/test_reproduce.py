@@ -154,16 +154,22 @@ def test_device_and_logger_are_no_part_of_a_setting(cli: Cli, again: Path) -> No
     assert to_train(result) == 0
 
 
-def test_an_interrupted_cell_is_trained_again_from_its_start(cli: Cli, again: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True], ids=["checkpoint", "no_checkpoint"])
+def test_an_interrupted_cell_goes_on_from_its_last_checkpoint(
+    cli: Cli, again: Path, damaged: bool
+) -> None:
     cell = next(iter(runs(again)))
     wanted = json.loads((cell / "summary.json").read_text())["metrics"]
     content = json.loads((cell / "summary.json").read_text()) | {"status": "running", "metrics": {}}
     (cell / "summary.json").write_text(json.dumps(content))
+    if damaged:
+        for path in (cell / "checkpoints").iterdir():
+            path.write_bytes(path.read_bytes()[:100])
     (cell / "left_over").write_text("of the interrupted attempt")
     result = cli(*WORDS)
     assert result.code == 0, result.err
     assert json.loads((cell / "summary.json").read_text())["metrics"] == wanted
-    assert not (cell / "left_over").exists()
+    assert (cell / "left_over").exists() != damaged  # begun anew only where it cannot go on
 
 
 def test_a_damaged_configuration_of_a_cell_means_it_is_trained_again(cli: Cli, again: Path) -> None:

@@ -32,6 +32,7 @@ def test_a_run_leaves_a_complete_directory(cli: Cli, tmp_path: Path, method: str
     (run,) = (tmp_path / "outputs" / "multidigits" / method).iterdir()
     assert f"Run directory: {run.relative_to(tmp_path)}" in result.out
     assert {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} == {
+        ".lock",
         "config.yaml",
         "metrics.jsonl",
         "summary.json",

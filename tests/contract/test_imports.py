@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tracking", "report", "packing"),
     ("config",),
     ("components", "messages", "run_directory", "workers"),
+    ("resuming",),
     ("experiment", "sweep", "data_command", "tables"),
     ("bench", "reproduce"),
     ("cli",),

@@ -1,0 +1,93 @@
+"""Which run `resume=` means."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rotograd_cli.config import TrainConfig
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.report import read_summary
+from rotograd_cli.run_directory import NOT_IN_KEY, config_key, load_run_config
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run to train."""
+
+    config: TrainConfig
+    run_dir: Path
+    resumed: bool
+    """Whether it is there already, so that its newest checkpoint is gone on from."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        summary = read_summary(self.run_dir) if self.resumed else None
+        return summary is not None and summary.get("status") == "finished"
+
+
+def named_run(name: str, config: TrainConfig, overrides: Sequence[str]) -> Target:
+    """The run of ``resume=DIR``, as it was configured.
+
+    Args:
+        name: Its directory.
+        config: What the command line composes.
+        overrides: The command line's overrides; those that change no result count.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: If it is no run directory, or an override would make it another run.
+    """
+    run_dir = Path(name).expanduser()
+    result = load_run_config(run_dir)
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
+        if key == "resume":
+            continue
+        if key not in NOT_IN_KEY:
+            raise ConfigError(
+                f"`resume` goes on with {name} as it was configured, got {word} too; leave that "
+                f"out (only {', '.join(NOT_IN_KEY)} may change) or start a new run."
+            )
+        setattr(result, key, getattr(config, key))
+    return Target(result, run_dir, resumed=True)
+
+
+def same_run(config: TrainConfig, run_dir: Path, folders: Sequence[Path]) -> Target:
+    """The run of ``resume=auto``: the newest with this configuration, else a new one.
+
+    Args:
+        config: What was asked for.
+        run_dir: Where a new run would go; if a run is there, it is the one.
+        folders: Other run directories.
+
+    Returns:
+        An unfinished run before a finished one, before a new one.
+
+    Raises:
+        ConfigError: If ``run_dir`` holds the run of another configuration.
+    """
+    key = config_key(asdict(config))
+    if (run_dir / "config.yaml").exists():
+        if config_key(asdict(load_run_config(run_dir))) != key:
+            raise ConfigError(
+                f"{run_dir} holds a run of another configuration; choose another folder, or "
+                f"rotograd train resume={run_dir} goes on with that one."
+            )
+        return Target(config, run_dir, resumed=True)
+    found = [Target(config, f, resumed=True) for f in folders if _key(f) == key]
+    found.sort(key=lambda target: (not target.finished, _age(target.run_dir)))
+    return found[-1] if found else Target(config, run_dir, resumed=False)
+
+
+def _key(run_dir: Path) -> str | None:
+    try:
+        return config_key(asdict(load_run_config(run_dir)))
+    except ConfigError:  # of another version, or damaged: not this run
+        return None
+
+
+def _age(run_dir: Path) -> int:
+    return (run_dir / "config.yaml").stat().st_mtime_ns

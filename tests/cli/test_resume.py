@@ -1,0 +1,233 @@
+"""`resume=`: a run that was killed, stopped or preempted ends as if nothing had happened."""
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from .conftest import Cli, start
+
+# long enough to be killed anywhere: in a step, an evaluation, a checkpoint; saved after every step
+SHORT = (
+    "logger=none",
+    "device=cpu",
+    "data.partners=1",
+    "backbone.num_features=16",
+    "train.epochs=4",
+    "train.limit_batches=6",
+    "train.batch_size=8",
+    "train.limit_eval_batches=1",
+    "train.eval_batch_size=20",
+    "train.log_every_steps=2",
+    "checkpoints.every_minutes=1e-9",
+)
+METHODS = ("vanilla", "rotateonly", "rotograd", "rotogradnorm")
+OF_THE_PROCESS = ("started", "command", "overrides", "resumed_at_steps", "commit")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bit for bit, NaN equal to itself."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(
+            a.view(torch.uint8) if a.ndim else a, b.view(torch.uint8) if b.ndim else b
+        )
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return repr(a) == repr(b)
+
+
+def assert_same_run(run: Path, wanted: Path) -> None:
+    """Weights, state of optimisers and method, records and summary, but for wall times."""
+    assert (run / "metrics.jsonl").read_bytes() == (wanted / "metrics.jsonl").read_bytes()
+    for name in ("best.pt", "last.pt"):
+        found, other = (
+            torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run, wanted)
+        )
+        for content in (found, other):
+            for key in ("train_s", "data_s", "wall_s"):
+                content["state"].pop(key)
+        assert found.keys() == other.keys()
+        for key in found:
+            assert same(found[key], other[key]), f"{name}: {key}"
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, wanted)]
+    first, second = (
+        {k: v for k, v in s.items() if k not in OF_THE_PROCESS and not k.endswith("_s")}
+        for s in summaries
+    )
+    assert first == second
+
+
+def finish(run: Path, cwd: Path) -> str:
+    """Resumes until the end; what it said."""
+    process = start("train", f"resume={run}", cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out + err
+
+
+def begin(*words: str, cwd: Path, run: str = "run") -> "subprocess.Popen[str]":
+    """Starts the command and waits until it trains (or goes on training)."""
+    log = cwd / run / "train.log"
+    size = log.stat().st_size if log.exists() else 0
+    process = start("train", *words, cwd=cwd)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not (log.exists() and log.stat().st_size > size):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return process
+
+
+def kill_after(delay: float, *words: str, cwd: Path) -> None:
+    """Kills a run that long after its training began."""
+    process = begin(*words, cwd=cwd)
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+
+
+def killed_and_resumed(tmp_path: Path, method: str, num_kills: int, seed: int) -> None:
+    words = (*SHORT, f"method={method}")
+    process = begin(*words, "hydra.run.dir=wanted", cwd=tmp_path, run="wanted")
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    length, draw = time.monotonic() - begun, random.Random(seed)
+    kill_after(draw.uniform(0, length), *words, "hydra.run.dir=run", cwd=tmp_path)
+    for _ in range(num_kills - 1):
+        kill_after(draw.uniform(0, length / 2), "resume=run", cwd=tmp_path)
+    finish(Path("run"), tmp_path)
+    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+    assert not (tmp_path / "outputs").exists()  # Hydra's folders for new runs
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
+    killed_and_resumed(tmp_path, method, num_kills=2, seed=METHODS.index(method))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_killed_many_times_ends_as_if_nothing_had_happened(
+    tmp_path: Path, method: str, seed: int
+) -> None:
+    killed_and_resumed(tmp_path, method, num_kills=6, seed=100 + seed)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
+    cli: Cli, tmp_path: Path, sent: signal.Signals
+) -> None:
+    words = [word for word in SHORT if not word.startswith(("train.limit_batches", "checkpoints"))]
+    assert cli("train", *words, "train.limit_batches=40", "hydra.run.dir=wanted").code == 0
+    process = begin(*words, "train.limit_batches=40", "hydra.run.dir=run", cwd=tmp_path)
+    time.sleep(0.1)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + sent, err
+    assert "rotograd train resume=run goes on from there." in err
+    assert "Traceback" not in err
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["state"]
+    assert f"Stopped after step {state['step']};" in err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert f"on from step {state['step']}" in finish(Path("run"), tmp_path)
+    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+
+
+def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Path) -> None:
+    words = (*SHORT, "resume=auto")
+    first = cli("train", *words)
+    assert first.code == 0, first.err
+    (run,) = (tmp_path / "outputs" / "multidigits" / "rotograd").iterdir()
+    again = cli("train", *words)
+    assert "is finished" in again.err
+    assert again.out.splitlines()[-1] == first.out.splitlines()[-1]
+    assert cli("train", *words, "seed=1").code == 0  # another run
+    runs = sorted((tmp_path / "outputs" / "multidigits" / "rotograd").iterdir())
+    assert len(runs) == 2
+    assert runs[0] == run
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(cli: Cli, tmp_path: Path) -> None:
+    assert cli("train", *SHORT, "hydra.run.dir=wanted").code == 0
+    folder = tmp_path / "run" / "checkpoints"
+    process = begin(*SHORT, "hydra.run.dir=run", cwd=tmp_path)
+    while not (folder / "last.previous.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    content = bytearray((folder / "last.pt").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (folder / "last.pt").write_bytes(content)
+    assert "Going back to last.previous.pt" in finish(Path("run"), tmp_path)
+    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["resume=nowhere"], "must be a run directory"),
+        (["resume=run", "train.epochs=9"], "as it was configured, got train.epochs=9 too"),
+        (["resume=run", "method=vanilla"], "got method=vanilla too"),
+        (["-m", "resume=run", "seed=0,1"], "must be auto"),
+        (["resume=auto", "hydra.run.dir=run", *SHORT, "seed=3"], "another configuration"),
+        (["hydra.run.dir=run", *SHORT], "holds a run already"),
+        (["checkpoints.every_minutes=0"], "must be positive"),
+        (["checkpoints.keep_epochs=-1"], "must be 0 or more"),
+    ],
+)
+def test_wrong_input_is_one_line(cli: Cli, words: list[str], message: str) -> None:
+    assert cli("train", *SHORT, "train.epochs=1", "hydra.run.dir=run").code == 0
+    result = cli("train", *words)
+    assert result.code != 0
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
+    cli: Cli, tmp_path: Path
+) -> None:
+    assert cli("train", *SHORT, "hydra.run.dir=wanted").code == 0
+    folder = tmp_path / "run" / "checkpoints"
+    process = begin(*SHORT, "hydra.run.dir=run", cwd=tmp_path)
+    while not (folder / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    size = (folder / "last.pt").stat().st_size
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    assert "cannot be written" in err.splitlines()[-1]
+    assert f"resume={tmp_path / 'run'}." in err.splitlines()[-1]
+    assert not list(folder.glob("*.tmp"))
+    finish(Path("run"), tmp_path)
+    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+
+
+def test_two_processes_cannot_train_in_one_directory(cli: Cli, tmp_path: Path) -> None:
+    long = [word for word in SHORT if not word.startswith("train.epochs")]
+    process = begin(*long, "train.epochs=10000", "hydra.run.dir=run", cwd=tmp_path)
+    result = cli("train", "resume=run")
+    assert result.code == 2
+    assert f"process {process.pid} on" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+
+
+def test_the_newest_epochs_are_kept(cli: Cli, tmp_path: Path) -> None:
+    assert cli("train", *SHORT, "hydra.run.dir=run", "checkpoints.keep_epochs=2").code == 0
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["best.pt", "epoch_00003.pt", "epoch_00004.pt", "last.pt"]
