@@ -1,10 +1,12 @@
 """`resume=`: a run that was killed, stopped or preempted ends as if nothing had happened."""
 
 import json
+import os
 import random
 import resource
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from .conftest import Cli, start
+from .conftest import CHECKOUT, Cli, start
 
 # long enough to be killed anywhere: in a step, an evaluation, a checkpoint; saved after every step
 SHORT = (
@@ -141,6 +143,43 @@ def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     assert f"on from step {state['step']}" in finish(Path("run"), tmp_path)
     assert_same_run(tmp_path / "run", tmp_path / "wanted")
+
+
+LAUNCHER = """
+import signal, sys
+from pathlib import Path
+from rotograd_cli.cli import main
+
+def requeue(signum, frame):
+    print("requeued with", Path("run/checkpoints/last.pt").exists(), flush=True)
+    sys.exit(7)
+
+signal.signal(signal.SIGUSR2, requeue)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> None:
+    words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=100", "hydra.run.dir=run")
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, "train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGUSR2)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 7, err
+    assert out.strip() == "requeued with True"
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["state"]
+    assert f"Stopped after step {state['step']};" in err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
 
 
 def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Path) -> None:
