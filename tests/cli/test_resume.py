@@ -182,6 +182,29 @@ def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> 
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.slow
+def test_a_preempted_job_of_submitit_goes_back_into_its_queue_and_on(
+    cli: Cli, tmp_path: Path
+) -> None:
+    pytest.importorskip("submitit")
+    words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=40", "seed=0", "-m")
+    assert cli("train", *words, "hydra.sweep.dir=wanted").code == 0
+    local = ("hydra/launcher=submitit_local", "resume=auto", "hydra.sweep.dir=sweep")
+    process = start("train", *words, *local, cwd=tmp_path, OMP_NUM_THREADS="1")
+    run = tmp_path / "sweep" / "0"
+    while not (run / "checkpoints" / "last.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    worker = int((run / ".lock").read_text().split()[1])
+    os.kill(worker, signal.SIGUSR2)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, out + err
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert len(summary["resumed_at_steps"]) == 1
+    assert_same_run(run, tmp_path / "wanted" / "0")
+
+
 def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Path) -> None:
     words = (*SHORT, "resume=auto")
     first = cli("train", *words)
