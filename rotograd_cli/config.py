@@ -40,6 +40,8 @@ class TrainOptions:
     evaluate_train: bool = MISSING
     select: str = MISSING
     select_mode: str = MISSING
+    on_nonfinite: str = MISSING
+    max_skipped_steps: int = MISSING
 
 
 @dataclass
@@ -385,6 +387,11 @@ def _check_train(config: TrainConfig) -> None:
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"`seed` must be in 0..4294967295, got {config.seed}.")
     _check_choice("train.select_mode", options.select_mode, ("min", "max"))
+    _check_choice("train.on_nonfinite", options.on_nonfinite, ("stop", "skip"))
+    if options.max_skipped_steps < 0:
+        raise ConfigError(
+            f"`train.max_skipped_steps` must be 0 or more, got {options.max_skipped_steps}."
+        )
 
 
 def _check_bench(options: BenchOptions) -> None:

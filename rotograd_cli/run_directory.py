@@ -267,6 +267,7 @@ def describe_progress(state: TrainState, wall_s: float) -> dict[str, Any]:
         "selected_epoch": state.best_epoch,
         "epochs": state.epoch,
         "steps": state.step,
+        "skipped_steps": state.skipped_steps,
         "train_s": round(state.train_s, 3),
         "data_s": round(state.data_s, 3),
         "wall_s": round(wall_s, 3),

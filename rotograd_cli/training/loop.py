@@ -67,6 +67,8 @@ class LoopOptions:
     evaluate_train: bool
     select: str
     select_mode: str
+    on_nonfinite: str = "stop"
+    max_skipped_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class CheckpointOptions:
 
 
 _DEFAULT = CheckpointOptions()
+_REMEDY = "lower model_optimizer.lr or method_optimizer.lr, or set train.grad_clip_norm"
 
 
 @dataclass(frozen=True)
@@ -166,17 +169,10 @@ class Trainer:
         batches, mark = self.num_batches, time.monotonic()
         for index, micro_batches in enumerate(self._micro_batches(), start=self.state.batch):
             self.recorder.poll()
-            losses = train_step(
-                self.model,
-                self.dataset.tasks,
-                micro_batches,
-                [group.optimizer for group in self.groups],
-                grad_clip_norm=self.options.grad_clip_norm,
-            )
+            self._step(micro_batches)
             self.state.step += 1
             self.state.batch = index + 1
             self._advance("step")
-            self.window.add(losses)
             if self.state.step % self.options.log_every_steps == 0 or index == batches - 1:
                 self._record(self.window)
             self.recorder.progress(self.state, batches, index)
@@ -188,6 +184,32 @@ class Trainer:
         self._advance("epoch")
         self.state.epoch += 1
         self.state.batch, self.state.evaluation_due = 0, True
+
+    def _step(self, micro_batches: list[Batch]) -> None:
+        """One optimiser step; a skipped one leaves everything but the method's counters alone.
+
+        A look at losses and gradients is free on a CPU. On an accelerator it waits, so that only
+        ``skip`` takes it: otherwise the losses are looked at when they are recorded.
+        """
+        skip = self.options.on_nonfinite == "skip"
+        try:
+            losses = train_step(
+                self.model,
+                self.dataset.tasks,
+                micro_batches,
+                [group.optimizer for group in self.groups],
+                grad_clip_norm=self.options.grad_clip_norm,
+                check_finite=skip or self.device.type == "cpu",
+            )
+        except NonFiniteError as error:
+            step = self.state.step + 1
+            if not skip or self.state.skipped_steps == self.options.max_skipped_steps:
+                already = f" after {self.state.skipped_steps} skipped steps" if skip else ""
+                raise NonFiniteError(f"{error} in step {step}{already}; {_REMEDY}.") from error
+            self.state.skipped_steps += 1
+            logger.warning("%s in step %d, which is skipped.", error, step)
+        else:
+            self.window.add(losses)
 
     def _end_epoch(self) -> None:
         """Evaluates the epoch just finished, unless it is none of those, and saves."""
@@ -346,8 +368,8 @@ class Trainer:
         for name, loss in losses.items():
             if not math.isfinite(loss):
                 raise NonFiniteError(
-                    f"The loss of task {name!r} became {loss} before step {self.state.step}; lower "
-                    "model_optimizer.lr or method_optimizer.lr, or set train.grad_clip_norm."
+                    f"The loss of task {name!r} became {loss} before step {self.state.step}; "
+                    f"{_REMEDY}."
                 )
         record: dict[str, float] = {"step": self.state.step, "epoch": self.state.epoch + 1}
         record |= {f"train/{name}/loss": loss for name, loss in losses.items()}

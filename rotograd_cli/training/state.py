@@ -15,6 +15,8 @@ class TrainState:
     """Finished epochs."""
     step: int = 0
     """Optimiser steps taken."""
+    skipped_steps: int = 0
+    """Those of them without an update, because a loss or a gradient was not finite."""
     batch: int = 0
     """Steps taken in the epoch under way: where the next one is in the epoch's order."""
     evaluation_due: bool = False

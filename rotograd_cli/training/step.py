@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks import Task, task_statistics
@@ -25,6 +25,7 @@ def train_step(
     optimizers: Iterable[Optimizer],
     *,
     grad_clip_norm: float | None = None,
+    check_finite: bool = False,
 ) -> Tensor:
     """Forward, task losses, the method's backward pass, one step of every optimiser.
 
@@ -35,11 +36,18 @@ def train_step(
             task's loss is the mean over the parts that have a target for it.
         optimizers: Stepped in order, the network's first, then cleared.
         grad_clip_norm: Largest norm of the network's gradient; None leaves it.
+        check_finite: Look at losses and gradients before anything is updated, which waits for the
+            device.
 
     Returns:
         Task losses of the batch (0 where there is none) and whether each was there (1 or 0),
         detached, shape ``[2, K]``.
+
+    Raises:
+        NonFiniteError: With ``check_finite``, if a loss or a gradient is infinite or NaN; no
+            parameter has changed, and all gradients are cleared.
     """
+    optimizers = list(optimizers)
     num = len(micro_batches)
     counts = [sum(task.name in batch.targets for batch in micro_batches) for task in tasks]
     totals = []
@@ -47,9 +55,11 @@ def train_step(
         losses = _shared_out(task_losses(tasks, predict(model, batch), batch), counts)
         model.backward(losses, num_micro_batches=num, accumulating=index < num - 1)
         totals.append(_detached(losses))
+    total = _total(totals)
+    if check_finite:
+        _check_finite(model, tasks, total[0], optimizers)
     if grad_clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(model.model_parameters(), grad_clip_norm)
-    total = _total(totals)
     for index, optimizer in enumerate(optimizers):
         optimizer.step()
         optimizer.zero_grad()
@@ -57,6 +67,28 @@ def train_step(
             after = _losses_without_gradients(model, tasks, micro_batches, counts)
             model.observe_update(total[0], after[0], total[1] > 0)
     return total
+
+
+def _check_finite(
+    model: MultiTaskMethod, tasks: Sequence[Task], losses: Tensor, optimizers: Sequence[Optimizer]
+) -> None:
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    *values, norm_value = torch.cat((losses, norm.reshape(1).to(losses))).tolist()
+    if all(math.isfinite(value) for value in (*values, norm_value)):
+        return
+    what = [
+        f"The loss of task {task.name!r} became {value}"
+        for task, value in zip(tasks, values, strict=True)
+        if not math.isfinite(value)
+    ]
+    named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
+    what += [
+        f"The gradient of {n} became infinite or NaN" for n, g in named if not g.isfinite().all()
+    ]
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    raise NonFiniteError(what[0] if what else "The norm of the gradient overflowed")
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rotograd_cli.data.base import Batch
+from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.methods import rotations
 from rotograd_cli.seeding import epoch_draws, epoch_order
@@ -322,7 +322,7 @@ def test_loss_that_is_not_finite_stops_with_its_task_and_keeps_the_last_checkpoi
     run.train_epoch()
     run._save("last.pt")
     run.dataset.targets["train"]["value"].fill_(math.inf)
-    with pytest.raises(NonFiniteError, match="loss of task 'value' became inf before step 4"):
+    with pytest.raises(NonFiniteError, match="loss of task 'value' became inf in step 4"):
         run.train_epoch()
     assert load_checkpoint(tmp_path / "last.pt")["state"]["step"] == 3
 
@@ -377,3 +377,62 @@ def test_training_metrics_can_be_selected_by_where_they_are_evaluated(tmp_path: 
     metrics = run.fit()
     num = {key.split("/")[0] for key in metrics}
     assert num == {"train", "val", "test"}
+
+
+# ---- steps that are not finite
+
+
+class Poisoned(ToyDataset):
+    """Gives NaN as a target in some batches of the epoch."""
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__()
+        self.steps, self.num_batches = steps, 0
+
+    def batch(self, split: Split, indices: torch.Tensor) -> Batch:
+        batch = super().batch(split, indices)
+        if split == "train":
+            self.num_batches += 1
+            if self.num_batches in self.steps:
+                batch.targets["value"].fill_(math.nan)  # type: ignore[attr-defined]
+        return batch
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_skipped_step_changes_no_parameter_and_is_counted(method: str, tmp_path: Path) -> None:
+    run = trainer(tmp_path, method, dataset=Poisoned(2), on_nonfinite="skip", max_skipped_steps=1)
+    wanted = trainer(tmp_path, method)
+    run.train_epoch()
+    order = epoch_order(20, seed=0, epoch=0)
+    wanted.model.train()
+    for step in (0, 2):  # the same batches without the second
+        wanted._step([wanted.dataset.batch("train", order[6 * step : 6 * step + 6])])
+    assert (run.state.step, run.state.skipped_steps) == (3, 1)
+    if method == "vanilla":  # elsewhere the method's schedule is a step further
+        for p, q in zip(run.model.parameters(), wanted.model.parameters(), strict=True):
+            assert torch.equal(p, q)
+    assert all(p.isfinite().all() for p in run.model.parameters())
+
+
+def test_skipping_ends_at_its_limit(tmp_path: Path) -> None:
+    run = trainer(tmp_path, dataset=Poisoned(1, 3), on_nonfinite="skip", max_skipped_steps=1)
+    with pytest.raises(NonFiniteError, match="became nan in step 3 after 1 skipped steps"):
+        run.train_epoch()
+
+
+def test_a_step_that_stops_the_run_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
+    run = trainer(tmp_path, dataset=Poisoned(1))
+    before = [p.clone() for p in run.model.parameters()]
+    with pytest.raises(NonFiniteError, match="loss of task 'value' became nan in step 1"):
+        run.train_epoch()
+    assert all(torch.equal(p, q) for p, q in zip(run.model.parameters(), before, strict=True))
+    assert all(p.grad is None for p in run.model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.model.heads[1][0].weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(
+        NonFiniteError, match=r"gradient of heads.1.0.weight became infinite or NaN"
+    ):
+        run.train_epoch()
