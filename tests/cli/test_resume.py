@@ -30,6 +30,7 @@ SHORT = (
     "train.log_every_steps=2",
     "checkpoints.every_minutes=1e-9",
 )
+LONGER = (*SHORT, "train.epochs=40")  # still going on when something is done to it
 METHODS = ("vanilla", "rotateonly", "rotograd", "rotogradnorm")
 OF_THE_PROCESS = ("started", "command", "overrides", "resumed_at_steps", "commit")
 
@@ -129,10 +130,11 @@ def test_a_run_killed_many_times_ends_as_if_nothing_had_happened(
 def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
     cli: Cli, tmp_path: Path, sent: signal.Signals
 ) -> None:
-    words = [word for word in SHORT if not word.startswith(("train.limit_batches", "checkpoints"))]
-    assert cli("train", *words, "train.limit_batches=40", "hydra.run.dir=wanted").code == 0
-    process = begin(*words, "train.limit_batches=40", "hydra.run.dir=run", cwd=tmp_path)
-    time.sleep(0.1)
+    words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=20")
+    assert cli("train", *words, "hydra.run.dir=wanted").code == 0
+    process = begin(*words, "hydra.run.dir=run", cwd=tmp_path)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():  # it holds signals back by then
+        time.sleep(0.001)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + sent, err
@@ -220,9 +222,9 @@ def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Pat
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(cli: Cli, tmp_path: Path) -> None:
-    assert cli("train", *SHORT, "hydra.run.dir=wanted").code == 0
+    assert cli("train", *LONGER, "hydra.run.dir=wanted").code == 0
     folder = tmp_path / "run" / "checkpoints"
-    process = begin(*SHORT, "hydra.run.dir=run", cwd=tmp_path)
+    process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     while not (folder / "last.previous.pt").exists():
         assert process.poll() is None
         time.sleep(0.001)
@@ -242,8 +244,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(cli: Cli, tmp_path: P
         (["resume=run", "train.epochs=9"], "as it was configured, got train.epochs=9 too"),
         (["resume=run", "method=vanilla"], "got method=vanilla too"),
         (["-m", "resume=run", "seed=0,1"], "must be auto"),
-        (["resume=auto", "hydra.run.dir=run", *SHORT, "seed=3"], "another configuration"),
-        (["hydra.run.dir=run", *SHORT], "holds a run already"),
+        (["resume=auto", "hydra.run.dir=run", *LONGER, "seed=3"], "another configuration"),
+        (["hydra.run.dir=run", *LONGER], "holds a run already"),
         (["checkpoints.every_minutes=0"], "must be positive"),
         (["checkpoints.keep_epochs=-1"], "must be 0 or more"),
     ],
@@ -259,9 +261,9 @@ def test_wrong_input_is_one_line(cli: Cli, words: list[str], message: str) -> No
 def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
     cli: Cli, tmp_path: Path
 ) -> None:
-    assert cli("train", *SHORT, "hydra.run.dir=wanted").code == 0
+    assert cli("train", *LONGER, "hydra.run.dir=wanted").code == 0
     folder = tmp_path / "run" / "checkpoints"
-    process = begin(*SHORT, "hydra.run.dir=run", cwd=tmp_path)
+    process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     while not (folder / "last.pt").exists():
         assert process.poll() is None
         time.sleep(0.001)
