@@ -69,9 +69,21 @@ def assert_same_run(run: Path, wanted: Path) -> None:
     assert first == second
 
 
+def train(*words: str, cwd: Path) -> "subprocess.Popen[str]":
+    """The command with one thread: another number of them means another rounding."""
+    return start("train", *words, cwd=cwd, OMP_NUM_THREADS="1")
+
+
+def whole(*words: str, cwd: Path) -> None:
+    """Trains a run in one go."""
+    process = train(*words, cwd=cwd)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+
+
 def finish(run: Path, cwd: Path) -> str:
     """Resumes until the end; what it said."""
-    process = start("train", f"resume={run}", cwd=cwd)
+    process = train(f"resume={run}", cwd=cwd)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return out + err
@@ -81,7 +93,7 @@ def begin(*words: str, cwd: Path, run: str = "run") -> "subprocess.Popen[str]":
     """Starts the command and waits until it trains (or goes on training)."""
     log = cwd / run / "train.log"
     size = log.stat().st_size if log.exists() else 0
-    process = start("train", *words, cwd=cwd)
+    process = train(*words, cwd=cwd)
     deadline = time.monotonic() + 60
     while process.poll() is None and not (log.exists() and log.stat().st_size > size):
         assert time.monotonic() < deadline
@@ -128,10 +140,10 @@ def test_a_run_killed_many_times_ends_as_if_nothing_had_happened(
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
-    cli: Cli, tmp_path: Path, sent: signal.Signals
+    tmp_path: Path, sent: signal.Signals
 ) -> None:
     words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=20")
-    assert cli("train", *words, "hydra.run.dir=wanted").code == 0
+    whole(*words, "hydra.run.dir=wanted", cwd=tmp_path)
     process = begin(*words, "hydra.run.dir=run", cwd=tmp_path)
     while not (tmp_path / "run" / "metrics.jsonl").exists():  # it holds signals back by then
         time.sleep(0.001)
@@ -166,7 +178,7 @@ def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> 
     process = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, "train", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -185,14 +197,12 @@ def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_preempted_job_of_submitit_goes_back_into_its_queue_and_on(
-    cli: Cli, tmp_path: Path
-) -> None:
+def test_a_preempted_job_of_submitit_goes_back_into_its_queue_and_on(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=40", "seed=0", "-m")
-    assert cli("train", *words, "hydra.sweep.dir=wanted").code == 0
+    whole(*words, "hydra.sweep.dir=wanted", cwd=tmp_path)
     local = ("hydra/launcher=submitit_local", "resume=auto", "hydra.sweep.dir=sweep")
-    process = start("train", *words, *local, cwd=tmp_path, OMP_NUM_THREADS="1")
+    process = train(*words, *local, cwd=tmp_path)
     run = tmp_path / "sweep" / "0"
     while not (run / "checkpoints" / "last.pt").exists():
         assert process.poll() is None
@@ -221,8 +231,8 @@ def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Pat
     assert runs[0] == run
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(cli: Cli, tmp_path: Path) -> None:
-    assert cli("train", *LONGER, "hydra.run.dir=wanted").code == 0
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    whole(*LONGER, "hydra.run.dir=wanted", cwd=tmp_path)
     folder = tmp_path / "run" / "checkpoints"
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     while not (folder / "last.previous.pt").exists():
@@ -259,9 +269,9 @@ def test_wrong_input_is_one_line(cli: Cli, words: list[str], message: str) -> No
 
 
 def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
-    cli: Cli, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    assert cli("train", *LONGER, "hydra.run.dir=wanted").code == 0
+    whole(*LONGER, "hydra.run.dir=wanted", cwd=tmp_path)
     folder = tmp_path / "run" / "checkpoints"
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     while not (folder / "last.pt").exists():
