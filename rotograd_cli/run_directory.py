@@ -28,6 +28,8 @@ from rotograd_cli.report import read_summary
 from rotograd_cli.tasks import task_statistics
 from rotograd_cli.training.state import TrainState
 
+logger = logging.getLogger(__name__)
+
 NOT_IN_KEY = ("paths", "logger", "tags", "device", "checkpoints")
 """Parts of a configuration that say where and how a run happens, and not what comes out."""
 
@@ -248,6 +250,13 @@ def described_before(run_dir: Path, state: TrainState) -> dict[str, Any]:
         Its start, and the steps from which it was resumed.
     """
     before = read_summary(run_dir) or {}
+    now = torch.get_num_threads()
+    if before.get("num_threads", now) != now:
+        logger.warning(
+            "%d threads before, %d now: the result may differ in rounding from a run in one go.",
+            before["num_threads"],
+            now,
+        )
     first = ("started", "overrides", "command")
     kept = {name: value for name, value in before.items() if name in first}
     return {**kept, "resumed_at_steps": [*before.get("resumed_at_steps", []), state.step]}

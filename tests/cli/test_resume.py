@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from rotograd_cli.run_directory import described_before
+from rotograd_cli.training.state import TrainState
+
 from .conftest import CHECKOUT, Cli, start
 
 # long enough to be killed anywhere: in a step, an evaluation, a checkpoint; saved after every step
@@ -215,6 +218,15 @@ def test_a_preempted_job_of_submitit_goes_back_into_its_queue_and_on(tmp_path: P
     assert summary["status"] == "finished"
     assert len(summary["resumed_at_steps"]) == 1
     assert_same_run(run, tmp_path / "wanted" / "0")
+
+
+def test_another_number_of_threads_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "summary.json").write_text('{"num_threads": 99, "started": "then"}')
+    described = described_before(tmp_path, TrainState(step=7))
+    assert described == {"started": "then", "resumed_at_steps": [7]}
+    assert "99 threads before" in caplog.text
 
 
 def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Path) -> None:
