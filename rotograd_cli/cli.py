@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rotograd_cli import interrupts
+from rotograd_cli.ranks import launch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
+    "replay": "the step in which a run met infinity or NaN: rotograd replay DUMP",
     "data": "files of a data set: rotograd data check | prepare NAME",
     "table": "a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR]",
     "reproduce": "train what a table needs, then print it: rotograd reproduce table=NAME",
@@ -49,6 +51,17 @@ KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=10
 --config-dir  a folder of your own YAML files: DIR/data/foo.yaml
 
 The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data."""
+_REPLAY_HELP = """usage: rotograd replay DUMP [KEY=VALUE ...]
+
+Takes the step that ended a run again: RUN/checkpoints/nonfinite.pt holds its batch, its losses and
+all that the run was made of before it. Says which losses are not finite and where that began.
+
+device=cpu      another device than the run's
+dtype=float64   in double precision: does the step fail there too? (float32, float64)
+data_dir=DIR    where the files of the data set are; the batch itself is in the dump
+trust=true      the dump may name components from outside this package and torch: they are run
+
+Exit codes: 0 it fails here too, bit for bit; 3 it does not, or differs; 2 wrong input."""
 _SINGLE = {"bench": "measures one configuration", "table": "builds one table"}
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 
@@ -60,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None takes the process's.
 
     Returns:
-        Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 130 interrupted.
+        Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 3 a replayed step came out
+        in another way, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with interrupts.quitting(_farewell):
@@ -76,7 +90,8 @@ def _farewell() -> None:
     going_on = workers.stop_launcher() if hasattr(workers, "stop_launcher") else []
     _remove_unused_folders()
     said = "Interrupted; a run that had begun keeps its last checkpoint."
-    print(" ".join([said, *going_on]), file=sys.stderr)
+    if launch.job_rank() == 0:
+        print(" ".join([said, *going_on]), file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -105,6 +120,8 @@ def _run(command: str, words: list[str]) -> int:
             return _reproduce(words)
         if command == "plot":
             return _plot(words)
+        if command == "replay":
+            return _replay(words)
         _run_hydra(command, words, program=f"rotograd {command}")
     except BaseException as error:
         _remove_unused_folders()
@@ -113,6 +130,9 @@ def _run(command: str, words: list[str]) -> int:
         from rotograd_cli.messages import explain
 
         message = explain(error, command, words)
+        if message is None and launch.job_size() > 1:
+            launch.say_death(error)
+            return 1
         if message is None:
             message = _lost_job(error)
             return _sweep_failures(message)
@@ -139,7 +159,7 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
 
     from rotograd_cli.config import config_dir, register_schemas
 
-    sys.argv = [program, *_checked_words(command, words)]
+    sys.argv = [program, *_words_of_rank(_checked_words(command, words), command)]
     register_schemas()
     if command == "table":
         from rotograd_cli.tables.command import register_schema
@@ -152,6 +172,23 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
     finally:
         if task.error is not None:  # also where a sweeper stumbled over the missing value
             raise task.error
+
+
+def _words_of_rank(words: list[str], command: str) -> list[str]:
+    """The words, for a process of a launcher's job: the first one alone has a run directory."""
+    from rotograd_cli.errors import ConfigError
+
+    if launch.job_size() == 1:
+        return words
+    if command != "train" or any(word in ("-m", "--multirun") for word in words):
+        what = "a sweep" if command == "train" else f"rotograd {command}"
+        raise ConfigError(
+            f"torchrun starts one training, got {what} in {launch.job_size()} processes; start it "
+            "without torchrun."
+        )
+    if launch.job_rank() == 0:
+        return words
+    return [*(word for word in words if not word.startswith("hydra.run.dir=")), "hydra.run.dir=."]
 
 
 class _Task:
@@ -193,35 +230,39 @@ def _train(config: "DictConfig") -> float | None:
     )
     from rotograd_cli.sweep import check_direction
 
+    launch.read_launcher()
     hydra_config = HydraConfig.get()
     # as written: an interpolation among them refers to the configuration, not to this list
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     several = hydra_config.mode == RunMode.MULTIRUN
     run_dir = Path(hydra_config.runtime.output_dir)
-    if config.resume is None:
+    if config.resume is None and launch.job_rank() == 0:
         run_dir = _own_folder(hydra_config)
 
     def run() -> dict[str, Any]:
         nonlocal run_dir
-        target = _target(config, run_dir, overrides, several)
-        run_dir = target.run_dir
-        if target.resumed and not several:
-            _remove_unused_folders()  # Hydra's, for a new run
-        if target.finished:
-            print(f"{os.path.relpath(run_dir)} is finished.", file=sys.stderr)
-            return read_summary(run_dir) or {}
-        return train(target.config, run_dir, overrides, resume=target.resumed)
+        with launch.joined(str(config.device)) as ranks:
+            target = ranks.same(lambda: _target(config, run_dir, overrides, several))
+            run_dir = target.run_dir
+            if target.resumed and not several:
+                _remove_unused_folders()  # Hydra's, for a new run
+            if target.finished and ranks.is_first:
+                print(f"{os.path.relpath(run_dir)} is finished.", file=sys.stderr)
+            if target.finished:
+                return read_summary(run_dir) or {}
+            return train(target.config, run_dir, overrides, resume=target.resumed, ranks=ranks)
 
     if several:
         check_direction(hydra_config.sweeper, config.train.select_mode)
         summary = _cell(run, run_dir, overrides, hydra_config.job.num)
     else:
         summary = run()
-        print_table(run_table(summary))
-        for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
-            print(line)
-        print(training_time(summary))
-        print(f"Run directory: {os.path.relpath(run_dir)}")
+        if launch.job_rank() == 0:
+            print_table(run_table(summary))
+            for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
+                print(line)
+            print(training_time(summary))
+            print(f"Run directory: {os.path.relpath(run_dir)}")
     value = summary.get("metrics", {}).get(config.train.select)
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
     return worst if value is None or not math.isfinite(value) else float(value)
@@ -271,10 +312,13 @@ def _cell(
     from rotograd_cli.messages import describe_failure
     from rotograd_cli.report import read_summary, write_summary
 
-    print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)
+    if launch.job_rank() == 0:
+        print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
         return run()
     except Exception as error:  # whatever it is, the other cells must run
+        if launch.job_rank() > 0:
+            raise
         if not isinstance(error, RotogradError):
             traceback.print_exc()
         print(f"cell {number} failed: {describe_failure(error)}", file=sys.stderr)
@@ -343,6 +387,19 @@ def _plot(words: list[str]) -> int:
     for line in (*missing, f"Files: {', '.join(os.path.relpath(file) for file in files)}"):
         print(line)
     return 0
+
+
+def _replay(words: list[str]) -> int:
+    """Shows the step; 3 where it does not fail as it did, bit for bit."""
+    from rotograd_cli.replay import findings, parse, replay, rows
+    from rotograd_cli.report import print_table, text_table
+
+    result = replay(parse(words))
+    heads = ("task", "loss in the run", "loss here", "gradient at the features")
+    print_table(text_table(heads, rows(result), f"step {result.then.step}: {result.run}"))
+    for line in findings(result):
+        print(line)
+    return 0 if result.exact else 3
 
 
 def _show_table(table: "Table") -> None:
@@ -501,6 +558,8 @@ def _command_help(command: str, words: Sequence[str]) -> str:
         return _reproduce_help(words)
     if command == "plot":
         return _plot_help(words)
+    if command == "replay":
+        return _REPLAY_HELP
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:
@@ -594,7 +653,7 @@ keys, with examples (rotograd bench --cfg job prints all of them with their valu
   bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods
   bench.rounds=15  bench.block_s=0.3  bench.max_steps_per_block=100  bench.warmup_steps=5
   bench.loading_batches=4|null  bench.threads=2  bench.dtype=float32|float64|bfloat16
-  bench.compile=true
+  compile=true
   bench.rotation_norm=0.5  bench.optimizers=true  bench.name=mine
   device=auto|cpu|cuda|cuda:i  data.num_tasks=5  method.rotation_shape=256
   backbone.num_features=512  train.batch_size=1024  seed=0
@@ -641,5 +700,5 @@ def _print(text: str) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"rotograd: {' '.join(message.split())}", file=sys.stderr)
+    launch.say_failure(f"rotograd: {' '.join(message.split())}")
     return 2

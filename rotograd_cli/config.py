@@ -88,6 +88,8 @@ class TrainConfig:
     seed: int = MISSING
     device: str = MISSING
     deterministic: bool = MISSING
+    precision: str = MISSING
+    compile: bool = MISSING
     tasks: list[str] | None = MISSING
     tags: list[str] = MISSING
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -121,7 +123,6 @@ class BenchOptions:
     warmup_steps: int = MISSING
     threads: int | None = MISSING
     dtype: str = MISSING
-    compile: bool = MISSING
     rotation_norm: float = MISSING
     loading_batches: int | None = MISSING
     optimizers: bool = MISSING
@@ -212,6 +213,11 @@ def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
     result = typed(config, BenchConfig)
     _check_train(result)
     _check_bench(result.bench)
+    if result.precision != "fp32":
+        raise ConfigError(
+            f"`precision` must be fp32 in a benchmark, got {result.precision!r}; choose the type "
+            "with bench.dtype."
+        )
     return result
 
 
@@ -386,6 +392,7 @@ def _check_train(config: TrainConfig) -> None:
         )
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"`seed` must be in 0..4294967295, got {config.seed}.")
+    _check_choice("precision", config.precision, ("fp32", "bf16", "fp16"))
     _check_choice("train.select_mode", options.select_mode, ("min", "max"))
     _check_choice("train.on_nonfinite", options.on_nonfinite, ("stop", "skip"))
     if options.max_skipped_steps < 0:

@@ -5,6 +5,8 @@ command line prints that line and exits with code 2; a program that imports the 
 either :class:`RotogradError` or the builtin that each class extends.
 """
 
+from collections.abc import Mapping
+
 
 class RotogradError(Exception):
     """Base class of every error that is the input's fault, never the program's."""
@@ -27,8 +29,30 @@ class CheckpointError(RotogradError, RuntimeError):
 
 
 class NonFiniteError(RotogradError, ArithmeticError):
-    """A loss became infinite or NaN, and training cannot go on."""
+    """A loss or a gradient became infinite or NaN, and training cannot go on.
+
+    Args:
+        message: The line.
+        losses: Task losses of the step by name, as far as they are known.
+        gradients: Norm of the gradient of every parameter by name, as far as they are known.
+        step: The step that failed, from 1; None where it is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        losses: Mapping[str, float] | None = None,
+        gradients: Mapping[str, float] | None = None,
+        step: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.losses, self.gradients, self.step = dict(losses or {}), dict(gradients or {}), step
 
 
 class BackwardError(RotogradError, RuntimeError):
     """``backward`` was called in a state in which there is nothing to differentiate."""
+
+
+class RankError(RotogradError, RuntimeError):
+    """The processes that train one model together cannot, or do not hold the same model."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from rotograd_cli import interrupts
+from rotograd_cli.compiling import compilation, compile_networks
 from rotograd_cli.components import Constructors
 from rotograd_cli.config import EvaluateConfig, TrainConfig
 from rotograd_cli.data.base import MultiTaskDataset
@@ -20,9 +21,11 @@ from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.messages import describe_failure
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
+from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.report import write_summary
 from rotograd_cli.run_directory import (
     describe_progress,
+    describe_ranks,
     describe_run,
     described_before,
     load_run_config,
@@ -42,8 +45,10 @@ from rotograd_cli.training.loop import (
     OptimizerGroup,
     Recorder,
     Trainer,
-    evaluation_batches,
+    evaluation_parts,
 )
+from rotograd_cli.training.nonfinite import fit_or_dump
+from rotograd_cli.training.precision import AUTOCAST
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import check_predictions, evaluate
 
@@ -97,6 +102,7 @@ def train(
     *,
     quiet: bool = False,
     resume: bool = False,
+    ranks: Ranks = ONE,
 ) -> dict[str, Any]:
     """Trains one run and writes its directory.
 
@@ -108,16 +114,21 @@ def train(
         overrides: What the user changed, recorded in the summary.
         quiet: Say nothing on the terminal below a warning.
         resume: Go on from the newest checkpoint in the directory, if there is one.
+        ranks: The processes that train together; the first one writes, the others call this with
+            the same arguments.
 
     Returns:
-        The content of ``summary.json``.
+        The content of ``summary.json``; on other ranks, of its metrics alone.
 
     Raises:
         RotogradError: If the input is wrong.
     """
     constructors = Constructors(config)
     recorder = _Recorder()
-    trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors)
+    trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors, ranks)
+    if not ranks.is_first:
+        with compilation(config.compile):
+            return _follow(trainer, resume=resume)
     dataset, model, plain = trainer.dataset, trainer.model, trainer.config
     summary = describe_run(config, dataset, model, trainer.device, overrides)
     if not resume:
@@ -143,7 +154,8 @@ def train(
                     recorder.add(
                         ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select)
                     )
-                metrics = trainer.fit()
+                with compilation(config.compile):
+                    metrics = fit_or_dump(trainer)
             summary |= {"status": "finished", "metrics": metrics}
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -159,9 +171,27 @@ def train(
             raise
         finally:
             summary |= describe_progress(trainer.state, trainer.wall_s)
+            summary |= describe_ranks(ranks, trainer.state.step)
             write_summary(run_dir, summary)
             recorder.finish(summary)
     return summary
+
+
+def _follow(trainer: Trainer, *, resume: bool) -> dict[str, Any]:
+    """The part of a rank that writes nothing."""
+    package = logging.getLogger("rotograd_cli")
+    before = package.level
+    package.setLevel(logging.ERROR)  # the first rank has said it
+    try:
+        if resume:
+            trainer.resume()
+        with interrupts.deferring():
+            return {"metrics": fit_or_dump(trainer)}
+    except interrupts.StopRequested as error:
+        interrupts.hand_on(error)
+        raise
+    finally:
+        package.setLevel(before)
 
 
 def make_trainer(
@@ -169,6 +199,7 @@ def make_trainer(
     recorder: Recorder,
     checkpoint_dir: Path,
     constructors: Constructors | None = None,
+    ranks: Ranks = ONE,
 ) -> Trainer:
     """The loop of a run over everything that it needs; nothing is written.
 
@@ -177,6 +208,7 @@ def make_trainer(
         recorder: Where records go.
         checkpoint_dir: Folder of the checkpoints, which need not exist yet.
         constructors: The configuration's checked constructors; made here if None.
+        ranks: The processes that train together.
 
     Returns:
         The loop, before its first step.
@@ -186,6 +218,8 @@ def make_trainer(
     """
     constructors = constructors or Constructors(config)
     experiment = build(config, constructors)
+    ranks.attach(experiment.model, experiment.dataset.input_shape)
+    experiment.model.join(ranks)
     return Trainer(
         experiment.model,
         experiment.dataset,
@@ -219,6 +253,9 @@ def build(config: TrainConfig, constructors: Constructors | None = None) -> Expe
     constructors = constructors or Constructors(config)
     networks = build_networks(config, constructors)
     model = join(networks, constructors)
+    model.autocast_dtype = AUTOCAST[config.precision]
+    if config.compile:
+        compile_networks((model.backbone, *model.heads))
     return Experiment(networks.dataset, model.to(networks.device), networks.device)
 
 
@@ -306,8 +343,11 @@ def evaluate_run(
     load_weights(experiment.model, checkpoint["model"], path)
     options = LoopOptions(**asdict(run_config.train))
     split: Any = config.split
-    batches = evaluation_batches(experiment.dataset, split, options)
-    measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
+    batches = experiment.dataset.batches(
+        split, evaluation_parts(experiment.dataset, split, options)
+    )
+    with compilation(run_config.compile):
+        measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
     recorded = recorded_metrics(run_dir, config.checkpoint)
     known = {key: value for key, value in recorded.items() if key in measured}
     return measured, known, experiment.dataset.notes

@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 EXIT_CODE = 130
+_ONE_CTRL_C_S = 1.0
 _requested: int | None = None
 
 
@@ -60,16 +62,23 @@ def quitting(farewell: Callable[[], None]) -> Iterator[None]:
 def deferring() -> Iterator[None]:
     """Inside, an interrupt waits for :func:`check`; a second Ctrl-C raises at once.
 
+    One that follows within a second does not count: torchrun passes on what the terminal has sent
+    to all processes already.
+
     A handler of SIGUSR1 or SIGUSR2 that was there before (a launcher's, which puts the job back
     into its queue) is called when the run has stopped; one of SIGTERM is left in its place.
     """
     global _requested
     _requested = None
+    first = 0.0
 
     def handle(signum: int, frame: FrameType | None) -> None:
         global _requested
+        nonlocal first
         del frame
-        if _requested is not None and signum == signal.SIGINT:
+        if _requested is None:
+            first = time.monotonic()
+        elif signum == signal.SIGINT and time.monotonic() - first > _ONE_CTRL_C_S:
             raise KeyboardInterrupt
         _requested = signum
 
@@ -94,6 +103,11 @@ def request() -> None:
     """The same as one Ctrl-C inside :func:`deferring`; any thread may call it."""
     global _requested
     _requested = signal.SIGINT
+
+
+def requested() -> int:
+    """Number of the signal that :func:`deferring` holds back; 0 if there is none."""
+    return _requested or 0
 
 
 def check() -> None:

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.config import config_dir
 from rotograd_cli.errors import RotogradError
+from rotograd_cli.ranks.launch import lost_other
 
 EXTRAS = {
     "joblib": "local",
@@ -240,7 +241,7 @@ def _walk(node: DictConfig, prefix: str) -> list[str]:
 
 def describe_failure(error: BaseException) -> str:
     """One line for an error that is the user's, with its class name for any other."""
-    text = " ".join(str(error).split())
+    text = lost_other(error) or " ".join(str(error).split())
     if isinstance(error, RotogradError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

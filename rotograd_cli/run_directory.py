@@ -24,6 +24,7 @@ from rotograd_cli.config import TrainConfig, to_train_config
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.report import read_summary
 from rotograd_cli.tasks import task_statistics
 from rotograd_cli.training.state import TrainState
@@ -280,6 +281,28 @@ def describe_progress(state: TrainState, wall_s: float) -> dict[str, Any]:
         "train_s": round(state.train_s, 3),
         "data_s": round(state.data_s, 3),
         "wall_s": round(wall_s, 3),
+    }
+
+
+def describe_ranks(ranks: Ranks, num_steps: int) -> dict[str, Any]:
+    """How many processes trained, and what they exchanged: a part of ``summary.json``.
+
+    Args:
+        ranks: The processes.
+        num_steps: Optimiser steps of the run.
+
+    Returns:
+        Number of processes and, of several, collective operations and bytes per step of this
+        process, evaluations included; nothing for one process.
+    """
+    if ranks.size == 1:
+        return {}
+    steps = max(1, num_steps)
+    traffic = ranks.traffic
+    return {
+        "num_ranks": ranks.size,
+        "collectives_per_step": round(traffic.calls / steps, 2),
+        "collective_bytes_per_step": round(traffic.num_bytes / steps),
     }
 
 

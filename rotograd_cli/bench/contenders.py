@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from rotograd_cli.bench import reference
 from rotograd_cli.bench.preparation import RotationState
+from rotograd_cli.compiling import compile_networks
 from rotograd_cli.components import Constructors
 from rotograd_cli.config import BenchConfig, component_names, component_node, suggest
 from rotograd_cli.data.base import Batch
@@ -195,9 +196,8 @@ class Builder:
         """On the device, in the type and mode of the benchmark, its networks compiled if asked."""
         model = model.to(device=self._networks.device, dtype=DTYPES[self._options.dtype])
         model.train()
-        if self._options.compile:
-            for network in (networks.backbone, *networks.heads):
-                network.compile()
+        if self._config.compile:
+            compile_networks((networks.backbone, *networks.heads))
         return model
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -182,24 +182,3 @@ def num_threads(num: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def compilation(enabled: bool) -> Iterator[None]:
-    """Inside, as many networks as there are may be compiled, and none falls back unnoticed.
-
-    Compiled modules share the code object of ``nn.Module``'s call, to which torch's limit of
-    compiled variants applies: with several contenders the later ones would silently run eagerly.
-
-    Args:
-        enabled: Whether anything is compiled.
-    """
-    if not enabled:
-        yield
-        return
-    from torch._dynamo import config  # heavy
-
-    with config.patch(
-        recompile_limit=1024, accumulated_recompile_limit=8192, fail_on_recompile_limit_hit=True
-    ):
-        yield

@@ -13,7 +13,6 @@ from rotograd_cli.bench.machine import describe_machine
 from rotograd_cli.bench.measure import (
     Plan,
     Subject,
-    compilation,
     measure,
     num_threads,
     peak_bytes,
@@ -23,6 +22,7 @@ from rotograd_cli.bench.preparation import rotations_of
 from rotograd_cli.bench.reference import ReferenceUnavailableError
 from rotograd_cli.bench.rotation_part import rotation_part
 from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by_round
+from rotograd_cli.compiling import compilation
 from rotograd_cli.components import Constructors
 from rotograd_cli.config import BenchConfig
 from rotograd_cli.data.base import Batch, in_parts
@@ -54,7 +54,7 @@ def bench(
     """
     nodes = method_nodes(config)
     constructors = Constructors(config)
-    with num_threads(config.bench.threads), compilation(config.bench.compile):
+    with num_threads(config.bench.threads), compilation(config.compile):
         networks = build_networks(config, constructors)
         batches = _batches(config, networks)
         builder = Builder(config, constructors, networks)
@@ -133,11 +133,6 @@ def _first_step(contender: Contender, batches: list[Batch]) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         if contender.name != REFERENCE:
-            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise ConfigError(
-                    f"`bench.compile` cannot be true here: torch.compile fails ({reason}); "
-                    "install a compiler, or leave it out."
-                ) from error
             raise
         raise ReferenceUnavailableError(f"it fails with these settings ({reason})") from error
 
@@ -229,6 +224,7 @@ def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict
         "m": stacks[0].base.shape[-1] if stacks else None,
         "rotation_stack_bytes": sum(stack.base.numel() for stack in stacks) * itemsize or None,
         "seed": config.seed,
+        "compile": config.compile,
         **{key: value for key, value in asdict(config.bench).items() if key != "name"},
     }
 

@@ -11,6 +11,7 @@ from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
 from rotograd_cli.linalg.gradients import stacked
 from rotograd_cli.methods.backward import GradientCarrier, summed, take_gradients
 from rotograd_cli.methods.batched_heads import BatchedHeads
+from rotograd_cli.ranks.base import ONE, Ranks
 
 
 class ExtraOutputs(NamedTuple):
@@ -27,8 +28,8 @@ class BackwardStep:
     """What a method knows of one backward pass besides the gradients."""
 
     losses: Tensor
-    """Task losses of the whole optimiser step as far as this pass tells (:meth:`whole`), detached,
-    shape ``[K]``; 0 for an absent task."""
+    """Task losses of the whole optimiser step as far as this pass tells (:meth:`whole`), of the
+    examples of all ranks, detached, shape ``[K]``; 0 for an absent task."""
     present: Tensor
     """Tasks with a loss in this pass, boolean, shape ``[K]``."""
     accumulating: bool
@@ -51,6 +52,9 @@ class MultiTaskMethod(nn.Module):
     are detached before the heads: one backward pass fills the task gradients and the heads'
     gradients, :meth:`shared_gradient` combines them, and one more pass carries the result through
     the backbone.
+
+    Where several processes train one model (:attr:`ranks`), each has its own examples, and what is
+    summed over the batch is summed over the ranks.
 
     A new method overrides :meth:`shared_gradient`, and :meth:`weigh_losses` where it changes the
     losses. Parameters that it registers itself are trained by the second optimiser
@@ -115,6 +119,9 @@ class MultiTaskMethod(nn.Module):
         self._leaves: list[Tensor] = []
         self._reached: list[bool] = [True] * len(heads)  # heads, by the last backward pass
         self.batched_heads = BatchedHeads()
+        self.ranks: Ranks = ONE
+        self.autocast_dtype: torch.dtype | None = None
+        """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
         self._batched = False  # heads, in the last forward pass
         self._tasks_share_leaf = False  # one leaf with the tasks on its first axis
         self._loss_scale: float | Tensor | None = None
@@ -132,6 +139,11 @@ class MultiTaskMethod(nn.Module):
     def rep(self) -> Tensor | None:
         """Output of the backbone in the last forward pass in training mode; None before it."""
         return self._rep
+
+    @property
+    def leaves(self) -> Sequence[Tensor]:
+        """What the heads are differentiated at, between a forward pass and its backward pass."""
+        return self._leaves
 
     def __len__(self) -> int:
         return self.num_tasks
@@ -176,12 +188,20 @@ class MultiTaskMethod(nn.Module):
         Raises:
             ShapeError: If the features do not have the shape that the method was built for.
         """
-        features, backbone_extras = _split(self.backbone(x))
+        if self.autocast_dtype is None:
+            return self._forward(x)
+        device = next(self.parameters()).device.type
+        with torch.autocast(device, dtype=self.autocast_dtype):
+            return self._forward(x)
+
+    def _forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+        differentiates = self.training and torch.is_grad_enabled()
+        output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
+        features, backbone_extras = _split(output)
         self.check_features(features)
         if self.training:
             self._rep, self._leaves = features, []
             self._backbone_has_extras = len(backbone_extras) > 0
-        differentiates = self.training and torch.is_grad_enabled()
         make_outputs = self._training_outputs if differentiates else self._outputs
         outputs = [_split(output) for output in make_outputs(features)]
         predictions = [prediction for prediction, _ in outputs]
@@ -199,30 +219,36 @@ class MultiTaskMethod(nn.Module):
         loss_scale: float | Tensor | None = None,
         num_micro_batches: int = 1,
         accumulating: bool = False,
-    ) -> None:
+    ) -> Tensor:
         """Whole backward pass: gradients of heads, method parameters and backbone.
 
-        Gradients are added to ``.grad``, as ``Tensor.backward`` does.
+        Gradients are added to ``.grad``, as ``Tensor.backward`` does. With many ranks, they are
+        those of the whole batch after the last micro-batch of an optimiser step.
 
         Args:
             losses: K scalar task losses; None for a task without a loss in this batch, which then
-                takes no part in any mean and keeps its start values and its clock.
+                takes no part in any mean and keeps its start values and its clock. With many ranks,
+                this rank's parts, which add up to the batch's losses; None on all ranks or none.
             backbone_loss: Scalar loss of the backbone alone (a regulariser, say), added as it is.
             retain_graph: Keep the graphs for a second call.
             loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All
                 gradients come out multiplied by it, those of rotations and task weights too, which
-                are not linear in it.
+                are not linear in it. If a task gradient overflowed, they come out NaN, those of
+                the heads alone excepted, so that whoever looks at them leaves the step out.
             num_micro_batches: Backward passes that make up one optimiser step, whose losses the
                 caller has divided by this number. Start values are those of the whole step.
             accumulating: True for every micro-batch of an optimiser step but the last: burn-in
                 clocks count optimiser steps.
+
+        Returns:
+            The losses, detached, summed over the ranks, shape ``[K]``; 0 for an absent task.
 
         Raises:
             BackwardError: If no forward pass in training mode with gradients enabled came before.
             ShapeError: If the number or shape of the losses is wrong.
         """
         leaves = self._take_leaves(retain_graph)
-        step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
+        values, step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
         weighed = self.weigh_losses(losses, step)
         roots = summed([loss for loss in weighed if loss is not None])
         torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
@@ -233,6 +259,9 @@ class MultiTaskMethod(nn.Module):
         with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
             shared = self._unscaled(self.combine_leaf_gradients, gradients, step)
         self._backward_backbone(shared, self.weigh_backbone_loss(backbone_loss, step), retain_graph)
+        if not accumulating:
+            self.ranks.sum_gradients(self._parameters_beside_backbone())
+        return values
 
     # ---- what a method overrides
 
@@ -318,6 +347,14 @@ class MultiTaskMethod(nn.Module):
         """What one head sees: entry ``task`` of :meth:`stacked_features`."""
         return self.stacked_features(features)[task]
 
+    def join(self, ranks: Ranks) -> None:
+        """Has the steps taken together with other processes, which call this as well.
+
+        Args:
+            ranks: The processes.
+        """
+        self.ranks = ranks
+
     def refresh(self) -> None:
         """Called where waiting for the device is allowed, once per logging step; does nothing."""
 
@@ -337,10 +374,21 @@ class MultiTaskMethod(nn.Module):
             present: Tasks with a loss, boolean, shape ``[K]``.
         """
 
-    def add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """Adds to the gradient of a parameter of the method, with the loss scale applied."""
+    def add_gradient(
+        self, parameter: nn.Parameter, gradient: Tensor, *, of_all_ranks: bool = False
+    ) -> None:
+        """Adds to the gradient of a parameter of the method, with the loss scale applied.
+
+        Args:
+            parameter: Registered by the method itself.
+            gradient: Its gradient.
+            of_all_ranks: Whether the gradient covers the examples of all ranks already, rather than
+                being this rank's part of a sum.
+        """
         if not parameter.requires_grad:
             return
+        if of_all_ranks and not self.ranks.is_first:
+            gradient = torch.zeros_like(gradient)  # the sum over ranks counts it once
         gradient = self._scaled(gradient, parameter)
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
@@ -419,7 +467,7 @@ class MultiTaskMethod(nn.Module):
         loss_scale: float | Tensor | None,
         num_micro_batches: int,
         accumulating: bool,
-    ) -> BackwardStep:
+    ) -> tuple[Tensor, BackwardStep]:
         if len(losses) != self.num_tasks:
             raise ShapeError(
                 f"`losses` must hold one entry per task ({self.num_tasks}), got {len(losses)}; "
@@ -441,12 +489,18 @@ class MultiTaskMethod(nn.Module):
             raise BackwardError("`losses` must hold at least one loss, got None for every task.")
         zero = torch.zeros_like(known[0])
         values = torch.stack([zero if x is None else x.detach().reshape(()) for x in losses])
+        values = self.ranks.sum(values)
         present = torch.ones_like(values, dtype=torch.bool)
         for k, loss in enumerate(losses):
             if loss is None:
                 present[k] = False
-        values = _whole(values, loss_scale, num_micro_batches)
-        return BackwardStep(values, present, accumulating, loss_scale, num_micro_batches)
+        whole = _whole(values, loss_scale, num_micro_batches)
+        step = BackwardStep(whole, present, accumulating, loss_scale, num_micro_batches)
+        return values, step
+
+    def _parameters_beside_backbone(self) -> Iterator[nn.Parameter]:
+        of_backbone = {id(p) for p in self.backbone.parameters()}
+        return (p for p in self.parameters() if id(p) not in of_backbone)
 
     def _unscaled(
         self,
@@ -458,10 +512,11 @@ class MultiTaskMethod(nn.Module):
         if step.loss_scale is None:
             return rule(gradients, step)
         dtype = torch.promote_types(gradients[0].dtype, torch.float32)
-        self._loss_scale = step.loss_scale
+        unscaled = [gradient.to(dtype) / step.loss_scale for gradient in gradients]
+        norm = torch.nn.utils.get_total_norm(unscaled)
+        self._loss_scale = step.loss_scale + 0 * norm  # NaN if a task gradient overflowed
         try:
-            unscaled = [gradient.to(dtype) / step.loss_scale for gradient in gradients]
-            return rule(unscaled, step) * step.loss_scale
+            return rule(unscaled, step) * self._loss_scale
         finally:
             self._loss_scale = None
 
@@ -490,7 +545,7 @@ class MultiTaskMethod(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one step
-        return {**self.__dict__, "_rep": None, "_leaves": [], "_pending": []}
+        return {**self.__dict__, "_rep": None, "_leaves": [], "_pending": [], "ranks": ONE}
 
 
 class _TaskNetwork(nn.Module):

@@ -1,7 +1,6 @@
 """GradDrop: at every feature, the gradients of one sign."""
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
@@ -26,19 +25,15 @@ class GradDrop(MultiTaskMethod):
 
     References:
         Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign
-        Dropout", NeurIPS 2020, Algorithm 1, lines 10 to 15. Computed by torchjd.
+        Dropout", NeurIPS 2020, Algorithm 1, lines 10 to 15.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        from torchjd.aggregation import GradDrop as Aggregator
-
-        self._aggregator = Aggregator()
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """Sum of the kept entries; see the class."""
-        rows, _, _ = usable_rows(task_gradients, step, self.num_nonfinite)
+        rows, _, _ = usable_rows(task_gradients, step, self.num_nonfinite, self.ranks)
+        G = rows.view_as(task_gradients)
         if self.num_tasks == 1:  # a draw of exactly 0 would drop a negative entry
-            return rows.view(task_gradients.shape[1:])
-        shared: Tensor = self._aggregator(rows)
-        return shared.view(task_gradients.shape[1:])
+            return G[0]
+        P = 0.5 * (1 + G.sum(0) / G.abs().sum(0))  # NaN where all are zero: nothing is kept
+        U = self.ranks.draw(Tensor.uniform_, P)
+        return torch.where((P > U) & (G > 0) | (P < U) & (G < 0), G, 0).sum(0)

@@ -59,10 +59,12 @@ class GradNorm(LearnedWeights, MultiTaskMethod):
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """The sum of the weighted gradients; sets the gradient of the task weights."""
-        rows, weighted_norms, present = usable_rows(task_gradients, step, self.num_nonfinite)
+        rows, weighted_norms, present = usable_rows(
+            task_gradients, step, self.num_nonfinite, self.ranks
+        )
         weights = self.weight.detach().to(rows.dtype)
         norms = divide_or_zero(weighted_norms, weights)
         level = weighted_norms.sum() / present.sum().clamp_min(1)
         gradient = self.weight_gradient(weights, norms, level, step.losses, present)
-        self.add_gradient(self.log_weight, gradient)
+        self.add_gradient(self.log_weight, gradient, of_all_ranks=True)
         return rows.sum(0).view(task_gradients.shape[1:])

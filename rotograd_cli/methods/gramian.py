@@ -63,13 +63,14 @@ class GramianMethod(MultiTaskMethod):
         """The weighted sum; see the class."""
         rows = task_gradients.flatten(1)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        norms = torch.linalg.vector_norm(rows, dim=1)
+        norms = self.ranks.norms(torch.linalg.vector_norm(rows, dim=1))
         finite = norms.isfinite() & step.losses.isfinite()
         units = divide_or_zero(rows, norms.unsqueeze(1))  # so that no product over- or underflows
+        cosines = self.ranks.sum(units @ units.mT)
         columns = (norms, finite.to(norms.dtype), step.present.to(norms.dtype))
-        *cosines, norm, ok, present = self.to_host(torch.stack((*(units @ units.mT), *columns)))
+        *host, norm, ok, present = self.to_host(torch.stack((*cosines, *columns)))
         eps, part = torch.finfo(rows.dtype).eps, (ok * present) > 0
-        weights = spread_weights(self.task_weights, torch.stack(cosines), norm, part, eps)
+        weights = spread_weights(self.task_weights, torch.stack(host), norm, part, eps)
         if not bool(ok.all()):
             self.num_nonfinite += step.present & ~finite
             rows = torch.where(finite.unsqueeze(1), rows, 0)

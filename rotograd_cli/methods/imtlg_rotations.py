@@ -37,7 +37,7 @@ class IMTLGRotations(RotateOnly):
     ) -> Tensor:
         """IMTL-G's weights, shape ``[K]``."""
         scales = norms.unsqueeze(1) * norms
-        cosines = divide_or_zero(G.gramian(), scales)
+        cosines = divide_or_zero(self.ranks.sum(G.gramian()), scales)
         numbers = torch.stack((*cosines, norms, present.to(norms.dtype)))
         *rows, norm, part = self.to_host(numbers)
         eps = torch.finfo(norms.dtype).eps

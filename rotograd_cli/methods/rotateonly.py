@@ -19,6 +19,7 @@ from rotograd_cli.methods.linear_heads import LinearHeads
 from rotograd_cli.methods.rotations import RotationInit, Rotations
 from rotograd_cli.methods.task_gradients import DenseTaskGradients, TaskGradients, rotate
 from rotograd_cli.methods.trivialisations import RotationMap
+from rotograd_cli.ranks.base import Ranks
 
 RotationReduction = Literal["reference", "per_example"]
 RotationPath = Literal["auto", "general", "folded"]
@@ -149,6 +150,11 @@ class RotateOnly(MultiTaskMethod):
         """One task's rotated features, shape ``features.shape``."""
         return self._rotated(features, self.rotations.current()[task : task + 1])[0]
 
+    def join(self, ranks: Ranks) -> None:
+        """As in the base class; the processes share the work of whole rotations."""
+        super().join(ranks)
+        self.rotations.ranks = ranks
+
     def refresh(self) -> None:
         """Reads the norms that the rotations' series are planned by."""
         self.linear_heads.clear_cache()
@@ -167,7 +173,7 @@ class RotateOnly(MultiTaskMethod):
         """With ``normalize_losses``, divides the backbone loss by its own start value."""
         if loss is None or not self.normalize_losses:
             return loss
-        value = step.whole(loss).reshape(1)
+        value = self.ranks.sum(step.whole(loss).reshape(1))
         present = torch.ones_like(value, dtype=torch.bool)
         self.initial_backbone_loss.update(value, present, accumulating=step.accumulating)
         return loss / self.initial_backbone_loss.denominators[0]
@@ -195,7 +201,7 @@ class RotateOnly(MultiTaskMethod):
         else:
             rotated, folded = self._path == "general", None
             G = DenseTaskGradients(self.rotations, self.axes, gradients, rotated=rotated)
-        norms = G.norms()
+        norms = self.ranks.norms(G.norms())
         finite = norms.isfinite() & step.losses.isfinite()
         if not (self.rotations.reads_are_free and bool(finite.all())):
             self.num_nonfinite += step.present & ~finite
@@ -255,11 +261,12 @@ class RotateOnly(MultiTaskMethod):
         ones, largest = torch.ones_like(norms), norms.amax()
         units = divide_or_zero(largest, norms)  # g_k / ‖g_k‖, in units that cannot overflow
         direction, shared = G.combine(torch.stack((units, weights))).unbind()
-        mean_norm = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0))) / num_present
+        total = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0)))
+        both = torch.stack((total, torch.linalg.vector_norm(shared)))
+        mean_norm, combined_norm = (self.ranks.norms(both) / num_present).unbind()
         length = divide_or_zero(mean_norm, largest) / num_present  # v' = length * direction
         factor = -2.0 * self._reduction(features.shape, step.num_micro_batches) * length
         self.add_gradient(self.rotations.free_parameters, G.rotation_gradient(direction, factor))
-        combined_norm = torch.linalg.vector_norm(shared) / num_present
         self.learn(weights, norms, combined_norm, present, step)
         return shared
 
@@ -374,7 +381,8 @@ class RotateOnly(MultiTaskMethod):
         """Factor of the sum of squares over everything, for features of the given shape."""
         batch = list(self.axes.batch_shape(shape))
         if batch:
-            batch[0] *= num_micro_batches  # examples of the whole optimiser step
+            # examples of the whole optimiser step
+            batch[0] = self.ranks.num_rows(batch[0]) * num_micro_batches
         if self.rotation_reduction == "per_example":
             return float(batch[0]) if batch else 1.0
         averaged = batch if self.axes.post_shape else batch[:-1]

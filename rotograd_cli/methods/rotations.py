@@ -12,10 +12,12 @@ from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.linalg.chebyshev import Series, series
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.trivialisations import MAPS, RotationMap
+from rotograd_cli.ranks.base import ONE, Ranks
 
 RotationInit = Literal["haar", "identity"]
 
 _SMALLEST_PLAN = 4.0  # norms that an accelerator plans for at least
+_SHARED_FROM = 2**24  # K m³ from which ranks share the work: less takes less time than to tell
 _CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**28}  # temporaries: in the cache, or a small part of memory
 
 
@@ -49,6 +51,10 @@ class Rotations(nn.Module):
     accelerator reading means waiting: the norm is read after a switch of the mode and by
     :meth:`refresh`, and the series planned for twice that; a norm that outgrows its plan in between
     makes the results NaN, never inexact.
+
+    Where several processes train one model (:attr:`ranks`), each computes the whole rotations of
+    its share of the tasks and tells the others, in training; so too for the gradients. Evaluations,
+    in which processes are not in step, and small rotations are computed by everyone.
 
     Args:
         num_tasks: K.
@@ -98,6 +104,7 @@ class Rotations(nn.Module):
         self._cache: dict[str, tuple[object, Any]] = {}
         self._operand: Tensor | None = None  # memory of the operand, used again in every step
         self._planned: float | None = None
+        self.ranks: Ranks = ONE
 
     @property
     def base(self) -> Tensor:
@@ -137,25 +144,41 @@ class Rotations(nn.Module):
             The gradient with respect to X, strictly lower triangular, shape ``[K, m, m]``.
         """
         _, bounds = self._matrices_and_bounds()
-        for part, bound in zip(self._parts(), bounds, strict=True):
+        if self._shares:
+            self.ranks.sum_share(W)  # of the others' tasks nothing is left
+        for part, bound in bounds:
             A = skew(self.free_parameters[part].to(W.dtype))
             W[part] = self.map.pull_back(A, W[part] - W[part].mT, bound)
         return W.tril_(-1)
 
-    def _matrices_and_bounds(self) -> tuple[Tensor, list[float]]:
-        def compute() -> tuple[Tensor, list[float]]:
+    def _matrices_and_bounds(self) -> tuple[Tensor, list[tuple[slice, float]]]:
+        """The rotations, and the tasks computed together here with a bound of their norms."""
+
+        def compute() -> tuple[Tensor, list[tuple[slice, float]]]:
             R, bounds = torch.empty_like(self.base), []
             planned = self._plan_ahead()
-            for part in self._parts():
+            own = self.ranks.share(len(R)) if self._shares else None
+            for part in self._parts(own):
                 A = skew(self._wide(self.free_parameters[part]))
                 F, bound = self.map.minus_one(A, planned)
                 B = self._wide(self.base[part])
                 R[part] = torch.baddbmm(B, B, F)
-                bounds.append(bound)
+                bounds.append((part, bound))
+            if self._shares:
+                self.ranks.gather(R)
             return R, bounds
 
-        result: tuple[Tensor, list[float]] = self._cached("matrices", compute)
+        result: tuple[Tensor, list[tuple[slice, float]]] = self._cached("matrices", compute)
         return result
+
+    @property
+    def _shares(self) -> bool:
+        """Whether this process computes a part of the rotations for all processes.
+
+        The mode decides, which :meth:`train` forgets everything at.
+        """
+        K, m = self.base.shape[:2]
+        return self.training and self.ranks.size > 1 and K * m**3 >= _SHARED_FROM
 
     # ---- heads that begin with a linear layer: a few rows
 
@@ -318,7 +341,7 @@ class Rotations(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}, "_operand": None}
+        return {**self.__dict__, "_cache": {}, "_operand": None, "ranks": ONE}
 
     # ---- plumbing
 
@@ -346,13 +369,14 @@ class Rotations(nn.Module):
             self._planned = max(_SMALLEST_PLAN, 2 * norm)
         return self._planned
 
-    def _parts(self) -> Iterator[slice]:
+    def _parts(self, own: slice | None = None) -> Iterator[slice]:
         """Ranges of tasks that are computed together, so that temporaries stay small."""
         X = self.free_parameters
+        own = own or slice(0, len(X))
         bytes_per_task = max(1, X[0].numel() * X.element_size())
         num = max(1, _CHUNK_BYTES.get(X.device.type, 2**28) // bytes_per_task)
-        for start in range(0, len(X), num):
-            yield slice(start, start + num)
+        for start in range(own.start, own.stop, num):
+            yield slice(start, min(start + num, own.stop))
 
 
 def _reads_are_free(device: torch.device) -> bool:

@@ -55,4 +55,4 @@ class RotoGradNorm(LearnedWeights, RotateOnly):
     ) -> None:
         """Sets the gradient of the task weights."""
         gradient = self.weight_gradient(weights, norms, mean_norm, step.losses, present)
-        self.add_gradient(self.log_weight, gradient)
+        self.add_gradient(self.log_weight, gradient, of_all_ranks=True)

@@ -35,6 +35,6 @@ class ScaleOnly(MultiTaskMethod):
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """The scaled sum; see the class."""
-        rows, norms, present = usable_rows(task_gradients, step, self.num_nonfinite)
+        rows, norms, present = usable_rows(task_gradients, step, self.num_nonfinite, self.ranks)
         weights = equal_norm_weights(norms, present, self.initial_norms, step)
         return (weights @ rows).view(task_gradients.shape[1:])

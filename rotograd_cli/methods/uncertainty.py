@@ -54,5 +54,5 @@ class UncertaintyWeighting(VanillaMTL):
         slopes = 0.5 - self.weight.detach() * step.losses
         usable = step.present & step.losses.isfinite()
         gradient = torch.where(usable, slopes / step.num_micro_batches, 0)
-        self.add_gradient(self.log_variance, gradient)
+        self.add_gradient(self.log_variance, gradient, of_all_ranks=True)
         return task_gradients

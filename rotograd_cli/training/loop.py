@@ -15,8 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.errors import CheckpointError, ConfigError, NonFiniteError
-from rotograd_cli.interrupts import StopRequested
+from rotograd_cli.interrupts import StopRequested, requested
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.ranks.base import ONE
 from rotograd_cli.seeding import epoch_draws, epoch_order, rng_state, set_rng_state
 from rotograd_cli.training.checkpoint import (
     drop_previous,
@@ -24,9 +25,12 @@ from rotograd_cli.training.checkpoint import (
     load_checkpoint,
     load_newest,
     load_weights,
+    previous_of,
     restore_best,
     save_checkpoint,
 )
+from rotograd_cli.training.gathering import TOGETHER
+from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import evaluate, evaluation_keys, train_step
 
@@ -130,6 +134,7 @@ class Trainer:
     ) -> None:
         self.checkpoints = checkpoints
         self.model, self.dataset, self.groups = model, dataset, groups
+        self.ranks = model.ranks
         self.options, self.recorder = options, recorder
         self.checkpoint_dir, self.seed, self.device, self.config = (
             checkpoint_dir,
@@ -139,6 +144,11 @@ class Trainer:
         )
         self.state = TrainState()
         self.window = LossWindow(len(dataset.tasks), device)
+        self.failed_batches: list[Batch] = []  # micro-batches of the step that ended the run
+        self.loss_scale = LossScale() if model.autocast_dtype == torch.float16 else None
+        self.looks_at_every_step = (
+            options.on_nonfinite == "skip" or device.type == "cpu" or self.loss_scale is not None
+        )
         self._began = self._saved_at = time.monotonic()
         self._check()
 
@@ -151,6 +161,7 @@ class Trainer:
         Raises:
             NonFiniteError: If a task loss becomes infinite or NaN; the last checkpoint is kept.
         """
+        self._save_start()
         try:
             while self.state.epoch < self.options.epochs or self.state.evaluation_due:
                 if not self.state.evaluation_due:
@@ -160,15 +171,22 @@ class Trainer:
             self._save("last.pt")
             raise
         metrics = self.test()
-        drop_previous(self.checkpoint_dir)
+        if self.ranks.is_first:
+            drop_previous(self.checkpoint_dir)
         return metrics
+
+    def _save_start(self) -> None:
+        """What comes before the first ``last.pt``: a failure in the first epoch goes back to it."""
+        last = self.checkpoint_dir / "last.pt"
+        if self.state.step == 0 and not (last.exists() or previous_of(last).exists()):
+            self._save(previous_of(last).name)
 
     def train_epoch(self) -> None:
         """One pass over the training split, or what is left of it; partial batches left out."""
         self.model.train()
         batches, mark = self.num_batches, time.monotonic()
         for index, micro_batches in enumerate(self._micro_batches(), start=self.state.batch):
-            self.recorder.poll()
+            self._poll()
             self._step(micro_batches)
             self.state.step += 1
             self.state.batch = index + 1
@@ -185,6 +203,15 @@ class Trainer:
         self.state.epoch += 1
         self.state.batch, self.state.evaluation_due = 0, True
 
+    def _poll(self) -> None:
+        """Raises where the run is to stop: on all ranks after the same step."""
+        if self.ranks.size == 1:
+            self.recorder.poll()
+            return
+        if self.ranks.signal_of_all:
+            raise StopRequested(self.ranks.signal_of_all)
+        self.ranks.signal = requested()
+
     def _step(self, micro_batches: list[Batch]) -> None:
         """One optimiser step; a skipped one leaves everything but the method's counters alone.
 
@@ -193,26 +220,38 @@ class Trainer:
         """
         skip = self.options.on_nonfinite == "skip"
         try:
-            losses = train_step(
-                self.model,
-                self.dataset.tasks,
-                micro_batches,
-                [group.optimizer for group in self.groups],
-                grad_clip_norm=self.options.grad_clip_norm,
-                check_finite=skip or self.device.type == "cpu",
-            )
+            losses = self.take_step(micro_batches)
         except NonFiniteError as error:
             step = self.state.step + 1
             if not skip or self.state.skipped_steps == self.options.max_skipped_steps:
                 already = f" after {self.state.skipped_steps} skipped steps" if skip else ""
-                raise NonFiniteError(f"{error} in step {step}{already}; {_REMEDY}.") from error
+                self.failed_batches = micro_batches
+                message = f"{error} in step {step}{already}; {_REMEDY}."
+                raise NonFiniteError(message, step=step) from error
             self.state.skipped_steps += 1
             logger.warning("%s in step %d, which is skipped.", error, step)
         else:
             self.window.add(losses)
 
+    def take_step(self, micro_batches: Sequence[Batch]) -> Tensor:
+        """:func:`train_step` with the run's options; nothing is counted or recorded."""
+
+        def step(loss_scale: float | None = None) -> Tensor:
+            return train_step(
+                self.model,
+                self.dataset.tasks,
+                micro_batches,
+                [group.optimizer for group in self.groups],
+                grad_clip_norm=self.options.grad_clip_norm,
+                check_finite=self.looks_at_every_step,
+                loss_scale=loss_scale,
+            )
+
+        return step() if self.loss_scale is None else self.loss_scale.take(self.model, step)
+
     def _end_epoch(self) -> None:
         """Evaluates the epoch just finished, unless it is none of those, and saves."""
+        self.ranks.check_same(self.model)
         options, state = self.options, self.state
         last = state.epoch == options.epochs
         if not (state.epoch % options.eval_every_epochs and not last):
@@ -222,7 +261,7 @@ class Trainer:
                 self._save("best.pt")  # first: last.pt never names a best epoch without best.pt
         state.evaluation_due = False
         self._save("last.pt")
-        if self.checkpoints.keep_epochs:
+        if self.checkpoints.keep_epochs and self.ranks.is_first:
             keep_epoch(self.checkpoint_dir, state.epoch, self.checkpoints.keep_epochs)
 
     def resume(self) -> dict[str, int] | None:
@@ -235,10 +274,25 @@ class Trainer:
         Raises:
             CheckpointError: If no checkpoint can be read, or it is another run's.
         """
-        content = load_newest(self.checkpoint_dir, self.device)
+        content = self.ranks.same_content(lambda: load_newest(self.checkpoint_dir, self._read_to))
         if content is None:
             return None
-        path = self.checkpoint_dir / "last.pt"
+        self.restore(content, self.checkpoint_dir / "last.pt")
+        if self.ranks.is_first:
+            restore_best(self.checkpoint_dir, self.state.best_epoch)
+        records: dict[str, int] = content["records"]
+        return records
+
+    def restore(self, content: dict[str, Any], path: Path) -> None:
+        """Goes back to the moment in which :meth:`content` was taken.
+
+        Args:
+            content: What it returned, as read from a file.
+            path: The file, for the message.
+
+        Raises:
+            CheckpointError: If it is another run's.
+        """
         try:
             self._load(content, path)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -246,9 +300,6 @@ class Trainer:
                 f"{path} is no checkpoint of this run ({type(error).__name__}: {error}); resume "
                 "with the version and the configuration that it was trained with."
             ) from error
-        restore_best(self.checkpoint_dir, self.state.best_epoch)
-        records: dict[str, int] = content["records"]
-        return records
 
     def _load(self, content: dict[str, Any], path: Path) -> None:
         self.state.load_state_dict(content["state"])
@@ -257,7 +308,11 @@ class Trainer:
             group.optimizer.load_state_dict(content["optimizers"][group.name])
             group.scheduler.load_state_dict(content["schedulers"][group.name])
         self.window.sums.copy_(content["window"])
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(content["loss_scale"])
         set_rng_state(content["rng"])
+        if self.ranks.size > 1 and self.device.type == "cuda":  # the first rank's device was 0
+            torch.cuda.set_rng_state(content["rng"]["cuda"][0].cpu(), self.device)
 
     @property
     def wall_s(self) -> float:
@@ -280,7 +335,7 @@ class Trainer:
     def test(self) -> dict[str, float]:
         """Metrics of the selected epoch, the test split measured now and recorded."""
         path = self.checkpoint_dir / "best.pt"
-        best = load_checkpoint(path, self.device)
+        best = self.ranks.same_content(lambda: load_checkpoint(path, self._read_to))
         if best["state"]["best_epoch"] != self.state.best_epoch:
             raise CheckpointError(
                 f"{path} must be of epoch {self.state.best_epoch}, which was selected, got one of "
@@ -293,13 +348,28 @@ class Trainer:
 
     def metrics(self, split: Split) -> dict[str, float]:
         """Metrics of a split at the current weights."""
-        batches = evaluation_batches(self.dataset, split, self.options)
-        return evaluate(self.model, self.dataset.tasks, self._polled(batches), split)
+        parts = evaluation_parts(self.dataset, split, self.options)
+        own = list(self.ranks.own(parts, TOGETHER))
+        batches = self.dataset.batches(split, [part for _, part in own])
+        return evaluate(
+            self.model,
+            self.dataset.tasks,
+            self._polled(batches),
+            split,
+            positions=[position for position, _ in own],
+            num_batches=len(parts),
+        )
 
     def _polled(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            self.recorder.poll()
+            if self.ranks.size == 1:  # many ranks stop between two steps alone
+                self.recorder.poll()
             yield batch
+
+    @property
+    def _read_to(self) -> torch.device:
+        """Where checkpoints are read to: the host where they are sent on."""
+        return self.device if self.ranks.size == 1 else torch.device("cpu")
 
     @property
     def num_batches(self) -> int:
@@ -314,6 +384,12 @@ class Trainer:
                 f"`train.batch_size` must be at most the {num} training examples, got "
                 f"{self.options.batch_size}."
             )
+        per_pass = self.options.batch_size // self.options.accumulate_steps
+        if per_pass < self.ranks.size:
+            raise ConfigError(
+                f"`train.batch_size` must give each of the {self.ranks.size} ranks an example, got "
+                f"{per_pass} per backward pass; raise it or train with fewer processes."
+            )
         keys = [key for s in self.splits for key in evaluation_keys(self.dataset.tasks, s)]
         if self.options.select not in keys:
             raise ConfigError(
@@ -321,7 +397,8 @@ class Trainer:
                 f"choose from {', '.join(keys)}."
             )
 
-    def _micro_batches(self) -> Iterator[list[Batch]]:
+    def _micro_batches(self, *, whole: bool = False) -> Iterator[list[Batch]]:
+        """Those of every step that is left of the epoch; with ``whole``, those of all ranks."""
         num = self.dataset.num_examples("train")
         if self.options.shuffle:
             order = epoch_order(num, seed=self.seed, epoch=self.state.epoch)
@@ -335,9 +412,11 @@ class Trainer:
         if len(order) == 0:  # saved after the epoch's last step
             return
         size = self.options.batch_size // self.options.accumulate_steps
-        batches = self.dataset.batches("train", in_parts(order, size))
+        own = ONE.part if whole else self.ranks.part
+        batches = self.dataset.batches("train", [own(part) for part in in_parts(order, size)])
         micro_batches: list[Batch] = []
-        for batch, numbers in zip(self._timed(batches), in_parts(draws, size), strict=True):
+        for batch, rows in zip(self._timed(batches), in_parts(draws, size), strict=True):
+            numbers = own(rows)
             augmented = self.dataset.augment(batch, numbers) if num_draws else batch
             micro_batches.append(augmented)
             if len(micro_batches) == self.options.accumulate_steps:
@@ -382,18 +461,24 @@ class Trainer:
         self.recorder.log(record)
 
     def _save(self, name: str) -> None:
-        content = {
+        if not self.ranks.is_first:
+            return
+        save_checkpoint(self.checkpoint_dir / name, self.content())
+        self._saved_at = time.monotonic()
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint holds; its tensors are those of the run, not copies."""
+        return {
             "state": {**self.state.state_dict(), "wall_s": self.wall_s},
             "model": self.model.state_dict(),
             "optimizers": {group.name: group.optimizer.state_dict() for group in self.groups},
             "schedulers": {group.name: group.scheduler.state_dict() for group in self.groups},
             "window": self.window.sums.clone(),
+            "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "rng": rng_state(),
             "records": self.recorder.position(),
             "config": self.config,
         }
-        save_checkpoint(self.checkpoint_dir / name, content)
-        self._saved_at = time.monotonic()
 
 
 class LossWindow:
@@ -413,10 +498,10 @@ class LossWindow:
         return [total / num if num else None for total, num in pairs]
 
 
-def evaluation_batches(
+def evaluation_parts(
     dataset: MultiTaskDataset, split: Split, options: LoopOptions
-) -> Iterator[Batch]:
-    """Batches of a split in its own order, as every evaluation reads them.
+) -> Sequence[Tensor]:
+    """Positions of the batches of a split in its own order, as every evaluation reads them.
 
     With ``evaluate_train`` and ``limit_batches`` the training split is cut to the examples trained
     on.
@@ -427,7 +512,7 @@ def evaluation_batches(
         options: Batch size and limits.
 
     Returns:
-        The batches.
+        The positions of every batch.
     """
     num = dataset.num_examples(split)
     size = options.eval_batch_size
@@ -435,4 +520,4 @@ def evaluation_batches(
         num = min(num, options.limit_eval_batches * size)
     if split == "train" and options.limit_batches is not None:
         num = min(num, options.limit_batches * options.batch_size)
-    return dataset.batches(split, in_parts(torch.arange(num), size))
+    return in_parts(torch.arange(num), size)

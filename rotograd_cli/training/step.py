@@ -14,6 +14,7 @@ from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks import Task, task_statistics
+from rotograd_cli.training.gathering import SharedSums
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def train_step(
     *,
     grad_clip_norm: float | None = None,
     check_finite: bool = False,
+    loss_scale: float | None = None,
 ) -> Tensor:
     """Forward, task losses, the method's backward pass, one step of every optimiser.
 
@@ -33,11 +35,13 @@ def train_step(
         model: The network with its method, in training mode.
         tasks: The K tasks.
         micro_batches: Parts of one batch, of equal size; their gradients add up to the batch's. A
-            task's loss is the mean over the parts that have a target for it.
+            task's loss is the mean over the parts that have a target for it. With many ranks
+            (``model.ranks``), this rank's rows of them.
         optimizers: Stepped in order, the network's first, then cleared.
         grad_clip_norm: Largest norm of the network's gradient; None leaves it.
         check_finite: Look at losses and gradients before anything is updated, which waits for the
             device.
+        loss_scale: What losses are multiplied by and gradients divided by, a power of two.
 
     Returns:
         Task losses of the batch (0 where there is none) and whether each was there (1 or 0),
@@ -49,13 +53,23 @@ def train_step(
     """
     optimizers = list(optimizers)
     num = len(micro_batches)
-    counts = [sum(task.name in batch.targets for batch in micro_batches) for task in tasks]
+    present = _presence(model, tasks, micro_batches)
     totals = []
     for index, batch in enumerate(micro_batches):
-        losses = _shared_out(task_losses(tasks, predict(model, batch), batch), counts)
-        model.backward(losses, num_micro_batches=num, accumulating=index < num - 1)
-        totals.append(_detached(losses))
+        with model.ranks.accumulating(index < num - 1):
+            losses = _batch_losses(model, tasks, batch, present, index)
+            values = model.backward(
+                _scaled(losses, loss_scale),
+                loss_scale=loss_scale,
+                num_micro_batches=num,
+                accumulating=index < num - 1,
+            )
+        totals.append(_detached(values, losses))
     total = _total(totals)
+    if loss_scale is not None:
+        total[0] /= loss_scale
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, loss_scale)
     if check_finite:
         _check_finite(model, tasks, total[0], optimizers)
     if grad_clip_norm is not None:
@@ -64,9 +78,15 @@ def train_step(
         optimizer.step()
         optimizer.zero_grad()
         if index == 0 and model.needs_losses_after_update:
-            after = _losses_without_gradients(model, tasks, micro_batches, counts)
+            after = _losses_without_gradients(model, tasks, micro_batches, present)
             model.observe_update(total[0], after[0], total[1] > 0)
     return total
+
+
+def _scaled(losses: Sequence[Tensor | None], scale: float | None) -> Sequence[Tensor | None]:
+    if scale is None:
+        return losses
+    return [None if loss is None else loss * scale for loss in losses]
 
 
 def _check_finite(
@@ -86,14 +106,22 @@ def _check_finite(
     what += [
         f"The gradient of {n} became infinite or NaN" for n, g in named if not g.isfinite().all()
     ]
+    norms = torch.stack([torch.linalg.vector_norm(g.double()) for _, g in named]).tolist()
     for optimizer in optimizers:
         optimizer.zero_grad()
-    raise NonFiniteError(what[0] if what else "The norm of the gradient overflowed")
+    raise NonFiniteError(
+        what[0] if what else "The norm of the gradient overflowed",
+        losses=dict(zip([task.name for task in tasks], values, strict=True)),
+        gradients=dict(zip([n for n, _ in named], norms, strict=True)),
+    )
 
 
 @torch.no_grad()
 def _losses_without_gradients(
-    model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch], counts: list[int]
+    model: MultiTaskMethod,
+    tasks: Sequence[Task],
+    micro_batches: Sequence[Batch],
+    present: Sequence[Sequence[bool]],
 ) -> Tensor:
     """Losses of a batch as :func:`train_step` returns them, for the model as it is now.
 
@@ -104,13 +132,80 @@ def _losses_without_gradients(
     device = next(model.parameters()).device
     totals = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for batch in micro_batches:
-            losses = _shared_out(task_losses(tasks, predict(model, batch), batch), counts)
-            totals.append(_detached(losses))
+        for index, batch in enumerate(micro_batches):
+            losses = _batch_losses(model, tasks, batch, present, index)
+            like = next(loss for loss in losses if loss is not None)
+            values = [torch.zeros_like(like) if loss is None else loss for loss in losses]
+            totals.append(_detached(model.ranks.sum(torch.stack(values)), losses))
     model.forget()
     for buffer, value in zip(buffers, before, strict=True):
         buffer.copy_(value)
     return _total(totals)
+
+
+def _presence(
+    model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch]
+) -> list[list[bool]]:
+    """Tasks that have a target in each micro-batch, on any rank."""
+    here = [[task.name in batch.targets for task in tasks] for batch in micro_batches]
+    return model.ranks.begin_step(here, len(micro_batches[0].inputs))
+
+
+def _batch_losses(
+    model: MultiTaskMethod,
+    tasks: Sequence[Task],
+    batch: Batch,
+    present: Sequence[Sequence[bool]],
+    index: int,
+) -> list[Tensor | None]:
+    """This rank's parts of the losses of a micro-batch, which add up to those of the step."""
+    predictions = predict(model, batch)
+    losses = task_losses(tasks, predictions, batch)
+    if model.ranks.size > 1:
+        losses = _rank_parts(model, tasks, losses, predictions, batch, present[index])
+    counts = [sum(column) for column in zip(*present, strict=True)]
+    return _shared_out(losses, counts)
+
+
+def _rank_parts(
+    model: MultiTaskMethod,
+    tasks: Sequence[Task],
+    losses: Sequence[Tensor | None],
+    predictions: Sequence[Tensor],
+    batch: Batch,
+    present: Sequence[bool],
+) -> list[Tensor | None]:
+    """Losses times this rank's share in the elements that they average over.
+
+    A task that has targets on other ranks alone gets a loss of zero that depends on everything its
+    loss would, so that the same gradients are there on all ranks.
+    """
+    like = predictions[0].detach()
+    counts = [
+        _num_elements(task, batch.targets[task.name], like)
+        if task.name in batch.targets
+        else like.new_zeros((), dtype=torch.float64)
+        for task in tasks
+    ]
+    mine = torch.stack(counts)
+    total = model.ranks.sum(mine)
+    shares = torch.where(total > 0, mine / total.clamp_min(1), 1 / model.ranks.size)
+    parts: list[Tensor | None] = []
+    for k, loss in enumerate(losses):
+        if not present[k]:
+            parts.append(None)
+        elif loss is None:
+            parts.append((predictions[k] * 0).sum())
+        else:
+            parts.append(loss * shares[k].to(loss.dtype))
+    return parts
+
+
+def _num_elements(task: Task, target: Tensor, like: Tensor) -> Tensor:
+    """Number of elements that a loss averages over, float64, scalar, on the device of ``like``."""
+    if task.count is None:
+        return torch.full((), len(target), dtype=torch.float64, device=like.device)
+    return task.count(target).double()
 
 
 def _shared_out(losses: Sequence[Tensor | None], counts: Sequence[int]) -> list[Tensor | None]:
@@ -128,10 +223,10 @@ def _total(totals: Sequence[Tensor]) -> Tensor:
 
 
 def predict(model: MultiTaskMethod, batch: Batch) -> Sequence[Tensor]:
-    """Predictions of all tasks, without extra outputs."""
+    """Predictions of all tasks, without extra outputs, float32 or wider."""
     output = model(batch.inputs)
     predictions: Sequence[Tensor] = output[0] if isinstance(output, tuple) else output
-    return predictions
+    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in predictions]
 
 
 def task_losses(
@@ -177,7 +272,13 @@ def _all_at_once(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Ba
 
 @torch.no_grad()
 def evaluate(
-    model: MultiTaskMethod, tasks: Sequence[Task], batches: Iterable[Batch], split: str
+    model: MultiTaskMethod,
+    tasks: Sequence[Task],
+    batches: Iterable[Batch],
+    split: str,
+    *,
+    positions: Iterable[int] = (),
+    num_batches: int = 0,
 ) -> dict[str, float]:
     """Losses and metrics over a split, each accumulated over all its examples.
 
@@ -193,8 +294,11 @@ def evaluate(
     Args:
         model: The network with its method.
         tasks: The K tasks.
-        batches: The split.
+        batches: The split; with many ranks (``model.ranks``), those of its batches that are this
+            rank's.
         split: Its name, the first part of every key.
+        positions: With many ranks, the positions of these batches in the split.
+        num_batches: With many ranks, the number of all batches.
 
     Returns:
         ``split/task/metric``, ``split/task/loss``, ``split/min_metric`` and the other statistics,
@@ -205,15 +309,23 @@ def evaluate(
     model.eval()
     device = next(model.parameters()).device
     accumulators = [_Accumulators(task, device) for task in tasks]
+    shared = _shared_sums(accumulators) if model.ranks.size > 1 else None
+    where = iter(positions)
     for batch in batches:
         predictions = predict(model, batch)
         for k, loss in enumerate(task_losses(tasks, predictions, batch)):
             if loss is not None:
                 accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
+        if shared is not None:
+            shared.close_batch(next(where))
     model.train(was_training)
+    computes = shared is None or shared.combine(model.ranks, num_batches)
+    every = torch.cat([a.numbers() for a in accumulators])
+    if shared is not None:  # one rank has what the last images need
+        every = model.ranks.sum(every if computes else torch.zeros_like(every))
     losses: dict[str, float] = {}
     metrics: dict[str, dict[str, float]] = {}
-    numbers = iter(torch.cat([a.numbers() for a in accumulators]).tolist())  # one transfer
+    numbers = iter(every.tolist())  # one transfer
     for task, accumulator in zip(tasks, accumulators, strict=True):
         own = list(islice(numbers, 3 + len(task.metrics)))
         losses[task.name], metrics[task.name] = accumulator.read(own, split)
@@ -228,6 +340,11 @@ def evaluate(
     return result
 
 
+def _shared_sums(accumulators: Sequence["_Accumulators"]) -> SharedSums:
+    metrics = [metric for a in accumulators for metric in a.metrics.values()]
+    return SharedSums([a.sums for a in accumulators], metrics)
+
+
 class _Accumulators:
     """Loss, metrics and NaN of one task over a split, on the device until they are read."""
 
@@ -240,9 +357,7 @@ class _Accumulators:
 
     def add(self, loss: Tensor, prediction: Tensor, target: Tensor) -> None:
         """Adds a batch that has a target."""
-        count = self.task.count
-        num = torch.full_like(loss, len(target)) if count is None else count(target)
-        num = num.double()
+        num = _num_elements(self.task, target, loss)
         total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
         with_nan = prediction.isnan().flatten(1).any(1).sum()
         self.sums += torch.stack((total, num, with_nan))
@@ -311,10 +426,9 @@ def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> N
             )
 
 
-def _detached(losses: Sequence[Tensor | None]) -> Tensor:
-    """Values and presence, shape ``[2, K]``, float32."""
-    like = next(loss for loss in losses if loss is not None).detach().float()
-    zero, one = torch.zeros_like(like), torch.ones_like(like)
-    values = [zero if loss is None else loss.detach().float() for loss in losses]
+def _detached(values: Tensor, losses: Sequence[Tensor | None]) -> Tensor:
+    """Values of the losses and their presence, shape ``[2, K]``, float32 or wider."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    zero, one = torch.zeros_like(values[0]), torch.ones_like(values[0])
     present = [zero if loss is None else one for loss in losses]
-    return torch.stack((torch.stack(values), torch.stack(present)))
+    return torch.stack((values, torch.stack(present)))

@@ -172,7 +172,7 @@ def test_a_method_of_ones_own_is_measured_without_a_reference(
         ("bench.block_s=-1", "`bench.block_s` must be a finite number of at least 0"),
         ("bench.rotation_norm=nan", "`bench.rotation_norm` must be a finite number"),
         ("bench.dtype=float8", "must be one of float32, float64, bfloat16, got 'float8'"),
-        ("bench.compile=maybe", "true or false is needed"),
+        ("compile=maybe", "true or false is needed"),
         ("bench.name=", "`bench.name` must name a folder"),
         ("bench.round=3", "did you mean bench.rounds?"),
         ("rounds=3", "did you mean bench.rounds?"),

@@ -16,21 +16,21 @@ PACKAGE = "rotograd_cli"
 # Low to high. A unit is a module or a folder; units of one layer never import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
-    ("linalg", "dense_metrics", "losses", "seeding", "interrupts"),
-    ("metrics",),
+    ("linalg", "compiling", "dense_metrics", "losses", "seeding", "interrupts"),
+    ("metrics", "ranks"),
     ("tasks",),
     ("methods", "models", "data"),
     ("training",),
     ("tracking", "report", "packing"),
     ("config",),
-    ("components", "messages", "run_directory", "workers"),
+    ("components", "dumps", "messages", "run_directory", "workers"),
     ("resuming",),
     ("experiment", "sweep", "data_command", "tables"),
-    ("bench", "reproduce"),
+    ("bench", "replay", "reproduce"),
     ("cli",),
     ("__main__",),
 )
-TORCHJD = ("alignedmtl", "cagrad", "graddrop", "imtlg", "nashmtl", "pcgrad", "upgrad")
+TORCHJD = ("alignedmtl", "cagrad", "imtlg", "nashmtl", "pcgrad", "upgrad")
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 
 

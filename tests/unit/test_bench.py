@@ -400,7 +400,7 @@ def test_the_name_of_the_processor_is_read_or_guessed(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("default")
 def test_compiled_contenders_compute_the_same() -> None:
     plain, batch = contenders()
-    compiled, _ = contenders("bench.compile=true")
+    compiled, _ = contenders("compile=true")
     for name, contender in compiled.items():
         assert any(
             isinstance(m, nn.Module) and m._compiled_call_impl is not None

@@ -24,6 +24,7 @@ from rotograd_cli.losses import (
 from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.metrics import f1, segmentation
+from rotograd_cli.ranks.base import ONE
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.step import check_predictions, evaluate, evaluation_keys, train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
@@ -229,6 +230,8 @@ def test_losses_after_the_update_leave_statistics_and_random_numbers_alone() -> 
 class Replay(nn.Module):
     """Predicts columns of its input, so that a test knows every prediction."""
 
+    ranks = ONE
+
     def __init__(self, *, extras: bool = False) -> None:
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
@@ -361,6 +364,8 @@ def segmented(task_names: Sequence[str], num: int = 7) -> tuple[list[Task], list
 
 class Repeat(nn.Module):
     """Predicts its input for every task."""
+
+    ranks = ONE
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()

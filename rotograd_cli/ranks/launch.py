@@ -1,0 +1,158 @@
+"""Joining the job of a launcher (torchrun, or SLURM's srun through submitit), and leaving it.
+
+A launcher starts this program several times and tells each process by environment variables who it
+is. Nothing here imports torch before a job is joined.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rotograd_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rotograd_cli.ranks.base import Ranks
+
+_FIRST_SPEAKS_S = 5.0  # the launcher stops the others meanwhile
+
+
+def job_size() -> int:
+    """Number of processes of this process's job; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def job_rank() -> int:
+    """Number of this process in its job, from 0."""
+    return int(os.environ.get("RANK", "0")) if job_size() > 1 else 0
+
+
+def read_launcher() -> None:
+    """Makes known what submitit tells the tasks of a job, where torchrun has said nothing."""
+    if "SUBMITIT_EXECUTOR" not in os.environ or "WORLD_SIZE" in os.environ:
+        return
+    from submitit.helpers import TorchDistributedEnvironment
+
+    told = TorchDistributedEnvironment()
+    if told.world_size > 1:
+        told.export(set_cuda_visible_devices=False)
+
+
+@contextmanager
+def joined(device: str) -> Iterator["Ranks"]:
+    """Inside, the processes of the job can talk to each other.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:i``, as configured.
+
+    Yields:
+        The processes; the one process of an ordinary run without a launcher.
+
+    Raises:
+        ConfigError: If this process has no device of its own.
+    """
+    from rotograd_cli.ranks.base import ONE
+
+    if job_size() == 1:
+        yield ONE
+        return
+    import torch
+    import torch.distributed as dist
+
+    on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_cuda:
+        _take_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    from rotograd_cli.ranks.many import ManyRanks
+
+    yield ManyRanks()
+    dist.destroy_process_group()  # after an error the others may wait: the process just ends
+
+
+def _take_device(device: str) -> None:
+    import torch
+
+    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if device not in ("auto", "cuda"):
+        raise ConfigError(
+            f"`device` must leave each of the {job_size()} ranks a device of its own, got "
+            f"{device!r}; use device=cuda or device=cpu."
+        )
+    if local >= there:
+        raise ConfigError(
+            f"`--nproc-per-node` must be at most the {there} CUDA devices of this machine, got "
+            f"rank {local} on it; start fewer processes or use device=cpu."
+        )
+    torch.cuda.set_device(local)
+
+
+def say_failure(message: str) -> None:
+    """Prints a line of this process on standard error, once where all ranks have it to say.
+
+    Args:
+        message: The line.
+    """
+    if job_rank() > 0:
+        time.sleep(_FIRST_SPEAKS_S)
+        message = f"rank {job_rank()} of {job_size()}: {message}"
+    print(message, file=sys.stderr, flush=True)
+
+
+def say_death(error: BaseException) -> None:
+    """Prints what ended this process of a job, and tells the launcher, which ends the others.
+
+    Args:
+        error: Neither wrong input nor an interrupt.
+    """
+    name = f"rank {job_rank()} of {job_size()}"
+    lost = lost_other(error)
+    if lost is not None:
+        print(f"{name}: {lost}", file=sys.stderr, flush=True)
+        return
+    _tell_launcher(error)
+    text = "".join(traceback.format_exception(error))
+    print(f"{name} failed:\n{text}", file=sys.stderr, end="", flush=True)
+
+
+def lost_other(error: BaseException) -> str | None:
+    """What to say of an operation that failed because another process is gone.
+
+    Args:
+        error: What was raised in this process.
+
+    Returns:
+        A line; None if the error is another one.
+    """
+    if job_size() == 1:
+        return None
+    import torch.distributed as dist
+
+    known = ("gloo", "NCCL", "Connection closed", "Connection reset")
+    told = isinstance(error, RuntimeError) and any(word in str(error) for word in known)
+    if not (told or isinstance(error, dist.DistError)):
+        return None
+    reason = str(error).splitlines()[0].split(". ")[0]
+    return f"Another rank is gone ({reason}); rotograd train resume=auto goes on."
+
+
+def _tell_launcher(error: BaseException) -> None:
+    """Writes the file that torchrun reads the cause from."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    content = {
+        "message": {
+            "message": f"{type(error).__name__}: {error}",
+            "extraInfo": {
+                "py_callstack": "".join(traceback.format_exception(error)),
+                "timestamp": str(int(time.time())),
+            },
+        }
+    }
+    with suppress(OSError):
+        Path(path).write_text(json.dumps(content), encoding="utf-8")

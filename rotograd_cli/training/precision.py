@@ -1,0 +1,97 @@
+"""Arithmetic in 16 bits: which type, and the loss scale that float16 needs."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.seeding import rng_state, set_rng_state
+
+logger = logging.getLogger(__name__)
+
+AUTOCAST: dict[str, torch.dtype | None] = {
+    "fp32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Type of the networks' arithmetic by the name that ``precision`` has; None for float32."""
+
+
+class LossScale:
+    r"""The factor s that keeps gradients inside the range of float16.
+
+    Losses are multiplied by s before the backward pass. The method and the optimisers see gradients
+    without it, in float32; s is a power of two, so that nothing is rounded. A step in which a
+    gradient overflows is taken again with s/2, from the same numbers: no batch is lost and nothing
+    but rounding of the smallest gradients depends on the scale that a run began with.
+
+    Reading whether a gradient overflowed waits for the device, once in every step.
+
+    Args:
+        value: s at the start, a power of two of at least 1.
+        growth_steps: Steps without an overflow after which s is doubled.
+    """
+
+    largest = 2.0**24
+    """Where doubling ends."""
+
+    def __init__(self, value: float = 2.0**16, *, growth_steps: int = 2000) -> None:
+        self.value, self.growth_steps = value, growth_steps
+        self.steps = 0
+        """Steps since s last changed."""
+
+    def take(self, model: MultiTaskMethod, step: Callable[[float], Tensor]) -> Tensor:
+        """Takes one optimiser step, more than once where a gradient overflows.
+
+        Args:
+            model: Its buffers and its method's state are put back before another try, the random
+                generators too.
+            step: Takes the step with a loss scale; raises before anything else is updated.
+
+        Returns:
+            What ``step`` returned.
+
+        Raises:
+            NonFiniteError: If a loss is not finite, or a gradient is not with a scale of 1 either.
+        """
+        while True:
+            before, generators = _changed_by_a_step(model), rng_state()
+            try:
+                result = step(self.value)
+            except NonFiniteError as error:
+                if self.value <= 1 or not all(map(math.isfinite, error.losses.values())):
+                    raise
+                self.value, self.steps = self.value / 2, 0
+                logger.debug("%s; the loss scale is %g from here on.", error, self.value)
+                model.forget()
+                model.load_state_dict(before, strict=False)
+                set_rng_state(generators)
+                continue
+            self.steps += 1
+            if self.steps >= self.growth_steps:
+                self.value, self.steps = min(2 * self.value, self.largest), 0
+            return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale and the steps since it changed."""
+        return {"value": self.value, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned."""
+        self.value, self.steps = float(state["value"]), int(state["steps"])
+
+
+def _changed_by_a_step(model: MultiTaskMethod) -> dict[str, Any]:
+    """Copies of all state but the networks' parameters, which only optimisers change."""
+    network = {id(parameter) for parameter in model.model_parameters()}
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict(keep_vars=True).items()
+        if id(value) not in network
+    }

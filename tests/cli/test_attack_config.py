@@ -1,0 +1,171 @@
+"""Random overrides either run, or fail with one line and exit code 2."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from rotograd_cli.cli import main
+
+BASE = (
+    "logger=none",
+    "device=cpu",
+    "data=synthetic",
+    "data.kind=regression",
+    "data.input_shape=[5]",
+    "data.num_outputs=1",
+    "data.num_train=12",
+    "data.num_val=4",
+    "data.num_test=4",
+    "backbone=mlp",
+    "backbone.hidden=[4]",
+    "backbone.num_features=6",
+    "head=linear",
+    "train.epochs=2",
+    "train.batch_size=4",
+    "hydra.run.dir=run",
+)
+GROUPS = ("method", "head", "backbone", "data", "optimizer@model_optimizer", "debug", "logger")
+GROUPS += ("optimizer@method_optimizer", "scheduler@model_scheduler", "scheduler@method_scheduler")
+NEVER = ("precision=fp16 compile=true",)  # minutes each
+NUMBERS = ("0", "1", "2", "3", "-1", "-7", "0.5", "1e-3", "-0.0", "1e400", "nan", "inf", "-inf")
+WORDS = ("", "null", "true", "false", "a", "[]", "[1]", "[1,2]", "[null]", "{}", "{a:1}", "???")
+WORDS += ("'1'", "[a,b]", "x.y", "${seed}", "${nothing}", "${oc.env:HOME}", "../..", "é", "0x10")
+WORDS += ("1_0", "[[1],[2]]", "{_target_:builtins.print}", "'a b'", "0 1", "min", "max", "auto")
+VALUES = st.sampled_from(NUMBERS + WORDS)
+"""None so large that a run would take long."""
+
+
+def known_keys() -> list[str]:
+    """Keys of a composed run, groups and sections included; output folders stay where they are."""
+    from rotograd_cli.config import register_schemas
+    from rotograd_cli.messages import known_keys as keys
+
+    register_schemas()
+    found = keys("train", BASE[:4])
+    left_out = ("paths", "hydra", "resume", "compile", "data.num_", "data.input_shape")
+    return sorted(key for key in found if not key.startswith(left_out))
+
+
+def choices(group: str) -> list[str]:
+    folder = Path(__file__).parents[2] / "conf" / group.partition("@")[0]
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def overrides() -> st.SearchStrategy[list[str]]:
+    keys = known_keys()
+    assert len(keys) > 40
+    prefix = st.sampled_from(("", "", "", "+", "++", "~"))
+    plain = st.builds(
+        lambda p, key, value: f"~{key}" if p == "~" else f"{p}{key}={value}",
+        prefix,
+        st.sampled_from(keys),
+        VALUES,
+    )
+    misspelt = st.builds(
+        lambda key, at, value: f"{key[:at]}{key[at + 1 :]}={value}",
+        st.sampled_from(keys),
+        st.integers(0, 12),
+        VALUES,
+    )
+    chosen = st.sampled_from(GROUPS).flatmap(
+        lambda group: st.builds(
+            lambda name: f"{group}={name}", st.sampled_from([*choices(group), "null", "nothing"])
+        )
+    )
+    word = st.one_of(plain, plain, chosen, misspelt, st.text(max_size=8))
+    return st.lists(word, min_size=1, max_size=4)
+
+
+def run(words: list[str], folder: Path) -> tuple[int, str, str]:
+    """The command in an empty folder; its exit code, output and errors."""
+    out, err, before, argv = io.StringIO(), io.StringIO(), Path.cwd(), list(sys.argv)
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(["train", *BASE, *words])
+            except SystemExit as error:  # argparse
+                code = int(error.code or 0)
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    return code, out.getvalue(), err.getvalue()
+
+
+def check(words: list[str], counts: dict[str, int]) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        try:
+            code, _, err = run(words, folder)
+        except BaseException:
+            pytest.fail(f"{words} ended with a traceback:\n{traceback.format_exc()}")
+        counts[str(code)] = counts.get(str(code), 0) + 1
+        if code == 0:
+            summary = folder / "run" / "summary.json"
+            helped = not summary.exists()  # --help and the like
+            assert helped or json.loads(summary.read_text())["status"] == "finished", words
+            return
+        assert code == 2, (words, code, err)
+        said = [line for line in err.splitlines() if line.startswith("rotograd: ")]
+        assert len(said) == 1, (words, err)
+        assert err.splitlines()[-1] == said[0], (words, err)
+        assert "Traceback" not in err, (words, err)
+        if not (folder / "run" / "summary.json").exists():  # refused before training
+            assert err.splitlines() == said, (words, err)
+            assert list(folder.iterdir()) == [], (words, list(folder.rglob("*")))
+    finally:
+        shutil.rmtree(folder)
+
+
+def attack(num: int) -> dict[str, int]:
+    counts: dict[str, int] = {}
+
+    @settings(
+        max_examples=num,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+    )
+    @given(words=overrides())
+    def random_overrides_run_or_fail_in_one_line(words: list[str]) -> None:
+        check(words, counts)
+
+    random_overrides_run_or_fail_in_one_line()
+    return counts
+
+
+@pytest.fixture
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the command changes in the process, taken back."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_few_random_overrides() -> None:
+    counts = attack(40)
+    assert set(counts) <= {"0", "2"}
+    assert counts.get("2", 0) > 10  # most are wrong
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_process")
+def test_many_random_overrides(record_property: Any) -> None:
+    counts = attack(1500)
+    print(f"random overrides, by exit code: {counts}")  # noqa: T201 - the figure is the point
+    record_property("counts", counts)
+    assert set(counts) <= {"0", "2"}
+    assert min(counts.values()) > 100

@@ -1,0 +1,164 @@
+"""`torchrun ... rotograd train`: several processes, one result, one voice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import CHECKOUT, start
+from .test_resume import LONGER, SHORT, assert_same_run
+
+TWO = ("--nproc-per-node", "2")
+
+
+def torchrun(*words: str, options: tuple[str, ...] = TWO, cwd: Path, **env: str) -> Any:
+    """The command in two processes under torchrun."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", *options),
+            *("-m", "rotograd_cli", *words),
+        ],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: Any, code: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, out + err
+    return out, err
+
+
+def ranks_of(run: Path, launcher: Any) -> list[int]:
+    """Process numbers of the ranks, once they have saved the run."""
+    file = run / "checkpoints" / "last.pt"
+    before = file.stat().st_mtime_ns if file.exists() else 0
+    while not file.exists() or file.stat().st_mtime_ns == before:
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.005)
+    found = subprocess.run(
+        ["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def records(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> None:
+    alone = start("train", *SHORT, "hydra.run.dir=alone", cwd=tmp_path, OMP_NUM_THREADS="1")
+    _, err = alone.communicate(timeout=240)
+    assert alone.returncode == 0, err
+    out, err = finished(torchrun("train", *SHORT, "hydra.run.dir=two", cwd=tmp_path))
+    assert out.count("Run directory: two") == 1
+    assert err.count("RotoGrad on multidigits") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "two"]
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["num_ranks"] == 2
+    assert summary["collectives_per_step"] > 0
+    for found, wanted in zip(records(tmp_path / "two"), records(tmp_path / "alone"), strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)  # float32
+
+
+def test_a_killed_rank_ends_the_job_and_a_restart_goes_on_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    finished(torchrun("train", *LONGER, "hydra.run.dir=wanted", cwd=tmp_path))
+    words = ("train", *LONGER, "hydra.run.dir=run")
+    killed = torchrun(*words, cwd=tmp_path)
+    os.kill(ranks_of(tmp_path / "run", killed)[1], signal.SIGKILL)
+    begin = time.monotonic()
+    _, err = killed.communicate(timeout=60)
+    assert time.monotonic() - begin < 15
+    assert killed.returncode != 0
+    assert "Signal 9 (SIGKILL)" in err
+    again = torchrun(*words, "resume=auto", options=("--max-restarts", "2", *TWO), cwd=tmp_path)
+    os.kill(ranks_of(tmp_path / "run", again)[0], signal.SIGKILL)  # torchrun starts both anew
+    finished(again)
+    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+
+
+def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path: Path) -> None:
+    finished(torchrun("train", *LONGER, "hydra.run.dir=wanted", cwd=tmp_path))
+    process = torchrun("train", *LONGER, "hydra.run.dir=run", cwd=tmp_path)
+    ranks = ranks_of(tmp_path / "run", process)
+    os.kill(ranks[1], signal.SIGUSR1)  # one of them alone is told
+    _, err = process.communicate(timeout=60)
+    assert "goes on from there" in err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    finished(torchrun("train", "resume=run", cwd=tmp_path))
+    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+
+
+def test_wrong_input_is_said_once(tmp_path: Path) -> None:
+    for words, said in (
+        (("train.batch_size=0",), "`train.batch_size` must be at least 1, got 0."),
+        ((*SHORT, "train.batch_size=1"), "must give each of the 2 ranks an example, got 1"),
+        (("-m", "seed=0,1"), "torchrun starts one training, got a sweep in 2 processes"),
+        (("device=cuda:0",), "must leave each of the 2 ranks a device of its own"),
+    ):
+        process = torchrun("train", *words, cwd=tmp_path)
+        out, err = process.communicate(timeout=120)
+        assert err.count("rotograd: ") == 1, err
+        assert said in err
+        assert "exitcode  : 2" in err
+        assert list(tmp_path.iterdir()) == [], out
+
+
+FAULTY = """
+import os
+from torch import nn
+
+class Faulty(nn.Module):
+    def __init__(self, *, input_shape):
+        super().__init__()
+        self.linear = nn.Linear(input_shape[0] * input_shape[1] * input_shape[2], 8)
+    def forward(self, x):
+        if os.environ.get("RANK") == "1" and self.training:
+            raise ValueError("a bug on one rank")
+        return self.linear(x.flatten(1))
+"""
+
+
+def test_a_bug_on_one_rank_is_named_with_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    (tmp_path / "mine" / "backbone").mkdir(parents=True)
+    config = "_target_: faulty.Faulty\n_partial_: true\n"
+    (tmp_path / "mine" / "backbone" / "faulty.yaml").write_text(config)
+    words = ("--config-dir", "mine", "backbone=faulty", "hydra.run.dir=run", *SHORT)
+    words = tuple(word for word in words if not word.startswith("backbone.num_features"))
+    process = torchrun(
+        "train", *words, cwd=tmp_path, PYTHONPATH=f"{CHECKOUT}{os.pathsep}{tmp_path}"
+    )
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=120)
+    assert time.monotonic() - begin < 60
+    assert "rank 1 of 2 failed:" in err
+    assert 'raise ValueError("a bug on one rank")' in err
+    assert "ValueError: a bug on one rank" in err.split("Root Cause")[1]
+
+
+@pytest.mark.slow
+def test_the_tasks_of_a_submitit_job_are_ranks(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    launcher = ("hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2")
+    process = start(
+        *("train", "-m", *SHORT, *launcher, "seed=0", "hydra.sweep.dir=sweep"),
+        cwd=tmp_path,
+        OMP_NUM_THREADS="1",
+    )
+    finished(process)
+    summary = json.loads((tmp_path / "sweep" / "0" / "summary.json").read_text())
+    assert (summary["status"], summary["num_ranks"]) == ("finished", 2)
