@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# a thread each: threads of several processes on the same cores wait for each other
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-slow test-gpu test-data test-all lint types format check smoke wheel clean
@@ -22,8 +24,8 @@ install: $(STAMP) ## create .venv and install the package with its development t
 run: $(STAMP) ## train RotoGradNorm on embedded real digits and print the results
 	$(BIN)/rotograd train method=rotogradnorm
 
-test: $(STAMP) ## run the tests (CPU, no network)
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests (CPU, no network), side by side on all cores
+	$(PARALLEL)
 
 test-slow: $(STAMP) ## run the slow checks
 	$(BIN)/python -m pytest -m slow

@@ -293,12 +293,12 @@ def _own_folder(hydra_config: Any) -> "Path":
     from pathlib import Path
 
     from rotograd_cli.errors import ConfigError
+    from rotograd_cli.run_directory import refuse_used
 
     run_dir = Path(hydra_config.runtime.output_dir)
     if run_dir.resolve() == Path.cwd():
         raise ConfigError("`hydra.run.dir` must be a folder of its own, got the current one.")
-    if (run_dir / "config.yaml").exists():
-        raise ConfigError(f"{run_dir} holds a run already; choose another folder or remove it.")
+    refuse_used(run_dir)  # before anything is built; claimed() asks again
     return run_dir
 
 

@@ -24,14 +24,13 @@ from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.report import write_summary
 from rotograd_cli.run_directory import (
+    claimed,
     describe_progress,
     describe_ranks,
     describe_run,
     described_before,
     load_run_config,
-    locked,
     log_file,
-    open_run_directory,
     recorded_metrics,
 )
 from rotograd_cli.seeding import seed_everything, set_deterministic
@@ -131,9 +130,10 @@ def train(
             return _follow(trainer, resume=resume)
     dataset, model, plain = trainer.dataset, trainer.model, trainer.config
     summary = describe_run(config, dataset, model, trainer.device, overrides)
-    if not resume:
-        open_run_directory(run_dir, plain)
-    with locked(run_dir), log_file(run_dir / "train.log", quiet=quiet):
+    with (
+        claimed(run_dir, None if resume else plain),
+        log_file(run_dir / "train.log", quiet=quiet),
+    ):
         records = trainer.resume() if resume else None
         summary |= described_before(run_dir, trainer.state) if records is not None else {}
         logger.info(

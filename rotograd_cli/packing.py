@@ -91,7 +91,8 @@ def register_resolvers() -> None:
     """Makes the numbers known to YAML: ``${rotograd.num_jobs:JOBS_PER_DEVICE,DEVICE}`` and so on.
 
     ``rotograd.num_jobs`` are runs at once, ``rotograd.num_threads`` the threads of each, and
-    ``rotograd.gpu_share`` the part of a GPU that each takes (0 on a CPU).
+    ``rotograd.gpu_share`` the part of a GPU that each takes (0 on a CPU). ``rotograd.process`` is
+    the number of the process that composed the configuration.
     """
 
     def jobs(per_device: int | None, device: str) -> int:
@@ -108,3 +109,6 @@ def register_resolvers() -> None:
     resolvers = {"num_jobs": jobs, "num_threads": threads, "gpu_share": gpu_share}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"rotograd.{name}", resolver, replace=True)
+    OmegaConf.register_new_resolver(
+        "rotograd.process", lambda: os.getpid(), replace=True, use_cache=True
+    )

@@ -104,52 +104,72 @@ def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
     return dict(evaluations[-1]) if evaluations else {}
 
 
-def open_run_directory(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Makes the folders of a run and writes ``config.yaml``.
+@contextmanager
+def claimed(run_dir: Path, config: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Inside, no other process can train in this run directory; the claim ends with the process.
 
     Args:
-        run_dir: Run directory; may exist.
-        config: Resolved configuration.
+        run_dir: Run directory; created if absent.
+        config: Resolved configuration of a new run, written to ``config.yaml`` once the directory
+            is this process's; None goes on with the run that is there.
 
     Raises:
-        ConfigError: If the directory cannot be written.
+        ConfigError: If another process has it, it holds a run already, or it cannot be written.
     """
-    try:
+    import fcntl  # POSIX only, and only this needs it
+
+    with _unwritable(run_dir):
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        (run_dir / "config.yaml").write_text(text, encoding="utf-8")
+        lock = (run_dir / ".lock").open("a+", encoding="utf-8")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise ConfigError(
+                f"{run_dir} must be free, but {lock.read().strip() or 'another process'} is "
+                "training in it; wait for that, or stop it first."
+            ) from error
+        with _unwritable(run_dir):
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}\n")
+            lock.flush()
+            if config is not None:
+                _write_config(run_dir / "config.yaml", config)
+        yield
+
+
+def refuse_used(run_dir: Path) -> None:
+    """Refuses a directory for a new run that holds one.
+
+    Args:
+        run_dir: Run directory; may be absent.
+
+    Raises:
+        ConfigError: If there is a run in it.
+    """
+    if (run_dir / "config.yaml").exists():
+        raise ConfigError(f"{run_dir} holds a run already; choose another folder or remove it.")
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """In one piece, so that a run that is killed has a configuration or none."""
+    refuse_used(path.parent)
+    temporary = path.with_suffix(".tmp")
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def _unwritable(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(
             f"The run directory {run_dir} cannot be written ({error.strerror}); set "
             "paths.output_dir (or hydra.run.dir) to a writable folder."
         ) from error
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Inside, no other process can train in this run directory; the claim ends with the process.
-
-    Args:
-        run_dir: Existing run directory.
-
-    Raises:
-        ConfigError: If another process has it.
-    """
-    import fcntl  # POSIX only, and only this needs it
-
-    with (run_dir / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise ConfigError(
-                f"{run_dir} must be free, but {file.read().strip() or 'another process'} is "
-                "training in it; wait for that, or stop it first."
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
 
 
 @contextmanager

@@ -87,17 +87,29 @@ def measure(
     """
     step_s = [warm_up(subject, plan.warmup_steps, device) for subject in subjects]
     blocks = []
-    for index, order in enumerate(interleaved_orders(len(subjects), plan.rounds, plan.seed)):
-        for position, which in enumerate(order):
-            subject = subjects[which]
-            subject.reset()
-            gc.collect()  # nobody pays for the garbage of another
-            steps = block_steps(step_s[which], plan)
-            seconds = timed(subject.step, steps, device)
-            blocks.append(Block(subject.name, index, position, steps, seconds))
-            step_s[which] = seconds / steps
-        progress(index + 1)
+    with _old_objects_left_alone():
+        for index, order in enumerate(interleaved_orders(len(subjects), plan.rounds, plan.seed)):
+            for position, which in enumerate(order):
+                subject = subjects[which]
+                subject.reset()
+                gc.collect()  # nobody pays for the garbage of another
+                steps = block_steps(step_s[which], plan)
+                seconds = timed(subject.step, steps, device)
+                blocks.append(Block(subject.name, index, position, steps, seconds))
+                step_s[which] = seconds / steps
+            progress(index + 1)
     return blocks
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Inside, collecting garbage does not look at what was there before: libraries, mostly."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def block_steps(step_s: float, plan: Plan) -> int:

@@ -355,6 +355,16 @@ class MultiTaskMethod(nn.Module):
         """
         self.ranks = ranks
 
+    def changing_state(self) -> dict[str, Any]:
+        """The part of the ``state_dict`` that passes change: all but what optimisers do.
+
+        Returns:
+            Entries by name, no copies.
+        """
+        parameters = {id(parameter) for parameter in self.parameters()}
+        state: dict[str, Any] = self.state_dict(keep_vars=True)
+        return {name: value for name, value in state.items() if id(value) not in parameters}
+
     def refresh(self) -> None:
         """Called where waiting for the device is allowed, once per logging step; does nothing."""
 

@@ -155,6 +155,15 @@ class RotateOnly(MultiTaskMethod):
         super().join(ranks)
         self.rotations.ranks = ranks
 
+    def changing_state(self) -> dict[str, Any]:
+        """As in the base class; bases, which may be large, stay where nothing re-bases them."""
+        state, base = super().changing_state(), "rotations.manifold.base"
+        if self.rotations.rebase_every is None:
+            del state[base]
+        else:
+            state["rotations.free_parameters"] = self.rotations.free_parameters
+        return state
+
     def refresh(self) -> None:
         """Reads the norms that the rotations' series are planned by."""
         self.linear_heads.clear_cache()

@@ -9,16 +9,20 @@ import os
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, RankError
 
 if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
     from rotograd_cli.ranks.base import Ranks
 
+_MEETING_S = 300.0
 _FIRST_SPEAKS_S = 5.0  # the launcher stops the others meanwhile
 
 
@@ -63,15 +67,68 @@ def joined(device: str) -> Iterator["Ranks"]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
     on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_cuda:
         _take_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    store, rank, size = next(rendezvous("env://"))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+        store=PrefixStore(meet(store, rank, size), store),
+        rank=rank,
+        world_size=size,
+    )
     from rotograd_cli.ranks.many import ManyRanks
 
     yield ManyRanks()
     dist.destroy_process_group()  # after an error the others may wait: the process just ends
+
+
+def meet(store: "Store", rank: int, size: int) -> str:
+    """A name for this attempt of a job that no earlier one has used, the same for all ranks.
+
+    torchrun lets every attempt have the same store, where the addresses of processes that are gone
+    would be taken for those of their successors: a job that was restarted would wait for ever.
+
+    Args:
+        store: What all ranks of all attempts share.
+        rank: Number of this process.
+        size: Number of processes.
+
+    Returns:
+        The name, which rank 0 draws.
+
+    Raises:
+        RankError: If not all ranks are there in time.
+    """
+    mine, deadline = uuid.uuid4().hex, time.monotonic() + _MEETING_S
+    if rank > 0:
+        store.set(f"hello/{rank}", mine)
+        while not store.check([f"name/{mine}"]):
+            _wait(deadline, rank, size)
+        name = store.get(f"name/{mine}").decode()
+        store.set(f"here/{name}/{rank}", "")
+        return name
+    missing = set(range(1, size))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"here/{mine}/{other}"]):
+                missing.remove(other)
+            elif store.check([f"hello/{other}"]):  # maybe of a process that is gone
+                store.set(f"name/{store.get(f'hello/{other}').decode()}", mine)
+        if missing:
+            _wait(deadline, rank, size)
+    return mine
+
+
+def _wait(deadline: float, rank: int, size: int) -> None:
+    if time.monotonic() > deadline:
+        raise RankError(
+            f"The {size} ranks must all start within {_MEETING_S:.0f} s, got rank {rank} waiting "
+            "for others; look at what they say, or start the job again."
+        )
+    time.sleep(0.02)
 
 
 def _take_device(device: str) -> None:

@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class LossScale:
         """Takes one optimiser step, more than once where a gradient overflows.
 
         Args:
-            model: Its buffers and its method's state are put back before another try, the random
+            model: What passes change of its state is put back before another try, the random
                 generators too.
             step: Takes the step with a loss scale; raises before anything else is updated.
 
@@ -61,7 +61,7 @@ class LossScale:
             NonFiniteError: If a loss is not finite, or a gradient is not with a scale of 1 either.
         """
         while True:
-            before, generators = _changed_by_a_step(model), rng_state()
+            before, generators = _copies(model.changing_state()), rng_state()
             try:
                 result = step(self.value)
             except NonFiniteError as error:
@@ -87,11 +87,8 @@ class LossScale:
         self.value, self.steps = float(state["value"]), int(state["steps"])
 
 
-def _changed_by_a_step(model: MultiTaskMethod) -> dict[str, Any]:
-    """Copies of all state but the networks' parameters, which only optimisers change."""
-    network = {id(parameter) for parameter in model.model_parameters()}
+def _copies(state: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-        for name, value in model.state_dict(keep_vars=True).items()
-        if id(value) not in network
+        for name, value in state.items()
     }

@@ -17,6 +17,7 @@ from rotograd_cli.tasks import Task, task_statistics
 from rotograd_cli.training.gathering import SharedSums
 
 logger = logging.getLogger(__name__)
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def train_step(
@@ -226,7 +227,7 @@ def predict(model: MultiTaskMethod, batch: Batch) -> Sequence[Tensor]:
     """Predictions of all tasks, without extra outputs, float32 or wider."""
     output = model(batch.inputs)
     predictions: Sequence[Tensor] = output[0] if isinstance(output, tuple) else output
-    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in predictions]
+    return [x.float() if x.dtype in _HALF else x for x in predictions]
 
 
 def task_losses(

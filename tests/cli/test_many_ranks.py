@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from .conftest import CHECKOUT, start
+from .conftest import CHECKOUT, Cli, start
 from .test_resume import LONGER, SHORT, assert_same_run
+
+pytestmark = pytest.mark.xdist_group("many_ranks")
 
 TWO = ("--nproc-per-node", "2")
 
@@ -52,6 +54,14 @@ def ranks_of(run: Path, launcher: Any) -> list[int]:
     return [int(word) for word in found.stdout.split()]
 
 
+@pytest.fixture(scope="module")
+def longer_run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of ``LONGER`` in two processes that nothing happened to."""
+    folder = tmp_path_factory.mktemp("two")
+    finished(torchrun("train", *LONGER, "hydra.run.dir=wanted", cwd=folder))
+    return folder / "wanted"
+
+
 def records(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -72,9 +82,8 @@ def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> 
 
 
 def test_a_killed_rank_ends_the_job_and_a_restart_goes_on_with_the_same_bits(
-    tmp_path: Path,
+    tmp_path: Path, longer_run_of_two: Path
 ) -> None:
-    finished(torchrun("train", *LONGER, "hydra.run.dir=wanted", cwd=tmp_path))
     words = ("train", *LONGER, "hydra.run.dir=run")
     killed = torchrun(*words, cwd=tmp_path)
     os.kill(ranks_of(tmp_path / "run", killed)[1], signal.SIGKILL)
@@ -86,11 +95,12 @@ def test_a_killed_rank_ends_the_job_and_a_restart_goes_on_with_the_same_bits(
     again = torchrun(*words, "resume=auto", options=("--max-restarts", "2", *TWO), cwd=tmp_path)
     os.kill(ranks_of(tmp_path / "run", again)[0], signal.SIGKILL)  # torchrun starts both anew
     finished(again)
-    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+    assert_same_run(tmp_path / "run", longer_run_of_two)
 
 
-def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path: Path) -> None:
-    finished(torchrun("train", *LONGER, "hydra.run.dir=wanted", cwd=tmp_path))
+def test_a_signal_stops_all_ranks_after_the_same_step(
+    tmp_path: Path, longer_run_of_two: Path
+) -> None:
     process = torchrun("train", *LONGER, "hydra.run.dir=run", cwd=tmp_path)
     ranks = ranks_of(tmp_path / "run", process)
     os.kill(ranks[1], signal.SIGUSR1)  # one of them alone is told
@@ -99,22 +109,34 @@ def test_a_signal_stops_all_ranks_after_the_same_step(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     finished(torchrun("train", "resume=run", cwd=tmp_path))
-    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+    assert_same_run(tmp_path / "run", longer_run_of_two)
 
 
 def test_wrong_input_is_said_once(tmp_path: Path) -> None:
-    for words, said in (
-        (("train.batch_size=0",), "`train.batch_size` must be at least 1, got 0."),
-        ((*SHORT, "train.batch_size=1"), "must give each of the 2 ranks an example, got 1"),
-        (("-m", "seed=0,1"), "torchrun starts one training, got a sweep in 2 processes"),
-        (("device=cuda:0",), "must leave each of the 2 ranks a device of its own"),
-    ):
-        process = torchrun("train", *words, cwd=tmp_path)
-        out, err = process.communicate(timeout=120)
-        assert err.count("rotograd: ") == 1, err
-        assert said in err
-        assert "exitcode  : 2" in err
-        assert list(tmp_path.iterdir()) == [], out
+    process = torchrun("train", *SHORT, "train.batch_size=1", cwd=tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert err.count("rotograd: ") == 1, err
+    assert "must give each of the 2 ranks an example, got 1" in err
+    assert "exitcode  : 2" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "-m", "seed=0,1"), "torchrun starts one training, got a sweep in 2 processes"),
+        (("evaluate", "run=x"), "got rotograd evaluate in 2 processes; start it without torchrun"),
+    ],
+)
+def test_what_is_no_single_training_is_refused_before_ranks_meet(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    result = cli(*words)
+    assert result.code == 2
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 FAULTY = """

@@ -72,13 +72,7 @@ def failure(cwd: Path) -> dict[str, Any]:
     return result
 
 
-CASES = [
-    ("vanilla", FIRST_EPOCH),
-    ("rotateonly", ()),
-    ("rotograd", ACCUMULATE),
-    ("rotogradnorm", ()),
-    ("nashmtl", FIRST_EPOCH),
-]
+CASES = [("rotograd", ACCUMULATE), ("nashmtl", FIRST_EPOCH)]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,14 @@ def whole(*words: str, cwd: Path) -> None:
     assert process.returncode == 0, err
 
 
+@pytest.fixture(scope="session")
+def longer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of ``LONGER`` that nothing happened to."""
+    folder = tmp_path_factory.mktemp("longer")
+    whole(*LONGER, "hydra.run.dir=wanted", cwd=folder)
+    return folder / "wanted"
+
+
 def finish(run: Path, cwd: Path) -> str:
     """Resumes until the end; what it said."""
     process = train(f"resume={run}", cwd=cwd)
@@ -115,8 +123,8 @@ def kill_after(delay: float, *words: str, cwd: Path) -> None:
     process.communicate()
 
 
-def killed_and_resumed(tmp_path: Path, method: str, num_kills: int, seed: int) -> None:
-    words = (*SHORT, f"method={method}")
+def killed_and_resumed(tmp_path: Path, method: str, num_kills: int, seed: int, *more: str) -> None:
+    words = (*SHORT, f"method={method}", *more)
     process = begin(*words, "hydra.run.dir=wanted", cwd=tmp_path, run="wanted")
     begun = time.monotonic()
     _, err = process.communicate(timeout=120)
@@ -135,6 +143,11 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path: Path, method: st
     killed_and_resumed(tmp_path, method, num_kills=2, seed=METHODS.index(method))
 
 
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_a_killed_run_in_16_bits_too(tmp_path: Path, precision: str) -> None:
+    killed_and_resumed(tmp_path, "rotogradnorm", 1, 9, f"precision={precision}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("method", METHODS)
@@ -144,11 +157,18 @@ def test_a_run_killed_many_times_ends_as_if_nothing_had_happened(
     killed_and_resumed(tmp_path, method, num_kills=6, seed=100 + seed)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
     tmp_path: Path, sent: signal.Signals
 ) -> None:
-    words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=20")
+    words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=10")
     whole(*words, "hydra.run.dir=wanted", cwd=tmp_path)
     process = begin(*words, "hydra.run.dir=run", cwd=tmp_path)
     while not (tmp_path / "run" / "metrics.jsonl").exists():  # it holds signals back by then
@@ -246,8 +266,9 @@ def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Pat
     assert runs[0] == run
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
-    whole(*LONGER, "hydra.run.dir=wanted", cwd=tmp_path)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, longer_run: Path
+) -> None:
     folder = tmp_path / "run" / "checkpoints"
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     while not ((folder / "last.pt").exists() and (folder / "last.previous.pt").exists()):
@@ -259,7 +280,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
     content[len(content) // 2] ^= 0xFF
     (folder / "last.pt").write_bytes(content)
     assert "Going back to last.previous.pt" in finish(Path("run"), tmp_path)
-    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+    assert_same_run(tmp_path / "run", longer_run)
 
 
 @pytest.mark.parametrize(
@@ -284,9 +305,8 @@ def test_wrong_input_is_one_line(cli: Cli, words: list[str], message: str) -> No
 
 
 def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
-    tmp_path: Path,
+    tmp_path: Path, longer_run: Path
 ) -> None:
-    whole(*LONGER, "hydra.run.dir=wanted", cwd=tmp_path)
     folder = tmp_path / "run" / "checkpoints"
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     while not (folder / "last.pt").exists():
@@ -301,7 +321,7 @@ def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
     assert f"resume={tmp_path / 'run'}." in err.splitlines()[-1]
     assert not list(folder.glob("*.tmp"))
     finish(Path("run"), tmp_path)
-    assert_same_run(tmp_path / "run", tmp_path / "wanted")
+    assert_same_run(tmp_path / "run", longer_run)
 
 
 def test_two_processes_cannot_train_in_one_directory(cli: Cli, tmp_path: Path) -> None:

@@ -12,27 +12,39 @@ from tests import many_ranks
 SOLVERS = {"nashmtl": 1e-7, "cagrad": 1e-7}  # stop short of the solution, where rounding decides
 
 
+pytestmark = pytest.mark.xdist_group("ranks")  # what is trained serves all tests
+worlds = pytest.mark.parametrize(("world", "job"), [(2, "train_all"), (4, "train_some")])
+CASES = [
+    *((method, 2, "train_all") for method in many_ranks.METHODS),
+    *((method, 4, "train_some") for method in many_ranks.SOME),
+    *(
+        pytest.param(method, 4, "train_all", marks=pytest.mark.slow)
+        for method in many_ranks.METHODS
+        if method not in many_ranks.SOME
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What every process got for every case, by number of processes."""
+    """What every process got for every case, by number of processes and choice of methods."""
 
     @cache
-    def train(world: int) -> list[dict[str, Any]]:
+    def train(world: int, job: str) -> list[dict[str, Any]]:
         folder: Path = tmp_path_factory.mktemp("ranks") / str(world)
-        return many_ranks.together(world, folder, "train_all")
+        return many_ranks.together(world, folder, job)
 
     return train
 
 
-@pytest.mark.parametrize("world", [2, 4])
-@pytest.mark.parametrize("method", many_ranks.METHODS)
-def test_n_ranks_take_the_steps_of_one_process(trained: Any, method: str, world: int) -> None:
+@pytest.mark.parametrize(("method", "world", "job"), CASES)
+def test_n_ranks_take_the_steps_of_one_process(
+    trained: Any, method: str, world: int, job: str
+) -> None:
     tolerance = SOLVERS.get(method, 1e-10)
-    for case in many_ranks.cases(world):
-        if case[0] != method:
-            continue
+    for case in many_ranks.cases(world, [method]):
         wanted = many_ranks.alone(*case)
-        for result in trained(world):
+        for result in trained(world, job):
             found = result["/".join(map(str, case))]
             torch.testing.assert_close(
                 found["state"], wanted["state"], rtol=0, atol=tolerance, msg=_named(case)
@@ -47,9 +59,9 @@ def _named(case: tuple[Any, ...]) -> Any:
     return lambda message: f"{case}: {message}"
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_all_ranks_have_the_same_bits(trained: Any, world: int) -> None:
-    first, *others = trained(world)
+@worlds
+def test_all_ranks_have_the_same_bits(trained: Any, world: int, job: str) -> None:
+    first, *others = trained(world, job)
     for name, result in first.items():
         for other in others:
             assert all(

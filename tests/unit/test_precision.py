@@ -98,10 +98,16 @@ def test_the_rotation_step_is_the_same_whatever_the_loss_scale(
     assert (small - plain).norm() < 0.02 * plain.norm()
 
 
-@pytest.mark.parametrize("method", ALL_METHODS)
-def test_a_step_that_overflowed_leaves_no_trace(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "rebase_every"), [*((name, None) for name in ALL_METHODS), ("rotograd", 1)]
+)
+def test_a_step_that_overflowed_leaves_no_trace(method: str, rebase_every: int | None) -> None:
     """Oracle: the step with the scale that did not, from the same numbers."""
     tried, direct = (Run(network(method, (6,), "fp16")) for _ in range(2))
+    for run in (tried, direct) if rebase_every else ():
+        run.model.get_submodule("rotations").rebase_every = rebase_every
+        torch.manual_seed(7)
+        run.step(1.0)  # the next one re-bases first
     loss_scale = LossScale(TOO_LARGE)
     torch.manual_seed(7)
     losses = loss_scale.take(tried.model, tried.step)
@@ -112,6 +118,14 @@ def test_a_step_that_overflowed_leaves_no_trace(method: str) -> None:
     assert torch.equal(losses, wanted)
     assert same(found, direct.state())
     assert all(parameter.grad is None for parameter in tried.model.parameters())
+
+
+@pytest.mark.parametrize("method", ROTATING)
+def test_no_rotation_is_copied_in_case_a_step_overflows(method: str) -> None:
+    model = network(method, (6,), "fp16")
+    stack = model.get_parameter("rotations.free_parameters")
+    kept = [x for x in model.changing_state().values() if isinstance(x, Tensor)]
+    assert sum(x.numel() for x in kept) < stack.numel() / 2
 
 
 def test_a_loss_that_is_not_finite_is_no_matter_of_scale() -> None:

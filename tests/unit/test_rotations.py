@@ -170,9 +170,10 @@ def moved(size: int, norm: float, **options: Any) -> Rotations:
 
 @pytest.mark.parametrize("norm", UP_TO_A_TURN)
 @pytest.mark.parametrize("size", [24, 256])
-def test_folded_float32_gradient_has_a_relative_error_below_a_millionth(
+def test_folded_float32_gradient_has_a_relative_error_of_some_roundings(
     size: int, norm: float
 ) -> None:
+    """One of 6e-8 per term of the series, of which a whole turn takes forty."""
     in_float32 = moved(size, norm).float()
     exact = copy.deepcopy(in_float32).double()
     generator = torch.Generator().manual_seed(2)
@@ -181,12 +182,12 @@ def test_folded_float32_gradient_has_a_relative_error_below_a_millionth(
     gradient, turned = in_float32.folded_gradient(folded, Q, P)
     R = exact.base @ torch.linalg.matrix_exp(skew(exact.free_parameters.detach()))
     rows = U.double() @ R
-    assert frobenius_error(folded.weight, rows) < 1e-6
-    assert frobenius_error(turned, P.double() @ R.mT) < 1e-6
+    assert frobenius_error(folded.weight, rows) < 2.4e-6
+    assert frobenius_error(turned, P.double() @ R.mT) < 2.4e-6
     W = rows.mT @ Q.double()
     # skew matrices: errors of a triangle are those of the whole
     wanted = exp_skew_adjoint(skew(exact.free_parameters.detach()), W - W.mT).tril(-1)
-    assert frobenius_error(gradient, wanted) < 1e-6
+    assert frobenius_error(gradient, wanted) < 2.4e-6
 
 
 # ---- Cayley transform

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rotograd_cli.data.nyuv2.arrays import load_array
 from rotograd_cli.errors import ConfigError, DatasetError
 
 Part = Literal["train", "val"]
@@ -85,10 +86,9 @@ class Layout:
     def _read(self, part: Part, kind: Kind, frame: int) -> np.ndarray:
         path = self.path(part, kind, frame)
         try:
-            array: np.ndarray = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise _bad(path, "must be a NumPy array", reason) from error
+            array = load_array(path)
+        except ValueError as error:
+            raise _bad(path, "must be a NumPy array", str(error)) from error
         if array.shape != SHAPES[kind]:
             raise _bad(path, f"must have shape {SHAPES[kind]}", f"{array.shape}")
         if array.dtype not in (np.float32, np.float64):

@@ -5,6 +5,9 @@ It is MATLAB v7.3, that is HDF5, with the axes reversed: ``images [N, 3, 640, 48
 ``classMapping40.mat`` (894 to 40) and ``class13Mapping.mat`` (40 to 13).
 """
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,16 +127,27 @@ def read_class_map(to_40: Path, to_13: Path) -> np.ndarray:
     Raises:
         DatasetError: If a file is not what it should be.
     """
-    classes_40 = np.concatenate([[0], _entry(to_40, "mapClass").ravel()])
+    classes_40 = _checked_map(to_40, _entry(to_40, "mapClass"), 894, 40)
     table = _entry(to_13, "classMapping13")
     try:
-        classes_13 = np.concatenate([[0], np.ravel(table["labels13"][0, 0])])
-        result: np.ndarray = classes_13[classes_40].astype(np.float32) - 1
+        labels = table["labels13"][0, 0]
     except (IndexError, ValueError, TypeError) as error:
-        raise _bad(to_13, "must map 40 classes", str(error)) from error
-    if len(result) != 895 or result.min() < -1 or result.max() >= NUM_CLASSES:
-        raise _bad(to_40, "must map 894 classes to 40", f"{len(result) - 1} entries")
+        raise _bad(to_13, "must map 40 classes to 13", str(error)) from error
+    classes_13 = _checked_map(to_13, labels, 40, NUM_CLASSES)
+    result: np.ndarray = classes_13[classes_40].astype(np.float32) - 1
     return result
+
+
+def _checked_map(path: Path, values: np.ndarray, num_from: int, num_to: int) -> np.ndarray:
+    """A map of class numbers from 1 on, with 0 (no class) mapped to itself in front."""
+    numbers = np.ravel(values)
+    if len(numbers) != num_from or not np.issubdtype(numbers.dtype, np.integer):
+        found = f"{len(numbers)} entries of type {numbers.dtype}"
+        raise _bad(path, f"must map {num_from} classes to {num_to}", found)
+    if numbers.min() < 0 or numbers.max() > num_to:
+        found = f"numbers from {numbers.min()} to {numbers.max()}"
+        raise _bad(path, f"must map {num_from} classes to {num_to}", found)
+    return np.concatenate([[0], numbers])
 
 
 def find_auxiliary(name: str, folders: tuple[Path, ...]) -> Path | None:
@@ -159,13 +173,22 @@ def _read_split(path: Path, positions: Mapping[int, int]) -> dict[Part, np.ndarr
     }
 
 
-def _entry(path: Path, key: str) -> np.ndarray:
-    from scipy.io import loadmat
+_READ_ENTRY = """
+import pickle, sys
+from scipy.io import loadmat
+sys.stdout.buffer.write(pickle.dumps(loadmat(sys.argv[1])[sys.argv[2]]))
+"""
 
-    try:
-        value: np.ndarray = loadmat(path)[key]
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise _bad(path, f"must be a MATLAB file with `{key}`", f"{error}") from error
+
+def _entry(path: Path, key: str) -> np.ndarray:
+    """An entry of a MATLAB file, read by another process: damage makes SciPy's parser crash."""
+    command = [sys.executable, "-c", _READ_ENTRY, str(path), key]
+    reader = subprocess.run(command, capture_output=True, check=False)
+    if reader.returncode != 0:
+        said = reader.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[-1] if reader.returncode > 0 and said else "content that crashes the reader"
+        raise _bad(path, f"must be a MATLAB file with `{key}`", reason)
+    value: np.ndarray = pickle.loads(reader.stdout)
     return value
 
 

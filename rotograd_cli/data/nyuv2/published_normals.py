@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rotograd_cli.data.nyuv2.arrays import load_array
 from rotograd_cli.data.nyuv2.official import HEIGHT, WIDTH
 from rotograd_cli.errors import DatasetError
 
@@ -94,10 +95,9 @@ def _read_png(path: Path, channels: int) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise _bad(path, "must be a NumPy array", reason) from error
+        array = load_array(path)
+    except ValueError as error:
+        raise _bad(path, "must be a NumPy array", str(error)) from error
     if array.shape != (HEIGHT, WIDTH, 3) or not np.issubdtype(array.dtype, np.floating):
         raise _bad(path, "must be float with shape (480, 640, 3)", f"{array.dtype} {array.shape}")
     if not np.isfinite(array).all():
