@@ -21,6 +21,7 @@ from rotograd_cli.cli import main
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.packing import available_cores
 from rotograd_cli.run_directory import claimed
+from tests.forked import Forked
 
 from .conftest import start
 from .test_resume import (
@@ -58,7 +59,7 @@ def killed(tmp_path: Path) -> Path:
     return folder
 
 
-def wait_until_it_has_saved(folder: Path, process: "subprocess.Popen[str]") -> None:
+def wait_until_it_has_saved(folder: Path, process: Forked) -> None:
     while not ((folder / "last.pt").exists() and (folder / "last.previous.pt").exists()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
@@ -304,7 +305,7 @@ def test_a_sweep_with_killed_cells_is_finished_by_the_same_command(tmp_path: Pat
     again = (*words, *local, "resume=auto", "hydra.sweep.dir=sweep")
     lost = 0
     for victim in (1, 6):
-        process = train(*again, cwd=tmp_path)
+        process = start("train", *again, cwd=tmp_path, OMP_NUM_THREADS="1")
         run = tmp_path / "sweep" / str(victim)
         while not (run / "checkpoints" / "last.previous.pt").exists():
             assert process.poll() is None, process.communicate()
@@ -315,7 +316,7 @@ def test_a_sweep_with_killed_cells_is_finished_by_the_same_command(tmp_path: Pat
         assert "The launcher lost a job" in err.splitlines()[-1]
         assert "Traceback" not in err
         lost += 1
-    process = train(*again, cwd=tmp_path)
+    process = start("train", *again, cwd=tmp_path, OMP_NUM_THREADS="1")
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     resumed = 0

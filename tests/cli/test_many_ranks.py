@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from .conftest import CHECKOUT, Cli, start
-from .test_resume import LONGER, SHORT, assert_same_run
+from .test_resume import LONGER, SHORT, assert_same_run, whole
 
 pytestmark = pytest.mark.xdist_group("many_ranks")
 
@@ -67,9 +67,7 @@ def records(run: Path) -> list[dict[str, float]]:
 
 
 def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> None:
-    alone = start("train", *SHORT, "hydra.run.dir=alone", cwd=tmp_path, OMP_NUM_THREADS="1")
-    _, err = alone.communicate(timeout=240)
-    assert alone.returncode == 0, err
+    whole(*SHORT, "hydra.run.dir=alone", cwd=tmp_path)
     out, err = finished(torchrun("train", *SHORT, "hydra.run.dir=two", cwd=tmp_path))
     assert out.count("Run directory: two") == 1
     assert err.count("RotoGrad on multidigits") == 1

@@ -16,6 +16,7 @@ from rotograd_cli.dumps import _check_target
 from rotograd_cli.errors import CheckpointError
 from rotograd_cli.replay import parse, replay
 from rotograd_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.forked import Forked
 
 from .conftest import CHECKOUT, Cli, start
 from .test_resume import same
@@ -52,7 +53,7 @@ DUMP = Path("run") / "checkpoints" / "nonfinite.pt"
 
 def process(*words: str, cwd: Path, code: int) -> tuple[str, str]:
     """Output and errors of the command in a process of its own, with one thread."""
-    child = start(*words, cwd=cwd, OMP_NUM_THREADS="1")
+    child = Forked(words, cwd, {"OMP_NUM_THREADS": "1"})
     out, err = child.communicate(timeout=180)
     assert child.returncode == code, out + err
     assert "Traceback" not in err

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.forked import Forked
+
 from .conftest import Cli, Result, start
 
 SPEC = """# Two rows of the embedded digits, one with a grid of its own.
@@ -41,6 +43,7 @@ paper:
     rotograd: {gain: [2.12, 2.23]}
 """
 WORDS = ("reproduce", "table=mini", "--config-dir", "conf")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # 2 tasks x 2 rates + 2 rates + 2 x 2 rates in the grid, then the chosen of 4 places at seed 1
 NUM_GRID, NUM_ALL = 10, 14
 
@@ -55,8 +58,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A finished reproduction, in a process of its own as a user has it."""
     root = tmp_path_factory.mktemp("reproduction")
     write_spec(root)
-    process = start(*WORDS, cwd=root, OMP_NUM_THREADS="1")
+    process = Forked(WORDS, root, ONE_THREAD)
     out, err = process.communicate(timeout=300)
+    assert process.returncode is not None
     return root, Result(process.returncode, out, err)
 
 
@@ -242,7 +246,7 @@ def test_the_time_of_a_run_is_foretold_within_its_order_of_magnitude(tmp_path: P
 
 def test_a_kill_costs_the_cells_that_were_being_trained_and_no_more(tmp_path: Path) -> None:
     write_spec(tmp_path)
-    process = start(*WORDS, cwd=tmp_path, OMP_NUM_THREADS="1")
+    process = Forked(WORDS, tmp_path, ONE_THREAD)
     deadline = time.monotonic() + 120
     while sum(s["status"] == "finished" for s in runs(tmp_path).values()) < 2:
         assert time.monotonic() < deadline
@@ -255,7 +259,7 @@ def test_a_kill_costs_the_cells_that_were_being_trained_and_no_more(tmp_path: Pa
         for path, summary in runs(tmp_path).items()
         if summary["status"] == "finished"
     }
-    second = start(*WORDS, cwd=tmp_path, OMP_NUM_THREADS="1")
+    second = Forked(WORDS, tmp_path, ONE_THREAD)
     _, err = second.communicate(timeout=300)
     assert second.returncode == 0, err
     assert {path: (path / "summary.json").stat().st_mtime_ns for path in done} == done
@@ -267,7 +271,7 @@ def test_two_processes_share_a_table_without_training_a_cell_twice(
 ) -> None:
     write_spec(tmp_path)
     words = (*WORDS, "table.grid=null", "methods=[vanilla]", "seeds=2")
-    both = [start(*words, cwd=tmp_path, OMP_NUM_THREADS="1") for _ in range(2)]
+    both = [Forked(words, tmp_path, ONE_THREAD) for _ in range(2)]
     ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     said = "".join(err for _, err in ends)

@@ -16,6 +16,7 @@ import torch
 
 from rotograd_cli.run_directory import described_before
 from rotograd_cli.training.state import TrainState
+from tests.forked import Forked
 
 from .conftest import CHECKOUT, Cli, start
 
@@ -75,9 +76,9 @@ def assert_same_run(run: Path, wanted: Path) -> None:
     assert first == second
 
 
-def train(*words: str, cwd: Path) -> "subprocess.Popen[str]":
+def train(*words: str, cwd: Path) -> Forked:
     """The command with one thread: another number of them means another rounding."""
-    return start("train", *words, cwd=cwd, OMP_NUM_THREADS="1")
+    return Forked(("train", *words), cwd, {"OMP_NUM_THREADS": "1"})
 
 
 def whole(*words: str, cwd: Path) -> None:
@@ -103,7 +104,7 @@ def finish(run: Path, cwd: Path) -> str:
     return out + err
 
 
-def begin(*words: str, cwd: Path, run: str = "run") -> "subprocess.Popen[str]":
+def begin(*words: str, cwd: Path, run: str = "run") -> Forked:
     """Starts the command and waits until it trains (or goes on training)."""
     log = cwd / run / "train.log"
     size = log.stat().st_size if log.exists() else 0
@@ -228,7 +229,7 @@ def test_a_preempted_job_of_submitit_goes_back_into_its_queue_and_on(tmp_path: P
     words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=40", "seed=0", "-m")
     whole(*words, "hydra.sweep.dir=wanted", cwd=tmp_path)
     local = ("hydra/launcher=submitit_local", "resume=auto", "hydra.sweep.dir=sweep")
-    process = train(*words, *local, cwd=tmp_path)
+    process = start("train", *words, *local, cwd=tmp_path, OMP_NUM_THREADS="1")
     run = tmp_path / "sweep" / "0"
     while not (run / "checkpoints" / "last.pt").exists():
         assert process.poll() is None
