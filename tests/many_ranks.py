@@ -35,7 +35,7 @@ from tests.contract.test_methods import METHODS, build, class_of
 BATCH = 12
 STEPS = 3
 SHAPES = ("vector", "general", "map", "sequence", "norm", "dropout")
-SOME = ("famo", "graddrop", "mgda", "rotateonly", "rotograd", "rotogradnorm", "vanilla")
+SOME = ("rotateonly", "rotograd", "rotogradnorm", "vanilla")
 SHARING = ("general", "map")  # where ranks share the work of rotations, however small
 
 

@@ -23,10 +23,16 @@ def see_whole_batch(model: nn.Module, ranks: Ranks) -> None:
         ranks: The processes.
 
     Raises:
-        RankError: If a layer draws random numbers in another way.
+        RankError: If a layer draws random numbers in another way, or is to be compiled.
     """
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     for name, module in model.named_modules():
+        if compiled and isinstance(module, (nn.modules.batchnorm._BatchNorm, *_DROPOUTS)):
+            raise RankError(
+                f"`compile` must be false where ranks share a layer that looks at the whole batch, "
+                f"got {name} ({type(module).__name__}); leave it out, or train with one process."
+            )
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.__class__ = WholeBatchNorm if on_cpu else nn.SyncBatchNorm
             module.__dict__["process_group"] = None  # all ranks

@@ -125,7 +125,8 @@ def test_a_directory_is_claimed_before_its_configuration_is_written(tmp_path: Pa
         pass
 
 
-@pytest.mark.parametrize("hours", [-5, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hours", [-5, 5])
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, hours: int) -> None:
     """Wall clocks name folders and are recorded; durations and decisions use another one."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -96,6 +96,7 @@ def test_a_killed_rank_ends_the_job_and_a_restart_goes_on_with_the_same_bits(
     assert_same_run(tmp_path / "run", longer_run_of_two)
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_ranks_after_the_same_step(
     tmp_path: Path, longer_run_of_two: Path
 ) -> None:

@@ -164,6 +164,7 @@ def test_the_end_of_skipping_is_dumped_too(tmp_path: Path) -> None:
     assert out.splitlines()[-1].startswith("Reproduced bit for bit")
 
 
+@pytest.mark.slow
 def test_running_statistics_and_random_masks_are_part_of_the_dump(tmp_path: Path) -> None:
     module = tmp_path / "noisy_backbone.py"
     module.write_text(NOISY)

@@ -70,7 +70,7 @@ def test_all_ranks_have_the_same_bits(trained: Any, world: int, job: str) -> Non
             ), name
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_an_evaluation_on_n_ranks_has_the_bits_of_one(tmp_path: Path, world: int) -> None:
     wanted = many_ranks.evaluate_all(many_ranks.ONE)
     for found in many_ranks.together(world, tmp_path, "evaluate_all"):

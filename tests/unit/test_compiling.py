@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from rotograd_cli.compiling import compilation, compile_networks, eagerly
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, RankError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.ranks.base import ONE
+from rotograd_cli.ranks.layers import see_whole_batch
 from rotograd_cli.training.step import evaluate, train_step
 from tests.contract.test_methods import build
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset
@@ -92,6 +94,15 @@ def test_compiled_networks_run_as_they_are_written_where_asked() -> None:
     with eagerly():
         network(torch.ones(2, 3))
     assert seen == [1]
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), nn.Dropout(0.5)])
+def test_layers_that_ranks_share_are_not_compiled(layer: nn.Module) -> None:
+    """A collective operation inside a compiled graph could wait for ever."""
+    model = build("vanilla", [nn.Linear(6, 1)], nn.Sequential(nn.Linear(4, 6), layer))
+    compile_networks((model.backbone, *model.heads))
+    with pytest.raises(RankError, match=r"`compile` must be false .*, got backbone\.1 \("):
+        see_whole_batch(model, ONE)
 
 
 def test_errors_of_other_kinds_are_left_alone() -> None:
