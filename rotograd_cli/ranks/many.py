@@ -155,7 +155,7 @@ class ManyRanks(Ranks):
         if self.is_first:
             try:
                 box[0] = make()
-            except Exception as raised:
+            except Exception as raised:  # whatever it is, the others wait for an answer
                 box[1] = raised
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         result, error = box

@@ -34,7 +34,7 @@ class Silent:
     """A recorder that records nothing.
 
     Args:
-        poll: Called between batches; raises if the run is to stop.
+        recorder: Whose :meth:`poll` stops the run; None lets nothing stop it.
     """
 
     def __init__(self, recorder: Recorder | None = None) -> None:
