@@ -144,6 +144,19 @@ def num_with_normal(target: Tensor) -> Tensor:
     return _with_normal(target).sum(dtype=torch.float64)
 
 
+NONNEGATIVE = frozenset(
+    (
+        cross_entropy,
+        binary_cross_entropy,
+        mean_squared_error,
+        segmentation_cross_entropy,
+        depth_l1,
+        normal_cosine,
+    )
+)
+"""Losses that are never negative: a geometric mean over tasks can rank epochs by them."""
+
+
 def _with_normal(target: Tensor) -> Tensor:
     return (target != 0).any(1, keepdim=True)
 
