@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.waiting import PATIENCE_S
+
 _PRELOADED = "tests.preloaded"
 
 
@@ -58,11 +60,11 @@ class Forked:
         """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+    def communicate(self, timeout: float = PATIENCE_S) -> tuple[str, str]:
         """Waits for the end; output and errors."""
         self._process.join(timeout)
         if self.poll() is None:
-            raise subprocess.TimeoutExpired("rotograd", timeout or 0)
+            raise subprocess.TimeoutExpired("rotograd", timeout)
         return self._out.read_text(), self._err.read_text()
 
 

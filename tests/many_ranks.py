@@ -31,6 +31,7 @@ from rotograd_cli.tasks import Task
 from rotograd_cli.training.gathering import TOGETHER
 from rotograd_cli.training.step import evaluate, train_step
 from tests.contract.test_methods import METHODS, build, class_of
+from tests.waiting import PATIENCE_S
 
 BATCH = 12
 STEPS = 3
@@ -222,7 +223,7 @@ def _worker(rank: int, world: int, folder: str, job: str) -> None:
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=PATIENCE_S),
     )
     from rotograd_cli.ranks.many import ManyRanks
 
