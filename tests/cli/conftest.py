@@ -11,7 +11,7 @@ import pytest
 
 from rotograd_cli.cli import main
 
-SMOKE = ("debug=smoke", "logger=none")
+SMOKE = ("debug=smoke", "logger=none", "train.eval_batch_size=20")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -75,6 +75,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(undo, check=True)
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only_ends_the_run_in_one_line(
     tmp_path: Path, longer_run: Path
 ) -> None:
@@ -280,10 +281,6 @@ def many_runs(tmp_path: Path, num: int) -> None:
     for run in runs:
         assert json.loads((run / "summary.json").read_text())["status"] == "finished"
         assert (run / "metrics.jsonl").read_bytes() == wanted
-
-
-def test_runs_started_in_the_same_second_do_not_meet(tmp_path: Path) -> None:
-    many_runs(tmp_path, 6)
 
 
 @pytest.mark.slow

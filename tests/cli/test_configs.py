@@ -21,6 +21,8 @@ from rotograd_cli.config import (
 )
 from rotograd_cli.run_directory import load_run_config
 
+from .conftest import SMOKE
+
 CONF = config_dir()
 NODES = {  # group: where its files go in the configuration
     "method": ("method",),
@@ -177,4 +179,4 @@ def test_the_run_writes_a_resolved_configuration(smoke_run: Path) -> None:
     content = yaml.safe_load(text)
     assert isinstance(content, Mapping)
     assert asdict(load_run_config(smoke_run)) == content
-    assert load_run_config(smoke_run) == composed("debug=smoke", "logger=none")
+    assert load_run_config(smoke_run) == composed(*SMOKE)

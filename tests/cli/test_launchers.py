@@ -186,6 +186,7 @@ def test_runs_side_by_side_equal_runs_of_their_own(cli: Cli, tmp_path: Path) -> 
         assert alone == (tmp_path / "sweep" / "1" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_slurm_gets_what_was_asked_for_and_its_results_are_shown(tmp_path: Path) -> None:
     env = fake_slurm.install(tmp_path / "slurm")
     asked = ("hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=90")

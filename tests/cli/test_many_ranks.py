@@ -78,6 +78,7 @@ def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> 
         assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)  # float32
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_and_a_restart_goes_on_with_the_same_bits(
     tmp_path: Path, longer_run_of_two: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_signal_stops_all_ranks_after_the_same_step(
     assert_same_run(tmp_path / "run", longer_run_of_two)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_said_once(tmp_path: Path) -> None:
     process = torchrun("train", *SHORT, "train.batch_size=1", cwd=tmp_path)
     _, err = process.communicate(timeout=PATIENCE_S)
@@ -150,6 +152,7 @@ class Faulty(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_bug_on_one_rank_is_named_with_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "mine" / "backbone").mkdir(parents=True)

@@ -17,7 +17,7 @@ from tests.counting import CountOperations
 from tests.forked import Forked
 from tests.waiting import PATIENCE_S, wait_for
 
-from .conftest import Cli, Result, start
+from .conftest import Cli, Result
 
 SPEC = """# Two rows of the embedded digits, one with a grid of its own.
 name: mini
@@ -44,6 +44,7 @@ paper:
   rows:
     rotograd: {gain: [2.12, 2.23]}
 """
+pytestmark = pytest.mark.xdist_group("reproduce")  # what is trained once serves all tests
 WORDS = ("reproduce", "table=mini", "--config-dir", "conf")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # 2 tasks x 2 rates + 2 rates + 2 x 2 rates in the grid, then the chosen of 4 places at seed 1
@@ -178,6 +179,7 @@ def test_an_interrupted_cell_goes_on_from_its_last_checkpoint(
     assert (cell / "left_over").exists() != damaged  # begun anew only where it cannot go on
 
 
+@pytest.mark.slow
 def test_a_damaged_configuration_of_a_cell_means_it_is_trained_again(cli: Cli, again: Path) -> None:
     cell = next(path for path, summary in runs(again).items() if summary["seed"] == 1)
     text = (cell / "config.yaml").read_text()
@@ -251,6 +253,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
     assert foretold / 2 < operations.num - before < foretold * 2
 
 
+@pytest.mark.slow
 def test_a_kill_costs_the_cells_that_were_being_trained_and_no_more(tmp_path: Path) -> None:
     write_spec(tmp_path)
     process = Forked(WORDS, tmp_path, ONE_THREAD)
@@ -269,6 +272,7 @@ def test_a_kill_costs_the_cells_that_were_being_trained_and_no_more(tmp_path: Pa
     assert len(runs(tmp_path)) == NUM_ALL
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_table_without_training_a_cell_twice(
     finished: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -287,13 +291,11 @@ def test_a_cell_that_is_being_trained_elsewhere_is_waited_for(cli: Cli, again: P
     (cell / "summary.json").write_text(json.dumps(content | {"status": "running"}))
     lock = (again / "outputs" / "cells" / f".{cell.name}.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    process = start(*WORDS, cwd=again, OMP_NUM_THREADS="1")
-    assert process.stderr is not None
-    while "waiting" not in (line := process.stderr.readline()):
-        assert line, "it ended without waiting"
+    process = Forked(WORDS, again, ONE_THREAD)
+    wait_for(lambda: "waiting" in process.said(), process)
     (cell / "summary.json").write_text(json.dumps(content))  # the other process has finished
     lock.close()
-    process.communicate(timeout=PATIENCE_S)
+    process.communicate()
     assert process.returncode == 0
 
 

@@ -146,12 +146,19 @@ def killed_and_resumed(tmp_path: Path, method: str, num_kills: int, seed: int, *
     assert not (tmp_path / "outputs").exists()  # Hydra's folders for new runs
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[:2]),
+        *METHODS[2:],
+    ],
+)
 def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
     killed_and_resumed(tmp_path, method, num_kills=2, seed=METHODS.index(method))
 
 
-@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_killed_run_in_16_bits_too(tmp_path: Path, precision: str) -> None:
     killed_and_resumed(tmp_path, "rotogradnorm", 1, 9, f"precision={precision}")
 
@@ -207,6 +214,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> None:
     words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=100", "hydra.run.dir=run")
     process = subprocess.Popen(
@@ -305,6 +313,7 @@ def test_wrong_input_is_one_line(cli: Cli, words: list[str], message: str) -> No
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
     tmp_path: Path, longer_run: Path
 ) -> None:
