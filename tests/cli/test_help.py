@@ -82,19 +82,24 @@ def test_the_version_is_the_packages(cli: Cli, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rotograd tr", {"train"}),
         ("rotograd ", {"train", "evaluate", "replay", "table", "bench"}),
-        ("rotograd train meth", {"method=", "method."}),
         ("rotograd train method=ro", {"method=rotograd", "method=rotateonly"}),
-        ("rotograd train seed=1 debug=s", {"debug=smoke"}),
         ("rotograd train train.ep", {"train.epochs="}),
-        ("rotograd evaluate spl", {"split="}),
-        ("rotograd table ru", {"runs="}),
-        ("rotograd table table=multi", {"table=multimnist"}),
-        ("rotograd bench work", {"workload="}),
-        ("rotograd bench workload=lin", {"workload=linear40"}),
-        ("rotograd bench bench.rou", {"bench.rounds="}),
-        ("rotograd train seed=[ met", set()),
+        *(
+            pytest.param(line, expected, marks=pytest.mark.slow)
+            for line, expected in (
+                ("rotograd tr", {"train"}),
+                ("rotograd train meth", {"method=", "method."}),
+                ("rotograd train seed=1 debug=s", {"debug=smoke"}),
+                ("rotograd evaluate spl", {"split="}),
+                ("rotograd table ru", {"runs="}),
+                ("rotograd table table=multi", {"table=multimnist"}),
+                ("rotograd bench work", {"workload="}),
+                ("rotograd bench workload=lin", {"workload=linear40"}),
+                ("rotograd bench bench.rou", {"bench.rounds="}),
+                ("rotograd train seed=[ met", set()),
+            )
+        ),
     ],
 )
 def test_bash_completes(tmp_path: Path, line: str, expected: set[str]) -> None:

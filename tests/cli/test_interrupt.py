@@ -43,7 +43,9 @@ def test_an_interrupted_run_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("imported", ["antlr4", "torch.nn", "sklearn"])  # early, midway, late
+@pytest.mark.parametrize(
+    "imported", ["antlr4", "torch.nn", pytest.param("sklearn", marks=pytest.mark.slow)]
+)
 def test_an_interrupt_before_training_leaves_nothing(tmp_path: Path, imported: str) -> None:
     words = ("train", *LONG, "data.partners=40")
     process = start(*words, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
@@ -60,6 +62,7 @@ def test_an_interrupt_before_training_leaves_nothing(tmp_path: Path, imported: s
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_starts_no_further_cell(tmp_path: Path) -> None:
     process = start("train", "-m", *LONG, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)
     wait_for((tmp_path / "sweep" / "0" / "metrics.jsonl").exists, process)

@@ -393,7 +393,8 @@ def test_a_dump_that_cannot_be_written_leaves_the_first_message(
     assert last.endswith(summary["error"])
 
 
-@pytest.mark.parametrize("words", [FIRST_EPOCH, pytest.param(ACCUMULATE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [FIRST_EPOCH, ACCUMULATE])
 def test_processes_that_train_together_dump_the_whole_batch(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
