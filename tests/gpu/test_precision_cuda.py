@@ -20,10 +20,7 @@ from tests.waiting import PATIENCE_S
 
 __all__ = ["cli"]  # the fixture
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
 
 
