@@ -78,7 +78,14 @@ def test_every_group_of_the_folder_is_tested() -> None:
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(NODES) | elsewhere
 
 
-@pytest.mark.parametrize("choice", [c for c in CHOICES if not c.startswith("workload=")])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param(choice, marks=pytest.mark.slow) if "@method" in choice else choice
+        for choice in CHOICES
+        if not choice.startswith("workload=")
+    ],
+)
 def test_every_choice_composes_and_its_components_accept_their_values(choice: str) -> None:
     Constructors(composed(choice))
 

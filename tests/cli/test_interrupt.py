@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forked import Forked
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import start
@@ -26,7 +27,7 @@ def group_is_gone(group: int) -> bool:
 
 def test_an_interrupted_run_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     words = ("train.limit_eval_batches=1", "train.eval_batch_size=50", "hydra.run.dir=run")
-    process = start("train", *LONG, *words, cwd=tmp_path)
+    process = Forked(("train", *LONG, *words), tmp_path, {"OMP_NUM_THREADS": "1"})
     run = tmp_path / "run"
     wait_for((run / "checkpoints" / "last.pt").exists, process)
     process.send_signal(signal.SIGINT)

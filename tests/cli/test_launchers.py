@@ -20,6 +20,7 @@ from hydra.core.plugins import Plugins
 from rotograd_cli.config import config_dir, register_schemas, to_train_config
 from rotograd_cli.packing import available_cores
 from tests import fake_slurm
+from tests.forked import Forked
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import CHECKOUT, Cli, Result, start
@@ -205,12 +206,14 @@ def test_slurm_gets_what_was_asked_for_and_its_results_are_shown(tmp_path: Path)
 
 def test_optuna_searches_on_validation_and_prints_the_best(tmp_path: Path) -> None:
     search = ("sweep=optuna", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep")
-    result = run(tmp_path, "train", "-m", *SMALL, "method=vanilla", *search)
-    assert result.code == 0, result.err
+    words = ("train", "-m", *SMALL, "method=vanilla", *search)
+    process = Forked(words, tmp_path, {"OMP_NUM_THREADS": "1"})
+    out, err = process.communicate()
+    assert process.returncode == 0, err
     found = cells(tmp_path / "sweep")
     assert len(found) == 3
     best = min(found.values(), key=lambda cell: cell["metrics"]["val/geomean_loss"])
-    line = next(line for line in result.out.splitlines() if line.startswith("Best value"))
+    line = next(line for line in out.splitlines() if line.startswith("Best value"))
     value, words = line.removeprefix("Best value ").split(" with ")
     assert float(value) == pytest.approx(best["metrics"]["val/geomean_loss"], rel=1e-5)
     drawn = dict(word.split("=") for word in words.split())

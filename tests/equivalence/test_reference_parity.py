@@ -375,7 +375,10 @@ def train_drawn(model: nn.Module, drawn: Shapes) -> None:
             optimizer.step()
 
 
-@pytest.mark.parametrize("method", ROTATING)
+@pytest.mark.parametrize(
+    "method",
+    [*(pytest.param(method, marks=pytest.mark.slow) for method in ROTATING[:2]), ROTATING[2]],
+)
 @settings(max_examples=12, derandomize=True, deadline=None, database=None)
 @given(drawn=shapes())
 def test_both_paths_agree_with_the_authors_package_at_any_shape(method: str, drawn: Shapes) -> None:
