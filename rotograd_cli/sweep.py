@@ -1,5 +1,6 @@
 """Hydra's callbacks: the folders it makes, and what became of every cell of a sweep."""
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -131,5 +132,9 @@ def _best(sweep_dir: Path) -> list[str]:
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     if "best_params" not in found:  # several objectives
         return [f"Results of the search: {file}"]
+    if not math.isfinite(found["best_value"]):  # what a trial without a value was given
+        reason = "No trial finished; fix what the failed cells name, or search other ranges."
+        failures.append(f"{sweep_dir}: {reason}")
+        return [reason]
     words = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
     return [f"Best value {found['best_value']:.6g} with {words}"]

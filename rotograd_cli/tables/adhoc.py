@@ -8,7 +8,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.report import shown_metrics
 from rotograd_cli.tables.results import RunKey
 from rotograd_cli.tables.runs import Run, named
-from rotograd_cli.tables.settings import setting, varying
+from rotograd_cli.tables.settings import varying
 from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
 REFERENCE = "VanillaMTL"
@@ -71,7 +71,7 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _setting_key(run: Run) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((key, repr(value)) for key, value in setting(run.config or {}).items()))
+    return tuple(sorted((key, repr(value)) for key, value in run.setting.items()))
 
 
 def _has_one_task(run: Run) -> bool:
@@ -102,7 +102,7 @@ def _distinctions(groups: Sequence[Sequence[Run]]) -> list[str]:
     for members in groups:
         own = members[0].tasks if len(together) > 1 else None
         tasks = ONE_BY_ONE if _is_per_task(members) else own
-        settings.append({**setting(members[0].config or {}), "tasks": tasks})
+        settings.append({**members[0].setting, "tasks": tasks})
     keys = varying(settings)
     return ["".join(_word(key, found.get(key)) for key in keys) for found in settings]
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from rotograd_cli.metrics import geometric_mean
-from rotograd_cli.report import read_summary
+from rotograd_cli.report import read_summary, selected_value
+from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
 
 
@@ -34,6 +35,11 @@ class SeedResult:
     summaries: list[dict[str, Any]] = field(repr=False)
     """Of the runs it comes from, one or one per task."""
 
+    @property
+    def conditions(self) -> Conditions:
+        """What it was measured on."""
+        return conditions(self.summaries)
+
 
 Results = dict[str, dict[int, SeedResult]]
 """Results by row and seed."""
@@ -50,14 +56,23 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
     Returns:
         The content of ``summary.json`` and, where they can be read, ``config`` (``config.yaml``)
         and ``first_evaluation`` (the first record of ``metrics.jsonl`` that has an evaluation), and
-        ``run_dir``. None if there is no summary.
+        ``run_dir``; among its ``notes``, what an older version left out and did not say. None if
+        there is no summary.
     """
     summary = read_summary(run_dir)
     if summary is None:
         return None
     found = {"config": read_config(run_dir), "first_evaluation": _first_evaluation(run_dir)}
     known = {key: value for key, value in found.items() if value is not None}
-    return {**summary, **known, "run_dir": str(run_dir)}
+    run = {**summary, **known, "run_dir": str(run_dir)}
+    cut = cut_notes(run)
+    return {**run, "notes": [*run.get("notes", []), *cut]} if cut else run
+
+
+def has_result(summary: Mapping[str, Any]) -> bool:
+    """Whether a run finished, and its epoch was selected by a finite value."""
+    is_finished = summary.get("status") == "finished"
+    return is_finished and ("select" not in summary or selected_value(summary) is not None)
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
@@ -114,11 +129,19 @@ def collect(
     return results, missing
 
 
+def outcome(summary: Mapping[str, Any]) -> str:
+    """What became of a run, in words: ``finished``, ``failed``, ``no finite val/geomean_loss``."""
+    status = str(summary.get("status", "no status"))
+    if status == "finished" and not has_result(summary):  # by a version that tested it all the same
+        return f"no finite {summary['select']}"
+    return status
+
+
 def _reason(task: str | None, summary: Mapping[str, Any] | None) -> str | None:
-    if summary is not None and summary.get("status") == "finished":
+    if summary is not None and has_result(summary):
         return None
-    status = "no run" if summary is None else str(summary.get("status", "no status"))
-    text = {"running": "not finished"}.get(status, status)
+    text = "no run" if summary is None else outcome(summary)
+    text = "not finished" if text == "running" else text
     return text if task is None else f"{task}: {text}"
 
 
