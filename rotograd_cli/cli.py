@@ -228,7 +228,7 @@ def _train(config: "DictConfig") -> float | None:
         selected_value,
         training_time,
     )
-    from rotograd_cli.sweep import check_direction
+    from rotograd_cli.sweep import check_comparable, check_direction
 
     launch.read_launcher()
     hydra_config = HydraConfig.get()
@@ -255,6 +255,7 @@ def _train(config: "DictConfig") -> float | None:
     if several:
         check_direction(hydra_config.sweeper, config.train.select_mode)
         summary = _cell(run, run_dir, overrides, hydra_config.job.num)
+        check_comparable(hydra_config.sweeper, summary.get("select", ""))
     else:
         summary = run()
         if launch.job_rank() == 0:
@@ -383,8 +384,8 @@ def _plot(words: list[str]) -> int:
     from rotograd_cli.reproduce.command import parse
     from rotograd_cli.reproduce.figures import plot
 
-    files, missing = plot(parse(words))
-    for line in (*missing, f"Files: {', '.join(os.path.relpath(file) for file in files)}"):
+    files, notes = plot(parse(words))
+    for line in (*notes, f"Files: {', '.join(os.path.relpath(file) for file in files)}"):
         print(line)
     return 0
 

@@ -124,6 +124,24 @@ def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:
         )
 
 
+def check_comparable(sweeper: Mapping[str, Any], select: str) -> None:
+    """Refuses a search whose trials have no common scale.
+
+    Args:
+        sweeper: Hydra's sweeper; only those that search have a ``direction``.
+        select: Metric that the run selects by.
+
+    Raises:
+        ConfigError: If it is relative to the run's own first epoch.
+    """
+    if "direction" in sweeper and select == "val/relative_loss":
+        raise ConfigError(
+            "`train.select` must name a metric that trials can be compared by, got "
+            "val/relative_loss, which is relative to each trial's own first epoch; write "
+            "train.select=val/TASK/METRIC train.select_mode=max (or min)."
+        )
+
+
 def _best(sweep_dir: Path) -> list[str]:
     """What a search found, as overrides for the next run."""
     file = sweep_dir / "optimization_results.yaml"

@@ -122,7 +122,11 @@ def _spec(
 ) -> TableSpec:
     several = [s for s in summaries if len(s["tasks"]) > 1] or list(summaries)
     columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown_metrics(several)}
-    columns["geomean_loss"] = ColumnSpec(label="geometric mean of losses", metric="geomean_loss")
+    if not columns or any(
+        s["metrics"].get("test/geomean_loss") is not None for s in several
+    ):  # losses above 0
+        label = "geometric mean of losses"
+        columns["geomean_loss"] = ColumnSpec(label=label, metric="geomean_loss")
     tasks = list(dict.fromkeys(task for summary in summaries for task in summary["tasks"]))
     bases = [name for name, row in rows.items() if row.per_task]
     base = bases[0] if len(bases) == 1 and len(rows) > 1 else None

@@ -76,7 +76,7 @@ def _comparison_note(reference: str | None, smallest_p: float) -> list[str]:
     text = (
         f"Differences from {reference}: mean over common seeds [95 % bootstrap interval], p of the "
         "sign-flip test after Holm's correction over the rows of the column; "
-        f"▲ better, ▼ worse at {level:g} %."
+        f"▲ better, ▼ worse at {level:g} %, where no seed is missing."
     )
     if smallest_p > statistics.LEVEL:
         text += (

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from rotograd_cli.metrics import geometric_mean
@@ -156,7 +157,34 @@ def _join(row: str, seed: int, runs: Mapping[str | None, Mapping[str, Any] | Non
     if None not in runs:
         losses = {key: value for key, value in metrics.items() if key.endswith("/loss")}
         metrics["test/geomean_loss"] = geometric_mean(losses)
+        metrics |= _over_tasks(metrics, [s for s in runs.values() if s is not None])
     return SeedResult(row, seed, metrics, [dict(s) for s in runs.values() if s is not None])
+
+
+def _over_tasks(
+    metrics: Mapping[str, float], summaries: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """What :func:`rotograd_cli.metrics.statistics` has of one run, over runs of single tasks.
+
+    Nothing unless all tasks lead with the same metric.
+    """
+    leading = [next(iter(summary.get("metric_specs", {})), "") for summary in summaries]
+    names = {key.partition("/")[2] for key in leading}
+    if len(names) > 1 or not all(f"test/{key}" in metrics for key in leading):
+        return {}
+    values = np.array([metrics[f"test/{key}"] for key in leading])
+    functions: dict[str, Callable[..., Any]] = {
+        "min": np.min,
+        "median": np.median,
+        "mean": np.mean,
+        "std": np.std,
+    }
+    is_known = bool(np.isfinite(values).all())
+    return {
+        f"test/{kind}_{name}": float(function(values)) if is_known else math.nan
+        for name in names
+        for kind, function in functions.items()
+    }
 
 
 def all_summaries(results: Results) -> list[dict[str, Any]]:

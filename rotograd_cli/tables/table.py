@@ -18,8 +18,8 @@ from rotograd_cli.tables.statistics import compare, holm, ranks, smallest_p, sum
 
 __all__ = ["Cell", "Column", "Row", "Table", "build_table"]
 SHORT_CELLS = (
-    "A cell that counts fewer seeds than its row: in the others the value is not a number; a gain "
-    "is none where its base is 0, missing or not measured alike."
+    "Cells that count fewer seeds than their row are neither ranked nor marked: a value is not a "
+    "finite number; a gain's base is 0, missing or not measured alike."
 )
 
 
@@ -68,11 +68,26 @@ def build_table(
     ]
     compared = any(cell.difference for row in rows for cell in row.cells.values())
     reference = row_label(spec, spec.compare_with) if compared and spec.compare_with else None
-    short = [SHORT_CELLS] if any(cell.note for row in rows for cell in row.cells.values()) else []
+    short = _short_cells(columns, rows, seeds)
     below = footnotes(
         spec, results, absent, statistic, reference, _smallest_p(rows), [*short, *notes]
     )
     return Table(spec.name, spec.title, statistic, seeds, reference, columns, rows, below)
+
+
+def _short_cells(columns: Sequence[Column], rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
+    """Which seeds of a row a cell leaves out."""
+    names = []
+    for column in columns:
+        for row in rows:
+            cell = row.cells[column.name]
+            left_out = [s for s in seeds if s not in cell.values and s not in row.missing]
+            if cell.note is not None:
+                listed = ", ".join(map(str, left_out))
+                names.append(f"{row.label}, {column.label} without seed {listed}")
+    if not names:
+        return []
+    return [f"{SHORT_CELLS} {'; '.join(names)}."]
 
 
 def _smallest_p(rows: Sequence[Row]) -> float:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 import shutil
 import statistics
@@ -183,8 +184,14 @@ def test_a_value_that_is_not_finite_is_left_out_and_said() -> None:
     table = make_table(runs=runs)
     found = cell(table, "better", "left")
     assert (len(found.values), found.note, found.rank) == (9, "9 of 10 seeds", None)
-    assert any("counts fewer seeds than its row" in note for note in table.footnotes)
+    assert table.compare_with == "Vanilla"
+    (note,) = (note for note in table.footnotes if note.startswith("Cells that count fewer seeds"))
+    assert note.endswith("Better, left accuracy without seed 1.")
     assert "(9 of 10 seeds)" in to_markdown(table)
+    values, differences = value_grid(table), difference_grid(table)
+    assert differences is not None
+    assert "▲" not in values.rows[2][3].text + differences.rows[1][2].text
+    assert differences.rows[1][2].text.endswith("(9 seeds)")
 
 
 def test_a_table_without_a_single_run_has_the_printed_numbers() -> None:
@@ -242,11 +249,51 @@ def test_too_few_seeds_for_any_mark_are_said() -> None:
     assert "▲" not in to_markdown(table).split("## ")[0]
 
 
-def test_different_data_raise_a_warning() -> None:
+def test_rows_of_different_data_are_named_and_neither_ranked_nor_compared() -> None:
     runs = make_runs()
     runs[RunKey("better", 0)]["data_fingerprint"] = "beef"  # type: ignore[index]
-    notes = make_table(runs=runs).footnotes
-    assert any(n.startswith("Warning: the runs saw different data") for n in notes)
+    table = make_table(runs=runs)
+    (note,) = (note for note in table.footnotes if note.startswith("Warning: "))
+    others = ", ".join(f"Better seed {seed}" for seed in range(1, SEEDS))
+    assert note == (
+        "Warning: what was not measured alike is neither ranked nor compared, and has no gain. "
+        f"data: fingerprint f00d (Single, Vanilla, {others}, A_b 100 %); "
+        "fingerprint beef (Better seed 0)."
+    )
+    assert all(row.cells["left"].rank is None for row in table.rows)
+    assert cell(table, "better", "left").difference is None
+    assert cell(table, "a_b", "left").difference is not None
+    assert 0 not in cell(table, "better", "gain").values  # its base saw the other data
+    assert 0 in cell(table, "a_b", "gain").values
+
+
+def test_numbers_over_different_tasks_are_not_ranked_but_those_of_one_task_are() -> None:
+    runs = make_runs()
+    for key, run in runs.items():
+        assert run is not None
+        run["metrics"]["test/geomean_loss"] = 1.0 + key.seed
+        if key.row == "better":
+            run["tasks"] = ["left"]
+    columns = {"left": {"metric": "left/accuracy"}, "loss": {"metric": "geomean_loss"}}
+    table = make_table(make_spec(columns=columns, paper=None), runs)
+    assert cell(table, "better", "left").rank == 1
+    assert all(row.cells["loss"].rank is None for row in table.rows)
+    assert cell(table, "better", "loss").difference is None
+    assert (
+        "Numbers over different tasks are neither ranked nor compared: left, sum "
+        "(Single, Vanilla, A_b 100 %); left (Better)." in table.footnotes
+    )
+
+
+def test_an_infinite_value_never_ranks_first() -> None:
+    runs = make_runs()
+    for value in (math.inf, -math.inf, math.nan):
+        runs[RunKey("a_b", 3)] = fake_summary({"left/accuracy": value, "sum/mse": value}, 3)
+        table = make_table(runs=runs)
+        assert cell(table, "a_b", "sum").rank is None
+        assert cell(table, "a_b", "left").rank is None
+        assert cell(table, "better", "left").rank == 1
+        json.loads(to_json(table))
 
 
 def test_notes_of_the_caller_and_the_table_are_kept() -> None:
