@@ -39,6 +39,7 @@ def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
     ties = [_setting(spec, c) for c in candidates if c.chosen and _has_equals(c, candidates)]
     if ties:
         notes.append(f"Others are equal on validation, the first was taken: {'; '.join(ties)}.")
+    notes += _unlike(spec, candidates)
     edges = [_name(spec, c) for c in candidates if c.chosen and _at_the_edge(spec, c)]
     if edges:
         notes.append(f"At the edge of the grid, so that more might be better: {', '.join(edges)}.")
@@ -70,6 +71,20 @@ def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:
                 writer.writerow([c.row, c.task or "", *point, seed, shown, int(c.chosen)])
     temporary.replace(path)
     return [path]
+
+
+def _unlike(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
+    """Rows whose settings were compared on different data."""
+    found: dict[str, set[str]] = {}
+    for candidate in candidates:
+        found.setdefault(_name(spec, candidate), set()).update(candidate.data)
+    names = [name for name, data in found.items() if len(data) > 1]
+    if not names:
+        return []
+    return [
+        f"Warning: settings of {', '.join(names)} were compared on different data "
+        "(data_fingerprint in summary.json); move the folders of older runs away and reproduce."
+    ]
 
 
 def _has_equals(chosen: Candidate, candidates: Sequence[Candidate]) -> bool:

@@ -1,5 +1,6 @@
 """Which cells a table needs: first those of its grid, then the chosen settings at every seed."""
 
+import dataclasses
 import itertools
 import math
 import statistics
@@ -36,6 +37,8 @@ class Candidate:
     values: dict[int, float]
     """Selection value by seed of the grid; NaN where the run failed or has no finite one."""
     chosen: bool = False
+    data: frozenset[str] = frozenset()
+    """Fingerprints of what its finished runs were trained on."""
 
     @property
     def mean(self) -> float:
@@ -148,12 +151,16 @@ def _nothing_to_choose(group: Sequence[Candidate]) -> str:
 
 
 def _candidates(place: Place, cells: Sequence[Cell]) -> list[Candidate]:
-    values = comparable([read_summary(c.run_dir) if c.finished else None for c in cells])
-    found: dict[tuple[tuple[str, float], ...], Candidate] = {}
-    for cell, value in zip(cells, values, strict=True):
-        candidate = found.setdefault(cell.point, Candidate(*place, dict(cell.point), {}))
-        candidate.values[cell.run.seed] = math.nan if value is None else value
-    return list(found.values())
+    summaries = [read_summary(cell.run_dir) if cell.finished else None for cell in cells]
+    values: dict[tuple[tuple[str, float], ...], dict[int, float]] = defaultdict(dict)
+    data: dict[tuple[tuple[str, float], ...], set[str]] = defaultdict(set)
+    for cell, summary, value in zip(cells, summaries, comparable(summaries), strict=True):
+        values[cell.point][cell.run.seed] = math.nan if value is None else value
+        data[cell.point] |= {str(summary.get("data_fingerprint"))} if summary else set()
+    return [
+        Candidate(*place, dict(point), own, data=frozenset(data[point]))
+        for point, own in values.items()
+    ]
 
 
 def comparable(summaries: Sequence[Mapping[str, Any] | None]) -> list[float | None]:
@@ -194,6 +201,4 @@ def _marked(group: Sequence[Candidate], mode: str) -> list[Candidate]:
     if not complete:
         return list(group)
     best = (min if mode == "min" else max)(complete, key=lambda c: c.mean)
-    return [
-        Candidate(c.row, c.task, c.point, c.values, chosen=True) if c is best else c for c in group
-    ]
+    return [dataclasses.replace(c, chosen=True) if c is best else c for c in group]

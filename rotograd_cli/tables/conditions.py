@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-COMMON = ("data", "protocol of the metrics", "evaluated")
+PROTOCOL = "protocol of the metrics"
+COMMON = ("data", PROTOCOL, "evaluated")
 """Conditions that every number depends on."""
 TASKS = "tasks"
 """Condition of numbers over all tasks: their statistics, the geometric mean of the losses."""

@@ -35,6 +35,8 @@ NASH_BASE = {
     "normals/within_30": 0.6915,
 }
 """Single-task SegNets as the Nash-MTL lineage prints them; shares in [0, 1]."""
+NASH_PROTOCOL = "mtan_batch"
+"""Protocol of the metrics by which these constants were measured."""
 BETTER: dict[str, Better] = {"paper": "higher", "nash": "lower", "libmtl": "higher"}
 DESCRIPTIONS = {
     "paper": "Δ (the paper's convention): mean gain over a task's metrics in %, then over tasks, "

@@ -6,7 +6,7 @@ from typing import Any
 
 from rotograd_cli.report import remarks
 from rotograd_cli.tables import delta, statistics
-from rotograd_cli.tables.conditions import COMMON, TASKS, alike
+from rotograd_cli.tables.conditions import COMMON, PROTOCOL, TASKS, alike
 from rotograd_cli.tables.results import Missing, Results, all_summaries
 from rotograd_cli.tables.settings import differing_settings
 from rotograd_cli.tables.spec import TableSpec, row_label
@@ -42,7 +42,7 @@ def footnotes(
     runs = all_summaries(results)
     return [
         f"{statistics.DESCRIPTIONS[statistic]} over {_seeds(results)}.",
-        *_delta_note(spec),
+        *_delta_note(spec, results),
         *_comparison_note(reference, smallest_p),
         *(_run_notes(results, runs) if runs else ["There is no finished run."]),
         *_conditions(spec, results),
@@ -62,11 +62,18 @@ def _seeds(results: Results) -> str:
     return f"{len(seeds)} {noun} ({', '.join(map(str, seeds))})" if seeds else "0 seeds"
 
 
-def _delta_note(spec: TableSpec) -> list[str]:
+def _delta_note(spec: TableSpec, results: Results) -> list[str]:
     if all(column.delta_of is None for column in spec.columns.values()):
         return []
     base = "" if spec.base is None else row_label(spec, spec.base)
-    return [delta.DESCRIPTIONS[str(spec.delta)].format(base=base)]
+    note = delta.DESCRIPTIONS[str(spec.delta)].format(base=base)
+    found = {r.conditions[PROTOCOL] for seeds in results.values() for r in seeds.values()}
+    others = found - {delta.NASH_PROTOCOL} if spec.delta == "nash" else set()
+    if others:
+        note += (
+            f" Warning: these runs have protocol {' / '.join(sorted(others))}, not the constants'."
+        )
+    return [note]
 
 
 def _comparison_note(reference: str | None, smallest_p: float) -> list[str]:

@@ -112,9 +112,16 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
-def _by_auto(select: str | None) -> str | None:
-    """What a row's ``train.select=auto`` is for the data of a run that selected by this metric."""
-    return select if select in SELECTED_BY_AUTO else None
+def _settings(run: Run, expected: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a run and of its row, tasks among them."""
+    select = run.summary.get("select")  # the row's train.select=auto is what the data made of it
+    wanted = setting(expected, select if select in SELECTED_BY_AUTO else None)
+    own_tasks = {"tasks": _list(run.tasks)}
+    return {**run.setting, **own_tasks}, {**wanted, "tasks": _list(expected.get("tasks"))}
+
+
+def _list(tasks: Sequence[str] | None) -> str:
+    return "all" if tasks is None else f"[{','.join(tasks)}]"
 
 
 def _departures(
@@ -127,8 +134,9 @@ def _departures(
     found: dict[str, list[str]] = defaultdict(list)
     for key, runs in cells.items():
         for run in runs:
-            own = run.setting if run.is_finished else {}
-            wanted = setting(expected[key.row], _by_auto(run.summary.get("select")))
+            own, wanted = _settings(run, expected[key.row]) if run.is_finished else ({}, {})
+            if spec.rows[key.row].per_task or spec.tasks:  # the run's tasks are the row's
+                own.pop("tasks", None)
             for name in own:
                 if name in wanted and name not in grid and own[name] != wanted[name]:
                     text = f"{own[name]} instead of {wanted[name]}"

@@ -128,6 +128,17 @@ def test_equal_values_are_said(reproduced: Callable[[Value], Reproduction]) -> N
     assert "Others are equal on validation, the first was taken: Vanilla 0.001." in notes
 
 
+def test_a_grid_that_was_compared_on_different_data_is_named(
+    reproduced: Callable[[Value], Reproduction],
+) -> None:
+    reproduction = reproduced(lambda _, rate: rate)
+    path = reproduction.grid_cells[-1].run_dir / "summary.json"
+    path.write_text(path.read_text().replace("f00d", "beef"))
+    notes = Reproduction(parse(WORDS)).table().footnotes
+    (note,) = (note for note in notes if "were compared on different data" in note)
+    assert note.startswith("Warning: settings of MGDA were compared")
+
+
 def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
     group = [
         Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: math.inf}),

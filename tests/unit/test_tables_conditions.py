@@ -150,6 +150,21 @@ def test_a_table_by_name_leaves_out_runs_that_evaluate_another_part_and_names_th
     assert [[run.folder for run in found] for found in cells.values()] == [[cut]]
 
 
+def test_a_table_without_tasks_of_its_own_says_that_a_run_has_a_subset(tmp_path: Path) -> None:
+    put(tmp_path, "A", 0.5, config={"tasks": ["left", "sum"]})
+    content = {
+        "name": "toy",
+        "title": "Toy",
+        "seeds": 1,
+        "compare_with": None,
+        "rows": {"a": {"overrides": ["method=a"]}},
+        "columns": {"left": {"metric": "left/accuracy"}},
+    }
+    runs = find_runs([str(tmp_path)])
+    _, notes = match_runs(to_table_spec(content), runs, {"a": fake_config(0, "A")})
+    assert notes == ["Not the table's own setting: tasks [left,sum] instead of all."]
+
+
 # -- selection ---------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
     escape_latex,
     to_csv,
@@ -25,7 +26,7 @@ from rotograd_cli.tables.formats import (
     write_table,
 )
 from rotograd_cli.tables.layout import blocks, difference_grid, value_grid
-from rotograd_cli.tables.results import RunKey, collect
+from rotograd_cli.tables.results import RunKey, SeedResult, collect
 from rotograd_cli.tables.spec import TableSpec, to_table_spec
 from rotograd_cli.tables.table import Table, build_table
 from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
@@ -294,6 +295,19 @@ def test_an_infinite_value_never_ranks_first() -> None:
         assert cell(table, "a_b", "left").rank is None
         assert cell(table, "better", "left").rank == 1
         json.loads(to_json(table))
+
+
+def test_constants_of_another_protocol_are_said_where_gains_are_taken_from_them() -> None:
+    results: dict[str, dict[int, SeedResult]] = {"single": {}, "vanilla": {}}
+    specs = {key: {"better": "higher", "percent": False} for key in NASH_BASE}
+    columns = {"gain": {"delta_of": ["segmentation", "depth", "normals"]}}
+    rows = {"single": {}, "vanilla": {"shown": True}}
+    spec = make_spec(delta="nash", columns=columns, rows=rows, paper=None, tasks=[], base=None)
+    for protocol, said in (("exact", True), ("mtan_batch", False)):
+        run = fake_summary(NASH_BASE, metric_specs=specs, config={"data": {"protocol": protocol}})
+        result = SeedResult("vanilla", 0, run["metrics"], [run])
+        notes = "\n".join(build_table(spec, {**results, "vanilla": {0: result}}).footnotes)
+        assert ("Warning: these runs have protocol exact, not the constants'." in notes) is said
 
 
 def test_notes_of_the_caller_and_the_table_are_kept() -> None:
