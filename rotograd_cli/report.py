@@ -57,6 +57,17 @@ def selected_value(summary: Mapping[str, Any] | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def outcome(summary: Mapping[str, Any]) -> str:
+    """What became of a run: its status, or ``no finite val/geomean_loss``.
+
+    A version that compared nothing tested such a run's first epoch, and called it finished.
+    """
+    status = str(summary.get("status", "no status"))
+    if status == "finished" and "select" in summary and selected_value(summary) is None:
+        return f"no finite {summary['select']}"
+    return status
+
+
 def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Table:
     """Results of one run: rows of metrics by task, then statistics over tasks; columns of splits.
 
@@ -118,7 +129,7 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
     for name, summary in summaries:
         content = summary or {"status": "no result"}
         own = [word for word in content.get("overrides", []) if word not in common]
-        row = [content["status"], "\n".join(own)]
+        row = [outcome(content), "\n".join(own)]
         if selected:
             value = selected_value(content)
             row.append("-" if value is None else f"{value:.6g}")
@@ -128,7 +139,7 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
 
 def _test_metrics(summary: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Test metrics as texts; dashes where the run did not finish."""
-    metrics = summary.get("metrics", {}) if summary["status"] == "finished" else {}
+    metrics = summary.get("metrics", {}) if outcome(summary) == "finished" else {}
     return [
         format_value(metrics.get(f"test/{key}"), spec["percent"]) for key, spec in specs.items()
     ]

@@ -14,7 +14,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.report import common_overrides, print_table, read_summary, remarks, sweep_table
+from rotograd_cli.report import (
+    common_overrides,
+    outcome,
+    print_table,
+    read_summary,
+    remarks,
+    sweep_table,
+)
 
 failures: list[str] = []
 """Cells of the sweeps of this process that did not finish; the exit code depends on it."""
@@ -101,8 +108,9 @@ def _print_status(sweep_dir: Path) -> None:
     if not summaries:
         failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
     for cell, summary in summaries:
-        if (summary or {}).get("status") != "finished":
-            failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', 'no result')}")
+        became = "no result" if summary is None else outcome(summary)
+        if became != "finished":
+            failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', became)}")
 
 
 def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:

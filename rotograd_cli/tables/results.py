@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from rotograd_cli.metrics import geometric_mean
-from rotograd_cli.report import read_summary, selected_value
+from rotograd_cli.report import outcome, read_summary
 from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
 
@@ -70,12 +70,6 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
     return {**run, "notes": [*run.get("notes", []), *cut]} if cut else run
 
 
-def has_result(summary: Mapping[str, Any]) -> bool:
-    """Whether a run finished, and its epoch was selected by a finite value."""
-    is_finished = summary.get("status") == "finished"
-    return is_finished and ("select" not in summary or selected_value(summary) is not None)
-
-
 def read_config(run_dir: Path) -> dict[str, Any] | None:
     """Content of a run's ``config.yaml``; None if there is none or it is unreadable."""
     try:
@@ -130,18 +124,10 @@ def collect(
     return results, missing
 
 
-def outcome(summary: Mapping[str, Any]) -> str:
-    """What became of a run, in words: ``finished``, ``failed``, ``no finite val/geomean_loss``."""
-    status = str(summary.get("status", "no status"))
-    if status == "finished" and not has_result(summary):  # by a version that tested it all the same
-        return f"no finite {summary['select']}"
-    return status
-
-
 def _reason(task: str | None, summary: Mapping[str, Any] | None) -> str | None:
-    if summary is not None and has_result(summary):
-        return None
     text = "no run" if summary is None else outcome(summary)
+    if text == "finished":
+        return None
     text = "not finished" if text == "running" else text
     return text if task is None else f"{task}: {text}"
 

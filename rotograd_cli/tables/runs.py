@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.report import outcome
 from rotograd_cli.tables.conditions import COMMON, TASKS, conditions
-from rotograd_cli.tables.results import RunKey, has_result, outcome, read_config, read_run
+from rotograd_cli.tables.results import RunKey, read_config, read_run
 from rotograd_cli.tables.settings import setting, varying
 
 MAX_NAMED = 5
@@ -28,7 +29,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it has its test metrics, of an epoch that was selected by a finite value."""
-        return has_result(self.summary)
+        return outcome(self.summary) == "finished"
 
     @property
     def setting(self) -> dict[str, Any]:

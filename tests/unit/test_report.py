@@ -192,7 +192,13 @@ def test_sweep_table_shows_what_cells_are_chosen_by_and_numbers_of_finished_cell
     assert f"selected by {key}" in table
     rows = [line.split("│") for line in table.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in row[4:6]] for row in rows]
-    assert cells == [["0.5", "90.00"], ["-", "-"], ["-", "90.00"], ["-", "-"]]
+    assert cells == [["0.5", "90.00"], ["-", "-"], ["-", "-"], ["-", "-"]]
+    assert [row[2].strip() for row in rows] == [
+        "finished",
+        "failed",
+        f"no finite {key}",
+        "no result",
+    ]
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])

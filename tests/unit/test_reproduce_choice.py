@@ -170,3 +170,19 @@ def test_losses_relative_to_a_runs_own_first_epoch_are_compared_on_one_scale() -
     assert values == [None, None, 0.0, pytest.approx((-0.5 - 2.0) / 2)]
     assert comparable([relative(-0.5, a=0.0, b=1.0)]) == [None]  # nothing to be relative to
     assert comparable([]) == []
+
+
+def test_bars_of_equal_values_have_no_whiskers_below_zero() -> None:
+    from matplotlib.figure import Figure
+
+    from rotograd_cli.reproduce.figures import _draw_gains as draw_gains
+    from rotograd_cli.tables.parts import Cell as Value
+    from rotograd_cli.tables.parts import Column, Row
+
+    values = dict.fromkeys(range(3), 0.1)
+    centre = sum(values.values()) / 3  # rounding puts it above all values
+    assert centre > 0.1
+    row = Row("a", "A", {"gain": Value(values, centre, 0.0)}, 3, {}, ranked=True)
+    column = Column("gain", "gain", "%", "higher", 2, None)
+    table = Table("t", "T", "mean_std", [0, 1, 2], None, [column], [row], [])
+    draw_gains(Figure().subplots(), table)

@@ -62,6 +62,14 @@ def test_a_search_of_which_no_trial_finished_names_no_best(
     assert len(failures) == 2  # the exit code is 1
 
 
+def test_a_cell_that_was_selected_by_nothing_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_cell(tmp_path, 0, None)
+    printed(tmp_path, capsys, {"solutions": []})
+    assert failures == [f"{tmp_path / '0'}: no finite {KEY}"]
+
+
 def test_a_search_cannot_compare_what_is_relative_to_each_run() -> None:
     check_comparable({"direction": "minimize"}, KEY)
     check_comparable({}, "val/relative_loss")  # a grid compares nothing
