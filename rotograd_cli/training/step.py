@@ -36,7 +36,7 @@ def train_step(
         model: The network with its method, in training mode.
         tasks: The K tasks.
         micro_batches: Parts of one batch, of equal size; their gradients add up to the batch's. A
-            task's loss is the mean over the parts that have a target for it. With many ranks
+            task's loss is the mean over all their elements with a label. With many ranks
             (``model.ranks``), this rank's rows of them.
         optimizers: Stepped in order, the network's first, then cleared.
         grad_clip_norm: Largest norm of the network's gradient; None leaves it.
@@ -55,10 +55,11 @@ def train_step(
     optimizers = list(optimizers)
     num = len(micro_batches)
     present = _presence(model, tasks, micro_batches)
+    shares = _shares(model, tasks, micro_batches)
     totals = []
     for index, batch in enumerate(micro_batches):
         with model.ranks.accumulating(index < num - 1):
-            losses = _batch_losses(model, tasks, batch, present, index)
+            losses = _batch_losses(model, tasks, batch, present[index], shares[index])
             values = model.backward(
                 _scaled(losses, loss_scale),
                 loss_scale=loss_scale,
@@ -79,7 +80,7 @@ def train_step(
         optimizer.step()
         optimizer.zero_grad()
         if index == 0 and model.needs_losses_after_update:
-            after = _losses_without_gradients(model, tasks, micro_batches, present)
+            after = _losses_without_gradients(model, tasks, micro_batches, present, shares)
             model.observe_update(total[0], after[0], total[1] > 0)
     return total
 
@@ -123,6 +124,7 @@ def _losses_without_gradients(
     tasks: Sequence[Task],
     micro_batches: Sequence[Batch],
     present: Sequence[Sequence[bool]],
+    shares: Sequence[Tensor | None],
 ) -> Tensor:
     """Losses of a batch as :func:`train_step` returns them, for the model as it is now.
 
@@ -134,7 +136,7 @@ def _losses_without_gradients(
     totals = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for index, batch in enumerate(micro_batches):
-            losses = _batch_losses(model, tasks, batch, present, index)
+            losses = _batch_losses(model, tasks, batch, present[index], shares[index])
             like = next(loss for loss in losses if loss is not None)
             values = [torch.zeros_like(like) if loss is None else loss for loss in losses]
             totals.append(_detached(model.ranks.sum(torch.stack(values)), losses))
@@ -152,45 +154,46 @@ def _presence(
     return model.ranks.begin_step(here, len(micro_batches[0].inputs))
 
 
+def _shares(
+    model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch]
+) -> Sequence[Tensor | None]:
+    """This rank's part of every micro-batch in the elements that a task's loss averages over.
+
+    Returns:
+        For every micro-batch, shape ``[K]``, float64; None where it is the whole step.
+    """
+    if len(micro_batches) == 1 and model.ranks.size == 1:
+        return [None]
+    device = next(model.parameters()).device
+    rows = [torch.stack([_num_labelled(task, b, device) for task in tasks]) for b in micro_batches]
+    mine = torch.stack(rows)
+    total = model.ranks.sum(mine.sum(0))
+    equal = 1 / (len(micro_batches) * model.ranks.size)
+    return torch.where(total > 0, mine / total.clamp_min(1), equal).unbind()
+
+
+def _num_labelled(task: Task, batch: Batch, device: torch.device) -> Tensor:
+    if task.name not in batch.targets:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    return task.num_labelled(batch.targets[task.name]).to(device)
+
+
 def _batch_losses(
     model: MultiTaskMethod,
     tasks: Sequence[Task],
     batch: Batch,
-    present: Sequence[Sequence[bool]],
-    index: int,
-) -> list[Tensor | None]:
-    """This rank's parts of the losses of a micro-batch, which add up to those of the step."""
-    predictions = predict(model, batch)
-    losses = task_losses(tasks, predictions, batch)
-    if model.ranks.size > 1:
-        losses = _rank_parts(model, tasks, losses, predictions, batch, present[index])
-    counts = [sum(column) for column in zip(*present, strict=True)]
-    return _shared_out(losses, counts)
-
-
-def _rank_parts(
-    model: MultiTaskMethod,
-    tasks: Sequence[Task],
-    losses: Sequence[Tensor | None],
-    predictions: Sequence[Tensor],
-    batch: Batch,
     present: Sequence[bool],
+    shares: Tensor | None,
 ) -> list[Tensor | None]:
-    """Losses times this rank's share in the elements that they average over.
+    """This rank's parts of the losses of a micro-batch, which add up to those of the step.
 
     A task that has targets on other ranks alone gets a loss of zero that depends on everything its
     loss would, so that the same gradients are there on all ranks.
     """
-    like = predictions[0].detach()
-    counts = [
-        _num_elements(task, batch.targets[task.name], like)
-        if task.name in batch.targets
-        else like.new_zeros((), dtype=torch.float64)
-        for task in tasks
-    ]
-    mine = torch.stack(counts)
-    total = model.ranks.sum(mine)
-    shares = torch.where(total > 0, mine / total.clamp_min(1), 1 / model.ranks.size)
+    predictions = predict(model, batch)
+    losses = task_losses(tasks, predictions, batch)
+    if shares is None:
+        return losses
     parts: list[Tensor | None] = []
     for k, loss in enumerate(losses):
         if not present[k]:
@@ -200,21 +203,6 @@ def _rank_parts(
         else:
             parts.append(loss * shares[k].to(loss.dtype))
     return parts
-
-
-def _num_elements(task: Task, target: Tensor, like: Tensor) -> Tensor:
-    """Number of elements that a loss averages over, float64, scalar, on the device of ``like``."""
-    if task.count is None:
-        return torch.full((), len(target), dtype=torch.float64, device=like.device)
-    return task.count(target).double()
-
-
-def _shared_out(losses: Sequence[Tensor | None], counts: Sequence[int]) -> list[Tensor | None]:
-    """Losses of a micro-batch over the number of micro-batches that have one."""
-    return [
-        loss if loss is None or count == 1 else loss / count
-        for loss, count in zip(losses, counts, strict=True)
-    ]
 
 
 def _total(totals: Sequence[Tensor]) -> Tensor:
@@ -285,9 +273,9 @@ def evaluate(
 
     The model is put into evaluation mode and back. The device is waited for at the end alone.
 
-    A loss over the split is the mean over all the elements that the task counts
-    (:attr:`Task.count`), whatever the batch size. Where all tasks lead with the same metric, its
-    statistics over the tasks are added (:func:`rotograd_cli.metrics.statistics`).
+    A loss over the split is the mean over all the elements with a label
+    (:meth:`Task.num_labelled`), whatever the batch size. Where all tasks lead with the same metric,
+    its statistics over the tasks are added (:func:`rotograd_cli.metrics.statistics`).
 
     A NaN in a prediction is no class, and neither above nor below a threshold: if a task has one,
     all its metrics are NaN, and a warning says in how many examples.
@@ -358,7 +346,7 @@ class _Accumulators:
 
     def add(self, loss: Tensor, prediction: Tensor, target: Tensor) -> None:
         """Adds a batch that has a target."""
-        num = _num_elements(self.task, target, loss)
+        num = self.task.num_labelled(target)
         total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
         with_nan = prediction.isnan().flatten(1).any(1).sum()
         self.sums += torch.stack((total, num, with_nan))
