@@ -263,7 +263,7 @@ def _train(config: "DictConfig") -> float | None:
                 print(line)
             print(training_time(summary))
             print(f"Run directory: {os.path.relpath(run_dir)}")
-    value = summary.get("metrics", {}).get(config.train.select)
+    value = summary.get("metrics", {}).get(summary.get("select"))
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
     return worst if value is None or not math.isfinite(value) else float(value)
 

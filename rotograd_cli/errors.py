@@ -50,6 +50,10 @@ class NonFiniteError(RotogradError, ArithmeticError):
         self.losses, self.gradients, self.step = dict(losses or {}), dict(gradients or {}), step
 
 
+class SelectionError(RotogradError, ArithmeticError):
+    """No epoch of a run can be selected: the selection value was never finite, or cannot rank."""
+
+
 class BackwardError(RotogradError, RuntimeError):
     """``backward`` was called in a state in which there is nothing to differentiate."""
 

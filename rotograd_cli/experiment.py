@@ -38,13 +38,13 @@ from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
+from rotograd_cli.training.coverage import cut_notes, evaluation_parts
 from rotograd_cli.training.loop import (
     CheckpointOptions,
     LoopOptions,
     OptimizerGroup,
     Recorder,
     Trainer,
-    evaluation_parts,
 )
 from rotograd_cli.training.nonfinite import fit_or_dump
 from rotograd_cli.training.precision import AUTOCAST
@@ -129,7 +129,7 @@ def train(
         with compilation(config.compile):
             return _follow(trainer, resume=resume)
     dataset, model, plain = trainer.dataset, trainer.model, trainer.config
-    summary = describe_run(config, dataset, model, trainer.device, overrides)
+    summary = describe_run(config, dataset, model, trainer.selection, trainer.device, overrides)
     with (
         claimed(run_dir, None if resume else plain),
         log_file(run_dir / "train.log", quiet=quiet),
@@ -152,7 +152,7 @@ def train(
                 recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
                 if not quiet:
                     recorder.add(
-                        ConsoleTracker(num_epochs=config.train.epochs, select=config.train.select)
+                        ConsoleTracker(num_epochs=config.train.epochs, select=trainer.selection.key)
                     )
                 with compilation(config.compile):
                     metrics = fit_or_dump(trainer)
@@ -341,7 +341,7 @@ def evaluate_run(
     if "model" not in checkpoint:
         raise CheckpointError(f"{path} holds no model; train the run again.")
     load_weights(experiment.model, checkpoint["model"], path)
-    options = LoopOptions(**asdict(run_config.train))
+    options = run_config.train
     split: Any = config.split
     batches = experiment.dataset.batches(
         split, evaluation_parts(experiment.dataset, split, options)
@@ -350,7 +350,8 @@ def evaluate_run(
         measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
     recorded = recorded_metrics(run_dir, config.checkpoint)
     known = {key: value for key, value in recorded.items() if key in measured}
-    return measured, known, experiment.dataset.notes
+    notes = (*experiment.dataset.notes, *cut_notes(experiment.dataset, (split,), options))
+    return measured, known, notes
 
 
 def resolve_device(name: str) -> torch.device:

@@ -44,6 +44,8 @@ class TargetRule:
 def target_rule(loss: Callable[..., Tensor]) -> TargetRule | None:
     """The rule of a loss of this module, or of ``functools.partial`` of one with keywords.
 
+    None of these losses is ever negative.
+
     Args:
         loss: Any loss.
 

@@ -246,20 +246,22 @@ def geometric_mean(losses: Mapping[str, float]) -> float:
 
     Rescaling any loss by a constant rescales the result by a constant, so that comparing epochs
     does not depend on the units of the tasks. Negative losses have no geometric mean: the result is
-    NaN.
+    NaN. A loss of 0 counts as the smallest normal double, 2.2e-308: epochs in which one task is
+    perfect are still told apart by the others.
 
     Args:
         losses: Loss of each task.
 
     Returns:
-        The mean; 0 when a loss is 0, NaN when one is negative or NaN.
+        The mean; NaN when a loss is negative or NaN.
 
     Examples:
         >>> round(geometric_mean({"a": 2.0, "b": 8.0}), 6)
         4.0
     """
     values = torch.tensor(list(losses.values()), dtype=torch.float64)
-    return float(values.log().mean().exp())
+    smallest = torch.finfo(torch.float64).tiny
+    return float(torch.where(values == 0, smallest, values).log().mean().exp())
 
 
 def delta_m(

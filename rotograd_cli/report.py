@@ -73,8 +73,11 @@ def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test"
     for name, spec in summary.get("statistic_specs", {}).items():
         cells = [format_value(metrics.get(f"{split}/{name}"), spec["percent"]) for split in splits]
         table.add_row("all", column_head(name, spec), *cells)
-    cells = [format_value(metrics.get(f"{split}/geomean_loss"), False) for split in splits]
-    table.add_row("all", "geometric mean of losses ↓", *cells)
+    key, name = "geomean_loss", "geometric mean of losses ↓"
+    if str(summary.get("select")).endswith("/relative_loss"):
+        key, name = "relative_loss", "loss relative to the untrained network ↓"
+    cells = [format_value(metrics.get(f"{split}/{key}"), False) for split in splits]
+    table.add_row("all", name, *cells)
     return table
 
 

@@ -27,6 +27,8 @@ from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.report import read_summary
 from rotograd_cli.tasks import task_statistics
+from rotograd_cli.training.coverage import cut_notes, num_evaluated
+from rotograd_cli.training.selection import Selection
 from rotograd_cli.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -205,6 +207,7 @@ def describe_run(
     config: TrainConfig,
     dataset: MultiTaskDataset,
     model: MultiTaskMethod,
+    selection: Selection,
     device: torch.device,
     overrides: Sequence[str],
 ) -> dict[str, Any]:
@@ -214,6 +217,7 @@ def describe_run(
         config: Configuration.
         dataset: Its data.
         model: Its network.
+        selection: How its epochs are compared.
         device: Where it runs.
         overrides: What the user changed.
 
@@ -221,6 +225,7 @@ def describe_run(
         Plain values.
     """
     splits: tuple[Split, ...] = ("train", "val", "test")
+    evaluated = splits if config.train.evaluate_train else splits[1:]
     return {
         "status": "running",
         "method": type(model).__name__,
@@ -238,14 +243,17 @@ def describe_run(
         },
         "seed": config.seed,
         "protocol": (
-            f"epoch selected by {config.train.select} ({config.train.select_mode}), test measured "
-            "once at that epoch"
+            f"epoch selected by {selection.key} ({selection.mode}), test measured once at that "
+            "epoch"
         ),
-        "select": config.train.select,
+        "select": selection.key,
         "overrides": list(overrides),
-        "notes": list(dataset.notes),
+        "notes": [*dataset.notes, *cut_notes(dataset, evaluated, config.train)],
         "data_fingerprint": dataset.fingerprint,
         "num_examples": {split: dataset.num_examples(split) for split in splits},
+        "num_evaluated": {
+            split: num_evaluated(dataset, split, config.train) for split in evaluated
+        },
         "num_parameters": {
             "backbone": _count(model.backbone),
             "heads": _count(model.heads),

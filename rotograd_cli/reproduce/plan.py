@@ -119,7 +119,8 @@ def _selected(cell: Cell) -> float:
     """Value of the run's own selection metric at its selected epoch."""
     if not cell.finished:
         return math.nan
-    value = (read_summary(cell.run_dir) or {})["metrics"].get(cell.config.train.select)
+    summary = read_summary(cell.run_dir) or {}
+    value = summary["metrics"].get(summary["select"])
     return math.nan if value is None else float(value)
 
 

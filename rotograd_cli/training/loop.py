@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
-from rotograd_cli.errors import CheckpointError, ConfigError, NonFiniteError
+from rotograd_cli.errors import CheckpointError, ConfigError, NonFiniteError, SelectionError
 from rotograd_cli.interrupts import StopRequested, requested
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
@@ -29,10 +29,12 @@ from rotograd_cli.training.checkpoint import (
     restore_best,
     save_checkpoint,
 )
+from rotograd_cli.training.coverage import evaluation_parts
 from rotograd_cli.training.gathering import TOGETHER
 from rotograd_cli.training.precision import LossScale
+from rotograd_cli.training.selection import relative_loss, select_by
 from rotograd_cli.training.state import TrainState
-from rotograd_cli.training.step import evaluate, evaluation_keys, train_step
+from rotograd_cli.training.step import evaluate, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,8 @@ class Trainer:
         checkpoints: When they are written.
 
     Raises:
-        ConfigError: If no batch fits the training split, or the selection key is not a metric.
+        ConfigError: If no batch fits the training split, or the selection key is not a metric or
+            its mode takes the worst epoch.
     """
 
     def __init__(
@@ -150,6 +153,7 @@ class Trainer:
             options.on_nonfinite == "skip" or device.type == "cpu" or self.loss_scale is not None
         )
         self._began = self._saved_at = time.monotonic()
+        self.selection = select_by(options.select, options.select_mode, dataset.tasks, self.splits)
         self._check()
 
     def fit(self) -> dict[str, float]:
@@ -160,9 +164,11 @@ class Trainer:
 
         Raises:
             NonFiniteError: If a task loss becomes infinite or NaN; the last checkpoint is kept.
+            SelectionError: If no epoch can be selected; nothing is tested.
         """
         self._save_start()
         try:
+            self._measure_untrained()
             while self.state.epoch < self.options.epochs or self.state.evaluation_due:
                 if not self.state.evaluation_due:
                     self.train_epoch()
@@ -170,10 +176,35 @@ class Trainer:
         except StopRequested:  # raised between two steps or two batches of an evaluation
             self._save("last.pt")
             raise
+        self._tell_selected()
         metrics = self.test()
         if self.ranks.is_first:
             drop_previous(self.checkpoint_dir)
         return metrics
+
+    def _measure_untrained(self) -> None:
+        """Losses that ``relative_loss`` compares with, before the first step of a run."""
+        split = self.selection.split
+        if self.state.step == 0 and self.selection.key == f"{split}/relative_loss":
+            metrics = self.metrics(split)
+            self.state.initial_losses = self.selection.losses(metrics)
+            self.selection.check_initial(self.state.initial_losses)
+
+    def _tell_selected(self) -> None:
+        """Says what was compared; refuses to test what was not selected."""
+        key = self.selection.key
+        state = self.state
+        if state.best_epoch == 0:
+            raise SelectionError(
+                f"No epoch can be selected: {key} was infinite or NaN in all "
+                f"{state.num_evaluations} evaluations (metrics.jsonl has them by task); choose "
+                f"another train.select, or {_REMEDY}."
+            )
+        finite = "" if state.num_candidates == state.num_evaluations else "finite "
+        logger.info(
+            f"Selected epoch {state.best_epoch}: {key} {state.best_value:.4f} is the best of "
+            f"{state.num_candidates} {finite}evaluations of {state.num_evaluations}."
+        )
 
     def _save_start(self) -> None:
         """What comes before the first ``last.pt``: a failure in the first epoch goes back to it."""
@@ -257,7 +288,8 @@ class Trainer:
         if not (state.epoch % options.eval_every_epochs and not last):
             metrics = self.evaluate_epoch()
             state.evaluation_due = False
-            if state.update_best(metrics, options.select, options.select_mode):
+            self.selection.check(metrics)
+            if state.update_best(metrics, self.selection):
                 self._save("best.pt")  # first: last.pt never names a best epoch without best.pt
         state.evaluation_due = False
         self._save("last.pt")
@@ -329,6 +361,9 @@ class Trainer:
         metrics = {
             key: value for split in self.splits for key, value in self.metrics(split).items()
         }
+        if self.state.initial_losses:
+            losses = self.selection.losses(metrics)
+            metrics[self.selection.key] = relative_loss(losses, self.state.initial_losses)
         self.recorder.log({"step": self.state.step, "epoch": self.state.epoch, **metrics})
         return metrics
 
@@ -389,12 +424,6 @@ class Trainer:
             raise ConfigError(
                 f"`train.batch_size` must give each of the {self.ranks.size} ranks an example, got "
                 f"{per_pass} per backward pass; raise it or train with fewer processes."
-            )
-        keys = [key for s in self.splits for key in evaluation_keys(self.dataset.tasks, s)]
-        if self.options.select not in keys:
-            raise ConfigError(
-                f"`train.select` must be a metric of the evaluation, got {self.options.select!r}; "
-                f"choose from {', '.join(keys)}."
             )
 
     def _micro_batches(self, *, whole: bool = False) -> Iterator[list[Batch]]:
@@ -496,28 +525,3 @@ class LossWindow:
         pairs = zip(*self.sums.tolist(), strict=True)
         self.sums.zero_()
         return [total / num if num else None for total, num in pairs]
-
-
-def evaluation_parts(
-    dataset: MultiTaskDataset, split: Split, options: LoopOptions
-) -> Sequence[Tensor]:
-    """Positions of the batches of a split in its own order, as every evaluation reads them.
-
-    With ``evaluate_train`` and ``limit_batches`` the training split is cut to the examples trained
-    on.
-
-    Args:
-        dataset: The data.
-        split: Which split.
-        options: Batch size and limits.
-
-    Returns:
-        The positions of every batch.
-    """
-    num = dataset.num_examples(split)
-    size = options.eval_batch_size
-    if options.limit_eval_batches is not None:
-        num = min(num, options.limit_eval_batches * size)
-    if split == "train" and options.limit_batches is not None:
-        num = min(num, options.limit_batches * options.batch_size)
-    return in_parts(torch.arange(num), size)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rotograd_cli.errors import CheckpointError
+from rotograd_cli.training.selection import Selection
 
 
 @dataclass
@@ -22,11 +23,17 @@ class TrainState:
     evaluation_due: bool = False
     """An epoch is finished and not evaluated yet."""
     best_epoch: int = 0
-    """Epoch (from 1) with the best selection value; 0 before the first evaluation."""
+    """Epoch (from 1) with the best selection value; 0 before the first finite one."""
     best_value: float = float("nan")
     """Its selection value."""
     best_metrics: dict[str, float] = field(default_factory=dict)
     """All evaluation metrics of that epoch."""
+    num_evaluations: int = 0
+    """Evaluated epochs."""
+    num_candidates: int = 0
+    """Those of them with a finite selection value."""
+    initial_losses: dict[str, float] = field(default_factory=dict)
+    """Losses of the untrained network by task, where the selection is relative to them."""
     train_s: float = 0.0
     """Wall time spent in training steps, in seconds."""
     data_s: float = 0.0
@@ -42,13 +49,13 @@ class TrainState:
         """Restores what :meth:`state_dict` returned.
 
         Args:
-            state: The fields.
+            state: The fields. One that an earlier version did not have keeps its value.
 
         Raises:
-            CheckpointError: If a field is missing, unknown or of another type.
+            CheckpointError: If a field is unknown or of another type.
         """
         known = asdict(self)
-        if set(state) != set(known) or any(type(state[k]) is not type(known[k]) for k in known):
+        if not set(state) <= set(known) or any(type(state[k]) is not type(known[k]) for k in state):
             raise CheckpointError(
                 "The checkpoint's `state` must hold the fields of this version's; resume the run "
                 "with the version that it was trained with."
@@ -56,23 +63,22 @@ class TrainState:
         for key, value in state.items():
             setattr(self, key, value)
 
-    def update_best(self, metrics: dict[str, float], key: str, mode: str) -> bool:
+    def update_best(self, metrics: dict[str, float], selection: Selection) -> bool:
         """Keeps the metrics of the epoch just finished if its selection value is the best so far.
 
         Args:
             metrics: Evaluation metrics of the epoch.
-            key: Selection key.
-            mode: ``min`` or ``max``.
+            selection: How epochs are compared.
 
         Returns:
-            Whether this epoch is the best. NaN never is, unless there is nothing else.
+            Whether this epoch is the best; one whose value is not finite never is.
         """
-        value = metrics[key]
-        better = value < self.best_value if mode == "min" else value > self.best_value
-        nothing_yet = self.best_epoch == 0 or (
-            math.isnan(self.best_value) and not math.isnan(value)
-        )
-        if not (better or nothing_yet):
+        value = metrics[selection.key]
+        self.num_evaluations += 1
+        self.num_candidates += math.isfinite(value)
+        if not selection.is_better(value, self.best_value):
             return False
-        self.best_epoch, self.best_value, self.best_metrics = self.epoch, value, dict(metrics)
+        self.best_epoch = self.epoch
+        self.best_value = value
+        self.best_metrics = dict(metrics)
         return True

@@ -381,17 +381,6 @@ def _sharing_key(spec: MetricSpec) -> tuple[object, Callable[[Tensor], Tensor]]:
     return spec.create, spec.prepare
 
 
-def evaluation_keys(tasks: Sequence[Task], split: str) -> list[str]:
-    """Keys of what :func:`evaluate` returns."""
-    of_tasks = [
-        f"{split}/{task.name}/{name}"
-        for task in tasks
-        for name in ("loss", *(spec.name for spec in task.metrics))
-    ]
-    over_tasks = [f"{split}/{statistic.name}" for statistic in task_statistics(tasks)]
-    return [*of_tasks, *over_tasks, f"{split}/loss", f"{split}/geomean_loss"]
-
-
 def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> None:
     """Refuses heads whose output does not fit their task.
 

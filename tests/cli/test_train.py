@@ -73,8 +73,9 @@ def test_an_evaluation_equals_the_record_exactly(cli: Cli, smoke_run: Path, spli
 
 
 def test_an_evaluation_of_the_last_checkpoint_equals_the_last_record(cli: Cli) -> None:
-    words = ("hydra.run.dir=run", "train.epochs=2", "train.select_mode=max")
+    words = ("hydra.run.dir=run", "train.epochs=2", "model_optimizer.lr=0")  # epoch 1 is selected
     assert cli("train", *SMOKE, *words).code == 0
+    assert json.loads(Path("run/summary.json").read_text())["selected_epoch"] == 1
     last = cli("evaluate", "run=run", "checkpoint=last", "split=val")
     assert "All 12 values equal the run's record exactly." in last.out
     assert "recorded no metrics" in cli("evaluate", "run=run", "checkpoint=last").out

@@ -1,6 +1,7 @@
 """The training loop on a toy data set."""
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from rotograd_cli.data.base import Batch, Split
-from rotograd_cli.errors import ConfigError, NonFiniteError
+from rotograd_cli.errors import ConfigError, NonFiniteError, SelectionError
+from rotograd_cli.losses import mean_squared_error
 from rotograd_cli.methods import rotations
 from rotograd_cli.seeding import epoch_draws, epoch_order
 from rotograd_cli.training.checkpoint import load_checkpoint
@@ -244,7 +246,7 @@ class Scripted(Trainer):
     def evaluate_epoch(self) -> dict[str, float]:
         state = {key: value.clone() for key, value in self.model.state_dict().items()}
         self.kept = [*getattr(self, "kept", []), state]
-        return {"val/geomean_loss": self.script[self.state.epoch - 1]}
+        return {self.selection.key: self.script[self.state.epoch - 1]}
 
 
 @pytest.mark.parametrize(
@@ -254,23 +256,110 @@ class Scripted(Trainer):
         ((3.0, 1.0, 2.0), "max", 1),
         ((2.0, 2.0, 2.0), "min", 1),  # the earliest of equals
         ((math.nan, 5.0, math.nan), "min", 2),
-        ((math.nan, math.nan, math.nan), "max", 1),
         ((math.inf, math.inf, 7.0), "min", 3),
+        ((math.inf, 3.0, -math.inf), "max", 2),
     ],
 )
 def test_test_metrics_are_those_of_the_selected_epoch(
     script: tuple[float, ...], mode: str, best: int, tmp_path: Path
 ) -> None:
     cls = type("Script", (Scripted,), {"script": script})
-    run = trainer(tmp_path, "rotograd", cls=cls, select_mode=mode)
+    key = {"min": "val/value/mse", "max": "val/flag/f1"}[mode]
+    run = trainer(tmp_path, "rotograd", cls=cls, select=key, select_mode=mode)
     metrics = run.fit()
     assert run.state.best_epoch == best
-    assert metrics.pop("val/geomean_loss") == pytest.approx(script[best - 1], nan_ok=True)
+    assert metrics.pop(key) == script[best - 1]
     expected = toy_model("rotograd")
     expected.load_state_dict(run.kept[best - 1])
     whole = run.dataset.batches("test", torch.arange(9).split(4))
     assert metrics == evaluate(expected, TASKS, whole, "test")
     assert run.recorder.records[-1] == {"step": 9, "epoch": best, **metrics}
+
+
+def test_nothing_is_tested_where_no_epoch_has_a_finite_value(tmp_path: Path) -> None:
+    script = (math.nan, math.inf, -math.inf)
+    cls = type("Script", (Scripted,), {"script": script})
+    run = trainer(tmp_path, cls=cls, select="val/value/mse")
+    with pytest.raises(SelectionError, match=r"val/value/mse was infinite or NaN in all 3 eval"):
+        run.fit()
+    assert not any("test/loss" in record for record in run.recorder.records)
+    assert not (tmp_path / "best.pt").exists()
+    assert run.state.best_epoch == run.state.num_candidates == 0
+
+
+def test_the_selected_epoch_and_what_it_was_compared_with_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cls = type("Script", (Scripted,), {"script": (2.0, math.nan, 1.5)})
+    with caplog.at_level(logging.INFO, "rotograd_cli"):
+        trainer(tmp_path, cls=cls, select="val/value/mse").fit()
+    said = "Selected epoch 3: val/value/mse 1.5000 is the best of 2 finite evaluations of 3."
+    assert said in caplog.messages
+
+
+def below_zero(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A loss of either sign, as that of a density."""
+    return mean_squared_error(prediction, target) - 4.3
+
+
+def with_signed_loss() -> ToyDataset:
+    dataset = ToyDataset()
+    signed = [replace(t, loss=below_zero) if t.name == "value" else t for t in dataset.tasks]
+    dataset.tasks = tuple(signed)
+    return dataset
+
+
+def test_losses_of_either_sign_are_compared_with_those_of_the_untrained_network(
+    tmp_path: Path,
+) -> None:
+    run = trainer(tmp_path, dataset=with_signed_loss(), select="val/auto")
+    untrained = run.metrics("val")
+    metrics = run.fit()
+    evaluations = [record for record in run.recorder.records if "val/loss" in record]
+    values = []
+    for record in evaluations:
+        changes = [
+            (record[key] - untrained[key]) / abs(untrained[key])
+            for key in (f"val/{task.name}/loss" for task in TASKS)
+        ]
+        values.append(sum(changes) / 3)
+        assert record["val/relative_loss"] == pytest.approx(values[-1], rel=1e-12)
+    assert min(values) < 0
+    assert any(record["val/value/loss"] < 0 for record in evaluations)
+    assert run.state.best_epoch == 1 + values.index(min(values))
+    assert metrics["val/relative_loss"] == pytest.approx(min(values), rel=1e-12)
+
+
+def test_a_geometric_mean_over_a_negative_loss_ends_the_run(tmp_path: Path) -> None:
+    run = trainer(tmp_path, dataset=with_signed_loss(), epochs=30, select="val/geomean_loss")
+    with pytest.raises(SelectionError) as caught:
+        run.fit()
+    message = str(caught.value)
+    assert "that of task 'value' is -" in message
+    assert message.endswith("train.select=val/relative_loss, or with a metric of one task.")
+    assert not any("test/loss" in record for record in run.recorder.records)
+
+
+def test_auto_is_the_geometric_mean_where_no_loss_can_be_negative(tmp_path: Path) -> None:
+    assert trainer(tmp_path, select="val/auto").selection.key == "val/geomean_loss"
+    on_train = trainer(tmp_path, select="train/auto", evaluate_train=True)
+    assert on_train.selection.key == "train/geomean_loss"
+    one = replace(TASKS[1], loss=lambda prediction, target: mean_squared_error(prediction, target))
+    dataset = ToyDataset()
+    dataset.tasks = (TASKS[0], one)
+    unknown = trainer(tmp_path, dataset=dataset, select="val/auto")
+    assert unknown.selection.key == "val/relative_loss"
+
+
+@pytest.mark.parametrize(
+    ("select", "mode", "best"),
+    [("val/flag/f1", "min", "max"), ("val/value/mse", "max", "min"), ("val/loss", "max", "min")],
+)
+def test_a_mode_that_takes_the_worst_epoch_is_refused(
+    select: str, mode: str, best: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"must be {best} for {select}.*train.select_mode={best}"):
+        trainer(tmp_path, select=select, select_mode=mode)
 
 
 def test_selected_metrics_are_those_of_validation_in_its_epoch(tmp_path: Path) -> None:
@@ -369,7 +458,7 @@ def test_selection_by_an_unknown_metric_lists_those_there_are(select: str, tmp_p
     message = str(caught.value)
     assert f"got {select!r}" in message
     assert "val/kind/accuracy, val/value/loss" in message
-    assert message.endswith("val/loss, val/geomean_loss.")
+    assert message.endswith("val/loss, val/geomean_loss, val/relative_loss.")
 
 
 def test_training_metrics_can_be_selected_by_where_they_are_evaluated(tmp_path: Path) -> None:

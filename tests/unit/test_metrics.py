@@ -133,8 +133,12 @@ def test_geometric_mean_does_not_overflow() -> None:
     assert geometric_mean({str(k): 1e200 for k in range(5)}) == pytest.approx(1e200, rel=1e-12)
 
 
-def test_geometric_mean_of_zero_is_zero_and_of_negative_or_nan_is_nan() -> None:
-    assert geometric_mean({"a": 0.0, "b": 2.0}) == 0
+def test_a_perfect_task_leaves_the_others_comparable() -> None:
+    perfect = [geometric_mean({"a": 0.0, "b": b}) for b in (2.0, 1.0)]
+    assert 0 < perfect[1] < perfect[0] < 1e-100
+
+
+def test_geometric_mean_of_negative_or_nan_is_nan() -> None:
     assert math.isnan(geometric_mean({"a": -1.0, "b": 2.0}))
     assert math.isnan(geometric_mean({"a": math.nan, "b": 2.0}))
 

@@ -25,10 +25,16 @@ from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.metrics import f1, segmentation
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.tasks import Task
-from rotograd_cli.training.step import check_predictions, evaluate, evaluation_keys, train_step
+from rotograd_cli.training.selection import directions_of
+from rotograd_cli.training.step import check_predictions, evaluate, train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
 
 LR = 0.1
+
+
+def evaluation_keys(tasks: Sequence[Task], split: str) -> list[str]:
+    """Keys that can be selected by; the loop adds ``relative_loss``."""
+    return [f"{split}/{key}" for key in directions_of(tasks) if key != "relative_loss"]
 
 
 def toy_batch(dtype: torch.dtype = torch.float64, without: Sequence[str] = ()) -> Batch:

@@ -1,0 +1,180 @@
+r"""Which epoch is tested: the one with the best finite value of ``train.select``.
+
+A value that is NaN or infinite is never chosen. Two keys sum up the losses of all tasks without
+depending on their units:
+
+- ``val/geomean_loss``: :func:`rotograd_cli.metrics.geometric_mean`, for losses that are never
+  negative;
+- ``val/relative_loss``: :func:`relative_loss`, for losses of either sign.
+
+``val/auto`` is the first where every loss is one of :mod:`rotograd_cli.losses`, none of which is
+ever negative, the second otherwise. With ``train`` instead of ``val``, the training split decides.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from rotograd_cli.data.base import Split
+from rotograd_cli.errors import ConfigError, SelectionError
+from rotograd_cli.losses import target_rule
+from rotograd_cli.metrics import Better
+from rotograd_cli.tasks import Task, task_statistics
+
+OVER_TASKS = ("loss", "geomean_loss", "relative_loss")
+"""Last part of the keys ``split/...`` that need the losses of all tasks."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the epochs of a run are compared.
+
+    Args:
+        key: Key of the evaluation's metrics, never ``split/auto``.
+        mode: ``min`` or ``max``.
+        task_names: Names of the K tasks.
+    """
+
+    key: str
+    mode: str
+    task_names: tuple[str, ...]
+
+    @property
+    def split(self) -> Split:
+        """Split that decides."""
+        return cast(Split, self.key.partition("/")[0])
+
+    def losses(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Losses by task on the split that decides."""
+        return {name: metrics[f"{self.split}/{name}/loss"] for name in self.task_names}
+
+    def tasks_needed(self) -> tuple[str, ...]:
+        """Tasks that must have labels in the split, or the key has no value."""
+        _, *rest = self.key.split("/")
+        return (rest[0],) if len(rest) == 2 else self.task_names
+
+    def is_better(self, value: float, best: float) -> bool:
+        """Whether a value beats the best so far; one that is not finite never does."""
+        if not math.isfinite(value):
+            return False
+        if not math.isfinite(best):
+            return True
+        return value < best if self.mode == "min" else value > best
+
+    def check(self, metrics: Mapping[str, float]) -> None:
+        """Refuses losses that the key cannot rank: a negative one has no geometric mean.
+
+        Args:
+            metrics: Metrics of an evaluation.
+
+        Raises:
+            SelectionError: If a loss under a geometric mean is negative.
+        """
+        if self.key != f"{self.split}/geomean_loss":
+            return
+        for name, loss in self.losses(metrics).items():
+            if loss < 0:
+                raise SelectionError(
+                    f"`train.select` must rank every epoch, but {self.key} has no value where a "
+                    f"loss is negative: that of task {name!r} is {loss:.4g} on {self.split}; train "
+                    f"with train.select={self.split}/relative_loss, or with a metric of one task."
+                )
+
+    def check_initial(self, losses: Mapping[str, float]) -> None:
+        """Refuses losses of the untrained network that nothing can be compared with.
+
+        Args:
+            losses: Losses by task.
+
+        Raises:
+            SelectionError: If one is 0, infinite or NaN.
+        """
+        for name, loss in losses.items():
+            if loss == 0 or not math.isfinite(loss):
+                raise SelectionError(
+                    f"{self.key} compares with the untrained network, whose loss of task {name!r} "
+                    f"is {loss} on {self.split}; choose a metric of a task with train.select=KEY "
+                    f"({self.split}/{name}/loss, say)."
+                )
+
+
+def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str]) -> Selection:
+    """The rule that ``train.select`` and ``train.select_mode`` ask for.
+
+    Args:
+        key: Key of the evaluation's metrics, or ``split/auto``.
+        mode: ``min`` or ``max``.
+        tasks: The K tasks.
+        splits: Splits that are evaluated after an epoch.
+
+    Returns:
+        The rule, with ``auto`` resolved.
+
+    Raises:
+        ConfigError: If the key is none of the evaluation's, or the mode takes the worst epoch.
+    """
+    split, _, rest = key.partition("/")
+    if rest == "auto":
+        never_negative = all(target_rule(task.loss) is not None for task in tasks)
+        rest = "geomean_loss" if never_negative else "relative_loss"
+        key = f"{split}/{rest}"
+    directions = {
+        f"{s}/{name}": better for s in splits for name, better in directions_of(tasks).items()
+    }
+    if key not in directions:
+        raise ConfigError(
+            f"`train.select` must be a metric of the evaluation, got {key!r}; choose from "
+            f"{', '.join(f'{s}/auto' for s in splits)}, {', '.join(directions)}."
+        )
+    better = directions[key]
+    best = {"higher": "max", "lower": "min"}.get(better or "", mode)
+    if mode != best:
+        raise ConfigError(
+            f"`train.select_mode` must be {best} for {key}, which is better when {better}, got "
+            f"{mode}; add train.select_mode={best}."
+        )
+    return Selection(key, mode, tuple(task.name for task in tasks))
+
+
+def directions_of(tasks: Sequence[Task]) -> dict[str, Better | None]:
+    """What can be selected by.
+
+    Args:
+        tasks: The K tasks.
+
+    Returns:
+        Direction by key of an evaluation without its split; None where there is none.
+    """
+    keys: dict[str, Better | None] = {}
+    for task in tasks:
+        keys[f"{task.name}/loss"] = "lower"
+        keys |= {f"{task.name}/{spec.name}": spec.better for spec in task.metrics}
+    keys |= {statistic.name: statistic.better for statistic in task_statistics(tasks)}
+    return keys | dict.fromkeys(OVER_TASKS, "lower")
+
+
+def relative_loss(losses: Mapping[str, float], initial: Mapping[str, float]) -> float:
+    r"""Mean relative change of the task losses, :math:`\frac1K\sum_k (L_k - I_k)/\lvert I_k\rvert`.
+
+    It does not depend on the units of the tasks and takes losses of either sign. The untrained
+    network is the reference, so that runs with other learning rates can be compared. A task whose
+    initial loss is close to 0 outweighs the others.
+
+    Args:
+        losses: Loss :math:`L_k` of each task.
+        initial: Loss :math:`I_k` of each task before the first step.
+
+    Returns:
+        The mean, negative where the losses have fallen; NaN if a loss is NaN or an initial loss
+        is 0.
+
+    Examples:
+        >>> relative_loss({"a": 1.0, "b": -3.0}, {"a": 2.0, "b": -2.0})
+        -0.5
+    """
+    changes = [
+        (losses[name] - start) / abs(start) if start else math.nan
+        for name, start in initial.items()
+    ]
+    return sum(changes) / len(changes)
