@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import ConfigError, NonFiniteError
+from rotograd_cli.errors import ConfigError, NonFiniteError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks import Task, task_statistics
@@ -241,9 +241,16 @@ def task_losses(
         targets = torch.stack([batch.targets[task.name] for task in tasks])
         return list(torch.vmap(tasks[0].loss)(torch.stack(list(predictions)), targets).unbind())
     return [
-        task.loss(prediction, batch.targets[task.name]) if task.name in batch.targets else None
+        _loss(task, prediction, batch.targets[task.name]) if task.name in batch.targets else None
         for task, prediction in zip(tasks, predictions, strict=True)
     ]
+
+
+def _loss(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
+    try:
+        return task.loss(prediction, target)
+    except (ConfigError, ShapeError) as error:
+        raise ConfigError(f"Task {task.name!r}: {error}") from error
 
 
 def _all_at_once(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch) -> bool:
@@ -381,25 +388,34 @@ def _sharing_key(spec: MetricSpec) -> tuple[object, Callable[[Tensor], Tensor]]:
     return spec.create, spec.prepare
 
 
-def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> None:
+def check_predictions(
+    tasks: Sequence[Task], predictions: Sequence[Tensor], num_examples: int = 1
+) -> None:
     """Refuses heads whose output does not fit their task.
 
     Args:
         tasks: The K tasks.
-        predictions: Output of every head for one example.
+        predictions: Output of every head.
+        num_examples: Number N of examples that they belong to.
 
     Raises:
-        ConfigError: If a prediction's shape is not ``[1, num_outputs, *map_shape]``.
+        ConfigError: If a prediction is no tensor of shape ``[N, num_outputs, *map_shape]``.
     """
     for task, prediction in zip(tasks, predictions, strict=True):
         needed = (task.num_outputs, *task.map_shape)
-        if tuple(prediction.shape) != (1, *needed):
-            needed_text, found = (
-                ", ".join(map(str, ("N", *shape))) for shape in (needed, prediction.shape[1:])
+        if not isinstance(prediction, Tensor):
+            raise ConfigError(
+                f"The head of task {task.name!r} must return a tensor, or a tuple that begins with "
+                f"it, got a {type(prediction).__name__}; check `head` and `heads.{task.name}`."
             )
+        if tuple(prediction.shape) != (num_examples, *needed):
+            needed_text = ", ".join(map(str, ("N", *needed)))
+            fits = prediction.dim() > 0 and len(prediction) == num_examples
+            shape = ("N", *prediction.shape[1:]) if fits else tuple(prediction.shape)
+            found = f"[{', '.join(map(str, shape))}]" + ("" if fits else f" for N = {num_examples}")
             size = "`backbone` (the size of its map), " if task.map_shape else ""
             raise ConfigError(
-                f"The head of task {task.name!r} must return shape [{needed_text}], got [{found}]; "
+                f"The head of task {task.name!r} must return shape [{needed_text}], got {found}; "
                 f"check {size}`head` and `heads.{task.name}`."
             )
 
