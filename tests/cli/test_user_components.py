@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from .conftest import Cli
+from rotograd_cli.training.checkpoint import load_checkpoint
+
+from .conftest import SMOKE, Cli
 from .test_wrong_input import refused
 
 WORDS = (
@@ -170,3 +174,37 @@ def test_optimisers_and_schedules_that_need_more_than_a_step_are_refused(
     path.parent.mkdir()
     path.write_text(node)
     assert STEPS[choice] in refused(cli, folder, *WORDS, REGRESSION, word)
+
+
+SETTINGS = {
+    "normalised": ("backbone=lenet", "method=rotograd"),
+    "random": ("method=rlw", "backbone=mlp"),
+    "stateful": ("method=famo", "backbone=mlp", "scheduler@model_scheduler=cosine"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_has_the_numbers_that_it_has_without_the_pass(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    words = ("train", *SMOKE, *SETTINGS[setting])
+    assert cli(*words, "hydra.run.dir=with").code == 0
+    monkeypatch.setattr("rotograd_cli.experiment.dry_pass", lambda *_: None)
+    assert cli(*words, "hydra.run.dir=without").code == 0
+    states = []
+    for name in ("with", "without"):
+        last = load_checkpoint(tmp_path / name / "checkpoints" / "last.pt")
+        del last["state"]["wall_s"], last["state"]["train_s"], last["state"]["data_s"]
+        del last["records"], last["config"]
+        states.append(last)
+    assert _equal(*states)
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_equal(first[k], second[k]) for k in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(_equal, first, second))
+    return bool(first == second)

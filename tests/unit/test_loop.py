@@ -472,7 +472,7 @@ def test_training_metrics_can_be_selected_by_where_they_are_evaluated(tmp_path: 
 
 
 class Poisoned(ToyDataset):
-    """Gives NaN as a target in some batches of the epoch."""
+    """Gives infinity as a target in some batches of the epoch."""
 
     def __init__(self, *steps: int) -> None:
         super().__init__()
@@ -483,7 +483,7 @@ class Poisoned(ToyDataset):
         if split == "train":
             self.num_batches += 1
             if self.num_batches in self.steps:
-                batch.targets["value"].fill_(math.nan)  # type: ignore[attr-defined]
+                batch.targets["value"].fill_(math.inf)  # type: ignore[attr-defined]
         return batch
 
 
@@ -505,14 +505,14 @@ def test_a_skipped_step_changes_no_parameter_and_is_counted(method: str, tmp_pat
 
 def test_skipping_ends_at_its_limit(tmp_path: Path) -> None:
     run = trainer(tmp_path, dataset=Poisoned(1, 3), on_nonfinite="skip", max_skipped_steps=1)
-    with pytest.raises(NonFiniteError, match="became nan in step 3 after 1 skipped steps"):
+    with pytest.raises(NonFiniteError, match="became inf in step 3 after 1 skipped steps"):
         run.train_epoch()
 
 
 def test_a_step_that_stops_the_run_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
     run = trainer(tmp_path, dataset=Poisoned(1))
     before = [p.clone() for p in run.model.parameters()]
-    with pytest.raises(NonFiniteError, match="loss of task 'value' became nan in step 1"):
+    with pytest.raises(NonFiniteError, match="loss of task 'value' became inf in step 1"):
         run.train_epoch()
     assert all(torch.equal(p, q) for p, q in zip(run.model.parameters(), before, strict=True))
     assert all(p.grad is None for p in run.model.parameters())
