@@ -27,8 +27,8 @@ run: $(STAMP) ## train RotoGradNorm on embedded real digits and print the result
 test: $(STAMP) ## run the tests (CPU, no network), side by side on all cores
 	$(PARALLEL)
 
-test-slow: $(STAMP) ## run the slow checks
-	$(BIN)/python -m pytest -m slow
+test-slow: $(STAMP) ## run the slow checks: whole grids, many processes, kills
+	$(PARALLEL) -m slow
 
 test-gpu: $(STAMP) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
@@ -36,8 +36,8 @@ test-gpu: $(STAMP) ## run the tests that need a CUDA device
 test-data: $(STAMP) ## run the tests that need real files under ROTOGRAD_DATA
 	$(BIN)/python -m pytest -m data
 
-test-all: $(STAMP) ## run every test
-	$(BIN)/python -m pytest -m ""
+test-all: $(STAMP) ## run every test that this machine can (a device and real files may be missing)
+	$(PARALLEL) -m ""
 
 lint: $(STAMP) ## check style and formatting (ruff)
 	$(BIN)/ruff check .

@@ -19,6 +19,15 @@ INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")  # of a mask
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of an accelerator run where there is one, one after the other."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            none = not torch.cuda.is_available()
+            item.add_marker(pytest.mark.skipif(none, reason="needs a CUDA device"))
+            item.add_marker(pytest.mark.xdist_group("gpu"))
+
+
 class _CountReads(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ as real as any: with a session, signals, files and a death of their own.
 """
 
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import subprocess
@@ -13,7 +14,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.waiting import PATIENCE_S
+
 _PRELOADED = "tests.preloaded"
+
+
+def forkserver() -> multiprocessing.context.ForkServerContext:
+    """Processes that start with everything imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_PRELOADED])
+    return context
 
 
 class Forked:
@@ -26,8 +36,7 @@ class Forked:
     """
 
     def __init__(self, words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([_PRELOADED])
+        context = forkserver()
         folder = Path(tempfile.mkdtemp())
         self._out, self._err = folder / "out", folder / "err"
         arguments = (list(words), str(cwd), dict(env), str(self._out), str(self._err))
@@ -58,11 +67,15 @@ class Forked:
         """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+    def said(self) -> str:
+        """What it has written to its errors so far."""
+        return self._err.read_text() if self._err.exists() else ""
+
+    def communicate(self, timeout: float = PATIENCE_S) -> tuple[str, str]:
         """Waits for the end; output and errors."""
         self._process.join(timeout)
         if self.poll() is None:
-            raise subprocess.TimeoutExpired("rotograd", timeout or 0)
+            raise subprocess.TimeoutExpired("rotograd", timeout)
         return self._out.read_text(), self._err.read_text()
 
 

@@ -29,6 +29,8 @@ from rotograd_cli.tasks import Task
 from rotograd_cli.training.gathering import TOGETHER
 from rotograd_cli.training.step import evaluate, train_step
 from tests.contract.test_methods import METHODS, build, class_of
+from tests.forked import forkserver
+from tests.waiting import PATIENCE_S
 
 BATCH = 12
 STEPS = 3
@@ -217,7 +219,7 @@ def _worker(rank: int, world: int, folder: str, job: str) -> None:
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=PATIENCE_S),
     )
     from rotograd_cli.ranks.many import ManyRanks
 
@@ -230,19 +232,24 @@ def _worker(rank: int, world: int, folder: str, job: str) -> None:
     dist.destroy_process_group()
 
 
-def train_all(ranks: Ranks) -> dict[str, Any]:
-    return {"/".join(map(str, case)): train(*case, ranks) for case in cases(ranks.size)}
+def train_some_and_evaluate(ranks: Ranks) -> tuple[dict[str, Any], Any]:
+    return _train_all(ranks, SOME), evaluate_all(ranks)
 
 
-def train_some(ranks: Ranks) -> dict[str, Any]:
-    some = cases(ranks.size, SOME)
-    return {"/".join(map(str, case)): train(*case, ranks) for case in some}
+def train_all_and_evaluate(ranks: Ranks) -> tuple[dict[str, Any], Any]:
+    return _train_all(ranks, METHODS), evaluate_all(ranks)
+
+
+def _train_all(ranks: Ranks, methods: Sequence[str]) -> dict[str, Any]:
+    every = cases(ranks.size, methods)
+    return {"/".join(map(str, case)): train(*case, ranks) for case in every}
 
 
 def together(world: int, folder: Path, job: str) -> list[Any]:
     """Runs a function of this module in N processes; what each of them returned."""
     folder.mkdir(parents=True, exist_ok=True)
-    mp.spawn(_worker, (world, str(folder), job), nprocs=world)
+    forkserver()  # what torch starts here has imported everything
+    mp.start_processes(_worker, (world, str(folder), job), nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 

@@ -1,6 +1,7 @@
 """Runs of the command line: in this process for speed, in a real one where that matters."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from rotograd_cli.cli import main
 
-SMOKE = ("debug=smoke", "logger=none")
+SMOKE = ("debug=smoke", "logger=none", "train.eval_batch_size=20")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -41,12 +42,22 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a finished run of two steps, for all tests."""
+    folder = tmp_path_factory.mktemp("smoke")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", list(sys.argv))
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        assert main(["train", *SMOKE, "hydra.run.dir=run"]) == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def smoke_run(cli: Cli, tmp_path: Path) -> Path:
-    """Directory of a finished run of two steps."""
-    result = cli("train", *SMOKE, "hydra.run.dir=run")
-    assert result.code == 0, result.err
-    return tmp_path / "run"
+def smoke_run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, ``run`` in ``tmp_path``."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def start(*words: str, cwd: Path, path: str = str(CHECKOUT), **env: str) -> "subprocess.Popen[str]":

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from rotograd_cli.cli import main
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.packing import available_cores
 from rotograd_cli.run_directory import claimed
-from tests.forked import Forked
+from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import start
 from .test_resume import (
@@ -33,6 +32,7 @@ from .test_resume import (
     longer_run,
     same,
     train,
+    wait_until_it_has_saved,
     whole,
 )
 
@@ -59,12 +59,6 @@ def killed(tmp_path: Path) -> Path:
     return folder
 
 
-def wait_until_it_has_saved(folder: Path, process: Forked) -> None:
-    while not ((folder / "last.pt").exists() and (folder / "last.previous.pt").exists()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-
-
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """Inside, nothing can be made in a folder, by the superuser neither."""
@@ -81,6 +75,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(undo, check=True)
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only_ends_the_run_in_one_line(
     tmp_path: Path, longer_run: Path
 ) -> None:
@@ -88,7 +83,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_in_one_line(
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     wait_until_it_has_saved(folder, process)
     with read_only(folder):
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2, err
     assert "Traceback" not in err
     assert "last.pt cannot be written" in err.splitlines()[-1]
@@ -102,7 +97,7 @@ def test_a_run_directory_that_is_deleted_ends_the_run_in_one_line(tmp_path: Path
     wait_until_it_has_saved(tmp_path / "run" / "checkpoints", process)
     shutil.rmtree(tmp_path / "run", ignore_errors=True)  # it may write meanwhile
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("rotograd: ")
@@ -130,9 +125,10 @@ def test_a_directory_is_claimed_before_its_configuration_is_written(tmp_path: Pa
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, hours: int) -> None:
     """Wall clocks name folders and are recorded; durations and decisions use another one."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import time, os\n"
-        "real, began = time.time, time.monotonic()\n"
-        f"time.time = lambda: real() + ({hours * 3600} if time.monotonic() > began + 4 else 0)\n"
+        "import os, time\n"
+        "real = time.time\n"
+        "begun = lambda: os.path.exists('run/metrics.jsonl')\n"
+        f"time.time = lambda: real() + {hours * 3600} * begun()\n"
     )
     from .conftest import CHECKOUT
 
@@ -141,10 +137,10 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, hours: int) -> None:
     process = start(
         "train", *SHORT, "hydra.run.dir=run", cwd=tmp_path, path=path, OMP_NUM_THREADS="1"
     )
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert_same_run(tmp_path / "run", tmp_path / "wanted")
-    assert 0 < json.loads((tmp_path / "run" / "summary.json").read_text())["wall_s"] < 120
+    assert 0 < json.loads((tmp_path / "run" / "summary.json").read_text())["wall_s"] < 2 * 3600
 
 
 # ---- checkpoints
@@ -222,7 +218,7 @@ def test_a_run_goes_on_from_whatever_its_checkpoints_were_turned_into(
     for name in ("last.pt", "last.previous.pt"):
         (tmp_path / "run" / "checkpoints" / name).write_bytes(b"<html>")
     process = train("resume=run", cwd=tmp_path)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert "last.previous.pt cannot be read as a checkpoint" in err.splitlines()[-1]
 
@@ -275,7 +271,7 @@ def many_runs(tmp_path: Path, num: int) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert f"codes {{0: {num}}}" in result.stdout, result.stdout[-2000:] + result.stderr[-2000:]
@@ -285,10 +281,6 @@ def many_runs(tmp_path: Path, num: int) -> None:
     for run in runs:
         assert json.loads((run / "summary.json").read_text())["status"] == "finished"
         assert (run / "metrics.jsonl").read_bytes() == wanted
-
-
-def test_runs_started_in_the_same_second_do_not_meet(tmp_path: Path) -> None:
-    many_runs(tmp_path, 6)
 
 
 @pytest.mark.slow
@@ -308,17 +300,15 @@ def test_a_sweep_with_killed_cells_is_finished_by_the_same_command(tmp_path: Pat
     for victim in (1, 6):
         process = start("train", *again, cwd=tmp_path, OMP_NUM_THREADS="1")
         run = tmp_path / "sweep" / str(victim)
-        while not (run / "checkpoints" / "last.previous.pt").exists():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
+        wait_for((run / "checkpoints" / "last.previous.pt").exists, process)
         os.kill(int((run / ".lock").read_text().split()[1]), signal.SIGKILL)
-        _, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1, err
         assert "The launcher lost a job" in err.splitlines()[-1]
         assert "Traceback" not in err
         lost += 1
     process = start("train", *again, cwd=tmp_path, OMP_NUM_THREADS="1")
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     resumed = 0
     for number in range(10):

@@ -90,7 +90,7 @@ def test_the_name_is_that_of_the_data_unless_a_workload_has_its_own(
     assert found == ["linear40", "synthetic"]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.slow), "bfloat16"])
 def test_other_types_and_optimisers_take_part(cli: Cli, tmp_path: Path, dtype: str) -> None:
     words = (f"bench.dtype={dtype}", "bench.optimizers=true", "bench.threads=1")
     result = cli("bench", *TINY, *words)
@@ -101,6 +101,7 @@ def test_other_types_and_optimisers_take_part(cli: Cli, tmp_path: Path, dtype: s
     assert content["settings"]["rotation_stack_bytes"] == 3 * 8 * 8 * itemsize
 
 
+@pytest.mark.slow
 def test_tasks_whose_losses_are_computed_at_once_take_part_in_the_reference_too(
     cli: Cli, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_tasks_whose_losses_are_computed_at_once_take_part_in_the_reference_too(
     assert [c["name"] for c in measured(tmp_path)["contenders"]] == NAMES
 
 
+@pytest.mark.slow
 def test_the_rotated_channels_of_a_map_are_measured(cli: Cli, tmp_path: Path) -> None:
     sizes = ("data.input_shape=[3,8,12]", "data.map_shape=[4,6]", "backbone.channels=[4,4]")
     rotated = ("method.rotation_shape=[4]", "method.post_shape=[4,6]")
@@ -163,27 +165,32 @@ def test_a_method_of_ones_own_is_measured_without_a_reference(
     [
         ("bench.contenders=[rotogard]", "got 'rotogard'; did you mean rotograd?"),
         ("bench.contenders=rotograd", "a list is needed, bench.contenders=[rotograd]"),
-        ("bench.contenders=[]", "must name at least one contender"),
-        ("bench.contenders=[ideal,ideal]", "each contender once"),
-        ("bench.rounds=0", "`bench.rounds` must be at least 1, got 0"),
-        ("bench.warmup_steps=0", "`bench.warmup_steps` must be at least 1"),
-        ("bench.max_steps_per_block=0", "`bench.max_steps_per_block` must be at least 1"),
-        ("bench.threads=0", "`bench.threads` must be at least 1"),
-        ("bench.block_s=-1", "`bench.block_s` must be a finite number of at least 0"),
-        ("bench.rotation_norm=nan", "`bench.rotation_norm` must be a finite number"),
-        ("bench.dtype=float8", "must be one of float32, float64, bfloat16, got 'float8'"),
-        ("compile=maybe", "true or false is needed"),
-        ("bench.name=", "`bench.name` must name a folder"),
-        ("bench.round=3", "did you mean bench.rounds?"),
-        ("rounds=3", "did you mean bench.rounds?"),
-        ("workload=linear4", "Did you mean linear40?"),
-        ("train.batch_size=33", "at most the 32 training examples, got 33; lower it"),
-        ("method.rotation_shape=9", "choose a size of at most 8"),
-        ("method=vanilla +method.rotation_shape=3", "leave it out, there are none"),
-        ("-m seed=0,1", "measures one configuration at a time, got -m"),
-        ("seed=0,1", "has several values; choose one, or write seed=[0,1]"),
-        ("hydra.run.dir=.", "a folder of its own"),
-        ("device=cuda:99", "use device=auto or device=cpu"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("bench.contenders=[]", "must name at least one contender"),
+                ("bench.contenders=[ideal,ideal]", "each contender once"),
+                ("bench.rounds=0", "`bench.rounds` must be at least 1, got 0"),
+                ("bench.warmup_steps=0", "`bench.warmup_steps` must be at least 1"),
+                ("bench.max_steps_per_block=0", "`bench.max_steps_per_block` must be at least 1"),
+                ("bench.threads=0", "`bench.threads` must be at least 1"),
+                ("bench.block_s=-1", "`bench.block_s` must be a finite number of at least 0"),
+                ("bench.rotation_norm=nan", "`bench.rotation_norm` must be a finite number"),
+                ("bench.dtype=float8", "must be one of float32, float64, bfloat16, got 'float8'"),
+                ("compile=maybe", "true or false is needed"),
+                ("bench.name=", "`bench.name` must name a folder"),
+                ("bench.round=3", "did you mean bench.rounds?"),
+                ("rounds=3", "did you mean bench.rounds?"),
+                ("workload=linear4", "Did you mean linear40?"),
+                ("train.batch_size=33", "at most the 32 training examples, got 33; lower it"),
+                ("method.rotation_shape=9", "choose a size of at most 8"),
+                ("method=vanilla +method.rotation_shape=3", "leave it out, there are none"),
+                ("-m seed=0,1", "measures one configuration at a time, got -m"),
+                ("seed=0,1", "has several values; choose one, or write seed=[0,1]"),
+                ("hydra.run.dir=.", "a folder of its own"),
+                ("device=cuda:99", "use device=auto or device=cpu"),
+            )
+        ),
     ],
 )
 def test_a_wrong_benchmark_is_refused(cli: Cli, tmp_path: Path, words: str, expected: str) -> None:

@@ -21,6 +21,8 @@ from rotograd_cli.config import (
 )
 from rotograd_cli.run_directory import load_run_config
 
+from .conftest import SMOKE
+
 CONF = config_dir()
 NODES = {  # group: where its files go in the configuration
     "method": ("method",),
@@ -41,6 +43,7 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
     for node in nodes
 ]
+ONE_OF_EACH = {choice.split("=")[0]: choice for choice in CHOICES}.values()
 # what the runner hands to every component of a group
 SUPPLIED = {
     "method": ("backbone", "heads", "feature_shape"),
@@ -75,12 +78,27 @@ def test_every_group_of_the_folder_is_tested() -> None:
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(NODES) | elsewhere
 
 
-@pytest.mark.parametrize("choice", [c for c in CHOICES if not c.startswith("workload=")])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param(choice, marks=pytest.mark.slow) if "@method" in choice else choice
+        for choice in CHOICES
+        if not choice.startswith("workload=")
+    ],
+)
 def test_every_choice_composes_and_its_components_accept_their_values(choice: str) -> None:
     Constructors(composed(choice))
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        choice
+        if choice.startswith("workload=") or choice in ONE_OF_EACH
+        else pytest.param(choice, marks=pytest.mark.slow)
+        for choice in CHOICES
+    ],
+)
 def test_every_choice_is_one_of_a_benchmark_too(choice: str) -> None:
     Constructors(composed_bench(choice))
 
@@ -127,20 +145,20 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner(file: 
         assert missing <= optional, f"{file.name} leaves {missing} to a constructor's default"
 
 
-@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
-def test_every_file_opens_with_what_it_is(file: Path) -> None:
-    lines = [x for x in file.read_text(encoding="utf-8").splitlines() if "@package" not in x]
-    assert lines[0].startswith("# ")
-    assert len(lines[0]) > 15
+def test_every_file_opens_with_what_it_is() -> None:
+    for file in CONF.rglob("*.yaml"):
+        lines = [x for x in file.read_text(encoding="utf-8").splitlines() if "@package" not in x]
+        assert lines[0].startswith("# "), file
+        assert len(lines[0]) > 15, file
 
 
-@pytest.mark.parametrize("file", COMPONENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_key_of_a_component_has_a_comment(file: Path) -> None:
+def test_every_key_of_a_component_has_a_comment() -> None:
     silent = ("_target_", "_partial_", "scheduler")
-    for line in file.read_text(encoding="utf-8").splitlines():
-        key = line.strip().split(":")[0]
-        if not line.strip().startswith("#") and key not in silent:
-            assert "#" in line, f"{file.name}: `{key}` is not explained"
+    for file in COMPONENTS:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            key = line.strip().split(":")[0]
+            if not line.strip().startswith("#") and key not in silent:
+                assert "#" in line, f"{file}: `{key}` is not explained"
 
 
 def test_the_experiment_file_says_source_expectation_cost_and_command() -> None:
@@ -177,4 +195,4 @@ def test_the_run_writes_a_resolved_configuration(smoke_run: Path) -> None:
     content = yaml.safe_load(text)
     assert isinstance(content, Mapping)
     assert asdict(load_run_config(smoke_run)) == content
-    assert load_run_config(smoke_run) == composed("debug=smoke", "logger=none")
+    assert load_run_config(smoke_run) == composed(*SMOKE)

@@ -3,24 +3,18 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.forked import Forked
+from tests.waiting import PATIENCE_S, wait_for
+
 from .conftest import start
 
 LONG = ("logger=none", "device=cpu", "train.epochs=10000", "train.limit_batches=5")
 LINE = "Interrupted; a run that had begun keeps its last checkpoint."
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def group_is_gone(group: int) -> bool:
@@ -33,11 +27,11 @@ def group_is_gone(group: int) -> bool:
 
 def test_an_interrupted_run_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     words = ("train.limit_eval_batches=1", "train.eval_batch_size=50", "hydra.run.dir=run")
-    process = start("train", *LONG, *words, cwd=tmp_path)
+    process = Forked(("train", *LONG, *words), tmp_path, {"OMP_NUM_THREADS": "1"})
     run = tmp_path / "run"
-    wait_for((run / "checkpoints" / "last.pt").exists)
+    wait_for((run / "checkpoints" / "last.pt").exists, process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == LINE
     assert "Traceback" not in err
@@ -50,12 +44,16 @@ def test_an_interrupted_run_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("delay", [0.3, 1.0, 2.0])
-def test_an_interrupt_before_training_leaves_nothing(tmp_path: Path, delay: float) -> None:
-    process = start("train", *LONG, "data.partners=40", cwd=tmp_path)
-    time.sleep(delay)
+@pytest.mark.parametrize(
+    "imported", ["antlr4", "torch.nn", pytest.param("sklearn", marks=pytest.mark.slow)]
+)
+def test_an_interrupt_before_training_leaves_nothing(tmp_path: Path, imported: str) -> None:
+    words = ("train", *LONG, "data.partners=40")
+    process = start(*words, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert process.stderr is not None
+    assert any(line.rstrip().endswith(f" {imported}") for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert out == ""
     assert err.splitlines()[-1] == LINE
@@ -65,11 +63,12 @@ def test_an_interrupt_before_training_leaves_nothing(tmp_path: Path, delay: floa
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_starts_no_further_cell(tmp_path: Path) -> None:
     process = start("train", "-m", *LONG, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)
-    wait_for((tmp_path / "sweep" / "0" / "metrics.jsonl").exists)
+    wait_for((tmp_path / "sweep" / "0" / "metrics.jsonl").exists, process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == LINE
     assert "Traceback" not in err
@@ -82,9 +81,9 @@ def test_an_interrupted_sweep_starts_no_further_cell(tmp_path: Path) -> None:
 def test_an_interrupt_leaves_no_process_of_wandb(tmp_path: Path) -> None:
     words = [word for word in LONG if word != "logger=none"]
     process = start("train", *words, "hydra.run.dir=run", cwd=tmp_path, WANDB_MODE="offline")
-    wait_for((tmp_path / "run" / "checkpoints" / "last.pt").exists)
+    wait_for((tmp_path / "run" / "checkpoints" / "last.pt").exists, process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    wait_for(lambda: group_is_gone(process.pid), 20)
+    wait_for(lambda: group_is_gone(process.pid))

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torchjd._mixins
@@ -71,9 +72,14 @@ def test_a_wrong_option_is_refused(cli: Cli, tmp_path: Path, words: str, expecte
 
 
 METHODS = sorted(file.stem for file in (CHECKOUT / "conf" / "method").glob("*.yaml"))
+QUICK = ("vanilla", "rotateonly", "rotograd", "rotogradnorm", "famo", "nashmtl", "single")
 
 
-@pytest.mark.parametrize("method", METHODS)
+def slow(method: str) -> Any:
+    return pytest.param(method, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("method", [m if m in QUICK else slow(m) for m in METHODS])
 def test_a_trained_model_is_evaluated_from_its_checkpoint(cli: Cli, method: str) -> None:
     words = ("tasks=[left]",) if method == "single" else ()
     result = cli("train", *SMOKE, f"method={method}", *words, "hydra.run.dir=run")

@@ -17,6 +17,7 @@ from rotograd_cli.errors import CheckpointError
 from rotograd_cli.replay import parse, replay
 from rotograd_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.forked import Forked
+from tests.waiting import PATIENCE_S
 
 from .conftest import CHECKOUT, Cli, start
 from .test_resume import same
@@ -54,7 +55,7 @@ DUMP = Path("run") / "checkpoints" / "nonfinite.pt"
 def process(*words: str, cwd: Path, code: int) -> tuple[str, str]:
     """Output and errors of the command in a process of its own, with one thread."""
     child = Forked(words, cwd, {"OMP_NUM_THREADS": "1"})
-    out, err = child.communicate(timeout=180)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == code, out + err
     assert "Traceback" not in err
     return out, err
@@ -179,14 +180,14 @@ def test_running_statistics_and_random_masks_are_part_of_the_dump(tmp_path: Path
         cwd=tmp_path,
         **env,
     )
-    _, err = child.communicate(timeout=180)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 2, err
     child = start("replay", str(DUMP), cwd=tmp_path, **env)
-    _, err = child.communicate(timeout=180)
+    _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 2
     assert "asks for noisy_backbone.Noisy" in err
     child = start("replay", str(DUMP), "trust=true", cwd=tmp_path, **env)
-    out, err = child.communicate(timeout=180)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, out + err
     assert "Reproduced bit for bit" in out
 
@@ -392,7 +393,8 @@ def test_a_dump_that_cannot_be_written_leaves_the_first_message(
     assert last.endswith(summary["error"])
 
 
-@pytest.mark.parametrize("words", [FIRST_EPOCH, pytest.param(ACCUMULATE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [FIRST_EPOCH, ACCUMULATE])
 def test_processes_that_train_together_dump_the_whole_batch(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -410,7 +412,7 @@ def test_processes_that_train_together_dump_the_whole_batch(
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert job.returncode != 0

@@ -17,6 +17,7 @@ import torch
 from rotograd_cli.run_directory import described_before
 from rotograd_cli.training.state import TrainState
 from tests.forked import Forked
+from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import CHECKOUT, Cli, start
 
@@ -84,7 +85,7 @@ def train(*words: str, cwd: Path) -> Forked:
 def whole(*words: str, cwd: Path) -> None:
     """Trains a run in one go."""
     process = train(*words, cwd=cwd)
-    _, err = process.communicate(timeout=180)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
 
 
@@ -99,7 +100,7 @@ def longer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finish(run: Path, cwd: Path) -> str:
     """Resumes until the end; what it said."""
     process = train(f"resume={run}", cwd=cwd)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     return out + err
 
@@ -109,11 +110,17 @@ def begin(*words: str, cwd: Path, run: str = "run") -> Forked:
     log = cwd / run / "train.log"
     size = log.stat().st_size if log.exists() else 0
     process = train(*words, cwd=cwd)
-    deadline = time.monotonic() + 60
-    while process.poll() is None and not (log.exists() and log.stat().st_size > size):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for(
+        lambda: process.poll() is not None or (log.exists() and log.stat().st_size > size), process
+    )
     return process
+
+
+def wait_until_it_has_saved(folder: Path, process: Forked) -> None:
+    """Waits for two checkpoints, the last one and the one before."""
+    wait_for(
+        lambda: (folder / "last.pt").exists() and (folder / "last.previous.pt").exists(), process
+    )
 
 
 def kill_after(delay: float, *words: str, cwd: Path) -> None:
@@ -128,7 +135,7 @@ def killed_and_resumed(tmp_path: Path, method: str, num_kills: int, seed: int, *
     words = (*SHORT, f"method={method}", *more)
     process = begin(*words, "hydra.run.dir=wanted", cwd=tmp_path, run="wanted")
     begun = time.monotonic()
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     length, draw = time.monotonic() - begun, random.Random(seed)
     kill_after(draw.uniform(0, length), *words, "hydra.run.dir=run", cwd=tmp_path)
@@ -139,12 +146,19 @@ def killed_and_resumed(tmp_path: Path, method: str, num_kills: int, seed: int, *
     assert not (tmp_path / "outputs").exists()  # Hydra's folders for new runs
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[:2]),
+        *METHODS[2:],
+    ],
+)
 def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
     killed_and_resumed(tmp_path, method, num_kills=2, seed=METHODS.index(method))
 
 
-@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_killed_run_in_16_bits_too(tmp_path: Path, precision: str) -> None:
     killed_and_resumed(tmp_path, "rotogradnorm", 1, 9, f"precision={precision}")
 
@@ -172,10 +186,10 @@ def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
     words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=10")
     whole(*words, "hydra.run.dir=wanted", cwd=tmp_path)
     process = begin(*words, "hydra.run.dir=run", cwd=tmp_path)
-    while not (tmp_path / "run" / "metrics.jsonl").exists():  # it holds signals back by then
-        time.sleep(0.001)
+    # it holds signals back by then
+    wait_for((tmp_path / "run" / "metrics.jsonl").exists, process)
     process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + sent, err
     assert "rotograd train resume=run goes on from there." in err
     assert "Traceback" not in err
@@ -200,6 +214,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> None:
     words = (*SHORT[:-1], "train.limit_batches=40", "train.epochs=100", "hydra.run.dir=run")
     process = subprocess.Popen(
@@ -210,12 +225,9 @@ def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> 
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (tmp_path / "run" / "metrics.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.2)
+    wait_for((tmp_path / "run" / "metrics.jsonl").exists, process)
     process.send_signal(signal.SIGUSR2)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 7, err
     assert out.strip() == "requeued with True"
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["state"]
@@ -231,12 +243,10 @@ def test_a_preempted_job_of_submitit_goes_back_into_its_queue_and_on(tmp_path: P
     local = ("hydra/launcher=submitit_local", "resume=auto", "hydra.sweep.dir=sweep")
     process = start("train", *words, *local, cwd=tmp_path, OMP_NUM_THREADS="1")
     run = tmp_path / "sweep" / "0"
-    while not (run / "checkpoints" / "last.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for((run / "checkpoints" / "last.pt").exists, process)
     worker = int((run / ".lock").read_text().split()[1])
     os.kill(worker, signal.SIGUSR2)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out + err
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished"
@@ -272,9 +282,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     folder = tmp_path / "run" / "checkpoints"
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
-    while not ((folder / "last.pt").exists() and (folder / "last.previous.pt").exists()):
-        assert process.poll() is None
-        time.sleep(0.001)
+    wait_until_it_has_saved(folder, process)
     process.kill()
     process.communicate()
     content = bytearray((folder / "last.pt").read_bytes())
@@ -305,17 +313,16 @@ def test_wrong_input_is_one_line(cli: Cli, words: list[str], message: str) -> No
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
     tmp_path: Path, longer_run: Path
 ) -> None:
     folder = tmp_path / "run" / "checkpoints"
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
-    while not (folder / "last.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.001)
+    wait_for((folder / "last.pt").exists, process)
     size = (folder / "last.pt").stat().st_size
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2, err
     assert "Traceback" not in err
     assert "cannot be written" in err.splitlines()[-1]
@@ -333,7 +340,7 @@ def test_two_processes_cannot_train_in_one_directory(cli: Cli, tmp_path: Path) -
     assert f"process {process.pid} on" in result.err
     assert len(result.err.strip().splitlines()) == 1
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + signal.SIGTERM, err
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.forked import Forked
+from tests.waiting import PATIENCE_S
 
 from .conftest import SMOKE, Cli
 
@@ -123,7 +124,7 @@ def test_a_misspelt_cell_is_refused_before_any_runs(cli: Cli, tmp_path: Path) ->
 
 def test_runs_started_at_once_have_separate_directories(tmp_path: Path) -> None:
     processes = [Forked(("train", *SMALL), tmp_path, {"OMP_NUM_THREADS": "1"}) for _ in range(2)]
-    results = [process.communicate(timeout=120) for process in processes]
+    results = [process.communicate(timeout=PATIENCE_S) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     runs = list((tmp_path / "outputs" / "multidigits" / "rotograd").iterdir())
     assert len(runs) == 2

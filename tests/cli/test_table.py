@@ -11,6 +11,7 @@ import pytest
 
 from .conftest import SMOKE, Cli, Result
 
+pytestmark = pytest.mark.xdist_group("table")  # what is trained once serves all tests
 TINY = (*SMOKE, "data.partners=1", "tasks=[left,sum]")
 SPEC = """# Two rows of the embedded digits.
 name: mini

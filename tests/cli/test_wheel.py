@@ -10,7 +10,10 @@ import pytest
 
 from .conftest import CHECKOUT
 
-pytestmark = pytest.mark.slow  # builds in an environment of its own: needs the package index
+pytestmark = [
+    pytest.mark.slow,  # builds in an environment of its own: needs the package index
+    pytest.mark.xdist_group("wheel"),  # built once
+]
 
 
 @pytest.fixture(scope="module")

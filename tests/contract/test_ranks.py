@@ -13,14 +13,16 @@ SOLVERS = {"nashmtl": 1e-7, "cagrad": 1e-7}  # stop short of the solution, where
 
 
 pytestmark = pytest.mark.xdist_group("ranks")  # what is trained serves all tests
-worlds = pytest.mark.parametrize(("world", "job"), [(2, "train_all"), (4, "train_some")])
+QUICK = (2, "train_some_and_evaluate")
+SLOW = [(2, "train_all_and_evaluate"), (4, "train_all_and_evaluate")]
+WORLDS = [QUICK, *(pytest.param(*world, marks=pytest.mark.slow) for world in SLOW)]
+worlds = pytest.mark.parametrize(("world", "job"), WORLDS)
 CASES = [
-    *((method, 2, "train_all") for method in many_ranks.METHODS),
-    *((method, 4, "train_some") for method in many_ranks.SOME),
+    *((method, *QUICK) for method in many_ranks.SOME),
     *(
-        pytest.param(method, 4, "train_all", marks=pytest.mark.slow)
+        pytest.param(method, *world, marks=pytest.mark.slow)
         for method in many_ranks.METHODS
-        if method not in many_ranks.SOME
+        for world in SLOW
     ),
 ]
 
@@ -30,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What every process got for every case, by number of processes and choice of methods."""
 
     @cache
-    def train(world: int, job: str) -> list[dict[str, Any]]:
+    def train(world: int, job: str) -> list[tuple[dict[str, Any], Any]]:
         folder: Path = tmp_path_factory.mktemp("ranks") / str(world)
         return many_ranks.together(world, folder, job)
 
@@ -44,7 +46,7 @@ def test_n_ranks_take_the_steps_of_one_process(
     tolerance = SOLVERS.get(method, 1e-10)
     for case in many_ranks.cases(world, [method]):
         wanted = many_ranks.alone(*case)
-        for result in trained(world, job):
+        for result, _ in trained(world, job):
             found = result["/".join(map(str, case))]
             torch.testing.assert_close(
                 found["state"], wanted["state"], rtol=0, atol=tolerance, msg=_named(case)
@@ -61,7 +63,7 @@ def _named(case: tuple[Any, ...]) -> Any:
 
 @worlds
 def test_all_ranks_have_the_same_bits(trained: Any, world: int, job: str) -> None:
-    first, *others = trained(world, job)
+    first, *others = [result for result, _ in trained(world, job)]
     for name, result in first.items():
         for other in others:
             assert all(
@@ -70,8 +72,8 @@ def test_all_ranks_have_the_same_bits(trained: Any, world: int, job: str) -> Non
             ), name
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_an_evaluation_on_n_ranks_has_the_bits_of_one(tmp_path: Path, world: int) -> None:
+@worlds
+def test_an_evaluation_on_n_ranks_has_the_bits_of_one(trained: Any, world: int, job: str) -> None:
     wanted = many_ranks.evaluate_all(many_ranks.ONE)
-    for found in many_ranks.together(world, tmp_path, "evaluate_all"):
+    for _, found in trained(world, job):
         assert repr(found) == repr(wanted)  # NaN equal to itself

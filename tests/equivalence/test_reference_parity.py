@@ -185,8 +185,16 @@ def differences(theirs: nn.Module, ours: nn.Module) -> dict[str, float]:
     return result
 
 
+def quick_options(method: str) -> tuple[bool, str]:
+    """Loss normalisation and optimiser of the case that every run of the tests has."""
+    return method != "VanillaMTL", "adam"
+
+
 GRID = [
-    (method, case, normalize, optimizer)
+    pytest.param(
+        *(method, case, normalize, optimizer),
+        marks=[] if (normalize, optimizer) == quick_options(method) else pytest.mark.slow,
+    )
     for method, case, normalize, optimizer in itertools.product(
         ("VanillaMTL", "RotateOnly", "RotoGrad", "RotoGradNorm"), CASES, (False, True), OPTIMIZERS
     )
@@ -249,7 +257,10 @@ FOLDABLE = {
 ROTATING = ("RotateOnly", "RotoGrad", "RotoGradNorm")
 
 
-@pytest.mark.parametrize(("optimizer", "normalize_losses"), [("sgd", False), ("adam", True)])
+@pytest.mark.parametrize(
+    ("optimizer", "normalize_losses"),
+    [pytest.param("sgd", False, marks=pytest.mark.slow), ("adam", True)],
+)
 @pytest.mark.parametrize("case", FOLDABLE)
 @pytest.mark.parametrize("method", ROTATING)
 def test_both_paths_agree_with_the_authors_package(
@@ -364,7 +375,10 @@ def train_drawn(model: nn.Module, drawn: Shapes) -> None:
             optimizer.step()
 
 
-@pytest.mark.parametrize("method", ROTATING)
+@pytest.mark.parametrize(
+    "method",
+    [*(pytest.param(method, marks=pytest.mark.slow) for method in ROTATING[:2]), ROTATING[2]],
+)
 @settings(max_examples=12, derandomize=True, deadline=None, database=None)
 @given(drawn=shapes())
 def test_both_paths_agree_with_the_authors_package_at_any_shape(method: str, drawn: Shapes) -> None:

@@ -12,10 +12,7 @@ from tests.cli.test_bench import NAMES, TINY
 
 __all__ = ["cli"]  # the fixture
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def test_the_peak_is_what_is_held_at_once_beyond_what_was_held_before() -> None:

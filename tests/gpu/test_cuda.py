@@ -22,10 +22,7 @@ from rotograd_cli.methods.scaleonly import ScaleOnly
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
 from rotograd_cli.training.step import train_step
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def network(heads: str) -> tuple[nn.Module, list[nn.Module]]:

@@ -12,10 +12,7 @@ from rotograd_cli.data.celeba import CelebA
 from rotograd_cli.methods.vanilla import VanillaMTL
 from tests import fake_celeba
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("read_ahead", [0, 2])

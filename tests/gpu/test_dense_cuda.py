@@ -12,10 +12,7 @@ from rotograd_cli import losses, metrics
 from rotograd_cli.metrics import MetricSpec
 from rotograd_cli.seeding import set_deterministic
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 SPECS: dict[str, tuple[MetricSpec, ...]] = {
     "segmentation": metrics.segmentation(13),

@@ -16,13 +16,11 @@ from tests.cli.test_many_ranks import records
 from tests.cli.test_resume import SHORT
 from tests.unit import test_precision
 from tests.unit.test_precision import ROTATING, SCALES, Run, network
+from tests.waiting import PATIENCE_S
 
 __all__ = ["cli"]  # the fixture
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
 
 
@@ -67,7 +65,7 @@ def test_two_devices_train_as_one(cli: Cli, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert job.returncode == 0, job.stderr

@@ -331,7 +331,9 @@ def spread(num: int, kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "within one bin", "skewed", "two groups"])
-@pytest.mark.parametrize("num", [1, 2, 3, 10, 2_000_000, 2_000_001])
+@pytest.mark.parametrize(
+    "num", [1, 2, 3, 10, 2_000_001, pytest.param(2_000_000, marks=pytest.mark.slow)]
+)
 def test_exact_median_is_off_by_less_than_a_bin(num: int, kind: str) -> None:
     angles = spread(num, kind)
     measured = measure(metrics.normals("exact"), *angles_split(angles), (1,))

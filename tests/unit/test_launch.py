@@ -9,11 +9,14 @@ import torch.distributed as dist
 
 from rotograd_cli.errors import ConfigError, RankError
 from rotograd_cli.ranks import launch
+from tests.waiting import PATIENCE_S
+
+PATIENCE = timedelta(seconds=PATIENCE_S)
 
 
 @pytest.fixture
 def store() -> Any:
-    return dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=20))
+    return dist.TCPStore("localhost", 0, is_master=True, timeout=PATIENCE)
 
 
 def attempt(store: Any, size: int, delays: dict[int, float] | None = None) -> list[str]:
@@ -21,7 +24,7 @@ def attempt(store: Any, size: int, delays: dict[int, float] | None = None) -> li
     names = [""] * size
 
     def join(rank: int) -> None:
-        own = dist.TCPStore("localhost", store.port, is_master=False, timeout=timedelta(seconds=20))
+        own = dist.TCPStore("localhost", store.port, is_master=False, timeout=PATIENCE)
         threading.Event().wait((delays or {}).get(rank, 0))
         names[rank] = launch.meet(own, rank, size)
 
@@ -29,7 +32,7 @@ def attempt(store: Any, size: int, delays: dict[int, float] | None = None) -> li
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
     return names
 
 
@@ -52,7 +55,7 @@ def test_an_attempt_that_some_ranks_never_joined_does_not_disturb_the_next(
         launch.meet(store, 2, 3)
     with pytest.raises(RankError, match="got rank 0 waiting"):
         launch.meet(store, 0, 3)
-    monkeypatch.setattr(launch, "_MEETING_S", 20.0)
+    monkeypatch.setattr(launch, "_MEETING_S", PATIENCE_S)
     assert len(set(attempt(store, 3))) == 1
 
 

@@ -46,7 +46,12 @@ def refusal(folder: Path, **changes: Any) -> str:
 
 @pytest.mark.parametrize(
     ("layout", "compress"),
-    [("MNIST/raw", False), ("mnist", True), (".", False), ("multimnist", True)],
+    [
+        ("MNIST/raw", False),
+        ("mnist", True),
+        pytest.param(".", False, marks=pytest.mark.slow),
+        pytest.param("multimnist", True, marks=pytest.mark.slow),
+    ],
 )
 def test_every_layout_is_read_plain_and_compressed(
     layout: str, compress: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -89,6 +89,7 @@ def test_normals_are_estimated_at_full_size_and_that_is_said(built: Path) -> Non
     assert [dataset.num_examples(split) for split in ("train", "val", "test")] == [4, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_file_like_the_real_one_has_the_ids_from_one_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_file_like_the_real_one_has_the_ids_from_one_on(
     assert {"nyu_depth_v2_labeled.mat", "splits.mat"} <= {check.what for check in checks}
 
 
+@pytest.mark.slow
 def test_a_subset_first_and_the_rest_later_keeps_what_is_there(tmp_path: Path) -> None:
     source = write_official(tmp_path / "nyuv2", TRAIN, TEST)
     prepare(tmp_path, source, limit=5)
@@ -119,6 +121,7 @@ def test_a_subset_first_and_the_rest_later_keeps_what_is_there(tmp_path: Path) -
     assert not list((tmp_path / "nyuv2").rglob(".*"))
 
 
+@pytest.mark.slow
 def test_frames_of_different_origins_are_never_mixed(tmp_path: Path) -> None:
     source = write_official(tmp_path / "download", TRAIN, TEST)
     write_layout(tmp_path / "other" / "nyuv2", 5, 1)
@@ -224,6 +227,7 @@ def test_a_source_that_is_not_the_official_file_is_refused(tmp_path: Path) -> No
         prepare(tmp_path, path, limit=6)
 
 
+@pytest.mark.slow
 def test_too_few_frames_of_a_part_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = write_official(tmp_path / "download", TRAIN[:3], TEST)
     with pytest.raises(DatasetError, match="at least 5 frames in train"):

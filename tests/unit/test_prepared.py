@@ -14,6 +14,7 @@ import pytest
 from rotograd_cli.data import prepared
 from rotograd_cli.data.prepared import Field, PreparedArrays
 from rotograd_cli.errors import DatasetError
+from tests.waiting import PATIENCE_S
 
 FIELDS = {"image": Field((3, 2), "uint8"), "depth": Field((2,), "float32"), "id": Field((), "int8")}
 SETTINGS = {"data": "test", "size": 2}
@@ -148,7 +149,7 @@ arrays.fill(range(NUM), make, workers=1)
 
 def test_preparation_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path / "a")]
-    ended = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, timeout=60)
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, timeout=PATIENCE_S)
     assert ended.returncode == -signal.SIGKILL
     arrays = create(tmp_path / "a")
     missing = arrays.missing(range(NUM)).tolist()
@@ -164,13 +165,13 @@ def test_second_preparation_at_the_same_time_is_refused(tmp_path: Path) -> None:
 
     def waits(row: int) -> Mapping[str, np.ndarray]:
         started.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return content(row)
 
     first = threading.Thread(target=arrays.fill, args=([0], waits), kwargs={"workers": 1})
     first.start()
     try:
-        assert started.wait(30)
+        assert started.wait(PATIENCE_S)
         with pytest.raises(DatasetError, match="Another process is preparing") as caught:
             create(tmp_path).fill(range(NUM), content, workers=1)
         assert str(arrays.folder) in str(caught.value)

@@ -25,6 +25,7 @@ from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods import RotoGrad
 from rotograd_cli.methods.rotations import Rotations
 from rotograd_cli.methods.trivialisations import RotationMap
+from tests.waiting import PATIENCE_S
 
 NORMS = (1e-3, 0.04, 0.3, 1.0, 5.0, 20.0)
 SIZES = (1, 2, 3, 7, 24)
@@ -570,7 +571,11 @@ def test_large_rotations_are_built_without_a_batched_determinant() -> None:
         "print(*Rotations(2, 512, init='identity').base.shape)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert done.stdout.split() == ["2", "512", "512"]
     assert "MKL ERROR" not in done.stdout + done.stderr

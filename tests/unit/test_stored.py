@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,13 @@ from torch import Tensor
 from rotograd_cli.data.base import Batch
 from rotograd_cli.data.prepared import Field, PreparedArrays
 from rotograd_cli.data.stored import StoredDataset, read_ahead
+from tests.waiting import PATIENCE_S, wait_for
 
 DEPTHS = (0, 1, 2, 5)
 
 
 def threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("read-ahead")]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.001)
 
 
 # ---- the function
@@ -50,7 +44,7 @@ def test_no_more_than_the_depth_is_read_ahead(depth: int) -> None:
     for taken, item in enumerate(read_ahead(read, range(20), depth), 1):
         assert item == taken - 1
         wait_for(lambda taken=taken: len(started) >= min(taken + depth, 20))  # type: ignore[misc]
-        time.sleep(0.002)  # one read too many would happen now
+        time.sleep(0.002)  # time for one read too many; without it the test passes too
         assert len(started) == min(taken + depth, 20)
 
 
@@ -91,7 +85,7 @@ def test_reading_goes_on_while_a_result_is_in_use() -> None:
 
     iterator = read_ahead(read, range(3), 1)
     next(iterator)
-    assert second.wait(20)
+    assert second.wait(PATIENCE_S)
     assert list(iterator) == [1, 2]
 
 

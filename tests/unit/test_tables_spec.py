@@ -96,7 +96,13 @@ def test_a_table_says_where_its_numbers_come_from(file: Path) -> None:
     assert "Chosen by us:" in file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(f, marks=[] if f.stem == "multimnist" else pytest.mark.slow, id=f.stem)
+        for f in FILES
+    ],
+)
 def test_rows_of_a_table_compose_and_fit_their_components(file: Path) -> None:
     spec = load(file)
     register_schemas()
