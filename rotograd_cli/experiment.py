@@ -4,7 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -282,15 +282,19 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     """
     device = resolve_device(config.device)
     set_deterministic(config.deterministic)
-    dataset = constructors.data(
-        data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
-    )
+    with _building("data"):
+        dataset = constructors.data(
+            data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
+        )
+    _check_attributes(dataset)
     constructors.check_heads(dataset.tasks)
     seed_everything(config.seed)
-    backbone = constructors.backbone(input_shape=dataset.input_shape)
+    with _building("backbone"):
+        backbone = constructors.backbone(input_shape=dataset.input_shape)
     features = _features(backbone, torch.zeros(1, *dataset.input_shape))
     feature_shape = tuple(features.shape[1:])
-    heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
+    with _building("head"):
+        heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
     share_layers(heads)
     _try_heads(heads, dataset.tasks, features)
     return Networks(dataset, backbone, heads, feature_shape, device)
@@ -309,9 +313,10 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
     Raises:
         RotogradError: If the method is refused, or does not fit the networks.
     """
-    model: MultiTaskMethod = constructors.method(
-        networks.backbone, networks.heads, feature_shape=networks.feature_shape
-    )
+    with _building("method"):
+        model: MultiTaskMethod = constructors.method(
+            networks.backbone, networks.heads, feature_shape=networks.feature_shape
+        )
     model.eval()
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
         model(torch.zeros(1, *networks.dataset.input_shape))
@@ -401,12 +406,25 @@ def _optimizer_groups(model: MultiTaskMethod, constructors: Constructors) -> lis
     for name, params in parameters.items():
         make_scheduler, interval = constructors.schedulers[name]
         if params:  # vanilla has no parameters of its own
-            with blamed(f"`{name}_optimizer` cannot be built", "correct its values"):
+            with _building(f"{name}_optimizer"):
                 optimizer = constructors.optimizers[name](params)
-            with blamed(f"`{name}_scheduler.scheduler` cannot be built", "correct its values"):
+            with _building(f"{name}_scheduler.scheduler"):
                 scheduler = make_scheduler(optimizer)
             groups.append(OptimizerGroup(name, optimizer, scheduler, interval))
     return groups
+
+
+def _building(component: str) -> AbstractContextManager[None]:
+    return blamed(f"`{component}` cannot be built", "correct it or its values")
+
+
+def _check_attributes(dataset: MultiTaskDataset) -> None:
+    for name in ("name", "tasks", "input_shape"):
+        if not hasattr(dataset, name):
+            raise ConfigError(
+                f"`data` must have the attributes name, tasks and input_shape, but "
+                f"{type(dataset).__name__} has no {name}; set it in the class or its __init__."
+            )
 
 
 def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
@@ -433,11 +451,13 @@ def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torc
     """Refuses heads that cannot take the features or do not fit their task."""
     predictions = []
     for task, head in zip(tasks, heads, strict=True):
+        training = head.training
         head.eval()
         what = f"The head of task {task.name!r} cannot take features of {list(features.shape)}"
         remedy = f"check `head` and `heads.{task.name}`"
         with torch.no_grad(), unchanged_generators(), blamed(what, remedy):
             output: Any = head(features.clone())
+        head.train(training)
         predictions.append(output[0] if isinstance(output, (list, tuple)) and output else output)
     check_predictions(tasks, predictions)
 

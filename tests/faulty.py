@@ -73,6 +73,8 @@ class Faulty(MultiTaskDataset):
         self, *, data_dir: Path, tasks: Sequence[str] | None, device: torch.device, kind: str
     ) -> None:
         self.kind = kind
+        if kind == "init":
+            raise KeyError("split.csv")
         metrics: tuple[MetricSpec, ...] = (mse(),)
         if kind == "metric":
             metrics = (MetricSpec("fit", "higher", mse().create, lambda x: x.no_such_thing),)
@@ -150,6 +152,9 @@ class Faulty(MultiTaskDataset):
     def _flag_2(self, x: Tensor, t: dict[str, Tensor], *_: Any) -> Any:
         return x, {**t, "flag": t["flag"] * 2}
 
+    def _signs(self, x: Tensor, t: dict[str, Tensor], *_: Any) -> Any:
+        return x, {**t, "flag": t["flag"] * 2 - 1}
+
     def _infinite(self, x: Tensor, t: dict[str, Tensor], part: Tensor, *_: Any) -> Any:
         return x, {**t, "size": t["size"].masked_fill(part, float("inf"))}
 
@@ -189,6 +194,8 @@ class FaultyBackbone(nn.Module):
     def __init__(self, *, input_shape: Sequence[int], kind: str) -> None:
         super().__init__()
         self.kind = kind
+        if kind == "init":
+            raise RuntimeError("no weights")
         self.linear = nn.Linear(input_shape[0], 6)
 
     def forward(self, x: Tensor) -> Any:

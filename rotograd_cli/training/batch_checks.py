@@ -5,14 +5,14 @@ write. The checks read values, so they wait for the device: they are for the tim
 and for the moment in which something has gone wrong.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.losses import target_rule
+from rotograd_cli.losses import binary_cross_entropy, target_rule
 from rotograd_cli.tasks import Task
 
 
@@ -101,7 +101,11 @@ def _check_device(tensor: Tensor, like: Tensor, what: str) -> None:
 
 
 def find_fault(
-    batches: Iterable[Batch], tasks: Sequence[Task], dataset: str, split: str
+    batches: Iterable[Batch],
+    tasks: Sequence[Task],
+    dataset: str,
+    split: str,
+    suspects: Collection[str] = (),
 ) -> str | None:
     """The first value that the losses of this package cannot take, as a sentence.
 
@@ -110,6 +114,8 @@ def find_fault(
         tasks: The K tasks.
         dataset: Name of the data set.
         split: Name of the split.
+        suspects: Tasks whose loss is not finite: those with a loss of the user's need a finite
+            target too.
 
     Returns:
         The sentence; None if all values are fine.
@@ -121,7 +127,10 @@ def find_fault(
         for task in tasks:
             if task.name in batch.targets:
                 place = where(dataset, split, task.name)
-                fault = _fault_of_target(batch.targets[task.name], task, place)
+                target = batch.targets[task.name]
+                fault = _fault_of_target(target, task, place)
+                if task.name in suspects and target_rule(task.loss) is None:
+                    fault = _fault_for_own_loss(target, place)
                 if fault is not None:
                     return fault
     return None
@@ -157,6 +166,47 @@ def _fault_of_target(target: Tensor, task: Task, place: str) -> str | None:
         f"{place}: the target must be {needed}, got {found[0].item():g} in {num} of "
         f"{target.numel()} elements; {remedy}."
     )
+
+
+def _fault_for_own_loss(target: Tensor, place: str) -> str | None:
+    num = int((~target.isfinite()).sum())
+    if not num:
+        return None
+    return (
+        f"{place}: the target is NaN or infinite in {num} of {target.numel()} elements, which a "
+        "loss of one's own has to leave out; the losses of rotograd_cli.losses leave out NaN."
+    )
+
+
+class SeenFlags:
+    """Values of the targets of binary tasks: -1 for "no" would be taken for no label.
+
+    Args:
+        tasks: The K tasks.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        binary = [task for task in tasks if task.loss is binary_cross_entropy]
+        self.values: dict[str, set[float]] = {task.name: set() for task in binary}
+
+    def add(self, batch: Batch) -> None:
+        """Looks at a batch."""
+        for name, values in self.values.items():
+            if name in batch.targets:
+                values.update(batch.targets[name].unique().tolist())
+
+    def check(self, dataset: str, split: str) -> None:
+        """Refuses what has no 0 in the whole split.
+
+        Raises:
+            ConfigError: If a target is -1 or 1 throughout.
+        """
+        for name, values in self.values.items():
+            if values == {-1, 1}:
+                raise ConfigError(
+                    f"{where(dataset, split, name)}: the target must be 0 or 1, or -1 for no "
+                    "label, got -1 and 1 without any 0; if -1 means no, write (target > 0).float()."
+                )
 
 
 def _kind(value: object) -> str:

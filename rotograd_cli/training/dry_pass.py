@@ -24,7 +24,7 @@ from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.metrics import MetricSpec
 from rotograd_cli.seeding import unchanged_generators
 from rotograd_cli.tasks import Task
-from rotograd_cli.training.batch_checks import check_form, find_fault, where
+from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
 from rotograd_cli.training.coverage import evaluation_parts
 from rotograd_cli.training.loop import LoopOptions, OptimizerGroup
 from rotograd_cli.training.selection import Selection, select_by
@@ -90,7 +90,8 @@ def _read(
 ) -> Batch:
     """The first batch of a split; the split has been looked at as far as that is cheap."""
     place = where(dataset.name, split)
-    num = dataset.num_examples(split)
+    with blamed(f"{place}: the data set fails", "correct its `num_examples`"):
+        num = dataset.num_examples(split)
     if num < 1:
         raise ConfigError(
             f"{place}: at least one example is needed, got {num}; move examples from another "
@@ -99,9 +100,10 @@ def _read(
     parts = evaluation_parts(dataset, split, options)
     if split == "train":
         parts = in_parts(torch.arange(num), min(num, options.batch_size))
-    needed = {"train": selection.task_names, selection.split: selection.tasks_needed()}
+    needed = {selection.split: selection.tasks_needed(), "train": selection.task_names}
     missing = set(needed.get(split, ()))
     result: Batch | None = None
+    seen = SeenFlags(dataset.tasks)
     start = time.process_time()
     for part, batch in zip(parts, _batches(dataset, split, parts), strict=True):
         checked = check_form(batch, dataset.tasks, example, len(part), place)
@@ -109,10 +111,13 @@ def _read(
         if fault is not None:
             raise ConfigError(fault)
         missing -= _labelled(dataset.tasks, checked)
+        seen.add(checked)
         result = result or checked
         enough = isinstance(dataset, StoredDataset) or time.process_time() - start > SCAN_S
         if enough and not missing:
             break
+    else:
+        seen.check(dataset.name, split)
     if missing:
         _refuse_unlabelled(dataset, split, selection, missing)
     assert result is not None

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -259,18 +259,19 @@ class Trainer:
             if not skip or self.state.skipped_steps == self.options.max_skipped_steps:
                 already = f" after {self.state.skipped_steps} skipped steps" if skip else ""
                 self.failed_batches = micro_batches
-                message = f"{error} in step {step}{already}{self._cause(micro_batches)}"
+                message = f"{error} in step {step}{already}{self._cause(error, micro_batches)}"
                 raise NonFiniteError(message, step=step) from error
             self.state.skipped_steps += 1
             logger.warning("%s in step %d, which is skipped.", error, step)
         else:
             self.window.add(losses)
 
-    def _cause(self, micro_batches: Sequence[Batch]) -> str:
+    def _cause(self, error: NonFiniteError, micro_batches: Sequence[Batch]) -> str:
         """The end of the line on a step that is not finite: a fault of its data, or a remedy."""
         alone = self.ranks.size == 1
         batches = micro_batches if alone else next(self._micro_batches(whole=True))
-        fault = find_fault(batches, self.dataset.tasks, self.dataset.name, "train")
+        suspects = [name for name, loss in error.losses.items() if not math.isfinite(loss)]
+        fault = find_fault(batches, self.dataset.tasks, self.dataset.name, "train", suspects)
         return f"; {REMEDY}." if fault is None else f". {fault}"
 
     def take_step(self, micro_batches: Sequence[Batch]) -> Tensor:
@@ -403,16 +404,18 @@ class Trainer:
             positions=[position for position, _ in own],
             num_batches=len(parts),
         )
-        if any(math.isnan(metrics[f"{split}/{task.name}/loss"]) for task in self.dataset.tasks):
-            self._blame_data(split, parts)
+        names = [task.name for task in self.dataset.tasks]
+        suspects = [name for name in names if math.isnan(metrics[f"{split}/{name}/loss"])]
+        if suspects:
+            self._blame_data(split, parts, suspects)
         return metrics
 
-    def _blame_data(self, split: Split, parts: Sequence[Tensor]) -> None:
+    def _blame_data(self, split: Split, parts: Sequence[Tensor], suspects: Collection[str]) -> None:
         """Refuses a split whose values make losses NaN; it is read once."""
         if split in self.faultless:
             return
         batches = self.dataset.batches(split, parts)
-        fault = find_fault(batches, self.dataset.tasks, self.dataset.name, split)
+        fault = find_fault(batches, self.dataset.tasks, self.dataset.name, split, suspects)
         if fault is not None:
             raise ConfigError(fault)
         self.faultless.add(split)

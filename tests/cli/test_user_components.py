@@ -72,6 +72,7 @@ DATA = {
     "for no label, got 3 in ",
     f"last_label {CLASSES}": "must be a class in 0..2, or -1 for no label, got 7 in 1 of 32",
     f"flag_2 {FLAG}": "task 'flag': the target must be 0 or 1, or -1 for no label, got 2 in ",
+    f"signs {FLAG}": "got -1 and 1 without any 0; if -1 means no, write (target > 0).float().",
     f"infinite {REGRESSION}": "task 'size': the target must be a number, or NaN for no label, got "
     "inf in 11 of 32",
     f"float64 {REGRESSION}": "split train: inputs must be torch.float32, as the networks are, got "
@@ -121,6 +122,8 @@ def test_the_remedy_for_a_task_without_labels_works(cli: Cli, folder: Path) -> N
 
 
 COMPONENTS = {
+    "data.kind=init": "`data` cannot be built (KeyError: 'split.csv', faulty.py line ",
+    "backbone=faulty backbone.kind=init": "`backbone` cannot be built (RuntimeError: no weights, ",
     "backbone=faulty backbone.kind=dict": "The backbone must return features, a tensor with a first"
     " axis N, or a tuple that begins with them, got a dict;",
     "backbone=faulty backbone.kind=sum": "The backbone must return features of shape [N, ...], got "

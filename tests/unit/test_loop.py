@@ -525,3 +525,56 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
         NonFiniteError, match=r"gradient of heads.1.0.weight became infinite or NaN"
     ):
         run.train_epoch()
+
+
+# ---- data that turn out wrong late
+
+
+class Late(ToyDataset):
+    """One example of a split is wrong."""
+
+    def __init__(self, split: Split, what: str) -> None:
+        super().__init__()
+        row = 7 if split == "train" else 8
+        if what == "inputs":
+            self.inputs[split][row, 2] = math.nan
+        else:
+            self.targets[split]["kind"][row] = 3
+
+
+INPUTS = "inputs must be finite, got NaN or infinity in 1 of "
+KIND = "the target must be a class in 0..2, or -1 for no label, got 3 in 1 of "
+
+
+@pytest.mark.parametrize(("what", "text"), [("inputs", INPUTS), ("kind", KIND)])
+def test_a_step_that_is_not_finite_for_its_data_names_them(
+    what: str, text: str, tmp_path: Path
+) -> None:
+    run = trainer(tmp_path, dataset=Late("train", what), accumulate_steps=2)
+    with pytest.raises(NonFiniteError, match=r"became nan in step \d\. Data set 'toy', ") as caught:
+        run.fit()
+    assert f"{text}3" in str(caught.value)
+    assert "lr" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize(("what", "text"), [("inputs", INPUTS), ("kind", KIND)])
+def test_an_evaluation_of_wrong_data_names_them(
+    what: str, text: str, split: Split, tmp_path: Path
+) -> None:
+    run = trainer(tmp_path, dataset=Late(split, what))
+    with pytest.raises(ConfigError, match=f"^Data set 'toy', split {split}") as caught:
+        run.fit()
+    assert text in str(caught.value)
+
+
+def test_a_later_target_of_another_shape_is_never_broadcast(tmp_path: Path) -> None:
+    class Column(ToyDataset):
+        def batch(self, split: Split, indices: torch.Tensor) -> Batch:
+            batch = super().batch(split, indices)
+            column = batch.targets["value"].unsqueeze(1)
+            return Batch(batch.inputs, {**batch.targets, "value": column})
+
+    run = trainer(tmp_path, dataset=Column())
+    with pytest.raises(ConfigError, match=r"Task 'value': the target must have shape \[6\]"):
+        run.fit()
