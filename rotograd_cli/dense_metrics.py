@@ -1,4 +1,4 @@
-r"""Accumulators of the metrics of dense tasks: segmentation, depth, surface normals.
+r"""Accumulators of metrics over the elements with a label; of dense tasks too.
 
 Two protocols average depth and normal metrics (``metrics.Protocol``):
 
@@ -10,6 +10,9 @@ Two protocols average depth and normal metrics (``metrics.Protocol``):
 Both are independent of the batch size of the evaluation. Everything stays on the device: masks
 instead of indexing, and nothing is read before ``compute``. This module imports torchmetrics, which
 is slow; :mod:`rotograd_cli.metrics` imports it where a metric is created.
+
+An element without a label (:mod:`rotograd_cli.labels`) takes no part. A target that is neither a
+label nor the sign for none makes the metric NaN.
 """
 
 import math
@@ -19,6 +22,16 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from rotograd_cli.labels import (
+    check_shapes,
+    has_depth,
+    has_normal,
+    is_labelled,
+    is_number,
+    no_class,
+    no_probability,
+)
+
 THRESHOLDS = (11.25, 22.5, 30.0)
 """Angles in degrees whose share below is reported."""
 BINS_PER_DEGREE = 1000
@@ -26,7 +39,63 @@ NUM_BINS = 180 * BINS_PER_DEGREE
 
 Errors = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes predictions and targets ``[N, C, H, W]`` to V errors of every pixel, ``[V, N, H * W]``, and
-to whether the pixel counts, ``[N, H * W]``. Errors of pixels that do not count are arbitrary."""
+to whether the pixel counts, ``[N, H * W]``; without a map, of every example, ``[V, N, 1]`` and
+``[N, 1]``. Errors of pixels that do not count are arbitrary."""
+
+
+def class_hits(prediction: Tensor, target: Tensor, *, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Whether the predicted class is the target.
+
+    Args:
+        prediction: Predicted classes, int64, shape ``[N, ...]``.
+        target: Classes, of the same shape; -1 where there is none.
+        num_classes: Number of classes.
+
+    Returns:
+        1 or 0, NaN where the target is no class, shape ``[1, N, M]``, and whether it is labelled.
+    """
+    prediction, target = _rows(prediction, target)
+    hit = (prediction == target).double()
+    wrong = no_class(target, num_classes)
+    return torch.where(wrong, math.nan, hit).unsqueeze(0), is_labelled(target)
+
+
+def flag_counts(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What F1 is made of.
+
+    Args:
+        prediction: 0 or 1, shape ``[N, ...]``.
+        target: 0 or 1, any dtype, of the same shape; -1 where there is none.
+
+    Returns:
+        Whether both are 1, whether the prediction is, whether the target is, NaN where the target
+        is neither 0 nor 1, shape ``[3, N, M]``, and whether it is labelled.
+    """
+    prediction, target = _rows(prediction, target)
+    truth = target.double()
+    fraction = no_probability(target, 1) | (truth.frac() != 0)
+    counts = torch.stack((prediction * truth, prediction.double(), truth))
+    return torch.where(fraction, math.nan, counts), is_labelled(target)
+
+
+def squared_errors(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared differences in float64.
+
+    Args:
+        prediction: Numbers, float64, shape ``[N, ...]``.
+        target: Numbers of the same shape; NaN where there is none.
+
+    Returns:
+        Squares, shape ``[1, N, M]``, and whether there is a target.
+    """
+    prediction, target = _rows(prediction, target)
+    return (prediction - target.double()).square().unsqueeze(0), is_number(target)
+
+
+def _rows(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with one row per example."""
+    check_shapes(prediction, target)
+    return prediction.reshape(len(prediction), -1), target.reshape(len(target), -1)
 
 
 class ConfusionMatrix(Metric):
@@ -46,7 +115,7 @@ class ConfusionMatrix(Metric):
     def __init__(self, num_classes: int, void: int) -> None:
         super().__init__()
         self.num_classes, self.void = num_classes, void
-        counts = torch.zeros(num_classes**2, dtype=torch.int64)
+        counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64)  # the last: no class
         self.add_state("counts", counts, dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -56,18 +125,21 @@ class ConfusionMatrix(Metric):
             prediction: Predicted classes, int64, shape ``[N, H, W]``.
             target: Classes, any integer dtype, shape ``[N, H, W]``.
         """
-        labelled = target != self.void
+        check_shapes(prediction, target)
+        labelled = is_labelled(target, self.void)
         pairs = target.long() * self.num_classes + prediction  # long: 13 * 13 overflows int8
-        pairs = torch.where(labelled, pairs, 0)
+        wrong = no_class(target, self.num_classes, self.void)
+        pairs = torch.where(wrong, self.num_classes**2, torch.where(labelled, pairs, 0))
         self.counts.index_add_(0, pairs.flatten(), labelled.flatten().long())
 
     def compute(self) -> Tensor:
         """Mean intersection over union of the classes that occur, and pixel accuracy.
 
         Returns:
-            Float64, shape ``[2]``; NaN when no pixel was labelled.
+            Float64, shape ``[2]``; NaN when no pixel was labelled, or one with what is no class.
         """
-        matrix = self.counts.view(self.num_classes, self.num_classes).double()
+        matrix = self.counts[:-1].view(self.num_classes, self.num_classes).double()
+        matrix = torch.where(self.counts[-1] > 0, math.nan, matrix)
         correct = matrix.diagonal()
         unions = matrix.sum(0) + matrix.sum(1) - correct
         occurs = unions > 0
@@ -80,13 +152,14 @@ def depth_errors(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         prediction: Depths, shape ``[N, 1, H, W]``.
-        target: Depths, any floating dtype, shape ``[N, 1, H, W]``; 0 where there is none.
+        target: Depths, any floating dtype, shape ``[N, 1, H, W]``; 0 or NaN where there is none.
 
     Returns:
-        abs(p - t) and abs(p - t) / t, shape ``[2, N, H * W]``, and whether t != 0.
+        abs(p - t) and abs(p - t) / t, shape ``[2, N, H * W]``, and whether there is a depth.
     """
+    check_shapes(prediction, target)
     prediction, target = (x.flatten(1) for x in _same_dtype(prediction, target))
-    valid = target != 0
+    valid = has_depth(target)
     error = (prediction - target).abs()
     return torch.stack((error, error / target)), valid
 
@@ -105,8 +178,9 @@ def accurate_angles(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
         The angle in degrees, then 1 or 0 for each of ``THRESHOLDS``, shape ``[4, N, H * W]``, and
         whether the target is not zero. A zero prediction is at 90 degrees of everything.
     """
+    check_shapes(prediction, target)
     prediction, target = (x.flatten(2) for x in _same_dtype(prediction, target))
-    valid = (target != 0).any(1)
+    valid = has_normal(target).squeeze(1)
     p, t = _directions(prediction), _directions(target)
     cross = torch.linalg.cross(p, t, dim=1)
     angle = torch.atan2(torch.linalg.vector_norm(cross, dim=1), (p * t).sum(1)).rad2deg()
@@ -128,9 +202,10 @@ def mtan_angles(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         As :func:`accurate_angles`.
     """
+    check_shapes(prediction, target)
     prediction, target = (x.flatten(2) for x in _same_dtype(prediction, target))
     cosine = (_directions(prediction) * target).sum(1)
-    return _with_shares(cosine.clamp(-1, 1).acos().rad2deg()), (target != 0).any(1)
+    return _with_shares(cosine.clamp(-1, 1).acos().rad2deg()), has_normal(target).squeeze(1)
 
 
 class SplitMeans(Metric):

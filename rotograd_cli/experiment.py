@@ -4,7 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from rotograd_cli import interrupts
+from rotograd_cli.blame import blamed, is_out_of_memory
 from rotograd_cli.compiling import compilation, compile_networks
 from rotograd_cli.components import Constructors
 from rotograd_cli.config import EvaluateConfig, TrainConfig
@@ -33,12 +34,14 @@ from rotograd_cli.run_directory import (
     log_file,
     recorded_metrics,
 )
-from rotograd_cli.seeding import seed_everything, set_deterministic
+from rotograd_cli.seeding import seed_everything, set_deterministic, unchanged_generators
+from rotograd_cli.tasks import Task
 from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
 from rotograd_cli.training.coverage import cut_notes, evaluation_parts
+from rotograd_cli.training.dry_pass import dry_pass
 from rotograd_cli.training.loop import (
     CheckpointOptions,
     LoopOptions,
@@ -64,8 +67,7 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise ConfigError(
             "The run does not fit into memory; lower train.batch_size, train.eval_batch_size or "
@@ -218,13 +220,19 @@ def make_trainer(
     """
     constructors = constructors or Constructors(config)
     experiment = build(config, constructors)
+    options = LoopOptions(**asdict(config.train))
+
+    def make_groups(model: MultiTaskMethod) -> list[OptimizerGroup]:
+        return _optimizer_groups(model, constructors)
+
+    ranks.same(lambda: dry_pass(experiment.model, experiment.dataset, make_groups, options))
     ranks.attach(experiment.model, experiment.dataset.input_shape)
     experiment.model.join(ranks)
     return Trainer(
         experiment.model,
         experiment.dataset,
-        _optimizer_groups(experiment.model, constructors),
-        LoopOptions(**asdict(config.train)),
+        make_groups(experiment.model),
+        options,
         recorder,
         checkpoint_dir=checkpoint_dir,
         seed=config.seed,
@@ -274,15 +282,21 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     """
     device = resolve_device(config.device)
     set_deterministic(config.deterministic)
-    dataset = constructors.data(
-        data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
-    )
+    with _building("data"):
+        dataset = constructors.data(
+            data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
+        )
+    _check_attributes(dataset)
     constructors.check_heads(dataset.tasks)
     seed_everything(config.seed)
-    backbone = constructors.backbone(input_shape=dataset.input_shape)
-    feature_shape = _feature_shape(backbone, torch.zeros(1, *dataset.input_shape))
-    heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
+    with _building("backbone"):
+        backbone = constructors.backbone(input_shape=dataset.input_shape)
+    features = _features(backbone, torch.zeros(1, *dataset.input_shape))
+    feature_shape = tuple(features.shape[1:])
+    with _building("head"):
+        heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
     share_layers(heads)
+    _try_heads(heads, dataset.tasks, features)
     return Networks(dataset, backbone, heads, feature_shape, device)
 
 
@@ -299,15 +313,13 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
     Raises:
         RotogradError: If the method is refused, or does not fit the networks.
     """
-    model: MultiTaskMethod = constructors.method(
-        networks.backbone, networks.heads, feature_shape=networks.feature_shape
-    )
+    with _building("method"):
+        model: MultiTaskMethod = constructors.method(
+            networks.backbone, networks.heads, feature_shape=networks.feature_shape
+        )
     model.eval()
-    with torch.no_grad():
-        predictions = model(torch.zeros(1, *networks.dataset.input_shape))
-    check_predictions(
-        networks.dataset.tasks, predictions[0] if isinstance(predictions, tuple) else predictions
-    )
+    with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
+        model(torch.zeros(1, *networks.dataset.input_shape))
     return model
 
 
@@ -394,37 +406,60 @@ def _optimizer_groups(model: MultiTaskMethod, constructors: Constructors) -> lis
     for name, params in parameters.items():
         make_scheduler, interval = constructors.schedulers[name]
         if params:  # vanilla has no parameters of its own
-            _try_schedule(constructors, name)
-            optimizer = constructors.optimizers[name](params)
-            groups.append(OptimizerGroup(name, optimizer, make_scheduler(optimizer), interval))
+            with _building(f"{name}_optimizer"):
+                optimizer = constructors.optimizers[name](params)
+            with _building(f"{name}_scheduler.scheduler"):
+                scheduler = make_scheduler(optimizer)
+            groups.append(OptimizerGroup(name, optimizer, scheduler, interval))
     return groups
 
 
-def _try_schedule(constructors: Constructors, name: str) -> None:
-    """Refuses values that a schedule accepts and then fails on when it first advances."""
-    optimizer = constructors.optimizers[name]([nn.Parameter(torch.zeros(1))])
-    make_scheduler, _ = constructors.schedulers[name]
-    try:
-        scheduler = make_scheduler(optimizer)
-        optimizer.step()
-        scheduler.step()
-    except (ArithmeticError, ValueError) as error:
-        raise ConfigError(f"`{name}_scheduler.scheduler` has a wrong value: {error}.") from error
+def _building(component: str) -> AbstractContextManager[None]:
+    return blamed(f"`{component}` cannot be built", "correct it or its values")
 
 
-def _feature_shape(backbone: nn.Module, example: torch.Tensor) -> tuple[int, ...]:
-    """Shape of one example's features, by trying."""
+def _check_attributes(dataset: MultiTaskDataset) -> None:
+    for name in ("name", "tasks", "input_shape"):
+        if not hasattr(dataset, name):
+            raise ConfigError(
+                f"`data` must have the attributes name, tasks and input_shape, but "
+                f"{type(dataset).__name__} has no {name}; set it in the class or its __init__."
+            )
+
+
+def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
+    """Features of one example, by trying."""
     backbone.eval()
-    try:
-        with torch.no_grad():
-            features = backbone(example)
-    except RuntimeError as error:
+    what = f"The backbone cannot take inputs of shape {['N', *example.shape[1:]]}"
+    with torch.no_grad(), blamed(what, "choose another backbone or data set"):
+        output: Any = backbone(example)
+    features = output[0] if isinstance(output, (list, tuple)) and output else output
+    if not isinstance(features, torch.Tensor):
         raise ConfigError(
-            f"The backbone cannot take inputs of shape {['N', *example.shape[1:]]} "
-            f"({str(error).splitlines()[0]}); choose another backbone or data set."
-        ) from error
-    features = features[0] if isinstance(features, (list, tuple)) else features
-    return tuple(features.shape[1:])
+            "The backbone must return features, a tensor with a first axis N, or a tuple that "
+            f"begins with them, got a {type(features).__name__}; return the tensor in its forward."
+        )
+    if features.dim() < 2 or len(features) != 1:
+        raise ConfigError(
+            f"The backbone must return features of shape [N, ...], got {list(features.shape)} for "
+            "one example; keep the examples on the first axis."
+        )
+    return features
+
+
+def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torch.Tensor) -> None:
+    """Refuses heads that cannot take the features or do not fit their task."""
+    predictions = []
+    for task, head in zip(tasks, heads, strict=True):
+        training = head.training
+        head.eval()
+        what = f"The head of task {task.name!r} cannot take features of {list(features.shape)}"
+        remedy = f"check `head` and `heads.{task.name}`"
+        with torch.no_grad(), unchanged_generators(), blamed(what, remedy):
+            output: Any = head(features.clone())
+        head.train(training)
+        predictions.append(output[0] if isinstance(output, (list, tuple)) and output else output)
+    check_predictions(tasks, predictions)
 
 
 class _Recorder:

@@ -3,6 +3,7 @@ r"""Metrics over a whole split, statistics over tasks, and :math:`\Delta_m`, the
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -25,13 +26,19 @@ def _itself(value: Any) -> Tensor:
     return result
 
 
+def _only(values: Any) -> Tensor:
+    result: Tensor = values.squeeze(0)
+    return result
+
+
 @dataclass(frozen=True)
 class MetricSpec:
     """A metric of a task: how to build it and how to read it.
 
-    Accumulation is torchmetrics' and covers the split, never the mean of batch values. Its checks
-    of values are off: they wait for the device at every batch. Metrics of a task with the very same
-    ``create`` and ``prepare`` share one accumulator, which sees every batch once.
+    Accumulation is a torchmetrics metric's and covers the split, never the mean of batch values. It
+    sees targets without a label (:mod:`rotograd_cli.labels`) and has to leave them out, as those of
+    this package do; it must not wait for the device at every batch. Metrics of a task with the very
+    same ``create`` and ``prepare`` share one accumulator, which sees every batch once.
     """
 
     name: str
@@ -49,41 +56,57 @@ class MetricSpec:
 
 
 def accuracy(num_classes: int) -> MetricSpec:
-    """Share of examples whose largest logit is at the target class, in [0, 1]."""
+    """Share of labelled examples whose largest logit is at the target class, in [0, 1].
+
+    NaN when no example is labelled (-1: no label), and when a target is no class.
+    """
 
     def create() -> "Metric":
-        from torchmetrics.classification import MulticlassAccuracy  # slow import
+        from rotograd_cli.dense_metrics import SplitMeans, class_hits  # slow import
 
-        return MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        return SplitMeans(partial(class_hits, num_classes=num_classes), 1)
 
-    return MetricSpec("accuracy", "higher", create, lambda logits: logits.argmax(1), percent=True)
+    return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_only)
 
 
 def f1() -> MetricSpec:
-    """F1 of the positive class at threshold 0.5, from counts over the split, in [0, 1]."""
+    """F1 of the positive class at threshold 0.5, from counts over the split, in [0, 1].
+
+    0 when nothing is positive, neither predicted nor there. NaN when no example is labelled (-1: no
+    label), and when a target is neither 0 nor 1.
+    """
 
     def create() -> "Metric":
-        from torchmetrics.classification import BinaryF1Score
+        from rotograd_cli.dense_metrics import SplitMeans, flag_counts
 
-        return BinaryF1Score(validate_args=False)
+        return SplitMeans(flag_counts, 3)
 
-    # decided here: torchmetrics takes logits that happen to lie in [0, 1] for probabilities
-    return MetricSpec("f1", "higher", create, lambda logits: (logits > 0).squeeze(1).long(), True)
+    def value(means: Tensor) -> Tensor:
+        both, predicted, true = means
+        positive = predicted + true
+        return torch.where(positive == 0, 0, 2 * both / positive)
+
+    def prepare(logits: Tensor) -> Tensor:
+        return (logits > 0).squeeze(1).long()
+
+    return MetricSpec("f1", "higher", create, prepare, percent=True, value=value)
 
 
 def mse() -> MetricSpec:
-    """Mean squared error over the split (and the maps of a dense task), accumulated in float64."""
+    """Mean squared error over the split (and the maps of a dense task), accumulated in float64.
+
+    Over the targets that are not NaN; NaN when all are.
+    """
 
     def create() -> "Metric":
-        from torchmetrics.regression import MeanSquaredError
+        from rotograd_cli.dense_metrics import SplitMeans, squared_errors
 
-        return MeanSquaredError().set_dtype(torch.float64)
+        return SplitMeans(squared_errors, 1)
 
     def prepare(prediction: Tensor) -> Tensor:
-        values = prediction.squeeze(1) if prediction.dim() == 2 else prediction
-        return values.double().contiguous()  # torchmetrics flattens by view; maps may be NHWC
+        return (prediction.squeeze(1) if prediction.dim() == 2 else prediction).double()
 
-    return MetricSpec("mse", "lower", create, prepare)
+    return MetricSpec("mse", "lower", create, prepare, value=_only)
 
 
 def segmentation(num_classes: int, void: int = -1) -> tuple[MetricSpec, ...]:

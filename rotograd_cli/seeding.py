@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,16 @@ def set_rng_state(state: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         for index, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(device_state.cpu(), index)
+
+
+@contextmanager
+def unchanged_generators() -> Iterator[None]:
+    """Inside, random numbers may be drawn; afterwards all generators are as they were."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
 
 
 def epoch_order(num: int, *, seed: int, epoch: int) -> Tensor:

@@ -4,15 +4,22 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.losses import target_rule
 from rotograd_cli.metrics import MetricSpec, Statistic, statistics
 
 
 @dataclass(frozen=True)
 class Task:
-    """One of the K tasks of a data set."""
+    """One of the K tasks of a data set.
+
+    Targets may have elements without a label: -1 among classes and in binary tasks, NaN in
+    regressions. The losses and metrics of this package leave them out and count the others; a loss
+    of the user's that leaves elements out says with :attr:`count` how many remain.
+    """
 
     name: str
     """Name in configs, keys and tables."""
@@ -32,7 +39,23 @@ class Task:
     count: Callable[[Tensor], Tensor] | None = None
     """Number of elements of a target that the loss averages over, a scalar on its device.
 
-    None: the length of its first axis. An evaluation weights the loss of every batch by it."""
+    None: what a loss of this package leaves, and for other losses the length of the first axis."""
+
+    def num_labelled(self, target: Tensor) -> Tensor:
+        """Number of elements that the loss averages over: the weight of a batch in a split's loss.
+
+        Args:
+            target: A target of this task.
+
+        Returns:
+            The number, float64, scalar, on the device of the target.
+        """
+        if self.count is not None:
+            return self.count(target).double()
+        rule = target_rule(self.loss)
+        if rule is not None:
+            return rule.labelled(target).sum(dtype=torch.float64)
+        return torch.full((), len(target), dtype=torch.float64, device=target.device)
 
 
 def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:

@@ -18,8 +18,6 @@ from rotograd_cli.data.base import Batch, in_parts
 from rotograd_cli.losses import (
     depth_l1,
     mean_squared_error,
-    num_labelled,
-    num_with_depth,
     segmentation_cross_entropy,
 )
 from rotograd_cli.methods import rotations
@@ -43,10 +41,7 @@ SHARING = ("general", "map")  # where ranks share the work of rotations, however
 
 def tasks_of(shape: str, num: int) -> list[Task]:
     if shape == "map":
-        return [
-            Task(f"t{k}", 3, segmentation_cross_entropy, (), (4, 4), count=num_labelled)
-            for k in range(num)
-        ]
+        return [Task(f"t{k}", 3, segmentation_cross_entropy, (), (4, 4)) for k in range(num)]
     return [Task(f"t{k}", 1, _known_error, (), count=_num_known) for k in range(num)]
 
 
@@ -269,9 +264,9 @@ def evaluate_all(ranks: Ranks) -> dict[str, dict[str, float]]:
 
 def _evaluate(num: int, ranks: Ranks) -> dict[str, float]:
     tasks = [
-        Task("classes", 4, segmentation_cross_entropy, segmentation(4), (4, 4), count=num_labelled),
-        Task("depth", 1, depth_l1, depth("exact"), (4, 4), count=num_with_depth),
-        Task("pairs", 1, depth_l1, depth("mtan_batch"), (4, 4), count=num_with_depth),
+        Task("classes", 4, segmentation_cross_entropy, segmentation(4), (4, 4)),
+        Task("depth", 1, depth_l1, depth("exact"), (4, 4)),
+        Task("pairs", 1, depth_l1, depth("mtan_batch"), (4, 4)),
         Task("normals", 3, mean_squared_error, normals("exact"), (4, 4)),
         Task("angles", 3, mean_squared_error, normals("mtan_batch"), (4, 4)),
         Task("map", 2, mean_squared_error, (mse(),), (4, 4)),

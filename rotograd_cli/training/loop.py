@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from rotograd_cli.interrupts import StopRequested, requested
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.seeding import epoch_draws, epoch_order, rng_state, set_rng_state
+from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.checkpoint import (
     drop_previous,
     keep_epoch,
@@ -86,7 +87,7 @@ class CheckpointOptions:
 
 
 _DEFAULT = CheckpointOptions()
-_REMEDY = "lower model_optimizer.lr or method_optimizer.lr, or set train.grad_clip_norm"
+REMEDY = "lower model_optimizer.lr or method_optimizer.lr, or set train.grad_clip_norm"
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Trainer:
         )
         self.state = TrainState()
         self.window = LossWindow(len(dataset.tasks), device)
+        self.faultless: set[Split] = set()
         self.failed_batches: list[Batch] = []  # micro-batches of the step that ended the run
         self.loss_scale = LossScale() if model.autocast_dtype == torch.float16 else None
         self.looks_at_every_step = (
@@ -198,7 +200,7 @@ class Trainer:
             raise SelectionError(
                 f"No epoch can be selected: {key} was infinite or NaN in all "
                 f"{state.num_evaluations} evaluations (metrics.jsonl has them by task); choose "
-                f"another train.select, or {_REMEDY}."
+                f"another train.select, or {REMEDY}."
             )
         finite = "" if state.num_candidates == state.num_evaluations else "finite "
         logger.info(
@@ -257,12 +259,20 @@ class Trainer:
             if not skip or self.state.skipped_steps == self.options.max_skipped_steps:
                 already = f" after {self.state.skipped_steps} skipped steps" if skip else ""
                 self.failed_batches = micro_batches
-                message = f"{error} in step {step}{already}; {_REMEDY}."
+                message = f"{error} in step {step}{already}{self._cause(error, micro_batches)}"
                 raise NonFiniteError(message, step=step) from error
             self.state.skipped_steps += 1
             logger.warning("%s in step %d, which is skipped.", error, step)
         else:
             self.window.add(losses)
+
+    def _cause(self, error: NonFiniteError, micro_batches: Sequence[Batch]) -> str:
+        """The end of the line on a step that is not finite: a fault of its data, or a remedy."""
+        alone = self.ranks.size == 1
+        batches = micro_batches if alone else next(self._micro_batches(whole=True))
+        suspects = [name for name, loss in error.losses.items() if not math.isfinite(loss)]
+        fault = find_fault(batches, self.dataset.tasks, self.dataset.name, "train", suspects)
+        return f"; {REMEDY}." if fault is None else f". {fault}"
 
     def take_step(self, micro_batches: Sequence[Batch]) -> Tensor:
         """:func:`train_step` with the run's options; nothing is counted or recorded."""
@@ -386,7 +396,7 @@ class Trainer:
         parts = evaluation_parts(self.dataset, split, self.options)
         own = list(self.ranks.own(parts, TOGETHER))
         batches = self.dataset.batches(split, [part for _, part in own])
-        return evaluate(
+        metrics = evaluate(
             self.model,
             self.dataset.tasks,
             self._polled(batches),
@@ -394,6 +404,21 @@ class Trainer:
             positions=[position for position, _ in own],
             num_batches=len(parts),
         )
+        names = [task.name for task in self.dataset.tasks]
+        suspects = [name for name in names if math.isnan(metrics[f"{split}/{name}/loss"])]
+        if suspects:
+            self._blame_data(split, parts, suspects)
+        return metrics
+
+    def _blame_data(self, split: Split, parts: Sequence[Tensor], suspects: Collection[str]) -> None:
+        """Refuses a split whose values make losses NaN; it is read once."""
+        if split in self.faultless:
+            return
+        batches = self.dataset.batches(split, parts)
+        fault = find_fault(batches, self.dataset.tasks, self.dataset.name, split, suspects)
+        if fault is not None:
+            raise ConfigError(fault)
+        self.faultless.add(split)
 
     def _polled(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -477,7 +502,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise NonFiniteError(
                     f"The loss of task {name!r} became {loss} before step {self.state.step}; "
-                    f"{_REMEDY}."
+                    f"{REMEDY}."
                 )
         record: dict[str, float] = {"step": self.state.step, "epoch": self.state.epoch + 1}
         record |= {f"train/{name}/loss": loss for name, loss in losses.items()}

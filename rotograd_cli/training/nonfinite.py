@@ -23,7 +23,7 @@ from rotograd_cli.training.checkpoint import (
     previous_of,
     save_checkpoint,
 )
-from rotograd_cli.training.loop import Recorder, Trainer
+from rotograd_cli.training.loop import REMEDY, Recorder, Trainer
 from rotograd_cli.training.state import TrainState
 
 NAME = "nonfinite.pt"
@@ -73,47 +73,50 @@ def fit_or_dump(trainer: Trainer) -> dict[str, float]:
     except NonFiniteError as error:
         logger.info("A step is not finite: back to the last checkpoint, for a dump of it.")
         try:
-            path, step = _dump(trainer, error)
+            path, first = _dump(trainer, error)
         except (CheckpointError, StopRequested) as reason:
             raise NonFiniteError(f"{error} There is no dump of it: {reason}") from error
-        where = "" if error.step == step else f", of step {step}"
+        where = "" if error.step == first.step else f", of step {first.step}"
+        told = error if REMEDY in str(first) else first  # which names a fault of the data
         raise NonFiniteError(
-            f"{error} rotograd replay {os.path.relpath(path)} shows where it began{where}.",
-            step=step,
+            f"{told} rotograd replay {os.path.relpath(path)} shows where it began{where}.",
+            step=first.step,
         ) from error
 
 
-def _dump(trainer: Trainer, error: NonFiniteError) -> tuple[Path, int]:
-    """Writes the dump; its path and the step.
+def _dump(trainer: Trainer, error: NonFiniteError) -> tuple[Path, NonFiniteError]:
+    """Writes the dump; its path, and the error of the step that is in it.
 
     Raises:
         CheckpointError: If there is nothing to go back to, the step does not fail again, or the
             file cannot be written.
     """
-    step, batches = error.step, trainer.failed_batches
+    first, batches = error, trainer.failed_batches
     with _quiet():
-        if step is None:  # noticed where losses are recorded
-            step, batches = _find(trainer)
-        rerun = _Rerun(trainer, until=step)
+        if error.step is None:  # noticed where losses are recorded
+            first, batches = _find(trainer)
+        assert first.step is not None
+        rerun = _Rerun(trainer, until=first.step)
         rerun.train_until()
         batches = batches or rerun.failed_batches
         content = _on_host(rerun.content())
         observed = rerun.failure_of(batches)
     if observed is None or (error.step is not None and str(observed) != str(error.__cause__)):
-        _refuse(step)
+        _refuse(first.step)
     if trainer.ranks.size > 1:
         batches = rerun.whole_batches()
     path = trainer.checkpoint_dir / NAME
     if trainer.ranks.is_first:
-        save_checkpoint(path, {**content, "failure": _describe(trainer, step, observed, batches)})
-    return path, step
+        failure = _describe(trainer, first.step, observed, batches)
+        save_checkpoint(path, {**content, "failure": failure})
+    return path, first
 
 
 def _refuse(step: int) -> NoReturn:
     raise CheckpointError(f"taken again from the last checkpoint, step {step} did not fail so.")
 
 
-def _find(trainer: Trainer) -> tuple[int, list[Batch]]:
+def _find(trainer: Trainer) -> tuple[NonFiniteError, list[Batch]]:
     """The first step that is not finite, of those since the last checkpoint."""
     rerun = _Rerun(trainer, until=trainer.state.step + 1)
     try:
@@ -121,7 +124,7 @@ def _find(trainer: Trainer) -> tuple[int, list[Batch]]:
     except NonFiniteError as error:
         if error.step is None:
             raise CheckpointError(str(error)) from error
-        return error.step, rerun.failed_batches
+        return error, rerun.failed_batches
     _refuse(trainer.state.step)
 
 

@@ -7,8 +7,8 @@ depending on their units:
   negative;
 - ``val/relative_loss``: :func:`relative_loss`, for losses of either sign.
 
-``val/auto`` is the first where every loss is one of :data:`rotograd_cli.losses.NONNEGATIVE`, the
-second otherwise. With ``train`` instead of ``val``, the training split decides.
+``val/auto`` is the first where every loss is one of :mod:`rotograd_cli.losses`, none of which is
+ever negative, the second otherwise. With ``train`` instead of ``val``, the training split decides.
 """
 
 import math
@@ -18,7 +18,7 @@ from typing import cast
 
 from rotograd_cli.data.base import Split
 from rotograd_cli.errors import ConfigError, SelectionError
-from rotograd_cli.losses import NONNEGATIVE
+from rotograd_cli.losses import target_rule
 from rotograd_cli.metrics import Better
 from rotograd_cli.tasks import Task, task_statistics
 
@@ -116,9 +116,8 @@ def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str])
     """
     split, _, rest = key.partition("/")
     if rest == "auto":
-        rest = (
-            "geomean_loss" if all(task.loss in NONNEGATIVE for task in tasks) else "relative_loss"
-        )
+        never_negative = all(target_rule(task.loss) is not None for task in tasks)
+        rest = "geomean_loss" if never_negative else "relative_loss"
         key = f"{split}/{rest}"
     directions = {
         f"{s}/{name}": better for s in splits for name, better in directions_of(tasks).items()

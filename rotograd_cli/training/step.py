@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import ConfigError, NonFiniteError
+from rotograd_cli.errors import ConfigError, NonFiniteError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks import Task, task_statistics
@@ -36,7 +36,7 @@ def train_step(
         model: The network with its method, in training mode.
         tasks: The K tasks.
         micro_batches: Parts of one batch, of equal size; their gradients add up to the batch's. A
-            task's loss is the mean over the parts that have a target for it. With many ranks
+            task's loss is the mean over all their elements with a label. With many ranks
             (``model.ranks``), this rank's rows of them.
         optimizers: Stepped in order, the network's first, then cleared.
         grad_clip_norm: Largest norm of the network's gradient; None leaves it.
@@ -55,10 +55,11 @@ def train_step(
     optimizers = list(optimizers)
     num = len(micro_batches)
     present = _presence(model, tasks, micro_batches)
+    shares = _shares(model, tasks, micro_batches)
     totals = []
     for index, batch in enumerate(micro_batches):
         with model.ranks.accumulating(index < num - 1):
-            losses = _batch_losses(model, tasks, batch, present, index)
+            losses = _batch_losses(model, tasks, batch, present[index], shares[index])
             values = model.backward(
                 _scaled(losses, loss_scale),
                 loss_scale=loss_scale,
@@ -79,7 +80,7 @@ def train_step(
         optimizer.step()
         optimizer.zero_grad()
         if index == 0 and model.needs_losses_after_update:
-            after = _losses_without_gradients(model, tasks, micro_batches, present)
+            after = _losses_without_gradients(model, tasks, micro_batches, present, shares)
             model.observe_update(total[0], after[0], total[1] > 0)
     return total
 
@@ -123,6 +124,7 @@ def _losses_without_gradients(
     tasks: Sequence[Task],
     micro_batches: Sequence[Batch],
     present: Sequence[Sequence[bool]],
+    shares: Sequence[Tensor | None],
 ) -> Tensor:
     """Losses of a batch as :func:`train_step` returns them, for the model as it is now.
 
@@ -134,7 +136,7 @@ def _losses_without_gradients(
     totals = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for index, batch in enumerate(micro_batches):
-            losses = _batch_losses(model, tasks, batch, present, index)
+            losses = _batch_losses(model, tasks, batch, present[index], shares[index])
             like = next(loss for loss in losses if loss is not None)
             values = [torch.zeros_like(like) if loss is None else loss for loss in losses]
             totals.append(_detached(model.ranks.sum(torch.stack(values)), losses))
@@ -152,45 +154,46 @@ def _presence(
     return model.ranks.begin_step(here, len(micro_batches[0].inputs))
 
 
+def _shares(
+    model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch]
+) -> Sequence[Tensor | None]:
+    """This rank's part of every micro-batch in the elements that a task's loss averages over.
+
+    Returns:
+        For every micro-batch, shape ``[K]``, float64; None where it is the whole step.
+    """
+    if len(micro_batches) == 1 and model.ranks.size == 1:
+        return [None]
+    device = next(model.parameters()).device
+    rows = [torch.stack([_num_labelled(task, b, device) for task in tasks]) for b in micro_batches]
+    mine = torch.stack(rows)
+    total = model.ranks.sum(mine.sum(0))
+    equal = 1 / (len(micro_batches) * model.ranks.size)
+    return torch.where(total > 0, mine / total.clamp_min(1), equal).unbind()
+
+
+def _num_labelled(task: Task, batch: Batch, device: torch.device) -> Tensor:
+    if task.name not in batch.targets:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    return task.num_labelled(batch.targets[task.name]).to(device)
+
+
 def _batch_losses(
     model: MultiTaskMethod,
     tasks: Sequence[Task],
     batch: Batch,
-    present: Sequence[Sequence[bool]],
-    index: int,
-) -> list[Tensor | None]:
-    """This rank's parts of the losses of a micro-batch, which add up to those of the step."""
-    predictions = predict(model, batch)
-    losses = task_losses(tasks, predictions, batch)
-    if model.ranks.size > 1:
-        losses = _rank_parts(model, tasks, losses, predictions, batch, present[index])
-    counts = [sum(column) for column in zip(*present, strict=True)]
-    return _shared_out(losses, counts)
-
-
-def _rank_parts(
-    model: MultiTaskMethod,
-    tasks: Sequence[Task],
-    losses: Sequence[Tensor | None],
-    predictions: Sequence[Tensor],
-    batch: Batch,
     present: Sequence[bool],
+    shares: Tensor | None,
 ) -> list[Tensor | None]:
-    """Losses times this rank's share in the elements that they average over.
+    """This rank's parts of the losses of a micro-batch, which add up to those of the step.
 
     A task that has targets on other ranks alone gets a loss of zero that depends on everything its
     loss would, so that the same gradients are there on all ranks.
     """
-    like = predictions[0].detach()
-    counts = [
-        _num_elements(task, batch.targets[task.name], like)
-        if task.name in batch.targets
-        else like.new_zeros((), dtype=torch.float64)
-        for task in tasks
-    ]
-    mine = torch.stack(counts)
-    total = model.ranks.sum(mine)
-    shares = torch.where(total > 0, mine / total.clamp_min(1), 1 / model.ranks.size)
+    predictions = predict(model, batch)
+    losses = task_losses(tasks, predictions, batch)
+    if shares is None:
+        return losses
     parts: list[Tensor | None] = []
     for k, loss in enumerate(losses):
         if not present[k]:
@@ -200,21 +203,6 @@ def _rank_parts(
         else:
             parts.append(loss * shares[k].to(loss.dtype))
     return parts
-
-
-def _num_elements(task: Task, target: Tensor, like: Tensor) -> Tensor:
-    """Number of elements that a loss averages over, float64, scalar, on the device of ``like``."""
-    if task.count is None:
-        return torch.full((), len(target), dtype=torch.float64, device=like.device)
-    return task.count(target).double()
-
-
-def _shared_out(losses: Sequence[Tensor | None], counts: Sequence[int]) -> list[Tensor | None]:
-    """Losses of a micro-batch over the number of micro-batches that have one."""
-    return [
-        loss if loss is None or count == 1 else loss / count
-        for loss, count in zip(losses, counts, strict=True)
-    ]
 
 
 def _total(totals: Sequence[Tensor]) -> Tensor:
@@ -253,9 +241,16 @@ def task_losses(
         targets = torch.stack([batch.targets[task.name] for task in tasks])
         return list(torch.vmap(tasks[0].loss)(torch.stack(list(predictions)), targets).unbind())
     return [
-        task.loss(prediction, batch.targets[task.name]) if task.name in batch.targets else None
+        _loss(task, prediction, batch.targets[task.name]) if task.name in batch.targets else None
         for task, prediction in zip(tasks, predictions, strict=True)
     ]
+
+
+def _loss(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
+    try:
+        return task.loss(prediction, target)
+    except (ConfigError, ShapeError) as error:
+        raise ConfigError(f"Task {task.name!r}: {error}") from error
 
 
 def _all_at_once(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch) -> bool:
@@ -285,9 +280,9 @@ def evaluate(
 
     The model is put into evaluation mode and back. The device is waited for at the end alone.
 
-    A loss over the split is the mean over all the elements that the task counts
-    (:attr:`Task.count`), whatever the batch size. Where all tasks lead with the same metric, its
-    statistics over the tasks are added (:func:`rotograd_cli.metrics.statistics`).
+    A loss over the split is the mean over all the elements with a label
+    (:meth:`Task.num_labelled`), whatever the batch size. Where all tasks lead with the same metric,
+    its statistics over the tasks are added (:func:`rotograd_cli.metrics.statistics`).
 
     A NaN in a prediction is no class, and neither above nor below a threshold: if a task has one,
     all its metrics are NaN, and a warning says in how many examples.
@@ -358,7 +353,7 @@ class _Accumulators:
 
     def add(self, loss: Tensor, prediction: Tensor, target: Tensor) -> None:
         """Adds a batch that has a target."""
-        num = _num_elements(self.task, target, loss)
+        num = self.task.num_labelled(target)
         total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
         with_nan = prediction.isnan().flatten(1).any(1).sum()
         self.sums += torch.stack((total, num, with_nan))
@@ -393,25 +388,34 @@ def _sharing_key(spec: MetricSpec) -> tuple[object, Callable[[Tensor], Tensor]]:
     return spec.create, spec.prepare
 
 
-def check_predictions(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> None:
+def check_predictions(
+    tasks: Sequence[Task], predictions: Sequence[Tensor], num_examples: int = 1
+) -> None:
     """Refuses heads whose output does not fit their task.
 
     Args:
         tasks: The K tasks.
-        predictions: Output of every head for one example.
+        predictions: Output of every head.
+        num_examples: Number N of examples that they belong to.
 
     Raises:
-        ConfigError: If a prediction's shape is not ``[1, num_outputs, *map_shape]``.
+        ConfigError: If a prediction is no tensor of shape ``[N, num_outputs, *map_shape]``.
     """
     for task, prediction in zip(tasks, predictions, strict=True):
         needed = (task.num_outputs, *task.map_shape)
-        if tuple(prediction.shape) != (1, *needed):
-            needed_text, found = (
-                ", ".join(map(str, ("N", *shape))) for shape in (needed, prediction.shape[1:])
+        if not isinstance(prediction, Tensor):
+            raise ConfigError(
+                f"The head of task {task.name!r} must return a tensor, or a tuple that begins with "
+                f"it, got a {type(prediction).__name__}; check `head` and `heads.{task.name}`."
             )
+        if tuple(prediction.shape) != (num_examples, *needed):
+            needed_text = ", ".join(map(str, ("N", *needed)))
+            fits = prediction.dim() > 0 and len(prediction) == num_examples
+            shape = ("N", *prediction.shape[1:]) if fits else tuple(prediction.shape)
+            found = f"[{', '.join(map(str, shape))}]" + ("" if fits else f" for N = {num_examples}")
             size = "`backbone` (the size of its map), " if task.map_shape else ""
             raise ConfigError(
-                f"The head of task {task.name!r} must return shape [{needed_text}], got [{found}]; "
+                f"The head of task {task.name!r} must return shape [{needed_text}], got {found}; "
                 f"check {size}`head` and `heads.{task.name}`."
             )
 

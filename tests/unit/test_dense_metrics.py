@@ -420,7 +420,7 @@ def test_confusion_matrix_is_that_of_torchmetrics() -> None:
     ours, theirs = ConfusionMatrix(13, 255), MulticlassConfusionMatrix(13, ignore_index=255)
     ours.update(logits.argmax(1), labels.to(torch.uint8))
     theirs.update(logits, labels)
-    assert torch.equal(ours.counts.view(13, 13), theirs.compute())
+    assert torch.equal(ours.counts[:-1].view(13, 13), theirs.compute())
 
 
 def test_segmentation_without_labels_is_nan() -> None:
@@ -438,10 +438,10 @@ def test_one_labelled_pixel_decides() -> None:
     assert measure(metrics.segmentation(6), logits, only) == {"miou": 0, "pixel_accuracy": 0}
 
 
-def test_label_that_is_no_class_is_an_error() -> None:
+def test_label_that_is_no_class_makes_the_metrics_nan() -> None:
     logits, labels = segmented()
-    with pytest.raises((IndexError, RuntimeError), match="index"):
-        measure(metrics.segmentation(6), logits, torch.where(labels == -1, 255, labels))
+    measured = measure(metrics.segmentation(6), logits, torch.where(labels == -1, 255, labels))
+    assert all(map(math.isnan, measured.values()))
 
 
 def test_counting_reads_nothing_from_the_device(

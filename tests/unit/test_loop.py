@@ -472,7 +472,7 @@ def test_training_metrics_can_be_selected_by_where_they_are_evaluated(tmp_path: 
 
 
 class Poisoned(ToyDataset):
-    """Gives NaN as a target in some batches of the epoch."""
+    """Gives infinity as a target in some batches of the epoch."""
 
     def __init__(self, *steps: int) -> None:
         super().__init__()
@@ -483,7 +483,7 @@ class Poisoned(ToyDataset):
         if split == "train":
             self.num_batches += 1
             if self.num_batches in self.steps:
-                batch.targets["value"].fill_(math.nan)  # type: ignore[attr-defined]
+                batch.targets["value"].fill_(math.inf)  # type: ignore[attr-defined]
         return batch
 
 
@@ -505,14 +505,14 @@ def test_a_skipped_step_changes_no_parameter_and_is_counted(method: str, tmp_pat
 
 def test_skipping_ends_at_its_limit(tmp_path: Path) -> None:
     run = trainer(tmp_path, dataset=Poisoned(1, 3), on_nonfinite="skip", max_skipped_steps=1)
-    with pytest.raises(NonFiniteError, match="became nan in step 3 after 1 skipped steps"):
+    with pytest.raises(NonFiniteError, match="became inf in step 3 after 1 skipped steps"):
         run.train_epoch()
 
 
 def test_a_step_that_stops_the_run_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
     run = trainer(tmp_path, dataset=Poisoned(1))
     before = [p.clone() for p in run.model.parameters()]
-    with pytest.raises(NonFiniteError, match="loss of task 'value' became nan in step 1"):
+    with pytest.raises(NonFiniteError, match="loss of task 'value' became inf in step 1"):
         run.train_epoch()
     assert all(torch.equal(p, q) for p, q in zip(run.model.parameters(), before, strict=True))
     assert all(p.grad is None for p in run.model.parameters())
@@ -525,3 +525,56 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
         NonFiniteError, match=r"gradient of heads.1.0.weight became infinite or NaN"
     ):
         run.train_epoch()
+
+
+# ---- data that turn out wrong late
+
+
+class Late(ToyDataset):
+    """One example of a split is wrong."""
+
+    def __init__(self, split: Split, what: str) -> None:
+        super().__init__()
+        row = 7 if split == "train" else 8
+        if what == "inputs":
+            self.inputs[split][row, 2] = math.nan
+        else:
+            self.targets[split]["kind"][row] = 3
+
+
+INPUTS = "inputs must be finite, got NaN or infinity in 1 of "
+KIND = "the target must be a class in 0..2, or -1 for no label, got 3 in 1 of "
+
+
+@pytest.mark.parametrize(("what", "text"), [("inputs", INPUTS), ("kind", KIND)])
+def test_a_step_that_is_not_finite_for_its_data_names_them(
+    what: str, text: str, tmp_path: Path
+) -> None:
+    run = trainer(tmp_path, dataset=Late("train", what), accumulate_steps=2)
+    with pytest.raises(NonFiniteError, match=r"became nan in step \d\. Data set 'toy', ") as caught:
+        run.fit()
+    assert f"{text}3" in str(caught.value)
+    assert "lr" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize(("what", "text"), [("inputs", INPUTS), ("kind", KIND)])
+def test_an_evaluation_of_wrong_data_names_them(
+    what: str, text: str, split: Split, tmp_path: Path
+) -> None:
+    run = trainer(tmp_path, dataset=Late(split, what))
+    with pytest.raises(ConfigError, match=f"^Data set 'toy', split {split}") as caught:
+        run.fit()
+    assert text in str(caught.value)
+
+
+def test_a_later_target_of_another_shape_is_never_broadcast(tmp_path: Path) -> None:
+    class Column(ToyDataset):
+        def batch(self, split: Split, indices: torch.Tensor) -> Batch:
+            batch = super().batch(split, indices)
+            column = batch.targets["value"].unsqueeze(1)
+            return Batch(batch.inputs, {**batch.targets, "value": column})
+
+    run = trainer(tmp_path, dataset=Column())
+    with pytest.raises(ConfigError, match=r"Task 'value': the target must have shape \[6\]"):
+        run.fit()

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from rotograd_cli import losses
+from rotograd_cli.tasks import Task
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -105,12 +107,13 @@ def naive_terms(name: str, prediction: Tensor, target: Tensor) -> list[float]:
     ]
 
 
-COUNTS = {
-    "segmentation_cross_entropy": losses.num_labelled,
-    "depth_l1": losses.num_with_depth,
-    "normal_cosine": losses.num_with_normal,
-}
-dense = pytest.mark.parametrize("name", COUNTS)
+dense = pytest.mark.parametrize("name", ["segmentation_cross_entropy", "depth_l1", "normal_cosine"])
+
+
+def count(name: str, target: Tensor, **options: int) -> Tensor:
+    """Number of elements that a loss averages over, as a task has it."""
+    loss = partial(getattr(losses, name), **options)
+    return Task("any", 1, loss, ()).num_labelled(target)
 
 
 def invalid(target: Tensor) -> Tensor:
@@ -127,10 +130,10 @@ def test_dense_loss_is_the_mean_over_the_pixels_with_a_target(name: str) -> None
     assert 0 < len(terms) < 24
     loss = getattr(losses, name)(prediction, target)
     assert float(loss) == pytest.approx(sum(terms) / len(terms), rel=1e-12)
-    count = COUNTS[name](target)
-    assert count.dtype == torch.float64
-    assert count.shape == ()
-    assert float(count) == len(terms)
+    num = count(name, target)
+    assert num.dtype == torch.float64
+    assert num.shape == ()
+    assert float(num) == len(terms)
 
 
 @dense
@@ -168,7 +171,7 @@ def test_without_any_target_a_dense_loss_is_0_and_so_is_its_gradient(
     (gradient,) = torch.autograd.grad(loss, leaf)
     assert loss.detach() == 0
     assert torch.equal(gradient, torch.zeros_like(leaf))
-    assert float(COUNTS[name](target)) == 0
+    assert float(count(name, target)) == 0
 
 
 @dense
@@ -184,7 +187,7 @@ def test_dense_losses_and_counts_read_nothing_from_the_device(
     prediction, target = dense_pairs()[name]
     prediction.requires_grad_()
     assert count_reads(lambda: getattr(losses, name)(prediction, target).backward()) == 0
-    assert count_reads(lambda: COUNTS[name](target)) == 0
+    assert count_reads(lambda: count(name, target)) == 0
     assert count_reads(lambda: prediction[invalid(target).expand_as(prediction)]) > 0  # would
 
 
@@ -200,7 +203,8 @@ def test_void_may_be_any_label() -> None:
     other = torch.where(target == -1, 255, target).to(torch.uint8)
     expected = losses.segmentation_cross_entropy(prediction, target)
     assert losses.segmentation_cross_entropy(prediction, other, void=255) == expected
-    assert losses.num_labelled(other, void=255) == losses.num_labelled(target)
+    name = "segmentation_cross_entropy"
+    assert count(name, other, void=255) == count(name, target)
 
 
 @pytest.mark.parametrize("name", ["depth_l1", "normal_cosine"])

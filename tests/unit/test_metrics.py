@@ -22,7 +22,7 @@ def over_batches(
     metric = spec.create()
     for prediction, target in zip(predictions.split(sizes), targets.split(sizes), strict=True):
         metric.update(spec.prepare(prediction), target)
-    return float(metric.compute())
+    return float(spec.value(metric.compute()))
 
 
 def generator() -> torch.Generator:

@@ -60,11 +60,10 @@ def test_an_accelerator_that_notices_late_dumps_the_step_that_failed(
         message = failed(run)
         dumps.append(load_checkpoint(tmp_path / name / NAME))
         step = dumps[-1]["failure"]["step"]
+        assert f"became inf in step {step}. Data set 'toy', split train, task 'value'" in message
         if looks:
-            assert f"became inf in step {step};" in message
             assert message.endswith(f"{NAME} shows where it began.")
         else:
-            assert "before step 3;" in message
             assert message.endswith(f"{NAME} shows where it began, of step {step}.")
     first, second = dumps
     assert same(first["failure"], second["failure"])

@@ -149,7 +149,6 @@ def make_tasks(protocol: Protocol) -> tuple[Task, ...]:
             losses.segmentation_cross_entropy,
             metrics.segmentation(NUM_CLASSES),
             shape,
-            count=losses.num_labelled,
         ),
         Task(
             "depth",
@@ -157,7 +156,6 @@ def make_tasks(protocol: Protocol) -> tuple[Task, ...]:
             losses.depth_l1,
             metrics.depth(protocol),
             shape,
-            count=losses.num_with_depth,
         ),
         Task(
             "normals",
@@ -165,7 +163,6 @@ def make_tasks(protocol: Protocol) -> tuple[Task, ...]:
             losses.normal_cosine,
             metrics.normals(protocol),
             shape,
-            count=losses.num_with_normal,
         ),
     )
 
