@@ -79,10 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     with interrupts.quitting(_farewell):
         try:
-            return _dispatch(words)
+            code = _dispatch(words)
         except KeyboardInterrupt as interrupt:
             _farewell()
-            return interrupts.exit_code(interrupt)
+            code = interrupts.exit_code(interrupt)
+    launch.end_process(code)
+    return code
 
 
 def _farewell() -> None:
