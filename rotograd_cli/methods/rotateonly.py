@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.linalg.gradients import divide_or_zero, stacked
+from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, stacked
 from rotograd_cli.methods.backward import multiply_losses
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.batched_heads import rows, separate
@@ -17,6 +17,7 @@ from rotograd_cli.methods.features import RotatedAxes
 from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.linear_heads import LinearHeads
 from rotograd_cli.methods.rotations import RotationInit, Rotations
+from rotograd_cli.methods.rows import taking_part
 from rotograd_cli.methods.task_gradients import DenseTaskGradients, TaskGradients, rotate
 from rotograd_cli.methods.trivialisations import RotationMap
 from rotograd_cli.ranks.base import Ranks
@@ -190,8 +191,8 @@ class RotateOnly(MultiTaskMethod):
     def combine_gradients(self, gradients: Sequence[Tensor], step: BackwardStep) -> Tensor:
         """Sets the rotations' gradients and combines the task gradients.
 
-        A task whose gradient is infinite or NaN is left out of the step and counted in
-        ``num_nonfinite``.
+        A task whose gradient is zero takes no part. One whose gradient is infinite or NaN is left
+        out of the step and counted in ``num_nonfinite``.
 
         Args:
             gradients: Gradients at what the K heads saw: rotated features; where these are folded
@@ -211,12 +212,10 @@ class RotateOnly(MultiTaskMethod):
             rotated, folded = self._path == "general", None
             G = DenseTaskGradients(self.rotations, self.axes, gradients, rotated=rotated)
         norms = self.ranks.norms(G.norms())
-        finite = norms.isfinite() & step.losses.isfinite()
-        if not (self.rotations.reads_are_free and bool(finite.all())):
-            self.num_nonfinite += step.present & ~finite
-            G.drop(~finite)
-            norms = torch.where(finite, norms, 0)
-        present = step.present & finite
+        present = taking_part(norms, step, self.num_nonfinite)
+        if not (self.rotations.reads_are_free and bool(present.all())):
+            G.drop(~present)
+            norms = torch.where(present, norms, 0)
         weights = self.task_weights(G, norms, present, step)
         shared = self.turn(G, norms, weights, present, step)
         if folded is not None:
@@ -267,13 +266,12 @@ class RotateOnly(MultiTaskMethod):
         features = self._rep
         assert features is not None
         num_present = present.sum().clamp_min(1)
-        ones, largest = torch.ones_like(norms), norms.amax()
-        units = divide_or_zero(largest, norms)  # g_k / ‖g_k‖, in units that cannot overflow
+        ones = torch.ones_like(norms)
+        units = divide_or_zero(ones, norms)  # of g_k / ‖g_k‖
         direction, shared = G.combine(torch.stack((units, weights))).unbind()
-        total = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0)))
-        both = torch.stack((total, torch.linalg.vector_norm(shared)))
+        both = torch.cat((norms_of([G.combine(ones.unsqueeze(0))]), norms_of([shared])))
         mean_norm, combined_norm = (self.ranks.norms(both) / num_present).unbind()
-        length = divide_or_zero(mean_norm, largest) / num_present  # v' = length * direction
+        length = mean_norm / num_present  # v' = length * direction
         factor = -2.0 * self._reduction(features.shape, step.num_micro_batches) * length
         self.add_gradient(self.rotations.free_parameters, G.rotation_gradient(direction, factor))
         self.learn(weights, norms, combined_norm, present, step)
