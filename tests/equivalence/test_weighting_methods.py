@@ -11,7 +11,7 @@ from torchjd import scalarization
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods import RotoGrad, VanillaMTL
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.gradnorm import GradNorm
@@ -396,7 +396,7 @@ def test_famo_is_torchjds_with_adam() -> None:
     assert model.logits.detach().abs().max() > 0.05
 
 
-def test_famo_gives_an_absent_task_no_gain_and_the_others_factors_with_sum_one() -> None:
+def test_famo_leaves_an_absent_task_out_and_gives_the_others_factors_with_sum_one() -> None:
     x, y = data()
     model = build("famo", gamma=0.0)
     naive = copy.deepcopy(model)
@@ -413,17 +413,54 @@ def test_famo_gives_an_absent_task_no_gain_and_the_others_factors_with_sum_one()
     present = torch.tensor([True, False, True])
     before, after = torch.tensor([2.0, 0.0, 3.0]).double(), torch.tensor([1.0, 0.0, 3.0]).double()
     model.observe_update(before, after, present)
-    gain = torch.tensor([2.0, 1.0, 1.0]).log().double()
-    torch.testing.assert_close(model.logits.grad, (gain - gain.mean()) / K)
+    slope = 0.5 * (1 - 0.5) * torch.tensor(2.0).log().double()  # of a softmax of two
+    torch.testing.assert_close(model.logits.grad, slope * torch.tensor([1, 0, -1]).double())
 
 
-@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
-def test_a_loss_that_is_not_finite_after_the_update_counts_as_no_gain(bad: float) -> None:
-    model = build("famo", gamma=0.0)
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 0.0, -1.0, 1e-20])
+def test_a_loss_without_a_logarithm_after_the_update_leaves_its_logit_alone(bad: float) -> None:
     present = torch.ones(K, dtype=torch.bool)
-    model.observe_update(torch.ones(K), torch.tensor([1.0, bad, 0.5]), present)
-    gain = torch.tensor([0.0, 0.0, 2.0]).clamp_min(1).log().double()
-    torch.testing.assert_close(model.logits.grad, (gain - gain.mean()) / K)
+    slope = 0.5 * (1 - 0.5) * torch.tensor(2.0).log().double()
+    for before, after in ((1.0, bad), (bad, 1.0)):
+        model = build("famo", gamma=0.1)
+        losses = torch.tensor([1.0, before, 1.0]), torch.tensor([1.0, after, 0.5])
+        model.observe_update(*losses, present)
+        torch.testing.assert_close(model.logits.grad, slope * torch.tensor([-1, 0, 1]).double())
+
+
+def famo_factors(model: Any, *values: float) -> list[float]:
+    """The factors of losses with these values."""
+    losses = [torch.tensor(value, requires_grad=True) for value in values]
+    present = torch.ones(len(values), dtype=torch.bool)
+    step = BackwardStep(torch.tensor(values), present, accumulating=False)
+    weighed = model.weigh_losses(losses, step)
+    return [float(g) for g in torch.autograd.grad(sum(weighed), losses)]
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-12, -1e-12, -3.0])
+def test_famo_trains_a_loss_without_a_logarithm_plainly_and_beside_the_others(value: float) -> None:
+    model = build("famo")
+    assert famo_factors(model, 1.0, 2.0, 4.0) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert famo_factors(model, 1.0, value, 4.0) == pytest.approx([4 / 5, 1 / 3, 1 / 5])
+    assert famo_factors(model, value, value, value) == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e25])
+def test_famo_does_not_depend_on_the_unit_of_a_loss(unit: float) -> None:
+    model = build("famo")
+    for value in (3.0, 1e-3):
+        first, second, third = famo_factors(model, 1.0, value * unit, 1.0)
+        assert first == pytest.approx(third, rel=1e-5, abs=0)
+        assert second * value * unit == pytest.approx(first, rel=1e-5, abs=0)
+
+
+def test_famo_says_once_that_a_loss_became_negative(caplog: pytest.LogCaptureFixture) -> None:
+    model = build("famo")
+    for value in (1.0, 0.0, -1.0, -2.0):
+        famo_factors(model, 1.0, value, 1.0)
+        model.refresh()
+    (record,) = caplog.records
+    assert "`losses[1]` became negative" in record.message
 
 
 @pytest.mark.parametrize("gamma", [-1e-3, float("nan")])
