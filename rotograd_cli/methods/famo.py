@@ -24,8 +24,9 @@ class FAMO(VanillaMTL):
     update the losses of the same batch are computed again, and the logits :math:`\xi` descend along
     :math:`J^\top\delta + \gamma\xi`, where J is the Jacobian of the softmax and
     :math:`\delta_k = \log L_k - \log L_k'` what the update gained: tasks that gained less get more
-    weight. The second optimiser trains the logits. With micro-batches each has factors 1/L of its
-    own; the gain is that of the whole step.
+    weight. The second optimiser trains the logits. The factors have sum 1, most of it with the
+    smallest loss: losses of very different size make the others' steps short. With micro-batches
+    each has factors 1/L of its own; the gain is that of the whole step.
 
     A loss that is zero, negative, or zero but for rounding (machine epsilon times the first loss of
     its task) has no logarithm. The paper's code adds 1e-8 to it, so that a satisfied task takes all

@@ -12,7 +12,9 @@ class IMTLG(GramianMethod):
 
     Weights may be negative. Where no such combination exists (directions that are linearly
     dependent), the projections are as equal as they can be, in the sense of least squares: between
-    two tasks with opposite gradients, a third one still gains. Where directions cancel out and
+    two tasks with opposite gradients, a third one still gains. The projections are at most as long
+    as the shortest gradient: a task that has nearly converged slows the others down, and one whose
+    gradient is exactly zero takes no part. Where directions cancel out and
     nothing is left, or where the weights have no sum to divide by, all weights are 0.
 
     Args:

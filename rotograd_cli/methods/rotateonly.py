@@ -39,7 +39,10 @@ class RotateOnly(MultiTaskMethod):
     with :math:`\tilde g_k` and :math:`v'` constant: the mean of the unit gradients (V of Algorithm
     1) at the length of the mean gradient, as the authors' code has it. Only the skew part
     :math:`W_k - W_k^\top` of :math:`W_k = -2\sum_n g_{n,k} v_n'^\top` moves a rotation, so the
-    residual is never formed. The backbone receives :math:`\sum_k g_k`.
+    residual is never formed. The backbone receives :math:`\sum_k g_k`. Tasks without a loss or
+    with a gradient of zero take no part in the means. The rotations' gradient is quadratic in those
+    of the tasks: float32 holds it where these are between 1e-19 and 1e19 (beyond, it is 0 or
+    infinite; the backbone's is right).
 
     Features have the shape ``[batch..., *rotated, *post_shape]``, where ``rotated`` has as many
     axes as ``rotation_shape``. These axes are flattened and the first m = prod(rotation_shape)
@@ -53,7 +56,8 @@ class RotateOnly(MultiTaskMethod):
             ``feature_shape``.
         post_shape: Trailing axes of the features that are not rotated; -1 accepts any size.
         normalize_losses: Back-propagate :math:`L_k/|L_k^0|` instead of :math:`L_k` (heads
-            included), and the backbone loss over its own start value.
+            included), and the backbone loss over its own start value. Losses of zero are no start
+            values: until another one comes, the loss stays as it is.
         burn_in_period: Step (from 0) whose losses and norms replace those of step 0 as start
             values.
         rotation_map: Map from skew matrices to rotations: ``expm`` (the authors' code) or

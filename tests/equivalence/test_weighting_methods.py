@@ -196,6 +196,18 @@ def test_gradnorms_weights_descend_the_papers_loss_from_any_state() -> None:
             torch.testing.assert_close(model.log_weight.grad, slope, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("start", [0.0, -0.01])
+def test_a_task_that_has_no_rate_of_progress_counts_as_one_at_the_mean(start: float) -> None:
+    model = build("gradnorm", burn_in_period=0)
+    present = torch.ones(K, dtype=torch.bool)
+    model.initial_losses.update(torch.tensor([1.0, start, 4.0]), present)
+    for value in (0.0, -3.0, 5.0):
+        losses = torch.tensor([0.5, value, 1.0], dtype=torch.float64)
+        rates = model.inverse_training_rates(losses, present)
+        expected = torch.tensor([0.5, 0.375, 0.25], dtype=torch.float64) / 0.375
+        torch.testing.assert_close(rates, expected)
+
+
 # ---- scaleonly
 
 
@@ -270,6 +282,16 @@ def test_log_variances_of_constant_losses_settle_at_the_logarithms_of_the_losses
     torch.testing.assert_close(model.log_variance.detach(), values.log(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("value", [0.0, -2.0, float("inf")])
+def test_a_loss_without_an_optimum_leaves_its_log_variance_alone(value: float) -> None:
+    model = build("uncertainty")
+    predictions = model(data()[0])
+    values = (0.2, value, 30.0)
+    model.backward([p.sum() * 0 + v for p, v in zip(predictions, values, strict=True)])
+    slopes = torch.tensor([0.5 - 0.5 * 0.2, 0, 0.5 - 0.5 * 30], dtype=torch.float64)
+    torch.testing.assert_close(model.log_variance.grad, slopes)
+
+
 # ---- rlw
 
 
@@ -284,6 +306,16 @@ def test_random_weighting_is_torchjds_with_the_same_random_numbers() -> None:
     for _ in range(4):
         naive_step(naive, lambda losses: oracle(torch.stack(losses)), x, y)
     assert_same(model, naive)
+
+
+def test_random_weights_have_sum_one_over_the_tasks_that_are_there() -> None:
+    model = build("rlw")
+    values = torch.tensor([1.0, 0.0, -1.0])
+    losses = [torch.tensor(1.0), None, torch.tensor(1.0)]
+    present = torch.tensor([True, False, True])
+    weighed = model.weigh_losses(losses, BackwardStep(values, present, accumulating=False))
+    assert weighed[1] is None
+    assert float(weighed[0] + weighed[2]) == pytest.approx(1)
 
 
 # ---- dwa
@@ -336,10 +368,11 @@ def test_the_mean_of_an_epoch_is_over_the_steps_in_which_the_task_had_a_loss() -
     torch.testing.assert_close(model.means[1], mean)
 
 
-def test_an_infinite_loss_makes_a_ratio_of_one() -> None:
+@pytest.mark.parametrize("last", [float("inf"), -1e-9, -5.0, -2.0])
+def test_a_loss_that_has_no_ratio_counts_as_one(last: float) -> None:
     x, y = data()
     model = build("dwa", temperature=1.0)
-    for bad in (0.0, float("inf")):
+    for bad in (0.0, last):
         predictions = model(x)
         model.backward([predictions[0].sum() * 0 + 2 + bad, *losses_of(predictions, y)[1:]])
         model.end_epoch()
