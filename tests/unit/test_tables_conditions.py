@@ -111,9 +111,7 @@ def test_a_cut_run_of_an_older_version_says_below_the_table_what_was_left_out(
 
 def test_a_run_that_says_it_itself_is_not_said_twice(tmp_path: Path) -> None:
     count = {"val": 64, "test": 64}
-    folder = put(
-        tmp_path, "A", 0.5, config={"train": CUT}, notes=["Cut."], num_evaluated=count
-    )
+    folder = put(tmp_path, "A", 0.5, config={"train": CUT}, notes=["Cut."], num_evaluated=count)
     run = read_run(folder)
     assert run is not None
     assert run["notes"] == ["Cut."]
