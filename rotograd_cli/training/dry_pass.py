@@ -377,8 +377,11 @@ def _silence() -> Iterator[None]:
         yield
 
 
-class _NoBroadcasting(TorchDispatchMode):
+class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside, ``[N, 1]`` against ``[N]`` is an error: it would become ``[N, N]``, unnoticed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
