@@ -79,10 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     with interrupts.quitting(_farewell):
         try:
-            return _dispatch(words)
+            code = _dispatch(words)
         except KeyboardInterrupt as interrupt:
             _farewell()
-            return interrupts.exit_code(interrupt)
+            code = interrupts.exit_code(interrupt)
+    launch.end_process(code)
+    return code
 
 
 def _farewell() -> None:
@@ -213,7 +215,6 @@ class _Task:
 
 
 def _train(config: "DictConfig") -> float | None:
-    import math
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
@@ -226,6 +227,7 @@ def _train(config: "DictConfig") -> float | None:
         read_summary,
         remarks,
         run_table,
+        selected_value,
         training_time,
     )
     from rotograd_cli.sweep import check_direction
@@ -263,9 +265,9 @@ def _train(config: "DictConfig") -> float | None:
                 print(line)
             print(training_time(summary))
             print(f"Run directory: {os.path.relpath(run_dir)}")
-    value = summary.get("metrics", {}).get(summary.get("select"))
+    value = selected_value(summary)
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
-    return worst if value is None or not math.isfinite(value) else float(value)
+    return worst if value is None else value
 
 
 def _target(config: "DictConfig", run_dir: "Path", overrides: list[str], several: bool) -> "Target":
@@ -383,8 +385,8 @@ def _plot(words: list[str]) -> int:
     from rotograd_cli.reproduce.command import parse
     from rotograd_cli.reproduce.figures import plot
 
-    files, missing = plot(parse(words))
-    for line in (*missing, f"Files: {', '.join(os.path.relpath(file) for file in files)}"):
+    files, notes = plot(parse(words))
+    for line in (*notes, f"Files: {', '.join(os.path.relpath(file) for file in files)}"):
         print(line)
     return 0
 

@@ -269,7 +269,7 @@ def delta_m(
 ) -> float:
     r"""Mean relative gain over a baseline in percent, positive when better.
 
-    .. math:: \Delta_m = \frac{100}{M} \sum_i (-1)^{l_i} \frac{m_i - s_i}{s_i},
+    .. math:: \Delta_m = \frac{100}{M} \sum_i (-1)^{l_i} \frac{m_i - s_i}{|s_i|},
 
     with :math:`l_i = 1` where lower is better. For a task with several metrics call it per task
     first and average the tasks (the paper's convention).
@@ -295,7 +295,7 @@ def delta_m(
         31.25
     """
     gains = [
-        (1 if better[key] == "higher" else -1) * (value - baseline[key]) / baseline[key]
+        (1 if better[key] == "higher" else -1) * (value - baseline[key]) / abs(baseline[key])
         for key, value in values.items()
     ]
     return round(100 * sum(gains) / len(gains), 10)

@@ -41,6 +41,33 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
     temporary.replace(run_dir / "summary.json")
 
 
+def selected_value(summary: Mapping[str, Any] | None) -> float | None:
+    """Value of a run's selection metric at its selected epoch.
+
+    Args:
+        summary: Content of ``summary.json``; None where a run wrote nothing.
+
+    Returns:
+        The value, by which runs may be compared; None where there is nothing to compare, because
+        the run did not finish or the value is infinite, NaN or missing.
+    """
+    if summary is None or summary.get("status") != "finished":
+        return None
+    value = summary.get("metrics", {}).get(summary.get("select"))
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def outcome(summary: Mapping[str, Any]) -> str:
+    """What became of a run: its status, or ``no finite val/geomean_loss``.
+
+    A version that compared nothing tested such a run's first epoch, and called it finished.
+    """
+    status = str(summary.get("status", "no status"))
+    if status == "finished" and "select" in summary and selected_value(summary) is None:
+        return f"no finite {summary['select']}"
+    return status
+
+
 def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Table:
     """Results of one run: rows of metrics by task, then statistics over tasks; columns of splits.
 
@@ -82,30 +109,43 @@ def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test"
 
 
 def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Table:
-    """Status and test metrics of the cells of a sweep.
+    """Status, selection value and test metrics of the cells of a sweep.
 
     Args:
         summaries: Name and summary of each cell; None where a cell wrote nothing.
 
     Returns:
-        The table.
+        The table. Its numbers are those of finished cells; the selection value is what cells are
+        to be chosen by, and what a search minimises or maximises.
     """
-    specs = shown_metrics([summary for _, summary in summaries if summary is not None])
+    contents = [summary for _, summary in summaries if summary is not None]
+    specs = shown_metrics(contents)
+    selected = dict.fromkeys(str(summary["select"]) for summary in contents if "select" in summary)
     common = common_overrides([summary for _, summary in summaries])
     table = Table()
     for column in ("cell", "status", "overrides"):
         table.add_column(column, overflow="fold")
+    if selected:
+        table.add_column(f"selected by {' / '.join(selected)}", justify="right")
     for key, spec in specs.items():
         table.add_column(column_head(key, spec), justify="right")
     for name, summary in summaries:
         content = summary or {"status": "no result"}
-        metrics = content.get("metrics", {})
-        cells = [
-            format_value(metrics.get(f"test/{k}"), spec["percent"]) for k, spec in specs.items()
-        ]
         own = [word for word in content.get("overrides", []) if word not in common]
-        table.add_row(name, content["status"], "\n".join(own), *cells)
+        row = [outcome(content), "\n".join(own)]
+        if selected:
+            value = selected_value(content)
+            row.append("-" if value is None else f"{value:.6g}")
+        table.add_row(name, *row, *_test_metrics(content, specs))
     return table
+
+
+def _test_metrics(summary: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Test metrics as texts; dashes where the run did not finish."""
+    metrics = summary.get("metrics", {}) if outcome(summary) == "finished" else {}
+    return [
+        format_value(metrics.get(f"test/{key}"), spec["percent"]) for key, spec in specs.items()
+    ]
 
 
 def shown_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -115,15 +155,15 @@ def shown_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[s
         summaries: Summaries of the runs.
 
     Returns:
-        Direction and unit by key (without the split): the metrics of the tasks, or where these are
-        more than ``MAX_COLUMNS`` and the runs have statistics over tasks, the statistics instead.
+        Direction and unit by key (without the split): the metrics of the tasks and the statistics
+        over tasks, or where the metrics are more than ``MAX_COLUMNS``, the statistics alone.
     """
     metrics: dict[str, Mapping[str, Any]] = {}
     statistics: dict[str, Mapping[str, Any]] = {}
     for summary in summaries:
         metrics |= summary.get("metric_specs", {})
         statistics |= summary.get("statistic_specs", {})
-    return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics
+    return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics | statistics
 
 
 def column_head(key: str, spec: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Hydra's callbacks: the folders it makes, and what became of every cell of a sweep."""
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +14,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.report import common_overrides, print_table, read_summary, remarks, sweep_table
+from rotograd_cli.report import (
+    common_overrides,
+    outcome,
+    print_table,
+    read_summary,
+    remarks,
+    sweep_table,
+)
 
 failures: list[str] = []
 """Cells of the sweeps of this process that did not finish; the exit code depends on it."""
@@ -100,8 +108,9 @@ def _print_status(sweep_dir: Path) -> None:
     if not summaries:
         failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
     for cell, summary in summaries:
-        if (summary or {}).get("status") != "finished":
-            failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', 'no result')}")
+        became = "no result" if summary is None else outcome(summary)
+        if became != "finished":
+            failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', became)}")
 
 
 def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:
@@ -131,5 +140,9 @@ def _best(sweep_dir: Path) -> list[str]:
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     if "best_params" not in found:  # several objectives
         return [f"Results of the search: {file}"]
+    if not math.isfinite(found["best_value"]):  # what a trial without a value was given
+        reason = "No trial finished; fix what the failed cells name, or search other ranges."
+        failures.append(f"{sweep_dir}: {reason}")
+        return [reason]
     words = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
     return [f"Best value {found['best_value']:.6g} with {words}"]

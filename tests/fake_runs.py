@@ -1,7 +1,11 @@
 """Summaries of runs that never were, for tests of tables."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 METRIC_SPECS: dict[str, dict[str, Any]] = {
     "left/accuracy": {"better": "higher", "percent": True},
@@ -34,3 +38,25 @@ def fake_summary(
         "wall_s": 3600.0,
         **others,
     }
+
+
+def fake_config(seed: int = 0, method: str = "VanillaMTL", **sections: Any) -> dict[str, Any]:
+    """What a table reads of a run's configuration; sections replace its own."""
+    return {
+        "seed": seed,
+        "tasks": None,
+        "method": {"_target_": f"rotograd_cli.methods.{method}"},
+        "data": {"_target_": "toy.Toy"},
+        "train": {"batch_size": 64, "eval_batch_size": 64, "limit_eval_batches": None},
+        **sections,
+    }
+
+
+def write_run(folder: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> Path:
+    """A run directory with these files; ``method`` of the summary is that of the configuration."""
+    folder.mkdir(parents=True)
+    method = config["method"]["_target_"].rpartition(".")[2]
+    content = {"method": method, **summary}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rotograd_cli.ranks.base import Ranks
 
 _MEETING_S = 300.0
+_joined = False
 _FIRST_SPEAKS_S = 5.0  # the launcher stops the others meanwhile
 
 
@@ -81,8 +82,27 @@ def joined(device: str) -> Iterator["Ranks"]:
     )
     from rotograd_cli.ranks.many import ManyRanks
 
+    global _joined
+    _joined = True
     yield ManyRanks()
     dist.destroy_process_group()  # after an error the others may wait: the process just ends
+
+
+def end_process(code: int) -> None:
+    """Ends a process that has joined a job at once; returns in any other.
+
+    Threads of gloo live as long as anything refers to the group. One that asks for Python's lock
+    while the interpreter shuts down aborts a process that has done all its work ("terminate called
+    without an active exception"), which the launcher takes for a failure.
+
+    Args:
+        code: Exit code.
+    """
+    if not _joined:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def meet(store: "Store", rank: int, size: int) -> str:

@@ -18,18 +18,19 @@ from rotograd_cli.config import config_dir, register_schemas, typed
 from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.experiment import build
 from rotograd_cli.messages import explain
+from rotograd_cli.report import outcome
 from rotograd_cli.reproduce.cells import Cell, CellMaker
 from rotograd_cli.reproduce.estimate import plan_table
 from rotograd_cli.reproduce.grid import grid_notes, write_grid
 from rotograd_cli.reproduce.launching import launch
-from rotograd_cli.reproduce.plan import Candidate, Planner, choices
+from rotograd_cli.reproduce.plan import Candidate, Place, Planner, choices, without_choice
 from rotograd_cli.reproduce.probe import measured_seconds
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
-from rotograd_cli.tables.results import collect, read_run
+from rotograd_cli.tables.results import RunKey, collect, read_run
 from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import select_rows
+from rotograd_cli.tables.spec import row_label, select_rows
 from rotograd_cli.tables.table import Table, build_table
 
 OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "figure")
@@ -143,10 +144,14 @@ class Reproduction:
         launch(_pending(cells), [*self.words.launcher, *self.words.search_path])
 
     def failures(self) -> list[str]:
-        """Cells that are not finished, with what became of them."""
+        """Cells that are not finished, with what became of them, and rows without a choice."""
         cells = {cell.run_dir: cell for cell in (*self.grid_cells, *self.final_cells)}
-        unfinished = [cell for cell in cells.values() if not cell.finished]
-        return [f"{c.run_dir}: {_became(c)}" for c in unfinished]
+        unfinished = [cell for cell in cells.values() if _became(cell) != "finished"]
+        rows = [
+            f"{row_label(self.spec, row)}{'' if task is None else f' {task}'}: {reason}"
+            for (row, task), reason in without_choice(self.candidates).items()
+        ]
+        return [*(f"{c.run_dir}: {_became(c)}" for c in unfinished), *rows]
 
     def table(self, spec: TableSpec | None = None) -> Table:
         """The table of what is there; what is missing is marked.
@@ -159,7 +164,7 @@ class Reproduction:
         """
         spec = spec or self.spec
         runs = {cell.run: read_run(cell.run_dir) for cell in self.final_cells if cell.finished}
-        results, missing = collect(spec, runs, self.seeds)
+        results, missing = collect(spec, {**self._not_chosen(), **runs}, self.seeds)
         return build_table(
             spec,
             results,
@@ -167,6 +172,21 @@ class Reproduction:
             missing=missing,
             notes=grid_notes(spec, self.candidates),
         )
+
+    def _not_chosen(self) -> dict[RunKey, dict[str, Any]]:
+        """In place of the runs of a setting that the grid did not give: why it did not."""
+        reasons = without_choice(self.candidates)
+        done = {*choices(self.candidates), *reasons}
+        open_places = {place for place in self.planner.places() if self._has_grid(place)} - done
+        reasons |= dict.fromkeys(open_places, "grid not finished")
+        return {
+            RunKey(row, seed, task): {"status": reason}
+            for (row, task), reason in reasons.items()
+            for seed in self.seeds
+        }
+
+    def _has_grid(self, place: Place) -> bool:
+        return len(self.planner.points(place[0])) > 1
 
     def write(self, table: Table) -> list[Path]:
         """Writes the table's files, and the grid's."""
@@ -280,7 +300,10 @@ def _pending(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _became(cell: Cell) -> str:
+    """``finished``, or in words why it is not."""
     summary = read_run(cell.run_dir)
     if summary is None:
         return "no result"
+    if cell.finished:
+        return outcome(summary)
     return str(summary.get("error", f"{summary.get('status')}, not finished"))

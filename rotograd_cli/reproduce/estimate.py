@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rotograd_cli.report import read_summary
 from rotograd_cli.reproduce.cells import Cell
+from rotograd_cli.reproduce.plan import Place
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label
-
-Place = tuple[str, str | None]
 
 
 def plan_table(
@@ -45,7 +44,9 @@ def plan_table(
         in_grid = len({(c.run.task, c.run.seed) for c in grid}) if undecided else 0
         done = sum(cell.finished for cell in cells)
         left = len(cells) - done + max(0, undecided - in_grid)
-        seconds = mean_seconds(cells) or measured.get(row, overall)
+        seconds = mean_seconds(cells)
+        if seconds is None:
+            seconds = measured.get(row, overall)
         hours = None if seconds is None else left * seconds / 3600
         total_left += left
         total_hours += hours or 0.0

@@ -54,7 +54,7 @@ def plot(words: Words) -> tuple[list[Path], list[str]]:
         words: The command line as :func:`rotograd_cli.reproduce.command.parse` sorts it.
 
     Returns:
-        The files, and lines on seeds that are missing.
+        The files, and what a reader needs to judge the figure, missing seeds among it.
 
     Raises:
         ConfigError: If an override is wrong, nothing is there to draw, or matplotlib is missing.
@@ -71,11 +71,7 @@ def plot(words: Words) -> tuple[list[Path], list[str]]:
             f"them with rotograd reproduce table={spec.name} and the same overrides."
         )
     folder = reproduction.folder if config.output is None else Path(config.output).expanduser()
-    files = _save(config.figure, table, draw.axes, folder)
-    missing = [
-        f"{row.label}: {len(row.missing)} seeds missing." for row in table.rows if row.missing
-    ]
-    return files, missing
+    return _save(config.figure, table, draw.axes, folder), table.footnotes
 
 
 def _own_config(words: Words) -> PlotConfig:
@@ -165,8 +161,8 @@ def _draw_gains(axes: Any, table: Table) -> None:
             if centre is not None and values:
                 places.append(place + (index - (len(rows) - 1) / 2) * width)
                 heights.append(centre)
-                lows.append(centre - min(values))
-                highs.append(max(values) - centre)
+                lows.append(max(0.0, centre - min(values)))  # rounding of the centre
+                highs.append(max(0.0, max(values) - centre))
         axes.bar(places, heights, width, yerr=(lows, highs), capsize=2, label=row.label)
     axes.set_xticks(range(len(table.columns)), [column.label for column in table.columns])
     axes.axhline(0, color="black", linewidth=0.8)

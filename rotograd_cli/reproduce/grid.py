@@ -24,12 +24,22 @@ def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
         return []
     tried = ", ".join(f"{key} in {_list(values)}" for key, values in spec.grid.values.items())
     seeds = ", ".join(str(seed) for seed in spec.grid.seeds)
-    chosen = "; ".join(_choice(spec, c) for c in candidates if c.chosen)
+    chosen = "; ".join(_setting(spec, c) for c in candidates if c.chosen)
     notes = [
         f"Grid: {tried}; every row took its best on validation (its own selection metric, mean "
         f"over seeds {seeds}).",
-        f"Chosen: {chosen}.",
+        f"Chosen: {chosen or 'nothing'}.",
     ]
+    left_out = [_setting(spec, c) for c in candidates if c.gaps]
+    if left_out:
+        notes.append(
+            "No candidates, as a run failed or has no finite validation value: "
+            f"{'; '.join(left_out)}."
+        )
+    ties = [_setting(spec, c) for c in candidates if c.chosen and _has_equals(c, candidates)]
+    if ties:
+        notes.append(f"Others are equal on validation, the first was taken: {'; '.join(ties)}.")
+    notes += _unlike(spec, candidates)
     edges = [_name(spec, c) for c in candidates if c.chosen and _at_the_edge(spec, c)]
     if edges:
         notes.append(f"At the edge of the grid, so that more might be better: {', '.join(edges)}.")
@@ -57,13 +67,32 @@ def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:
         for c in candidates:
             point = [c.point.get(key, "") for key in keys]
             for seed, value in c.values.items():
-                shown = "" if math.isnan(value) else repr(value)
+                shown = repr(value) if math.isfinite(value) else ""
                 writer.writerow([c.row, c.task or "", *point, seed, shown, int(c.chosen)])
     temporary.replace(path)
     return [path]
 
 
-def _choice(spec: TableSpec, candidate: Candidate) -> str:
+def _unlike(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
+    """Rows whose settings were compared on different data."""
+    found: dict[str, set[str]] = {}
+    for candidate in candidates:
+        found.setdefault(_name(spec, candidate), set()).update(candidate.data)
+    names = [name for name, data in found.items() if len(data) > 1]
+    if not names:
+        return []
+    return [
+        f"Warning: settings of {', '.join(names)} were compared on different data "
+        "(data_fingerprint in summary.json); move the folders of older runs away and reproduce."
+    ]
+
+
+def _has_equals(chosen: Candidate, candidates: Sequence[Candidate]) -> bool:
+    rivals = [c for c in candidates if (c.row, c.task) == (chosen.row, chosen.task)]
+    return sum(c.mean == chosen.mean for c in rivals) > 1
+
+
+def _setting(spec: TableSpec, candidate: Candidate) -> str:
     values = ", ".join(f"{value:g}" for value in candidate.point.values())
     return f"{_name(spec, candidate)} {values}"
 

@@ -1,12 +1,14 @@
 """Which cells a table needs: first those of its grid, then the chosen settings at every seed."""
 
+import dataclasses
 import itertools
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rotograd_cli.report import read_summary
+from rotograd_cli.report import read_summary, selected_value
 from rotograd_cli.reproduce.cells import Cell, CellMaker
 from rotograd_cli.tables.results import RunKey
 from rotograd_cli.tables.schema import TableSpec
@@ -17,6 +19,8 @@ METHOD_PREFIX = "method_optimizer"
 
 Point = dict[str, float]
 """Values of the grid's keys."""
+Place = tuple[str, str | None]
+"""A row and, of rows that are trained task by task, the task."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,20 @@ class Candidate:
     task: str | None
     point: Point
     values: dict[int, float]
-    """Selection metric by seed of the grid; NaN where the run did not finish."""
+    """Selection value by seed of the grid; NaN where the run failed or has no finite one."""
     chosen: bool = False
+    data: frozenset[str] = frozenset()
+    """Fingerprints of what its finished runs were trained on."""
 
     @property
     def mean(self) -> float:
         """Mean over the grid's seeds; NaN if any is missing."""
-        return statistics.fmean(self.values.values())
+        return math.nan if self.gaps else statistics.fmean(self.values.values())
+
+    @property
+    def gaps(self) -> list[int]:
+        """Seeds without a value: a setting that has any is no candidate for the choice."""
+        return [seed for seed, value in self.values.items() if not math.isfinite(value)]
 
 
 class Planner:
@@ -48,7 +59,7 @@ class Planner:
     def __init__(self, spec: TableSpec, maker: CellMaker, seeds: Sequence[int]) -> None:
         self.spec, self.maker, self.seeds = spec, maker, list(seeds)
 
-    def places(self) -> Iterator[tuple[str, str | None]]:
+    def places(self) -> Iterator[Place]:
         """Rows, and of rows that are trained task by task each task."""
         for row, row_spec in self.spec.rows.items():
             tasks: Sequence[str | None] = self.spec.tasks if row_spec.per_task else [None]
@@ -74,7 +85,7 @@ class Planner:
             if len(self.points(row)) > 1
         ]
 
-    def final_cells(self, chosen: Mapping[tuple[str, str | None], Point]) -> list[Cell]:
+    def final_cells(self, chosen: Mapping[Place, Point]) -> list[Cell]:
         """The chosen setting of every row at every seed.
 
         Args:
@@ -94,42 +105,65 @@ class Planner:
 
     def candidates(self) -> list[Candidate]:
         """How the grid's settings did, the best of each row and task marked as chosen."""
-        found: dict[tuple[str, str | None], list[Candidate]] = {}
-        modes: dict[tuple[str, str | None], str] = {}
+        cells: dict[Place, list[Cell]] = defaultdict(list)
         for cell in self.grid_cells():
-            place, point = (cell.run.row, cell.run.task), dict(cell.point)
-            modes[place] = cell.config.train.select_mode
-            same = [c for c in found.setdefault(place, []) if c.point == point]
-            if not same:
-                same = [Candidate(*place, point, {})]
-                found[place] += same
-            same[0].values[cell.run.seed] = _selected(cell)
-        return [c for place, group in found.items() for c in _marked(group, modes[place])]
+            cells[cell.run.row, cell.run.task].append(cell)
+        return [
+            candidate
+            for place, own in cells.items()
+            for candidate in _marked(_candidates(place, own), own[0].config.train.select_mode)
+        ]
 
     def _cell(self, row: str, task: str | None, seed: int, point: Point) -> Cell:
         return self.maker.make(RunKey(row, seed, task), row_overrides(self.spec, row), point)
 
 
-def choices(candidates: Sequence[Candidate]) -> dict[tuple[str, str | None], Point]:
+def choices(candidates: Sequence[Candidate]) -> dict[Place, Point]:
     """The chosen points by row and task."""
     return {(c.row, c.task): c.point for c in candidates if c.chosen}
 
 
-def _selected(cell: Cell) -> float:
-    """Value of the run's own selection metric at its selected epoch."""
-    if not cell.finished:
-        return math.nan
-    summary = read_summary(cell.run_dir) or {}
-    value = summary["metrics"].get(summary["select"])
-    return math.nan if value is None else float(value)
+def without_choice(candidates: Sequence[Candidate]) -> dict[Place, str]:
+    """Why there is nothing to choose from, by row and task, where it is so."""
+    groups: dict[Place, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        groups[candidate.row, candidate.task].append(candidate)
+    return {
+        place: _nothing_to_choose(group)
+        for place, group in groups.items()
+        if not any(candidate.chosen for candidate in group)
+    }
+
+
+def _nothing_to_choose(group: Sequence[Candidate]) -> str:
+    num_cells = sum(len(candidate.values) for candidate in group)
+    num_gaps = sum(len(candidate.gaps) for candidate in group)
+    if num_gaps == num_cells:
+        return f"failed: no finite validation value in any of {num_cells} cells"
+    return (
+        "failed: no setting of the grid has a finite validation value at every seed, "
+        f"{num_gaps} of {num_cells} cells have none"
+    )
+
+
+def _candidates(place: Place, cells: Sequence[Cell]) -> list[Candidate]:
+    summaries = [read_summary(cell.run_dir) if cell.finished else None for cell in cells]
+    values: dict[tuple[tuple[str, float], ...], dict[int, float]] = defaultdict(dict)
+    data: dict[tuple[tuple[str, float], ...], set[str]] = defaultdict(set)
+    for cell, summary in zip(cells, summaries, strict=True):
+        value = selected_value(summary)
+        values[cell.point][cell.run.seed] = math.nan if value is None else value
+        data[cell.point] |= {str(summary.get("data_fingerprint"))} if summary else set()
+    return [
+        Candidate(*place, dict(point), own, data=frozenset(data[point]))
+        for point, own in values.items()
+    ]
 
 
 def _marked(group: Sequence[Candidate], mode: str) -> list[Candidate]:
-    """The candidates, the best of those with all their runs marked."""
-    complete = [c for c in group if not math.isnan(c.mean)]
+    """The candidates, the best of those with all their values marked; of equal ones the first."""
+    complete = [c for c in group if not c.gaps]
     if not complete:
         return list(group)
     best = (min if mode == "min" else max)(complete, key=lambda c: c.mean)
-    return [
-        Candidate(c.row, c.task, c.point, c.values, chosen=True) if c is best else c for c in group
-    ]
+    return [dataclasses.replace(c, chosen=True) if c is best else c for c in group]

@@ -15,7 +15,7 @@ from rotograd_cli.config import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, RotogradError
 from rotograd_cli.experiment import train
 from rotograd_cli.messages import describe_failure
-from rotograd_cli.report import read_summary, write_summary
+from rotograd_cli.report import read_summary, selected_value, write_summary
 from rotograd_cli.reproduce.cells import holds_run, is_finished
 from rotograd_cli.training.checkpoint import load_newest
 
@@ -51,8 +51,8 @@ def train_cell(config: DictConfig) -> None:
             write_summary(run_dir, {**(read_summary(run_dir) or {}), **failed})
             _say(f"{name}: failed: {describe_failure(error)}")
             return
-        value = summary["metrics"].get(summary["select"])
-        shown = "NaN" if value is None else f"{value:.4g}"
+        value = selected_value(summary)
+        shown = "has no finite value" if value is None else f"{value:.4g}"
         _say(f"{name}: {summary['select']} {shown}, {time.monotonic() - start:.0f} s")
 
 

@@ -8,7 +8,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.report import shown_metrics
 from rotograd_cli.tables.results import RunKey
 from rotograd_cli.tables.runs import Run, named
-from rotograd_cli.tables.settings import setting, varying
+from rotograd_cli.tables.settings import varying
 from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
 REFERENCE = "VanillaMTL"
@@ -71,7 +71,7 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _setting_key(run: Run) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((key, repr(value)) for key, value in setting(run.config or {}).items()))
+    return tuple(sorted((key, repr(value)) for key, value in run.setting.items()))
 
 
 def _has_one_task(run: Run) -> bool:
@@ -102,7 +102,7 @@ def _distinctions(groups: Sequence[Sequence[Run]]) -> list[str]:
     for members in groups:
         own = members[0].tasks if len(together) > 1 else None
         tasks = ONE_BY_ONE if _is_per_task(members) else own
-        settings.append({**setting(members[0].config or {}), "tasks": tasks})
+        settings.append({**members[0].setting, "tasks": tasks})
     keys = varying(settings)
     return ["".join(_word(key, found.get(key)) for key in keys) for found in settings]
 
@@ -122,7 +122,11 @@ def _spec(
 ) -> TableSpec:
     several = [s for s in summaries if len(s["tasks"]) > 1] or list(summaries)
     columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown_metrics(several)}
-    columns["geomean_loss"] = ColumnSpec(label="geometric mean of losses", metric="geomean_loss")
+    if not columns or any(
+        s["metrics"].get("test/geomean_loss") is not None for s in several
+    ):  # losses above 0
+        label = "geometric mean of losses"
+        columns["geomean_loss"] = ColumnSpec(label=label, metric="geomean_loss")
     tasks = list(dict.fromkeys(task for summary in summaries for task in summary["tasks"]))
     bases = [name for name, row in rows.items() if row.per_task]
     base = bases[0] if len(bases) == 1 and len(rows) > 1 else None

@@ -3,7 +3,8 @@ r"""Relative gains Δ in the three published conventions; they differ in sign, w
 ``paper`` (Javaloy and Valera, ICLR 2022): per task the mean gain over its metrics, then the mean
 over tasks; positive is better; the base are our own single-task networks. The paper does not say
 how seeds of the two are paired: here seed s of a row is compared with the single-task networks of
-seed s, and the statistic is taken of these gains. A seed without its base has no gain.
+seed s, and the statistic is taken of these gains. A seed without its base, or with one that was
+measured on other data or by another protocol, has no gain.
 
 ``nash`` (Nash-MTL, FAMO, FairGrad and others): mean over the nine metrics of NYUv2, all with the
 same weight; negative is better; the base are constants. They were measured by the protocol
@@ -19,6 +20,7 @@ from typing import Any
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metrics import Better, delta_m
+from rotograd_cli.tables.conditions import COMMON, alike
 from rotograd_cli.tables.results import Results, SeedResult, metric_specs
 
 NASH_BASE = {
@@ -33,6 +35,8 @@ NASH_BASE = {
     "normals/within_30": 0.6915,
 }
 """Single-task SegNets as the Nash-MTL lineage prints them; shares in [0, 1]."""
+NASH_PROTOCOL = "mtan_batch"
+"""Protocol of the metrics by which these constants were measured."""
 BETTER: dict[str, Better] = {"paper": "higher", "nash": "lower", "libmtl": "higher"}
 DESCRIPTIONS = {
     "paper": "Δ (the paper's convention): mean gain over a task's metrics in %, then over tasks, "
@@ -57,8 +61,8 @@ def gains(
 
     Returns:
         Gains in percent by row and seed. Absent: the base row's own, those of a seed without its
-        base, and those of runs whose first evaluation cannot be read. NaN: a metric is, or the
-        base's is 0.
+        base or with one that was not measured alike, and those of runs whose first evaluation
+        cannot be read. NaN: a metric is, or the base's is 0.
 
     Raises:
         ConfigError: If runs do not have the tasks, or with ``nash`` the metrics of NYUv2.
@@ -83,7 +87,7 @@ def _gain(
         return _nash(result)
     if convention == "libmtl":
         return _libmtl(tasks, result, specs)
-    if baseline is None:
+    if baseline is None or not alike([result.conditions, baseline.conditions], COMMON):
         return None
     return _mean_over_tasks(tasks, _test(result), _test(baseline), specs)
 

@@ -6,9 +6,13 @@ from typing import Any
 
 from rotograd_cli.report import remarks
 from rotograd_cli.tables import delta, statistics
+from rotograd_cli.tables.conditions import COMMON, PROTOCOL, TASKS, alike
 from rotograd_cli.tables.results import Missing, Results, all_summaries
 from rotograd_cli.tables.settings import differing_settings
 from rotograd_cli.tables.spec import TableSpec, row_label
+
+MAX_NAMED = 5
+"""Tasks that a footnote lists."""
 
 
 def footnotes(
@@ -38,9 +42,10 @@ def footnotes(
     runs = all_summaries(results)
     return [
         f"{statistics.DESCRIPTIONS[statistic]} over {_seeds(results)}.",
-        *_delta_note(spec),
+        *_delta_note(spec, results),
         *_comparison_note(reference, smallest_p),
         *(_run_notes(results, runs) if runs else ["There is no finished run."]),
+        *_conditions(spec, results),
         *remarks(runs),
         *_paper_notes(spec),
         *spec.notes,
@@ -57,11 +62,18 @@ def _seeds(results: Results) -> str:
     return f"{len(seeds)} {noun} ({', '.join(map(str, seeds))})" if seeds else "0 seeds"
 
 
-def _delta_note(spec: TableSpec) -> list[str]:
+def _delta_note(spec: TableSpec, results: Results) -> list[str]:
     if all(column.delta_of is None for column in spec.columns.values()):
         return []
     base = "" if spec.base is None else row_label(spec, spec.base)
-    return [delta.DESCRIPTIONS[str(spec.delta)].format(base=base)]
+    note = delta.DESCRIPTIONS[str(spec.delta)].format(base=base)
+    found = {r.conditions[PROTOCOL] for seeds in results.values() for r in seeds.values()}
+    others = found - {delta.NASH_PROTOCOL} if spec.delta == "nash" else set()
+    if others:
+        note += (
+            f" Warning: these runs have protocol {' / '.join(sorted(others))}, not the constants'."
+        )
+    return [note]
 
 
 def _comparison_note(reference: str | None, smallest_p: float) -> list[str]:
@@ -71,7 +83,7 @@ def _comparison_note(reference: str | None, smallest_p: float) -> list[str]:
     text = (
         f"Differences from {reference}: mean over common seeds [95 % bootstrap interval], p of the "
         "sign-flip test after Holm's correction over the rows of the column; "
-        f"▲ better, ▼ worse at {level:g} %."
+        f"▲ better, ▼ worse at {level:g} %, where no seed is missing."
     )
     if smallest_p > statistics.LEVEL:
         text += (
@@ -126,9 +138,44 @@ def _changed(run: Mapping[str, Any]) -> str:
 def _data(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     prints = _distinct(run.get("data_fingerprint") for run in runs)
     names = ", ".join(_distinct(run.get("data") for run in runs))
-    if len(prints) > 1:
-        return [f"Warning: the runs saw different data: {names}, fingerprints {', '.join(prints)}."]
     return [f"Data: {names}, fingerprint {', '.join(prints) or 'unknown'}."]
+
+
+def _conditions(spec: TableSpec, results: Results) -> list[str]:
+    """What rows were measured on, where it is not the same for all."""
+    notes = []
+    found = {key: _who(spec, results, key) for key in (*COMMON, TASKS)}
+    unlike = [f"{key}: {'; '.join(found[key])}" for key in COMMON if len(found[key]) > 1]
+    if unlike:
+        notes.append(
+            "Warning: what was not measured alike is neither ranked nor compared, and has no gain. "
+            f"{'. '.join(unlike)}."
+        )
+    over_tasks = [c for c in spec.columns.values() if c.metric is not None and "/" not in c.metric]
+    if over_tasks and len(found[TASKS]) > 1:
+        notes.append(
+            "Numbers over different tasks are neither ranked nor compared: "
+            f"{'; '.join(found[TASKS])}."
+        )
+    return notes
+
+
+def _who(spec: TableSpec, results: Results, key: str) -> list[str]:
+    """The values of a condition, each with the rows that have it, or with seeds of a row."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for row, seeds in results.items():
+        is_same = alike((result.conditions for result in seeds.values()), [key])
+        for seed, result in seeds.items():
+            name = row_label(spec, row) + ("" if is_same else f" seed {seed}")
+            if name not in rows[result.conditions[key]]:
+                rows[result.conditions[key]].append(name)
+    return [f"{_shortened(value)} ({', '.join(names)})" for value, names in rows.items()]
+
+
+def _shortened(names: str) -> str:
+    """A list of tasks, of many the first ones and their number."""
+    first = names.split(", ")
+    return names if len(first) <= MAX_NAMED else f"{', '.join(first[:3])}, … ({len(first)})"
 
 
 def _paper_notes(spec: TableSpec) -> list[str]:

@@ -34,7 +34,7 @@ def value_grid(table: Table) -> Grid:
         heads += [_head(column), *([] if column.paper_label is None else [column.paper_label])]
     rows = []
     for row in table.rows:
-        entries = [_entries(column, row.cells[column.name]) for column in table.columns]
+        entries = [_entries(table, column, row.cells[column.name]) for column in table.columns]
         rows.append([Entry(_row_label(table, row)), *itertools.chain.from_iterable(entries)])
     return Grid(table.title, heads, rows)
 
@@ -47,7 +47,7 @@ def difference_grid(table: Table) -> Grid | None:
     rows = [
         [
             Entry(_row_label(table, row)),
-            *(Entry(_difference(c, row.cells[c.name])) for c in columns),
+            *(Entry(_difference(table, c, row.cells[c.name])) for c in columns),
         ]
         for row in table.rows
         if any(row.cells[c.name].difference for c in columns)
@@ -118,9 +118,9 @@ def _row_label(table: Table, row: Row) -> str:
     return f"{row.label} ({row.num_seeds} of {len(table.seeds)} seeds)"
 
 
-def _entries(column: Column, cell: Cell) -> list[Entry]:
+def _entries(table: Table, column: Column, cell: Cell) -> list[Entry]:
     text = _centre_and_spread(cell.centre, cell.spread, column.digits)
-    mark = _mark(cell.difference, column)
+    mark = _mark(table, column, cell.difference)
     note = f" ({cell.note})" if cell.note else ""
     own = Entry(f"{text}{mark}{note}", cell.rank)
     if column.paper_label is None:
@@ -138,17 +138,22 @@ def _centre_and_spread(centre: float | None, spread: float | None, digits: int) 
     return text if spread is None else f"{text} ± {number(spread, digits)}"
 
 
-def _mark(difference: Difference | None, column: Column) -> str:
-    if difference is None or column.better is None or not difference.p_holm < LEVEL:
+def _mark(table: Table, column: Column, difference: Difference | None) -> str:
+    """▲ or ▼; never of the seeds that happen to be left, which may be those that went well."""
+    if difference is None or difference.num_seeds < len(table.seeds):
+        return ""
+    if column.better is None or not difference.p_holm < LEVEL:
         return ""
     is_better = (difference.mean > 0) == (column.better == "higher")
     return " ▲" if is_better else " ▼"
 
 
-def _difference(column: Column, cell: Cell) -> str:
+def _difference(table: Table, column: Column, cell: Cell) -> str:
     found = cell.difference
     if found is None:
         return "-"
     mean, low, high = (number(v, column.digits) for v in (found.mean, found.low, found.high))
     sign = "" if found.mean <= 0 or mean.strip("0.") == "" else "+"
-    return f"{sign}{mean} [{low}, {high}], p {found.p_holm:.2g}{_mark(found, column)}"
+    seeds = "" if found.num_seeds == len(table.seeds) else f" ({found.num_seeds} seeds)"
+    mark = _mark(table, column, found)
+    return f"{sign}{mean} [{low}, {high}], p {found.p_holm:.2g}{mark}{seeds}"

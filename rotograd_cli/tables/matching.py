@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rotograd_cli.tables.conditions import evaluated, evaluated_by
 from rotograd_cli.tables.results import RunKey
 from rotograd_cli.tables.runs import Run, named
-from rotograd_cli.tables.settings import setting
+from rotograd_cli.tables.settings import SELECTED_BY_AUTO, setting
 from rotograd_cli.tables.spec import TableSpec
 
 NETWORK = ("data", "backbone", "head")
@@ -22,6 +23,7 @@ def match_runs(
     A run belongs to a row if it has the row's method with the same options, the row's other
     overrides, and the experiment's classes of data, backbone and head; of several such rows to that
     with the most overrides. Other settings (epochs, learning rates) may differ: a note names them.
+    A run that evaluated another part of its splits than the row does belongs to none.
 
     Args:
         spec: Table.
@@ -32,15 +34,30 @@ def match_runs(
         Runs by cell, and notes: runs of no row, and settings that are not the table's.
     """
     cells: dict[RunKey, list[Run]] = defaultdict(list)
-    strangers = []
+    strangers, cut = [], []
     for run in runs:
         key = None if run.config is None else _key(spec, run, expected)
         if key is None:
             strangers.append(run)
+        elif not _evaluates_the_same(run, expected[key.row]):
+            cut.append(run)
         else:
             cells[key].append(run)
     notes = [f"Runs of no row of this table: {named(strangers)}."] if strangers else []
+    if cut:
+        part = evaluated(cut[0].summary)
+        notes.append(
+            "Left out, as they do not evaluate what the table does (train.limit_eval_batches): "
+            f"{named(cut)}; the first one {part}. Without `table=` they are rows of their own."
+        )
     return cells, [*_departures(spec, cells, expected), *notes]
+
+
+def _evaluates_the_same(run: Run, expected: Mapping[str, Any]) -> bool:
+    """Whether a run has no evaluation yet, or one of the row's examples."""
+    sizes = run.summary.get("num_examples") or {}
+    same = evaluated(run.summary) == evaluated_by(expected, sizes)
+    return same or not run.is_finished
 
 
 def _key(spec: TableSpec, run: Run, expected: Mapping[str, Mapping[str, Any]]) -> RunKey | None:
@@ -95,6 +112,19 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+def _settings(run: Run, expected: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a run and of its row, tasks among them."""
+    select = str(run.summary.get("select"))
+    by_auto = select.endswith(SELECTED_BY_AUTO)  # what the data made of the row's val/auto
+    wanted = setting(expected, select if by_auto else None)
+    own_tasks = {"tasks": _list(run.tasks)}
+    return {**run.setting, **own_tasks}, {**wanted, "tasks": _list(expected.get("tasks"))}
+
+
+def _list(tasks: Sequence[str] | None) -> str:
+    return "all" if tasks is None else f"[{','.join(tasks)}]"
+
+
 def _departures(
     spec: TableSpec,
     cells: Mapping[RunKey, Sequence[Run]],
@@ -104,9 +134,10 @@ def _departures(
     grid = () if spec.grid is None else tuple(spec.grid.values)
     found: dict[str, list[str]] = defaultdict(list)
     for key, runs in cells.items():
-        wanted = setting(expected[key.row])
         for run in runs:
-            own = setting(run.config or {}) if run.is_finished else {}
+            own, wanted = _settings(run, expected[key.row]) if run.is_finished else ({}, {})
+            if spec.rows[key.row].per_task or spec.tasks:  # the run's tasks are the row's
+                own.pop("tasks", None)
             for name in own:
                 if name in wanted and name not in grid and own[name] != wanted[name]:
                     text = f"{own[name]} instead of {wanted[name]}"

@@ -2,15 +2,17 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from rotograd_cli.metrics import geometric_mean
-from rotograd_cli.report import read_summary
+from rotograd_cli.report import outcome, read_summary
+from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
 
 
@@ -34,6 +36,11 @@ class SeedResult:
     summaries: list[dict[str, Any]] = field(repr=False)
     """Of the runs it comes from, one or one per task."""
 
+    @property
+    def conditions(self) -> Conditions:
+        """What it was measured on."""
+        return conditions(self.summaries)
+
 
 Results = dict[str, dict[int, SeedResult]]
 """Results by row and seed."""
@@ -50,14 +57,17 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
     Returns:
         The content of ``summary.json`` and, where they can be read, ``config`` (``config.yaml``)
         and ``first_evaluation`` (the first record of ``metrics.jsonl`` that has an evaluation), and
-        ``run_dir``. None if there is no summary.
+        ``run_dir``; among its ``notes``, what an older version left out and did not say. None if
+        there is no summary.
     """
     summary = read_summary(run_dir)
     if summary is None:
         return None
     found = {"config": read_config(run_dir), "first_evaluation": _first_evaluation(run_dir)}
     known = {key: value for key, value in found.items() if value is not None}
-    return {**summary, **known, "run_dir": str(run_dir)}
+    run = {**summary, **known, "run_dir": str(run_dir)}
+    cut = cut_notes(run)
+    return {**run, "notes": [*run.get("notes", []), *cut]} if cut else run
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
@@ -115,10 +125,10 @@ def collect(
 
 
 def _reason(task: str | None, summary: Mapping[str, Any] | None) -> str | None:
-    if summary is not None and summary.get("status") == "finished":
+    text = "no run" if summary is None else outcome(summary)
+    if text == "finished":
         return None
-    status = "no run" if summary is None else str(summary.get("status", "no status"))
-    text = {"running": "not finished"}.get(status, status)
+    text = "not finished" if text == "running" else text
     return text if task is None else f"{task}: {text}"
 
 
@@ -133,7 +143,34 @@ def _join(row: str, seed: int, runs: Mapping[str | None, Mapping[str, Any] | Non
     if None not in runs:
         losses = {key: value for key, value in metrics.items() if key.endswith("/loss")}
         metrics["test/geomean_loss"] = geometric_mean(losses)
+        metrics |= _over_tasks(metrics, [s for s in runs.values() if s is not None])
     return SeedResult(row, seed, metrics, [dict(s) for s in runs.values() if s is not None])
+
+
+def _over_tasks(
+    metrics: Mapping[str, float], summaries: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """What :func:`rotograd_cli.metrics.statistics` has of one run, over runs of single tasks.
+
+    Nothing unless all tasks lead with the same metric.
+    """
+    leading = [next(iter(summary.get("metric_specs", {})), "") for summary in summaries]
+    names = {key.partition("/")[2] for key in leading}
+    if len(names) > 1 or not all(f"test/{key}" in metrics for key in leading):
+        return {}
+    values = np.array([metrics[f"test/{key}"] for key in leading])
+    functions: dict[str, Callable[..., Any]] = {
+        "min": np.min,
+        "median": np.median,
+        "mean": np.mean,
+        "std": np.std,
+    }
+    is_known = bool(np.isfinite(values).all())
+    return {
+        f"test/{kind}_{name}": float(function(values)) if is_known else math.nan
+        for name in names
+        for kind, function in functions.items()
+    }
 
 
 def all_summaries(results: Results) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.report import outcome
+from rotograd_cli.tables.conditions import COMMON, TASKS, conditions
 from rotograd_cli.tables.results import RunKey, read_config, read_run
 from rotograd_cli.tables.settings import setting, varying
 
@@ -26,8 +28,13 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has its test metrics."""
-        return self.summary.get("status") == "finished"
+        """Whether it has its test metrics, of an epoch that was selected by a finite value."""
+        return outcome(self.summary) == "finished"
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What makes its row (:func:`~rotograd_cli.tables.settings.setting`)."""
+        return setting(self.config or {}, self.summary.get("select"))
 
     @property
     def seed(self) -> int:
@@ -99,10 +106,11 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
         The runs, and the notes.
 
     Raises:
-        ConfigError: If finished runs of one row (and task) differ in their settings: their seeds
-            would not be seeds of one thing.
+        ConfigError: If finished runs of one row (and task) differ in their settings, or those of
+            one row in what they were measured on: their seeds would not be seeds of one thing.
     """
     _check_one_setting(groups)
+    _check_conditions(groups)
     chosen, notes = {}, []
     for key, runs in groups.items():
         newest = sorted(runs, key=lambda run: (run.is_finished, run.summary.get("started") or ""))
@@ -125,7 +133,7 @@ def _check_one_setting(groups: Mapping[RunKey, Sequence[Run]]) -> None:
     for key, runs in groups.items():
         by_row[key.row, key.task] += [run for run in runs if run.is_finished]
     for (row, _), runs in by_row.items():
-        settings = [setting(run.config or {}) for run in runs]
+        settings = [run.setting for run in runs]
         keys = varying(settings)
         if keys:
             values = dict.fromkeys(str(found.get(keys[0], "none")) for found in settings)
@@ -136,8 +144,25 @@ def _check_one_setting(groups: Mapping[RunKey, Sequence[Run]]) -> None:
             )
 
 
+def _check_conditions(groups: Mapping[RunKey, Sequence[Run]]) -> None:
+    found: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
+    for key, runs in groups.items():
+        names = COMMON if key.task else (*COMMON, TASKS)
+        for run in runs:
+            own = conditions([run.summary]) if run.is_finished else {}
+            for name in names if own else ():
+                found[key.row, name].setdefault(own[name], run.folder)
+    for (row, name), folders in found.items():
+        if len(folders) > 1:
+            values = ", ".join(f"{text} ({folder})" for text, folder in folders.items())
+            raise ConfigError(
+                f"The runs of row {row!r} must be measured alike, got {name}: {values}; narrow "
+                "`runs` to one of them."
+            )
+
+
 def named(runs: Sequence[Run]) -> str:
     """Folders of a few runs, with what became of them."""
-    words = [f"{run.folder} ({run.summary.get('status')})" for run in runs[:MAX_NAMED]]
+    words = [f"{run.folder} ({outcome(run.summary)})" for run in runs[:MAX_NAMED]]
     more = [f"{len(runs) - MAX_NAMED} more"] if len(runs) > MAX_NAMED else []
     return ", ".join([*words, *more])

@@ -5,6 +5,8 @@ from typing import Any
 
 from rotograd_cli.tables.results import Results
 
+SELECTED_BY_AUTO = ("geomean_loss", "relative_loss")
+"""What ``train.select=val/auto`` stands for on its split, by the data set's losses."""
 NO_SETTING = ("seed", "tasks", "paths", "logger", "device", "deterministic", "tags")
 """Sections that do not make another row: where a run ran and wrote, its seed, its one task."""
 
@@ -25,9 +27,21 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run's row: its configuration without :data:`NO_SETTING`, flat."""
-    return flat({key: value for key, value in config.items() if key not in NO_SETTING})
+def setting(config: Mapping[str, Any], select: str | None = None) -> dict[str, Any]:
+    """What makes a run's row: its configuration without :data:`NO_SETTING`, flat.
+
+    Args:
+        config: Configuration.
+        select: Metric that ``train.select=val/auto`` turned out to be, where the run says it.
+
+    Returns:
+        Values by dotted key.
+    """
+    result = flat({key: value for key, value in config.items() if key not in NO_SETTING})
+    if str(result.get("train.select")).endswith("/auto"):
+        split = str(result["train.select"]).partition("/")[0]
+        result["train.select"] = select or f"{split}/{SELECTED_BY_AUTO[0]}"
+    return result
 
 
 def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -57,7 +71,7 @@ def differing_settings(results: Results) -> list[str]:
         One sentence per key, with the values and who has them.
     """
     settings = {
-        (row, seed, tuple(s.get("tasks", ()))): setting(s["config"])
+        (row, seed, tuple(s.get("tasks", ()))): setting(s["config"], s.get("select"))
         for row, seeds in results.items()
         for seed, result in seeds.items()
         for s in result.summaries

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rotograd_cli.config import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metrics import Better
+from rotograd_cli.tables.conditions import COMMON, TASKS, alike
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
@@ -17,8 +18,8 @@ from rotograd_cli.tables.statistics import compare, holm, ranks, smallest_p, sum
 
 __all__ = ["Cell", "Column", "Row", "Table", "build_table"]
 SHORT_CELLS = (
-    "A cell that counts fewer seeds than its row: in the others the value is not a number; a gain "
-    "is none where its base is 0 or missing."
+    "Cells that count fewer seeds than their row are neither ranked nor marked: a value is not a "
+    "finite number; a gain's base is 0, missing or not measured alike."
 )
 
 
@@ -67,11 +68,26 @@ def build_table(
     ]
     compared = any(cell.difference for row in rows for cell in row.cells.values())
     reference = row_label(spec, spec.compare_with) if compared and spec.compare_with else None
-    short = [SHORT_CELLS] if any(cell.note for row in rows for cell in row.cells.values()) else []
+    short = _short_cells(columns, rows, seeds)
     below = footnotes(
         spec, results, absent, statistic, reference, _smallest_p(rows), [*short, *notes]
     )
     return Table(spec.name, spec.title, statistic, seeds, reference, columns, rows, below)
+
+
+def _short_cells(columns: Sequence[Column], rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:
+    """Which seeds of a row a cell leaves out."""
+    names = []
+    for column in columns:
+        for row in rows:
+            cell = row.cells[column.name]
+            left_out = [s for s in seeds if s not in cell.values and s not in row.missing]
+            if cell.note is not None:
+                listed = ", ".join(map(str, left_out))
+                names.append(f"{row.label}, {column.label} without seed {listed}")
+    if not names:
+        return []
+    return [f"{SHORT_CELLS} {'; '.join(names)}."]
 
 
 def _smallest_p(rows: Sequence[Row]) -> float:
@@ -150,7 +166,7 @@ def _cells(
         if values.get(row) and len(finite) < len(results[row]):
             note = f"{len(finite)} of {len(seeds)} seeds"
         cells[row] = Cell(finite, centre, spread, None, paper, None, note)
-    return _compared(spec, _ranked(spec, column, cells, results, seeds), column)
+    return _compared(spec, _ranked(spec, column, cells, results, seeds), column, results)
 
 
 def _values(spec: TableSpec, column: Column, results: Results) -> dict[str, dict[int, float]]:
@@ -187,18 +203,30 @@ def _ranked(
         for row, cell in cells.items()
         if cell.centre is not None and cell.note is None and _is_ranked(spec, row, results, seeds)
     }
-    places = ranks(centres, column.better)
+    is_fair = _measured_alike(spec, column, results, centres)
+    places = ranks(centres, column.better) if is_fair else {}
     return {row: dataclasses.replace(cell, rank=places.get(row)) for row, cell in cells.items()}
 
 
-def _compared(spec: TableSpec, cells: dict[str, Cell], column: Column) -> dict[str, Cell]:
+def _measured_alike(spec: TableSpec, column: Column, results: Results, rows: Iterable[str]) -> bool:
+    """Whether all results of some rows may be compared in a column."""
+    metric = spec.columns[column.name].metric
+    keys = COMMON if metric is None or "/" in metric else (*COMMON, TASKS)
+    return alike((r.conditions for row in rows for r in results.get(row, {}).values()), keys)
+
+
+def _compared(
+    spec: TableSpec, cells: dict[str, Cell], column: Column, results: Results
+) -> dict[str, Cell]:
     reference = spec.compare_with
     if reference is None or reference not in cells or spec.columns[column.name].hours:
         return cells
     found = {
         row: compare(cell.values, cells[reference].values)
         for row, cell in cells.items()
-        if row != reference and spec.rows[row].shown
+        if row != reference
+        and spec.rows[row].shown
+        and _measured_alike(spec, column, results, (row, reference))
     }
     differences = {row: found_one for row, found_one in found.items() if found_one is not None}
     corrected = holm([difference.p for difference in differences.values()])

@@ -216,6 +216,8 @@ def test_optuna_searches_on_validation_and_prints_the_best(tmp_path: Path) -> No
     line = next(line for line in out.splitlines() if line.startswith("Best value"))
     value, words = line.removeprefix("Best value ").split(" with ")
     assert float(value) == pytest.approx(best["metrics"]["val/geomean_loss"], rel=1e-5)
+    for cell in found.values():
+        assert f"│ {cell['metrics']['val/geomean_loss']:.6g} │" in " ".join(out.split())
     drawn = dict(word.split("=") for word in words.split())
     assert set(words.split()) <= set(best["overrides"])
     assert 0.0003 <= float(drawn["model_optimizer.lr"]) <= 0.01
@@ -240,6 +242,16 @@ def test_a_search_is_repeatable_and_a_trial_that_fails_is_the_worst(tmp_path: Pa
     statuses = {cell["overrides"][0]: cell["status"] for cell in found[0].values()}
     assert statuses.pop("model_optimizer.lr=0.001") == "finished"
     assert set(statuses.values()) == {"failed"}
+
+
+@pytest.mark.slow
+def test_a_search_of_which_every_trial_fails_names_no_best(tmp_path: Path) -> None:
+    words = ("sweep=optuna", "model_optimizer.lr=choice(1e30,1e29)", "method_optimizer.lr=1e-3")
+    options = ("hydra.sweeper.n_trials=2", "train.log_every_steps=1", "hydra.sweep.dir=sweep")
+    result = run(tmp_path, "train", "-m", *SMALL, "method=vanilla", *words, *options)
+    assert result.code == 1
+    assert "No trial finished;" in result.out
+    assert "Best" not in result.out
 
 
 @pytest.mark.slow

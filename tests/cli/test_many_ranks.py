@@ -78,6 +78,22 @@ def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> 
         assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)  # float32
 
 
+ABORTS_AT_EXIT = """
+import atexit, os
+if os.environ.get("RANK") == "1":
+    atexit.register(os.abort)
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_has_done_its_work_cannot_fail_while_python_shuts_down(tmp_path: Path) -> None:
+    """As threads of gloo make it fail, once in a while."""
+    (tmp_path / "sitecustomize.py").write_text(ABORTS_AT_EXIT)
+    path = f"{tmp_path}{os.pathsep}{CHECKOUT}"
+    words = ("train", *SHORT, "train.epochs=1", "hydra.run.dir=run")
+    finished(torchrun(*words, cwd=tmp_path, PYTHONPATH=path))
+
+
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_job_and_a_restart_goes_on_with_the_same_bits(
     tmp_path: Path, longer_run_of_two: Path

@@ -68,7 +68,7 @@ def test_a_sweep_of_single_tasks_is_a_run_per_task_in_one_table(cli: Cli, tmp_pa
     assert "left accuracy" in head
     assert "sum mse" in head
     rows = [line.split("│") for line in result.out.splitlines() if "│" in line]
-    values = [[cell.strip() for cell in row[4:6]] for row in rows]
+    values = [[cell.strip() for cell in row[5:7]] for row in rows]
     assert [[value == "-" for value in row] for row in values] == [[False, True], [True, False]]
 
 

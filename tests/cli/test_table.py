@@ -17,7 +17,7 @@ SPEC = """# Two rows of the embedded digits.
 name: mini
 title: Mini
 tasks: [left, sum]
-overrides: [debug=smoke, logger=none, data.partners=1]
+overrides: [debug=smoke, logger=none, train.eval_batch_size=20, data.partners=1]
 seeds: 2
 base: single
 delta: paper

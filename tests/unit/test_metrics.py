@@ -169,3 +169,8 @@ def test_delta_m_refuses_a_missing_or_zero_baseline() -> None:
         delta_m({"acc": 0.8}, {"err": 4.0}, BETTER)
     with pytest.raises(ZeroDivisionError):
         delta_m({"acc": 0.8}, {"acc": 0.0}, BETTER)
+
+
+def test_a_gain_over_a_negative_baseline_is_positive_when_better() -> None:
+    assert delta_m({"acc": -1.0}, {"acc": -2.0}, BETTER) == 50.0
+    assert delta_m({"err": -3.0}, {"err": -2.0}, BETTER) == 50.0

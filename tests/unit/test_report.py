@@ -18,6 +18,7 @@ from rotograd_cli.report import (
     read_summary,
     remarks,
     run_table,
+    selected_value,
     sweep_table,
     training_time,
     write_summary,
@@ -146,15 +147,15 @@ def test_run_table_ends_with_the_statistics_over_tasks() -> None:
     ]
 
 
-@pytest.mark.parametrize(("num", "shown"), [(10, "tasks"), (11, "statistics"), (40, "statistics")])
+@pytest.mark.parametrize(
+    ("num", "shown"), [(2, "both"), (10, "both"), (11, "statistics"), (40, "statistics")]
+)
 def test_sweep_table_shows_many_tasks_by_their_statistics(num: int, shown: str) -> None:
     summary = many_tasks(num)
     heads = [str(column.header) for column in sweep_table([("0", summary), ("1", None)]).columns]
-    if shown == "tasks":
-        assert heads[3:] == [f"a{k} f1 % ↑" for k in range(num)]
-    else:
-        assert heads[3:] == ["min f1 % ↑", "median f1 % ↑", "mean f1 % ↑", "std f1 %"]
-        assert "62.50" in text(sweep_table([("0", summary)]))
+    tasks = [f"a{k} f1 % ↑" for k in range(num)] if shown == "both" else []
+    assert heads[3:] == [*tasks, "min f1 % ↑", "median f1 % ↑", "mean f1 % ↑", "std f1 %"]
+    assert "62.50" in text(sweep_table([("0", summary)]))
 
 
 def test_many_metrics_without_statistics_are_all_shown() -> None:
@@ -180,6 +181,34 @@ def test_sweep_table_has_a_row_for_every_cell_even_where_a_run_left_nothing() ->
     assert "failed" in rows["1"]
     assert "method=vanilla" in rows["1"]
     assert "no result" in rows["2"]
+
+
+def test_sweep_table_shows_what_cells_are_chosen_by_and_numbers_of_finished_cells_alone() -> None:
+    key = "val/geomean_loss"
+    finished = {**SUMMARY, "select": key}
+    failed = {**finished, "status": "failed"}
+    nan = {**finished, "metrics": {**SUMMARY["metrics"], key: None}}
+    table = text(sweep_table([("0", finished), ("1", failed), ("2", nan), ("3", None)]))
+    assert f"selected by {key}" in table
+    rows = [line.split("│") for line in table.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in row[4:6]] for row in rows]
+    assert cells == [["0.5", "90.00"], ["-", "-"], ["-", "-"], ["-", "-"]]
+    assert [row[2].strip() for row in rows] == [
+        "finished",
+        "failed",
+        f"no finite {key}",
+        "no result",
+    ]
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_no_selection_value(value: float | None) -> None:
+    summary = {"status": "finished", "select": "val/loss", "metrics": {"val/loss": value}}
+    assert selected_value(summary) is None
+    assert selected_value({**summary, "metrics": {"val/loss": 0.0}}) == 0.0
+    assert selected_value({**summary, "metrics": {"val/loss": 0.0}, "status": "failed"}) is None
+    assert selected_value({**summary, "metrics": {}}) is None
+    assert selected_value(None) is None
 
 
 def test_brackets_of_overrides_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

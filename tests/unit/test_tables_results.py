@@ -67,6 +67,33 @@ def test_runs_of_single_tasks_are_joined_into_one_result() -> None:
     assert missing == {"single": {}, "vanilla": {}}
 
 
+@pytest.mark.parametrize("last", [0.5, None])
+def test_runs_of_single_tasks_have_the_statistics_over_tasks_of_one_run(
+    last: float | None,
+) -> None:
+    values = {"a": 0.25, "b": 0.75, "c": last}
+    shared = {"better": "higher", "percent": True}
+    found: dict[RunKey, dict[str, Any] | None] = {
+        RunKey("single", 0, task): fake_summary(
+            {f"{task}/f1": value, "mean_f1": value}, metric_specs={f"{task}/f1": shared}
+        )
+        for task, value in values.items()
+    }
+    results, _ = collect(
+        spec(seeds=1, tasks=["a", "b", "c"], columns={"x": {"metric": "y"}}), found
+    )
+    own = results["single"][0].metrics
+    statistics = [own[f"test/{name}_f1"] for name in ("min", "median", "mean", "std")]
+    expected = [0.25, 0.5, 0.5, pytest.approx((0.125 / 3) ** 0.5)]
+    assert statistics == expected if last else all(map(math.isnan, statistics))
+
+
+def test_runs_of_tasks_with_different_metrics_have_no_statistics_over_tasks() -> None:
+    results, _ = collect(spec(), runs())
+    assert not any("mean" in key.split("_") for key in results["single"][0].metrics)
+    assert not any("min_" in key for key in results["single"][0].metrics)
+
+
 def test_validation_metrics_stay_out() -> None:
     found = runs()
     found[RunKey("vanilla", 0)]["metrics"]["val/left/accuracy"] = 1.0  # type: ignore[index]
@@ -198,6 +225,13 @@ def test_nash_gains_need_the_metrics_of_nyuv2() -> None:
     results, _ = collect(spec(), runs())
     with pytest.raises(ConfigError, match="needs the nine metrics of NYUv2"):
         gains("nash", ["left"], results, None)
+
+
+def test_a_seed_whose_base_was_measured_on_other_data_has_no_gain() -> None:
+    found = runs()
+    found[RunKey("single", 1, "left")]["data_fingerprint"] = "beef"  # type: ignore[index]
+    results, _ = collect(spec(), found)
+    assert list(gains("paper", ["left"], results, "single")["vanilla"]) == [0]
 
 
 def test_libmtl_gains_are_over_the_first_evaluation_of_the_same_run() -> None:

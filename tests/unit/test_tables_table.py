@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 import shutil
 import statistics
@@ -15,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
     escape_latex,
     to_csv,
@@ -24,7 +26,7 @@ from rotograd_cli.tables.formats import (
     write_table,
 )
 from rotograd_cli.tables.layout import blocks, difference_grid, value_grid
-from rotograd_cli.tables.results import RunKey, collect
+from rotograd_cli.tables.results import RunKey, SeedResult, collect
 from rotograd_cli.tables.spec import TableSpec, to_table_spec
 from rotograd_cli.tables.table import Table, build_table
 from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
@@ -183,8 +185,14 @@ def test_a_value_that_is_not_finite_is_left_out_and_said() -> None:
     table = make_table(runs=runs)
     found = cell(table, "better", "left")
     assert (len(found.values), found.note, found.rank) == (9, "9 of 10 seeds", None)
-    assert any("counts fewer seeds than its row" in note for note in table.footnotes)
+    assert table.compare_with == "Vanilla"
+    (note,) = (note for note in table.footnotes if note.startswith("Cells that count fewer seeds"))
+    assert note.endswith("Better, left accuracy without seed 1.")
     assert "(9 of 10 seeds)" in to_markdown(table)
+    values, differences = value_grid(table), difference_grid(table)
+    assert differences is not None
+    assert "▲" not in values.rows[2][3].text + differences.rows[1][2].text
+    assert differences.rows[1][2].text.endswith("(9 seeds)")
 
 
 def test_a_table_without_a_single_run_has_the_printed_numbers() -> None:
@@ -242,11 +250,64 @@ def test_too_few_seeds_for_any_mark_are_said() -> None:
     assert "▲" not in to_markdown(table).split("## ")[0]
 
 
-def test_different_data_raise_a_warning() -> None:
+def test_rows_of_different_data_are_named_and_neither_ranked_nor_compared() -> None:
     runs = make_runs()
     runs[RunKey("better", 0)]["data_fingerprint"] = "beef"  # type: ignore[index]
-    notes = make_table(runs=runs).footnotes
-    assert any(n.startswith("Warning: the runs saw different data") for n in notes)
+    table = make_table(runs=runs)
+    (note,) = (note for note in table.footnotes if note.startswith("Warning: "))
+    others = ", ".join(f"Better seed {seed}" for seed in range(1, SEEDS))
+    assert note == (
+        "Warning: what was not measured alike is neither ranked nor compared, and has no gain. "
+        f"data: fingerprint f00d (Single, Vanilla, {others}, A_b 100 %); "
+        "fingerprint beef (Better seed 0)."
+    )
+    assert all(row.cells["left"].rank is None for row in table.rows)
+    assert cell(table, "better", "left").difference is None
+    assert cell(table, "a_b", "left").difference is not None
+    assert 0 not in cell(table, "better", "gain").values  # its base saw the other data
+    assert 0 in cell(table, "a_b", "gain").values
+
+
+def test_numbers_over_different_tasks_are_not_ranked_but_those_of_one_task_are() -> None:
+    runs = make_runs()
+    for key, run in runs.items():
+        assert run is not None
+        run["metrics"]["test/geomean_loss"] = 1.0 + key.seed
+        if key.row == "better":
+            run["tasks"] = ["left"]
+    columns = {"left": {"metric": "left/accuracy"}, "loss": {"metric": "geomean_loss"}}
+    table = make_table(make_spec(columns=columns, paper=None), runs)
+    assert cell(table, "better", "left").rank == 1
+    assert all(row.cells["loss"].rank is None for row in table.rows)
+    assert cell(table, "better", "loss").difference is None
+    assert (
+        "Numbers over different tasks are neither ranked nor compared: left, sum "
+        "(Single, Vanilla, A_b 100 %); left (Better)." in table.footnotes
+    )
+
+
+def test_an_infinite_value_never_ranks_first() -> None:
+    runs = make_runs()
+    for value in (math.inf, -math.inf, math.nan):
+        runs[RunKey("a_b", 3)] = fake_summary({"left/accuracy": value, "sum/mse": value}, 3)
+        table = make_table(runs=runs)
+        assert cell(table, "a_b", "sum").rank is None
+        assert cell(table, "a_b", "left").rank is None
+        assert cell(table, "better", "left").rank == 1
+        json.loads(to_json(table))
+
+
+def test_constants_of_another_protocol_are_said_where_gains_are_taken_from_them() -> None:
+    results: dict[str, dict[int, SeedResult]] = {"single": {}, "vanilla": {}}
+    specs = {key: {"better": "higher", "percent": False} for key in NASH_BASE}
+    columns = {"gain": {"delta_of": ["segmentation", "depth", "normals"]}}
+    rows = {"single": {}, "vanilla": {"shown": True}}
+    spec = make_spec(delta="nash", columns=columns, rows=rows, paper=None, tasks=[], base=None)
+    for protocol, said in (("exact", True), ("mtan_batch", False)):
+        run = fake_summary(NASH_BASE, metric_specs=specs, config={"data": {"protocol": protocol}})
+        result = SeedResult("vanilla", 0, run["metrics"], [run])
+        notes = "\n".join(build_table(spec, {**results, "vanilla": {0: result}}).footnotes)
+        assert ("Warning: these runs have protocol exact, not the constants'." in notes) is said
 
 
 def test_notes_of_the_caller_and_the_table_are_kept() -> None:
