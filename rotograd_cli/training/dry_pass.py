@@ -235,6 +235,7 @@ def _has_nan(target: Tensor) -> bool:
 def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
     with _named(f"{place}: the metric {spec.name!r} fails"):
         metric = spec.create().to(prediction.device)
+        metric.distributed_available_fn = _never  # the first rank is alone here
         with _NoBroadcasting():
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())
@@ -244,6 +245,10 @@ def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str
             f"{place}: the metric {spec.name!r} must be a scalar tensor, got {found}; pick one "
             "with the `value` of MetricSpec."
         )
+
+
+def _never() -> bool:
+    return False
 
 
 def _check_selection(selection: Selection, losses: dict[str, float]) -> None:
