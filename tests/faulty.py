@@ -44,6 +44,15 @@ def a_number(prediction: Tensor, target: Tensor) -> Any:
     return mean_squared_error(prediction, target).item()
 
 
+def unbatchable(prediction: Tensor, target: Tensor) -> Tensor:
+    loss = mean_squared_error(prediction, target)
+    return loss if loss.item() > 0 else loss * 0
+
+
+def count_without_tensors(target: Tensor) -> Any:
+    return len(target)
+
+
 def failing(prediction: Tensor, target: Tensor) -> Tensor:
     raise KeyError("scale")
 
@@ -60,6 +69,7 @@ LOSSES = {
     "detached": detached,
     "a_number": a_number,
     "failing": failing,
+    "unbatchable": unbatchable,
     "nan_and_own_loss": _mean_of_nan,
 }
 
@@ -78,11 +88,14 @@ class Faulty(MultiTaskDataset):
         metrics: tuple[MetricSpec, ...] = (mse(),)
         if kind == "metric":
             metrics = (MetricSpec("fit", "higher", mse().create, lambda x: x.no_such_thing),)
-        spread_loss = LOSSES.get(kind, mean_squared_error)
+        loss = LOSSES.get(kind, mean_squared_error)
+        count = count_without_tensors if kind == "count" else None
+        at_once = kind == "unbatchable"
+        size_loss = loss if at_once else mean_squared_error
         self.tasks = select_tasks(
             [
-                Task("size", 1, mean_squared_error, (mse(),)),
-                Task("spread", 1, spread_loss, metrics),
+                Task("size", 1, size_loss, (mse(),), batchable=at_once),
+                Task("spread", 1, loss, metrics, batchable=at_once, count=count),
                 Task("label", 3, cross_entropy, (accuracy(3),)),
                 Task("flag", 1, binary_cross_entropy, (f1(),)),
             ],

@@ -193,7 +193,7 @@ class SeenFlags:
         """Looks at a batch."""
         for name, values in self.values.items():
             if name in batch.targets:
-                values.update(batch.targets[name].unique().tolist())
+                values.update(torch.unique(batch.targets[name]).tolist())  # type: ignore[no-untyped-call]
 
     def check(self, dataset: str, split: str) -> None:
         """Refuses what has no 0 in the whole split.

@@ -32,7 +32,7 @@ from rotograd_cli.training.step import check_predictions, predict, train_step
 
 NUM_EXAMPLES = 8
 """Examples that the components are tried on."""
-SCAN_S = 0.5
+SCAN_S = 0.2
 """Seconds of the CPU in which more of a split in memory is looked at. What is not looked at is
 noticed when it is trained on or evaluated."""
 
@@ -110,7 +110,7 @@ def _read(
         fault = find_fault([checked], dataset.tasks, dataset.name, split)
         if fault is not None:
             raise ConfigError(fault)
-        missing -= _labelled(dataset.tasks, checked)
+        missing -= _labelled(dataset, split, checked)
         seen.add(checked)
         result = result or checked
         enough = isinstance(dataset, StoredDataset) or time.process_time() - start > SCAN_S
@@ -129,10 +129,16 @@ def _batches(dataset: MultiTaskDataset, split: Split, parts: Sequence[Tensor]) -
         yield from dataset.batches(split, parts)
 
 
-def _labelled(tasks: Sequence[Task], batch: Batch) -> set[str]:
+def _labelled(dataset: MultiTaskDataset, split: Split, batch: Batch) -> set[str]:
     """Names of the tasks with a label in a batch."""
-    targets = ((task, batch.targets.get(task.name)) for task in tasks)
-    return {task.name for task, t in targets if t is not None and task.num_labelled(t) > 0}
+    names = set()
+    for task in dataset.tasks:
+        if task.name in batch.targets:
+            place = where(dataset.name, split, task.name)
+            with blamed(f"{place}: the labels cannot be counted", "correct the target or `count`"):
+                if bool(task.num_labelled(batch.targets[task.name]) > 0):
+                    names.add(task.name)
+    return names
 
 
 def _refuse_unlabelled(
@@ -229,6 +235,7 @@ def _has_nan(target: Tensor) -> bool:
 def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
     with _named(f"{place}: the metric {spec.name!r} fails"):
         metric = spec.create().to(prediction.device)
+        metric.distributed_available_fn = _never  # the first rank is alone here
         with _NoBroadcasting():
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())
@@ -238,6 +245,10 @@ def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str
             f"{place}: the metric {spec.name!r} must be a scalar tensor, got {found}; pick one "
             "with the `value` of MetricSpec."
         )
+
+
+def _never() -> bool:
+    return False
 
 
 def _check_selection(selection: Selection, losses: dict[str, float]) -> None:
@@ -332,13 +343,13 @@ def _check_call(component: Any, name: str, group: str, choice: str) -> None:
 def _failing(
     model: MultiTaskMethod, tasks: Sequence[Task], place: str
 ) -> Callable[[Exception], str]:
-    """Tells from an error which module was running."""
+    """Tells from an error which module was running: what is outside of all is losses at once."""
 
     def what(error: Exception) -> str:
-        owners = {id(model.backbone): "`backbone`"}
+        owners = {id(model): "`method`", id(model.backbone): "`backbone`"}
         for task, head in zip(tasks, model.heads, strict=True):
             owners[id(head)] = f"the `head` of task {task.name!r}"
-        name = "`method`"
+        name = "the loss of the tasks with batchable=True"
         trace = error.__traceback__
         while trace is not None:
             name = owners.get(id(trace.tb_frame.f_locals.get("self")), name)
@@ -377,8 +388,11 @@ def _silence() -> Iterator[None]:
         yield
 
 
-class _NoBroadcasting(TorchDispatchMode):
+class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside, ``[N, 1]`` against ``[N]`` is an error: it would become ``[N, N]``, unnoticed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

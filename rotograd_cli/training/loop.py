@@ -405,13 +405,13 @@ class Trainer:
             num_batches=len(parts),
         )
         names = [task.name for task in self.dataset.tasks]
-        suspects = [name for name in names if math.isnan(metrics[f"{split}/{name}/loss"])]
+        suspects = [n for n in names if not math.isfinite(metrics[f"{split}/{n}/loss"])]
         if suspects:
             self._blame_data(split, parts, suspects)
         return metrics
 
     def _blame_data(self, split: Split, parts: Sequence[Tensor], suspects: Collection[str]) -> None:
-        """Refuses a split whose values make losses NaN; it is read once."""
+        """Refuses a split whose values make losses NaN or infinite; it is read once."""
         if split in self.faultless:
             return
         batches = self.dataset.batches(split, parts)

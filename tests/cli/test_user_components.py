@@ -99,6 +99,10 @@ DATA = {
     f"failing {REGRESSION}": "task 'spread': the loss fails (KeyError: 'scale', faulty.py line ",
     f"nan_and_own_loss {REGRESSION}": "got nan; correct the loss, or use one that leaves out the "
     "NaN in the target.",
+    f"unbatchable {REGRESSION}": "a training step: the loss of the tasks with batchable=True fails "
+    "(RuntimeError: vmap: ",
+    f"count {REGRESSION}": "task 'spread': the labels cannot be counted (AttributeError: 'int' "
+    "object has no attribute 'double'",
     f"metric {REGRESSION}": "task 'spread': the metric 'fit' fails (AttributeError: 'Tensor' object"
     " has no attribute 'no_such_thing'",
 }

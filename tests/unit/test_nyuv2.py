@@ -262,12 +262,11 @@ def test_tasks_are_dense_and_count_their_pixels(data_dir: Path) -> None:
     batch = dataset.batch("train", torch.arange(2))
     for task in dataset.tasks:
         assert task.map_shape == (288, 384)
-        assert task.count is not None
         target = batch.targets[task.name]
         void = -1 if task.name == "segmentation" else 0
         if target.dim() == 4:
             target = target.abs().sum(1)
-        assert task.count(batch.targets[task.name]) == (target != void).sum()
+        assert task.num_labelled(batch.targets[task.name]) == (target != void).sum()
 
 
 def test_augmentation_varies_examples_by_the_draws(data_dir: Path) -> None:
