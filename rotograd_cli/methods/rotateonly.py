@@ -337,7 +337,10 @@ class RotateOnly(MultiTaskMethod):
 
     def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
         if self._path == "linear":
-            return self._finished(rows(leaves[0], self._reached))
+            seen = rows(leaves[0], self._reached)
+            for k, y in enumerate(seen):
+                self._head_outputs.record(k, y)
+            return self._finished(seen)
         if self._path == "conv":
             return self._convolved(leaves)
         return super()._outputs_from(leaves)
