@@ -114,6 +114,9 @@ class HeadOutputs:
         except RuntimeError as error:  # compiled or checkpointed losses may forbid a second pass
             self._warn(task, error)
             return None
+        known = [gradient for gradient in gradients if gradient is not None]
+        if float(torch.nn.utils.get_total_norm(known, torch.inf)) == 0:  # one read in most cases
+            return None
         for (_, owner), gradient in zip(ends, gradients, strict=True):
             if gradient is not None and bool(((gradient != 0) & ~gradient.isnan()).any()):
                 return Crossing(task, owner)
@@ -164,9 +167,9 @@ class HeadOutputs:
 def gradients_of_each(
     losses: Sequence[Tensor | None], weighed: Sequence[Tensor | None], leaves: Sequence[Tensor]
 ) -> list[Tensor]:
-    r"""Task gradients :math:`\sum_j \partial L_k/\partial z_j` over all heads, a pass for each loss.
+    r"""Task gradients :math:`\sum_j \partial L_k/\partial z_j`, by a pass from each loss.
 
-    The parameters get their gradients as in one pass from all losses.
+    They are summed over all heads j. Parameters get the gradients of a pass from all losses.
 
     Args:
         losses: K scalars; None for an absent task.
