@@ -12,6 +12,7 @@ from rotograd_cli.linalg.gradients import stacked
 from rotograd_cli.methods.attribution import HeadOutputs, gradients_of_each
 from rotograd_cli.methods.backward import GradientCarrier, summed, take_gradients
 from rotograd_cli.methods.batched_heads import BatchedHeads
+from rotograd_cli.methods.misuse import Watch, warn_of_plain_backward
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
@@ -121,6 +122,7 @@ class MultiTaskMethod(nn.Module):
         self._reached: list[bool] = [True] * len(heads)  # heads, by the last backward pass
         self.batched_heads = BatchedHeads()
         self._head_outputs = HeadOutputs()
+        self._watch = Watch()
         self.ranks: Ranks = ONE
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
@@ -201,6 +203,8 @@ class MultiTaskMethod(nn.Module):
         output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
         features, backbone_extras = _features_of(output)
         self.check_features(features)
+        if differentiates and self._has_leaf_gradients() and features.requires_grad:
+            warn_of_plain_backward(self._watch)
         if self.training:
             self.forget()
             self._rep = features
@@ -261,6 +265,7 @@ class MultiTaskMethod(nn.Module):
         losses = list(losses)
         leaves = self._take_leaves(retain_graph)
         values, step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
+        self._watch.begin_backward(self, losses, loss_scale)
         crosses = not one_head_per_loss and self._losses_cross(losses, leaves)
         if not retain_graph:
             self._head_outputs.clear()
@@ -410,6 +415,7 @@ class MultiTaskMethod(nn.Module):
             of_all_ranks: Whether the gradient covers the examples of all ranks already, rather than
                 being this rank's part of a sum.
         """
+        self._watch.saw_gradient = True
         if not parameter.requires_grad:
             return
         if of_all_ranks and not self.ranks.is_first:
@@ -479,6 +485,10 @@ class MultiTaskMethod(nn.Module):
         """As :meth:`combine_gradients`, from the gradients of what :meth:`make_leaves` returned."""
         one_leaf = self._tasks_share_leaf and self.per_task_gradients
         return self.combine_gradients(gradients[0].unbind(0) if one_leaf else gradients, step)
+
+    def _has_leaf_gradients(self) -> bool:
+        """Whether losses of the last forward pass were differentiated, but not by ``backward``."""
+        return any(leaf.grad is not None for leaf in self._leaves)
 
     def _take_leaves(self, keep: bool) -> list[Tensor]:
         leaves = self._leaves
@@ -613,7 +623,7 @@ class MultiTaskMethod(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one step
         of_one_pass = {"_rep": None, "_leaves": [], "_pending": [], "_head_outputs": HeadOutputs()}
-        return {**self.__dict__, **of_one_pass, "ranks": ONE}
+        return {**self.__dict__, **of_one_pass, "ranks": ONE, "_watch": Watch()}
 
 
 class _TaskNetwork(nn.Module):
