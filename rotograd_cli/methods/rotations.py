@@ -96,12 +96,14 @@ class Rotations(nn.Module):
         self.map = MAPS[map]()
         self.rebase_every = rebase_every
         self.steps_since_rebase = 0
-        start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
-        self.manifold = _manifold(
-            start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1), self.map.differentiable
-        )
+        place = torch.get_default_device()  # under torch.device("meta") nothing can be drawn
+        with torch.device("cpu"):
+            start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
+            start = start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1)
+            self.manifold = _manifold(start, self.map.differentiable).to(place)
         self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
         self._cache: dict[str, tuple[object, Any]] = {}
+        self._num_cleared = 0
         self._operand: Tensor | None = None  # memory of the operand, used again in every step
         self._planned: float | None = None
         self.ranks: Ranks = ONE
@@ -245,13 +247,18 @@ class Rotations(nn.Module):
     # ---- state
 
     def version(self) -> tuple[object, ...]:
-        """Changes whenever a parameter or a base is seen to change."""
+        """Changes whenever a parameter or a base is seen to change, and with the cache cleared."""
         X, B = self.free_parameters, self.base
-        return id(X), X.data_ptr(), X._version, id(B), B.data_ptr(), B._version, X.dtype, X.device
+        places = id(X), X.data_ptr(), X._version, id(B), B.data_ptr(), B._version
+        return *places, X.dtype, X.device, self._num_cleared
 
     def clear_cache(self) -> None:
-        """Forgets what was computed, for code that changed a parameter unseen."""
+        """Forgets what was computed, for code that changed a parameter unseen.
+
+        So do layers that rotations are folded into, since :meth:`version` changes.
+        """
         self._cache.clear()
+        self._num_cleared += 1
 
     def refresh(self) -> None:
         """Reads the norms anew where plans are kept; waits for the device."""
