@@ -145,7 +145,7 @@ class Builder:
         def gradients(batch: Batch) -> None:
             with self._autocast():
                 losses = task_losses(self._tasks, predict(model, batch), batch)
-            model.backward(losses)
+            model.backward(losses, one_head_per_loss=True)
 
         def reset() -> None:
             self._rotations.give(model)

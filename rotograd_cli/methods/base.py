@@ -1,6 +1,6 @@
 """The method contract: a network for K tasks that knows how to back-propagate K losses."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
 from rotograd_cli.linalg.gradients import norms_of, stacked
+from rotograd_cli.methods.attribution import HeadOutputs, gradients_of_each
 from rotograd_cli.methods.backward import GradientCarrier, summed, take_gradients
 from rotograd_cli.methods.batched_heads import BatchedHeads
+from rotograd_cli.methods.misuse import Watch, warn_of_plain_backward
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
@@ -119,6 +121,8 @@ class MultiTaskMethod(nn.Module):
         self._leaves: list[Tensor] = []
         self._reached: list[bool] = [True] * len(heads)  # heads, by the last backward pass
         self.batched_heads = BatchedHeads()
+        self._head_outputs = HeadOutputs()
+        self._watch = Watch()
         self.ranks: Ranks = ONE
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
@@ -197,11 +201,16 @@ class MultiTaskMethod(nn.Module):
     def _forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         differentiates = self.training and torch.is_grad_enabled()
         output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
-        features, backbone_extras = _split(output)
+        features, backbone_extras = _features_of(output)
         self.check_features(features)
+        if differentiates and self._has_leaf_gradients() and features.requires_grad:
+            warn_of_plain_backward(self._watch)
         if self.training:
-            self._rep, self._leaves = features, []
+            self.forget()
+            self._rep = features
             self._backbone_has_extras = len(backbone_extras) > 0
+        if differentiates and self.per_task_gradients:
+            self._head_outputs.begin(features, backbone_extras)
         make_outputs = self._training_outputs if differentiates else self._outputs
         outputs = [_split(output) for output in make_outputs(features)]
         predictions = [prediction for prediction, _ in outputs]
@@ -219,6 +228,7 @@ class MultiTaskMethod(nn.Module):
         loss_scale: float | Tensor | None = None,
         num_micro_batches: int = 1,
         accumulating: bool = False,
+        one_head_per_loss: bool = False,
     ) -> Tensor:
         """Whole backward pass: gradients of heads, method parameters and backbone.
 
@@ -239,25 +249,35 @@ class MultiTaskMethod(nn.Module):
                 caller has divided by this number. Start values are those of the whole step.
             accumulating: True for every micro-batch of an optimiser step but the last: burn-in
                 clocks count optimiser steps.
+            one_head_per_loss: Promises that ``losses[k]`` depends on the outputs of ``heads[k]``
+                alone. Otherwise that is looked up, and a loss that uses several heads gets a pass
+                of its own, so that its task's gradient is its own (see :meth:`stacked_features`).
 
         Returns:
             The losses, detached, summed over the ranks, shape ``[K]``; 0 for an absent task.
 
         Raises:
-            BackwardError: If no forward pass in training mode with gradients enabled came before.
+            BackwardError: If no forward pass in training mode with gradients enabled came before;
+                if a loss uses the backbone's output itself; if one uses several heads that do not
+                see the same features.
             ShapeError: If the number or shape of the losses is wrong.
         """
+        losses = list(losses)
         leaves = self._take_leaves(retain_graph)
         values, step = self._describe(losses, loss_scale, num_micro_batches, accumulating)
+        self._watch.begin_backward(self, losses, loss_scale)
+        crosses = not one_head_per_loss and self._losses_cross(losses, leaves)
+        if not retain_graph:
+            self._head_outputs.clear()
         weighed = self.weigh_losses(losses, step)
-        roots = summed([loss for loss in weighed if loss is not None])
-        torch.autograd.backward(roots, retain_graph=retain_graph or self._backbone_has_extras)
-        if not self._tasks_share_leaf:
-            self._reached[:] = [leaf.grad is not None for leaf in leaves]
-        gradients = take_gradients(leaves)
+        if crosses:
+            rule, gradients = self.combine_gradients, gradients_of_each(losses, weighed, leaves)
+        else:
+            keep = retain_graph or self._backbone_has_extras
+            rule, gradients = self.combine_leaf_gradients, self._joint_pass(weighed, leaves, keep)
         del leaves
         with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
-            shared = self._unscaled(self.combine_leaf_gradients, gradients, step)
+            shared = self._unscaled(rule, gradients, step)
         self._backward_backbone(shared, self.weigh_backbone_loss(backbone_loss, step), retain_graph)
         if not accumulating:
             self.ranks.sum_gradients(self._parameters_beside_backbone())
@@ -395,6 +415,7 @@ class MultiTaskMethod(nn.Module):
             of_all_ranks: Whether the gradient covers the examples of all ranks already, rather than
                 being this rank's part of a sum.
         """
+        self._watch.saw_gradient = True
         if not parameter.requires_grad:
             return
         if of_all_ranks and not self.ranks.is_first:
@@ -413,6 +434,7 @@ class MultiTaskMethod(nn.Module):
     def forget(self) -> None:
         """Drops what a forward pass kept for its backward pass, and gradients not handed on yet."""
         self._leaves = []
+        self._head_outputs.clear()
         self._pending.clear()
 
     @staticmethod
@@ -447,7 +469,11 @@ class MultiTaskMethod(nn.Module):
     def _training_outputs(self, features: Tensor) -> list[Any]:
         """Outputs of the heads on detached features, which become the leaves."""
         self._leaves = self.make_leaves(features.detach())
-        return self._outputs_from(self._leaves)
+        outputs = self._outputs_from(self._leaves)
+        if self.per_task_gradients:
+            for k, output in enumerate(outputs):
+                self._head_outputs.record(k, output)
+        return outputs
 
     def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
         if self._batched:
@@ -460,6 +486,10 @@ class MultiTaskMethod(nn.Module):
         one_leaf = self._tasks_share_leaf and self.per_task_gradients
         return self.combine_gradients(gradients[0].unbind(0) if one_leaf else gradients, step)
 
+    def _has_leaf_gradients(self) -> bool:
+        """Whether losses of the last forward pass were differentiated, but not by ``backward``."""
+        return any(leaf.grad is not None for leaf in self._leaves)
+
     def _take_leaves(self, keep: bool) -> list[Tensor]:
         leaves = self._leaves
         if not leaves:
@@ -470,6 +500,33 @@ class MultiTaskMethod(nn.Module):
         if not keep:
             self._leaves = []
         return leaves
+
+    def _losses_cross(self, losses: Sequence[Tensor | None], leaves: Sequence[Tensor]) -> bool:
+        """Whether a loss depends on another task's head."""
+        if not self.per_task_gradients:
+            return False  # autograd adds up, whatever goes where
+        crossing = self._head_outputs.crossing(losses, () if self._tasks_share_leaf else leaves)
+        if crossing is None:
+            return False
+        own = type(self)
+        if own.stacked_features is not MultiTaskMethod.stacked_features:
+            raise BackwardError(
+                f"`losses[{crossing.loss}]` must depend on head {crossing.loss} alone, since "
+                f"{own.__name__} turns the features of every head in its own way, but depends on "
+                f"head {crossing.head} too; detach that head's outputs in it "
+                f"(predictions[{crossing.head}].detach()), or take a method without rotations."
+            )
+        return True
+
+    def _joint_pass(
+        self, losses: Sequence[Tensor | None], leaves: Sequence[Tensor], retain_graph: bool
+    ) -> list[Tensor]:
+        """Gradients of the leaves by one pass from all losses."""
+        roots = summed([loss for loss in losses if loss is not None])
+        torch.autograd.backward(roots, retain_graph=retain_graph)
+        if not self._tasks_share_leaf:
+            self._reached[:] = [leaf.grad is not None for leaf in leaves]
+        return take_gradients(leaves)
 
     def _describe(
         self,
@@ -550,12 +607,23 @@ class MultiTaskMethod(nn.Module):
         if backbone_loss is not None and backbone_loss.requires_grad:
             roots.append(backbone_loss)
             gradients.append(None)
-        if roots:
+        if not roots:
+            return
+        try:
             torch.autograd.backward(roots, gradients, retain_graph=retain_graph)
+        except RuntimeError as error:
+            if "a second time" not in str(error):
+                raise
+            raise BackwardError(
+                "`backward` must be the first to go back through the backbone, but a task loss, or "
+                "a backward pass of your own, did so before: it uses the backbone's output itself "
+                "(model.rep); pass that term as model.backward(losses, backbone_loss=TERM)."
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one step
-        return {**self.__dict__, "_rep": None, "_leaves": [], "_pending": [], "ranks": ONE}
+        of_one_pass = {"_rep": None, "_leaves": [], "_pending": [], "_head_outputs": HeadOutputs()}
+        return {**self.__dict__, **of_one_pass, "ranks": ONE, "_watch": Watch()}
 
 
 class _TaskNetwork(nn.Module):
@@ -567,13 +635,33 @@ class _TaskNetwork(nn.Module):
         self.task = task
 
     def forward(self, x: Any) -> Any:
-        features, _ = _split(self.method.backbone(x))
+        features, _ = _features_of(self.method.backbone(x))
         self.method.check_features(features)
         return self.method._head_output(self.task, self.method.task_features(features, self.task))
 
 
+def _features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
+    features, extras = _split(output)
+    if not isinstance(features, Tensor):
+        raise ShapeError(
+            "`backbone` must return the features as one tensor, or a tuple that begins with it, "
+            f"got {_described(output)}; wrap it in a module that returns that tensor."
+        )
+    return features, extras
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} with keys {', '.join(map(repr, output))}"
+    if isinstance(output, (list, tuple)) and output:
+        return f"{type(output).__name__} that begins with {type(output[0]).__name__}"
+    return f"{type(output).__name__}"
+
+
 def _split(output: Any) -> tuple[Any, tuple[Any, ...]]:
-    return (output[0], tuple(output[1:])) if isinstance(output, (list, tuple)) else (output, ())
+    if isinstance(output, (list, tuple)) and output:
+        return output[0], tuple(output[1:])
+    return output, ()
 
 
 def _whole(loss: Tensor, scale: float | Tensor | None, num_micro_batches: int) -> Tensor:

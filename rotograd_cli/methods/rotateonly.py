@@ -337,9 +337,18 @@ class RotateOnly(MultiTaskMethod):
                 leaf.grad = gradient  # autograd adds to it
         return leaves
 
+    def _has_leaf_gradients(self) -> bool:
+        if self._path == "conv" and self._leaves and self._leaves[0].is_contiguous():
+            gradients = [leaf.grad for leaf in self._leaves]  # zeros, until autograd adds to them
+            return any(g is not None and g._version > 0 for g in gradients)
+        return super()._has_leaf_gradients()
+
     def _outputs_from(self, leaves: Sequence[Tensor]) -> list[Any]:
         if self._path == "linear":
-            return self._finished(rows(leaves[0], self._reached))
+            seen = rows(leaves[0], self._reached)
+            for k, y in enumerate(seen):
+                self._head_outputs.record(k, y)
+            return self._finished(seen)
         if self._path == "conv":
             return self._convolved(leaves)
         return super()._outputs_from(leaves)

@@ -103,12 +103,14 @@ class Rotations(nn.Module):
         self.map = MAPS[map]()
         self.rebase_every = rebase_every
         self.steps_since_rebase = 0
-        start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
-        self.manifold = _manifold(
-            start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1), self.map.differentiable
-        )
+        place = torch.get_default_device()  # under torch.device("meta") nothing can be drawn
+        with torch.device("cpu"):
+            start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
+            start = start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1)
+            self.manifold = _manifold(start, self.map.differentiable).to(place)
         self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
         self._cache: dict[str, tuple[object, Any]] = {}
+        self._num_cleared = 0
         self._operand: Tensor | None = None  # memory of the operand, used again in every step
         self._planned: float | None = None
         self._checked: tuple[object, ...] | None = None  # version of the bases found orthogonal
@@ -256,8 +258,8 @@ class Rotations(nn.Module):
     # ---- state
 
     def version(self) -> tuple[object, ...]:
-        """Changes whenever a parameter or a base is seen to change."""
-        return *_version(self.free_parameters), *_version(self.base)
+        """Changes whenever a parameter or a base is seen to change, and with the cache cleared."""
+        return *_version(self.free_parameters), *_version(self.base), self._num_cleared
 
     @torch.no_grad()
     def check_bases(self) -> None:
@@ -284,8 +286,12 @@ class Rotations(nn.Module):
         self._checked = version
 
     def clear_cache(self) -> None:
-        """Forgets what was computed, for code that changed a parameter unseen."""
+        """Forgets what was computed, for code that changed a parameter unseen.
+
+        So do layers that rotations are folded into, since :meth:`version` changes.
+        """
         self._cache.clear()
+        self._num_cleared += 1
 
     def refresh(self) -> None:
         """Reads the norms anew where plans are kept; waits for the device."""

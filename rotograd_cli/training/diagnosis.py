@@ -61,7 +61,12 @@ def find_origin(
             for task, loss in zip(tasks, losses, strict=True):
                 if loss is not None:
                     squares[task.name] += _squared_norm(loss, model.leaves)
-            model.backward(losses, num_micro_batches=num, accumulating=index < num - 1)
+            model.backward(
+                losses,
+                num_micro_batches=num,
+                accumulating=index < num - 1,
+                one_head_per_loss=True,
+            )
     for name, parameter in model.named_parameters():  # those that autograd does not set
         if origin.gradient is None and not _is_finite(parameter.grad):
             origin.gradient = name

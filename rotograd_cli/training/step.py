@@ -65,6 +65,7 @@ def train_step(
                 loss_scale=loss_scale,
                 num_micro_batches=num,
                 accumulating=index < num - 1,
+                one_head_per_loss=True,  # a task's loss takes its own prediction
             )
         totals.append(_detached(values, losses))
     total = _total(totals)

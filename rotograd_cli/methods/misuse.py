@@ -1,0 +1,255 @@
+"""Training loops that look right and train something else: noticed in the first steps."""
+
+import gc
+import math
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.weak import TensorWeakRef
+
+T = TypeVar("T")
+_NUM_STEPS = 3  # of the network, after which nothing is looked at any more
+
+
+class _Applied(NamedTuple):
+    """A gradient that an optimiser has used."""
+
+    optimizer: weakref.ref[Optimizer]
+    gradient: TensorWeakRef
+    version: int
+
+
+class Watch:
+    """Watches the first optimiser steps of one model, by hooks that torch's optimisers call.
+
+    What an optimiser does tells what it holds, so that nothing has to be guessed: loops that
+    accumulate gradients, leave steps out, freeze parts, average weights or call one optimiser from
+    another are not remarked on. After three steps of the network the hooks are removed.
+    """
+
+    def __init__(self) -> None:
+        self.saw_gradient = False
+        """Whether the method has set a gradient of its own parameters."""
+        self._method: weakref.ref[Any] | None = None
+        self._hooks: list[Any] = []
+        self._num_passes = 0
+        self._num_steps = 0
+        self._depth = 0  # of optimisers that call others
+        self._applied: dict[int, _Applied] = {}
+        self._trained: set[int] = set()
+        self._norms: dict[int, Tensor] = {}  # of the method's parameters at the start
+        self._said: set[str] = set()
+
+    def begin_backward(
+        self, method: Any, losses: Sequence[Tensor | None], loss_scale: float | Tensor | None
+    ) -> None:
+        """Called by every backward pass.
+
+        Args:
+            method: The model.
+            losses: Its task losses.
+            loss_scale: What it was told about their scale.
+        """
+        if self._num_steps >= _NUM_STEPS:
+            _remove(self._hooks)  # not in a hook: torch is going through them there
+            return
+        if self._method is None:
+            self._method = weakref.ref(method)
+            self._norms = {id(p): _norm(p) for p in method.mtl_parameters()}
+            self._hooks += _register(self)
+            weakref.finalize(self, _remove, self._hooks)
+        self._num_passes += 1
+        if loss_scale is None and self._num_passes <= _NUM_STEPS and _depends_on_scale(method):
+            self._look_for_scaler(type(method).__name__, losses)
+
+    def say(self, what: str, message: str) -> None:
+        """Warns, once for each kind of misuse.
+
+        Args:
+            what: The kind.
+            message: One line.
+        """
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(message, stacklevel=4)
+
+    # ---- optimisers
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Called before every step of every optimiser."""
+        method = None if self._method is None else self._method()
+        if method is not None and self._depth == 0 and self._num_steps < _NUM_STEPS:
+            self._look_for_second_use(method, optimizer)
+        self._depth += 1
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Called after every step of every optimiser."""
+        self._depth = max(0, self._depth - 1)  # watching may have begun inside a step
+        method = None if self._method is None else self._method()
+        if method is None or self._depth > 0 or self._num_steps >= _NUM_STEPS:
+            return
+        held = {id(p) for p in _held(optimizer)}
+        self._trained |= held
+        used = [p for p in method.parameters() if id(p) in held and p.grad is not None]
+        for p in used:
+            self._applied[id(p)] = _Applied(
+                weakref.ref(optimizer), TensorWeakRef(p.grad), p.grad._version
+            )
+        network = {id(p) for p in method.model_parameters()}
+        self._num_steps += any(id(p) in network for p in used)
+        if self._num_steps >= _NUM_STEPS:
+            self._applied.clear()
+            self._look_for_untrained(method)
+
+    def _look_for_second_use(self, method: nn.Module, optimizer: Optimizer) -> None:
+        held = {id(p) for p in _held(optimizer)}
+        twice = [
+            name
+            for name, p in method.named_parameters()
+            if id(p) in held and self._was_applied(p, optimizer)
+        ]
+        if twice:
+            self.say(
+                "two optimisers",
+                f"Two optimisers apply the same gradient of {_listed(twice)}; give each parameter "
+                "to one: model.model_parameters() to the first (backbone and heads), "
+                "model.mtl_parameters() to the second (what the method learns).",
+            )
+
+    def _was_applied(self, parameter: nn.Parameter, optimizer: Optimizer) -> bool:
+        known, gradient = self._applied.get(id(parameter)), parameter.grad
+        return (
+            known is not None
+            and gradient is not None
+            and known.optimizer() is not optimizer
+            and known.gradient() is gradient
+            and known.version == gradient._version
+        )
+
+    def _look_for_untrained(self, method: Any) -> None:
+        names = {id(p): name for name, p in method.named_parameters()}
+        own = [p for p in method.mtl_parameters() if p.requires_grad]
+        without = [p for p in own if id(p) not in self._trained]
+        has_gradient = self.saw_gradient or any(p.grad is not None for p in own)
+        kind = type(method).__name__
+        if own and method.needs_losses_after_update and not has_gradient:
+            self.say(
+                "no second call",
+                f"{kind} learns from what an update gains, but was never told: after the network's "
+                "step, compute the losses of the same batch again (torch.no_grad()) and call "
+                "model.observe_update(before, after, present), then step the method's optimiser.",
+            )
+        elif without and has_gradient and not self._are_trained_elsewhere(without):
+            self.say(
+                "no optimiser",
+                f"{_listed([names[id(p)] for p in without])} of {kind} is in no optimiser and "
+                "stays as it is; give model.mtl_parameters() to one, step it and clear its "
+                "gradients, or freeze what is not to be trained (requires_grad_(False)).",
+            )
+
+    def _are_trained_elsewhere(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether they have changed, or are in an optimiser that has not stepped yet."""
+        wanted = {id(p) for p in parameters}
+        return any(bool(self._norms[id(p)] != _norm(p)) for p in parameters) or any(
+            id(p) in wanted for optimizer in _instances(Optimizer) for p in _held(optimizer)
+        )
+
+    # ---- loss scales
+
+    def _look_for_scaler(self, kind: str, losses: Sequence[Tensor | None]) -> None:
+        """Losses whose last operations multiply all of them by the scale of a GradScaler."""
+        factors = [_scalar_factors(loss) for loss in losses if loss is not None]
+        if not all(factors):
+            return
+        self._num_passes = _NUM_STEPS  # reads numbers, so it looks once
+        common = set.intersection(*({float(x) for x in of_loss} for of_loss in factors))
+        scales = {x for x in common if x > 1 and math.frexp(x)[0] == 0.5}  # powers of two
+        scalers = _instances(torch.amp.GradScaler) if scales else []
+        if any(scaler.is_enabled() and scaler.get_scale() in scales for scaler in scalers):
+            self.say(
+                "scale",
+                f"The losses were scaled by a GradScaler, which {kind} does not know and which its "
+                "own gradients are not linear in; pass "
+                "model.backward(losses, loss_scale=scaler.get_scale()).",
+            )
+
+
+def warn_of_plain_backward(watch: Watch) -> None:
+    """Says that losses were differentiated by autograd alone.
+
+    Args:
+        watch: The model's.
+    """
+    watch.say(
+        "plain backward",
+        "The last losses were differentiated without model.backward, so that backbone and method "
+        "got no gradient; call model.backward(losses) instead of sum(losses).backward() (or freeze "
+        "the backbone, if the heads alone are to be trained).",
+    )
+
+
+def _register(watch: Watch) -> list[Any]:
+    reference = weakref.ref(watch)
+
+    def before(optimizer: Optimizer, *_: Any) -> None:
+        found = None if torch.compiler.is_compiling() else reference()
+        if found is not None:
+            found.before_step(optimizer)
+
+    def after(optimizer: Optimizer, *_: Any) -> None:
+        found = None if torch.compiler.is_compiling() else reference()
+        if found is not None:
+            found.after_step(optimizer)
+
+    return [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+
+
+def _remove(hooks: list[Any]) -> None:
+    while hooks:
+        hooks.pop().remove()
+
+
+def _held(optimizer: Optimizer) -> Iterator[Tensor]:
+    return (p for group in optimizer.param_groups for p in group["params"])
+
+
+def _instances(kind: type[T]) -> list[T]:
+    """Objects of a class that are alive. Slow: asked only where there is a suspicion, once."""
+    return [found for found in gc.get_objects() if issubclass(type(found), kind)]
+
+
+def _norm(parameter: nn.Parameter) -> Tensor:
+    return torch.linalg.vector_norm(parameter.detach())
+
+
+def _depends_on_scale(method: Any) -> bool:
+    """Whether a method does more than adding up gradients, and so has to know the scale."""
+    buffers = len(list(method.buffers(recurse=False)))  # num_nonfinite is one
+    return method.per_task_gradients or buffers > 1 or any(True for _ in method.mtl_parameters())
+
+
+def _scalar_factors(loss: Tensor) -> list[Tensor]:
+    """Single numbers that the last operations multiply a loss by."""
+    factors, node = [], loss.grad_fn
+    for _ in range(3):  # scaled, then shared out over micro-batches, say
+        if node is None or not node.next_functions:
+            break
+        factor = getattr(node, "_saved_other", None) if node.name() == "MulBackward0" else None
+        if factor is not None and factor.dim() == 0 and factor.dtype == torch.float32:
+            factors.append(factor)  # a plain number is saved in float64
+        node = node.next_functions[0][0]
+    return factors
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"`{names[0]}`{more}"

@@ -1,0 +1,82 @@
+"""What a model is made of: devices without memory, and what a backbone may return."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.errors import ShapeError
+from tests.contract.test_methods import METHODS, build, class_of
+from tests.samplers import SIZE
+
+
+def network(method: str) -> Any:
+    heads = [nn.Linear(SIZE, 2) for _ in range(3)][: class_of(method).max_num_tasks]
+    return build(method, heads, nn.Linear(4, SIZE))
+
+
+def test_a_model_made_without_memory_gets_its_values_from_a_checkpoint() -> None:
+    x = torch.randn(5, 4)
+    for method in METHODS:
+        wanted = network(method)
+        with torch.device("meta"):
+            empty = network(method)
+        tensors = [*empty.parameters(), *empty.buffers()]
+        assert all(tensor.is_meta for tensor in tensors)
+        for found in (empty.to_empty(device="cpu"), empty):
+            found.load_state_dict(wanted.state_dict())
+            with torch.no_grad():
+                for y, z in zip(found.eval()(x), wanted.eval()(x), strict=True):
+                    torch.testing.assert_close(y, z)
+
+
+def test_rotations_are_the_same_wherever_the_default_device_is() -> None:
+    wanted = network("rotograd")
+    with torch.device("cpu"):
+        found = network("rotograd")
+    assert torch.equal(found.rotation, wanted.rotation)
+
+
+class Returns(nn.Module):
+    """A backbone that returns its features in some way."""
+
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.how = how
+        self.layer = nn.Linear(4, SIZE)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(self.layer(x))
+
+
+WRONG = {
+    "dict": (lambda z: {"out": z, "aux": z}, "dict with keys 'out', 'aux'"),
+    "tuple of dict": (lambda z: ({"out": z}, z), "tuple that begins with dict"),
+    "nothing": (lambda z: None, "NoneType"),
+    "empty": (lambda z: (), "tuple"),
+    "array": (lambda z: z.detach().numpy(), "ndarray"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_backbone_that_returns_no_tensor_is_refused_in_one_line(kind: str) -> None:
+    how, found = WRONG[kind]
+    for method in METHODS:
+        heads = [nn.Linear(SIZE, 2)]
+        model = build(method, heads, Returns(how))
+        message = (
+            r"^`backbone` must return the features as one tensor, or a tuple that begins with it, "
+            f"got {found}; wrap it in a module that returns that tensor\\.$"
+        )
+        for run in (model.train(), model.train()[0], model.eval()):
+            with pytest.raises(ShapeError, match=message):
+                run(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_backbone_may_return_extra_outputs_after_the_features(kind: Any) -> None:
+    model = build("rotograd", [nn.Linear(SIZE, 2)], Returns(lambda z: kind((z, {"aux": z}))))
+    predictions, extras = model(torch.randn(3, 4))
+    assert len(predictions) == 1
+    assert list(extras.backbone[0]) == ["aux"]
