@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import CheckpointError, NonFiniteError
+from rotograd_cli.errors import CheckpointError, NonFiniteError, suggested
 from rotograd_cli.interrupts import StopRequested
 from rotograd_cli.training.checkpoint import (
     load_checkpoint,
@@ -78,7 +78,7 @@ def fit_or_dump(trainer: Trainer) -> dict[str, float]:
             raise NonFiniteError(f"{error} There is no dump of it: {reason}") from error
         where = "" if error.step == step else f", of step {step}"
         raise NonFiniteError(
-            f"{error} rotograd replay {os.path.relpath(path)} shows where it began{where}.",
+            f"{error} {suggested('replay', os.path.relpath(path))} shows where it began{where}.",
             step=step,
         ) from error
 
