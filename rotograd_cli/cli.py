@@ -8,7 +8,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rotograd_cli import interrupts
+from rotograd_cli.errors import (
+    CELL_FAILED,
+    OTHER_REPLAY,
+    RUN_FAILED,
+    WRONG_INPUT,
+    Refusal,
+    exit_code,
+    one_line,
+)
 from rotograd_cli.ranks import launch
+from rotograd_cli.terminal import enduring_output
+from rotograd_cli.words import config_dirs, ready
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,10 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 3 a replayed step came out
-        in another way, 130 interrupted.
+        in another way, 4 the run failed after it had begun, 128 + the signal's number after a
+        signal (130 after Ctrl-C).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with interrupts.quitting(_farewell):
+    with enduring_output(), interrupts.quitting(_farewell):
         try:
             code = _dispatch(words)
         except KeyboardInterrupt as interrupt:
@@ -106,25 +118,15 @@ def _dispatch(words: list[str]) -> int:
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
         return _fail(f"{command!r} is not a command; {_suggest_command(command)}")
-    if any(word in ("-h", "--help") for word in rest):
-        return _print(_command_help(command, rest))
     return _run(command, rest)
 
 
 def _run(command: str, words: list[str]) -> int:
     """A command: wrong input is one line, exit code 2 and no folder left behind."""
     try:
-        if command == "data":
-            from rotograd_cli import data_command
-
-            return data_command.run(words)
-        if command == "reproduce":
-            return _reproduce(words)
-        if command == "plot":
-            return _plot(words)
-        if command == "replay":
-            return _replay(words)
-        _run_hydra(command, words, program=f"rotograd {command}")
+        code = _command(command, words)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # the disk that it goes to may be full
     except BaseException as error:
         _remove_unused_folders()
         if not isinstance(error, Exception):
@@ -138,7 +140,25 @@ def _run(command: str, words: list[str]) -> int:
         if message is None:
             message = _lost_job(error)
             return _sweep_failures(message)
-        return _fail(message)
+        return _fail(message, exit_code(error))
+    return code
+
+
+def _command(command: str, words: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in words):
+        return _print(_command_help(command, words))
+    if command == "replay":  # whose words Hydra never sees
+        return _replay(words)
+    ready_words = ready(words, command)
+    if command == "data":
+        from rotograd_cli import data_command
+
+        return data_command.run(ready_words)
+    if command == "reproduce":
+        return _reproduce(ready_words)
+    if command == "plot":
+        return _plot(ready_words)
+    _run_hydra(command, ready_words, program=f"rotograd {command}")
     return _sweep_failures()
 
 
@@ -171,6 +191,8 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
     task = _Task(commands[command])
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(task)()
+    except Refusal as refusal:
+        raise refusal.error from None
     finally:
         if task.error is not None:  # also where a sweeper stumbled over the missing value
             raise task.error
@@ -238,8 +260,6 @@ def _train(config: "DictConfig") -> float | None:
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     several = hydra_config.mode == RunMode.MULTIRUN
     run_dir = Path(hydra_config.runtime.output_dir)
-    if config.resume is None and launch.job_rank() == 0:
-        run_dir = _own_folder(hydra_config)
 
     def run() -> dict[str, Any]:
         nonlocal run_dir
@@ -256,7 +276,7 @@ def _train(config: "DictConfig") -> float | None:
 
     if several:
         check_direction(hydra_config.sweeper, config.train.select_mode)
-        summary = _cell(run, run_dir, overrides, hydra_config.job.num)
+        summary = _cell(run, run_dir, overrides, hydra_config)
     else:
         summary = run()
         if launch.job_rank() == 0:
@@ -275,45 +295,31 @@ def _target(config: "DictConfig", run_dir: "Path", overrides: list[str], several
     from pathlib import Path
 
     from rotograd_cli.config import to_train_config
-    from rotograd_cli.errors import ConfigError
     from rotograd_cli.resuming import Target, named_run, same_run
 
     typed = to_train_config(config)
     if config.resume is None:
         return Target(typed, run_dir, resumed=False)
     if config.resume != "auto":
-        if several:
-            raise ConfigError("`resume` must be auto in a sweep, whose cells each have a folder.")
         return named_run(str(config.resume), typed, overrides)
     root = Path(typed.paths.output_dir)  # output_dir/data/method/time, unless hydra.run.dir is set
     others = [] if several else [file.parent for file in root.glob("*/*/*/config.yaml")]
     return same_run(typed, run_dir, others)
 
 
-def _own_folder(hydra_config: Any) -> "Path":
-    """The folder of this run, which nothing else may be in."""
-    from pathlib import Path
-
-    from rotograd_cli.errors import ConfigError
-    from rotograd_cli.run_directory import refuse_used
-
-    run_dir = Path(hydra_config.runtime.output_dir)
-    if run_dir.resolve() == Path.cwd():
-        raise ConfigError("`hydra.run.dir` must be a folder of its own, got the current one.")
-    refuse_used(run_dir)  # before anything is built; claimed() asks again
-    return run_dir
-
-
 def _cell(
-    run: Callable[[], dict[str, Any]], run_dir: Any, overrides: list[str], number: int
+    run: Callable[[], dict[str, Any]], run_dir: "Path", overrides: list[str], hydra_config: Any
 ) -> dict[str, Any]:
     """One cell of a sweep: a failure is recorded in its directory and the others go on."""
     import traceback
 
-    from rotograd_cli.errors import RotogradError
+    from rotograd_cli.claims import record_failure
+    from rotograd_cli.errors import OccupiedError, RotogradError
     from rotograd_cli.messages import describe_failure
-    from rotograd_cli.report import read_summary, write_summary
+    from rotograd_cli.sweep import refused
+    from rotograd_cli.sweep_folder import is_search
 
+    number = hydra_config.job.num
     if launch.job_rank() == 0:
         print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
@@ -321,13 +327,15 @@ def _cell(
     except Exception as error:  # whatever it is, the other cells must run
         if launch.job_rank() > 0:
             raise
+        if isinstance(error, OccupiedError) and is_search(hydra_config):
+            raise Refusal(error) from error  # a sweeper may go on after an exception
         if not isinstance(error, RotogradError):
             traceback.print_exc()
-        print(f"cell {number} failed: {describe_failure(error)}", file=sys.stderr)
-        failed = {"status": "failed", "overrides": overrides, "error": describe_failure(error)}
-        summary = {**(read_summary(run_dir) or {}), **failed}  # what training wrote, if it began
-        write_summary(run_dir, summary)
-        return summary
+        reason = describe_failure(error)
+        print(f"cell {number} failed: {reason}", file=sys.stderr)
+        if exit_code(error) != RUN_FAILED:  # else the run has recorded it
+            refused[run_dir] = record_failure(run_dir, overrides, reason)
+        return {}
 
 
 def _evaluate(config: "DictConfig") -> float:
@@ -377,7 +385,7 @@ def _reproduce(words: list[str]) -> int:
     failures = reproduction.failures()
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return CELL_FAILED if failures else 0
 
 
 def _plot(words: list[str]) -> int:
@@ -401,7 +409,7 @@ def _replay(words: list[str]) -> int:
     print_table(text_table(heads, rows(result), f"step {result.then.step}: {result.run}"))
     for line in findings(result):
         print(line)
-    return 0 if result.exact else 3
+    return 0 if result.exact else OTHER_REPLAY
 
 
 def _show_table(table: "Table") -> None:
@@ -417,6 +425,7 @@ def _show_table(table: "Table") -> None:
 def _bench(config: "DictConfig") -> None:
     import shlex
     from dataclasses import asdict
+    from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
 
@@ -428,7 +437,7 @@ def _bench(config: "DictConfig") -> None:
     from rotograd_cli.config import to_bench_config
     from rotograd_cli.report import print_table, text_table
 
-    run_dir = _own_folder(HydraConfig.get())
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
     typed = to_bench_config(config)
     command = " ".join([sys.argv[0], shlex.join(sys.argv[1:])]).strip()
     result = bench(typed, command, lambda line: print(line, file=sys.stderr))
@@ -447,7 +456,7 @@ def _sweep_failures(*more: str) -> int:
     failures.clear()  # a program may call main again
     for failure in found:
         print(f"failed: {failure}", file=sys.stderr)
-    return 1 if found else 0
+    return CELL_FAILED if found else 0
 
 
 def _remove_unused_folders() -> None:
@@ -540,6 +549,8 @@ examples:
   rotograd bench workload=lenet                       what a step costs, beside plain autograd
 
 options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
+Exit codes: 0 done, 1 a cell of a sweep failed, 2 wrong input, 3 a replayed step came out in another
+way, 4 the run failed after it had begun, 128 + number of the signal that stopped it.
 Completion: eval "$(rotograd -sc install=bash)\""""
 
 
@@ -672,10 +683,8 @@ def _group_lines(words: Sequence[str], groups: Sequence[str] = GROUPS) -> str:
     from pathlib import Path
 
     package = Path(__file__).resolve().parent
-    folders = [next(c for c in (package / "conf", package.parent / "conf") if c.is_dir())]
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        if word.partition("=")[0] in ("--config-dir", "-cd"):
-            folders.append(Path(word.partition("=")[2] or after))
+    own = next(c for c in (package / "conf", package.parent / "conf") if c.is_dir())
+    folders = [own, *config_dirs(words)]
     lines = []
     for group in groups:
         names = sorted({path.stem for f in folders for path in (f / group).glob("*.yaml")})
@@ -701,6 +710,6 @@ def _print(text: str) -> int:
     return 0
 
 
-def _fail(message: str) -> int:
-    launch.say_failure(f"rotograd: {' '.join(message.split())}")
-    return 2
+def _fail(message: str, code: int = WRONG_INPUT) -> int:
+    launch.say_failure(f"rotograd: {one_line(message)}")
+    return code

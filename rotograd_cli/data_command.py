@@ -23,6 +23,7 @@ from rotograd_cli.data.base import MultiTaskDataset, Preparation
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.messages import explain
 from rotograd_cli.tracking.console import progress_bars
+from rotograd_cli.words import search_path
 
 ACTIONS = ("check", "prepare")
 
@@ -136,10 +137,7 @@ def _data_set(
     """Class of a data set, the data root, and the options of its YAML file with the overrides."""
     own: list[str] = []
     if request.config_dir is not None:
-        folder = Path(request.config_dir).expanduser().resolve()
-        if not folder.is_dir():
-            raise ConfigError(f"`--config-dir` must name a folder, got {request.config_dir!r}.")
-        own = [f"hydra.searchpath=['file://{folder}']"]
+        own = [search_path(Path(request.config_dir).resolve())]
     elif name not in (known := component_names("data")):
         raise ConfigError(f"{name!r} is not a data set; {suggest(name, known)}")
     words = [f"data={name}", *request.overrides, *own]

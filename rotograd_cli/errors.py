@@ -1,11 +1,66 @@
 """Errors a user can cause and mend.
 
 Every message is one line that names the thing, the requirement, the value found and the remedy. The
-command line prints that line and exits with code 2; a program that imports the package catches
-either :class:`RotogradError` or the builtin that each class extends.
+command line prints that line and exits with :func:`exit_code`; a program that imports the package
+catches either :class:`RotogradError` or the builtin that each class extends.
 """
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+CELL_FAILED = 1
+WRONG_INPUT = 2
+OTHER_REPLAY = 3
+RUN_FAILED = 4
+
+
+def exit_code(error: BaseException) -> int:
+    """Exit code of a command that an error ended with one line.
+
+    Args:
+        error: What ended it.
+
+    Returns:
+        ``WRONG_INPUT``, or ``RUN_FAILED`` if it left :func:`run_under_way`.
+    """
+    code: int = vars(error).get("exit_code", WRONG_INPUT)
+    return code
+
+
+@contextmanager
+def run_under_way() -> Iterator[None]:
+    """Mark errors that leave this context as the failure of a run that had begun.
+
+    Whatever their class, they are no wrong input: the command was accepted, and a run directory
+    says what became of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        vars(error)["exit_code"] = RUN_FAILED
+        raise
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks; blanks inside a line, which may be part of a path, stay."""
+    return " ".join(line.strip() for line in text.splitlines()).strip()
+
+
+def suggested(*words: object) -> str:
+    """Command of this package for a message, quoted so that a shell takes it as it is.
+
+    Args:
+        *words: Words after ``rotograd``.
+
+    Returns:
+        The command.
+
+    Examples:
+        >>> suggested("train", "resume=runs/Lauf 1")
+        "rotograd train 'resume=runs/Lauf 1'"
+    """
+    return shlex.join(["rotograd", *map(str, words)])
 
 
 class RotogradError(Exception):
@@ -14,6 +69,10 @@ class RotogradError(Exception):
 
 class ConfigError(RotogradError, ValueError):
     """A configuration value is missing, unknown or out of range."""
+
+
+class OccupiedError(ConfigError):
+    """A folder for a run holds another run, or another process is training in it."""
 
 
 class ShapeError(RotogradError, ValueError):
@@ -60,3 +119,15 @@ class BackwardError(RotogradError, RuntimeError):
 
 class RankError(RotogradError, RuntimeError):
     """The processes that train one model together cannot, or do not hold the same model."""
+
+
+class Refusal(BaseException):
+    """Carries an error through Hydra, whose callbacks and sweepers go on after exceptions.
+
+    Args:
+        error: What is raised in its place by the command.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error

@@ -14,18 +14,18 @@ from torch import nn
 
 from rotograd_cli import interrupts
 from rotograd_cli.blame import blamed, is_out_of_memory
+from rotograd_cli.claims import claimed
 from rotograd_cli.compiling import compilation, compile_networks
 from rotograd_cli.components import Constructors
 from rotograd_cli.config import EvaluateConfig, TrainConfig
 from rotograd_cli.data.base import MultiTaskDataset
-from rotograd_cli.errors import CheckpointError, ConfigError
+from rotograd_cli.errors import CheckpointError, ConfigError, run_under_way, suggested
 from rotograd_cli.messages import describe_failure
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.report import write_summary
 from rotograd_cli.run_directory import (
-    claimed,
     describe_progress,
     describe_ranks,
     describe_run,
@@ -57,9 +57,18 @@ from rotograd_cli.training.step import check_predictions, evaluate
 logger = logging.getLogger(__name__)
 
 
+_SMALLER = (
+    "The run does not fit into memory; lower train.batch_size, train.eval_batch_size, "
+    "rotation.shape or the sizes of the networks, or raise train.accumulate_steps."
+)
+
+
 @contextmanager
-def memory_errors() -> Iterator[None]:
+def memory_errors(message: str = _SMALLER) -> Iterator[None]:
     """Running out of memory, as an error that names the remedy.
+
+    Args:
+        message: The error's line.
 
     Raises:
         ConfigError: Where the body runs out of memory.
@@ -69,10 +78,7 @@ def memory_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ConfigError(
-            "The run does not fit into memory; lower train.batch_size, train.eval_batch_size or "
-            "the sizes of the networks, or raise train.accumulate_steps."
-        ) from error
+        raise ConfigError(message) from error
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,11 @@ def train(
     dataset, model, plain = trainer.dataset, trainer.model, trainer.config
     summary = describe_run(config, dataset, model, trainer.selection, trainer.device, overrides)
     with (
-        claimed(run_dir, None if resume else plain),
+        claimed(run_dir) as claim,
         log_file(run_dir / "train.log", quiet=quiet),
     ):
         records = trainer.resume() if resume else None
+        claim.begin(None if resume else plain)
         summary |= described_before(run_dir, trainer.state) if records is not None else {}
         logger.info(
             "%s on %s (%s), seed %d, %s: %s%s",
@@ -149,7 +156,7 @@ def train(
             "" if records is None else f", on from step {trainer.state.step}",
         )
         try:
-            with interrupts.deferring():
+            with interrupts.deferring(), run_under_way(), memory_errors():
                 recorder.keep_file(run_dir / "metrics.jsonl", records or {})
                 recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
                 if not quiet:
@@ -165,17 +172,18 @@ def train(
             logger.debug("%s", traceback.format_exc())
             if isinstance(error, interrupts.StopRequested):
                 logger.info(
-                    "Stopped after step %d; rotograd train resume=%s goes on from there.",
+                    "Stopped after step %d; %s goes on from there.",
                     trainer.state.step,
-                    os.path.relpath(run_dir),
+                    suggested("train", f"resume={os.path.relpath(run_dir)}"),
                 )
                 interrupts.hand_on(error)
             raise
         finally:
             summary |= describe_progress(trainer.state, trainer.wall_s)
             summary |= describe_ranks(ranks, trainer.state.step)
-            write_summary(run_dir, summary)
-            recorder.finish(summary)
+            with run_under_way():
+                write_summary(run_dir, summary)
+                recorder.finish(summary)
     return summary
 
 
@@ -187,7 +195,7 @@ def _follow(trainer: Trainer, *, resume: bool) -> dict[str, Any]:
     try:
         if resume:
             trainer.resume()
-        with interrupts.deferring():
+        with interrupts.deferring(), run_under_way(), memory_errors():
             return {"metrics": fit_or_dump(trainer)}
     except interrupts.StopRequested as error:
         interrupts.hand_on(error)
@@ -313,9 +321,14 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
     Raises:
         RotogradError: If the method is refused, or does not fit the networks.
     """
-    with _building("method"):
+    shape = networks.feature_shape
+    too_large = (
+        f"The method does not fit into memory: it may rotate features of shape {list(shape)} for "
+        f"each of {len(networks.heads)} tasks; rotate fewer, for instance with rotation.shape=512."
+    )
+    with memory_errors(too_large), _building("method"):
         model: MultiTaskMethod = constructors.method(
-            networks.backbone, networks.heads, feature_shape=networks.feature_shape
+            networks.backbone, networks.heads, feature_shape=shape
         )
     model.eval()
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):

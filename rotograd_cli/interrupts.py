@@ -4,7 +4,8 @@ Libraries swallow ``KeyboardInterrupt`` while they are imported (a bare ``except
 optional import is enough), and a checkpoint that is being written turns it into another error. So
 an interrupt ends the process at once as long as nothing has begun; while a run is under way it is
 remembered, and raised between two batches, where the run saves itself. SIGTERM, SIGUSR1 and
-SIGUSR2, with which schedulers announce that they take a job's machine away, are treated alike.
+SIGUSR2, with which schedulers announce that they take a job's machine away, are treated alike, and
+so is SIGHUP, which tells of a lost terminal.
 """
 
 import os
@@ -66,7 +67,8 @@ def deferring() -> Iterator[None]:
     to all processes already.
 
     A handler of SIGUSR1 or SIGUSR2 that was there before (a launcher's, which puts the job back
-    into its queue) is called when the run has stopped; one of SIGTERM is left in its place.
+    into its queue) is called when the run has stopped; one of SIGTERM or SIGHUP is left in its
+    place: ``nohup`` goes on to ignore SIGHUP.
     """
     global _requested
     _requested = None
@@ -83,8 +85,8 @@ def deferring() -> Iterator[None]:
         _requested = signum
 
     held = [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        held.append(signal.SIGTERM)
+    ending = (signal.SIGTERM, signal.SIGHUP)
+    held += [signum for signum in ending if signal.getsignal(signum) == signal.SIG_DFL]
     with _handling(dict.fromkeys(held, handle)):
         yield
 

@@ -1,22 +1,24 @@
 """Hydra's and OmegaConf's errors in one line: thing, requirement, value found, remedy."""
 
 import difflib
-import os
+import errno
+import pkgutil
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.config import config_dir
-from rotograd_cli.errors import RotogradError
+from rotograd_cli.errors import RotogradError, one_line
 from rotograd_cli.ranks.launch import lost_other
+from rotograd_cli.words import choices_of, config_dirs, search_path
 
 EXTRAS = {
     "joblib": "local",
@@ -26,6 +28,18 @@ EXTRAS = {
     "optuna": "optuna",
 }
 """Extra of this package that installs a launcher or sweeper of Hydra."""
+
+
+NETWORK = ("socket", "ssl", "urllib", "http", "requests", "urllib3")
+"""Packages whose own errors tell of a connection."""
+
+SYSTEM = {
+    errno.ENOSPC: "free space or choose another folder.",
+    errno.EDQUOT: "free space or choose another folder.",
+    errno.EROFS: "choose another folder.",
+    errno.EMFILE: "allow more open files (ulimit -n) or use fewer workers.",
+}
+"""Remedies for errors that name no file."""
 
 
 def explain(error: Exception, command: str, words: Sequence[str]) -> str | None:
@@ -50,11 +64,22 @@ def explain(error: Exception, command: str, words: Sequence[str]) -> str | None:
     if isinstance(error, RuntimeError) and 'Could not detect "srun"' in str(error):
         return "launcher=slurm needs SLURM's commands (srun, sbatch); run it on a login node."
     if isinstance(error, OSError):
-        reason = error.strerror or str(error)
-        if error.filename is None:
-            return f"The system refused ({reason}); free space or choose another folder."
-        return f"{error.filename} cannot be used ({reason}); choose another path."
+        return _refused_by_system(error)
     return _refused_by_hydra(error, words) if _raised_by_hydra(error) else None
+
+
+def _refused_by_system(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if isinstance(error, (ConnectionError, TimeoutError)) or _package(error) in NETWORK:
+        return f"A connection failed ({reason}); check the network and the address, and try again."
+    if error.filename is not None:
+        return f"{error.filename} cannot be used ({reason}); choose another path."
+    remedy = SYSTEM.get(error.errno or 0, "the cause is outside of this program.")
+    return f"The system refused ({reason}); {remedy}"
+
+
+def _package(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
 
 
 def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
@@ -82,14 +107,12 @@ def _composition(error: Exception, command: str, words: Sequence[str]) -> str:
         wrong = getattr(error, "override", None) or _without_value(words)
         hint = "check brackets and quotes."
         if command == "evaluate":
-            hint = f"did you mean run={wrong}?"
+            hint = f"did you mean {shlex.quote(f'run={wrong}')}?"
         return f"An override must read KEY=VALUE, got {wrong!r}; {hint}"
     if match := re.search(r"Override (\S+?)=", text):
         return f"`{match.group(1)}` is not a group; rotograd {command} --help lists them."
     if match := re.search(r"ConfigError raised while resolving interpolation: (.*)", text):
         return match.group(1)
-    if "config directory" in text:
-        return f"{text.rstrip('.')}; --config-dir must name an existing folder of YAML files."
     key = getattr(error, "full_key", None)
     named = f"`{key}`: {text}" if key and str(key) not in text else text
     return " ".join([named.rstrip("."), *([cause.splitlines()[0]] if cause else [])])
@@ -128,7 +151,10 @@ def _refused_by_hydra(error: Exception, words: Sequence[str]) -> str:
         groups = [word for word in plain if (config_dir() / _group(word)).is_dir()]
         if groups:
             group = groups[0].partition("=")[0]
-            return f"`{group}` must name a file of its group, got {groups[0]!r}; ~{group} for none."
+            return (
+                f"`{group}` must name a file of its group, got {groups[0]!r}; choose "
+                f"{choices_of(group)}."
+            )
     return f"{error}; check the command."
 
 
@@ -168,8 +194,25 @@ def _unknown_key(key: str, command: str, words: Sequence[str]) -> str:
         return f"`{key}` is not a key; did you mean {close[0]}?"
     where = f"of `{parent}` here" if parent else "of the configuration"
     choices = f"keys {where}: {', '.join(siblings)}" if siblings else ""
-    new = f"+{key}=VALUE adds an option" if parent else ""
+    new = f"+{key}=VALUE adds an option" if _can_be_added(parent, leaf, command, words) else ""
     return f"`{key}` is not a key; {', or '.join(filter(None, (choices, new)))}."
+
+
+def _can_be_added(parent: str, leaf: str, command: str, words: Sequence[str]) -> bool:
+    """Whether a component takes an option that its file leaves out."""
+    from rotograd_cli.components import accepted_parameters  # loads torch
+
+    if parent.startswith("heads."):
+        return True
+    config = _composed(command, words)
+    target = None if config is None else OmegaConf.select(config, f"{parent}._target_")
+    if not parent or target is None:
+        return False
+    try:
+        accepted = accepted_parameters(pkgutil.resolve_name(str(target)))
+    except (ImportError, ValueError, AttributeError):
+        return False
+    return accepted is None or leaf in accepted
 
 
 def _group_pairs(key: str, known: Sequence[str]) -> list[str]:
@@ -215,18 +258,22 @@ def known_keys(command: str, words: Sequence[str]) -> list[str]:
     Returns:
         The names.
     """
-    options = get_args_parser().parse_known_args(words)[0]
+    config = _composed(command, words)
+    return [] if config is None else list(_walk(config, ""))
+
+
+def _composed(command: str, words: Sequence[str]) -> DictConfig | None:
+    """A command's configuration with the groups that were chosen, or without if they are wrong."""
     groups = [word for word in words if re.fullmatch(r"[\w/]+(@\w+)?=\w+", word)]
-    if options.config_dir:
-        groups.append(f"hydra.searchpath=['file://{os.path.abspath(options.config_dir)}']")
+    groups += [search_path(folder.resolve()) for folder in config_dirs(words)]
     for overrides in (groups, []):
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
-                return list(_walk(compose(command, overrides=list(overrides)), ""))
+                return compose(command, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException):
             continue
-    return []
+    return None
 
 
 def _walk(node: DictConfig, prefix: str) -> list[str]:
@@ -241,7 +288,7 @@ def _walk(node: DictConfig, prefix: str) -> list[str]:
 
 def describe_failure(error: BaseException) -> str:
     """One line for an error that is the user's, with its class name for any other."""
-    text = lost_other(error) or " ".join(str(error).split())
+    text = lost_other(error) or one_line(str(error))
     if isinstance(error, RotogradError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

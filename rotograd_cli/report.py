@@ -2,12 +2,16 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from rotograd_cli.terminal import encodable
 
 MAX_COLUMNS = 10
 """Metrics in a table of several runs, beyond which statistics over tasks replace them."""
@@ -124,7 +128,7 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Ta
     common = common_overrides([summary for _, summary in summaries])
     table = Table()
     for column in ("cell", "status", "overrides"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     if selected:
         table.add_column(f"selected by {' / '.join(selected)}", justify="right")
     for key, spec in specs.items():
@@ -265,9 +269,56 @@ def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str) 
 
 def print_table(table: Table) -> None:
     """Prints a table to standard output, complete even where the terminal is narrow."""
-    width = None if Console().is_terminal else 160
+    told = Console().is_terminal or "COLUMNS" in os.environ
     # without markup: the brackets of tasks=[left,right] are no style
-    Console(highlight=False, markup=False, width=width).print(table)
+    console = Console(highlight=False, markup=False, width=None if told else 160)
+    for part in fitting(table, console):
+        console.print(part)
+
+
+def fitting(table: Table, console: Console) -> list[Table]:
+    """Cuts a table that is too wide for a terminal into several.
+
+    Args:
+        table: Table.
+        console: Where it will be printed.
+
+    Returns:
+        Tables in characters that the terminal has. Each repeats the first column; none is wider
+        than the terminal, unless two columns are.
+    """
+    first, *others = range(len(table.columns))
+    parts = [[first]]
+    for index in others:
+        wide = _width(_columns(table, [*parts[-1], index], console), console) > console.width
+        if wide and len(parts[-1]) > 1:
+            parts.append([first])
+        parts[-1].append(index)
+    tables = [_columns(table, part, console) for part in parts]
+    tables[0].title = _plain(table.title or "", console)
+    return tables
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(width=10_000)).maximum
+
+
+def _columns(table: Table, indices: Sequence[int], console: Console) -> Table:
+    """Some of a table's columns."""
+    result = Table()
+    columns = [table.columns[index] for index in indices]
+    for column in columns:
+        # folded where two columns are too wide: nothing is left out
+        result.add_column(_plain(column.header, console), justify=column.justify, overflow="fold")
+    for row in zip(*(column.cells for column in columns), strict=True):
+        result.add_row(*(_plain(cell, console) for cell in row))
+    return result
+
+
+def _plain(text: Any, console: Console) -> Text:
+    """A cell with what the terminal's encoding has, before widths are measured."""
+    styled = text if isinstance(text, Text) else Text(str(text))
+    return Text(encodable(styled.plain, console.encoding), style=styled.style)
 
 
 def label(name: str, spec: Mapping[str, Any]) -> str:

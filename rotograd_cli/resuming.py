@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rotograd_cli.claims import is_used
 from rotograd_cli.config import TrainConfig
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, OccupiedError, suggested
 from rotograd_cli.report import read_summary
 from rotograd_cli.run_directory import NOT_IN_KEY, config_key, load_run_config
 
@@ -41,7 +42,7 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str]) -> Targe
         ConfigError: If it is no run directory, or an override would make it another run.
     """
     run_dir = Path(name).expanduser()
-    result = load_run_config(run_dir)
+    result = load_run_config(run_dir, "resume")
     for word in overrides:
         key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
         if key == "resume":
@@ -67,19 +68,23 @@ def same_run(config: TrainConfig, run_dir: Path, folders: Sequence[Path]) -> Tar
         An unfinished run before a finished one, before a new one.
 
     Raises:
-        ConfigError: If ``run_dir`` holds the run of another configuration.
+        OccupiedError: If ``run_dir`` holds the run of another configuration.
     """
-    key = config_key(asdict(config))
-    if (run_dir / "config.yaml").exists():
-        if config_key(asdict(load_run_config(run_dir))) != key:
-            raise ConfigError(
+    if is_used(run_dir):
+        if not is_of(run_dir, config):
+            raise OccupiedError(
                 f"{run_dir} holds a run of another configuration; choose another folder, or "
-                f"rotograd train resume={run_dir} goes on with that one."
+                f"{suggested('train', f'resume={run_dir}')} goes on with that one."
             )
         return Target(config, run_dir, resumed=True)
-    found = [Target(config, f, resumed=True) for f in folders if _key(f) == key]
+    found = [Target(config, f, resumed=True) for f in folders if is_of(f, config)]
     found.sort(key=lambda target: (not target.finished, _age(target.run_dir)))
     return found[-1] if found else Target(config, run_dir, resumed=False)
+
+
+def is_of(run_dir: Path, config: TrainConfig) -> bool:
+    """Whether a folder holds a run of a configuration."""
+    return _key(run_dir) == config_key(asdict(config))
 
 
 def _key(run_dir: Path) -> str | None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import platform
 import shutil
 import subprocess
@@ -54,11 +53,12 @@ def config_key(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load_run_config(run_dir: Path) -> TrainConfig:
+def load_run_config(run_dir: Path, key: str = "run") -> TrainConfig:
     """Reads the configuration that a run wrote.
 
     Args:
         run_dir: Run directory.
+        key: What named it, for the message.
 
     Returns:
         The checked configuration.
@@ -69,7 +69,7 @@ def load_run_config(run_dir: Path) -> TrainConfig:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"`run` must be a run directory, got {run_dir} without a config.yaml; rotograd "
+            f"`{key}` must be a run directory, got {run_dir} without a config.yaml; rotograd "
             "train prints the directory of every run."
         )
     try:
@@ -107,74 +107,6 @@ def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
 
 
 @contextmanager
-def claimed(run_dir: Path, config: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Inside, no other process can train in this run directory; the claim ends with the process.
-
-    Args:
-        run_dir: Run directory; created if absent.
-        config: Resolved configuration of a new run, written to ``config.yaml`` once the directory
-            is this process's; None goes on with the run that is there.
-
-    Raises:
-        ConfigError: If another process has it, it holds a run already, or it cannot be written.
-    """
-    import fcntl  # POSIX only, and only this needs it
-
-    with _unwritable(run_dir):
-        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / ".lock").open("a+", encoding="utf-8")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise ConfigError(
-                f"{run_dir} must be free, but {lock.read().strip() or 'another process'} is "
-                "training in it; wait for that, or stop it first."
-            ) from error
-        with _unwritable(run_dir):
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {platform.node()}\n")
-            lock.flush()
-            if config is not None:
-                _write_config(run_dir / "config.yaml", config)
-        yield
-
-
-def refuse_used(run_dir: Path) -> None:
-    """Refuses a directory for a new run that holds one.
-
-    Args:
-        run_dir: Run directory; may be absent.
-
-    Raises:
-        ConfigError: If there is a run in it.
-    """
-    if (run_dir / "config.yaml").exists():
-        raise ConfigError(f"{run_dir} holds a run already; choose another folder or remove it.")
-
-
-def _write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """In one piece, so that a run that is killed has a configuration or none."""
-    refuse_used(path.parent)
-    temporary = path.with_suffix(".tmp")
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-@contextmanager
-def _unwritable(run_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"The run directory {run_dir} cannot be written ({error.strerror}); set "
-            "paths.output_dir (or hydra.run.dir) to a writable folder."
-        ) from error
-
-
-@contextmanager
 def log_file(path: Path, *, quiet: bool = False) -> Iterator[None]:
     """Logs of this package, while a run lasts: all to a file, the rest to standard error.
 
@@ -183,7 +115,7 @@ def log_file(path: Path, *, quiet: bool = False) -> Iterator[None]:
         quiet: WARNING and up to standard error instead of INFO and up.
     """
     package = logging.getLogger("rotograd_cli")
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = logging.FileHandler(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING if quiet else logging.INFO)

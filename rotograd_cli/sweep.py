@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.claims import check_own_folder, refuse_used
+from rotograd_cli.errors import ConfigError, Refusal
+from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.report import (
     common_overrides,
     outcome,
@@ -22,43 +24,82 @@ from rotograd_cli.report import (
     remarks,
     sweep_table,
 )
+from rotograd_cli.sweep_folder import check_sweep_folder
 
 failures: list[str] = []
 """Cells of the sweeps of this process that did not finish; the exit code depends on it."""
 
+refused: dict[Path, dict[str, Any]] = {}
+"""What became of cells of this process that did not begin; a run in their folder keeps its own."""
+
 _new_folders: list[Path] = []
+_note: list[tuple[Path, bytes, os.stat_result]] = []
+"""The note that Hydra made of an earlier sweep in the same folder, and will replace."""
 
 
 class NewFolders(Callback):
-    """Remembers which folders Hydra is about to make: it makes them before the input is checked."""
+    """Looks at folders before Hydra makes them, which it does before the input is checked.
+
+    A folder that holds a run is refused, and what is new is remembered.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A single run. Its folder is named after Hydra's own values, which this makes known."""
         del kwargs
         HydraConfig.instance().set_config(config)
         _remember(config.hydra.run)
+        with refusing(), suppress(OmegaConfBaseException):  # Hydra is about to say so
+            if job_rank() == 0 and config.get("resume") in (None, "auto"):
+                run_dir = Path(config.hydra.run.dir)
+                check_own_folder(run_dir)
+                if config.get("resume") is None:
+                    refuse_used(run_dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A sweep."""
         del kwargs
         _remember(config.hydra.sweep)
+        with refusing():
+            check_sweep_folder(config)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Inside a callback of Hydra, an exception ends the command instead of becoming a warning."""
+    try:
+        yield
+    except Exception as error:
+        raise Refusal(error) from error
 
 
 def _remember(node: DictConfig) -> None:
     _new_folders.clear()
-    with suppress(OmegaConfBaseException):  # Hydra is about to say so
+    _note.clear()
+    with suppress(OmegaConfBaseException, OSError):  # Hydra is about to say so
         folder = Path(node.dir).absolute()
         _new_folders.extend(f for f in (folder, *folder.parents) if not os.path.lexists(f))
+        note = folder / "multirun.yaml"
+        if note.is_file():
+            _note.append((note, note.read_bytes(), note.stat()))
 
 
 def remove_unused_folders() -> None:
-    """Takes back the new folders that hold nothing, or only the note of a sweep without cells."""
+    """Takes back the new folders that hold nothing, or only the note of a sweep without cells.
+
+    An earlier sweep's note is put back as it was.
+    """
+    for note, content, stat in _note:
+        with suppress(OSError):
+            if note.stat().st_mtime_ns != stat.st_mtime_ns:
+                note.write_bytes(content)
+                os.utime(note, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     for folder in _new_folders:
         with suppress(OSError):  # not empty, or never made
             if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
                 (folder / "multirun.yaml").unlink()
             folder.rmdir()
     _new_folders.clear()
+    _note.clear()
 
 
 _under_way: list[Path] = []
@@ -94,7 +135,8 @@ def _print_status(sweep_dir: Path) -> None:
         (p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")),
         key=lambda path: (len(path.name), path.name),
     )
-    summaries = [(cell.name, read_summary(cell)) for cell in cells]
+    summaries = [(cell.name, refused.get(cell.absolute()) or read_summary(cell)) for cell in cells]
+    refused.clear()
     print_table(sweep_table(summaries))
     common = common_overrides([summary for _, summary in summaries])
     if common:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from rotograd_cli import interrupts
 from rotograd_cli.packing import available_gpus, packing_devices
+from rotograd_cli.terminal import endure
 
 GRACE_S = 5.0
 """Seconds that a run has to stop between two batches once the launching process is gone."""
@@ -50,6 +51,7 @@ class Worker(Callback):
         if os.getpid() == self.launcher_pid:
             return
         sys.argv = list(self.command)  # the run's summary names the command
+        endure()
         if os.getppid() == self.launcher_pid:
             _stop_with(self.launcher_pid)
         if self.slots is not None:

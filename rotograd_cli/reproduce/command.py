@@ -32,6 +32,7 @@ from rotograd_cli.tables.results import RunKey, collect, read_run
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label, select_rows
 from rotograd_cli.tables.table import Table, build_table
+from rotograd_cli.words import search_path
 
 OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "figure")
 """First parts of the overrides that are the command's; the others are for its runs."""
@@ -66,7 +67,7 @@ class Words:
     def search_path(self) -> list[str]:
         """Override that adds the user's folder to a composition."""
         folder = self.config_dir
-        return [] if folder is None else [f"hydra.searchpath=['file://{folder}']"]
+        return [] if folder is None else [search_path(folder)]
 
 
 class Reproduction:
@@ -222,11 +223,7 @@ def parse(words: Sequence[str]) -> Words:
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("words", nargs="*")
     options = parser.parse_intermixed_args(list(words))
-    folder = None
-    if options.config_dir is not None:
-        folder = Path(options.config_dir).expanduser().resolve()
-        if not folder.is_dir():
-            raise ConfigError(f"`--config-dir` must name a folder, got {options.config_dir!r}.")
+    folder = None if options.config_dir is None else Path(options.config_dir).resolve()
     own: list[str] = []
     runs: list[str] = []
     launcher: list[str] = []

@@ -1,7 +1,6 @@
 """Cells, through any of Hydra's launchers."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -13,6 +12,7 @@ from hydra.types import HydraContext, RunMode
 from rotograd_cli.config import config_dir, register_schemas
 from rotograd_cli.reproduce.cells import Cell
 from rotograd_cli.reproduce.worker import train_cell
+from rotograd_cli.words import quoted
 
 
 def launch(cells: Sequence[Cell], words: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ def launch(cells: Sequence[Cell], words: Sequence[str]) -> None:
     register_schemas()
     own = [
         "hydra.mode=MULTIRUN",
-        f"hydra.sweep.dir={_quoted(cells[0].run_dir.parent)}",
+        f"hydra.sweep.dir={quoted(str(cells[0].run_dir.parent))}",
         "~hydra.callbacks.sweep_status",
         "~hydra.callbacks.new_folders",
     ]
@@ -49,8 +49,3 @@ def launch(cells: Sequence[Cell], words: Sequence[str]) -> None:
         launcher.launch(jobs, initial_job_idx=0)
     finally:
         GlobalHydra.instance().clear()
-
-
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"

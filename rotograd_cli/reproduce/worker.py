@@ -11,11 +11,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from rotograd_cli.claims import record_failure
 from rotograd_cli.config import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, RotogradError
 from rotograd_cli.experiment import train
 from rotograd_cli.messages import describe_failure
-from rotograd_cli.report import read_summary, selected_value, write_summary
+from rotograd_cli.report import read_summary, selected_value
 from rotograd_cli.reproduce.cells import holds_run, is_finished
 from rotograd_cli.training.checkpoint import load_newest
 
@@ -47,8 +48,7 @@ def train_cell(config: DictConfig) -> None:
         except Exception as error:  # whatever it is, the other cells must run
             if not isinstance(error, RotogradError):
                 traceback.print_exc()
-            failed = {"status": "failed", "overrides": words, "error": describe_failure(error)}
-            write_summary(run_dir, {**(read_summary(run_dir) or {}), **failed})
+            record_failure(run_dir, words, describe_failure(error))
             _say(f"{name}: failed: {describe_failure(error)}")
             return
         value = selected_value(summary)

@@ -67,7 +67,9 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
 
 
 def _matching(pattern: str) -> set[Path]:
-    paths = [Path(path) for path in glob.glob(os.path.expanduser(pattern), recursive=True)]
+    name = os.path.expanduser(pattern)
+    is_path = os.path.lexists(name)  # as it stands, whatever its brackets could mean
+    paths = [Path(path) for path in ([name] if is_path else glob.glob(name, recursive=True))]
     folders = {folder for path in paths for folder in _below(path)}
     if not folders:
         found = "nothing" if not paths else f"{len(paths)} paths without a run below them"

@@ -1,6 +1,7 @@
 """Weights & Biases, the only place that imports it."""
 
 import logging
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,9 +16,9 @@ class WandbTracker:
     """Mirrors records and summary. A wandb that cannot start or fails later costs a warning.
 
     Args:
-        run_dir: Run directory; wandb writes below it.
+        run_dir: Run directory; wandb writes below it, unless WANDB_DIR says otherwise.
         config: Resolved configuration.
-        tags: Words to find the run by.
+        tags: Words to find the run by; WANDB_TAGS where there are none.
         mode: ``offline`` needs no account and no network; ``online`` falls back to it;
             ``disabled``.
         project: Project name.
@@ -42,13 +43,11 @@ class WandbTracker:
         if mode == "disabled":
             return
         options = {
-            "dir": str(run_dir),
             "config": dict(config),
-            "tags": list(tags),
             "project": project,
             "entity": entity,
             "group": group,
-            "name": "/".join(run_dir.parts[-3:]),
+            **_unless_in_environment(run_dir, tags),
             **_identity(run_dir),
             # a second run must not write into the first
             "reinit": "finish_previous",  # of a sweep in this process
@@ -92,6 +91,20 @@ class WandbTracker:
             logger.warning("wandb could not %s, the run goes on without: %s", what, reason)
             return False
         return True
+
+
+def _unless_in_environment(run_dir: Path, tags: Sequence[str]) -> dict[str, Any]:
+    """Arguments that stand above wandb's variables, left out where only these say something."""
+    own = {
+        "WANDB_DIR": ("dir", str(run_dir)),
+        "WANDB_NAME": ("name", "/".join(run_dir.parts[-3:])),
+    }
+    options: dict[str, Any] = {
+        name: value for variable, (name, value) in own.items() if not os.environ.get(variable)
+    }
+    if tags or not os.environ.get("WANDB_TAGS"):
+        options["tags"] = list(tags)
+    return options
 
 
 def _identity(run_dir: Path) -> dict[str, str]:

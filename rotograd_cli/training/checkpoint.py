@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rotograd_cli.errors import CheckpointError
+from rotograd_cli.errors import CheckpointError, suggested
 
 FORMAT = 1
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be written ({reason}); mend that, then go on from the last good "
-            f"checkpoint with rotograd train resume={path.parent.parent}."
+            f"checkpoint with {suggested('train', f'resume={path.parent.parent}')}."
         ) from error
 
 
@@ -117,14 +117,16 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
     """
     last = folder / "last.pt"
     found = [path for path in (last, previous_of(last)) if path.exists()]
-    for path in found:
-        try:
-            return load_checkpoint(path, device)
-        except CheckpointError as error:
-            if path == found[-1]:
-                raise
-            logger.warning("%s Going back to %s.", error, found[-1].name)
-    return None
+    if not found:
+        return None
+    try:
+        return load_checkpoint(found[0], device)
+    except CheckpointError as error:
+        if len(found) == 1:
+            raise
+        content = load_checkpoint(found[1], device)
+        logger.warning("%s Going back to %s.", error, found[1].name)
+        return content
 
 
 def restore_best(folder: Path, best_epoch: int) -> None:

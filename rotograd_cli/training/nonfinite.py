@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import CheckpointError, NonFiniteError
+from rotograd_cli.errors import CheckpointError, NonFiniteError, suggested
 from rotograd_cli.interrupts import StopRequested
 from rotograd_cli.training.checkpoint import (
     load_checkpoint,
@@ -79,7 +79,7 @@ def fit_or_dump(trainer: Trainer) -> dict[str, float]:
         where = "" if error.step == first.step else f", of step {first.step}"
         told = error if REMEDY in str(first) else first  # which names a fault of the data
         raise NonFiniteError(
-            f"{told} rotograd replay {os.path.relpath(path)} shows where it began{where}.",
+            f"{told} {suggested('replay', os.path.relpath(path))} shows where it began{where}.",
             step=first.step,
         ) from error
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
+from rotograd_cli.claims import claimed
 from rotograd_cli.cli import main
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import RUN_FAILED, ConfigError
 from rotograd_cli.packing import available_cores
-from rotograd_cli.run_directory import claimed
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import start
@@ -84,7 +84,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_in_one_line(
     wait_until_it_has_saved(folder, process)
     with read_only(folder):
         _, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 2, err
+    assert process.returncode == RUN_FAILED, err
     assert "Traceback" not in err
     assert "last.pt cannot be written" in err.splitlines()[-1]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
@@ -98,7 +98,7 @@ def test_a_run_directory_that_is_deleted_ends_the_run_in_one_line(tmp_path: Path
     shutil.rmtree(tmp_path / "run", ignore_errors=True)  # it may write meanwhile
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     _, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 2, err
+    assert process.returncode == RUN_FAILED, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("rotograd: ")
     assert "run" in err.splitlines()[-1]
@@ -107,17 +107,18 @@ def test_a_run_directory_that_is_deleted_ends_the_run_in_one_line(tmp_path: Path
 def test_a_directory_is_claimed_before_its_configuration_is_written(tmp_path: Path) -> None:
     """A second process that starts at the same moment changes nothing of the first one's run."""
     run = tmp_path / "run"
-    with claimed(run, {"seed": 1}):
+    with claimed(run) as claim:
+        claim.begin({"seed": 1})
         found = (run / "config.yaml").read_text()
         said = f"must be free, but process {os.getpid()} on"
-        with pytest.raises(ConfigError, match=said), claimed(run, {"seed": 2}):
+        with pytest.raises(ConfigError, match=said), claimed(run):
             pass
         assert (run / "config.yaml").read_text() == found
-    with pytest.raises(ConfigError, match="holds a run already"), claimed(run, {"seed": 2}):
-        pass
+    with pytest.raises(ConfigError, match="holds a run already"), claimed(run) as claim:
+        claim.begin({"seed": 2})
     assert (run / "config.yaml").read_text() == found
-    with claimed(run):  # goes on
-        pass
+    with claimed(run) as claim:
+        claim.begin()  # goes on
 
 
 @pytest.mark.slow

@@ -82,7 +82,10 @@ def test_check_without_a_name_looks_at_every_data_set(cli: Cli) -> None:
         (("data", "prepare", "celeba", "data.image_size=big"), "`data.image_size` has a wrong"),
         (("data", "prepare", "celeba", "data.limit=0"), "`data.limit` must be at least 1"),
         (("data", "check", "celeba", "seed=1"), "`seed` has no meaning for the files"),
-        (("data", "check", "foo", "--config-dir", "none"), "`--config-dir` must name a folder"),
+        (
+            ("data", "check", "foo", "--config-dir", "none"),
+            "--config-dir must name an existing folder",
+        ),
         (("data", "prepare", "celeba", "paths.data_dir=nowhere"), "nowhere"),
         (("data", "prepare", "nyuv2", "paths.data_dir=nowhere"), "NYUv2 is not in nowhere"),
     ],

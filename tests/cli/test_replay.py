@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rotograd_cli.dumps import _check_target
-from rotograd_cli.errors import CheckpointError
+from rotograd_cli.errors import RUN_FAILED, CheckpointError
 from rotograd_cli.replay import parse, replay
 from rotograd_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.forked import Forked
@@ -63,7 +63,7 @@ def process(*words: str, cwd: Path, code: int) -> tuple[str, str]:
 
 def fail(*words: str, cwd: Path) -> str:
     """Trains a run that stops at a step that is not finite; the line that it ends with."""
-    _, err = process("train", *WORDS, *words, cwd=cwd, code=2)
+    _, err = process("train", *WORDS, *words, cwd=cwd, code=RUN_FAILED)
     line = err.strip().splitlines()[-1]
     assert f"rotograd replay {DUMP} shows where it began" in line
     return line
@@ -147,7 +147,7 @@ def test_a_resumed_run_leaves_the_same_dump(tmp_path: Path) -> None:
     first = fail("method=rotograd", cwd=tmp_path)
     found, content = failure(tmp_path), load_checkpoint(tmp_path / DUMP)
     (tmp_path / DUMP).unlink()
-    _, err = process("train", "resume=run", cwd=tmp_path, code=2)
+    _, err = process("train", "resume=run", cwd=tmp_path, code=RUN_FAILED)
     assert err.strip().splitlines()[-1] == first
     again = load_checkpoint(tmp_path / DUMP)
     assert same(again["failure"], found)
@@ -159,7 +159,7 @@ def test_the_end_of_skipping_is_dumped_too(tmp_path: Path) -> None:
     words = ("train.on_nonfinite=skip", "train.max_skipped_steps=3", *FIRST_EPOCH)
     line = fail("method=rotograd", *words, cwd=tmp_path)
     assert "after 3 skipped steps" in line
-    _, err = process("train", "resume=run", cwd=tmp_path, code=2)
+    _, err = process("train", "resume=run", cwd=tmp_path, code=RUN_FAILED)
     assert err.count("which is skipped") == 3  # not again while the dump is made
     out, _ = process("replay", str(DUMP), cwd=tmp_path, code=0)
     assert out.splitlines()[-1].startswith("Reproduced bit for bit")
@@ -181,7 +181,7 @@ def test_running_statistics_and_random_masks_are_part_of_the_dump(tmp_path: Path
         **env,
     )
     _, err = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 2, err
+    assert child.returncode == RUN_FAILED, err
     child = start("replay", str(DUMP), cwd=tmp_path, **env)
     _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 2
@@ -255,7 +255,7 @@ def test_the_same_failure_with_another_number_is_not_bit_for_bit(tmp_path: Path)
 
 
 def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path) -> None:
-    assert cli("train", *WORDS, *FIRST_EPOCH).code == 2
+    assert cli("train", *WORDS, *FIRST_EPOCH).code == RUN_FAILED
     dump = str(DUMP)
     (tmp_path / "text.pt").write_text("no dump")
     shutil.copy(tmp_path / dump, tmp_path / "cut.pt")
@@ -294,7 +294,7 @@ def damaged(tmp_path: Path, change: Any) -> str:
 
 
 def test_a_damaged_dump_is_refused(cli: Cli, tmp_path: Path) -> None:
-    assert cli("train", *WORDS, *FIRST_EPOCH).code == 2
+    assert cli("train", *WORDS, *FIRST_EPOCH).code == RUN_FAILED
 
     def set_failure(key: str, value: Any) -> Any:
         return lambda content: content["failure"].update({key: value})
@@ -321,7 +321,7 @@ class _Hostile:
 
 
 def test_a_pickle_that_would_run_code_is_refused(cli: Cli, tmp_path: Path) -> None:
-    assert cli("train", *WORDS, *FIRST_EPOCH).code == 2
+    assert cli("train", *WORDS, *FIRST_EPOCH).code == RUN_FAILED
     content = load_checkpoint(tmp_path / DUMP)
     torch.save({**content, "failure": _Hostile()}, tmp_path / "hostile.pt")
     result = cli("replay", "hostile.pt")
@@ -346,7 +346,7 @@ def test_a_configuration_that_would_run_code_is_refused(
     cli: Cli, tmp_path: Path, node: Any
 ) -> None:
     """That it would is seen with trust=true."""
-    assert cli("train", *WORDS, *FIRST_EPOCH).code == 2
+    assert cli("train", *WORDS, *FIRST_EPOCH).code == RUN_FAILED
     content = load_checkpoint(tmp_path / DUMP)
     del content["format"]
     content["config"]["data"] = node
@@ -384,7 +384,7 @@ def test_a_dump_that_cannot_be_written_leaves_the_first_message(
 
     monkeypatch.setattr("rotograd_cli.training.nonfinite.save_checkpoint", full)
     result = cli("train", *WORDS, *FIRST_EPOCH)
-    assert result.code == 2
+    assert result.code == RUN_FAILED
     last = result.err.strip().splitlines()[-1]
     assert re.search(r"in step \d+; lower .* There is no dump of it: No space\.$", last)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

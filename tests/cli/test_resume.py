@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.run_directory import described_before
 from rotograd_cli.training.state import TrainState
 from tests.forked import Forked
@@ -176,6 +177,7 @@ def test_a_run_killed_many_times_ends_as_if_nothing_had_happened(
     "sent",
     [
         signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
@@ -323,7 +325,7 @@ def test_a_full_disk_ends_the_run_in_one_line_with_its_last_checkpoint_intact(
     size = (folder / "last.pt").stat().st_size
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
     _, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 2, err
+    assert process.returncode == RUN_FAILED, err
     assert "Traceback" not in err
     assert "cannot be written" in err.splitlines()[-1]
     assert f"resume={tmp_path / 'run'}." in err.splitlines()[-1]

@@ -250,7 +250,7 @@ def test_another_option_of_the_method_is_another_row(cli: Cli, own_runs: Path) -
         (("runs=both", "seeds=0"), "`seeds` must be a number of seeds of at least 1"),
         (("runs=both", "seeds=[1,1]"), "`seeds` must be a number of seeds of at least 1"),
         (("runs=both", "seeds=x"), "`seeds` must be a number of seeds of at least 1"),
-        (("runs=3",), "`runs` must be a path, a pattern or a list of them"),
+        (("runs=null",), "`runs` must be a path, a pattern or a list of them"),
         (("runs=[]",), "`runs` must be a path, a pattern or a list of them"),
         (("runs=both", "table=multimist"), "Did you mean multimnist?"),
         (("runs=both", "output=conf/table/mini.yaml"), "`output` must be a folder"),

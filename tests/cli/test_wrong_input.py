@@ -1,10 +1,14 @@
 """Wrong input is one line that names thing and remedy, exit code 2, and nothing left behind."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
+
+from rotograd_cli.messages import explain
 
 from .conftest import SMOKE, Cli
 
@@ -288,6 +292,31 @@ def test_a_damaged_run_is_refused(
 ) -> None:
     damage(smoke_run)
     assert expected in refused(cli, smoke_run.parent, "evaluate", "run=run")
+
+
+def test_rotations_that_are_too_large_name_their_size(cli: Cli, tmp_path: Path) -> None:
+    large = ("backbone=mlp", "backbone.hidden=[1]", "backbone.num_features=200000", "head=linear")
+    line = refused(cli, tmp_path, "train", *SMOKE, "data=synthetic", *large)
+    assert "rotate features of shape [200000] for each of 3 tasks" in line
+    assert "rotation.shape=512" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "A connection failed (Name or service"),
+        (URLError(socket.gaierror(-2, "Name or service not known")), "A connection failed (<url"),
+        (ConnectionResetError(104, "Connection reset by peer"), "A connection failed (Connection"),
+        (OSError(28, "No space left on device"), "free space or choose another folder"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (PermissionError(13, "Permission denied", "x"), "x cannot be used (Permission denied)"),
+    ],
+)
+def test_what_the_system_refused_has_a_remedy_of_its_kind(error: OSError, expected: str) -> None:
+    message = explain(error, "train", [])
+    assert message is not None
+    assert expected in message
+    assert ("free space" in message) == (error.errno == 28)
 
 
 def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,7 @@ class FakeWandb(ModuleType):
         self.calls: list[str] = []
         self.values: list[tuple[dict[str, float], int]] = []
         self.summary: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
 
     def login(self, **options: Any) -> bool:
         self._call("login")
@@ -129,6 +130,7 @@ class FakeWandb(ModuleType):
 
     def init(self, *, mode: str, **options: Any) -> Any:
         self._call(mode)
+        self.options = options
         return SimpleNamespace(log=self._log, finish=self._finish, summary=self.summary)
 
     def _log(self, values: dict[str, float], step: int) -> None:
@@ -164,6 +166,24 @@ def test_wandb_gets_values_by_step_and_the_metrics_in_its_summary(
     assert fake.values == [({"epoch": 1, "val/value/loss": 0.5, "val/loss": 0.5}, 2)]
     assert fake.summary == {"status": "finished", "seed": 3, "test/value/mse": 0.25}
     assert warned.records == []
+
+
+def test_variables_name_a_run_unless_the_run_has_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = use(monkeypatch, FakeWandb())
+    for name in ("DIR", "NAME", "TAGS"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    run_once(wandb_tracker(tmp_path))
+    assert fake.options["dir"] == str(tmp_path)
+    assert fake.options["name"].endswith(tmp_path.name)
+    for name in ("DIR", "NAME", "TAGS"):
+        monkeypatch.setenv(f"WANDB_{name}", "mine")
+    run_once(wandb_tracker(tmp_path))  # wandb reads what it is not told
+    assert fake.options["tags"] == ["first"]
+    assert not {"dir", "name"} & set(fake.options)
+    run_once(wandb_tracker(tmp_path, tags=[]))
+    assert not {"dir", "name", "tags"} & set(fake.options)
 
 
 def test_failed_run_is_marked_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
