@@ -173,16 +173,19 @@ def common_overrides(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]
 
 
 def evaluation_table(
-    measured: Mapping[str, float], recorded: Mapping[str, float | None]
+    measured: Mapping[str, float],
+    recorded: Mapping[str, float | None],
+    other_data: str | None = None,
 ) -> tuple[Table, str]:
     """Metrics measured now beside those that the run recorded.
 
     Args:
         measured: Metrics by key.
         recorded: The run's own, None for a value that was not finite; may be empty.
+        other_data: That the run was trained on other data, in words; None if it was not.
 
     Returns:
-        The table, and a sentence that says whether they are equal.
+        The table, and a sentence that says whether they are equal, and what may be the reason.
     """
     table = Table()
     for column in ("metric", "now", "recorded"):
@@ -194,10 +197,13 @@ def evaluation_table(
     if not recorded:
         return table, "The run recorded no metrics of this split and checkpoint."
     if not different:
-        return table, f"All {len(recorded)} values equal the run's record exactly."
+        note = "" if other_data is None else f", though {other_data}"
+        return table, f"All {len(recorded)} values equal the run's record exactly{note}."
+    reason = other_data or (
+        "another device, number of threads or library version (summary.json has the run's)"
+    )
     return table, (
-        f"{len(different)} of {len(recorded)} values differ from the run's record: another device, "
-        "number of threads or library version (summary.json has the run's)."
+        f"{len(different)} of {len(recorded)} values differ from the run's record: {reason}."
     )
 
 

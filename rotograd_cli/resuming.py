@@ -8,6 +8,7 @@ from rotograd_cli.config import TrainConfig
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.report import read_summary
 from rotograd_cli.run_directory import NOT_IN_KEY, config_key, load_run_config
+from rotograd_cli.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,30 @@ class Target:
         return summary is not None and summary.get("status") == "finished"
 
 
-def named_run(name: str, config: TrainConfig, overrides: Sequence[str]) -> Target:
+def named_run(
+    name: str, config: TrainConfig, overrides: Sequence[str], trust: Trust | None = None
+) -> Target:
     """The run of ``resume=DIR``, as it was configured.
 
     Args:
         name: Its directory.
         config: What the command line composes.
         overrides: The command line's overrides; those that change no result count.
+        trust: What the user vouches for.
 
     Returns:
         The run.
 
     Raises:
-        ConfigError: If it is no run directory, or an override would make it another run.
+        ConfigError: If it is no run directory, an override would make it another run, or it would
+            run or send what the user has not vouched for.
     """
     run_dir = Path(name).expanduser()
     result = load_run_config(run_dir)
+    saved = asdict(result)
     for word in overrides:
         key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
-        if key == "resume":
+        if key in ("resume", "trust"):
             continue
         if key not in NOT_IN_KEY:
             raise ConfigError(
@@ -52,6 +58,10 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str]) -> Targe
                 f"out (only {', '.join(NOT_IN_KEY)} may change) or start a new run."
             )
         setattr(result, key, getattr(config, key))
+        saved.pop(key, None)
+    trust = trust or Trust()
+    trust.check(saved, run_dir / "config.yaml", run_dir)
+    trust.check_destination(saved.get("logger"), run_dir / "config.yaml")
     return Target(result, run_dir, resumed=True)
 
 

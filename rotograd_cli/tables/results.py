@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.metrics import geometric_mean
 from rotograd_cli.report import read_summary
 from rotograd_cli.tables.spec import TableSpec
+from rotograd_cli.trust import read_saved
 
 
 class RunKey(NamedTuple):
@@ -63,10 +63,9 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
 def read_config(run_dir: Path) -> dict[str, Any] | None:
     """Content of a run's ``config.yaml``; None if there is none or it is unreadable."""
     try:
-        content = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return read_saved(run_dir / "config.yaml")
+    except ConfigError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:

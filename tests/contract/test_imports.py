@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("tracking", "report", "packing"),
     ("config",),
+    ("trust",),
     ("components", "dumps", "messages", "run_directory", "workers"),
     ("resuming",),
     ("experiment", "sweep", "data_command", "tables"),
