@@ -61,11 +61,17 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
-    """Content of a run's ``config.yaml``; None if there is none or it is unreadable."""
+    """Content of a run's ``config.yaml``; None if there is none, or it is no run's."""
     try:
-        return read_saved(run_dir / "config.yaml")
+        config = read_saved(run_dir / "config.yaml")
     except ConfigError:
         return None
+    is_runs = (
+        type(config.get("seed")) is int
+        and isinstance(config.get("method", {}), dict)
+        and isinstance(config.get("tasks") or [], list)
+    )
+    return config if is_runs else None
 
 
 def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:

@@ -86,7 +86,10 @@ def _order(folder: Path) -> list[tuple[int, str]]:
 
 def _run(folder: Path) -> Run:
     summary = read_run(folder) or {"status": "no summary", "run_dir": str(folder)}
-    return Run(folder, read_config(folder), summary)
+    config = read_config(folder)
+    if config is None and summary.get("status") == "finished":
+        summary["status"] = "config.yaml cannot be read"
+    return Run(folder, config, summary)
 
 
 def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, Run], list[str]]:

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from .test_attack_runs import TINY
 from .test_replay import DUMP, FIRST_EPOCH
 from .test_replay import WORDS as DIVERGING
 
-HUB = "def net(**values):\n    open('hacked', 'w')\n"
+HUB = "import pathlib\ndef net(**values):\n    pathlib.Path('hacked').touch()\n"
 EVIL = """
-open('hacked', 'w')
+import pathlib
+pathlib.Path('hacked').touch()
 from rotograd_cli.models.backbones.mlp import MLP as Net
 """
-MAKE = {"_target_": "os.mkdir", "path": "hacked"}
+MAKE = {"_target_": "tempfile.mkdtemp", "prefix": "hacked", "dir": "."}
 
 
 @pytest.fixture
@@ -58,17 +60,21 @@ HUB_NET = {
     "model": "net",
     "trust_repo": True,
 }
-# what would run where a command builds it; trust=true shows that it does
-CONFIGURATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
+# what would run where a command builds it, as trust=true shows
+RUN: dict[str, Callable[[dict[str, Any]], object]] = {
     "a module on the path": lambda c: c["backbone"].update(_target_="evil.Net"),
     "torch.hub": lambda c: c.update(backbone=HUB_NET),
     "torch.hub through torch.nn": lambda c: c.update(
         backbone={**HUB_NET, "_target_": "torch.nn.modules.module.torch.hub.load"}
     ),
+    "inside a component": lambda c: c.update(data={"_target_": "builtins.dict", "x": MAKE}),
+    "in a list": lambda c: c.update(data={"_target_": "builtins.dict", "x": [[MAKE]]}),
+}
+# what other checks would stop today
+OTHERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "os through this package": lambda c: c.update(
         data={"_target_": "rotograd_cli.cli.os.mkdir", "path": "hacked"}
     ),
-    "inside a component": lambda c: c["backbone"].update(hidden=[MAKE]),
     "among positional arguments": lambda c: c.update(
         backbone={"_target_": "torch.nn.Sequential", "_args_": [MAKE]}
     ),
@@ -93,17 +99,21 @@ def assert_refused(cli: Cli, tmp_path: Path, *words: str) -> str:
     return result.err
 
 
+def hacked(folder: Path) -> bool:
+    return any(folder.glob("hacked*"))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files, but for those that Python leaves beside a module."""
     files = [p for p in folder.rglob("*") if "__pycache__" not in p.parts]
     return {str(p): p.read_bytes() if p.is_file() else b"" for p in files}
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", [*RUN, *OTHERS])
 def test_a_strangers_configuration_runs_nothing(
     cli: Cli, stranger: Path, tmp_path: Path, name: str
 ) -> None:
-    edit(stranger, CONFIGURATIONS[name])
+    edit(stranger, {**RUN, **OTHERS}[name])
     for words in COMMANDS:
         line = assert_refused(cli, tmp_path, *words)
         assert "run/config.yaml must be" in line
@@ -111,12 +121,12 @@ def test_a_strangers_configuration_runs_nothing(
     assert cli("table", "runs=run").code == 0  # reads, and builds nothing
     line = assert_refused(cli, tmp_path, "train", *TINY, "resume=auto", "hydra.run.dir=run")
     assert "holds a run of another configuration" in line
-    assert not (tmp_path / "hacked").exists()
-    try:
+    assert not hacked(tmp_path)
+    if name in OTHERS:
+        return
+    with suppress(Exception):  # what a stranger's component does here is no matter
         cli("evaluate", "run=run", "trust=true")
-    except Exception as error:  # what a stranger's component does here is no matter
-        assert not isinstance(error, ImportError), error
-    assert (tmp_path / "hacked").exists()
+    assert hacked(tmp_path)
 
 
 def test_a_strangers_logger_is_built_by_no_command(
@@ -134,9 +144,9 @@ def test_a_strangers_logger_is_built_by_no_command(
         assert cli("train", *TINY, "resume=auto", "hydra.run.dir=run").code == 0
         (stranger / "summary.json").unlink()
         assert_refused(cli, tmp_path, "train", "resume=run")
-        assert not (tmp_path / "hacked").exists()
+        assert not hacked(tmp_path)
     assert cli("train", "resume=run", "logger=none").code == 0
-    assert not (tmp_path / "hacked").exists()
+    assert not hacked(tmp_path)
 
 
 TEXTS: dict[str, str] = {
@@ -163,7 +173,7 @@ def test_a_strangers_yaml_resolves_nothing(
             assert "12345" not in line
             assert len(line) < 700
         cli("table", "runs=run")
-    assert not (tmp_path / "hacked").exists()
+    assert not hacked(tmp_path)
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(
@@ -203,7 +213,7 @@ def save(path: Path, content: Any) -> None:
     torch.save(content, path)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_a_strangers_checkpoint_runs_nothing_and_no_message_advises_to_run_it(
     cli: Cli, stranger: Path, tmp_path: Path
 ) -> None:
@@ -230,7 +240,7 @@ def test_a_strangers_checkpoint_runs_nothing_and_no_message_advises_to_run_it(
             assert "cannot be read as a checkpoint" in result.err
             for advice in ("weights_only", "weights-only", "safe_globals", "arbitrary code"):
                 assert advice not in result.err + result.out
-        assert not (tmp_path / "hacked").exists()
+        assert not hacked(tmp_path)
 
 
 @dataclass
