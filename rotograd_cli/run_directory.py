@@ -144,10 +144,12 @@ def claimed(run_dir: Path, config: Mapping[str, Any] | None = None) -> Iterator[
             is this process's; None goes on with the run that is there.
 
     Raises:
-        ConfigError: If another process has it, it holds a run already, or it cannot be written.
+        ConfigError: If another process has it, it holds a run already, it cannot be written, or
+            one of its files is a link.
     """
     import fcntl  # POSIX only, and only this needs it
 
+    _refuse_links(run_dir)
     with _unwritable(run_dir):
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         lock = (run_dir / ".lock").open("a+", encoding="utf-8")
@@ -167,6 +169,18 @@ def claimed(run_dir: Path, config: Mapping[str, Any] | None = None) -> Iterator[
             if config is not None:
                 _write_config(run_dir / "config.yaml", config)
         yield
+
+
+def _refuse_links(run_dir: Path) -> None:
+    """A run directory of somebody else's could have training write over any file of the user's."""
+    if not run_dir.is_dir():
+        return
+    for path in (*run_dir.iterdir(), *(run_dir / "checkpoints").glob("*.tmp")):
+        if path.is_symlink() and not path.is_dir():
+            raise ConfigError(
+                f"{path} must be a file, got a link to {os.readlink(path)!r}, and training would "
+                "write through it; copy that file here, or remove the link."
+            )
 
 
 def refuse_used(run_dir: Path) -> None:

@@ -282,6 +282,29 @@ def test_a_checkpoint_of_other_content_is_refused_in_one_line(
             assert "Traceback" not in result.err
 
 
+def test_training_writes_through_no_link_of_a_strangers(
+    cli: Cli, stranger: Path, tmp_path: Path
+) -> None:
+    (stranger / "summary.json").unlink()
+    (tmp_path / "precious").write_text("mine")
+    for name in (".lock", "train.log", "metrics.jsonl", "summary.tmp", "checkpoints/last.tmp"):
+        link = stranger / name
+        kept = link.read_bytes() if link.exists() else None
+        link.unlink(missing_ok=True)
+        link.symlink_to("../precious" if link.parent == stranger else "../../precious")
+        for words in (("resume=run",), (*TINY, "resume=auto", "hydra.run.dir=run")):
+            line = assert_refused(cli, tmp_path, "train", *words)
+            assert f"{name} must be a file, got a link to" in line
+        assert cli("evaluate", "run=run").code == 0
+        link.unlink()
+        if kept is not None:
+            link.write_bytes(kept)
+    (stranger / "checkpoints").rename(tmp_path / "large_disk")
+    (stranger / "checkpoints").symlink_to(tmp_path / "large_disk")
+    assert cli("train", "resume=run").code == 0
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 def test_a_strangers_dump_runs_nothing(cli: Cli, tmp_path: Path) -> None:
     assert cli("train", *DIVERGING, *FIRST_EPOCH).code == 2
     content = load_checkpoint(tmp_path / DUMP)
