@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rotograd_cli.summaries import is_summary
+
 MAX_COLUMNS = 10
 """Metrics in a table of several runs, beyond which statistics over tasks replace them."""
 
@@ -20,13 +22,13 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
         run_dir: Run directory.
 
     Returns:
-        Its content, or None if there is none or it is unreadable.
+        Its content, or None if there is none, it is unreadable, or holds what no run writes.
     """
     try:
         content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if is_summary(content) else None
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:

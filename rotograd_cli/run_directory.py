@@ -26,6 +26,7 @@ from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.report import read_summary
+from rotograd_cli.summaries import is_evaluation
 from rotograd_cli.tasks import task_statistics
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.trust import read_saved, saved_config
@@ -91,9 +92,9 @@ def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
     try:
         lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    evaluations = [record for record in records if any(key.startswith("val/") for key in record)]
+    evaluations = [record for record in records if is_evaluation(record)]
     return dict(evaluations[-1]) if evaluations else {}
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metrics import geometric_mean
 from rotograd_cli.report import read_summary
+from rotograd_cli.summaries import is_evaluation
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.trust import read_saved
 
@@ -79,9 +80,9 @@ def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
         with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
             for line in file:
                 record = json.loads(line)
-                if isinstance(record, dict) and any(key.startswith("val/") for key in record):
+                if is_evaluation(record):
                     return dict(record)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.summaries import is_finished
 from rotograd_cli.tables.results import RunKey, read_config, read_run
 from rotograd_cli.tables.settings import setting, varying
 
@@ -87,8 +88,11 @@ def _order(folder: Path) -> list[tuple[int, str]]:
 def _run(folder: Path) -> Run:
     summary = read_run(folder) or {"status": "no summary", "run_dir": str(folder)}
     config = read_config(folder)
-    if config is None and summary.get("status") == "finished":
-        summary["status"] = "config.yaml cannot be read"
+    if summary.get("status") == "finished":
+        if config is None:
+            summary["status"] = "config.yaml cannot be read"
+        elif not is_finished(summary, in_table=True):
+            summary["status"] = "summary.json lacks results"
     return Run(folder, config, summary)
 
 

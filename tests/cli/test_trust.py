@@ -282,6 +282,23 @@ def test_a_checkpoint_of_other_content_is_refused_in_one_line(
             assert "Traceback" not in result.err
 
 
+def test_a_strangers_summary_ends_no_command_in_a_traceback(cli: Cli, stranger: Path) -> None:
+    path = stranger / "summary.json"
+    summary = json.loads(path.read_text())
+    texts = [json.dumps({**summary, "metrics": {"test/x": "y"}}), '{"status": "finished"}']
+    texts += [json.dumps({k: v for k, v in summary.items() if k != "metric_specs"})]
+    texts += ["[" * 100_000, "1" * 5000, "null"]
+    for text in texts:
+        path.write_text(text)
+        result = cli("table", "runs=run")
+        assert result.code == 2
+        assert "`runs` must name a finished run, got run (" in result.err
+        assert cli("evaluate", "run=run").code == 0
+        result = cli("train", "resume=run")  # what is missing is made again
+        assert result.code == 0, result.err
+        assert json.loads(path.read_text())["metrics"] == summary["metrics"]
+
+
 def test_training_writes_through_no_link_of_a_strangers(
     cli: Cli, stranger: Path, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ PACKAGE = "rotograd_cli"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
     ("linalg", "compiling", "dense_metrics", "losses", "seeding", "interrupts"),
-    ("metrics", "ranks"),
+    ("metrics", "ranks", "summaries"),
     ("tasks",),
     ("methods", "models", "data"),
     ("training",),
