@@ -52,7 +52,7 @@ from rotograd_cli.training.nonfinite import fit_or_dump
 from rotograd_cli.training.precision import AUTOCAST
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import check_predictions, evaluate
-from rotograd_cli.trust import Trust, without_extras
+from rotograd_cli.trust import Trust, without_extras, word_for
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +169,10 @@ def train(
             logger.debug("%s", traceback.format_exc())
             if isinstance(error, interrupts.StopRequested):
                 logger.info(
-                    "Stopped after step %d; rotograd train resume=%s goes on from there.",
+                    "Stopped after step %d; rotograd train resume=%s%s goes on from there.",
                     trainer.state.step,
                     os.path.relpath(run_dir),
+                    word_for(config),
                 )
                 interrupts.hand_on(error)
             raise

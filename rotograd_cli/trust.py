@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,12 @@ class Trust:
             f"`logger.entity` in {source} must be named by you before records are sent there, got "
             f"{entity!r}; add trust=true if it is yours, or logger=none."
         )
+
+
+def word_for(config: TrainConfig) -> str:
+    """What a suggested command on the user's own run ends with: nothing, or ``trust=true``."""
+    known = all(_is_known(where, name) for where, name in _targets(asdict(config)))
+    return "" if known else " trust=true"
 
 
 def user_folders() -> tuple[Path, ...]:

@@ -80,6 +80,8 @@ STRANGERS = (
     "torch.nn.modules.module.torch.load",
     "torch.nn.Module.load_state_dict",
     "torch.nn.Module.__init__",
+    "torch.nn.modules.module.torch.jit.ScriptModule",
+    "torch.nn.modules.module.torch.ao.nn.quantized.Linear",
     "torch.nn.functional.relu",
     "torch.nn.init.zeros_",
     "torch.nn",
@@ -273,6 +275,13 @@ def test_a_file_that_no_run_wrote_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_run_config(tmp_path)
     assert not (tmp_path / "hacked").exists()
+
+
+def test_a_value_is_written_out_and_not_repeated(config: dict[str, Any], tmp_path: Path) -> None:
+    text = yaml.safe_dump({key: value for key, value in config.items() if key != "heads"})
+    load_run_config(saved(tmp_path, f"{text}heads: {{a: {{b: 1}}, c: {{b: 1}}}}"))
+    with pytest.raises(ConfigError, match=r"cannot be read \(it repeats a value with \*"):
+        load_run_config(saved(tmp_path, f"{text}heads: {{a: &x {{b: 1}}, c: *x}}"))
 
 
 def test_containers_of_a_pickle_that_repeat_or_hold_themselves_are_refused(
