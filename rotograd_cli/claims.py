@@ -57,8 +57,9 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
         goes away again with it.
 
     Raises:
-        ConfigError: If another process has it, or it cannot be written.
+        ConfigError: If another process has it, it cannot be written, or one of its files is a link.
     """
+    _refuse_links(run_dir)
     folder, file = run_dir / "checkpoints", run_dir / ".lock"
     new = [path for path in (file, folder, run_dir) if not path.exists()]
     with _unwritable(run_dir):
@@ -72,6 +73,18 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
         finally:
             if not claim.begun:
                 _remove(new)
+
+
+def _refuse_links(run_dir: Path) -> None:
+    """A run directory of somebody else's could have training write over any file of the user's."""
+    if not run_dir.is_dir():
+        return
+    for path in (*run_dir.iterdir(), *(run_dir / "checkpoints").glob("*.tmp")):
+        if path.is_symlink() and not path.is_dir():
+            raise ConfigError(
+                f"{path} must be a file, got a link to {os.readlink(path)!r}, and training would "
+                "write through it; copy that file here, or remove the link."
+            )
 
 
 def _take(lock: IO[str], run_dir: Path) -> None:

@@ -71,6 +71,7 @@ device=cpu      another device than the run's
 dtype=float64   in double precision: does the step fail there too? (float32, float64)
 data_dir=DIR    where the files of the data set are; the batch itself is in the dump
 trust=true      the dump may name components from outside this package and torch: they are run
+--config-dir    a folder of your own YAML files: what they name may be run
 
 Exit codes: 0 it fails here too, bit for bit; 3 it does not, or differs; 2 wrong input."""
 _SINGLE = {"bench": "measures one configuration", "table": "builds one table"}
@@ -296,12 +297,14 @@ def _target(config: "DictConfig", run_dir: "Path", overrides: list[str], several
 
     from rotograd_cli.config import to_train_config
     from rotograd_cli.resuming import Target, named_run, same_run
+    from rotograd_cli.trust import Trust, user_folders
 
     typed = to_train_config(config)
     if config.resume is None:
         return Target(typed, run_dir, resumed=False)
     if config.resume != "auto":
-        return named_run(str(config.resume), typed, overrides)
+        trust = Trust(bool(config.trust), user_folders())
+        return named_run(str(config.resume), typed, overrides, trust)
     root = Path(typed.paths.output_dir)  # output_dir/data/method/time, unless hydra.run.dir is set
     others = [] if several else [file.parent for file in root.glob("*/*/*/config.yaml")]
     return same_run(typed, run_dir, others)
@@ -342,15 +345,18 @@ def _evaluate(config: "DictConfig") -> float:
     from rotograd_cli.config import to_evaluate_config
     from rotograd_cli.experiment import evaluate_run
     from rotograd_cli.report import evaluation_table, print_table, remarks
+    from rotograd_cli.trust import user_folders
 
     typed = to_evaluate_config(config)
-    measured, recorded, notes = evaluate_run(typed)
-    table, verdict = evaluation_table(measured, recorded)
+    found = evaluate_run(typed, user_folders())
+    table, verdict = evaluation_table(found.measured, found.recorded, found.other_data)
+    if found.other_data is not None:
+        print(f"Other data: {found.other_data}.")
     print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
     print_table(table)
-    for line in (verdict, *remarks([{"notes": notes}])):
+    for line in (verdict, *remarks([{"notes": found.notes}])):
         print(line)
-    return measured[f"{typed.split}/geomean_loss"]
+    return found.measured[f"{typed.split}/geomean_loss"]
 
 
 def _table(config: "DictConfig") -> None:
@@ -558,8 +564,10 @@ def _command_help(command: str, words: Sequence[str]) -> str:
     if command == "evaluate":
         return (
             "usage: rotograd evaluate run=DIR [split=train|val|test] [checkpoint=best|last] "
-            "[device=...] [data_dir=...]\n\n"
-            "Loads a checkpoint and prints its metrics beside those that the run recorded."
+            "[device=...] [data_dir=...] [trust=true] [--config-dir DIR]\n\n"
+            "Loads a checkpoint and prints its metrics beside those that the run recorded.\n"
+            "A run with components of your own needs the folder of your YAML files that name "
+            "them, or trust=true."
         )
     if command == "bench":
         return _bench_help(words)

@@ -18,7 +18,7 @@ from rotograd_cli.packing import register_resolvers
 
 T = TypeVar("T")
 
-COMMAND_KEYS = ("launcher", "resume")
+COMMAND_KEYS = ("launcher", "resume", "trust")
 """Keys of ``rotograd train`` that are no part of a run: where it happens, what it goes on from."""
 
 
@@ -108,6 +108,7 @@ class TrainCommand(TrainConfig):
     """What ``rotograd train`` composes: a run, what it goes on from, how a sweep is launched."""
 
     resume: str | None = None
+    trust: bool = False
     launcher: LauncherOptions | None = None
 
 
@@ -144,6 +145,7 @@ class EvaluateConfig:
     checkpoint: str = MISSING
     device: str | None = MISSING
     data_dir: str | None = MISSING
+    trust: bool = MISSING
 
 
 def register_schemas() -> None:

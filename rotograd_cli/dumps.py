@@ -1,27 +1,18 @@
-"""What is in a dump of a step that was not finite, and whether it can be trusted."""
+"""What is in a dump of a step that was not finite."""
 
-import inspect
-import pkgutil
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from rotograd_cli.config import TrainConfig, to_train_config
-from rotograd_cli.data.base import Batch, MultiTaskDataset
+from rotograd_cli.config import TrainConfig
+from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import CheckpointError
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.nonfinite import NAME
-
-_PACKAGES = ("rotograd_cli.", "torch.optim.", "torch.nn.")
-_KINDS = (MultiTaskDataset, nn.Module, Optimizer, LRScheduler)
-_NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
+from rotograd_cli.trust import Trust, saved_config, without_extras
 
 
 @dataclass(frozen=True)
@@ -100,58 +91,21 @@ def failure_of(content: Mapping[str, Any], path: Path) -> Failure:
     return failure
 
 
-def config_of(content: Mapping[str, Any], path: Path, *, trust: bool) -> TrainConfig:
+def config_of(content: Mapping[str, Any], path: Path, trust: Trust) -> TrainConfig:
     """The run's configuration, without what a replay has no use for: logger, pretrained weights.
 
     Args:
         content: What :func:`read_dump` returned.
         path: The file, for the message.
-        trust: Whether it may name components from outside this package and torch.
+        trust: What the user vouches for.
 
     Returns:
         The checked configuration.
 
     Raises:
-        CheckpointError: If it is not a run's, or names something that is not trusted.
+        ConfigError: If it is not a run's, or names something that may not be run.
     """
-    try:
-        config = to_train_config(content["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no configuration of a run: {error}") from error
-    config.logger = _NO_LOGGER
-    if not trust:
-        for target in _targets(asdict(config) | {"logger": {}}):
-            _check_target(target, path)
-    if "pretrained" in config.backbone:  # the dump has the weights
-        config.backbone = {**config.backbone, "pretrained": False}
+    config = without_extras(saved_config(content.get("config"), path))
+    in_run = path.parent.name == "checkpoints"
+    trust.check(asdict(config), path, path.parent.parent if in_run else path)
     return config
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """All that a configuration would have called, at any depth."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key == "_target_":
-                yield str(value)
-            yield from _targets(value)
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _targets(item)
-    elif isinstance(node, str) and "${" in node:  # could become anything
-        yield node
-
-
-def _check_target(name: str, path: Path) -> None:
-    """Refuses what a dump from a stranger could have called."""
-    known = re.fullmatch(r"[\w.]+", name) and name.startswith(_PACKAGES)
-    try:
-        target = pkgutil.resolve_name(name) if known else None
-    except (ImportError, ValueError, AttributeError):
-        target = None
-    module = f"{getattr(target, '__module__', '')}."
-    if inspect.isclass(target) and issubclass(target, _KINDS) and module.startswith(_PACKAGES):
-        return
-    raise CheckpointError(
-        f"{path} asks for {name}, which is no component of this package or of torch; add "
-        "trust=true if it is yours, or if you trust whoever made the dump."
-    )

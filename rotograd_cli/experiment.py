@@ -32,7 +32,9 @@ from rotograd_cli.run_directory import (
     described_before,
     load_run_config,
     log_file,
+    other_data,
     recorded_metrics,
+    refuse_other_data,
 )
 from rotograd_cli.seeding import seed_everything, set_deterministic, unchanged_generators
 from rotograd_cli.tasks import Task
@@ -53,6 +55,7 @@ from rotograd_cli.training.nonfinite import fit_or_dump
 from rotograd_cli.training.precision import AUTOCAST
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import check_predictions, evaluate
+from rotograd_cli.trust import Trust, without_extras, word_for
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +136,8 @@ def train(
     constructors = Constructors(config)
     recorder = _Recorder()
     trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors, ranks)
+    if resume:
+        ranks.same(lambda: refuse_other_data(run_dir, trainer.dataset, config.paths.data_dir))
     if not ranks.is_first:
         with compilation(config.compile):
             return _follow(trainer, resume=resume)
@@ -145,6 +150,7 @@ def train(
         records = trainer.resume() if resume else None
         claim.begin(None if resume else plain)
         summary |= described_before(run_dir, trainer.state) if records is not None else {}
+        write_summary(run_dir, summary)  # a run that is killed has said what it trained on
         logger.info(
             "%s on %s (%s), seed %d, %s: %s%s",
             type(model).__name__,
@@ -172,9 +178,10 @@ def train(
             logger.debug("%s", traceback.format_exc())
             if isinstance(error, interrupts.StopRequested):
                 logger.info(
-                    "Stopped after step %d; %s goes on from there.",
+                    "Stopped after step %d; %s%s goes on from there.",
                     trainer.state.step,
                     suggested("train", f"resume={os.path.relpath(run_dir)}"),
+                    word_for(config),
                 )
                 interrupts.hand_on(error)
             raise
@@ -336,30 +343,41 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
     return model
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A checkpoint of a run, measured again."""
+
+    measured: dict[str, float]
+    recorded: dict[str, float]
+    """What the run recorded for the same split and checkpoint; empty where it recorded nothing."""
+    notes: tuple[str, ...]
+    """Notes on the data."""
+    other_data: str | None
+    """That the run saw other data than these, in words; None if it saw these, or is too old."""
+
+
 @memory_errors()
-def evaluate_run(
-    config: EvaluateConfig,
-) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
+def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Evaluation:
     """Evaluates a checkpoint of a run.
 
     Args:
         config: Checked configuration.
+        folders: The user's own folders of YAML files, whose components are trusted.
 
     Returns:
-        Metrics measured now, those that the run recorded for the same split and checkpoint (empty
-        where it recorded none), and the notes on the data.
+        What was measured, beside what the run recorded.
 
     Raises:
-        RotogradError: If the run, its configuration or its checkpoint is missing or does not fit.
+        RotogradError: If the run, its configuration or its checkpoint is missing or does not fit,
+            or names components that are not trusted.
     """
     run_dir = Path(config.run).expanduser()
-    run_config = load_run_config(run_dir)
+    run_config = without_extras(load_run_config(run_dir))
+    Trust(config.trust, folders).check(asdict(run_config), run_dir / "config.yaml", run_dir)
     if config.device is not None:
         run_config.device = config.device
     if config.data_dir is not None:
         run_config.paths.data_dir = config.data_dir
-    if "pretrained" in run_config.backbone:  # the checkpoint has the weights
-        run_config.backbone = {**run_config.backbone, "pretrained": False}
     experiment = build(run_config)
     path = run_dir / "checkpoints" / f"{config.checkpoint}.pt"
     checkpoint = load_checkpoint(path, experiment.device)
@@ -376,7 +394,7 @@ def evaluate_run(
     recorded = recorded_metrics(run_dir, config.checkpoint)
     known = {key: value for key, value in recorded.items() if key in measured}
     notes = (*experiment.dataset.notes, *cut_notes(experiment.dataset, (split,), options))
-    return measured, known, notes
+    return Evaluation(measured, known, notes, other_data(run_dir, experiment.dataset))
 
 
 def resolve_device(name: str) -> torch.device:

@@ -1,10 +1,11 @@
 """``rotograd replay``: the step that ended a run, taken again from its dump."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -17,8 +18,9 @@ from rotograd_cli.experiment import make_trainer, memory_errors
 from rotograd_cli.training.diagnosis import Origin, find_origin, same_numbers
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.nonfinite import NAME, Silent
+from rotograd_cli.trust import Trust
 
-OPTIONS = ("device", "dtype", "data_dir", "trust")
+OPTIONS = ("device", "dtype", "data_dir", "trust", "--config-dir")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -33,8 +35,8 @@ class Request:
     """None: as the run."""
     data_dir: str | None = None
     """None: as the run."""
-    trust: bool = False
-    """Whether the dump may name classes from outside this package and torch."""
+    trust: Trust = field(default_factory=Trust)
+    """What the dump may name besides components of this package and torch."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def parse(words: Sequence[str]) -> Request:
     """The words after ``rotograd replay``.
 
     Args:
-        words: A path and ``KEY=VALUE``.
+        words: A path, ``KEY=VALUE`` and ``--config-dir DIR``.
 
     Returns:
         The request.
@@ -75,7 +77,8 @@ def parse(words: Sequence[str]) -> Request:
     """
     paths: list[str] = []
     options: dict[str, str] = {}
-    for word in words:
+    folders, others = _config_dirs(words)
+    for word in others:
         key, equals, value = word.partition("=")
         if Path(word).exists() or not (equals or word.startswith("-")) or "/" in key:
             paths.append(word)
@@ -100,8 +103,25 @@ def parse(words: Sequence[str]) -> Request:
         options.get("device"),
         dtype,
         options.get("data_dir"),
-        trust == "true",
+        Trust(trust == "true", folders),
     )
+
+
+def _config_dirs(words: Sequence[str]) -> tuple[tuple[Path, ...], list[str]]:
+    """The user's folders of YAML files, and the other words."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; rotograd replay --help shows the options.")
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    options, others = parser.parse_known_args(list(words))
+    folders = tuple(Path(name).expanduser() for name in options.config_dir)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"`--config-dir` must name a folder, got {str(folder)!r}.")
+    return folders, others
 
 
 @memory_errors()
@@ -119,7 +139,7 @@ def replay(request: Request) -> Replay:
     """
     content = read_dump(request.path)
     then = failure_of(content, request.path)
-    config = config_of(content, request.path, trust=request.trust)
+    config = config_of(content, request.path, request.trust)
     config.device = request.device or then.device
     if request.data_dir is not None:
         config.paths.data_dir = request.data_dir

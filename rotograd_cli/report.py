@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rotograd_cli.summaries import is_summary
 from rotograd_cli.terminal import encodable
 
 MAX_COLUMNS = 10
@@ -24,13 +25,13 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
         run_dir: Run directory.
 
     Returns:
-        Its content, or None if there is none or it is unreadable.
+        Its content, or None if there is none, it is unreadable, or holds what no run writes.
     """
     try:
         content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if is_summary(content) else None
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
@@ -220,16 +221,19 @@ def common_overrides(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]
 
 
 def evaluation_table(
-    measured: Mapping[str, float], recorded: Mapping[str, float | None]
+    measured: Mapping[str, float],
+    recorded: Mapping[str, float | None],
+    other_data: str | None = None,
 ) -> tuple[Table, str]:
     """Metrics measured now beside those that the run recorded.
 
     Args:
         measured: Metrics by key.
         recorded: The run's own, None for a value that was not finite; may be empty.
+        other_data: That the run was trained on other data, in words; None if it was not.
 
     Returns:
-        The table, and a sentence that says whether they are equal.
+        The table, and a sentence that says whether they are equal, and what may be the reason.
     """
     table = Table()
     for column in ("metric", "now", "recorded"):
@@ -241,10 +245,13 @@ def evaluation_table(
     if not recorded:
         return table, "The run recorded no metrics of this split and checkpoint."
     if not different:
-        return table, f"All {len(recorded)} values equal the run's record exactly."
+        note = "" if other_data is None else f", though {other_data}"
+        return table, f"All {len(recorded)} values equal the run's record exactly{note}."
+    reason = other_data or (
+        "another device, number of threads or library version (summary.json has the run's)"
+    )
     return table, (
-        f"{len(different)} of {len(recorded)} values differ from the run's record: another device, "
-        "number of threads or library version (summary.json has the run's)."
+        f"{len(different)} of {len(recorded)} values differ from the run's record: {reason}."
     )
 
 

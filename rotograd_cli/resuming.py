@@ -9,6 +9,8 @@ from rotograd_cli.config import TrainConfig
 from rotograd_cli.errors import ConfigError, OccupiedError, suggested
 from rotograd_cli.report import read_summary
 from rotograd_cli.run_directory import NOT_IN_KEY, config_key, load_run_config
+from rotograd_cli.summaries import is_finished
+from rotograd_cli.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -23,29 +25,33 @@ class Target:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        summary = read_summary(self.run_dir) if self.resumed else None
-        return summary is not None and summary.get("status") == "finished"
+        return self.resumed and is_finished(read_summary(self.run_dir))
 
 
-def named_run(name: str, config: TrainConfig, overrides: Sequence[str]) -> Target:
+def named_run(
+    name: str, config: TrainConfig, overrides: Sequence[str], trust: Trust | None = None
+) -> Target:
     """The run of ``resume=DIR``, as it was configured.
 
     Args:
         name: Its directory.
         config: What the command line composes.
         overrides: The command line's overrides; those that change no result count.
+        trust: What the user vouches for.
 
     Returns:
         The run.
 
     Raises:
-        ConfigError: If it is no run directory, or an override would make it another run.
+        ConfigError: If it is no run directory, an override would make it another run, or it would
+            run or send what the user has not vouched for.
     """
     run_dir = Path(name).expanduser()
     result = load_run_config(run_dir, "resume")
+    saved = asdict(result)
     for word in overrides:
         key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
-        if key == "resume":
+        if key in ("resume", "trust"):
             continue
         if key not in NOT_IN_KEY:
             raise ConfigError(
@@ -53,6 +59,10 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str]) -> Targe
                 f"out (only {', '.join(NOT_IN_KEY)} may change) or start a new run."
             )
         setattr(result, key, getattr(config, key))
+        saved.pop(key, None)
+    trust = trust or Trust()
+    trust.check(saved, run_dir / "config.yaml", run_dir)
+    trust.check_destination(saved.get("logger"), run_dir / "config.yaml")
     return Target(result, run_dir, resumed=True)
 
 

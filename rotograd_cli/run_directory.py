@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from rotograd_cli import __version__
-from rotograd_cli.config import TrainConfig, to_train_config
+from rotograd_cli.config import TrainConfig
 from rotograd_cli.data.base import MultiTaskDataset, Split
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.report import read_summary
+from rotograd_cli.summaries import is_evaluation
 from rotograd_cli.tasks import task_statistics
 from rotograd_cli.training.coverage import cut_notes, num_evaluated
 from rotograd_cli.training.selection import Selection
 from rotograd_cli.training.state import TrainState
+from rotograd_cli.trust import read_saved, saved_config
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def load_run_config(run_dir: Path, key: str = "run") -> TrainConfig:
         key: What named it, for the message.
 
     Returns:
-        The checked configuration.
+        The checked configuration. Before anything is built from it, it must pass
+        :meth:`rotograd_cli.trust.Trust.check`.
 
     Raises:
         ConfigError: If the folder is not a run directory or its configuration is unreadable.
@@ -72,16 +74,7 @@ def load_run_config(run_dir: Path, key: str = "run") -> TrainConfig:
             f"`{key}` must be a run directory, got {run_dir} without a config.yaml; rotograd "
             "train prints the directory of every run."
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}.")
-    try:
-        return to_train_config(content)
-    except ConfigError as error:
-        raise ConfigError(f"{path} is not a run's configuration: {error}") from error
+    return saved_config(read_saved(path), path)
 
 
 def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
@@ -100,10 +93,47 @@ def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
     try:
         lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    evaluations = [record for record in records if any(key.startswith("val/") for key in record)]
+    evaluations = [record for record in records if is_evaluation(record)]
     return dict(evaluations[-1]) if evaluations else {}
+
+
+def other_data(run_dir: Path, dataset: MultiTaskDataset) -> str | None:
+    """That a run saw other data, in words.
+
+    Args:
+        run_dir: Run directory.
+        dataset: The data that are there now.
+
+    Returns:
+        What the fingerprints are; None if they agree, or the run recorded none.
+    """
+    then = (read_summary(run_dir) or {}).get("data_fingerprint")
+    now = dataset.fingerprint
+    if not isinstance(then, str) or then == now:
+        return None
+    return f"{run_dir} was trained on data with fingerprint {then!r}, those here have {now!r}"
+
+
+def refuse_other_data(run_dir: Path, dataset: MultiTaskDataset, data_dir: str) -> None:
+    """Refuses to go on with other data than a run began with.
+
+    Args:
+        run_dir: Run directory.
+        dataset: The data that are there now.
+        data_dir: The data root, for the message.
+
+    Raises:
+        DatasetError: If the fingerprints differ.
+    """
+    difference = other_data(run_dir, dataset)
+    if difference is not None:
+        raise DatasetError(
+            f"`resume` needs the data that the run began with, but {difference}; restore the files "
+            f"in the data root {data_dir}, name the right one with paths.data_dir=DIR, or start a "
+            "new run without resume."
+        )
 
 
 @contextmanager

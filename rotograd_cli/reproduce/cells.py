@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rotograd_cli import summaries
 from rotograd_cli.config import TrainConfig, to_train_config
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.messages import explain
@@ -45,9 +46,7 @@ def is_finished(run_dir: Path, config: TrainConfig) -> bool:
     Returns:
         True if its summary says so and its ``config.yaml`` has the same key.
     """
-    summary = read_summary(run_dir)
-    finished = summary is not None and summary.get("status") == "finished"
-    return finished and holds_run(run_dir, config)
+    return summaries.is_finished(read_summary(run_dir)) and holds_run(run_dir, config)
 
 
 def holds_run(run_dir: Path, config: TrainConfig) -> bool:

@@ -76,7 +76,7 @@ def _can_go_on(run_dir: Path, config: TrainConfig) -> bool:
 def _empty(folder: Path) -> None:
     """Removes what an unfinished run left."""
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.metrics import geometric_mean
 from rotograd_cli.report import outcome, read_summary
+from rotograd_cli.summaries import is_evaluation
 from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
+from rotograd_cli.trust import read_saved
 
 
 class RunKey(NamedTuple):
@@ -71,12 +73,17 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
-    """Content of a run's ``config.yaml``; None if there is none or it is unreadable."""
+    """Content of a run's ``config.yaml``; None if there is none, or it is no run's."""
     try:
-        content = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        config = read_saved(run_dir / "config.yaml")
+    except ConfigError:
         return None
-    return content if isinstance(content, dict) else None
+    is_runs = (
+        type(config.get("seed")) is int
+        and isinstance(config.get("method", {}), dict)
+        and isinstance(config.get("tasks") or [], list)
+    )
+    return config if is_runs else None
 
 
 def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
@@ -84,9 +91,9 @@ def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
         with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
             for line in file:
                 record = json.loads(line)
-                if isinstance(record, dict) and any(key.startswith("val/") for key in record):
+                if is_evaluation(record):
                     return dict(record)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.report import outcome
+from rotograd_cli.summaries import is_finished
 from rotograd_cli.tables.conditions import COMMON, TASKS, conditions
 from rotograd_cli.tables.results import RunKey, read_config, read_run
 from rotograd_cli.tables.settings import setting, varying
@@ -95,7 +96,13 @@ def _order(folder: Path) -> list[tuple[int, str]]:
 
 def _run(folder: Path) -> Run:
     summary = read_run(folder) or {"status": "no summary", "run_dir": str(folder)}
-    return Run(folder, read_config(folder), summary)
+    config = read_config(folder)
+    if summary.get("status") == "finished":
+        if config is None:
+            summary["status"] = "config.yaml cannot be read"
+        elif not is_finished(summary, in_table=True):
+            summary["status"] = "summary.json lacks results"
+    return Run(folder, config, summary)
 
 
 def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, Run], list[str]]:

@@ -170,18 +170,29 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         content = _read(path, device)
     except Exception as error:  # damaged and foreign bytes make an unpickler raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}).") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({_reason(error)}); copy it again, or train "
+            "the run again."
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this version (format {FORMAT}).")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Never in torch's words, which advise to read the file in the way that executes code."""
+    if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, zipfile.BadZipFile):
+        return "it is damaged, or no checkpoint"
+    return "it is damaged, or holds more than tensors and plain values"
 
 
 def _read(path: Path, device: torch.device | str) -> Any:
     with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
         damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"{damaged} in it is damaged")
+        raise zipfile.BadZipFile(f"{damaged} in it is damaged")
     with warnings.catch_warnings(action="ignore"):  # torch's remarks on foreign pickles
         return torch.load(path, map_location=device, weights_only=True)
 
@@ -199,7 +210,7 @@ def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> N
     """
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
         details = " ".join(str(error).split())
         raise CheckpointError(
             f"{path} is the checkpoint of another model than its config.yaml describes "

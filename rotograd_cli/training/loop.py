@@ -337,7 +337,16 @@ class Trainer:
         """
         try:
             self._load(content, path)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (CheckpointError, torch.OutOfMemoryError):
+            raise
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            RuntimeError,
+        ) as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of this run ({type(error).__name__}: {error}); resume "
                 "with the version and the configuration that it was trained with."
@@ -349,6 +358,8 @@ class Trainer:
         for group in self.groups:
             group.optimizer.load_state_dict(content["optimizers"][group.name])
             group.scheduler.load_state_dict(content["schedulers"][group.name])
+        if any(type(size) is not int for size in content["records"].values()):
+            raise TypeError("a size that is none")
         self.window.sums.copy_(content["window"])
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(content["loss_scale"])

@@ -7,11 +7,13 @@ import math
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.counting import CountOperations
 from tests.forked import Forked
@@ -188,6 +190,27 @@ def test_a_damaged_configuration_of_a_cell_means_it_is_trained_again(cli: Cli, a
     assert to_train(result) == 1
     assert cli(*WORDS).code == 0
     assert (cell / "config.yaml").read_text() == text
+
+
+def test_what_a_strangers_cells_name_is_not_built(
+    cli: Cli, again: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells are built from the table; one that holds another configuration is trained anew."""
+    (again / "evil.py").write_text("from pathlib import Path\nPath('hacked').touch()\n")
+    monkeypatch.syspath_prepend(str(again))
+    last = next(path for path, summary in runs(again).items() if summary["seed"] == 1)
+    for cell in runs(again):
+        config = yaml.safe_load((cell / "config.yaml").read_text())
+        config["logger"] = {"_target_": "evil.Logger"}  # no part of what a cell is found by
+        if cell == last:
+            config["backbone"] = {"_target_": "evil.Net"}
+        (cell / "config.yaml").write_text(yaml.safe_dump(config))
+    assert to_train(cli(*WORDS, "plan=true")) == 1
+    result = cli(*WORDS)
+    assert result.code == 0, result.err
+    assert "evil" not in (last / "config.yaml").read_text()
+    assert "evil" not in sys.modules
+    assert not (again / "hacked").exists()
 
 
 def test_a_failed_cell_is_marked_never_averaged_and_the_exit_code_says_so(

@@ -219,7 +219,8 @@ def test_a_method_of_ones_own_is_one_file_and_one_yaml(
     # with strength 1 it is vanilla training, up to the order of float32 additions
     ours, theirs = summary(foo / "foo")["metrics"], summary(foo / "vanilla")["metrics"]
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert "equal the run's record exactly" in cli("evaluate", "run=foo").out
+    for own in (("--config-dir", "conf"), ("trust=true",)):
+        assert "equal the run's record exactly" in cli("evaluate", "run=foo", *own).out
 
 
 def test_a_misspelt_key_of_ones_own_method_is_suggested(cli: Cli, foo: Path) -> None:
@@ -271,6 +272,6 @@ def test_evaluation_needs_no_pretrained_weights(
     result = cli("train", *words)
     assert result.code == 0, result.err
     (tmp_path / "weights").unlink()
-    result = cli("evaluate", "run=run")
+    result = cli("evaluate", "run=run", "--config-dir", "conf")
     assert result.code == 0, result.err
     assert "equal the run's record exactly" in result.out
