@@ -1,6 +1,6 @@
 """Packing MTAN's layout into rows, finding the rows again, and saying what is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,19 @@ import numpy as np
 from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.nyuv2 import official
 from rotograd_cli.data.nyuv2.building import build_layout
-from rotograd_cli.data.nyuv2.layout import FOLDERS, Layout, Part, chosen_frames, find_layout
+from rotograd_cli.data.nyuv2.layout import (
+    FOLDERS,
+    NUM_FRAMES,
+    Layout,
+    Part,
+    chosen_frames,
+    file_name,
+    find_layout,
+)
 from rotograd_cli.data.nyuv2.published_normals import find_normals
 from rotograd_cli.data.nyuv2.storage import FIELDS, encode
 from rotograd_cli.data.prepared import PreparedArrays
+from rotograd_cli.data.wording import data_command, listed
 from rotograd_cli.errors import DatasetError
 
 NAME = "nyuv2"
@@ -22,7 +31,7 @@ MTAN_PAGE = "https://github.com/lorenmt/mtan"
 
 @dataclass(frozen=True)
 class Rows:
-    """Prepared rows, and which of them are used."""
+    """Prepared rows of the frames that are used."""
 
     arrays: PreparedArrays
     chosen: Mapping[Part, int]
@@ -30,18 +39,35 @@ class Rows:
 
     @property
     def train(self) -> np.ndarray:
-        """Rows of the training frames; a row's number is its frame's."""
-        return np.arange(self.chosen["train"])
+        """Rows of the training frames in order; -1 for frames that have none."""
+        return self._of("train")
 
     @property
     def test(self) -> np.ndarray:
-        """Rows of the test frames, which follow all training frames."""
-        return int(self.arrays.settings["num_frames"]["train"]) + np.arange(self.chosen["val"])
+        """Rows of the test frames, likewise."""
+        return self._of("val")
 
     @property
     def all(self) -> np.ndarray:
         """All rows that are used."""
         return np.concatenate([self.train, self.test])
+
+    @property
+    def done(self) -> np.ndarray:
+        """Those of them that can be read."""
+        rows = self.all
+        result: np.ndarray = rows[self.arrays.is_done(rows)]
+        return result
+
+    def gone(self, layout: Layout) -> list[str]:
+        """Images that were prepared and are no longer there."""
+        names = self.arrays.done_files()
+        there = {file_name(p, k, n) for (p, k), frames in layout.frames.items() for n in frames}
+        return [name for name in names if name not in there]
+
+    def _of(self, part: Part) -> np.ndarray:
+        files = [(file_name(part, "image", frame),) for frame in range(self.chosen[part])]
+        return self.arrays.rows_of(files)
 
 
 def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Preparation) -> None:
@@ -62,20 +88,26 @@ def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Prepara
     layout = find_layout(data_dir)
     if layout is None:
         raise DatasetError(_absent(data_dir))
+    _check_names(layout)
     chosen = chosen_frames(layout.num_frames, limit, layout.root)
-    _check_files_are_there(layout, chosen)
-    num_rows = sum(layout.num_frames.values())
-    folder = prepared_root(data_dir)
-    rows = Rows(PreparedArrays.create(folder, _settings(layout), FIELDS, num_rows), chosen)
-    _forget_damaged(rows, how)
+    _check_complete(layout, chosen, data_dir, limit)
+    frames: dict[tuple[str, ...], tuple[Part, int]] = {
+        layout.files(part, frame): (part, frame)
+        for part, num in chosen.items()
+        for frame in range(num)
+    }
+    fields = {kind: FIELDS[kind] for kind in layout.kinds}
+    root = prepared_root(data_dir)
+    rows = Rows(PreparedArrays.create(root, _settings(layout), fields, list(frames)), chosen)
+    _forget_outdated(rows, layout, how)
 
-    def make(row: int) -> Mapping[str, np.ndarray]:
-        first = layout.num_frames["train"]
-        return encode(layout.read("train", row) if row < first else layout.read("val", row - first))
+    def make(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
+        return encode(layout.read(*frames[files], read))
 
     rows.arrays.fill(
         rows.all,
         make,
+        source=layout.root,
         workers=how.workers,
         progress=lambda done, total: how.progress("packing frames", done, total),
     )
@@ -91,14 +123,46 @@ def open_rows(data_dir: Path, limit: int | None) -> Rows:
     Where the layout is gone (it may be deleted once it is packed), the only prepared set.
 
     Raises:
-        DatasetError: If they are absent or incomplete.
+        DatasetError: If they are absent, incomplete, or made from other files than are there.
     """
-    arrays = find_prepared(data_dir, find_layout(data_dir))
-    chosen = chosen_frames(arrays.settings["num_frames"], limit, arrays.folder)
-    rows = Rows(arrays, chosen)
-    if len(rows.arrays.missing(rows.all)):
+    layout = find_layout(data_dir)
+    arrays = find_prepared(data_dir, layout)
+    rows = Rows(arrays, used_frames(arrays, layout, limit))
+    if layout is not None:
+        _check_complete(layout, rows.chosen, data_dir, limit)
+    if len(rows.done) < len(rows.all):
         raise DatasetError(_unprepared(data_dir, limit))
+    if layout is None:
+        return rows
+    changed = rows.arrays.compare(rows.all, layout.root).changed
+    gone = rows.gone(layout)
+    for what, names in (("changed", changed), ("disappeared", gone)):
+        if names:
+            raise DatasetError(
+                f"{_count(names)} in {layout.root} {what} after they were prepared; run: "
+                f"{command(data_dir, limit)}"
+            )
     return rows
+
+
+def used_frames(
+    arrays: PreparedArrays, layout: Layout | None, limit: int | None
+) -> dict[Part, int]:
+    """How many frames of each folder are used: of the layout, or of what is prepared.
+
+    Raises:
+        DatasetError: If frames are missing.
+    """
+    if layout is not None:
+        return chosen_frames(layout.num_frames, limit, layout.root)
+    done = set(arrays.done_files())
+    num: dict[Part, int] = {}
+    for part in NUM_FRAMES:
+        count = 0
+        while file_name(part, "image", count) in done:
+            count += 1
+        num[part] = count
+    return chosen_frames(num, limit, arrays.folder)
 
 
 def find_prepared(data_dir: Path, layout: Layout | None) -> PreparedArrays:
@@ -108,7 +172,7 @@ def find_prepared(data_dir: Path, layout: Layout | None) -> PreparedArrays:
         DatasetError: If there are none.
     """
     root = prepared_root(data_dir)
-    if layout is not None and layout.num_files["train"]:
+    if layout is not None:
         folders = [PreparedArrays.locate(root, _settings(layout))]
     else:
         folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
@@ -129,46 +193,90 @@ def prepared_root(data_dir: Path) -> Path:
     return data_dir / NAME / "prepared"
 
 
+def command(data_dir: Path, limit: int | None, *words: str) -> str:
+    """The command that prepares the data set, with further words."""
+    subset = [] if limit is None else [f"data.limit={limit}"]
+    return data_command("prepare", NAME, data_dir, *subset, *words)
+
+
+def _check_complete(
+    layout: Layout, chosen: Mapping[Part, int], data_dir: Path, limit: int | None
+) -> None:
+    """Refuses a layout that lacks files of the chosen frames.
+
+    Raises:
+        DatasetError: If one is absent.
+    """
+    absent = layout.absent(chosen)
+    if absent and layout.provenance is not None:
+        inside = data_dir / NAME / official.FILE
+        source = str(inside) if inside.is_file() else official.FILE
+        again = command(data_dir, limit, "--from", source)
+        raise DatasetError(
+            f"{layout.root} must have {_frames(chosen)}, got all but {len(absent):,} files "
+            f"({listed(absent)}): building was interrupted; go on with: {again}"
+        )
+    if absent:
+        raise DatasetError(
+            f"{layout.root} must have all files of {_frames(chosen)}, got all but {len(absent):,} "
+            f"({listed(absent)}); put them there, or renumber the frames, which have no gaps."
+        )
+
+
+def _check_names(layout: Layout) -> None:
+    if layout.misnamed:
+        raise DatasetError(
+            f"{layout.root} must have frames named 0.npy, 1.npy and so on, got "
+            f"{len(layout.misnamed):,} others ({listed(layout.misnamed)}); rename them, or move "
+            "them away."
+        )
+
+
+def _frames(chosen: Mapping[Part, int]) -> str:
+    return f"{chosen['train']} training and {chosen['val']} test frames"
+
+
 def _settings(layout: Layout) -> dict[str, Any]:
     provenance = layout.provenance
     return {
         "dataset": NAME,
-        "format": 1,  # of storage.encode: raise it when that changes
-        "num_frames": dict(layout.num_frames),
-        "first_frame": layout.checksum(),
+        "format": 2,  # of storage.encode and of the rows: raise it when that changes
+        "kinds": list(layout.kinds),
         "provenance": None if provenance is None else dict(provenance),
     }
 
 
-def _check_files_are_there(layout: Layout, chosen: Mapping[Part, int]) -> None:
-    for part, num in chosen.items():
-        if layout.num_files[part] < num:
-            raise DatasetError(
-                f"{layout.root / part} must have {num} frames, got {layout.num_files[part]}: "
-                f"building was interrupted; go on with: rotograd data prepare {NAME} "
-                f"--from {official.FILE}"
-            )
-
-
-def _forget_damaged(rows: Rows, how: Preparation) -> None:
-    done = np.setdiff1d(rows.all, rows.arrays.missing(rows.all))
-    damaged = rows.arrays.damaged(
-        done, lambda looked, total: how.progress("checking frames", looked, total)
+def _forget_outdated(rows: Rows, layout: Layout, how: Preparation) -> None:
+    """Marks rows as not done that are damaged or were made from other files than are there."""
+    arrays = rows.arrays
+    damaged = arrays.damaged(
+        rows.done, lambda looked, total: how.progress("checking frames", looked, total)
     )
     if damaged:
         how.say(f"{len(damaged)} damaged rows are made again.")
-        rows.arrays.forget(damaged)
+    found = arrays.compare(rows.done, layout.root, thorough=True)
+    arrays.remember_times(found)
+    if found.changed:
+        how.say(f"{_count(found.changed)} changed after they were prepared: made again.")
+    gone = rows.gone(layout)
+    if gone:
+        how.say(f"{_count(gone)} disappeared after they were prepared: forgotten.")
+    lost = arrays.rows_of([(name,) for name in gone])
+    arrays.forget(np.concatenate([damaged, found.rows_with(found.is_changed), lost]).astype(int))
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names):,} {'file' if len(names) == 1 else 'files'} ({listed(names)})"
 
 
 def _unprepared(data_dir: Path, limit: int | None) -> str:
-    subset = "" if limit is None else f" data.limit={limit}"
-    return f"NYUv2 is not prepared in {data_dir}; run: rotograd data prepare {NAME}{subset}"
+    return f"NYUv2 is not prepared in {data_dir}; run: {command(data_dir, limit)}"
 
 
 def _absent(data_dir: Path) -> str:
-    places = ", ".join(str(data_dir / name) for name in FOLDERS[:2])
+    places = " or ".join(str(data_dir / name) for name in FOLDERS[:2])
     return (
-        f"NYUv2 is not in {data_dir}; put MTAN's folders train and val ({MTAN_PAGE}) into one of "
-        f"{places}, or get {official.FILE} ({official.PAGE}), and run: rotograd data prepare "
-        f"{NAME} [--from {official.FILE}]"
+        f"NYUv2 is not in {data_dir}; put MTAN's folders train and val ({MTAN_PAGE}) into {places} "
+        f"and run: {command(data_dir, None)}; or get {official.FILE} ({official.PAGE}) and run: "
+        f"{command(data_dir, None, '--from', official.FILE)}"
     )
