@@ -75,7 +75,9 @@ def test_four_files_must_lie_in_one_folder(tmp_path: Path, monkeypatch: pytest.M
     fake_mnist.expect(monkeypatch, SMALL)
     fake_mnist.write(tmp_path / "mnist", num_train=SMALL)
     (tmp_path / "mnist" / IMAGES).rename(tmp_path / IMAGES)
-    assert "MNIST is not in" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path / 'mnist'} has 3 of MNIST's 4 files and download is off")
+    assert message.endswith(f"; put {IMAGES}[.gz] beside them.")
 
 
 # ---- broken files
