@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -81,10 +82,14 @@ def _outdated(
     if arrays is None:
         return []
     damaged = _damaged(wanted, arrays, partial(how.progress, "checking"))
-    changed = wanted.changed(arrays, thorough=True)
-    if changed:
-        how.say(f"{len(changed):,} images changed after they were prepared: {listed(changed)}")
-    return [*damaged, *((name,) for name in changed)]
+    found = wanted.compare(arrays, thorough=True)
+    if found.is_touched.any():
+        with suppress(DatasetError):  # on a read-only disk they are read again the next time
+            PreparedArrays(arrays.folder, writable=True).remember_times(found)
+    if found.changed:
+        names = listed(found.changed)
+        how.say(f"{len(found.changed):,} images changed after they were prepared: {names}")
+    return [*damaged, *((name,) for name in found.changed)]
 
 
 def _damaged(
@@ -166,17 +171,21 @@ def _official(path: Path, limit: int | None) -> str:
 def _look_at_images(wanted: Wanted) -> str:
     unprepared = wanted.unprepared(wanted.existing())
     total = len(wanted.images)
+    others = wanted.unnamed()
+    also = f"; {len(others):,} that no annotation names: {listed(others)}" if others else ""
     if not unprepared:
-        num = total - len(wanted.absent(wanted.images))
-        return f"{num:,} of {total:,}; all are prepared, so that none is needed"
+        absent = wanted.absent(wanted.images)
+        without = f" (missing: {listed(absent)})" if absent else ""
+        num = total - len(absent)
+        return f"{num:,} of {total:,}{without}; all are prepared, so that none is needed{also}"
     folder = wanted.folder_of(unprepared)
-    bad = _undecodable(folder, [name for (name,) in unprepared], wanted.image_size)
+    bad = _undecodable(folder, [files[0] for files in unprepared], wanted.image_size)
     if bad:
         raise DatasetError(
             f"{len(bad):,} of {len(unprepared):,} images cannot be prepared ({listed(bad)}), the "
             f"first because {_fault(folder / bad[0], wanted.image_size)}; {AGAIN}."
         )
-    return f"{folder}, {total:,} images, decoded where they are not prepared"
+    return f"{folder}, {total:,} images, decoded where they are not prepared{also}"
 
 
 def _undecodable(folder: Path, names: Sequence[str], size: int) -> list[str]:
@@ -196,7 +205,7 @@ def _fault(path: Path, size: int) -> str:
 
 def _look_at_rows(wanted: Wanted) -> str:
     arrays, total = wanted.existing(), len(wanted.images)
-    changed = [] if arrays is None else wanted.changed(arrays, thorough=True)
+    changed = [] if arrays is None else wanted.compare(arrays, thorough=True).changed
     if changed:
         raise DatasetError(
             f"{len(changed):,} of {total:,} images changed after they were prepared "

@@ -28,6 +28,7 @@ from rotograd_cli.data.celeba_files import (
     where_from,
 )
 from rotograd_cli.data.prepared import PreparedArrays
+from rotograd_cli.data.sources import Comparison
 from rotograd_cli.data.wording import data_command, listed
 from rotograd_cli.errors import DatasetError
 
@@ -77,7 +78,7 @@ class Wanted:
         return cls(data_dir, files, names, positions, columns, attributes, image_size, limit)
 
     @cached_property
-    def images(self) -> list[tuple[str]]:
+    def images(self) -> list[tuple[str, ...]]:
         """Files of the images of all splits in file order, as rows are named."""
         chosen = np.sort(np.concatenate(list(self.positions.values())))
         return [(self.names[position],) for position in chosen]
@@ -124,7 +125,7 @@ class Wanted:
         """Rows of a split, in order; -1 for those that are not there."""
         return arrays.rows_of([(self.names[position],) for position in self.positions[split]])
 
-    def unprepared(self, arrays: PreparedArrays | None) -> list[tuple[str]]:
+    def unprepared(self, arrays: PreparedArrays | None) -> list[tuple[str, ...]]:
         """Images whose rows are not done."""
         if arrays is None:
             return self.images
@@ -147,7 +148,7 @@ class Wanted:
                 f"({total - num_missing:,} of {total:,} images are done); {files}run: "
                 f"{self.command}"
             )
-        changed = self.changed(arrays, thorough=False)
+        changed = self.compare(arrays).changed
         if changed:
             raise DatasetError(
                 f"{len(changed):,} images in {self.files.images} changed after they were prepared "
@@ -155,18 +156,24 @@ class Wanted:
             )
         return arrays
 
-    def changed(self, arrays: PreparedArrays, *, thorough: bool) -> list[str]:
-        """Images that are there with another content than that from which their rows were made.
+    def compare(self, arrays: PreparedArrays, *, thorough: bool = False) -> Comparison:
+        """Compares the images that rows were made from with those that are there.
 
         Images that are not there may have been deleted: their rows are enough.
+
+        Args:
+            arrays: The prepared arrays; rows that are not done are left out.
+            thorough: Whether images are read even where size and time are as they were.
+
+        Returns:
+            What was found.
         """
-        if self.files.images is None:
-            return []
         rows = arrays.rows_of(self.images)
         done = rows[arrays.is_done(rows)]
-        return arrays.compare(done, self.files.images, thorough=thorough).changed
+        folder = self.files.images or self.files.folder / "img_align_celeba"  # which is absent
+        return arrays.compare(done, folder, thorough=thorough)
 
-    def folder_of(self, images: Sequence[tuple[str]]) -> Path:
+    def folder_of(self, images: Sequence[tuple[str, ...]]) -> Path:
         """Folder of the images, the given ones found to be there.
 
         Raises:
@@ -182,10 +189,19 @@ class Wanted:
             )
         return folder
 
-    def absent(self, images: Sequence[tuple[str]]) -> list[str]:
+    def absent(self, images: Sequence[tuple[str, ...]]) -> list[str]:
         """Names of those of the given images that are not there."""
-        there = set() if self.files.images is None else set(os.listdir(self.files.images))
-        return [name for (name,) in images if name not in there]
+        there = set(self._there)
+        return [files[0] for files in images if files[0] not in there]
+
+    def unnamed(self) -> list[str]:
+        """Images that are there and that no annotation names."""
+        names = set(self.names)
+        return sorted(x for x in self._there if x.endswith(".jpg") and x not in names)
+
+    @cached_property
+    def _there(self) -> list[str]:
+        return [] if self.files.images is None else os.listdir(self.files.images)
 
 
 def read_partition(path: Path, limit: int | None) -> tuple[Sequence[str], np.ndarray]:

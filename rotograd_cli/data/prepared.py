@@ -250,9 +250,8 @@ class PreparedArrays:
 
     def remember_times(self, found: Comparison) -> None:
         """Keeps the times of files that have the content they had, so that none is read again."""
-        same = ~(found.is_changed | found.is_missing)
         times = self._sources["mtime_ns"]
-        times[found.rows] = np.where(same, found.times, times[found.rows])
+        times[found.rows] = np.where(found.is_touched, found.times, times[found.rows])
         self._flush(self._sources)
 
     def forget(self, rows: Sequence[int] | np.ndarray) -> None:
@@ -274,8 +273,10 @@ class PreparedArrays:
 
     def _write(self, rows: np.ndarray, make: Make, source: Path) -> np.ndarray:
         for row in rows:
+            files = self.files_of(row)
             reader = Reader(source)
-            content = make(self.files_of(row), reader.read)
+            content = make(files, reader.read)
+            assert [name.decode() for name, *_ in reader.records] == list(files)
             for name, array in self._maps.items():
                 assert content[name].shape == array.shape[1:]  # never broadcast
                 array[row] = content[name]

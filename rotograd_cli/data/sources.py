@@ -56,6 +56,8 @@ class Comparison:
     """Whether a file is there with other content, bool, shape ``[N, F]``."""
     is_missing: np.ndarray
     """Whether a file is not there, likewise."""
+    is_touched: np.ndarray
+    """Whether a file has the same content and another time, likewise."""
     times: np.ndarray
     """Of the files that are there, in nanoseconds, likewise."""
 
@@ -91,12 +93,12 @@ def compare(rows: np.ndarray, records: np.ndarray, folder: Path, *, thorough: bo
     there = np.array([_status(path) for path in paths], _STATUS).reshape(records.shape)
     missing = there["size"] == _ABSENT
     changed = ~missing & (there["size"] != records["size"])
-    doubtful = ~missing & ~changed
-    if not thorough:
-        doubtful &= there["mtime_ns"] != records["mtime_ns"]
+    other_time = ~missing & (there["mtime_ns"] != records["mtime_ns"])
+    doubtful = ~missing & ~changed & (other_time | thorough)
     found = _checksums([paths[i] for i in np.flatnonzero(doubtful)])
     changed[doubtful] = found != records["checksum"][doubtful]
-    return Comparison(rows, records["name"], changed, missing, there["mtime_ns"])
+    touched = other_time & ~changed
+    return Comparison(rows, records["name"], changed, missing, touched, there["mtime_ns"])
 
 
 def _status(path: str) -> tuple[int, int]:

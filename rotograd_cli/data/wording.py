@@ -21,7 +21,7 @@ def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
     """
     words = ["rotograd", "data", action, *filter(None, [name]), *options]
     if data_dir != Path(os.environ.get("ROTOGRAD_DATA", "data")).expanduser():
-        words.append(f"paths.data_dir={_hydra_value(str(data_dir))}")
+        words.append(f"paths.data_dir={hydra_value(str(data_dir))}")
     return shlex.join(words)
 
 
@@ -40,7 +40,8 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _hydra_value(text: str) -> str:
+def hydra_value(text: str) -> str:
+    """A text as Hydra reads it after ``KEY=``: in quotes where it would read something else."""
     if re.fullmatch(r"[\w./+@-]+", text, re.ASCII):
         return text
     escaped = text.replace('"', '\\"')

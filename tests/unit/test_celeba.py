@@ -536,6 +536,20 @@ def test_touched_or_copied_images_are_not_changed(files: FakeFiles, tmp_path: Pa
     assert load(tmp_path).fingerprint == fingerprint
     assert check(tmp_path)["prepared rows"].ok
     assert "is complete" in prepare(tmp_path).lines[0]
+    wanted = celeba_rows.Wanted.read(tmp_path, SIZE, 100)
+    arrays = wanted.existing()
+    assert arrays is not None
+    assert not wanted.compare(arrays).is_touched.any()  # their new times are remembered
+
+
+def test_images_without_rows_and_rows_without_images_are_named_by_check(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    prepare(tmp_path)
+    (files.images / "000004.jpg").rename(files.images / "000099.jpg")
+    found = check(tmp_path)["images"]
+    assert found.found.startswith("22 of 23 (missing: 000004.jpg); all are prepared")
+    assert found.found.endswith("; 1 that no annotation names: 000099.jpg")
 
 
 def test_change_that_keeps_size_and_time_is_found_by_check_and_prepare(

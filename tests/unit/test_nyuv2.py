@@ -221,7 +221,7 @@ def test_changed_files_are_named_and_their_rows_alone_are_made_again(
             how=fake_nyuv2.how(said=said),
         )
     assert made == [f"{part}/{number}"]
-    assert f"1 file ({name}) changed after they were prepared: made again." in said
+    assert said[-1].endswith(f": 6 training and 2 test frames; 1 file ({name}) had changed.")
     assert prepared_rows(tmp_path, limit=6).ok
     after = build(tmp_path, limit=6).fingerprint
     assert after != before
@@ -292,6 +292,7 @@ def test_a_gap_in_the_numbers_is_named_and_nothing_is_dropped(tmp_path: Path) ->
     assert not train.ok
     assert "7 image, 6 label, 7 depth, 7 normal" in train.found
     assert "absent: train/label/2.npy, train/image/6.npy" in train.found
+    assert prepared_rows(tmp_path, limit=9).remedy.startswith("mend the layout, then run: ")
 
 
 def test_files_that_are_no_frames_are_named(tmp_path: Path) -> None:
@@ -410,7 +411,8 @@ def test_nothing_there_says_what_to_get(tmp_path: Path) -> None:
 
 def test_unprepared_layout_says_which_command_to_run(tmp_path: Path) -> None:
     write_layout(tmp_path / "nyuv2", 5, 1)
-    with pytest.raises(DatasetError, match=r"not prepared in .*run: rotograd data prepare nyuv2"):
+    command = rf"rotograd data prepare nyuv2 data\.limit=5 paths\.data_dir={tmp_path}$"
+    with pytest.raises(DatasetError, match=rf"not prepared in .*run: {command}"):
         build(tmp_path, limit=5)
 
 

@@ -337,6 +337,7 @@ def test_changed_files_are_told_from_touched_and_missing_ones(tmp_path: Path) ->
     found = arrays.compare(range(NUM), files)
     assert (found.changed, found.missing) == ([name(3), name(5)], [name(7)])
     assert found.rows_with(found.is_changed).tolist() == [3, 5]
+    assert found.rows_with(found.is_touched).tolist() == [9]
     assert arrays.compare([1, 9], files).changed == []
 
 

@@ -1,6 +1,7 @@
 """What ``rotograd data check nyuv2`` finds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rotograd_cli.data.base import FileCheck
@@ -34,7 +35,10 @@ def check(data_dir: Path, limit: int | None) -> Sequence[FileCheck]:
     except DatasetError as error:
         return [FileCheck("MTAN layout", False, str(error), "see the message")]
     prepared = _prepared(data_dir, layout, limit)
-    return [*_layout(data_dir, layout, limit, prepared.ok), *_official(data_dir), prepared]
+    files = _layout(data_dir, layout, limit, prepared.ok)
+    if prepared.remedy and not all(entry.ok for entry in files):
+        prepared = replace(prepared, remedy=f"mend the layout, then {prepared.remedy}")
+    return [*files, *_official(data_dir), prepared]
 
 
 def _layout(
@@ -83,7 +87,7 @@ def _prepared(data_dir: Path, layout: Layout | None, limit: int | None) -> FileC
     remedy = f"run: {command(data_dir, limit)}"
     what = "prepared rows"
     try:
-        arrays = find_prepared(data_dir, layout)
+        arrays = find_prepared(data_dir, layout, limit)
         rows = Rows(arrays, used_frames(arrays, layout, limit))
     except DatasetError as error:
         nothing = not any(prepared_root(data_dir).glob("[!.]*"))

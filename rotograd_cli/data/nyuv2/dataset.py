@@ -49,7 +49,7 @@ class NYUv2(StoredDataset):
             None demands the official numbers.
         protocol: How depth and normal metrics are averaged.
         read_ahead: Batches that are read before they are asked for.
-        normals: Folder of published normals; used by :meth:`prepare` alone.
+        normals: Folder of published normals, for :meth:`prepare`.
 
     Raises:
         ConfigError: If an option is out of range.
@@ -74,7 +74,7 @@ class NYUv2(StoredDataset):
     ) -> None:
         _check_options(limit=limit, protocol=protocol, read_ahead=read_ahead)
         self.tasks = select_tasks(make_tasks(protocol), tasks)
-        rows = preparation.open_rows(Path(data_dir), limit)
+        rows = preparation.open_rows(Path(data_dir), limit, normals)
         _check_targets(rows, self.tasks)
         train = rows.train
         held_out = np.isin(np.arange(len(train)), sorted(validation_frames()))

@@ -22,7 +22,8 @@ from rotograd_cli.data.nyuv2.layout import (
 from rotograd_cli.data.nyuv2.published_normals import find_normals
 from rotograd_cli.data.nyuv2.storage import FIELDS, encode
 from rotograd_cli.data.prepared import PreparedArrays
-from rotograd_cli.data.wording import data_command, listed
+from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.wording import data_command, hydra_value, listed
 from rotograd_cli.errors import DatasetError
 
 NAME = "nyuv2"
@@ -87,19 +88,19 @@ def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Prepara
         build_layout(how.source, folder, find_normals(normals, folder), limit, how)
     layout = find_layout(data_dir)
     if layout is None:
-        raise DatasetError(_absent(data_dir))
+        raise DatasetError(_absent(data_dir, limit))
     _check_names(layout)
     chosen = chosen_frames(layout.num_frames, limit, layout.root)
-    _check_complete(layout, chosen, data_dir, limit)
+    _check_complete(layout, chosen, _resume_command(data_dir, limit, normals))
     frames: dict[tuple[str, ...], tuple[Part, int]] = {
         layout.files(part, frame): (part, frame)
         for part, num in chosen.items()
         for frame in range(num)
     }
-    fields = {kind: FIELDS[kind] for kind in layout.kinds}
+    fields: dict[str, Field] = {kind: FIELDS[kind] for kind in layout.kinds}
     root = prepared_root(data_dir)
     rows = Rows(PreparedArrays.create(root, _settings(layout), fields, list(frames)), chosen)
-    _forget_outdated(rows, layout, how)
+    outdated = _forget_outdated(rows, layout, how)
 
     def make(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
         return encode(layout.read(*frames[files], read))
@@ -112,24 +113,31 @@ def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Prepara
         progress=lambda done, total: how.progress("packing frames", done, total),
     )
     how.say(
-        f"NYUv2 is prepared in {rows.arrays.folder}: {chosen['train']} training and "
-        f"{chosen['val']} test frames."
+        f"NYUv2 is prepared in {rows.arrays.folder}: {'; '.join([_frames(chosen), *outdated])}."
     )
 
 
-def open_rows(data_dir: Path, limit: int | None) -> Rows:
+def open_rows(data_dir: Path, limit: int | None, normals: str | None) -> Rows:
     """The prepared rows of the layout below the data root.
 
     Where the layout is gone (it may be deleted once it is packed), the only prepared set.
+
+    Args:
+        data_dir: Data root.
+        limit: Largest number of frames of each folder; None for all.
+        normals: Folder of published normals, for the command that goes on with building.
+
+    Returns:
+        The rows, all done.
 
     Raises:
         DatasetError: If they are absent, incomplete, or made from other files than are there.
     """
     layout = find_layout(data_dir)
-    arrays = find_prepared(data_dir, layout)
+    arrays = find_prepared(data_dir, layout, limit)
     rows = Rows(arrays, used_frames(arrays, layout, limit))
     if layout is not None:
-        _check_complete(layout, rows.chosen, data_dir, limit)
+        _check_complete(layout, rows.chosen, _resume_command(data_dir, limit, normals))
     if len(rows.done) < len(rows.all):
         raise DatasetError(_unprepared(data_dir, limit))
     if layout is None:
@@ -165,8 +173,16 @@ def used_frames(
     return chosen_frames(num, limit, arrays.folder)
 
 
-def find_prepared(data_dir: Path, layout: Layout | None) -> PreparedArrays:
+def find_prepared(data_dir: Path, layout: Layout | None, limit: int | None) -> PreparedArrays:
     """Prepared arrays of a layout; without one, of the only prepared set.
+
+    Args:
+        data_dir: Data root.
+        layout: The layout; None where there is none.
+        limit: Largest number of frames of each folder, for the command that prepares them.
+
+    Returns:
+        The arrays.
 
     Raises:
         DatasetError: If there are none.
@@ -182,9 +198,9 @@ def find_prepared(data_dir: Path, layout: Layout | None) -> PreparedArrays:
             "meant; delete all but one."
         )
     if not folders:
-        raise DatasetError(_absent(data_dir))
+        raise DatasetError(_absent(data_dir, limit))
     if not folders[0].is_dir():
-        raise DatasetError(_unprepared(data_dir, None))
+        raise DatasetError(_unprepared(data_dir, limit))
     return PreparedArrays(folders[0])
 
 
@@ -199,9 +215,7 @@ def command(data_dir: Path, limit: int | None, *words: str) -> str:
     return data_command("prepare", NAME, data_dir, *subset, *words)
 
 
-def _check_complete(
-    layout: Layout, chosen: Mapping[Part, int], data_dir: Path, limit: int | None
-) -> None:
+def _check_complete(layout: Layout, chosen: Mapping[Part, int], resume: str) -> None:
     """Refuses a layout that lacks files of the chosen frames.
 
     Raises:
@@ -209,18 +223,22 @@ def _check_complete(
     """
     absent = layout.absent(chosen)
     if absent and layout.provenance is not None:
-        inside = data_dir / NAME / official.FILE
-        source = str(inside) if inside.is_file() else official.FILE
-        again = command(data_dir, limit, "--from", source)
         raise DatasetError(
             f"{layout.root} must have {_frames(chosen)}, got all but {len(absent):,} files "
-            f"({listed(absent)}): building was interrupted; go on with: {again}"
+            f"({listed(absent)}): building was interrupted; go on with: {resume}"
         )
     if absent:
         raise DatasetError(
             f"{layout.root} must have all files of {_frames(chosen)}, got all but {len(absent):,} "
             f"({listed(absent)}); put them there, or renumber the frames, which have no gaps."
         )
+
+
+def _resume_command(data_dir: Path, limit: int | None, normals: str | None) -> str:
+    inside = data_dir / NAME / official.FILE
+    source = str(inside) if inside.is_file() else official.FILE
+    folder = [] if normals is None else [f"data.normals={hydra_value(normals)}"]
+    return command(data_dir, limit, *folder, "--from", source)
 
 
 def _check_names(layout: Layout) -> None:
@@ -246,23 +264,20 @@ def _settings(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _forget_outdated(rows: Rows, layout: Layout, how: Preparation) -> None:
+def _forget_outdated(rows: Rows, layout: Layout, how: Preparation) -> list[str]:
     """Marks rows as not done that are damaged or were made from other files than are there."""
     arrays = rows.arrays
     damaged = arrays.damaged(
         rows.done, lambda looked, total: how.progress("checking frames", looked, total)
     )
-    if damaged:
-        how.say(f"{len(damaged)} damaged rows are made again.")
     found = arrays.compare(rows.done, layout.root, thorough=True)
     arrays.remember_times(found)
-    if found.changed:
-        how.say(f"{_count(found.changed)} changed after they were prepared: made again.")
     gone = rows.gone(layout)
-    if gone:
-        how.say(f"{_count(gone)} disappeared after they were prepared: forgotten.")
     lost = arrays.rows_of([(name,) for name in gone])
     arrays.forget(np.concatenate([damaged, found.rows_with(found.is_changed), lost]).astype(int))
+    said = [f"{len(damaged)} damaged rows were made again"] if damaged else []
+    said += [f"{_count(found.changed)} had changed"] if found.changed else []
+    return [*said, f"{_count(gone)} had disappeared"] if gone else said
 
 
 def _count(names: Sequence[str]) -> str:
@@ -273,10 +288,10 @@ def _unprepared(data_dir: Path, limit: int | None) -> str:
     return f"NYUv2 is not prepared in {data_dir}; run: {command(data_dir, limit)}"
 
 
-def _absent(data_dir: Path) -> str:
+def _absent(data_dir: Path, limit: int | None) -> str:
     places = " or ".join(str(data_dir / name) for name in FOLDERS[:2])
     return (
         f"NYUv2 is not in {data_dir}; put MTAN's folders train and val ({MTAN_PAGE}) into {places} "
-        f"and run: {command(data_dir, None)}; or get {official.FILE} ({official.PAGE}) and run: "
-        f"{command(data_dir, None, '--from', official.FILE)}"
+        f"and run: {command(data_dir, limit)}; or get {official.FILE} ({official.PAGE}) and run: "
+        f"{command(data_dir, limit, '--from', official.FILE)}"
     )
