@@ -139,13 +139,15 @@ class Wanted:
             DatasetError: If they are not.
         """
         arrays = self.existing()
-        num_missing = len(self.unprepared(arrays))
-        if arrays is None or num_missing > 0:
+        missing = [names[0] for names in self.unprepared(arrays)]
+        if arrays is None or missing:
             total = len(self.images)
+            done = total - len(missing)
+            without = f", not {listed(missing)}" if done else ""
             files = "" if self.files.images is not None else f"{where_from(self.files)}, then "
             raise DatasetError(
                 f"CelebA at {self.image_size}x{self.image_size} is not prepared in {self.root} "
-                f"({total - num_missing:,} of {total:,} images are done); {files}run: "
+                f"({done:,} of {total:,} images are done{without}); {files}run: "
                 f"{self.command}"
             )
         changed = self.compare(arrays).changed

@@ -229,7 +229,7 @@ def test_images_that_are_not_prepared_are_said_with_the_command(
     command = f"run: rotograd data prepare celeba {options}"
     assert message.endswith(command)
     prepare(tmp_path, limit=2)
-    assert "(6 of 23 images are done)" in refusal(load, tmp_path, limit=20)
+    assert "(6 of 23 images are done, not " in refusal(load, tmp_path, limit=20)
     assert check(tmp_path, limit=20)["prepared rows"].remedy == command
     fake_celeba.expect(monkeypatch)
     message = refusal(load, tmp_path, image_size=64, limit=None)
@@ -572,7 +572,7 @@ def test_image_that_is_broken_later_is_named_and_the_row_is_not_used(
     path.write_bytes(path.read_bytes()[:2000])
     assert "(000004.jpg)" in refusal(load, tmp_path)
     assert refusal(prepare, tmp_path).startswith(f"{path} must be ")
-    assert "(22 of 23 images are done)" in refusal(load, tmp_path)
+    assert "(22 of 23 images are done, not 000004.jpg)" in refusal(load, tmp_path)
 
 
 def test_images_that_cannot_be_prepared_are_named_by_check(

@@ -230,7 +230,8 @@ def _check_complete(layout: Layout, chosen: Mapping[Part, int], resume: str) -> 
     if absent:
         raise DatasetError(
             f"{layout.root} must have all files of {_frames(chosen)}, got all but {len(absent):,} "
-            f"({listed(absent)}); put them there, or renumber the frames, which have no gaps."
+            f"({listed(absent)}); put them there, renumber the frames, which have no gaps, or move "
+            "the folders of a kind away."
         )
 
 
