@@ -87,8 +87,9 @@ def _outdated(
         with suppress(DatasetError):  # on a read-only disk they are read again the next time
             PreparedArrays(arrays.folder, writable=True).remember_times(found)
     if found.changed:
+        num = len(found.changed)
         names = listed(found.changed)
-        how.say(f"{len(found.changed):,} images changed after they were prepared: {names}")
+        how.say(f"{num:,} of {len(found.rows):,} images changed after they were prepared: {names}")
     return [*damaged, *((name,) for name in found.changed)]
 
 

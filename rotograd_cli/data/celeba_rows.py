@@ -153,8 +153,8 @@ class Wanted:
         changed = self.compare(arrays).changed
         if changed:
             raise DatasetError(
-                f"{len(changed):,} images in {self.files.images} changed after they were prepared "
-                f"({listed(changed)}); run: {self.command}"
+                f"{len(changed):,} of {len(self.images):,} images in {self.files.images} changed "
+                f"after they were prepared ({listed(changed)}); run: {self.command}"
             )
         return arrays
 

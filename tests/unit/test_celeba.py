@@ -505,7 +505,7 @@ def test_changed_images_are_named_and_they_alone_are_made_again(
     for name in changed:
         other_image(files.images / name)
     message = refusal(load, tmp_path)
-    assert message.startswith(f"2 images in {files.images} changed after they were prepared ")
+    assert message.startswith(f"2 of 23 images in {files.images} changed after they were prepared ")
     assert "(000004.jpg, 000019.jpg); run: rotograd data prepare celeba" in message
     found = check(tmp_path)["prepared rows"]
     assert "2 of 23 images changed after they were prepared" in found.found

@@ -23,6 +23,7 @@ from tests import fake_nyuv2
 from tests.fake_nyuv2 import OPTIONS, frame, prepare, write_layout
 
 CPU = torch.device("cpu")
+ROOT = "paths.data_dir"
 
 
 def build(data_dir: Path, tasks: Sequence[str] | None = None, **options: Any) -> NYUv2:
@@ -168,6 +169,19 @@ def test_damaged_rows_are_found_and_made_again(tmp_path: Path) -> None:
     assert all(check.ok for check in NYUv2.check_files(data_dir=tmp_path, options=options))
     after = build(tmp_path, limit=5).batch("train", torch.arange(4)).targets["segmentation"]
     assert torch.equal(before, after)
+
+
+def test_sets_of_earlier_versions_are_told_from_those_of_this_one(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_dir / "nyuv2" / "prepared", tmp_path / "nyuv2" / "prepared")
+    (new,) = (tmp_path / "nyuv2" / "prepared").iterdir()
+    old = shutil.copytree(new, new.with_name("0123456789abcdef"))
+    (old / "sources.npy").unlink()
+    assert build(tmp_path, limit=6).num_examples("test") == 2
+    shutil.rmtree(new)
+    with pytest.raises(DatasetError, match=r"0123456789abcdef cannot be read .* delete this fold"):
+        build(tmp_path, limit=6)
 
 
 # ---- files that change after they were prepared
@@ -318,13 +332,16 @@ def test_without_normals_the_other_tasks_are_trained(tmp_path: Path) -> None:
     expected = build(tmp_path / "whole", tasks, limit=5).batch("train", torch.arange(4))
     assert torch.equal(batch.inputs, expected.inputs)
     assert all(torch.equal(batch.targets[name], expected.targets[name]) for name in tasks)
+    assert set(build(tmp_path, tasks, limit=5).augment(batch, torch.rand(4, 4)).targets) == {*tasks}
     assert all(
         check.ok for check in NYUv2.check_files(data_dir=tmp_path, options={**OPTIONS, "limit": 5})
     )
     with pytest.raises(DatasetError) as caught:
         build(tmp_path, limit=5)
-    assert "has no normal files, which the task normals needs; put the folders" in str(caught.value)
-    assert str(caught.value).endswith("without that task: 'tasks=[segmentation,depth]'")
+    message = str(caught.value)
+    assert "has no normal files, which the task normals needs; train without that task" in message
+    assert "('tasks=[segmentation,depth]'), or put the folders train/normal and" in message
+    assert message.endswith(f"run: rotograd data prepare nyuv2 data.limit=5 {ROOT}={tmp_path}")
     for part in ("train", "val"):
         shutil.copytree(
             tmp_path / "whole/nyuv2" / part / "normal", tmp_path / "nyuv2" / part / "normal"

@@ -75,7 +75,7 @@ class NYUv2(StoredDataset):
         _check_options(limit=limit, protocol=protocol, read_ahead=read_ahead)
         self.tasks = select_tasks(make_tasks(protocol), tasks)
         rows = preparation.open_rows(Path(data_dir), limit, normals)
-        _check_targets(rows, self.tasks)
+        _check_targets(rows, self.tasks, preparation.command(Path(data_dir), limit))
         train = rows.train
         held_out = np.isin(np.arange(len(train)), sorted(validation_frames()))
         super().__init__(
@@ -182,7 +182,7 @@ def _check_options(*, limit: int | None, protocol: str, read_ahead: int) -> None
         raise ConfigError(f"`data.read_ahead` must be at least 0, got {read_ahead}.")
 
 
-def _check_targets(rows: Rows, tasks: Sequence[Task]) -> None:
+def _check_targets(rows: Rows, tasks: Sequence[Task], command: str) -> None:
     """Refuses tasks whose targets nobody has prepared."""
     kinds = {task.name: _TARGETS[task.name][0] for task in tasks}
     absent = [name for name, kind in kinds.items() if kind not in rows.arrays.fields]
@@ -191,9 +191,9 @@ def _check_targets(rows: Rows, tasks: Sequence[Task]) -> None:
     kind = kinds[absent[0]]
     known = [name for name, (kind, _) in _TARGETS.items() if kind in rows.arrays.fields]
     raise DatasetError(
-        f"NYUv2 in {rows.arrays.folder} has no {kind} files, which the task {absent[0]} needs; put "
-        f"the folders train/{kind} and val/{kind} beside the images and prepare the data again, or "
-        f"train without that task: 'tasks=[{','.join(known)}]'"
+        f"NYUv2 in {rows.arrays.folder} has no {kind} files, which the task {absent[0]} needs; "
+        f"train without that task ('tasks=[{','.join(known)}]'), or put the folders train/{kind} "
+        f"and val/{kind} beside the images and run: {command}"
     )
 
 

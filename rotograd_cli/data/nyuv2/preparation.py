@@ -191,7 +191,9 @@ def find_prepared(data_dir: Path, layout: Layout | None, limit: int | None) -> P
     if layout is not None:
         folders = [PreparedArrays.locate(root, _settings(layout))]
     else:
-        folders = sorted(path for path in root.glob("[!.]*") if path.is_dir())
+        every = sorted(path for path in root.glob("[!.]*") if path.is_dir())
+        # earlier versions kept no sources: their sets are named only where there is no other
+        folders = [path for path in every if (path / "sources.npy").is_file()] or every
     if len(folders) > 1:
         raise DatasetError(
             f"NYUv2 has {len(folders)} prepared sets in {root} and no files that tell which one is "
