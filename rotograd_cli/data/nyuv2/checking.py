@@ -7,7 +7,7 @@ from pathlib import Path
 from rotograd_cli.data.base import FileCheck
 from rotograd_cli.data.nyuv2 import official
 from rotograd_cli.data.nyuv2.layout import NUM_FRAMES, SHAPES, Layout, find_layout
-from rotograd_cli.data.nyuv2.preparation import (
+from rotograd_cli.data.nyuv2.rows import (
     MTAN_PAGE,
     NAME,
     Rows,

@@ -19,7 +19,7 @@ from rotograd_cli.data.nyuv2.layout import (
     check_limit,
     validation_frames,
 )
-from rotograd_cli.data.nyuv2.preparation import NAME, Rows
+from rotograd_cli.data.nyuv2.rows import NAME, Rows, command, open_rows
 from rotograd_cli.data.nyuv2.storage import decode_depth, decode_image, decode_label, decode_normal
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError, DatasetError
@@ -74,8 +74,8 @@ class NYUv2(StoredDataset):
     ) -> None:
         _check_options(limit=limit, protocol=protocol, read_ahead=read_ahead)
         self.tasks = select_tasks(make_tasks(protocol), tasks)
-        rows = preparation.open_rows(Path(data_dir), limit, normals)
-        _check_targets(rows, self.tasks, preparation.command(Path(data_dir), limit))
+        rows = open_rows(Path(data_dir), limit, normals)
+        _check_targets(rows, self.tasks, command(Path(data_dir), limit))
         train = rows.train
         held_out = np.isin(np.arange(len(train)), sorted(validation_frames()))
         super().__init__(
@@ -182,7 +182,7 @@ def _check_options(*, limit: int | None, protocol: str, read_ahead: int) -> None
         raise ConfigError(f"`data.read_ahead` must be at least 0, got {read_ahead}.")
 
 
-def _check_targets(rows: Rows, tasks: Sequence[Task], command: str) -> None:
+def _check_targets(rows: Rows, tasks: Sequence[Task], remedy: str) -> None:
     """Refuses tasks whose targets nobody has prepared."""
     kinds = {task.name: _TARGETS[task.name][0] for task in tasks}
     absent = [name for name, kind in kinds.items() if kind not in rows.arrays.fields]
@@ -193,7 +193,7 @@ def _check_targets(rows: Rows, tasks: Sequence[Task], command: str) -> None:
     raise DatasetError(
         f"NYUv2 in {rows.arrays.folder} has no {kind} files, which the task {absent[0]} needs; "
         f"train without that task ('tasks=[{','.join(known)}]'), or put the folders train/{kind} "
-        f"and val/{kind} beside the images and run: {command}"
+        f"and val/{kind} beside the images and run: {remedy}"
     )
 
 
