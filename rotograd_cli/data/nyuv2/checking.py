@@ -62,7 +62,8 @@ def _layout(
             remedy = f"{official_num} of each are wanted: move the others away, or set data.limit"
         if absent:
             found += f"; absent: {listed(absent, 8)}"
-            remedy = f"{least} of each are wanted: complete them, or set data.limit"
+            subset = ", or set data.limit" if limit is None else ""
+            remedy = f"{least} of each are wanted, without a gap: add {listed(absent)}{subset}"
         if misnamed:
             found += f"; not the name of a frame: {listed(misnamed)}"
             remedy = "rename these files as 0.npy, 1.npy and so on, or move them away"
