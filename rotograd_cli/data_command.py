@@ -20,6 +20,7 @@ from rotograd_cli.config import (
     to_train_config,
 )
 from rotograd_cli.data.base import MultiTaskDataset, Preparation
+from rotograd_cli.data.wording import data_command
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.messages import explain
 from rotograd_cli.tracking.console import progress_bars
@@ -121,13 +122,15 @@ def _check(request: _Request, name: str) -> int:
 
 
 def _check_all(request: _Request) -> int:
+    data_dir = Path()
     for name in component_names("data"):
         cls, data_dir, options = _data_set(request, name)
         checks = cls.check_files(data_dir=data_dir, options=options)
         wrong = [check.what for check in checks if not check.ok]
         found = f"not ok: {', '.join(wrong)}" if wrong else "ready"
         print(f"  {name:12s} {found if checks else 'needs no files'}")
-    print("rotograd data check NAME says what is missing and where to get it.")
+    command = data_command("check", "NAME", data_dir)
+    print(f"{command} says what is missing and where to get it.")
     return 0
 
 

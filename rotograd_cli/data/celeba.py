@@ -11,9 +11,10 @@ from rotograd_cli import losses, metrics
 from rotograd_cli.data import celeba_preparation
 from rotograd_cli.data.base import Batch, FileCheck, Preparation
 from rotograd_cli.data.celeba_annotations import ATTRIBUTES
-from rotograd_cli.data.celeba_rows import Wanted
+from rotograd_cli.data.celeba_files import SOURCE
+from rotograd_cli.data.celeba_rows import SPLITS, Wanted
 from rotograd_cli.data.stored import StoredDataset
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.tasks import Task, select_tasks
 
 TASKS = tuple(
@@ -30,7 +31,7 @@ class CelebA(StoredDataset):
 
     Args:
         data_dir: Data root.
-        tasks: Names of the wanted attributes; None for all forty.
+        tasks: Names of the wanted attributes; None for all that the attribute file has.
         device: Where batches are wanted.
         image_size: Height and width in pixels.
         limit: Images of each split, the first ones; None demands the official numbers.
@@ -40,7 +41,8 @@ class CelebA(StoredDataset):
 
     Raises:
         ConfigError: If an option is out of range.
-        DatasetError: If a file is absent or wrong, or the images are not prepared.
+        DatasetError: If a file is absent or wrong, or the images are not prepared or have changed
+            since.
     """
 
     name = "celeba"
@@ -58,16 +60,25 @@ class CelebA(StoredDataset):
         std: Sequence[float],
     ) -> None:
         _check_options(image_size, limit, read_ahead, mean, std)
-        self.tasks = select_tasks(TASKS, tasks)
+        select_tasks(TASKS, tasks)  # a wrong name is refused before files are read
         self.input_shape = (3, image_size, image_size)
         wanted = Wanted.read(Path(data_dir), image_size, limit)
+        arrays = wanted.open()
         super().__init__(
-            arrays=wanted.open(), rows=wanted.rows, device=device, read_ahead=read_ahead
+            arrays=arrays,
+            rows={split: wanted.rows(arrays, split) for split in SPLITS},
+            held={
+                split: {"attributes": wanted.attributes[chosen]}
+                for split, chosen in wanted.positions.items()
+            },
+            device=device,
+            read_ahead=read_ahead,
         )
+        self.tasks = _select(wanted, tasks)
         self.notes = wanted.notes
         self._mean = 255 * torch.tensor(mean, device=device).view(3, 1, 1)
         self._std = 255 * torch.tensor(std, device=device).view(3, 1, 1)
-        self._columns = {task.name: ATTRIBUTES.index(task.name) for task in self.tasks}
+        self._columns = {task.name: wanted.columns.index(task.name) for task in self.tasks}
 
     def decode(self, rows: Mapping[str, Tensor]) -> Batch:
         """Normalised images ``[N, 3, S, S]`` and the chosen tasks' targets 0 or 1, ``[N]``."""
@@ -89,6 +100,18 @@ class CelebA(StoredDataset):
         """Decodes and resizes the images of all splits, or the first ``limit`` of each."""
         size, limit = _size_and_limit(options)
         celeba_preparation.prepare(Path(data_dir), size, limit, how)
+
+
+def _select(wanted: Wanted, names: Sequence[str] | None) -> tuple[Task, ...]:
+    """The chosen tasks, all of which the attribute file must have."""
+    absent = [name for name in names or () if name not in wanted.columns]
+    if absent:
+        raise DatasetError(
+            f"{wanted.files.attributes} must have the attribute {absent[0]}, which `tasks` names, "
+            f"got {len(wanted.columns)} others; get the whole file from {SOURCE}, or leave "
+            f"{', '.join(absent)} out of `tasks`."
+        )
+    return select_tasks([task for task in TASKS if task.name in wanted.columns], names)
 
 
 def _size_and_limit(options: Mapping[str, Any]) -> tuple[int, int | None]:

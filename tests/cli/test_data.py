@@ -1,5 +1,6 @@
 """rotograd data: check and prepare, then training on what was prepared."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ def test_check_prepare_and_train_lead_from_files_to_a_table(
     before = cli("data", "check", "celeba", *CELEBA)
     assert before.code == 2
     assert "NOT OK  prepared rows" in before.out
-    assert "rotograd data prepare celeba data.image_size=16 data.limit=100" in before.out
+    command = "rotograd data prepare celeba data.image_size=16 data.limit=100"
+    assert command in before.out
+    assert "paths.data_dir" not in before.out  # it is the default
     refused = cli("train", "data=celeba", *CELEBA, "debug=smoke", "logger=none")
     assert refused.code == 2
     assert "run: rotograd data prepare celeba data.image_size=16" in refused.err
@@ -57,11 +60,28 @@ def test_check_prepare_and_train_lead_from_files_to_a_table(
     assert "Note: subset:" in again.out
 
 
+@pytest.mark.parametrize("name", ["da ta", "d'a\"t;a", "größe", "$HOME", "a=b,c", "(1)"])
+def test_commands_that_are_suggested_work_when_pasted(name: str, cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / name
+    fake_celeba.write(root / "celeba", counts=(2, 1, 1))
+    options = ["data.image_size=16", "data.limit=2"]
+    escaped = str(root).replace('"', '\\"')
+    before = cli("data", "check", "celeba", *options, f'paths.data_dir="{escaped}"')
+    assert before.code == 2
+    (line,) = [x for x in before.out.splitlines() if x.startswith("prepared rows: ")]
+    _, _, *words = shlex.split(line.partition("run: ")[2])
+    prepared = cli("data", *words)
+    assert prepared.code == 0, prepared.err
+    assert (root / "celeba" / "prepared").is_dir()
+
+
 def test_check_without_a_name_looks_at_every_data_set(cli: Cli) -> None:
     result = cli("data", "check", "paths.data_dir=nowhere")
     assert result.code == 0, result.err
     lines = {line.split()[0]: line for line in result.out.splitlines()}
     assert "needs no files" in lines["multidigits"]
+    command = "rotograd data check NAME paths.data_dir=nowhere"
+    assert f"{command} says what is missing and where to get it." in result.out
     for name in ("celeba", "multimnist", "nyuv2"):
         assert "not ok" in lines[name]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from torchvision import transforms
+from torchvision import datasets, transforms
 
 from rotograd_cli.config import config_dir
 from rotograd_cli.data import celeba_preparation, celeba_rows
@@ -119,7 +119,7 @@ def test_without_a_limit_the_official_numbers_are_demanded(
         message = refusal(action, tmp_path, limit=None)
         assert "must have 162,770 / 19,867 / 19,962 images" in message
         assert "got 10 / 7 / 6" in message
-        assert "data.limit=N" in message
+        assert message.endswith("is a subset on purpose, add data.limit=10 to the command.")
     fake_celeba.expect(monkeypatch)
     prepare(tmp_path, limit=None)
     assert load(tmp_path, limit=None).notes == ()
@@ -225,14 +225,18 @@ def test_images_that_are_not_prepared_are_said_with_the_command(
 ) -> None:
     message = refusal(load, tmp_path, image_size=16, limit=20)
     assert "CelebA at 16x16 is not prepared in " in message
-    command = "run: rotograd data prepare celeba data.image_size=16 data.limit=20"
+    options = f"data.image_size=16 data.limit=20 paths.data_dir={tmp_path}"
+    command = f"run: rotograd data prepare celeba {options}"
     assert message.endswith(command)
     prepare(tmp_path, limit=2)
-    assert "(6 of 23 images are done)" in refusal(load, tmp_path, limit=20)
+    assert "(6 of 23 images are done, not " in refusal(load, tmp_path, limit=20)
     assert check(tmp_path, limit=20)["prepared rows"].remedy == command
     fake_celeba.expect(monkeypatch)
     message = refusal(load, tmp_path, image_size=64, limit=None)
-    assert message.endswith("run: rotograd data prepare celeba")  # the YAML file's values
+    assert message.endswith(f"run: rotograd data prepare celeba paths.data_dir={tmp_path}")
+    monkeypatch.setenv("ROTOGRAD_DATA", str(tmp_path))
+    message = refusal(load, tmp_path, image_size=64, limit=None)
+    assert message.endswith("run: rotograd data prepare celeba")  # the default root and options
 
 
 def test_the_command_leaves_out_what_the_yaml_file_says() -> None:
@@ -262,26 +266,32 @@ BROKEN_ATTRIBUTES: dict[str, tuple[Callable[[str], str], str]] = {
     "no number": (lambda text: text.split("\r\n", 1)[1], "got 5_o_Clock_Shadow"),
     "truncated": (lambda text: text[: len(text) // 2], r"with 23 rows, .*, got 1\d"),
     "one row more": (lambda text: f"{text}a.jpg\r\n", "with 23 rows, .*, got 24"),
-    "39 names": (in_line(2, "Bald ", ""), "names of 40 attributes in line 2, got 39"),
-    "other name": (in_line(2, "Bald", "bald"), "Bald as number 5, got bald"),
-    "other order": (
-        in_line(2, "Bald Bangs", "Bangs Bald"),
-        "Bald as number 5, got Bangs",
-    ),
+    "39 names": (in_line(2, "Bald ", ""), "39 values of -1 or 1 in line 3, got 40 values"),
+    "other name": (in_line(2, "Bald", "bald"), "names of CelebA's attributes in line 2, got bald"),
+    "name twice": (in_line(2, "Bald", "Bangs"), "every attribute once in line 2, got Bangs twice"),
     "value 0": (in_line(7, " 1", " 0"), "-1 or 1 everywhere in line 7, got '0'"),
-    "39 values": (in_line(7, " 1", ""), "40 values in line 7, got 39 values"),
-    "41 values": (in_line(7, " 1", " 1 1"), "40 values in line 7, got 41 values"),
-    "blank line": (lambda text: in_line(7, text.split("\r\n")[6], "")(text), "line 7, got 0"),
+    "39 values": (in_line(7, " 1", ""), "40 values of -1 or 1 in line 7, got 39 values"),
+    "41 values": (in_line(7, " 1", " 1 1"), "40 values of -1 or 1 in line 7, got 41 values"),
+    "blank line": (
+        lambda text: in_line(7, text.split("\r\n")[6], "")(text),
+        "line 7, got an empty line",
+    ),
+    "fraction": (in_line(7, " 1", " 1.0"), "-1 or 1 everywhere in line 7, got '1.0'"),
+    "other image": (in_line(7, "000005.jpg", "../005.jpg"), "line 7, got ../005.jpg"),
     "image twice": (in_line(7, "000005", "000006"), "every image once, got 000006.jpg twice"),
 }
 BROKEN_PARTITION: dict[str, tuple[Callable[[str], str], str]] = {
     "page": (lambda text: PAGE, "must be an annotation file, got a saved web page"),
-    "empty": (lambda text: "", "0, 1 or 2 in line 1, got an empty line"),
-    "split 3": (in_line(4, ".jpg ", ".jpg 3"), r"0, 1 or 2 in line 4, got 000004\.jpg 3\d"),
+    "empty": (lambda text: "", "an image like 000001.jpg in line 1, got an empty line"),
+    "split 3": (in_line(4, ".jpg ", ".jpg 3"), r"0, 1 or 2 everywhere in line 4, got '3\d'"),
     "no split": (in_line(4, "000004.jpg ", "000004.jpg"), r"in line 4, got 000004\.jpg\d;"),
     "other name": (
+        in_line(4, "000004", "000099"),
+        r"of .*list_attr_celeba\.txt in the same order, got 000099\.jpg as image 4, not 000004",
+    ),
+    "image twice": (
         in_line(4, "000004", "000009"),
-        r"of .*list_attr_celeba\.txt in the same order, got 000009\.jpg as image 4, not 000004",
+        "every image once, got 000009.jpg twice",
     ),
     "one fewer": (lambda text: text[:-14], "got 22 images, not 23"),
 }
@@ -292,7 +302,7 @@ def check_broken(path: Path, change: Callable[[str], str], text: str, data_dir: 
     message = refusal(prepare, data_dir)
     assert message.startswith(f"{path} must be ")
     assert re.search(text, message)
-    assert message.endswith(f"; delete it and download it again from {SOURCE}.")
+    assert message.endswith(f"; correct it, or download it again from {SOURCE}.")
     found = check(data_dir)[path.name]
     assert not found.ok
     assert re.search(text, f"{found.found};")
@@ -371,10 +381,11 @@ def test_absent_images_are_counted_before_anything_is_decoded(
         (files.images / name).unlink()
     message = refusal(prepare, tmp_path)
     assert f"{files.images} must hold 23 images" in message
-    assert "got all but 2, the first being 000003.jpg; extract img_align_celeba.zip" in message
+    assert "got all but 2 (000003.jpg, 000008.jpg); extract img_align_celeba.zip" in message
+    assert message.endswith("out of both annotation files and set data.limit=N for a subset.")
     assert not (tmp_path / "celeba" / "prepared").exists()
     found = check(tmp_path)["images"]
-    assert "all but 2, the first being 000003.jpg" in found.found
+    assert "all but 2 (000003.jpg, 000008.jpg)" in found.found
     assert found.remedy.startswith("extract img_align_celeba.zip again")
 
 
@@ -393,8 +404,8 @@ def test_preparation_says_what_it_does(files: FakeFiles, tmp_path: Path) -> None
     folder = tmp_path / "celeba" / "prepared"
     before, after = told.lines
     assert re.fullmatch(
-        r"CelebA at 16x16: 23 of 23 images to decode; they need 0\.00 GB in "
-        rf"{re.escape(str(folder))}, \d+\.\d\d GB are free",
+        r"CelebA at 16x16: 23 of 23 images to decode; they need 17\.7 kB in "
+        rf"{re.escape(str(folder))}, [\d.]+ [GM]B are free",
         before,
     )
     assert after.startswith(f"CelebA at 16x16 is prepared: 23 images in {folder}")
@@ -411,11 +422,11 @@ def test_interrupted_preparation_goes_on_to_the_same_bits(
     monkeypatch.setattr("rotograd_cli.data.prepared._CHUNK", 1)
     read_image, read = celeba_preparation.read_image, []
 
-    def interrupted(path: Path, size: int) -> np.ndarray:
+    def interrupted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
         read.append(path.name)
         if len(read) == broken:
             raise KeyboardInterrupt
-        return read_image(path, size)
+        return read_image(path, size, read_file)
 
     monkeypatch.setattr(celeba_preparation, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -432,7 +443,8 @@ def test_interrupted_preparation_goes_on_to_the_same_bits(
 
 def contents(data_dir: Path) -> dict[str, bytes]:
     root = data_dir / "celeba" / "prepared"
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.npy")}
+    paths = [path for path in root.rglob("*.npy") if path.stem != "sources"]  # times differ
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 def test_larger_limit_adds_to_the_same_rows(
@@ -440,9 +452,9 @@ def test_larger_limit_adds_to_the_same_rows(
 ) -> None:
     read_image, read = celeba_preparation.read_image, []
 
-    def counted(path: Path, size: int) -> np.ndarray:
+    def counted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
         read.append(path.name)
-        return read_image(path, size)
+        return read_image(path, size, read_file)
 
     monkeypatch.setattr(celeba_preparation, "read_image", counted)
     prepare(tmp_path, limit=2)
@@ -453,13 +465,204 @@ def test_larger_limit_adds_to_the_same_rows(
     assert "17 of 23 images to decode" in told.lines[0]
 
 
-def test_other_size_or_annotations_are_another_folder(files: FakeFiles, tmp_path: Path) -> None:
+def test_another_size_is_another_folder(files: FakeFiles, tmp_path: Path) -> None:
     prepare(tmp_path)
     assert "is not prepared" in refusal(load, tmp_path, image_size=8)
+
+
+def test_annotations_that_change_count_at_once(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    before = load(tmp_path)
     text = files.attributes_file.read_text()
     first = text.index("-1")
     files.attributes_file.write_text(f"{text[:first]} 1{text[first + 2 :]}")
-    assert "is not prepared" in refusal(load, tmp_path)
+    after = load(tmp_path)
+    assert after.fingerprint != before.fingerprint
+    differing = 0
+    for split in SPLITS:
+        old, new = (everything(dataset, split)[1] for dataset in (before, after))
+        differing += sum(int((old[name] != new[name]).sum()) for name in ATTRIBUTES)
+    assert differing == 1
+
+
+# ---- files that change after they were prepared
+
+
+def other_image(path: Path) -> None:
+    """Writes another image of the same size in bytes."""
+    size = path.stat().st_size
+    Image.new("RGB", (178, 218), (7, 200, 30)).save(path)
+    with path.open("ab") as file:
+        file.write(bytes(size - path.stat().st_size))
+
+
+def test_changed_images_are_named_and_they_alone_are_made_again(
+    files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path)
+    fingerprint = load(tmp_path).fingerprint
+    changed = ["000004.jpg", "000019.jpg"]
+    for name in changed:
+        other_image(files.images / name)
+    message = refusal(load, tmp_path)
+    assert message.startswith(f"2 of 23 images in {files.images} changed after they were prepared ")
+    assert "(000004.jpg, 000019.jpg); run: rotograd data prepare celeba" in message
+    found = check(tmp_path)["prepared rows"]
+    assert "2 of 23 images changed after they were prepared" in found.found
+    assert found.remedy.startswith("these alone are made again by: rotograd data prepare celeba")
+    read_image, read = celeba_preparation.read_image, []
+
+    def counted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
+        read.append(path.name)
+        return read_image(path, size, read_file)
+
+    monkeypatch.setattr(celeba_preparation, "read_image", counted)
+    assert prepare(tmp_path).lines[0].endswith("prepared: 000004.jpg, 000019.jpg")
+    assert sorted(read) == changed
+    assert load(tmp_path).fingerprint != fingerprint
+    assert check(tmp_path)["prepared rows"].ok
+    fake_celeba.write(tmp_path / "other" / "celeba")
+    for name in changed:
+        shutil.copy(files.images / name, tmp_path / "other" / "celeba" / "img_align_celeba")
+    prepare(tmp_path / "other")
+    assert load(tmp_path).fingerprint == load(tmp_path / "other").fingerprint
+
+
+def test_touched_or_copied_images_are_not_changed(files: FakeFiles, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    fingerprint = load(tmp_path).fingerprint
+    for name in files.names:
+        os.utime(files.images / name, (1, 1))
+    assert load(tmp_path).fingerprint == fingerprint
+    assert check(tmp_path)["prepared rows"].ok
+    assert "is complete" in prepare(tmp_path).lines[0]
+    wanted = celeba_rows.Wanted.read(tmp_path, SIZE, 100)
+    arrays = wanted.existing()
+    assert arrays is not None
+    assert not wanted.compare(arrays).is_touched.any()  # their new times are remembered
+
+
+def test_images_without_rows_and_rows_without_images_are_named_by_check(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    prepare(tmp_path)
+    (files.images / "000004.jpg").rename(files.images / "000099.jpg")
+    found = check(tmp_path)["images"]
+    assert found.found.startswith("22 of 23 (missing: 000004.jpg); all are prepared")
+    assert found.found.endswith("; 1 that no annotation names: 000099.jpg")
+
+
+def test_change_that_keeps_size_and_time_is_found_by_check_and_prepare(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    prepare(tmp_path)
+    path = files.images / "000004.jpg"
+    status = path.stat()
+    other_image(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert "1 of 23 images changed" in check(tmp_path)["prepared rows"].found
+    assert "1 of 23 images to decode" in prepare(tmp_path).lines[1]
+
+
+def test_image_that_is_broken_later_is_named_and_the_row_is_not_used(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    prepare(tmp_path)
+    path = files.images / "000004.jpg"
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "(000004.jpg)" in refusal(load, tmp_path)
+    assert refusal(prepare, tmp_path).startswith(f"{path} must be ")
+    assert "(22 of 23 images are done, not 000004.jpg)" in refusal(load, tmp_path)
+
+
+def test_images_that_cannot_be_prepared_are_named_by_check(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    half = Image.open(files.images / "000003.jpg").resize((89, 109))
+    half.save(files.images / "000003.jpg")
+    (files.images / "000005.jpg").write_bytes(b"")
+    found = check(tmp_path)["images"]
+    assert "2 of 23 images cannot be prepared (000003.jpg, 000005.jpg)" in found.found
+    assert "an aligned image of 178x218 pixels, got 89x109" in found.found
+    assert found.remedy.startswith("extract img_align_celeba.zip again")
+
+
+# ---- as people have them
+
+
+def as_kaggle_has_them(files: FakeFiles) -> None:
+    """Turns published files into the tables and the nested folder of Kaggle's archive."""
+    _, names, *rows = files.attributes_file.read_text().splitlines()
+    files.attributes_file.unlink()
+    lines = [["image_id", *names.split()], *(row.split() for row in rows)]
+    text = "".join(f"{','.join(words)}\n" for words in lines)
+    files.attributes_file.with_suffix(".csv").write_text(text)
+    lines = [
+        ["image_id", "partition"],
+        *map(str.split, files.partition_file.read_text().splitlines()),
+    ]
+    files.partition_file.unlink()
+    text = "".join(f"{','.join(words)}\n" for words in lines)
+    files.partition_file.with_suffix(".csv").write_text(text)
+    moved = files.images.rename(files.images.with_name("moved"))
+    files.images.mkdir()
+    moved.rename(files.images / "img_align_celeba")
+
+
+@pytest.mark.parametrize("folder", ["celeba", "celeba-dataset", "."])
+def test_kaggles_files_are_the_published_ones(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_celeba.write(tmp_path / "published" / "celeba")
+    prepare(tmp_path / "published")
+    as_kaggle_has_them(fake_celeba.write(tmp_path / "kaggle" / folder))
+    prepare(tmp_path / "kaggle")
+    fingerprint = load(tmp_path / "kaggle").fingerprint
+    assert fingerprint == load(tmp_path / "published").fingerprint
+    fake_celeba.expect(monkeypatch)
+    found = check(tmp_path / "kaggle", limit=None)
+    assert all(entry.ok for entry in found.values())
+    assert "Kaggle's form, which has no published checksum" in found[ATTRIBUTE_FILE].found
+
+
+def test_fault_in_a_table_of_kaggle_is_named_with_its_line(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    as_kaggle_has_them(files)
+    path = files.attributes_file.with_suffix(".csv")
+    lines = path.read_text().splitlines()
+    lines[6] = lines[6].replace(",1", ",2", 1)
+    path.write_text("\n".join(lines))
+    assert f"{path} must be a file with -1 or 1 everywhere in line 7, got '2'" in refusal(
+        load, tmp_path
+    )
+
+
+def test_attribute_file_may_hold_some_attributes_in_any_order(
+    files: FakeFiles, tmp_path: Path
+) -> None:
+    prepare(tmp_path)
+    whole = everything(load(tmp_path), "train")[1]
+    columns = [ATTRIBUTES.index(name) for name in ("Young", "Bald", "Male")]
+    lines = files.attributes_file.read_text().splitlines()
+    lines[1] = "Young Bald Male"
+    for number, line in enumerate(lines[2:], 2):
+        name, *values = line.split()
+        lines[number] = " ".join([name, *(values[column] for column in columns)])
+    files.attributes_file.write_text("\n".join(lines))
+    dataset = load(tmp_path)
+    assert [task.name for task in dataset.tasks] == ["Bald", "Male", "Young"]
+    targets = everything(dataset, "train")[1]
+    assert all(torch.equal(targets[name], whole[name]) for name in ("Young", "Bald", "Male"))
+    assert dataset.notes[-1] == "subset: 3 of 40 attributes"
+    found = check(tmp_path)[ATTRIBUTE_FILE]
+    assert found.ok
+    assert "3 of 40 attributes" in found.found
+    with pytest.raises(DatasetError, match=r"attribute Smiling, .* got 3 others; get the"):
+        load(tmp_path, ["Bald", "Smiling"])
+
+
+# ---- prepared rows without all of the files
 
 
 def test_prepared_images_are_used_without_the_files(files: FakeFiles, tmp_path: Path) -> None:
@@ -548,6 +751,11 @@ def test_bad_option_is_refused_before_files_are_looked_for(
     for action in (load, prepare, check):
         with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
             action(tmp_path / "absent", **changes)
+
+
+def test_checksums_are_those_of_torchvisions_list() -> None:
+    listed = {name: md5 for _, md5, name in datasets.CelebA.file_list}
+    assert {name: listed[name] for name in MD5} == MD5
 
 
 def test_readme_lists_the_checksums_that_are_verified() -> None:

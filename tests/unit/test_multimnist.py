@@ -1,6 +1,7 @@
 """MultiMNIST: where its files may lie, and what is said when they are absent or broken."""
 
 import gzip
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,9 @@ def test_four_files_must_lie_in_one_folder(tmp_path: Path, monkeypatch: pytest.M
     fake_mnist.expect(monkeypatch, SMALL)
     fake_mnist.write(tmp_path / "mnist", num_train=SMALL)
     (tmp_path / "mnist" / IMAGES).rename(tmp_path / IMAGES)
-    assert "MNIST is not in" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path / 'mnist'} has 3 of MNIST's 4 files and download is off")
+    assert message.endswith(f"; put {IMAGES}[.gz] beside them.")
 
 
 # ---- broken files
@@ -203,6 +206,18 @@ def test_real_files_are_mnist() -> None:
         split: dataset.batch(split, first).targets["left"].tolist() for split in ("train", "test")
     }
     assert labels == {"train": [5, 0, 4, 1, 9], "test": [7, 2, 1, 0, 4]}
+
+
+@pytest.mark.data
+def test_the_files_of_torchvisions_list_unpack_to_our_checksums() -> None:
+    folder = os.environ.get("ROTOGRAD_DATA")
+    if folder is None:
+        pytest.skip("ROTOGRAD_DATA is not set")
+    for name, md5 in torchvision.datasets.MNIST.resources:
+        content = (Path(folder) / "mnist" / name).read_bytes()
+        assert hashlib.md5(content, usedforsecurity=False).hexdigest() == md5
+        unpacked = hashlib.md5(gzip.decompress(content), usedforsecurity=False).hexdigest()
+        assert unpacked == fake_mnist.REAL_FILES[name.removesuffix(".gz")][0]
 
 
 def test_readme_lists_the_checksums_that_are_verified() -> None:

@@ -1,7 +1,10 @@
 """NYUv2 from MTAN's layout: splits, rows, errors, notes."""
 
+import os
+import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from rotograd_cli.config import config_dir
+from rotograd_cli.data.base import FileCheck
 from rotograd_cli.data.nyuv2 import layout
 from rotograd_cli.data.nyuv2.dataset import NYUv2
 from rotograd_cli.data.nyuv2.layout import NUM_FRAMES, validation_frames
@@ -19,6 +23,7 @@ from tests import fake_nyuv2
 from tests.fake_nyuv2 import OPTIONS, frame, prepare, write_layout
 
 CPU = torch.device("cpu")
+ROOT = "paths.data_dir"
 
 
 def build(data_dir: Path, tasks: Sequence[str] | None = None, **options: Any) -> NYUv2:
@@ -133,15 +138,19 @@ def test_all_frames_are_demanded_without_a_limit(
     assert build(tmp_path).notes == ()
 
 
-def test_larger_limit_needs_only_the_missing_rows(tmp_path: Path) -> None:
+def test_larger_limit_needs_only_the_missing_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_layout(tmp_path / "nyuv2", 7, 6)
     prepare(tmp_path, limit=5)
     with pytest.raises(DatasetError, match=r"not prepared in .*data prepare nyuv2 data\.limit=7"):
         build(tmp_path, limit=7)
-    for path in (tmp_path / "nyuv2" / "train").glob("*/2.npy"):
-        path.write_bytes(b"")  # would be refused if it were read again
-    prepare(tmp_path, limit=7)
+    before = build(tmp_path, limit=5).fingerprint
+    with made_rows(monkeypatch) as made:
+        prepare(tmp_path, limit=7)
+    assert sorted(made) == ["train/5", "train/6", "val/5"]
     assert build(tmp_path, limit=7).num_examples("test") == 6
+    assert build(tmp_path, limit=5).fingerprint == before
 
 
 def test_damaged_rows_are_found_and_made_again(tmp_path: Path) -> None:
@@ -155,20 +164,222 @@ def test_damaged_rows_are_found_and_made_again(tmp_path: Path) -> None:
     options = {**OPTIONS, "limit": 5}
     *_, check = NYUv2.check_files(data_dir=tmp_path, options=options)
     assert not check.ok
-    assert "1 of them damaged" in check.found
+    assert check.found.endswith("; 1 damaged")
     prepare(tmp_path, limit=5)
     assert all(check.ok for check in NYUv2.check_files(data_dir=tmp_path, options=options))
     after = build(tmp_path, limit=5).batch("train", torch.arange(4)).targets["segmentation"]
     assert torch.equal(before, after)
 
 
-def test_another_preprocessing_never_meets_old_rows(tmp_path: Path) -> None:
+def test_sets_of_earlier_versions_are_told_from_those_of_this_one(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_dir / "nyuv2" / "prepared", tmp_path / "nyuv2" / "prepared")
+    (new,) = (tmp_path / "nyuv2" / "prepared").iterdir()
+    old = shutil.copytree(new, new.with_name("0123456789abcdef"))
+    (old / "sources.npy").unlink()
+    assert build(tmp_path, limit=6).num_examples("test") == 2
+    shutil.rmtree(new)
+    with pytest.raises(DatasetError, match=r"0123456789abcdef cannot be read .* delete this fold"):
+        build(tmp_path, limit=6)
+
+
+# ---- files that change after they were prepared
+
+
+@contextmanager
+def made_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Frames that are read while the block runs."""
+    made: list[str] = []
+    read = layout.Layout.read
+
+    def recorded(self: layout.Layout, part: layout.Part, frame: int, *rest: Any) -> Any:
+        made.append(f"{part}/{frame}")
+        return read(self, part, frame, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout.Layout, "read", recorded)
+        yield made
+
+
+def prepared_rows(data_dir: Path, **options: Any) -> FileCheck:
+    *_, found = NYUv2.check_files(data_dir=data_dir, options={**OPTIONS, **options})
+    return found
+
+
+@pytest.mark.parametrize("name", ["val/label/0.npy", "train/depth/0.npy", "train/normal/3.npy"])
+def test_changed_files_are_named_and_their_rows_alone_are_made_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_layout(tmp_path / "nyuv2", 6, 2)
+    prepare(tmp_path, limit=6)
+    before = build(tmp_path, limit=6).fingerprint
+    path = tmp_path / "nyuv2" / name
+    np.save(path, np.roll(np.load(path), 1, axis=0))  # as many bytes
+    command = f"run: rotograd data prepare nyuv2 data.limit=6 paths.data_dir={tmp_path}"
+    with pytest.raises(DatasetError) as caught:
+        build(tmp_path, limit=6)
+    place = tmp_path / "nyuv2"
+    changed = f"1 file ({name}) in {place} changed after they were prepared"
+    assert str(caught.value) == f"{changed}; {command}"
+    found = prepared_rows(tmp_path, limit=6)
+    assert not found.ok
+    assert found.found.endswith(f"; 1 changed: {name}")
+    assert found.remedy == command
+    part, _, number = name.removesuffix(".npy").split("/")
+    said: list[str] = []
+    with made_rows(monkeypatch) as made:
+        NYUv2.prepare(
+            data_dir=tmp_path,
+            options={**OPTIONS, "limit": 6},
+            how=fake_nyuv2.how(said=said),
+        )
+    assert made == [f"{part}/{number}"]
+    assert said[-1].endswith(f": 6 training and 2 test frames; 1 file ({name}) had changed.")
+    assert prepared_rows(tmp_path, limit=6).ok
+    after = build(tmp_path, limit=6).fingerprint
+    assert after != before
+    shutil.rmtree(tmp_path / "nyuv2" / "prepared")
+    prepare(tmp_path, limit=6)
+    assert build(tmp_path, limit=6).fingerprint == after
+
+
+def test_touched_files_are_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_layout(tmp_path / "nyuv2", 5, 1)
     prepare(tmp_path, limit=5)
-    path = tmp_path / "nyuv2" / "train" / "depth" / "0.npy"
-    np.save(path, np.load(path) + 1)
+    before = build(tmp_path, limit=5).fingerprint
+    for path in (tmp_path / "nyuv2").rglob("[0-9].npy"):
+        os.utime(path, (1, 1))
+    assert build(tmp_path, limit=5).fingerprint == before
+    assert prepared_rows(tmp_path, limit=5).ok
+    with made_rows(monkeypatch) as made:
+        prepare(tmp_path, limit=5)
+    assert made == []
+
+
+def test_new_frames_are_named_and_they_alone_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_layout(tmp_path / "nyuv2", 5, 1)
+    prepare(tmp_path, limit=9)
+    write_layout(tmp_path / "more", 6, 2)
+    for name in ("train/*/5.npy", "val/*/1.npy"):
+        for path in (tmp_path / "more").glob(name):
+            path.rename(tmp_path / "nyuv2" / path.relative_to(tmp_path / "more"))
     with pytest.raises(DatasetError, match="NYUv2 is not prepared"):
+        build(tmp_path, limit=9)
+    found = prepared_rows(tmp_path, limit=9)
+    assert found.found.endswith("; 2 new: train/image/5.npy, val/image/1.npy")
+    with made_rows(monkeypatch) as made:
+        prepare(tmp_path, limit=9)
+    assert sorted(made) == ["train/5", "val/1"]
+    assert build(tmp_path, limit=9).num_examples("test") == 2
+
+
+def test_frames_that_disappear_are_named_and_forgotten_by_the_next_preparation(
+    tmp_path: Path,
+) -> None:
+    write_layout(tmp_path / "nyuv2", 6, 1)
+    prepare(tmp_path, limit=9)
+    for path in (tmp_path / "nyuv2").glob("train/*/5.npy"):
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"1 file \(train/image/5\.npy\) in .* disappeared"):
+        build(tmp_path, limit=9)
+    assert prepared_rows(tmp_path, limit=9).found.endswith("; 1 missing: train/image/5.npy")
+    prepare(tmp_path, limit=9)
+    assert prepared_rows(tmp_path, limit=9).ok
+    assert build(tmp_path, limit=9).num_examples("val") == 1
+
+
+def test_a_gap_in_the_numbers_is_named_and_nothing_is_dropped(tmp_path: Path) -> None:
+    write_layout(tmp_path / "nyuv2", 8, 1)
+    prepare(tmp_path, limit=9)
+    (tmp_path / "nyuv2" / "train" / "label" / "2.npy").unlink()
+    for path in (tmp_path / "nyuv2").glob("train/*/6.npy"):
+        path.unlink()
+    for action in (build, prepare):
+        with pytest.raises(DatasetError) as caught:
+            action(tmp_path, limit=9)
+        names = "(train/label/2.npy, train/image/6.npy, train/label/6.npy and 2 more)"
+        assert f"8 training and 1 test frames, got all but 5 {names}; put" in str(caught.value)
+    train, *_ = NYUv2.check_files(data_dir=tmp_path, options={**OPTIONS, "limit": 9})
+    assert not train.ok
+    assert "7 image, 6 label, 7 depth, 7 normal" in train.found
+    assert "absent: train/label/2.npy, train/image/6.npy" in train.found
+    assert "8 of each are wanted, without a gap: add train/label/2.npy," in train.remedy
+    assert prepared_rows(tmp_path, limit=9).remedy.startswith("mend the layout, then run: ")
+
+
+def test_files_that_are_no_frames_are_named(tmp_path: Path) -> None:
+    write_layout(tmp_path / "nyuv2", 5, 1)
+    for path in (tmp_path / "nyuv2").glob("train/image/*.npy"):
+        path.rename(path.with_name(f"{path.stem:0>4}.npy"))
+    with pytest.raises(DatasetError, match=r"got 5 others \(train/image/0000\.npy, .* 2 more\)"):
+        prepare(tmp_path, limit=5)
+    train, *_ = NYUv2.check_files(data_dir=tmp_path, options={**OPTIONS, "limit": 5})
+    assert "not the name of a frame: train/image/0000.npy" in train.found
+    assert "rename" in train.remedy
+
+
+def test_without_normals_the_other_tasks_are_trained(tmp_path: Path) -> None:
+    write_layout(tmp_path / "nyuv2", 5, 1)
+    write_layout(tmp_path / "whole" / "nyuv2", 5, 1)
+    for part in ("train", "val"):
+        shutil.rmtree(tmp_path / "nyuv2" / part / "normal")
+    prepare(tmp_path, limit=5)
+    prepare(tmp_path / "whole", limit=5)
+    tasks = ["segmentation", "depth"]
+    batch = build(tmp_path, tasks, limit=5).batch("train", torch.arange(4))
+    expected = build(tmp_path / "whole", tasks, limit=5).batch("train", torch.arange(4))
+    assert torch.equal(batch.inputs, expected.inputs)
+    assert all(torch.equal(batch.targets[name], expected.targets[name]) for name in tasks)
+    assert set(build(tmp_path, tasks, limit=5).augment(batch, torch.rand(4, 4)).targets) == {*tasks}
+    assert all(
+        check.ok for check in NYUv2.check_files(data_dir=tmp_path, options={**OPTIONS, "limit": 5})
+    )
+    with pytest.raises(DatasetError) as caught:
         build(tmp_path, limit=5)
+    message = str(caught.value)
+    assert "has no normal files, which the task normals needs; train without that task" in message
+    assert "('tasks=[segmentation,depth]'), or put the folders train/normal and" in message
+    assert message.endswith(f"run: rotograd data prepare nyuv2 data.limit=5 {ROOT}={tmp_path}")
+    for part in ("train", "val"):
+        shutil.copytree(
+            tmp_path / "whole/nyuv2" / part / "normal", tmp_path / "nyuv2" / part / "normal"
+        )
+    with pytest.raises(DatasetError, match="NYUv2 is not prepared"):
+        build(tmp_path, tasks, limit=5)
+    prepare(tmp_path, limit=5)
+    assert len(build(tmp_path, limit=5).tasks) == 3
+
+
+NOT_ARRAYS = {
+    "page": (b"<!DOCTYPE html><html>quota exceeded</html>", "a saved web page"),
+    "empty": (b"", "an empty file"),
+    "archive": (b"PK\x03\x04", "an archive"),
+    "text": (b"0 1 2", "a file that begins with b'0 1 2'"),
+    "pickle": (pickle.dumps([1]), "a file that begins with"),
+    "objects": (
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117)
+        + b"\n"
+        + pickle.dumps([1]),
+        "Python objects instead of numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_ARRAYS)
+def test_what_is_no_array_is_named_without_advice_to_load_unsafely(
+    kind: str, tmp_path: Path
+) -> None:
+    write_layout(tmp_path / "nyuv2", 5, 1)
+    content, found = NOT_ARRAYS[kind]
+    (tmp_path / "nyuv2" / "train" / "depth" / "1.npy").write_bytes(content)
+    with pytest.raises(DatasetError) as caught:
+        prepare(tmp_path, limit=5)
+    assert f"depth/1.npy must be a NumPy array, found {found}" in str(caught.value)
+    assert "pickle" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +412,7 @@ def test_truncated_and_absent_files_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"normal/0\.npy must be a NumPy array"):
         prepare(tmp_path, limit=5)
     path.unlink()
-    with pytest.raises(DatasetError, match=r"normal/0\.npy must be a NumPy array, found No such"):
+    with pytest.raises(DatasetError, match=r"got all but 1 \(val/normal/0\.npy\); put them"):
         prepare(tmp_path, limit=5)
 
 
@@ -218,7 +429,8 @@ def test_nothing_there_says_what_to_get(tmp_path: Path) -> None:
 
 def test_unprepared_layout_says_which_command_to_run(tmp_path: Path) -> None:
     write_layout(tmp_path / "nyuv2", 5, 1)
-    with pytest.raises(DatasetError, match=r"not prepared in .*run: rotograd data prepare nyuv2"):
+    command = rf"rotograd data prepare nyuv2 data\.limit=5 paths\.data_dir={tmp_path}$"
+    with pytest.raises(DatasetError, match=rf"not prepared in .*run: {command}"):
         build(tmp_path, limit=5)
 
 

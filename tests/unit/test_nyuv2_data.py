@@ -48,14 +48,14 @@ def mini(samples: Path, tmp_path: Path) -> Path:
 
 
 def sample_frames(samples: Path) -> Layout:
-    return Layout(samples / "mtan", {"train": 6, "val": 3}, None)
+    return Layout.scan(samples / "mtan")
 
 
 def test_building_from_the_official_file_gives_the_sample_layout(
     samples: Path, mini: Path, tmp_path: Path
 ) -> None:
     prepare(tmp_path, mini, limit=6)
-    found, expected = Layout(tmp_path / "nyuv2", {}, None), sample_frames(samples)
+    found, expected = Layout.scan(tmp_path / "nyuv2"), sample_frames(samples)
     for part, ids in (("train", IDS["train"]), ("val", IDS["val"])):
         for frame in range(len(ids)):
             new = found.read(part, frame)  # type: ignore[arg-type]

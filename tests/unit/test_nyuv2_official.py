@@ -112,7 +112,7 @@ def test_a_subset_first_and_the_rest_later_keeps_what_is_there(tmp_path: Path) -
     assert len(list(image.glob("*"))) == 5
     first = (image / "0.npy").stat().st_mtime_ns
     (tmp_path / "nyuv2" / "train" / "depth" / "3.npy").unlink()  # as an interruption leaves it
-    with pytest.raises(DatasetError, match=r"must have 6 frames, got 5.*--from"):
+    with pytest.raises(DatasetError, match=r"got all but 5 files .*data\.limit=6 --from"):
         prepare(tmp_path, limit=6)
     prepare(tmp_path, source, limit=6)
     assert (image / "0.npy").stat().st_mtime_ns == first
@@ -128,6 +128,11 @@ def test_frames_of_different_origins_are_never_mixed(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"frames of another origin.*without --from"):
         prepare(tmp_path / "other", source, limit=5)
     prepare(tmp_path, source, limit=5)
+    other = write_official(tmp_path / "other_download", TRAIN, TEST)
+    with h5py.File(other, "r+") as file:
+        file["labels"][0, 0, 0] += 1
+    with pytest.raises(DatasetError, match=r"built otherwise \(checksum: .*delete its folders"):
+        prepare(tmp_path, other, limit=5)
     folder = tmp_path / "nyuv2" / "mine"
     write_normals(folder, (*TRAIN, *TEST))
     with pytest.raises(DatasetError, match=r"built otherwise \(normals: estimated.*delete its"):

@@ -1,18 +1,21 @@
-"""Prepared rows: made once, resumed after any end, never mixed up, damage found."""
+"""Prepared rows: made once, resumed after any end, never mixed up, damage and changes found."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rotograd_cli.data import prepared
-from rotograd_cli.data.prepared import Field, PreparedArrays
+from rotograd_cli.data.prepared import PreparedArrays
+from rotograd_cli.data.row_files import Field
 from rotograd_cli.errors import DatasetError
 from tests.waiting import PATIENCE_S
 
@@ -29,18 +32,54 @@ def content(row: int) -> Mapping[str, np.ndarray]:
     }
 
 
-def create(root: Path) -> PreparedArrays:
-    return PreparedArrays.create(root, SETTINGS, FIELDS, NUM)
+def source(root: Path) -> Path:
+    """Folder of the files, each of which holds the number of its row; made where it is absent."""
+    folder = root.with_name(f"{root.name}-files")
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for row in range(NUM):
+            (folder / name(row)).write_text(f"{row:3d}")
+    return folder
+
+
+def name(row: int) -> str:
+    return f"{row}.txt"
+
+
+def create(root: Path, num: int = NUM) -> PreparedArrays:
+    files = [(name(row),) for row in range(num)]
+    return PreparedArrays.create(root, SETTINGS, FIELDS, files)
+
+
+def fill(
+    arrays: PreparedArrays,
+    rows: Sequence[int],
+    make: Callable[[int], Mapping[str, np.ndarray]] = content,
+    **options: Any,
+) -> None:
+    """Makes rows by the numbers in their files."""
+
+    def make_row(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
+        return make(int(read(files[0])))
+
+    root = arrays.folder.parent
+    arrays.fill(rows, make_row, source=source(root), **{"workers": 2, **options})
+
+
+def missing(arrays: PreparedArrays, rows: Sequence[int]) -> list[int]:
+    return np.asarray(rows)[~arrays.is_done(rows)].tolist()
 
 
 def filled(root: Path) -> PreparedArrays:
     arrays = create(root)
-    arrays.fill(range(NUM), content, workers=2)
+    fill(arrays, range(NUM))
     return arrays
 
 
 def files_of(arrays: PreparedArrays) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in arrays.folder.glob("*.npy")}
+    """Content of the arrays; the times of the sources differ from one test's files to another's."""
+    paths = [path for path in arrays.folder.glob("*.npy") if path.stem != "sources"]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 # ---- writing and reading
@@ -76,18 +115,18 @@ def test_only_the_wanted_rows_are_made_and_none_twice(tmp_path: Path) -> None:
         made.append(row)
         return content(row)
 
-    arrays.fill([7, 3, 50], make, workers=2)
+    fill(arrays, [7, 3, 50], make, workers=2)
     assert sorted(made) == [3, 7, 50]
-    assert arrays.missing(np.array([50, 4, 3, 2])).tolist() == [4, 2]
-    arrays.fill([3, 4, 7], make, workers=2)
+    assert missing(arrays, [50, 4, 3, 2]) == [4, 2]
+    fill(arrays, [3, 4, 7], make, workers=2)
     assert sorted(made) == [3, 4, 7, 50]
 
 
 def test_progress_counts_what_was_there_and_ends_at_the_total(tmp_path: Path) -> None:
     arrays = create(tmp_path)
-    arrays.fill(range(30), content, workers=1)
+    fill(arrays, range(30), workers=1)
     told: list[tuple[int, int]] = []
-    arrays.fill(range(80), content, workers=1, progress=lambda *x: told.append(x))
+    fill(arrays, range(80), workers=1, progress=lambda *x: told.append(x))
     assert told[0] == (30, 80)
     assert told[-1] == (80, 80)
 
@@ -95,7 +134,7 @@ def test_progress_counts_what_was_there_and_ends_at_the_total(tmp_path: Path) ->
 def test_row_of_another_shape_is_never_broadcast(tmp_path: Path) -> None:
     arrays = create(tmp_path)
     with pytest.raises(AssertionError):
-        arrays.fill([0], lambda row: {**content(row), "depth": np.zeros(1)}, workers=1)
+        fill(arrays, [0], lambda row: {**content(row), "depth": np.zeros(1)})
 
 
 # ---- interruptions
@@ -113,17 +152,17 @@ def test_preparation_that_fails_keeps_what_it_made_and_goes_on(
 
     arrays = create(tmp_path / "a")
     with pytest.raises(DatasetError, match="row 60 is broken"):
-        arrays.fill(range(NUM), breaks, workers=1)
-    missing = arrays.missing(range(NUM))
-    assert missing[0] == 60  # all before it are kept; later ones may have been under way
+        fill(arrays, range(NUM), breaks, workers=1)
+    undone = missing(arrays, range(NUM))
+    assert undone[0] == 60  # all before it are kept; later ones may have been under way
     made: list[int] = []
 
     def make(row: int) -> Mapping[str, np.ndarray]:
         made.append(row)
         return content(row)
 
-    create(tmp_path / "a").fill(range(NUM), make, workers=2)
-    assert sorted(made) == missing.tolist()
+    fill(create(tmp_path / "a"), range(NUM), make)
+    assert sorted(made) == undone
     assert files_of(arrays) == files_of(filled(tmp_path / "b"))
 
 
@@ -131,19 +170,19 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from rotograd_cli.data import prepared
-from tests.unit.test_prepared import NUM, content, create
+from tests.unit.test_prepared import NUM, content, create, fill, missing
 
 prepared._CHUNK, prepared._COMMIT_S = 4, 0.0
 
 def make(row):
     if row == 60:
-        while len(arrays.missing(range(60))) > 20:
+        while len(missing(arrays, range(60))) > 20:
             time.sleep(0.001)  # something is to be kept
         os.kill(os.getpid(), signal.SIGKILL)
     return content(row)
 
 arrays = create(Path(sys.argv[1]))
-arrays.fill(range(NUM), make, workers=1)
+fill(arrays, range(NUM), make, workers=1)
 """
 
 
@@ -152,10 +191,10 @@ def test_preparation_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> 
     ended = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, timeout=PATIENCE_S)
     assert ended.returncode == -signal.SIGKILL
     arrays = create(tmp_path / "a")
-    missing = arrays.missing(range(NUM)).tolist()
-    assert set(range(60, NUM)) <= set(missing)
-    assert len(missing) <= NUM - 40
-    arrays.fill(range(NUM), content, workers=2)
+    undone = missing(arrays, range(NUM))
+    assert set(range(60, NUM)) <= set(undone)
+    assert len(undone) <= NUM - 40
+    fill(arrays, range(NUM), workers=2)
     assert files_of(arrays) == files_of(filled(tmp_path / "b"))
 
 
@@ -168,17 +207,17 @@ def test_second_preparation_at_the_same_time_is_refused(tmp_path: Path) -> None:
         assert go_on.wait(PATIENCE_S)
         return content(row)
 
-    first = threading.Thread(target=arrays.fill, args=([0], waits), kwargs={"workers": 1})
+    first = threading.Thread(target=fill, args=(arrays, [0], waits), kwargs={"workers": 1})
     first.start()
     try:
         assert started.wait(PATIENCE_S)
         with pytest.raises(DatasetError, match="Another process is preparing") as caught:
-            create(tmp_path).fill(range(NUM), content, workers=1)
+            fill(create(tmp_path), range(NUM))
         assert str(arrays.folder) in str(caught.value)
     finally:
         go_on.set()
         first.join()
-    create(tmp_path).fill(range(NUM), content, workers=1)  # the lock is free again
+    fill(create(tmp_path), range(NUM))  # the lock is free again
 
 
 def test_folder_that_another_process_made_meanwhile_is_opened(
@@ -193,7 +232,7 @@ def test_folder_that_another_process_made_meanwhile_is_opened(
 
     monkeypatch.setattr(Path, "rename", late)
     arrays = create(tmp_path)
-    assert len(arrays.missing(range(NUM))) == 0
+    assert len(missing(arrays, range(NUM))) == 0
     assert [path.name for path in tmp_path.iterdir()] == [arrays.folder.name]
 
 
@@ -202,9 +241,11 @@ def test_folder_that_another_process_made_meanwhile_is_opened(
 
 def test_other_settings_are_another_folder(tmp_path: Path) -> None:
     arrays = filled(tmp_path)
-    other = PreparedArrays.create(tmp_path, {**SETTINGS, "size": 3}, FIELDS, NUM)
+    other = PreparedArrays.create(
+        tmp_path, {**SETTINGS, "size": 3}, FIELDS, [(name(row),) for row in range(NUM)]
+    )
     assert other.folder != arrays.folder
-    assert len(other.missing(range(NUM))) == NUM
+    assert len(missing(other, range(NUM))) == NUM
     same = dict(reversed(SETTINGS.items()))
     assert PreparedArrays.locate(tmp_path, same) == arrays.folder
 
@@ -227,7 +268,7 @@ def test_damaged_row_is_found_and_it_alone_is_made_again(name: str, tmp_path: Pa
         return content(row)
 
     arrays.forget([42])
-    arrays.fill(range(NUM), make, workers=2)
+    fill(arrays, range(NUM), make, workers=2)
     assert made == [42]
     assert arrays.damaged(range(NUM)) == []
     assert files_of(arrays) == before
@@ -270,8 +311,83 @@ def test_fingerprint_is_that_of_settings_rows_and_content(tmp_path: Path) -> Non
     assert fingerprint != arrays.fingerprint(range(51))
     assert fingerprint != arrays.fingerprint(list(reversed(rows)))
     other = create(tmp_path / "c")
-    other.fill(rows, lambda row: content(row + (row == 7)), workers=1)
+    fill(other, rows, lambda row: content(row + (row == 7)))
     assert fingerprint != other.fingerprint(rows)
+
+
+def test_fingerprint_does_not_depend_on_the_order_in_which_rows_were_added(tmp_path: Path) -> None:
+    create(tmp_path / "a", num=3)
+    late = PreparedArrays.create(tmp_path / "a", SETTINGS, FIELDS, [("9.txt",), ("4.txt",)])
+    rows = late.rows_of([("4.txt",), ("9.txt",), ("1.txt",)])
+    assert rows.tolist() == [4, 3, 1]
+    fill(late, rows)
+    assert late.fingerprint(rows) == filled(tmp_path / "b").fingerprint([4, 9, 1])
+
+
+# ---- the files that rows were made from
+
+
+def test_changed_files_are_told_from_touched_and_missing_ones(tmp_path: Path) -> None:
+    arrays, files = filled(tmp_path), source(tmp_path)
+    found = arrays.compare(range(NUM), files)
+    assert (found.changed, found.missing) == ([], [])
+    (files / name(3)).write_text("333")  # as long as before
+    (files / name(5)).write_text("5")
+    (files / name(7)).unlink()
+    os.utime(files / name(9))
+    found = arrays.compare(range(NUM), files)
+    assert (found.changed, found.missing) == ([name(3), name(5)], [name(7)])
+    assert found.rows_with(found.is_changed).tolist() == [3, 5]
+    assert found.rows_with(found.is_touched).tolist() == [9]
+    assert arrays.compare([1, 9], files).changed == []
+
+
+def test_a_change_that_keeps_size_and_time_is_seen_by_a_thorough_look(tmp_path: Path) -> None:
+    arrays, path = filled(tmp_path), source(tmp_path) / name(3)
+    time_ns = path.stat().st_mtime_ns
+    path.write_text("333")
+    os.utime(path, ns=(time_ns, time_ns))
+    assert arrays.compare(range(NUM), path.parent, thorough=True).changed == [name(3)]
+
+
+def test_times_that_are_remembered_are_not_read_again(tmp_path: Path) -> None:
+    arrays, path = filled(tmp_path), source(tmp_path) / name(3)
+    os.utime(path, ns=(0, 0))
+    arrays.remember_times(arrays.compare(range(NUM), path.parent))
+    path.write_text("333")
+    os.utime(path, ns=(0, 0))
+    # by size and time nothing changed: the content was not looked at
+    assert PreparedArrays(arrays.folder).compare(range(NUM), path.parent).changed == []
+
+
+def test_rows_are_added_where_there_are_new_files(tmp_path: Path) -> None:
+    arrays = create(tmp_path, num=40)
+    fill(arrays, range(40))
+    before = arrays.fingerprint(range(40))
+    arrays = create(tmp_path)
+    assert missing(arrays, range(NUM)) == list(range(40, NUM))
+    made: list[int] = []
+
+    def make(row: int) -> Mapping[str, np.ndarray]:
+        made.append(row)
+        return content(row)
+
+    fill(arrays, range(NUM), make)
+    assert sorted(made) == list(range(40, NUM))
+    assert arrays.fingerprint(range(40)) == before
+    assert files_of(arrays) == files_of(filled(tmp_path / "b"))
+
+
+def test_addition_that_was_killed_halfway_is_made_again(tmp_path: Path) -> None:
+    arrays = create(tmp_path, num=40)
+    fill(arrays, range(40))
+    manifest = (arrays.folder / "manifest.json").read_bytes()
+    create(tmp_path)
+    (arrays.folder / "manifest.json").write_bytes(manifest)  # which is written last
+    assert len(PreparedArrays(arrays.folder)) == 40
+    arrays = create(tmp_path)
+    fill(arrays, range(NUM))
+    assert files_of(arrays) == files_of(filled(tmp_path / "b"))
 
 
 # ---- the disk
@@ -283,11 +399,11 @@ def test_too_small_a_disk_is_refused_before_anything_is_made(
     arrays = create(tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=15 * 60))
-    arrays.fill(range(60), content, workers=1)  # a subset needs no room for the other rows
+    fill(arrays, range(60), workers=1)  # a subset needs no room for the other rows
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=15 * 40 - 1))
-    with pytest.raises(DatasetError, match=r"need 0\.00 GB in .*; make room"):
-        arrays.fill(range(NUM), content, workers=1)
-    assert len(arrays.missing(range(NUM))) == 40
+    with pytest.raises(DatasetError, match=r"need 600 bytes in .*, 599 bytes are free; make room"):
+        fill(arrays, range(NUM), workers=1)
+    assert len(missing(arrays, range(NUM))) == 40
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch
-from rotograd_cli.data.prepared import Field, PreparedArrays
+from rotograd_cli.data.base import Batch, Split
+from rotograd_cli.data.prepared import PreparedArrays
+from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.stored import StoredDataset, read_ahead
 from tests.waiting import PATIENCE_S, wait_for
 
 DEPTHS = (0, 1, 2, 5)
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def threads() -> list[str]:
@@ -106,12 +108,15 @@ class Squares(StoredDataset):
 @pytest.fixture
 def arrays(tmp_path: Path) -> PreparedArrays:
     fields = {"number": Field((1,), "int32"), "square": Field((), "int64")}
-    result = PreparedArrays.create(tmp_path, {}, fields, 40)
+    for row in range(40):
+        (tmp_path / f"{row}").write_text(f"{row}")
+    result = PreparedArrays.create(tmp_path, {}, fields, [(f"{row}",) for row in range(40)])
 
-    def make(row: int) -> Mapping[str, np.ndarray]:
+    def make(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
+        row = int(read(files[0]))
         return {"number": np.array([row], np.int32), "square": np.array(row * row)}
 
-    result.fill(range(40), make, workers=1)
+    result.fill(range(40), make, source=tmp_path, workers=1)
     return result
 
 
@@ -156,3 +161,24 @@ def test_fingerprint_sees_where_one_split_ends_and_the_next_begins(arrays: Prepa
     assert first.fingerprint != second.fingerprint
     assert first.fingerprint == squares(arrays, 0, val=range(10, 20), train=range(10)).fingerprint
     assert len(first.fingerprint) == 16
+
+
+def test_arrays_in_memory_follow_their_split_and_count_for_the_fingerprint(
+    arrays: PreparedArrays,
+) -> None:
+    class Held(Squares):
+        """Also hands over what is in memory."""
+
+        def decode(self, rows: Mapping[str, Tensor]) -> Batch:
+            return Batch(rows["number"].float(), {"held": rows["held"]})
+
+    def build(first: int) -> Held:
+        held = {split: {"held": np.array([first, 7], np.int16)} for split in SPLITS}
+        rows = {split: [3, 1] for split in SPLITS}
+        device = torch.device("cpu")
+        return Held(arrays=arrays, rows=rows, device=device, read_ahead=0, held=held)
+
+    batch = build(5).batch("val", torch.tensor([1, 0, 1]))
+    assert batch.inputs.flatten().tolist() == [1, 3, 1]
+    assert batch.targets["held"].tolist() == [7, 5, 7]
+    assert build(5).fingerprint == build(5).fingerprint != build(6).fingerprint

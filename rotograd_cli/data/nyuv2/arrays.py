@@ -1,15 +1,19 @@
 """Reading ``.npy`` files that may be damaged."""
 
-from pathlib import Path
+from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 
+_MAGIC = b"\x93NUMPY"
 
-def load_array(path: Path) -> np.ndarray:
+
+def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
     """The array of a ``.npy`` file; never executes code from it.
 
     Args:
-        path: The file.
+        name: The file.
+        read: Reads a file by its name.
 
     Returns:
         The array, of any shape and type.
@@ -18,10 +22,24 @@ def load_array(path: Path) -> np.ndarray:
         ValueError: If the file is missing or holds no array; its text is the reason, one line.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        content = read(name)
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    if not content.startswith(_MAGIC):
+        raise ValueError(_other_content(content))
+    try:
+        array: np.ndarray = np.load(BytesIO(content), allow_pickle=False)
     except Exception as error:  # damaged bytes make the parser of headers raise anything
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "allow_pickle" in reason:  # NumPy's advice would run code from the file
+            reason = "Python objects instead of numbers"
         raise ValueError(reason) from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError("an archive")
     return array
+
+
+def _other_content(content: bytes) -> str:
+    if not content:
+        return "an empty file"
+    if content.lstrip()[:1] == b"<" or b"<html" in content[:4096].lower():
+        return "a saved web page"
+    return "an archive" if content.startswith(b"PK") else f"a file that begins with {content[:8]!r}"

@@ -25,9 +25,9 @@ from rotograd_cli.data.nyuv2.layout import (
     SHAPES,
     WIDTH,
     Kind,
-    Layout,
     Part,
     chosen_frames,
+    file_name,
     read_provenance,
 )
 from rotograd_cli.data.nyuv2.official import OfficialFrame, open_official
@@ -61,6 +61,7 @@ def build_layout(
         num_frames = {part: len(ids) for part, ids in file.ids.items()}
         provenance = {
             "source": official.FILE,
+            "checksum": file.checksum(),
             "frames": "resized whole, without MTAN's crop of the borders",
             "normals": ESTIMATED if normals is None else normals.description,
             "num_frames": num_frames,
@@ -68,18 +69,17 @@ def build_layout(
         }
         chosen = chosen_frames(num_frames, limit, source)
         _claim(root, provenance)
-        layout = Layout(root, num_frames, provenance)
 
         def make(part: Part, frame: int) -> None:
             frame_id = int(file.ids[part][frame])
             content = file.read(frame_id)
             known = None if normals is None else normals.read(frame_id)
             for kind, array in resized(content, known).items():
-                _write(layout.path(part, kind, frame), array)
+                _write(root / file_name(part, kind, frame), array)
 
         how.say(f"Building frames in {root}; normals: {provenance['normals']}.")
         wanted = [(part, frame) for part, num in chosen.items() for frame in range(num)]
-        missing = [frame for frame in wanted if not _is_complete(layout, *frame)]
+        missing = [frame for frame in wanted if not _is_complete(root, *frame)]
         _run(make, missing, len(wanted), how)
 
 
@@ -110,11 +110,11 @@ def resized(frame: OfficialFrame, normals: np.ndarray | None) -> dict[Kind, np.n
 def _claim(root: Path, provenance: dict[str, Any]) -> None:
     """Writes ``provenance.json`` into an empty place; refuses to mix frames of two origins."""
     found = read_provenance(root)
-    if found is not None and found != provenance:
-        differing = [k for k in provenance if found.get(k) != provenance[k]]
+    differing = [key for key, value in (found or {}).items() if value != provenance.get(key)]
+    if found is not None and differing:
         raise DatasetError(
             f"{root} holds frames that were built otherwise ({differing[0]}: "
-            f"{_short(found.get(differing[0]))}, now {_short(provenance[differing[0]])}); delete "
+            f"{_short(found[differing[0]])}, now {_short(provenance.get(differing[0]))}); delete "
             f"its folders train and val and {PROVENANCE} to build them again."
         )
     if found is None and (root / "train" / "image").is_dir():
@@ -126,8 +126,8 @@ def _claim(root: Path, provenance: dict[str, Any]) -> None:
         _replace(root / PROVENANCE, json.dumps(provenance).encode())
 
 
-def _is_complete(layout: Layout, part: Part, frame: int) -> bool:
-    return all(layout.path(part, kind, frame).exists() for kind in SHAPES)
+def _is_complete(root: Path, part: Part, frame: int) -> bool:
+    return all((root / file_name(part, kind, frame)).exists() for kind in SHAPES)
 
 
 def _hash(ids: np.ndarray) -> str:

@@ -19,10 +19,10 @@ from rotograd_cli.data.nyuv2.layout import (
     check_limit,
     validation_frames,
 )
-from rotograd_cli.data.nyuv2.preparation import NAME, Rows
+from rotograd_cli.data.nyuv2.rows import NAME, Rows, command, open_rows
 from rotograd_cli.data.nyuv2.storage import decode_depth, decode_image, decode_label, decode_normal
 from rotograd_cli.data.stored import StoredDataset
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.metrics import Protocol
 from rotograd_cli.tasks import Task, select_tasks
 
@@ -49,11 +49,12 @@ class NYUv2(StoredDataset):
             None demands the official numbers.
         protocol: How depth and normal metrics are averaged.
         read_ahead: Batches that are read before they are asked for.
-        normals: Folder of published normals; used by :meth:`prepare` alone.
+        normals: Folder of published normals, for :meth:`prepare`.
 
     Raises:
         ConfigError: If an option is out of range.
-        DatasetError: If the data are not prepared.
+        DatasetError: If the data are not prepared, lack the target of a task, or have changed
+            since.
     """
 
     name = NAME
@@ -73,11 +74,13 @@ class NYUv2(StoredDataset):
     ) -> None:
         _check_options(limit=limit, protocol=protocol, read_ahead=read_ahead)
         self.tasks = select_tasks(make_tasks(protocol), tasks)
-        rows = preparation.open_rows(Path(data_dir), limit)
-        held_out = np.isin(rows.train, sorted(validation_frames()))
+        rows = open_rows(Path(data_dir), limit, normals)
+        _check_targets(rows, self.tasks, command(Path(data_dir), limit))
+        train = rows.train
+        held_out = np.isin(np.arange(len(train)), sorted(validation_frames()))
         super().__init__(
             arrays=rows.arrays,
-            rows={"train": rows.train[~held_out], "val": rows.train[held_out], "test": rows.test},
+            rows={"train": train[~held_out], "val": train[held_out], "test": rows.test},
             device=device,
             read_ahead=read_ahead,
         )
@@ -174,6 +177,21 @@ def _check_options(*, limit: int | None, protocol: str, read_ahead: int) -> None
         raise ConfigError(f"`data.protocol` must be one of {known}, got {protocol!r}.")
     if read_ahead < 0:
         raise ConfigError(f"`data.read_ahead` must be at least 0, got {read_ahead}.")
+
+
+def _check_targets(rows: Rows, tasks: Sequence[Task], remedy: str) -> None:
+    """Refuses tasks whose targets nobody has prepared."""
+    kinds = {task.name: _TARGETS[task.name][0] for task in tasks}
+    absent = [name for name, kind in kinds.items() if kind not in rows.arrays.fields]
+    if not absent:
+        return
+    kind = kinds[absent[0]]
+    known = [name for name, (kind, _) in _TARGETS.items() if kind in rows.arrays.fields]
+    raise DatasetError(
+        f"NYUv2 in {rows.arrays.folder} has no {kind} files, which the task {absent[0]} needs; "
+        f"train without that task ('tasks=[{','.join(known)}]'), or put the folders train/{kind} "
+        f"and val/{kind} beside the images and run: {remedy}"
+    )
 
 
 def _notes(rows: Rows, protocol: Protocol) -> tuple[str, ...]:

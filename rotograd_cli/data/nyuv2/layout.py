@@ -1,8 +1,7 @@
 """MTAN's layout of NYUv2: one ``.npy`` file per frame and kind, and the splits."""
 
 import json
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,10 +38,45 @@ class Layout:
 
     root: Path
     """Folder that holds ``train`` and ``val``."""
-    num_files: Mapping[Part, int]
-    """Frames that are there."""
+    frames: Mapping[tuple[Part, Kind], frozenset[int]]
+    """Numbers of the files that are there."""
+    misnamed: Sequence[str]
+    """Files ``.npy`` whose name is not a frame's number."""
     provenance: Mapping[str, Any] | None
     """What ``provenance.json`` says; None for files that others made."""
+
+    @classmethod
+    def scan(cls, root: Path) -> "Layout":
+        """Looks at the names of all files.
+
+        Raises:
+            DatasetError: If ``provenance.json`` cannot be read.
+        """
+        frames: dict[tuple[Part, Kind], frozenset[int]] = {}
+        misnamed: list[str] = []
+        for part in NUM_FRAMES:
+            for kind in SHAPES:
+                paths = (root / part / kind).glob("[!.]*.npy")
+                numbers = {path: _frame_number(path) for path in paths}
+                frames[part, kind] = frozenset(n for n in numbers.values() if n is not None)
+                wrong = sorted(path.name for path, n in numbers.items() if n is None)
+                misnamed += [f"{part}/{kind}/{name}" for name in wrong]
+        return cls(root, frames, misnamed, read_provenance(root))
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of arrays that are there: images, and what else has a file."""
+        there = {kind for (_, kind), numbers in self.frames.items() if numbers}
+        return tuple(kind for kind in SHAPES if kind in {"image", *there})
+
+    @property
+    def num_files(self) -> Mapping[Part, int]:
+        """Frames up to the last one that has a file."""
+        last = {
+            part: max(max(self.frames[part, kind], default=-1) for kind in SHAPES)
+            for part in NUM_FRAMES
+        }
+        return {part: number + 1 for part, number in last.items()}
 
     @property
     def num_frames(self) -> Mapping[Part, int]:
@@ -52,41 +86,51 @@ class Layout:
         num: Mapping[Part, int] = self.provenance["num_frames"]
         return num
 
-    def path(self, part: Part, kind: Kind, frame: int) -> Path:
-        """The file of a frame."""
-        return self.root / part / kind / f"{frame}.npy"
+    def absent(self, chosen: Mapping[Part, int]) -> list[str]:
+        """Files that the first frames of each folder lack, of the kinds that are there.
 
-    def read(self, part: Part, frame: int) -> dict[Kind, np.ndarray]:
+        Args:
+            chosen: Numbers of frames.
+
+        Returns:
+            Their names, as in ``train/image/2.npy``.
+        """
+        return [
+            file_name(part, kind, frame)
+            for part, num in chosen.items()
+            for frame in range(num)
+            for kind in self.kinds
+            if frame not in self.frames[part, kind]
+        ]
+
+    def files(self, part: Part, frame: int) -> tuple[str, ...]:
+        """Names of a frame's files; that of the image comes first."""
+        return tuple(file_name(part, kind, frame) for kind in self.kinds)
+
+    def read(
+        self, part: Part, frame: int, read: Callable[[str], bytes] | None = None
+    ) -> dict[Kind, np.ndarray]:
         """All arrays of a frame, checked.
 
         Args:
             part: Folder.
             frame: Number, from 0.
+            read: Reads a file by its name below the root; None opens it.
 
         Returns:
             ``image`` in [0, 1], ``depth`` in metres (0: none) and ``normal`` (0: none), float,
-            channels last; ``label`` in -1..12, float.
+            channels last; ``label`` in -1..12, float. Kinds that are not there are left out.
 
         Raises:
             DatasetError: If a file is absent, unreadable or not what MTAN's files hold.
         """
-        return {kind: self._read(part, kind, frame) for kind in SHAPES}
+        reader = read or (lambda name: (self.root / name).read_bytes())
+        return {kind: self._read(file_name(part, kind, frame), kind, reader) for kind in self.kinds}
 
-    def checksum(self) -> str:
-        """Checksum of the first training frame: tells one preprocessing from another."""
-        value = 0
-        for kind in SHAPES:
-            path = self.path("train", kind, 0)
-            try:
-                value = zlib.crc32(path.read_bytes(), value)
-            except OSError as error:
-                raise DatasetError(f"{path} cannot be read ({error.strerror}).") from error
-        return f"{value:08x}"
-
-    def _read(self, part: Part, kind: Kind, frame: int) -> np.ndarray:
-        path = self.path(part, kind, frame)
+    def _read(self, name: str, kind: Kind, read: Callable[[str], bytes]) -> np.ndarray:
+        path = self.root / name
         try:
-            array = load_array(path)
+            array = load_array(name, read)
         except ValueError as error:
             raise _bad(path, "must be a NumPy array", str(error)) from error
         if array.shape != SHAPES[kind]:
@@ -99,6 +143,11 @@ class Layout:
         return array
 
 
+def file_name(part: Part, kind: Kind, frame: int) -> str:
+    """Name of a file below the root of a layout."""
+    return f"{part}/{kind}/{frame}.npy"
+
+
 def find_layout(data_dir: Path) -> Layout | None:
     """The first folder below the data root that holds MTAN's layout; None without any.
 
@@ -108,8 +157,9 @@ def find_layout(data_dir: Path) -> Layout | None:
     for name in FOLDERS:
         root = Path(data_dir) / name
         if (root / "train" / "image").is_dir():
-            num_files = {part: _count(root / part / "image") for part in NUM_FRAMES}
-            return Layout(root, num_files, read_provenance(root))
+            layout = Layout.scan(root)
+            if any(layout.frames.values()) or layout.misnamed:  # empty folders are left behind
+                return layout
     return None
 
 
@@ -203,13 +253,9 @@ def validation_frames() -> frozenset[int]:
     )
 
 
-def _count(folder: Path) -> int:
-    """Number of the first frame that is absent."""
-    names = {path.name for path in folder.glob("*.npy")} if folder.is_dir() else set()
-    num = 0
-    while f"{num}.npy" in names:
-        num += 1
-    return num
+def _frame_number(path: Path) -> int | None:
+    number = int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else None
+    return number if path.stem == str(number) else None
 
 
 def _check_values(path: Path, kind: Kind, array: np.ndarray) -> None:

@@ -5,6 +5,7 @@ It is MATLAB v7.3, that is HDF5, with the axes reversed: ``images [N, 3, 640, 48
 ``classMapping40.mat`` (894 to 40) and ``class13Mapping.mat`` (40 to 13).
 """
 
+import hashlib
 import pickle
 import subprocess
 import sys
@@ -67,6 +68,13 @@ class OfficialFile:
             _find_auxiliary("classMapping40.mat", path, folder),
             _find_auxiliary("class13Mapping.mat", path, folder),
         )
+
+    def checksum(self) -> str:
+        """First 16 hexadecimal digits of a hash of the file and of the map of its classes."""
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "blake2b")
+        digest.update(self._classes.tobytes())
+        return digest.hexdigest()[:16]
 
     def read(self, frame_id: int) -> OfficialFrame:
         """A frame by its 1-based id.

@@ -1,0 +1,48 @@
+"""Words that the messages of all data sets share: commands to paste, sizes, lists of names."""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
+    """A ``rotograd data`` command that does the same wherever it is pasted into the shell.
+
+    Args:
+        action: ``check`` or ``prepare``.
+        name: Data set; empty for all of them.
+        data_dir: Data root; named unless it is the default.
+        options: Further words, as Hydra or the command reads them.
+
+    Returns:
+        The command, quoted for the shell.
+    """
+    words = ["rotograd", "data", action, *filter(None, [name]), *options]
+    if data_dir != Path(os.environ.get("ROTOGRAD_DATA", "data")).expanduser():
+        words.append(f"paths.data_dir={hydra_value(str(data_dir))}")
+    return shlex.join(words)
+
+
+def readable(num_bytes: int) -> str:
+    """A size in the unit that shows its first digits, as in 18 kB or 2.49 GB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.3g} {unit}"
+    return f"{num_bytes} bytes"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - most
+    more = f" and {rest:,} more" if rest > 0 else ""
+    return ", ".join(names[:most]) + more
+
+
+def hydra_value(text: str) -> str:
+    """A text as Hydra reads it after ``KEY=``: in quotes where it would read something else."""
+    if re.fullmatch(r"[\w./+@-]+", text, re.ASCII):
+        return text
+    escaped = text.replace('"', '\\"')
+    return f'"{escaped}"'
