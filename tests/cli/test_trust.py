@@ -323,7 +323,7 @@ def test_training_writes_through_no_link_of_a_strangers(
 
 
 def test_a_strangers_dump_runs_nothing(cli: Cli, tmp_path: Path) -> None:
-    assert cli("train", *DIVERGING, *FIRST_EPOCH).code == 2
+    assert cli("train", *DIVERGING, *FIRST_EPOCH).code == RUN_FAILED
     content = load_checkpoint(tmp_path / DUMP)
     for data in (
         {"_target_": "builtins.dict", "x": [MAKE]},
