@@ -159,8 +159,10 @@ class HeadOutputs:
             seen.add(node)
             if node.next_functions:
                 todo.extend(node.next_functions)
-            elif id(getattr(node, "variable", None)) in tasks:
-                ends.append(((node, number), tasks[id(node.variable)]))
+                continue
+            leaf = tasks.get(id(getattr(node, "variable", None)))
+            if leaf is not None:
+                ends.append(((node, number), leaf))
         return ends
 
 

@@ -622,7 +622,12 @@ class MultiTaskMethod(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one step
-        of_one_pass = {"_rep": None, "_leaves": [], "_pending": [], "_head_outputs": HeadOutputs()}
+        of_one_pass: dict[str, Any] = {
+            "_rep": None,
+            "_leaves": [],
+            "_pending": [],
+            "_head_outputs": HeadOutputs(),
+        }
         return {**self.__dict__, **of_one_pass, "ranks": ONE, "_watch": Watch()}
 
 

@@ -228,7 +228,8 @@ def _instances(kind: type[T]) -> list[T]:
 
 
 def _norm(parameter: nn.Parameter) -> Tensor:
-    return torch.linalg.vector_norm(parameter.detach())
+    norm: Tensor = torch.linalg.vector_norm(parameter.detach())
+    return norm
 
 
 def _depends_on_scale(method: Any) -> bool:

@@ -7,6 +7,9 @@ from typing import Any
 from rotograd_cli.errors import CheckpointError
 from rotograd_cli.training.selection import Selection
 
+_LATER = ("num_evaluations", "num_candidates", "initial_losses")
+"""Fields that checkpoints of earlier versions lack."""
+
 
 @dataclass
 class TrainState:
@@ -52,10 +55,13 @@ class TrainState:
             state: The fields. One that an earlier version did not have keeps its value.
 
         Raises:
-            CheckpointError: If a field is unknown or of another type.
+            CheckpointError: If a field is missing, unknown or of another type.
         """
         known = asdict(self)
-        if not set(state) <= set(known) or any(type(state[k]) is not type(known[k]) for k in state):
+        complete = {**{name: known[name] for name in _LATER}, **state}
+        if set(complete) != set(known) or any(
+            type(complete[name]) is not type(value) for name, value in known.items()
+        ):
             raise CheckpointError(
                 "The checkpoint's `state` must hold the fields of this version's; resume the run "
                 "with the version that it was trained with."

@@ -224,7 +224,7 @@ def test_where_it_began_is_named(tmp_path: Path) -> None:
 
 
 def test_a_norm_that_overflows_is_put_down_to_the_largest_gradient(tmp_path: Path) -> None:
-    line = fail("method=rotograd", *FIRST_EPOCH, cwd=tmp_path)
+    line = fail("method=vanilla", *FIRST_EPOCH, cwd=tmp_path)
     assert "The norm of the gradient overflowed" in line
     gradients = failure(tmp_path)["gradients"]
     name, norm = max(gradients.items(), key=lambda item: item[1])

@@ -16,6 +16,7 @@ import torch
 import yaml
 from torch import nn
 
+from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.training.checkpoint import load_checkpoint
 
 from .conftest import Cli
