@@ -25,6 +25,27 @@ def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
     return (numerator / denominator.masked_fill(is_zero, 1)).masked_fill(is_zero, 0)
 
 
+def norms_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Norms of tensors, without over- or underflow on the way.
+
+    Squares are summed in float64: those of float32 leave its range from norms of 1.8e19 up and of
+    1e-23 down, though the norms themselves do not.
+
+    Args:
+        tensors: K tensors of one floating dtype, at least float32.
+
+    Returns:
+        Norms in the tensors' dtype, shape ``[K]``.
+
+    Examples:
+        >>> import torch
+        >>> norms_of([torch.tensor([3e25, 4e25]), torch.tensor([3e-30, 4e-30])])
+        tensor([5.0000e+25, 5.0000e-30])
+    """
+    norms = torch._foreach_norm(list(tensors), dtype=torch.float64)
+    return torch.stack(norms).to(tensors[0].dtype)
+
+
 def without_rounding(matrix: Tensor, tolerance: float) -> Tensor:
     """A matrix of inner products whose eigenvalues up to a tolerance are zero.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
-from rotograd_cli.linalg.gradients import stacked
+from rotograd_cli.linalg.gradients import norms_of, stacked
 from rotograd_cli.methods.backward import GradientCarrier, summed, take_gradients
 from rotograd_cli.methods.batched_heads import BatchedHeads
 from rotograd_cli.ranks.base import ONE, Ranks
@@ -523,8 +523,8 @@ class MultiTaskMethod(nn.Module):
             return rule(gradients, step)
         dtype = torch.promote_types(gradients[0].dtype, torch.float32)
         unscaled = [gradient.to(dtype) / step.loss_scale for gradient in gradients]
-        norm = torch.nn.utils.get_total_norm(unscaled)
-        self._loss_scale = step.loss_scale + 0 * norm  # NaN if a task gradient overflowed
+        norms = norms_of(unscaled)
+        self._loss_scale = step.loss_scale + 0 * norms.sum()  # NaN if a task gradient overflowed
         try:
             return rule(unscaled, step) * self._loss_scale
         finally:

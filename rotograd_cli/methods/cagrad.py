@@ -1,22 +1,33 @@
 """CAGrad: near the mean, as good as possible for the task that gains least."""
 
-from typing import Any, ClassVar
+import math
+from typing import Any
 
+import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.extras import with_extra
-from rotograd_cli.methods.gramian import GramianMethod
+from rotograd_cli.linalg.gradients import divide_or_zero, norms_of
+from rotograd_cli.methods.gramian import GramianMethod, directions
+from rotograd_cli.methods.mgda import factor, simplex_weights
 
-_EPSILON = 1e-9  # of the Gramian over its trace: below it, a combination counts as zero
+_SMALLEST = 1e-6  # multiplier in units of the largest: below it, the gradients are stationary
+_ACCURACY = 1e-12  # of the multiplier's logarithm
 
 
 class CAGrad(GramianMethod):
     r"""The direction near the mean gradient that is best for the worst task.
 
     The backbone receives the d of :math:`\max_d\min_k\langle g_k,d\rangle` within
-    :math:`\lVert d-\bar g\rVert \le c\lVert\bar g\rVert`, to about a thousandth of what the
-    worst task gains over the mean: as exact as the solver's weights. Needs the extra ``cagrad``.
+    :math:`\lVert d-\bar g\rVert \le c\lVert\bar g\rVert`. With the multiplier :math:`\lambda` of
+    the ball, :math:`d = \bar g + \frac1\lambda\sum_k w_k g_k`, where the convex combination is the
+    one with the shortest :math:`\lambda\bar g + \sum_k w_k g_k`: MGDA's problem, which is solved
+    exactly. :math:`\lambda` is the root at which d lies on the ball.
+
+    Where no direction in the ball is better for the worst task than one inside it (from
+    :math:`c = 1` on, where the gradients are Pareto-stationary), d is the best one that is nearest
+    to the mean. In every dtype, a d that rounding takes out of the ball is drawn back onto it.
 
     Args:
         *args: As :class:`GramianMethod`.
@@ -24,29 +35,63 @@ class CAGrad(GramianMethod):
         **kwargs: As :class:`GramianMethod`.
 
     Raises:
-        ConfigError: If ``c`` is negative or the extra is missing.
+        ConfigError: If ``c`` is negative or not finite.
 
     References:
         Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021,
-        Algorithm 1. Computed by torchjd.
+        Algorithm 1.
     """
-
-    permutation_equivariant: ClassVar[bool] = False  # only as exactly as the solver is
 
     def __init__(self, *args: Any, c: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not c >= 0:
+        if not 0 <= c < float("inf"):
             raise ConfigError(f"`c` must be at least 0, got {c}.")
-        from torchjd.aggregation import CAGradWeighting
-
-        self._weighting = with_extra(
-            lambda: CAGradWeighting(c=c, norm_eps=_EPSILON),
-            "CAGrad",
-            "cagrad",
-            "cvxpy, Apache 2.0",
-        )
+        self.c = float(c)
 
     def weights(self, gramian: Tensor) -> Tensor:
-        """Weights, 1/k and more, shape ``[k]``."""
-        weights: Tensor = self._weighting(gramian)
-        return weights
+        """Weights, 1/k and what leads from the mean to d, shape ``[k]``."""
+        cosines, lengths = directions(gramian)
+        units = factor(cosines)
+        offset = best_offset(units * lengths.unsqueeze(1), self.c)
+        # the shortest weights of all: those of dependent gradients could be any size
+        shortest: Tensor = torch.linalg.pinv(units.mT) @ offset
+        return shortest / lengths + 1 / len(lengths)
+
+    def combine(self, weights: Tensor, rows: Tensor, present: Tensor) -> Tensor:
+        """The weighted sum, drawn back onto the ball where rounding took it out."""
+        shares = present.to(rows.dtype)
+        mean = shares / shares.sum().clamp_min(1) @ rows
+        offset = weights @ rows - mean
+        norm, length = self.ranks.norms(norms_of((mean, offset)))
+        return mean + divide_or_zero(self.c * norm, length).clamp_max(1) * offset
+
+
+def best_offset(vectors: Tensor, c: float) -> Tensor:
+    r"""The :math:`d - \bar g` of :class:`CAGrad`.
+
+    Args:
+        vectors: Gradients or vectors with the same inner products, float64, shape ``[k, r]``.
+        c: Radius of the ball, in units of the mean's norm.
+
+    Returns:
+        Shape ``[r]``.
+    """
+    mean = vectors.mean(0)
+    radius = c * float(mean.norm())
+    if radius == 0:
+        return torch.zeros_like(mean)
+
+    def offset(multiplier: float) -> Tensor:
+        shifted = vectors + multiplier * mean
+        lengths = shifted.norm(dim=1)
+        units = divide_or_zero(shifted, lengths.unsqueeze(1))
+        return simplex_weights(units, lengths) @ vectors / multiplier
+
+    def excess(logarithm: float) -> float:
+        return math.log(max(float(offset(10**logarithm).norm()) / radius, 1e-300))
+
+    largest = math.log10(2 * float(vectors.norm(dim=1).amax()) / radius)
+    smallest = largest + math.log10(_SMALLEST)
+    if excess(smallest) <= 0:  # no need of the whole ball: this is the limit without it
+        return offset(10**smallest)
+    return offset(10 ** brentq(excess, smallest, largest, xtol=_ACCURACY))

@@ -18,9 +18,9 @@ class DynamicWeightAverage(VanillaMTL):
     .. math::
         \lambda_k = K\,\mathrm{softmax}_k(r_k/T), \qquad r_k = \bar L_k(t-1)/\bar L_k(t-2)
 
-    with the mean losses of the two epochs before. In the first two epochs, and for a task whose
-    mean is 0, not finite or missing, r is 1. All state is in buffers, so that a run resumed inside
-    an epoch goes on exactly.
+    with the mean losses of the two epochs before. In the first two epochs, and for a task one of
+    whose means is zero, negative, not finite or missing, r is 1. All state is in buffers, so that
+    a run resumed inside an epoch goes on exactly.
 
     Args:
         *args: As :class:`VanillaMTL`.
@@ -52,7 +52,7 @@ class DynamicWeightAverage(VanillaMTL):
     def weight(self) -> Tensor:
         """Weights of the losses, positive with sum K, shape ``[K]``."""
         older, newer = self.means
-        usable = (self.means != 0).all(0) & self.means.isfinite().all(0)
+        usable = ((self.means > 0) & self.means.isfinite()).all(0)
         rates = torch.where(usable, newer / older.masked_fill(~usable, 1), 1)
         return self.num_tasks * (rates / self.temperature).softmax(0)
 

@@ -18,9 +18,8 @@ class FairGrad(GramianMethod):
 
     These maximise the :math:`\alpha`-fair utility of the tasks' gains
     :math:`\langle g_k, d\rangle`. G is in units of the largest squared norm, so that the step
-    scales with the gradients as that of every other method. Tasks whose gradient is zero get no
-    weight. Where gradients cancel out and there is no solution, the weights are those at which the
-    solver stops.
+    scales with the gradients as that of every other method. Where gradients cancel out and there is
+    no solution, the weights are those at which the solver stops.
 
     The solver is scipy's, as in torchjd, with the unknowns in units of each task's own solution and
     with derivatives: torchjd's call misses the solution where lengths differ by a factor of 1000,
@@ -49,10 +48,7 @@ class FairGrad(GramianMethod):
 
     def weights(self, gramian: Tensor) -> Tensor:
         """The weights, shape ``[k]``."""
-        moving = (gramian.diagonal() > 0).nonzero().flatten()
-        weights = gramian.new_zeros(len(gramian))
-        weights[moving] = fair_weights(gramian[moving][:, moving], self.alpha)
-        return weights
+        return fair_weights(gramian, self.alpha)
 
 
 def fair_weights(gramian: Tensor, alpha: float) -> Tensor:

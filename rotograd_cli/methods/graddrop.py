@@ -16,8 +16,9 @@ class GradDrop(MultiTaskMethod):
     draw; the paper's Algorithm 1 first multiplies by the sign of the features and adds up the batch
     (lines 5 to 9) where activations are concerned, which is left out here, as in torchjd.
 
-    Tasks without a loss take no part; a task whose gradient or loss is infinite or NaN is left out
-    and counted in ``num_nonfinite``. An entry at which all gradients are zero stays zero.
+    Tasks without a loss, or with a gradient of zero, take no part; a task whose gradient or loss is
+    infinite or NaN is left out and counted in ``num_nonfinite``. An entry at which all gradients
+    are zero stays zero.
 
     Args:
         *args: As :class:`MultiTaskMethod`.

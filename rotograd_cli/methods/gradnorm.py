@@ -28,8 +28,10 @@ class GradNorm(LearnedWeights, MultiTaskMethod):
     their sum K through a softmax instead of a renormalisation after each step, so that the second
     optimiser trains them as it trains rotations.
 
-    Tasks without a loss take no part in any mean. A task whose gradient or loss is infinite or NaN
-    is left out of the step at the features and counted in ``num_nonfinite``.
+    Tasks without a loss, or whose gradient is zero, take no part in any mean. A task whose gradient
+    or loss is infinite or NaN is left out of the step at the features and counted in
+    ``num_nonfinite``. A task whose loss is negative, or has never been positive, has no rate of
+    progress: its relative rate is 1, and so is everyone's when all ratios are 0.
 
     Args:
         *args: As :class:`MultiTaskMethod`.

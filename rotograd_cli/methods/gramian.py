@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rotograd_cli.linalg.gradients import divide_or_zero, without_rounding
+from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.methods.rows import taking_part, wide_rows
 
 
 class GramianMethod(MultiTaskMethod):
@@ -21,9 +22,9 @@ class GramianMethod(MultiTaskMethod):
     Combinations of the directions that are zero but for rounding count as zero, so that gradients
     that are linearly dependent are so in float32 too.
 
-    Tasks without a loss take no part. A task whose gradient or loss is infinite or NaN is left out
-    and counted in ``num_nonfinite``. A single remaining task gives its plain gradient, and where
-    all gradients are zero so is the result.
+    Tasks without a loss or with a gradient of exactly zero take no part. A task whose gradient or
+    loss is infinite or NaN is left out and counted in ``num_nonfinite``. A single remaining task
+    gives its plain gradient, and where all gradients are zero so is the result.
 
     A method overrides :meth:`weights` or :meth:`task_weights`.
 
@@ -39,8 +40,8 @@ class GramianMethod(MultiTaskMethod):
         """Weights of the tasks that take part.
 
         Args:
-            gramian: Inner products of at least two gradients, the largest squared norm 1; float64
-                on the CPU, shape ``[k, k]``.
+            gramian: Inner products of at least two gradients, none of them zero, the largest
+                squared norm 1; float64 on the CPU, shape ``[k, k]``.
 
         Returns:
             Weights, shape ``[k]``.
@@ -61,21 +62,31 @@ class GramianMethod(MultiTaskMethod):
 
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """The weighted sum; see the class."""
-        rows = task_gradients.flatten(1)
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        norms = self.ranks.norms(torch.linalg.vector_norm(rows, dim=1))
-        finite = norms.isfinite() & step.losses.isfinite()
+        rows = wide_rows(task_gradients)
+        norms = self.ranks.norms(norms_of(rows.unbind()))
+        present = taking_part(norms, step, self.num_nonfinite)
         units = divide_or_zero(rows, norms.unsqueeze(1))  # so that no product over- or underflows
         cosines = self.ranks.sum(units @ units.mT)
-        columns = (norms, finite.to(norms.dtype), step.present.to(norms.dtype))
-        *host, norm, ok, present = self.to_host(torch.stack((*cosines, *columns)))
-        eps, part = torch.finfo(rows.dtype).eps, (ok * present) > 0
-        weights = spread_weights(self.task_weights, torch.stack(host), norm, part, eps)
-        if not bool(ok.all()):
-            self.num_nonfinite += step.present & ~finite
-            rows = torch.where(finite.unsqueeze(1), rows, 0)
-        shared = weights.to(rows.device, rows.dtype, non_blocking=True) @ rows
-        return shared.view(task_gradients.shape[1:])
+        *host, norm, part = self.to_host(torch.stack((*cosines, norms, present.to(norms.dtype))))
+        eps = torch.finfo(rows.dtype).eps
+        weights = spread_weights(self.task_weights, torch.stack(host), norm, part > 0, eps)
+        if not bool(part.all()):  # a row that is not finite would spoil the sum
+            rows = torch.where(present.unsqueeze(1), rows, 0)
+        weights = weights.to(rows.device, rows.dtype, non_blocking=True)
+        return self.combine(weights, rows, present).view(task_gradients.shape[1:])
+
+    def combine(self, weights: Tensor, rows: Tensor, present: Tensor) -> Tensor:
+        """The direction that the weights make of the gradients; the default is their sum.
+
+        Args:
+            weights: 0 for tasks that take no part, shape ``[K]``.
+            rows: Gradients, zero for tasks that take no part, shape ``[K, D]``.
+            present: Tasks that take part, boolean, shape ``[K]``.
+
+        Returns:
+            Shape ``[D]``.
+        """
+        return weights @ rows
 
 
 def directions(gramian: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,18 +96,17 @@ def directions(gramian: Tensor) -> tuple[Tensor, Tensor]:
         gramian: Inner products, shape ``[k, k]``.
 
     Returns:
-        Cosines between the gradients, 0 for those that are zero, shape ``[k, k]``; their lengths,
-        shape ``[k]``.
+        Cosines between the gradients, shape ``[k, k]``; their lengths, shape ``[k]``.
     """
     lengths = gramian.diagonal().sqrt()
-    return divide_or_zero(gramian, lengths.unsqueeze(1) * lengths), lengths
+    return gramian / lengths.unsqueeze(1) / lengths, lengths
 
 
 def spread_weights(
     rule: Callable[[Tensor, Tensor], Tensor],
     cosines: Tensor,
     norms: Tensor,
-    taking_part: Tensor,
+    present: Tensor,
     eps: float,
 ) -> Tensor:
     """Weights of all tasks: 0 for those that take no part, 1 for one alone.
@@ -105,20 +115,20 @@ def spread_weights(
         rule: Weights from the Gramian of the tasks that take part, in units of the largest squared
             norm, and from their indices.
         cosines: Float64 on the CPU, shape ``[K, K]``.
-        norms: Shape ``[K]``.
-        taking_part: Boolean, shape ``[K]``.
+        norms: Those of the tasks that take part are positive, shape ``[K]``.
+        present: Tasks that take part, boolean, shape ``[K]``.
         eps: Rounding error of the cosines: machine epsilon of the dtype they were formed in.
 
     Returns:
         Shape ``[K]``.
     """
-    chosen = taking_part.nonzero().flatten()
+    chosen = present.nonzero().flatten()
     weights = norms.new_zeros(len(norms))
     lengths = norms[chosen]
     if len(chosen) == 1:
         weights[chosen] = 1
-    elif len(chosen) > 1 and lengths.amax() > 0:
-        lengths = lengths / lengths.amax()
+    elif len(chosen) > 1:
+        lengths = (lengths / lengths.amax()).clamp_min(1e-100)  # so that no square is zero
         clean = without_rounding(cosines[chosen][:, chosen], 4 * len(chosen) * eps)
         gramian = clean * (lengths.unsqueeze(1) * lengths)
         weights[chosen] = rule(gramian, chosen)

@@ -10,8 +10,12 @@ from rotograd_cli.methods.gramian import GramianMethod, directions
 class IMTLG(GramianMethod):
     r"""Weights with sum 1 whose combination projects equally onto all directions.
 
-    Weights may be negative. Where no such combination exists (directions that cancel out), and for
-    tasks whose gradient is zero, they are 0.
+    Weights may be negative. Where no such combination exists (directions that are linearly
+    dependent), the projections are as equal as they can be, in the sense of least squares: between
+    two tasks with opposite gradients, a third one still gains. The projections are at most as long
+    as the shortest gradient: a task that has nearly converged slows the others down, and one whose
+    gradient is exactly zero takes no part. Where directions cancel out and
+    nothing is left, or where the weights have no sum to divide by, all weights are 0.
 
     Args:
         *args: As :class:`GramianMethod`.
@@ -23,7 +27,7 @@ class IMTLG(GramianMethod):
     """
 
     def weights(self, gramian: Tensor) -> Tensor:
-        """Weights with sum 1, or 0 where there is no solution, shape ``[k]``."""
+        """Weights with sum 1, or all 0, shape ``[k]``."""
         return impartial_weights(gramian)
 
 
@@ -34,7 +38,7 @@ def impartial_weights(gramian: Tensor) -> Tensor:
         gramian: Inner products of at least two gradients, shape ``[k, k]``.
 
     Returns:
-        Weights with sum 1, or 0 where there is no solution, shape ``[k]``.
+        Weights with sum 1, or all 0, shape ``[k]``.
     """
     from torchjd.aggregation import IMTLGWeighting
 

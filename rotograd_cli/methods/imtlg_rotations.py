@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.base import BackwardStep
 from rotograd_cli.methods.gramian import spread_weights
 from rotograd_cli.methods.imtlg import impartial_weights
@@ -36,8 +35,7 @@ class IMTLGRotations(RotateOnly):
         self, G: TaskGradients, norms: Tensor, present: Tensor, step: BackwardStep
     ) -> Tensor:
         """IMTL-G's weights, shape ``[K]``."""
-        scales = norms.unsqueeze(1) * norms
-        cosines = divide_or_zero(self.ranks.sum(G.gramian()), scales)
+        cosines = self.ranks.sum(G.cosines(norms))
         numbers = torch.stack((*cosines, norms, present.to(norms.dtype)))
         *rows, norm, part = self.to_host(numbers)
         eps = torch.finfo(norms.dtype).eps

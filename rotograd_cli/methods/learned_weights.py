@@ -68,8 +68,13 @@ class LearnedWeights(nn.Module):
         return weights * (slopes - torch.dot(slopes, weights) / len(weights))  # of the softmax
 
     def inverse_training_rates(self, losses: Tensor, present: Tensor) -> Tensor:
-        """Progress of each task relative to the mean, shape ``[K]``: above 1 for laggards."""
-        initial = self.initial_losses.denominators
-        ratios = torch.where(present, losses.to(initial.dtype).abs() / initial, 0)
-        mean = ratios.sum() / present.sum().clamp_min(1)
-        return torch.where(mean == 0, 1, divide_or_zero(ratios, mean))
+        """Progress of each task relative to the mean, shape ``[K]``: above 1 for laggards.
+
+        A task whose loss is negative, or has never been positive, has no rate of progress: it
+        counts as one at the mean, and the mean is that of the others.
+        """
+        initial = self.initial_losses.values
+        usable = present & (initial > 0) & (losses >= 0)
+        ratios = torch.where(usable, losses.to(initial.dtype) / initial, 0)
+        mean = ratios.sum() / usable.sum().clamp_min(1)
+        return torch.where(usable & (mean > 0), divide_or_zero(ratios, mean), 1)

@@ -16,8 +16,11 @@ class MGDA(GramianMethod):
     The minimum is exact: with :math:`g_k = l_k u_k` and :math:`c_k = l_{\min} / l_k`, the minimiser
     over :math:`v \ge 0` of :math:`\lVert\sum_k v_k u_k\rVert^2 + (c^\top v - 1)^2` is a multiple of
     :math:`l_k w_k`, and non-negative least squares finds it in finitely many steps. (Frank-Wolfe,
-    the usual solver and torchjd's, stops short of it.) Tasks whose gradient is zero share all the
-    weight: nothing can be improved without harm.
+    the usual solver and torchjd's, stops short of it.)
+
+    The step is never longer than the shortest gradient: a task that has nearly converged slows the
+    others down. By the letter of the problem, one whose gradient is exactly zero (masked,
+    satisfied) would stop them; here it takes no part.
 
     Args:
         *args: As :class:`GramianMethod`.
@@ -32,21 +35,42 @@ class MGDA(GramianMethod):
     def weights(self, gramian: Tensor) -> Tensor:
         """Weights ≥ 0 with sum 1, shape ``[k]``."""
         cosines, lengths = directions(gramian)
-        shortest = lengths.amin()
-        if shortest == 0:
-            weights = (lengths == 0).to(gramian.dtype)
-        else:
-            weights = _shortest(cosines, shortest / lengths) * shortest / lengths
-        return weights / weights.sum()
+        return simplex_weights(factor(cosines), lengths)
 
 
-def _shortest(cosines: Tensor, c: Tensor) -> Tensor:
-    """The v of :class:`MGDA`, shape ``[k]``."""
+def factor(cosines: Tensor) -> Tensor:
+    """Vectors with the given inner products.
+
+    Args:
+        cosines: Positive semi-definite but for rounding, float64 on the CPU, shape ``[k, k]``.
+
+    Returns:
+        One vector per row, shape ``[k, r]`` where the rank is r.
+    """
     eigenvalues, vectors = torch.linalg.eigh(cosines)
-    eigenvalues = torch.where(eigenvalues > _ROUNDING * len(c), eigenvalues, 0)
-    root = eigenvalues.sqrt().unsqueeze(1) * vectors.mT
-    matrix = torch.cat((root, c.unsqueeze(0)))
+    kept = eigenvalues > _ROUNDING * len(cosines)
+    root: Tensor = vectors[:, kept] * eigenvalues[kept].sqrt()
+    return root
+
+
+def simplex_weights(units: Tensor, lengths: Tensor) -> Tensor:
+    """Weights of the shortest convex combination of vectors; see :class:`MGDA`.
+
+    Args:
+        units: Their directions, float64 on the CPU, shape ``[k, r]``.
+        lengths: Their lengths, shape ``[k]``.
+
+    Returns:
+        Weights ≥ 0 with sum 1, shape ``[k]``.
+    """
+    shortest = lengths.amin()
+    if shortest == 0:
+        weights = (lengths == 0).to(lengths.dtype)
+        return weights / weights.sum()
+    c = shortest / lengths
+    matrix = torch.cat((units, c.unsqueeze(1)), dim=1).mT
     target = torch.zeros(len(matrix), dtype=c.dtype)
     target[-1] = 1
     solution, _ = nnls(matrix.numpy(), target.numpy(), maxiter=_ITERATIONS * len(c))
-    return torch.from_numpy(solution)
+    weights = torch.from_numpy(solution) * c
+    return weights / weights.sum()

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.extras import with_extra
 from rotograd_cli.methods.gramian import GramianMethod, directions
 
@@ -25,9 +24,9 @@ class NashMTL(GramianMethod):
     gradients as that of every other method: its norm is :math:`\sqrt K` times the largest. Where
     gradients cancel out and there is no solution, and between updates, it is at most that. Where
     the solver fails, the v from before stays, with a warning in the log the first time. The paper's
-    bound on the step's norm is the run's ``train.grad_clip_norm``, the same for all methods. Tasks
-    whose gradient is zero get no weight. Needs the extra ``nashmtl``; FairGrad with
-    :math:`\alpha=1` has the same solution without it, and sooner.
+    bound on the step's norm is the run's ``train.grad_clip_norm``, the same for all methods. Needs
+    the extra ``nashmtl``; FairGrad with :math:`\alpha=1` has the same solution without it, and
+    sooner.
 
     Args:
         *args: As :class:`GramianMethod`.
@@ -63,18 +62,16 @@ class NashMTL(GramianMethod):
     def task_weights(self, gramian: Tensor, tasks: Tensor) -> Tensor:
         """Weights of the bargaining solution, shape ``[k]``; those of before between updates."""
         cosines, lengths = directions(gramian)
-        moving = lengths > 0
-        chosen = tasks[moving]
-        if self._num_passes % self.update_every == 0 and len(chosen) > 1:
-            self._previous[chosen] = self._solve(cosines[moving][:, moving], self._previous[chosen])
+        if self._num_passes % self.update_every == 0:
+            self._previous[tasks] = self._solve(cosines, self._previous[tasks])
         self._num_passes += 1
-        v = torch.where(moving, self._previous[tasks], 0) if len(chosen) > 1 else moving.to(lengths)
+        v = self._previous[tasks]
         norm = (v @ cosines @ v).clamp_min(0).sqrt()  # of a solution: the root of the number
-        shorter: Tensor = (len(chosen) ** 0.5 / norm).clamp_max(1)
-        return divide_or_zero(v, lengths) * shorter
+        shorter: Tensor = (len(tasks) ** 0.5 / norm).clamp_max(1)
+        return v / lengths * shorter
 
     def _solve(self, cosines: Tensor, start: Tensor) -> Tensor:
-        """The solver's v for tasks whose gradients are not zero."""
+        """The solver's v."""
         solver = self._solver(len(start))
         solver.step = 0  # solves at every call
         solver.prvs_alpha = start.numpy().copy()

@@ -14,8 +14,9 @@ from rotograd_cli.methods.vanilla import VanillaMTL
 class RandomLossWeighting(VanillaMTL):
     """Every step trains everything with losses weighted at random: a softmax of normal draws.
 
-    Weights are positive with sum 1. They are drawn from torch's generator on the losses' device,
-    which the run seeds and its checkpoints hold, one draw per backward pass.
+    Weights are positive with sum 1 over the tasks that have a loss, whatever its value: one that is
+    zero or negative takes its random share like any other. They are drawn from torch's generator on
+    the losses' device, which the run seeds and its checkpoints hold, one draw per backward pass.
 
     Args:
         backbone: Shared network.
@@ -33,4 +34,5 @@ class RandomLossWeighting(VanillaMTL):
         self, losses: Sequence[Tensor | None], step: BackwardStep
     ) -> Sequence[Tensor | None]:
         """Losses times their random weights."""
-        return multiply_losses(losses, torch.randn_like(step.losses).softmax(0))
+        draws = torch.randn_like(step.losses)
+        return multiply_losses(losses, draws.where(step.present, -torch.inf).softmax(0))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.linalg.gradients import divide_or_zero, stacked
+from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, stacked
 from rotograd_cli.methods.backward import multiply_losses
 from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.batched_heads import rows, separate
@@ -17,6 +17,7 @@ from rotograd_cli.methods.features import RotatedAxes
 from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.linear_heads import LinearHeads
 from rotograd_cli.methods.rotations import RotationInit, Rotations
+from rotograd_cli.methods.rows import taking_part
 from rotograd_cli.methods.task_gradients import DenseTaskGradients, TaskGradients, rotate
 from rotograd_cli.methods.trivialisations import RotationMap
 from rotograd_cli.ranks.base import Ranks
@@ -38,7 +39,10 @@ class RotateOnly(MultiTaskMethod):
     with :math:`\tilde g_k` and :math:`v'` constant: the mean of the unit gradients (V of Algorithm
     1) at the length of the mean gradient, as the authors' code has it. Only the skew part
     :math:`W_k - W_k^\top` of :math:`W_k = -2\sum_n g_{n,k} v_n'^\top` moves a rotation, so the
-    residual is never formed. The backbone receives :math:`\sum_k g_k`.
+    residual is never formed. The backbone receives :math:`\sum_k g_k`. Tasks without a loss or
+    with a gradient of zero take no part in the means. The rotations' gradient is quadratic in those
+    of the tasks: float32 holds it where these are between 1e-19 and 1e19 (beyond, it is 0 or
+    infinite; the backbone's is right).
 
     Features have the shape ``[batch..., *rotated, *post_shape]``, where ``rotated`` has as many
     axes as ``rotation_shape``. These axes are flattened and the first m = prod(rotation_shape)
@@ -52,7 +56,8 @@ class RotateOnly(MultiTaskMethod):
             ``feature_shape``.
         post_shape: Trailing axes of the features that are not rotated; -1 accepts any size.
         normalize_losses: Back-propagate :math:`L_k/|L_k^0|` instead of :math:`L_k` (heads
-            included), and the backbone loss over its own start value.
+            included), and the backbone loss over its own start value. Losses of zero are no start
+            values: until another one comes, the loss stays as it is.
         burn_in_period: Step (from 0) whose losses and norms replace those of step 0 as start
             values.
         rotation_map: Map from skew matrices to rotations: ``expm`` (the authors' code) or
@@ -190,8 +195,8 @@ class RotateOnly(MultiTaskMethod):
     def combine_gradients(self, gradients: Sequence[Tensor], step: BackwardStep) -> Tensor:
         """Sets the rotations' gradients and combines the task gradients.
 
-        A task whose gradient is infinite or NaN is left out of the step and counted in
-        ``num_nonfinite``.
+        A task whose gradient is zero takes no part. One whose gradient is infinite or NaN is left
+        out of the step and counted in ``num_nonfinite``.
 
         Args:
             gradients: Gradients at what the K heads saw: rotated features; where these are folded
@@ -211,12 +216,10 @@ class RotateOnly(MultiTaskMethod):
             rotated, folded = self._path == "general", None
             G = DenseTaskGradients(self.rotations, self.axes, gradients, rotated=rotated)
         norms = self.ranks.norms(G.norms())
-        finite = norms.isfinite() & step.losses.isfinite()
-        if not (self.rotations.reads_are_free and bool(finite.all())):
-            self.num_nonfinite += step.present & ~finite
-            G.drop(~finite)
-            norms = torch.where(finite, norms, 0)
-        present = step.present & finite
+        present = taking_part(norms, step, self.num_nonfinite)
+        if not (self.rotations.reads_are_free and bool(present.all())):
+            G.drop(~present)
+            norms = torch.where(present, norms, 0)
         weights = self.task_weights(G, norms, present, step)
         shared = self.turn(G, norms, weights, present, step)
         if folded is not None:
@@ -267,13 +270,12 @@ class RotateOnly(MultiTaskMethod):
         features = self._rep
         assert features is not None
         num_present = present.sum().clamp_min(1)
-        ones, largest = torch.ones_like(norms), norms.amax()
-        units = divide_or_zero(largest, norms)  # g_k / ‖g_k‖, in units that cannot overflow
+        ones = torch.ones_like(norms)
+        units = divide_or_zero(ones, norms)  # of g_k / ‖g_k‖
         direction, shared = G.combine(torch.stack((units, weights))).unbind()
-        total = torch.linalg.vector_norm(G.combine(ones.unsqueeze(0)))
-        both = torch.stack((total, torch.linalg.vector_norm(shared)))
+        both = torch.cat((norms_of([G.combine(ones.unsqueeze(0))]), norms_of([shared])))
         mean_norm, combined_norm = (self.ranks.norms(both) / num_present).unbind()
-        length = divide_or_zero(mean_norm, largest) / num_present  # v' = length * direction
+        length = mean_norm / num_present  # v' = length * direction
         factor = -2.0 * self._reduction(features.shape, step.num_micro_batches) * length
         self.add_gradient(self.rotations.free_parameters, G.rotation_gradient(direction, factor))
         self.learn(weights, norms, combined_norm, present, step)

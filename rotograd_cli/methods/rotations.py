@@ -8,7 +8,7 @@ import geotorch
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
 from rotograd_cli.linalg.chebyshev import Series, series
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.trivialisations import MAPS, RotationMap
@@ -16,6 +16,7 @@ from rotograd_cli.ranks.base import ONE, Ranks
 
 RotationInit = Literal["haar", "identity"]
 
+_ROUNDING = 3e-5  # of bases in float32, several times what a large one is off by
 _SMALLEST_PLAN = 4.0  # norms that an accelerator plans for at least
 _SHARED_FROM = 2**24  # K m³ from which ranks share the work: less takes less time than to tell
 _CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**28}  # temporaries: in the cache, or a small part of memory
@@ -51,6 +52,12 @@ class Rotations(nn.Module):
     accelerator reading means waiting: the norm is read after a switch of the mode and by
     :meth:`refresh`, and the series planned for twice that; a norm that outgrows its plan in between
     makes the results NaN, never inexact.
+
+    Bases must be orthogonal. What changed them (a state dict, or code that averages models) is
+    checked at the next use by one product with a random vector, so that the mean of several bases
+    is refused. Averages of models (EMA, SWA) therefore need ``rebase_every=None``: with a constant
+    base the mean of the free parameters belongs to a rotation, without one it means nothing, even
+    where the base is copied and stays orthogonal.
 
     Where several processes train one model (:attr:`ranks`), each computes the whole rotations of
     its share of the tasks and tells the others, in training; so too for the gradients. Evaluations,
@@ -104,6 +111,7 @@ class Rotations(nn.Module):
         self._cache: dict[str, tuple[object, Any]] = {}
         self._operand: Tensor | None = None  # memory of the operand, used again in every step
         self._planned: float | None = None
+        self._checked: tuple[object, ...] | None = None  # version of the bases found orthogonal
         self.ranks: Ranks = ONE
 
     @property
@@ -117,6 +125,7 @@ class Rotations(nn.Module):
     def matrices(self) -> Tensor:
         """The rotations R, shape ``[K, m, m]``, differentiable in the free parameters X."""
         with torch.autocast(self.base.device.type, enabled=False):
+            self.check_bases()
             matrices: Tensor = self.manifold(self.free_parameters)
         return matrices
 
@@ -155,6 +164,7 @@ class Rotations(nn.Module):
         """The rotations, and the tasks computed together here with a bound of their norms."""
 
         def compute() -> tuple[Tensor, list[tuple[slice, float]]]:
+            self.check_bases()
             R, bounds = torch.empty_like(self.base), []
             planned = self._plan_ahead()
             own = self.ranks.share(len(R)) if self._shares else None
@@ -221,6 +231,7 @@ class Rotations(nn.Module):
 
     def _operand_and_plan(self) -> tuple[Tensor, Series, Tensor | float]:
         def compute() -> tuple[Tensor, Series, Tensor | float]:
+            self.check_bases()
             X = self._wide(self.free_parameters)
             if self._operand is None or self._operand.shape != X.shape:
                 self._operand = torch.empty_like(X)
@@ -246,8 +257,31 @@ class Rotations(nn.Module):
 
     def version(self) -> tuple[object, ...]:
         """Changes whenever a parameter or a base is seen to change."""
-        X, B = self.free_parameters, self.base
-        return id(X), X.data_ptr(), X._version, id(B), B.data_ptr(), B._version, X.dtype, X.device
+        return *_version(self.free_parameters), *_version(self.base)
+
+    @torch.no_grad()
+    def check_bases(self) -> None:
+        """Refuses bases that are not orthogonal; does nothing unless they changed since.
+
+        Raises:
+            CheckpointError: If one is not.
+        """
+        version = _version(self.base)
+        if self._checked == version or self.base.is_meta:
+            return
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.base.device)
+        exact = (B.double() for B in self.base)  # one by one, for their size
+        errors = torch.stack([(B.mT @ (B @ x) - x).norm() / x.norm() for B in exact])
+        tolerance = max(_ROUNDING, 4 * torch.finfo(self.base.dtype).eps)
+        for k, error in enumerate(errors.tolist()):
+            if not error < tolerance:
+                raise CheckpointError(
+                    f"`rotations.base[{k}]` must be orthogonal, got one that is off by "
+                    f"{error:.1e}; averages of rotations are none: average models (EMA, SWA) that "
+                    "were built with rebase_every=null, or load a state that was not averaged."
+                )
+        self._checked = version
 
     def clear_cache(self) -> None:
         """Forgets what was computed, for code that changed a parameter unseen."""
@@ -281,6 +315,7 @@ class Rotations(nn.Module):
         for part in self._parts():
             exact = R[part].double()
             self.base[part] = (1.5 * exact - 0.5 * exact @ exact.mT @ exact).to(R.dtype)
+        self._checked = _version(self.base)
         self.free_parameters.zero_()
         self.steps_since_rebase = 0
         self.clear_cache()
@@ -377,6 +412,11 @@ class Rotations(nn.Module):
         num = max(1, _CHUNK_BYTES.get(X.device.type, 2**28) // bytes_per_task)
         for start in range(own.start, own.stop, num):
             yield slice(start, min(start + num, own.stop))
+
+
+def _version(tensor: Tensor) -> tuple[object, ...]:
+    """Changes whenever the tensor is seen to change."""
+    return id(tensor), tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device
 
 
 def _reads_are_free(device: torch.device) -> bool:

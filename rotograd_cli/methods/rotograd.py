@@ -20,7 +20,8 @@ class RotoGrad(RotateOnly):
 
     A start norm :math:`\lVert g_k^0\rVert` of zero is not recorded: the first gradient that is not
     zero becomes the start. (The authors' code keeps 1e-15, after which that task takes nearly all
-    the weight.) A task whose gradient is zero contributes nothing; when all are, so is the result.
+    the weight.) A task whose gradient is zero takes no part: not in C, not in the mean direction
+    that the others turn to, and its clock stands still. When all are zero, so is the result.
 
     Args:
         *args: As :class:`RotateOnly`.

@@ -20,9 +20,11 @@ class RotoGradNorm(LearnedWeights, RotateOnly):
         \qquad \tilde L_k = L_k/L_k^0,
 
     with the target (second term) constant. GradNorm itself has the mean of the norms where the
-    authors' code, and this class, have the norm of the mean. Ratios use magnitudes, so losses of
-    mixed sign stay real; a task without a usable start value counts its loss as it is, and when all
-    ratios are 0 every task has the same target.
+    authors' code, and this class, have the norm of the mean.
+
+    A task whose loss is negative, or has never been positive, has no rate of progress: its relative
+    rate is 1, and so is everyone's when all ratios are 0. A task whose gradient is zero takes no
+    part, in the means as in the descent.
 
     Args:
         *args: As :class:`RotateOnly`.

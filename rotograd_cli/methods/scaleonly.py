@@ -15,7 +15,7 @@ class ScaleOnly(MultiTaskMethod):
 
     What remains of :class:`~rotograd_cli.methods.rotograd.RotoGrad` when the rotations are left
     out: all task gradients get the same norm, steered by convergence. The heads get the plain
-    losses.
+    losses. A task whose gradient is zero takes no part.
 
     Args:
         *args: As :class:`MultiTaskMethod`.

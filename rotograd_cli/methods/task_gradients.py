@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rotograd_cli.linalg.gradients import stacked
+from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, stacked
 from rotograd_cli.methods.features import RotatedAxes
 from rotograd_cli.methods.rotations import FoldedRotations, Rotations
 
@@ -21,8 +21,12 @@ class TaskGradients(Protocol):
     def norms(self) -> Tensor:
         r""":math:`\lVert g_k\rVert` over the whole batch, shape ``[K]``, float32 or wider."""
 
-    def gramian(self) -> Tensor:
-        r"""Inner products :math:`\langle g_j, g_k\rangle`, shape ``[K, K]``, float32 or wider."""
+    def cosines(self, norms: Tensor) -> Tensor:
+        r"""Inner products of the directions :math:`g_k / \lVert g_k\rVert`, shape ``[K, K]``.
+
+        Args:
+            norms: The norms over the whole batch, 0 for gradients that count as zero, ``[K]``.
+        """
 
     def drop(self, tasks: Tensor) -> None:
         """Makes the gradients of some tasks zero; ``tasks`` is boolean, shape ``[K]``."""
@@ -71,12 +75,12 @@ class DenseTaskGradients:
 
     def norms(self) -> Tensor:
         """See :class:`TaskGradients`."""
-        norms: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
-        return norms
+        return norms_of(self.rows.unbind())
 
-    def gramian(self) -> Tensor:
+    def cosines(self, norms: Tensor) -> Tensor:
         """See :class:`TaskGradients`."""
-        return self.rows @ self.rows.mT
+        units = divide_or_zero(self.rows, norms.unsqueeze(1))
+        return units @ units.mT
 
     def drop(self, tasks: Tensor) -> None:
         """See :class:`TaskGradients`."""
@@ -162,13 +166,16 @@ class FoldedTaskGradients:
 
     def norms(self) -> Tensor:
         r"""From the o × o Gram matrices: :math:`\langle\delta^\top\delta, W'W'^\top\rangle`."""
-        grams = (self.delta.mT @ self.delta) * (self.weight @ self.weight.mT)
-        return grams.sum((1, 2)).clamp_min(0).sqrt()
+        largest = self.delta.abs().amax((1, 2))  # a unit in which no square over- or underflows
+        delta = divide_or_zero(self.delta, largest.view(-1, 1, 1))
+        grams = (delta.mT @ delta) * (self.weight @ self.weight.mT)
+        return largest * grams.sum((1, 2)).clamp_min(0).sqrt()
 
-    def gramian(self) -> Tensor:
+    def cosines(self, norms: Tensor) -> Tensor:
         """As :meth:`norms`, for every pair of tasks."""
         K, N, o = self.delta.shape
-        delta = self.delta.transpose(0, 1).reshape(N, K * o)
+        delta = divide_or_zero(self.delta, norms.view(-1, 1, 1))
+        delta = delta.transpose(0, 1).reshape(N, K * o)
         weight = self.weight.flatten(0, 1)
         return ((delta.mT @ delta) * (weight @ weight.mT)).view(K, o, K, o).sum((1, 3))
 

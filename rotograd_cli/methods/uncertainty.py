@@ -16,8 +16,10 @@ class UncertaintyWeighting(VanillaMTL):
 
     The log-variances :math:`s_k=\log\sigma_k^2` start at 0 and are trained by the second optimiser;
     at their optimum :math:`s_k = \log L_k`. This is the paper's form for a regression, used for
-    every kind of task. A task without a loss, or whose loss is infinite or NaN, leaves its
-    log-variance as it is.
+    every kind of task. A loss that is not positive has no such optimum: the weight would grow
+    without bound, until zero times infinity ends the run. So a task without a loss, or whose loss
+    is zero, negative, infinite or NaN, leaves its log-variance as it is, and what it has of a
+    gradient keeps its weight.
 
     Args:
         *args: As :class:`VanillaMTL`.
@@ -52,7 +54,7 @@ class UncertaintyWeighting(VanillaMTL):
     def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
         """The sum that autograd has formed; sets the gradient of the log-variances."""
         slopes = 0.5 - self.weight.detach() * step.losses
-        usable = step.present & step.losses.isfinite()
+        usable = step.present & step.losses.isfinite() & (step.losses > 0)
         gradient = torch.where(usable, slopes / step.num_micro_batches, 0)
         self.add_gradient(self.log_variance, gradient, of_all_ranks=True)
         return task_gradients

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.extras import with_extra
 from rotograd_cli.methods.gramian import GramianMethod, directions
 
@@ -46,4 +45,5 @@ class UPGrad(GramianMethod):
         """Weights ≥ 0 of the mean of the projections, shape ``[k]``."""
         cosines, lengths = directions(gramian)
         projected: Tensor = self._project(torch.diag(lengths / len(lengths)), cosines)
-        return divide_or_zero(projected.sum(0), lengths)
+        weights: Tensor = projected.sum(0) / lengths
+        return weights

@@ -52,10 +52,10 @@ def evaluated(summary: Mapping[str, Any]) -> str:
         summary: Content of ``summary.json``, with ``config`` where it is known.
 
     Returns:
-        The text, from ``evaluated_examples``, or from the limit where an older version has not
+        The text, from ``num_evaluated``, or from the limit where an older version has not
         counted them.
     """
-    counts = summary.get("evaluated_examples")
+    counts = summary.get("num_evaluated")
     if counts is None:
         return evaluated_by(summary.get("config") or {}, summary.get("num_examples") or {})
     return _parts(counts, summary.get("num_examples") or {})
@@ -99,7 +99,7 @@ def cut_notes(summary: Mapping[str, Any]) -> list[str]:
     Returns:
         At most one sentence on the evaluation and one on the training.
     """
-    if "evaluated_examples" in summary:  # its notes have it
+    if "num_evaluated" in summary:  # its notes have it
         return []
     notes = []
     if evaluated(summary) != WHOLE:

@@ -13,8 +13,6 @@ from .test_wrong_input import refused
 
 # method, package that is missing, extra, licence
 EXTRAS = [
-    ("cagrad", "cvxpy", "cagrad", "cvxpy, Apache 2.0"),
-    ("cagrad", "clarabel", "cagrad", "cvxpy, Apache 2.0"),
     ("nashmtl", "ecos", "nashmtl", "ecos, GPL 3"),
     ("nashmtl", "cvxpy", "nashmtl", "ecos, GPL 3"),
     ("upgrad", "quadprog", "upgrad", "quadprog, GPL 2 or later"),

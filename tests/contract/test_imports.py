@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-TORCHJD = ("alignedmtl", "cagrad", "imtlg", "nashmtl", "pcgrad", "upgrad")
+TORCHJD = ("alignedmtl", "imtlg", "nashmtl", "pcgrad", "upgrad")
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 
 

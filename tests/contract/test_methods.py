@@ -24,11 +24,13 @@ every_method = pytest.mark.parametrize("method", METHODS)
 every_kind = pytest.mark.parametrize("kind", SAMPLERS)
 
 
-def build(method: str, heads: Sequence[nn.Module], backbone: nn.Module | None = None) -> Any:
-    """The method as the runner builds it, from its file alone."""
+def build(
+    method: str, heads: Sequence[nn.Module], backbone: nn.Module | None = None, **options: Any
+) -> Any:
+    """The method as the runner builds it, from its file and the options given here."""
     torch.manual_seed(0)
     factory = hydra.utils.instantiate(OmegaConf.load(FILES[METHODS.index(method)]), _convert_="all")
-    model = factory(backbone or nn.Identity(), heads, feature_shape=(SIZE,))
+    model = factory(backbone or nn.Identity(), heads, feature_shape=(SIZE,), **options)
     assert isinstance(model, MultiTaskMethod)
     return model
 

@@ -27,7 +27,7 @@ from rotograd_cli.methods.upgrad import UPGrad
 from rotograd_cli.seeding import rng_state, set_rng_state
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
-EXTRAS = {"cagrad": "cvxpy", "nashmtl": "ecos", "upgrad": "quadprog"}
+EXTRAS = {"nashmtl": "ecos", "upgrad": "quadprog"}
 METHODS: dict[str, tuple[type[MultiTaskMethod], dict[str, Any]]] = {
     "pcgrad": (PCGrad, {}),
     "mgda": (MGDA, {}),
@@ -43,7 +43,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 GRAMIAN = [method for method in METHODS if method != "graddrop"]
 gramian_methods = pytest.mark.parametrize("method", GRAMIAN)
 # the solvers of these stop at a relative error of about 1e-8, the others are exact
-TOLERANCE = {"cagrad": 1e-6, "nashmtl": 1e-6, "upgrad": 1e-6, "fairgrad": 1e-6}
+TOLERANCE = {"nashmtl": 1e-6, "upgrad": 1e-6, "fairgrad": 1e-6}
 
 
 def build(method: str, num_tasks: int, **changes: Any) -> Any:
@@ -206,8 +206,6 @@ def test_no_improvement_without_harm_is_no_step_for_mgda() -> None:
     G = gradients(3, 0)
     inside = torch.cat((G, -0.3 * G.sum(0, keepdim=True)))
     assert combined("mgda", inside).norm() < 1e-12
-    G[1] = 0
-    assert not combined("mgda", G).any()
 
 
 # ---- imtlg
@@ -247,6 +245,22 @@ def test_imtlg_of_aligned_gradients_is_their_harmonic_mean(dtype: torch.dtype) -
     found = combined("imtlg", G.to(dtype))
     expected = (len(G) / (1 / lengths).sum() * u).to(dtype)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_imtlg_of_dependent_gradients_projects_as_equally_as_it_can() -> None:
+    a, b = gradients(2, 3)
+    b = b - (a @ b) * a
+    for dtype in (torch.float32, torch.float64):
+        opposite = torch.stack((a, -2 * a)).to(dtype)
+        assert not combined("imtlg", opposite).any()
+        found = combined("imtlg", torch.stack((a, -a, b)).to(dtype))
+        torch.testing.assert_close(found, b.to(dtype), rtol=1e-5, atol=1e-6)
+    G = normal(4, 2) @ normal(2, 60, seed=1)
+    u = G / G.norm(dim=1, keepdim=True)
+    d, _, _, _ = np.linalg.lstsq(u.numpy(), np.ones(4), rcond=1e-10)  # nearest to equal
+    v = np.linalg.pinv(u.numpy() @ u.mT.numpy(), rcond=1e-10) @ np.ones(4)
+    total = float((torch.from_numpy(v) / G.norm(dim=1)).sum())
+    torch.testing.assert_close(combined("imtlg", G), torch.from_numpy(d) / total)
 
 
 # ---- graddrop
@@ -298,7 +312,7 @@ def cagrad_bound(G: Tensor, c: float) -> float:
     return min(float(x.fun) for x in found)
 
 
-@pytest.mark.parametrize("c", [0.2, 0.4, 0.9])
+@pytest.mark.parametrize("c", [0.2, 0.9, 1.0, 1.5])
 @pytest.mark.parametrize(("num_tasks", "ratio"), [(2, 1.0), (2, 10.0), (4, 3.0)])
 def test_cagrad_is_best_for_the_worst_task_in_its_ball(
     num_tasks: int, ratio: float, c: float
@@ -310,7 +324,49 @@ def test_cagrad_is_best_for_the_worst_task_in_its_ball(
         bound = cagrad_bound(G, c)  # no direction in the ball is better
         gain = bound - float((G @ g0).min())  # over the mean gradient, for the worst task
         assert gain > 0.1 * c * float(g0.square().sum())
-        assert float((G @ d).min()) == pytest.approx(bound, abs=1e-3 * gain)
+        assert float((G @ d).min()) == pytest.approx(bound, abs=1e-6 * gain)
+
+
+def stationary_sets(dtype: torch.dtype) -> dict[str, Tensor]:
+    """Gradients of which a convex combination is zero, or nearly."""
+    a, b = gradients(2, 3).to(dtype)
+    sets = {
+        "opposite": torch.stack((a, -2 * a)),
+        "opposite and one more": torch.stack((a, -a, b)),
+        "dependent": torch.stack((a, b, -a - 0.5 * b)),
+        "nearly opposite": torch.stack((a, -a + 1e-5 * b)),
+        "equal": torch.stack((a, a, a)),
+        "conflicting": SAMPLERS["conflicting"]().to(dtype),
+    }
+    for num_tasks in (3, 6):
+        G = normal(num_tasks, 60, seed=num_tasks)
+        G[-1] = -(torch.linspace(0.2, 1, num_tasks - 1).double() @ G[:-1])
+        sets[f"{num_tasks} tasks"] = G.to(dtype)
+    return sets
+
+
+@pytest.mark.parametrize("c", [0.1, 0.4, 0.9, 1.0, 1.5, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cagrad_stays_in_its_ball_where_gradients_are_stationary(
+    c: float, dtype: torch.dtype
+) -> None:
+    rounding = 100 * torch.finfo(dtype).eps
+    for name, G in stationary_sets(dtype).items():
+        for scale in (1e-30, 1.0, 1e25) if dtype == torch.float32 else (1.0,):
+            d, g0 = combine(build("cagrad", len(G), c=c).to(dtype), G * scale) / scale, G.mean(0)
+            off = float((d - g0).norm())
+            assert off <= c * float(g0.norm()) * (1 + rounding) + rounding, name
+            if c < 1:  # zero lies outside of the ball
+                assert float(d.norm()) >= (1 - c) * float(g0.norm()) - rounding, name
+            worst = float((G @ d).min())
+            bound = cagrad_bound(G.double(), c)
+            assert worst >= bound - 1e-3 * float(G.norm() * g0.norm()) - rounding, name
+
+
+def test_cagrad_helps_a_third_task_between_two_that_are_opposite() -> None:
+    a, b = gradients(2, 3)
+    d = combined("cagrad", torch.stack((a, -a, b)), c=1.5)
+    torch.testing.assert_close(d, (b - (a @ b) * a) / 3, rtol=1e-6, atol=1e-9)
 
 
 def test_cagrad_with_radius_zero_is_the_mean() -> None:
@@ -496,8 +552,6 @@ def test_float32_gives_what_float64_gives_of_dependent_gradients_too(
 ) -> None:
     if (method, kind) in (("fairgrad", "conflicting"), ("fairgrad", "rank_deficient")):
         pytest.skip("no solution: the solver stops anywhere")
-    if (method, kind) == ("cagrad", "zero_row"):
-        pytest.skip("the worst task gains 0 whatever the direction")
     G = SAMPLERS[kind]().view(-1, BATCH * SIZE)
     largest = float(G.norm(dim=1).max()) + 1e-300
     torch.manual_seed(0)
@@ -509,7 +563,7 @@ def test_float32_gives_what_float64_gives_of_dependent_gradients_too(
 
 
 @every_method
-@pytest.mark.parametrize("why", ["absent", "infinite gradient", "infinite loss"])
+@pytest.mark.parametrize("why", ["absent", "zero gradient", "infinite gradient", "infinite loss"])
 def test_a_task_left_out_leaves_the_method_of_the_others(method: str, why: str) -> None:
     G = gradients(4, 1, 3.0)
     rest = G[[0, 1, 3]]
@@ -521,11 +575,14 @@ def test_a_task_left_out_leaves_the_method_of_the_others(method: str, why: str) 
         found = combine(model, G, absent=[2])
     elif why == "infinite loss":
         found = combine(model, G, values={2: float("nan")})
+    elif why == "zero gradient":
+        G[2] = 0
+        found = combine(model, G)
     else:
         G[2, 7] = float("inf")
         found = combine(model, G)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-    assert model.num_nonfinite.tolist() == [0, 0, int(why != "absent"), 0]
+    assert model.num_nonfinite.tolist() == [0, 0, int(why.startswith("infinite")), 0]
 
 
 @every_method
@@ -622,4 +679,4 @@ def test_forty_tasks_of_any_kind_are_combined(method: str) -> None:
         G = G[[0, 1, 3, 4, 5, *range(20, 27)]]  # its solver takes a quarter of a second for 40
     d = combined(method, G)
     assert d.isfinite().all()
-    assert d.any() or method == "mgda"  # a zero gradient among them
+    assert d.any()

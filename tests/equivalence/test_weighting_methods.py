@@ -11,7 +11,7 @@ from torchjd import scalarization
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods import RotoGrad, VanillaMTL
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.gradnorm import GradNorm
@@ -196,6 +196,18 @@ def test_gradnorms_weights_descend_the_papers_loss_from_any_state() -> None:
             torch.testing.assert_close(model.log_weight.grad, slope, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("start", [0.0, -0.01])
+def test_a_task_that_has_no_rate_of_progress_counts_as_one_at_the_mean(start: float) -> None:
+    model = build("gradnorm", burn_in_period=0)
+    present = torch.ones(K, dtype=torch.bool)
+    model.initial_losses.update(torch.tensor([1.0, start, 4.0]), present)
+    for value in (0.0, -3.0, 5.0):
+        losses = torch.tensor([0.5, value, 1.0], dtype=torch.float64)
+        rates = model.inverse_training_rates(losses, present)
+        expected = torch.tensor([0.5, 0.375, 0.25], dtype=torch.float64) / 0.375
+        torch.testing.assert_close(rates, expected)
+
+
 # ---- scaleonly
 
 
@@ -270,6 +282,16 @@ def test_log_variances_of_constant_losses_settle_at_the_logarithms_of_the_losses
     torch.testing.assert_close(model.log_variance.detach(), values.log(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("value", [0.0, -2.0, float("inf")])
+def test_a_loss_without_an_optimum_leaves_its_log_variance_alone(value: float) -> None:
+    model = build("uncertainty")
+    predictions = model(data()[0])
+    values = (0.2, value, 30.0)
+    model.backward([p.sum() * 0 + v for p, v in zip(predictions, values, strict=True)])
+    slopes = torch.tensor([0.5 - 0.5 * 0.2, 0, 0.5 - 0.5 * 30], dtype=torch.float64)
+    torch.testing.assert_close(model.log_variance.grad, slopes)
+
+
 # ---- rlw
 
 
@@ -284,6 +306,16 @@ def test_random_weighting_is_torchjds_with_the_same_random_numbers() -> None:
     for _ in range(4):
         naive_step(naive, lambda losses: oracle(torch.stack(losses)), x, y)
     assert_same(model, naive)
+
+
+def test_random_weights_have_sum_one_over_the_tasks_that_are_there() -> None:
+    model = build("rlw")
+    values = torch.tensor([1.0, 0.0, -1.0])
+    losses = [torch.tensor(1.0), None, torch.tensor(1.0)]
+    present = torch.tensor([True, False, True])
+    weighed = model.weigh_losses(losses, BackwardStep(values, present, accumulating=False))
+    assert weighed[1] is None
+    assert float(weighed[0] + weighed[2]) == pytest.approx(1)
 
 
 # ---- dwa
@@ -336,10 +368,11 @@ def test_the_mean_of_an_epoch_is_over_the_steps_in_which_the_task_had_a_loss() -
     torch.testing.assert_close(model.means[1], mean)
 
 
-def test_an_infinite_loss_makes_a_ratio_of_one() -> None:
+@pytest.mark.parametrize("last", [float("inf"), -1e-9, -5.0, -2.0])
+def test_a_loss_that_has_no_ratio_counts_as_one(last: float) -> None:
     x, y = data()
     model = build("dwa", temperature=1.0)
-    for bad in (0.0, float("inf")):
+    for bad in (0.0, last):
         predictions = model(x)
         model.backward([predictions[0].sum() * 0 + 2 + bad, *losses_of(predictions, y)[1:]])
         model.end_epoch()
@@ -396,7 +429,7 @@ def test_famo_is_torchjds_with_adam() -> None:
     assert model.logits.detach().abs().max() > 0.05
 
 
-def test_famo_gives_an_absent_task_no_gain_and_the_others_factors_with_sum_one() -> None:
+def test_famo_leaves_an_absent_task_out_and_gives_the_others_factors_with_sum_one() -> None:
     x, y = data()
     model = build("famo", gamma=0.0)
     naive = copy.deepcopy(model)
@@ -413,17 +446,54 @@ def test_famo_gives_an_absent_task_no_gain_and_the_others_factors_with_sum_one()
     present = torch.tensor([True, False, True])
     before, after = torch.tensor([2.0, 0.0, 3.0]).double(), torch.tensor([1.0, 0.0, 3.0]).double()
     model.observe_update(before, after, present)
-    gain = torch.tensor([2.0, 1.0, 1.0]).log().double()
-    torch.testing.assert_close(model.logits.grad, (gain - gain.mean()) / K)
+    slope = 0.5 * (1 - 0.5) * torch.tensor(2.0).log().double()  # of a softmax of two
+    torch.testing.assert_close(model.logits.grad, slope * torch.tensor([1, 0, -1]).double())
 
 
-@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
-def test_a_loss_that_is_not_finite_after_the_update_counts_as_no_gain(bad: float) -> None:
-    model = build("famo", gamma=0.0)
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 0.0, -1.0, 1e-20])
+def test_a_loss_without_a_logarithm_after_the_update_leaves_its_logit_alone(bad: float) -> None:
     present = torch.ones(K, dtype=torch.bool)
-    model.observe_update(torch.ones(K), torch.tensor([1.0, bad, 0.5]), present)
-    gain = torch.tensor([0.0, 0.0, 2.0]).clamp_min(1).log().double()
-    torch.testing.assert_close(model.logits.grad, (gain - gain.mean()) / K)
+    slope = 0.5 * (1 - 0.5) * torch.tensor(2.0).log().double()
+    for before, after in ((1.0, bad), (bad, 1.0)):
+        model = build("famo", gamma=0.1)
+        losses = torch.tensor([1.0, before, 1.0]), torch.tensor([1.0, after, 0.5])
+        model.observe_update(*losses, present)
+        torch.testing.assert_close(model.logits.grad, slope * torch.tensor([-1, 0, 1]).double())
+
+
+def famo_factors(model: Any, *values: float) -> list[float]:
+    """The factors of losses with these values."""
+    losses = [torch.tensor(value, requires_grad=True) for value in values]
+    present = torch.ones(len(values), dtype=torch.bool)
+    step = BackwardStep(torch.tensor(values), present, accumulating=False)
+    weighed = model.weigh_losses(losses, step)
+    return [float(g) for g in torch.autograd.grad(sum(weighed), losses)]
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-12, -1e-12, -3.0])
+def test_famo_trains_a_loss_without_a_logarithm_plainly_and_beside_the_others(value: float) -> None:
+    model = build("famo")
+    assert famo_factors(model, 1.0, 2.0, 4.0) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert famo_factors(model, 1.0, value, 4.0) == pytest.approx([4 / 5, 1 / 3, 1 / 5])
+    assert famo_factors(model, value, value, value) == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e25])
+def test_famo_does_not_depend_on_the_unit_of_a_loss(unit: float) -> None:
+    model = build("famo")
+    for value in (3.0, 1e-3):
+        first, second, third = famo_factors(model, 1.0, value * unit, 1.0)
+        assert first == pytest.approx(third, rel=1e-5, abs=0)
+        assert second * value * unit == pytest.approx(first, rel=1e-5, abs=0)
+
+
+def test_famo_says_once_that_a_loss_became_negative(caplog: pytest.LogCaptureFixture) -> None:
+    model = build("famo")
+    for value in (1.0, 0.0, -1.0, -2.0):
+        famo_factors(model, 1.0, value, 1.0)
+        model.refresh()
+    (record,) = caplog.records
+    assert "`losses[1]` became negative" in record.message
 
 
 @pytest.mark.parametrize("gamma", [-1e-3, float("nan")])

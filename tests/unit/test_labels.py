@@ -107,7 +107,7 @@ def test_losses_of_many_tasks_at_once_are_those_of_each(task: Task) -> None:
 @pytest.mark.parametrize(
     ("task", "wrong"),
     [(KIND, 3), (KIND, -2), (KIND, -100), (FLAG, 2), (FLAG, -2), (FLAG, math.nan)],
-    ids=str,
+    ids=lambda value: getattr(value, "name", str(value)),  # the same in every process of xdist
 )
 def test_what_is_no_label_makes_loss_and_metric_nan(task: Task, wrong: float) -> None:
     targets = target(task).double() if math.isnan(wrong) else target(task)

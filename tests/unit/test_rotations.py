@@ -12,8 +12,9 @@ import pytest
 import torch
 from geotorch.so import cayley_map
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
 from rotograd_cli.linalg.cayley import cayley, cayley_adjoint, cayley_inverse
 from rotograd_cli.linalg.exponential import (
     exp_skew,
@@ -534,6 +535,54 @@ def test_rotations_stay_orthogonal_over_ten_thousand_rebasings() -> None:
     # rounded once to float32 by the last of them: 6e-8 in every entry
     assert (rotations.base.mT @ rotations.base - eye).abs().max() < 5e-7
     assert all(torch.linalg.slogdet(R).sign > 0 for R in rotations.base)
+
+
+def trained(rebase_every: int | None) -> tuple[RotoGrad, AveragedModel]:
+    """A model after a few steps, and the average of its states."""
+    torch.manual_seed(0)
+    heads = [nn.Linear(6, 1), nn.Linear(6, 1)]
+    model = RotoGrad(nn.Linear(3, 6), heads, 6, rebase_every=rebase_every)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for _ in range(6):
+        model.backward([(p - 1).square().mean() for p in model(torch.randn(5, 3))])
+        optimizer.step()
+        optimizer.zero_grad()
+        averaged.update_parameters(model)
+    return model, averaged
+
+
+def without_clock(model: nn.Module) -> dict[str, Tensor]:
+    """The state that a model without ``rebase_every`` takes."""
+    return {name: t for name, t in model.state_dict().items() if "steps_since" not in name}
+
+
+def test_averaged_bases_are_refused_wherever_they_are_used() -> None:
+    model, averaged = trained(rebase_every=1)
+    other = RotoGrad(nn.Linear(3, 6), [nn.Linear(6, 1), nn.Linear(6, 1)], 6)
+    other.load_state_dict(without_clock(averaged.module))
+    x = torch.randn(2, 3)
+    uses: list[Callable[[Any], Any]] = [
+        lambda spoilt: spoilt.eval()(x),
+        lambda spoilt: spoilt.train()(x),
+        lambda spoilt: spoilt[1](x),
+        lambda spoilt: spoilt.rotation,
+        lambda spoilt: spoilt.rotations.rebase(),
+    ]
+    message = r"`rotations.base\[0\]` must be orthogonal, .*rebase_every=null"
+    for spoilt in (averaged.module, other, copy.deepcopy(other)):
+        for use in uses:
+            with pytest.raises(CheckpointError, match=message):
+                use(spoilt)
+    other.load_state_dict(without_clock(model))
+    other(x)
+
+
+def test_an_average_of_free_parameters_over_one_base_is_a_rotation() -> None:
+    model, averaged = trained(rebase_every=None)
+    R, base = averaged.module.rotation.detach(), model.rotations.base
+    torch.testing.assert_close(R.mT @ R, torch.eye(6).expand(2, -1, -1), rtol=0, atol=1e-5)
+    assert 0 < (R - base).norm() < (model.rotation.detach() - base).norm()
 
 
 @pytest.fixture

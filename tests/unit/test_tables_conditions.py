@@ -51,9 +51,9 @@ def warning(table: Table) -> str:
         ({"data": {"_target_": "toy.Toy", "protocol": "mtan_batch"}}, {}, "mtan_batch (B)"),
         ({}, {"data_fingerprint": "beef"}, "data: fingerprint f00d (A, C); fingerprint beef (B)"),
         ({"train": CUT}, {}, "whole splits (A, C); 64 of 2,000 val examples and 64 of 80 test"),
-        ({"train": CUT}, {"evaluated_examples": {"val": 2000, "test": 64}}, "; 64 of 80 test"),
+        ({"train": CUT}, {"num_evaluated": {"val": 2000, "test": 64}}, "; 64 of 80 test"),
         ({"train": {**CUT, "limit_eval_batches": 40}}, {}, ""),
-        ({"train": CUT}, {"evaluated_examples": SIZES}, ""),
+        ({"train": CUT}, {"num_evaluated": SIZES}, ""),
     ],
 )
 def test_rows_that_were_not_measured_alike_are_neither_ranked_nor_compared(
@@ -74,7 +74,7 @@ def test_rows_that_were_not_measured_alike_are_neither_ranked_nor_compared(
     ("config", "summary", "said"),
     [
         ({}, {"data_fingerprint": "beef"}, "data: fingerprint f00d ("),
-        ({}, {"evaluated_examples": {"val": 64, "test": 64}}, "evaluated: whole splits ("),
+        ({}, {"num_evaluated": {"val": 64, "test": 64}}, "evaluated: whole splits ("),
         ({}, {"select": "val/loss"}, ""),
     ],
 )
@@ -111,9 +111,7 @@ def test_a_cut_run_of_an_older_version_says_below_the_table_what_was_left_out(
 
 def test_a_run_that_says_it_itself_is_not_said_twice(tmp_path: Path) -> None:
     count = {"val": 64, "test": 64}
-    folder = put(
-        tmp_path, "A", 0.5, config={"train": CUT}, notes=["Cut."], evaluated_examples=count
-    )
+    folder = put(tmp_path, "A", 0.5, config={"train": CUT}, notes=["Cut."], num_evaluated=count)
     run = read_run(folder)
     assert run is not None
     assert run["notes"] == ["Cut."]
