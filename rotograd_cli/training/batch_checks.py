@@ -193,7 +193,7 @@ class SeenFlags:
         """Looks at a batch."""
         for name, values in self.values.items():
             if name in batch.targets:
-                values.update(torch.unique(batch.targets[name]).tolist())  # type: ignore[no-untyped-call]
+                values.update(torch.unique(batch.targets[name]).tolist())
 
     def check(self, dataset: str, split: str) -> None:
         """Refuses what has no 0 in the whole split.

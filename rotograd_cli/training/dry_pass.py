@@ -5,38 +5,34 @@ weights, buffers and random generators are those of a run without this pass.
 """
 
 import copy
-import inspect
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rotograd_cli.blame import blamed
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
-from rotograd_cli.errors import ConfigError, SelectionError, ShapeError
+from rotograd_cli.errors import ConfigError, SelectionError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.metrics import MetricSpec
 from rotograd_cli.seeding import unchanged_generators
-from rotograd_cli.tasks import Task
 from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
 from rotograd_cli.training.coverage import evaluation_parts
-from rotograd_cli.training.loop import LoopOptions, OptimizerGroup
+from rotograd_cli.training.loop import LoopOptions
 from rotograd_cli.training.selection import Selection, select_by
-from rotograd_cli.training.step import check_predictions, predict, train_step
+from rotograd_cli.training.trying import (
+    NUM_EXAMPLES,
+    MakeGroups,
+    few,
+    silence,
+    try_evaluation,
+    try_training,
+)
 
-NUM_EXAMPLES = 8
-"""Examples that the components are tried on."""
 SCAN_S = 0.2
 """Seconds of the CPU in which more of a split in memory is looked at. What is not looked at is
 noticed when it is trained on or evaluated."""
-
-MakeGroups = Callable[[MultiTaskMethod], Sequence[OptimizerGroup]]
 
 
 def dry_pass(
@@ -56,22 +52,19 @@ def dry_pass(
     """
     evaluated = ("train", "val") if options.evaluate_train else ("val",)
     selection = select_by(options.select, options.select_mode, dataset.tasks, evaluated)
-    with unchanged_generators(), _silence():
+    with unchanged_generators(), silence():
         example = _example(model, dataset)
         splits: tuple[Split, ...] = ("train", "val", "test")
         first = {split: _read(dataset, split, options, selection, example) for split in splits}
         with blamed("The networks cannot be copied", "keep nothing in them that has a graph"):
             trial = copy.deepcopy(model)
         losses = {
-            split: _try_evaluation(trial, dataset, split, batch) for split, batch in first.items()
+            split: try_evaluation(trial, dataset, split, batch) for split, batch in first.items()
         }
         _check_selection(selection, losses[selection.split])
         num = options.batch_size // options.accumulate_steps
-        batch = _few(first["train"], min(num, NUM_EXAMPLES))
-        _try_training(trial, dataset, make_groups, options, batch)
-
-
-# ---- data
+        batch = few(first["train"], min(num, NUM_EXAMPLES))
+        try_training(trial, dataset, make_groups, options, batch)
 
 
 def _example(model: MultiTaskMethod, dataset: MultiTaskDataset) -> Tensor:
@@ -163,94 +156,6 @@ def _refuse_unlabelled(
     )
 
 
-# ---- components
-
-
-def _try_evaluation(
-    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
-) -> dict[str, float]:
-    """Losses by task of a few examples, or of the whole batch where few are not enough."""
-    few = _few(batch, NUM_EXAMPLES)
-    try:
-        return _evaluate(model, dataset, split, few)
-    except ConfigError:
-        if len(few.inputs) == len(batch.inputs):
-            raise
-        return _evaluate(model, dataset, split, batch)
-
-
-def _evaluate(
-    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
-) -> dict[str, float]:
-    model.eval()
-    tasks = dataset.tasks
-    place = where(dataset.name, split)
-    with torch.no_grad(), blamed(_failing(model, tasks, place), "correct it or choose another"):
-        predictions = predict(model, batch)
-    check_predictions(tasks, predictions, len(batch.inputs))
-    losses = {}
-    for task, prediction in zip(tasks, predictions, strict=True):
-        if task.name in batch.targets:
-            place = where(dataset.name, split, task.name)
-            _check_prediction(prediction, place)
-            target = batch.targets[task.name]
-            losses[task.name] = _try_loss(task, prediction, target, place)
-            for spec in task.metrics:
-                _try_metric(spec, prediction, target, place)
-    return losses
-
-
-def _check_prediction(prediction: Tensor, place: str) -> None:
-    if not bool(prediction.isfinite().all()):
-        raise ConfigError(
-            f"{place}: the prediction for finite inputs must be finite before training, got NaN or "
-            "infinity; correct the initial values of `backbone` or `head`."
-        )
-
-
-def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
-    leaf = prediction.detach().clone().requires_grad_()
-    with _named(f"{place}: the loss fails"), _NoBroadcasting():
-        loss: Any = task.loss(leaf, target)
-    needed = f"{place}: the loss must be a finite scalar that depends on the prediction"
-    if not isinstance(loss, Tensor):
-        raise ConfigError(f"{needed}, got a {type(loss).__name__}; return a tensor.")
-    if loss.dim() != 0:
-        raise ConfigError(f"{needed}, got shape {list(loss.shape)}; reduce it with mean().")
-    if not loss.requires_grad:
-        raise ConfigError(f"{needed}, got one without a gradient; leave out detach() and item().")
-    value = float(loss)
-    if not bool(loss.isfinite()):
-        hint = " that leaves out the NaN in the target" if _has_nan(target) else ""
-        raise ConfigError(f"{needed}, got {value}; correct the loss, or use one{hint}.")
-    with _named(f"{place}: the loss cannot be differentiated"):
-        loss.backward()  # type: ignore[no-untyped-call]
-    return value
-
-
-def _has_nan(target: Tensor) -> bool:
-    return bool(target.isnan().any())
-
-
-def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
-    with _named(f"{place}: the metric {spec.name!r} fails"):
-        metric = spec.create().to(prediction.device)
-        metric.distributed_available_fn = _never  # the first rank is alone here
-        with _NoBroadcasting():
-            metric.update(spec.prepare(prediction), target)
-        value: Any = spec.value(metric.compute())
-    if not isinstance(value, Tensor) or value.dim() != 0:
-        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(
-            f"{place}: the metric {spec.name!r} must be a scalar tensor, got {found}; pick one "
-            "with the `value` of MetricSpec."
-        )
-
-
-def _never() -> bool:
-    return False
-
-
 def _check_selection(selection: Selection, losses: dict[str, float]) -> None:
     metrics = {f"{selection.split}/{name}/loss": 0.0 for name in selection.task_names}
     metrics |= {f"{selection.split}/{name}/loss": loss for name, loss in losses.items()}
@@ -258,154 +163,3 @@ def _check_selection(selection: Selection, losses: dict[str, float]) -> None:
         selection.check(metrics)
     except SelectionError as error:
         raise ConfigError(str(error)) from error
-
-
-def _try_training(
-    model: MultiTaskMethod,
-    dataset: MultiTaskDataset,
-    make_groups: MakeGroups,
-    options: LoopOptions,
-    batch: Batch,
-) -> None:
-    model.train()
-    tasks = dataset.tasks
-    place = where(dataset.name, "train")
-    batch = _augmented(dataset, batch, place) if options.augment else batch
-    groups = make_groups(model)
-    optimizers: list[Any] = [_Stepped(group) for group in groups]
-    for group in groups:
-        _check_call(group.optimizer, f"{group.name}_optimizer", "optimizer", "adam")
-        _check_call(group.scheduler, f"{group.name}_scheduler", "scheduler", "constant")
-    with blamed(
-        _failing(model, tasks, f"{place}, a training step"), "correct it or choose another"
-    ):
-        train_step(model, tasks, [batch], optimizers, grad_clip_norm=options.grad_clip_norm)
-        model.refresh()
-        model.diagnostics()
-        model.end_epoch()
-    for group in groups:
-        _check_length(group, dataset, options)
-        with blamed(f"`{group.name}_scheduler.scheduler` has a wrong value", "correct it"):
-            group.scheduler.step()
-
-
-def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: LoopOptions) -> None:
-    """Refuses a schedule that knows its length (a one-cycle one) and is over before the run."""
-    length = getattr(group.scheduler, "total_steps", None)
-    num_batches = dataset.num_examples("train") // options.batch_size
-    if options.limit_batches is not None:
-        num_batches = min(num_batches, options.limit_batches)
-    needed = options.epochs * (num_batches if group.interval == "step" else 1)
-    if length is not None and length < needed:
-        raise ConfigError(
-            f"`{group.name}_scheduler.scheduler` ends after {length} steps, but the run takes "
-            f"{needed}; set total_steps={needed}."
-        )
-
-
-def _augmented(dataset: MultiTaskDataset, batch: Batch, place: str) -> Batch:
-    if not dataset.num_draws:
-        return batch
-    place = f"{place}, augmented"
-    num = len(batch.inputs)
-    draws = torch.full((num, dataset.num_draws), 0.5, device=batch.inputs.device)
-    with blamed(f"{place}: the data set fails", "correct its `augment`"):
-        result = dataset.augment(batch, draws)
-    return check_form(result, dataset.tasks, batch.inputs[:1], num, place)
-
-
-class _Stepped:
-    """An optimiser that is named where it fails."""
-
-    def __init__(self, group: OptimizerGroup) -> None:
-        self.optimizer = group.optimizer
-        self.name = f"`{group.name}_optimizer`"
-
-    def step(self) -> None:
-        with blamed(f"{self.name} fails in its first step", "correct it or choose another"):
-            self.optimizer.step()
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
-
-
-def _check_call(component: Any, name: str, group: str, choice: str) -> None:
-    """Refuses a ``step`` that needs what a training loop does not have: a closure, a metric."""
-    try:
-        inspect.signature(type(component).step).bind(component)
-    except TypeError as error:
-        raise ConfigError(
-            f"`{name}` must advance without arguments, but {type(component).__name__}.step is "
-            f"{error}; choose another with {group}@{name}={choice}."
-        ) from error
-
-
-def _failing(
-    model: MultiTaskMethod, tasks: Sequence[Task], place: str
-) -> Callable[[Exception], str]:
-    """Tells from an error which module was running: what is outside of all is losses at once."""
-
-    def what(error: Exception) -> str:
-        owners = {id(model): "`method`", id(model.backbone): "`backbone`"}
-        for task, head in zip(tasks, model.heads, strict=True):
-            owners[id(head)] = f"the `head` of task {task.name!r}"
-        name = "the loss of the tasks with batchable=True"
-        trace = error.__traceback__
-        while trace is not None:
-            name = owners.get(id(trace.tb_frame.f_locals.get("self")), name)
-            trace = trace.tb_next
-        return f"{place}: {name} fails"
-
-    return what
-
-
-def _few(batch: Batch, num: int) -> Batch:
-    targets = {name: target[:num] for name, target in batch.targets.items()}
-    return Batch(batch.inputs[:num], targets)
-
-
-# ---- tools
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    """As :func:`blamed`, and errors of this package get the place as well."""
-    try:
-        with blamed(what, "correct it"):
-            yield
-    except (ConfigError, ShapeError) as error:
-        text = str(error)
-        place = what.rpartition(": ")[0]
-        raise ConfigError(text if text.startswith(place) else f"{place}: {text}") from error
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Inside, nothing is warned of: a few examples are no reason. Broadcasting is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message="Using a target size")
-        yield
-
-
-class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, ``[N, 1]`` against ``[N]`` is an error: it would become ``[N, N]``, unnoticed."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        shapes = [tuple(x.shape) for x in args if isinstance(x, Tensor) and x.dim()]
-        numbers_of_axes = {len(shape) for shape in shapes}
-        if torch.Tag.pointwise in func.tags and len(numbers_of_axes) > 1:
-            shape = tuple(result.shape)
-            if shape not in shapes:
-                found = " against ".join(str(list(shape)) for shape in shapes)
-                raise ShapeError(
-                    f"prediction and target must have one shape, got {found}, which is broadcast "
-                    f"to {list(shape)}; write prediction.squeeze(1), or target.unsqueeze(1)."
-                )
-        return result

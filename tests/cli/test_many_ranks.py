@@ -135,6 +135,20 @@ def test_wrong_input_is_said_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_wrong_data_are_said_once(tmp_path: Path) -> None:
+    """The first rank looks at the data for all, without waiting for any."""
+    file = tmp_path / "conf" / "data" / "faulty.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("_target_: tests.faulty.Faulty\n_partial_: true\nkind: column\n")
+    words = ("--config-dir", "conf", "data=faulty", "backbone=mlp", "logger=none", "device=cpu")
+    process = torchrun("train", *words, cwd=tmp_path)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert err.count("rotograd: ") == 1, err
+    assert "split train, task 'size': the target must have shape" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

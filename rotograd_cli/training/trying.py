@@ -1,0 +1,285 @@
+"""Every component is used once on a few examples, under the name that a refusal gives it."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rotograd_cli.blame import blamed
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
+from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.metrics import MetricSpec
+from rotograd_cli.tasks import Task
+from rotograd_cli.training.batch_checks import check_form, where
+from rotograd_cli.training.loop import LoopOptions, OptimizerGroup
+from rotograd_cli.training.step import check_predictions, predict, train_step
+
+NUM_EXAMPLES = 8
+"""Examples that the components are tried on."""
+
+MakeGroups = Callable[[MultiTaskMethod], Sequence[OptimizerGroup]]
+
+
+def try_evaluation(
+    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
+) -> dict[str, float]:
+    """Evaluates a few examples, or the whole batch where few are not enough.
+
+    Args:
+        model: A copy of the network with its method.
+        dataset: The data.
+        split: Split of the batch.
+        batch: Of the right form, its values fine.
+
+    Returns:
+        Losses by task.
+
+    Raises:
+        ConfigError: If a component, a loss or a metric fails or returns what cannot be used.
+    """
+    some = few(batch, NUM_EXAMPLES)
+    try:
+        return _evaluate(model, dataset, split, some)
+    except ConfigError:
+        if len(some.inputs) == len(batch.inputs):
+            raise
+        return _evaluate(model, dataset, split, batch)
+
+
+def _evaluate(
+    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
+) -> dict[str, float]:
+    model.eval()
+    tasks = dataset.tasks
+    place = where(dataset.name, split)
+    with torch.no_grad(), blamed(_failing(model, tasks, place), "correct it or choose another"):
+        predictions = predict(model, batch)
+    check_predictions(tasks, predictions, len(batch.inputs))
+    losses = {}
+    for task, prediction in zip(tasks, predictions, strict=True):
+        if task.name in batch.targets:
+            place = where(dataset.name, split, task.name)
+            _check_prediction(prediction, place)
+            target = batch.targets[task.name]
+            losses[task.name] = _try_loss(task, prediction, target, place)
+            for spec in task.metrics:
+                _try_metric(spec, prediction, target, place)
+    return losses
+
+
+def _check_prediction(prediction: Tensor, place: str) -> None:
+    if not bool(prediction.isfinite().all()):
+        raise ConfigError(
+            f"{place}: the prediction for finite inputs must be finite before training, got NaN or "
+            "infinity; correct the initial values of `backbone` or `head`."
+        )
+
+
+def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
+    leaf = prediction.detach().clone().requires_grad_()
+    with _named(f"{place}: the loss fails"), _NoBroadcasting():
+        loss: Any = task.loss(leaf, target)
+    needed = f"{place}: the loss must be a finite scalar that depends on the prediction"
+    if not isinstance(loss, Tensor):
+        raise ConfigError(f"{needed}, got a {type(loss).__name__}; return a tensor.")
+    if loss.dim() != 0:
+        raise ConfigError(f"{needed}, got shape {list(loss.shape)}; reduce it with mean().")
+    if not loss.requires_grad:
+        raise ConfigError(f"{needed}, got one without a gradient; leave out detach() and item().")
+    value = float(loss)
+    if not bool(loss.isfinite()):
+        hint = " that leaves out the NaN in the target" if _has_nan(target) else ""
+        raise ConfigError(f"{needed}, got {value}; correct the loss, or use one{hint}.")
+    with _named(f"{place}: the loss cannot be differentiated"):
+        loss.backward()  # type: ignore[no-untyped-call]
+    return value
+
+
+def _has_nan(target: Tensor) -> bool:
+    return bool(target.isnan().any())
+
+
+def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
+    with _named(f"{place}: the metric {spec.name!r} fails"):
+        metric = spec.create().to(prediction.device)
+        metric.distributed_available_fn = _never  # the first rank is alone here
+        with _NoBroadcasting():
+            metric.update(spec.prepare(prediction), target)
+        value: Any = spec.value(metric.compute())
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(
+            f"{place}: the metric {spec.name!r} must be a scalar tensor, got {found}; pick one "
+            "with the `value` of MetricSpec."
+        )
+
+
+def _never() -> bool:
+    return False
+
+
+def try_training(
+    model: MultiTaskMethod,
+    dataset: MultiTaskDataset,
+    make_groups: MakeGroups,
+    options: LoopOptions,
+    batch: Batch,
+) -> None:
+    """Takes one step and advances every schedule once.
+
+    Args:
+        model: A copy of the network with its method; trained here.
+        dataset: The data.
+        make_groups: Makes the optimisers with their schedules.
+        options: The loop's options.
+        batch: Examples of the training split.
+
+    Raises:
+        ConfigError: If a component fails, or an optimiser or a schedule needs more than a call.
+    """
+    model.train()
+    tasks = dataset.tasks
+    place = where(dataset.name, "train")
+    batch = _augmented(dataset, batch, place) if options.augment else batch
+    groups = make_groups(model)
+    optimizers: list[Any] = [_Stepped(group) for group in groups]
+    for group in groups:
+        _check_call(group.optimizer, f"{group.name}_optimizer", "optimizer", "adam")
+        _check_call(group.scheduler, f"{group.name}_scheduler", "scheduler", "constant")
+    with blamed(
+        _failing(model, tasks, f"{place}, a training step"), "correct it or choose another"
+    ):
+        train_step(model, tasks, [batch], optimizers, grad_clip_norm=options.grad_clip_norm)
+        model.refresh()
+        model.diagnostics()
+        model.end_epoch()
+    for group in groups:
+        _check_length(group, dataset, options)
+        with blamed(f"`{group.name}_scheduler.scheduler` has a wrong value", "correct it"):
+            group.scheduler.step()
+
+
+def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: LoopOptions) -> None:
+    """Refuses a schedule that knows its length (a one-cycle one) and is over before the run."""
+    length = getattr(group.scheduler, "total_steps", None)
+    num_batches = dataset.num_examples("train") // options.batch_size
+    if options.limit_batches is not None:
+        num_batches = min(num_batches, options.limit_batches)
+    needed = options.epochs * (num_batches if group.interval == "step" else 1)
+    if length is not None and length < needed:
+        raise ConfigError(
+            f"`{group.name}_scheduler.scheduler` ends after {length} steps, but the run takes "
+            f"{needed}; set total_steps={needed}."
+        )
+
+
+def _augmented(dataset: MultiTaskDataset, batch: Batch, place: str) -> Batch:
+    if not dataset.num_draws:
+        return batch
+    place = f"{place}, augmented"
+    num = len(batch.inputs)
+    draws = torch.full((num, dataset.num_draws), 0.5, device=batch.inputs.device)
+    with blamed(f"{place}: the data set fails", "correct its `augment`"):
+        result = dataset.augment(batch, draws)
+    return check_form(result, dataset.tasks, batch.inputs[:1], num, place)
+
+
+class _Stepped:
+    """An optimiser that is named where it fails."""
+
+    def __init__(self, group: OptimizerGroup) -> None:
+        self.optimizer = group.optimizer
+        self.name = f"`{group.name}_optimizer`"
+
+    def step(self) -> None:
+        with blamed(f"{self.name} fails in its first step", "correct it or choose another"):
+            self.optimizer.step()
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+
+def _check_call(component: Any, name: str, group: str, choice: str) -> None:
+    """Refuses a ``step`` that needs what a training loop does not have: a closure, a metric."""
+    try:
+        inspect.signature(type(component).step).bind(component)
+    except TypeError as error:
+        raise ConfigError(
+            f"`{name}` must advance without arguments, but {type(component).__name__}.step is "
+            f"{error}; choose another with {group}@{name}={choice}."
+        ) from error
+
+
+def _failing(
+    model: MultiTaskMethod, tasks: Sequence[Task], place: str
+) -> Callable[[Exception], str]:
+    """Tells from an error which module was running: what is outside of all is losses at once."""
+
+    def what(error: Exception) -> str:
+        owners = {id(model): "`method`", id(model.backbone): "`backbone`"}
+        for task, head in zip(tasks, model.heads, strict=True):
+            owners[id(head)] = f"the `head` of task {task.name!r}"
+        name = "the loss of the tasks with batchable=True"
+        trace = error.__traceback__
+        while trace is not None:
+            name = owners.get(id(trace.tb_frame.f_locals.get("self")), name)
+            trace = trace.tb_next
+        return f"{place}: {name} fails"
+
+    return what
+
+
+def few(batch: Batch, num: int) -> Batch:
+    """The first examples of a batch."""
+    targets = {name: target[:num] for name, target in batch.targets.items()}
+    return Batch(batch.inputs[:num], targets)
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """As :func:`blamed`, and errors of this package get the place as well."""
+    try:
+        with blamed(what, "correct it"):
+            yield
+    except (ConfigError, ShapeError) as error:
+        text = str(error)
+        place = what.rpartition(": ")[0]
+        raise ConfigError(text if text.startswith(place) else f"{place}: {text}") from error
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside, nothing is warned of: a few examples are no reason. Broadcasting is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message="Using a target size")
+        yield
+
+
+class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Inside, ``[N, 1]`` against ``[N]`` is an error: it would become ``[N, N]``, unnoticed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        shapes = [tuple(x.shape) for x in args if isinstance(x, Tensor) and x.dim()]
+        numbers_of_axes = {len(shape) for shape in shapes}
+        if torch.Tag.pointwise in func.tags and len(numbers_of_axes) > 1:
+            shape = tuple(result.shape)
+            if shape not in shapes:
+                found = " against ".join(str(list(shape)) for shape in shapes)
+                raise ShapeError(
+                    f"prediction and target must have one shape, got {found}, which is broadcast "
+                    f"to {list(shape)}; write prediction.squeeze(1), or target.unsqueeze(1)."
+                )
+        return result
