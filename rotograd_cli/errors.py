@@ -1,4 +1,4 @@
-"""Errors a user can cause and mend.
+"""Errors a user can cause and fix.
 
 Every message is one line that names the thing, the requirement, the value found and the remedy. The
 command line prints that line and exits with :func:`exit_code`; a program that imports the package

@@ -1,5 +1,6 @@
 """Fixtures of several test files."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ READS = (
 )
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")  # of a mask: how many are true
 
+
+# the width of tables, whatever terminal the tests run in
+os.environ["COLUMNS"] = "200"
 
 # thousands of tiny operations: a second thread only waits
 torch.set_num_threads(1)

@@ -28,6 +28,7 @@ def fake_summary(
         "statistic_specs": {},
         "metrics": {f"test/{key}": value for key, value in metrics.items()},
         "protocol": "epoch selected on validation",
+        "selected_epoch": 2,
         "epochs": 3,
         "notes": [],
         "data_fingerprint": "f00d",
@@ -35,6 +36,7 @@ def fake_summary(
         "versions": {"torch": "2.15.0"},
         "commit": "0123456789abcdef",
         "train_s": 1800.0,
+        "data_s": 0.0,
         "wall_s": 3600.0,
         **others,
     }

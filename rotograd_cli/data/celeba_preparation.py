@@ -136,7 +136,7 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
         try:
             return Wanted.read(data_dir, image_size, limit)
         except DatasetError as error:  # whose message stands beside the file at fault
-            raise DatasetError("not looked at; mend the annotation files first.") from error
+            raise DatasetError("not looked at; fix the annotation files first.") from error
 
     return [
         _look(ATTRIBUTE_FILE, attributes),

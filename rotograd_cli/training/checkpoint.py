@@ -46,7 +46,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         cause = error if isinstance(error, OSError) else error.__context__ or error
         reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
         raise CheckpointError(
-            f"{path} cannot be written ({reason}); mend that, then go on from the last good "
+            f"{path} cannot be written ({reason}); fix that, then go on from the last good "
             f"checkpoint with {suggested('train', f'resume={path.parent.parent}')}."
         ) from error
 

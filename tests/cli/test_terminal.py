@@ -94,6 +94,7 @@ def test_a_full_disk_is_no_closed_pipe(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert "No space left on device" in result.err
 
 
+@pytest.mark.slow
 def test_paths_mean_what_they_mean_to_the_shell(
     cli: Cli, smoke_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

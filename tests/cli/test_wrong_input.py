@@ -88,7 +88,7 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
         ("tasks=[lft]", "got 'lft'; did you mean left?"),
         ("tasks=[left,left]", "each task once"),
         ("tasks=[]", "use null for all"),
-        ("train.select=val/foo", "choose from val/left/loss"),
+        ("train.select=val/foo", "choose from val/auto, val/left/loss"),
         ("method._target_=nowhere.Foo", "cannot be imported, got 'nowhere.Foo'"),
         ("~seed", "`seed` needs a value; add seed=VALUE"),
         ("~train.epochs", "`train.epochs` cannot be removed"),

@@ -24,15 +24,19 @@ from tests.samplers import DIM, SIZE
 NUM_STEPS = 80
 JOINT = [method for method in METHODS if class_of(method).max_num_tasks is None]
 CASES: list[tuple[str, dict[str, Any]]] = [
-    *((method, {}) for method in JOINT),
+    *((method, {}) for method in JOINT if method != "nashmtl"),
     ("gradnorm", {"alpha": 1.5}),
     ("rotogradnorm", {"alpha": 1.5}),
     ("rotograd", {"normalize_losses": True}),
     ("rotograd", {"rotation_path": "general"}),
     ("cagrad", {"c": 1.5}),
     ("alignedmtl", {"scale_mode": "rmse"}),
-    ("nashmtl", {"update_every": 5}),
     ("fairgrad", {"alpha": 0}),
+]
+WITH_SLOW: list[Any] = [
+    *CASES,
+    pytest.param("nashmtl", {}, marks=pytest.mark.slow),
+    ("nashmtl", {"update_every": 5}),
 ]
 # by definition, steps are as short as the shortest gradient (or FAMO's smallest loss), or, with
 # FairGrad, the longer the shorter a gradient is
@@ -118,7 +122,7 @@ def alone() -> float:
     return first_and_last(lambda heads, backbone: VanillaMTL(backbone, heads), "absent")[1]
 
 
-@pytest.mark.parametrize(("method", "options"), CASES, ids=str)
+@pytest.mark.parametrize(("method", "options"), WITH_SLOW, ids=str)
 def test_a_task_learns_beside_one_that_has_nothing_to_learn(
     method: str, options: dict[str, Any]
 ) -> None:
@@ -131,7 +135,7 @@ def test_a_task_learns_beside_one_that_has_nothing_to_learn(
         assert last < 2 * alone() + 0.02 * first, kind
 
 
-@pytest.mark.parametrize(("method", "options"), CASES, ids=str)
+@pytest.mark.parametrize(("method", "options"), WITH_SLOW, ids=str)
 def test_a_task_without_a_gradient_counts_as_absent(method: str, options: dict[str, Any]) -> None:
     """Not only in the end: a step that is too short would pass with an optimiser like Adam."""
     if method == "rlw":

@@ -198,7 +198,7 @@ def test_absent_data_are_said_with_place_source_and_licence(tmp_path: Path) -> N
     for name in ("images", "prepared rows"):  # said once, beside the file at fault
         assert (found[name].found, found[name].remedy) == (
             "not looked at",
-            "mend the annotation files first.",
+            "fix the annotation files first.",
         )
 
 

@@ -432,9 +432,13 @@ RIGHT = {
         evaluated,
     )
 }
+QUICK = ("usual", "scaled", "averaged", "evaluated")
+"""Loops of the default tests; the others are among the slow ones."""
 
 
-@pytest.mark.parametrize("loop", RIGHT)
+@pytest.mark.parametrize(
+    "loop", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in RIGHT]
+)
 def test_nothing_is_said_about_a_right_loop(loop: str) -> None:
     for method in METHODS:
         for kind in ("linear", "mlp"):

@@ -307,7 +307,7 @@ def test_a_gap_in_the_numbers_is_named_and_nothing_is_dropped(tmp_path: Path) ->
     assert "7 image, 6 label, 7 depth, 7 normal" in train.found
     assert "absent: train/label/2.npy, train/image/6.npy" in train.found
     assert "8 of each are wanted, without a gap: add train/label/2.npy," in train.remedy
-    assert prepared_rows(tmp_path, limit=9).remedy.startswith("mend the layout, then run: ")
+    assert prepared_rows(tmp_path, limit=9).remedy.startswith("fix the layout, then run: ")
 
 
 def test_files_that_are_no_frames_are_named(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def write_normals(folder: Path, ids: tuple[int, ...]) -> None:
         np.save(folder / f"{frame_id}.npy", normals)
 
 
+@pytest.mark.slow
 def test_normals_by_official_id_are_taken_instead_of_an_estimate(tmp_path: Path) -> None:
     source = write_official(tmp_path / "nyuv2", TRAIN, TEST)
     write_normals(tmp_path / "nyuv2" / "mine", (*TRAIN, *TEST))
@@ -163,6 +164,7 @@ def test_normals_by_official_id_are_taken_instead_of_an_estimate(tmp_path: Path)
     assert "read from files in mine" in dataset.notes[0]
 
 
+@pytest.mark.slow
 def test_the_archive_is_found_and_decoded(tmp_path: Path) -> None:
     source = write_official(tmp_path / "nyuv2", TRAIN, TEST)
     folder = tmp_path / "nyuv2" / "normals_gt"
@@ -190,6 +192,7 @@ def test_the_archive_is_found_and_decoded(tmp_path: Path) -> None:
         prepare(tmp_path, source, limit=6)
 
 
+@pytest.mark.slow
 def test_normals_asked_for_must_be_there(tmp_path: Path) -> None:
     source = write_official(tmp_path / "nyuv2", TRAIN, TEST)
     with pytest.raises(DatasetError, match=r"`data\.normals` must name a folder.*got .*mine;"):

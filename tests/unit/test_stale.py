@@ -77,6 +77,7 @@ def test_the_network_of_a_task_can_be_exported(path: str) -> None:
     torch.testing.assert_close(exported(x), task(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason=f"{REDESIGN}, which a graph takes for constants")
 @pytest.mark.filterwarnings("default")  # torch's own
 def test_a_model_can_be_compiled_as_a_whole() -> None:

@@ -37,7 +37,7 @@ def check(data_dir: Path, limit: int | None) -> Sequence[FileCheck]:
     prepared = _prepared(data_dir, layout, limit)
     files = _layout(data_dir, layout, limit, prepared.ok)
     if prepared.remedy and not all(entry.ok for entry in files):
-        prepared = replace(prepared, remedy=f"mend the layout, then {prepared.remedy}")
+        prepared = replace(prepared, remedy=f"fix the layout, then {prepared.remedy}")
     return [*files, *_official(data_dir), prepared]
 
 
