@@ -60,6 +60,7 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
         ConfigError: If another process has it, it cannot be written, or one of its files is a link.
     """
     _refuse_links(run_dir)
+    _refuse_foreign_checkpoints(run_dir)
     folder, file = run_dir / "checkpoints", run_dir / ".lock"
     new = [path for path in (file, folder, run_dir) if not path.exists()]
     with _unwritable(run_dir):
@@ -85,6 +86,17 @@ def _refuse_links(run_dir: Path) -> None:
                 f"{path} must be a file, got a link to {os.readlink(path)!r}, and training would "
                 "write through it; copy that file here, or remove the link."
             )
+
+
+def _refuse_foreign_checkpoints(run_dir: Path) -> None:
+    """A link to a large disk is fine, one into another run's folder would replace its files."""
+    folder = run_dir / "checkpoints"
+    other = folder.resolve().parent
+    if folder.is_symlink() and is_used(other):
+        raise ConfigError(
+            f"{folder} must be this run's own, got a link into the run {other}, whose checkpoints "
+            "training would replace; copy them here, or remove the link."
+        )
 
 
 def _take(lock: IO[str], run_dir: Path) -> None:

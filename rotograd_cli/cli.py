@@ -73,7 +73,8 @@ data_dir=DIR    where the files of the data set are; the batch itself is in the 
 trust=true      the dump may name components from outside this package and torch: they are run
 --config-dir    a folder of your own YAML files: what they name may be run
 
-Exit codes: 0 it fails here too, bit for bit; 3 it does not, or differs; 2 wrong input."""
+Exit codes: 0 if the step fails with the same numbers, 3 if they differ or it does not fail, 2 for
+wrong input."""
 _SINGLE = {"bench": "measures one configuration", "table": "builds one table"}
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 
@@ -589,6 +590,7 @@ groups:
   scheduler@method_scheduler choose for the network and for the method's own parameters
 
 keys, with examples (rotograd train --cfg job prints all of them with their values):
+  resume=DIR|auto goes on with a run; trust=true lets a run from somebody else name any component
   seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
   train.epochs  train.batch_size  train.accumulate_steps  train.grad_clip_norm
   train.limit_batches  train.select  model_optimizer.lr  method_optimizer.lr

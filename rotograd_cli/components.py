@@ -1,12 +1,12 @@
 """From a YAML node to a constructor: target, names and types are checked first."""
 
 import inspect
-import pkgutil
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import hydra
+from hydra._internal.utils import _locate
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -84,7 +84,7 @@ def component_class(node: Any, where: str, **supplied: Any) -> type:
 
 def _import(path: str, where: str) -> Callable[..., Any]:
     try:
-        target = pkgutil.resolve_name(path)
+        target = _locate(path)  # as Hydra finds it when it is built
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"`{where}._target_` cannot be imported, got {path!r} ({error}); check its "

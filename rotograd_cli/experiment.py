@@ -42,7 +42,7 @@ from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
-from rotograd_cli.training.coverage import cut_notes, evaluation_parts
+from rotograd_cli.training.coverage import complete_batches, cut_notes, evaluation_parts
 from rotograd_cli.training.dry_pass import dry_pass
 from rotograd_cli.training.loop import (
     CheckpointOptions,
@@ -178,7 +178,7 @@ def train(
             logger.debug("%s", traceback.format_exc())
             if isinstance(error, interrupts.StopRequested):
                 logger.info(
-                    "Stopped after step %d; %s%s goes on from there.",
+                    "Stopped after step %d; continue with: %s%s",
                     trainer.state.step,
                     suggested("train", f"resume={os.path.relpath(run_dir)}"),
                     word_for(config),
@@ -386,9 +386,8 @@ def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Eval
     load_weights(experiment.model, checkpoint["model"], path)
     options = run_config.train
     split: Any = config.split
-    batches = experiment.dataset.batches(
-        split, evaluation_parts(experiment.dataset, split, options)
-    )
+    parts = evaluation_parts(experiment.dataset, split, options)
+    batches = complete_batches(experiment.dataset, split, parts)
     with compilation(run_config.compile):
         measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
     recorded = recorded_metrics(run_dir, config.checkpoint)

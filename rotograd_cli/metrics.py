@@ -241,13 +241,17 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     )
 
 
+ROUNDING = 1e-6
+"""A loss that is never negative may come out below 0 by less than this."""
+
+
 def geometric_mean(losses: Mapping[str, float]) -> float:
     r"""Geometric mean of the task losses, :math:`(\prod_k L_k)^{1/K}`.
 
     Rescaling any loss by a constant rescales the result by a constant, so that comparing epochs
     does not depend on the units of the tasks. Negative losses have no geometric mean: the result is
     NaN. A loss of 0 counts as the smallest normal double, 2.2e-308: epochs in which one task is
-    perfect are still told apart by the others.
+    perfect are still told apart by the others. So does what rounding takes below 0, down to -1e-6.
 
     Args:
         losses: Loss of each task.
@@ -261,7 +265,8 @@ def geometric_mean(losses: Mapping[str, float]) -> float:
     """
     values = torch.tensor(list(losses.values()), dtype=torch.float64)
     smallest = torch.finfo(torch.float64).tiny
-    return float(torch.where(values == 0, smallest, values).log().mean().exp())
+    is_zero = (values <= 0) & (values > -ROUNDING)
+    return float(torch.where(is_zero, smallest, values).log().mean().exp())
 
 
 def delta_m(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rotograd_cli.summaries import is_summary
+from rotograd_cli.summaries import is_summary, outcome, selected_value
 from rotograd_cli.terminal import encodable
 
 MAX_COLUMNS = 10
@@ -44,33 +44,6 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
     temporary = run_dir / "summary.tmp"
     temporary.write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
     temporary.replace(run_dir / "summary.json")
-
-
-def selected_value(summary: Mapping[str, Any] | None) -> float | None:
-    """Value of a run's selection metric at its selected epoch.
-
-    Args:
-        summary: Content of ``summary.json``; None where a run wrote nothing.
-
-    Returns:
-        The value, by which runs may be compared; None where there is nothing to compare, because
-        the run did not finish or the value is infinite, NaN or missing.
-    """
-    if summary is None or summary.get("status") != "finished":
-        return None
-    value = summary.get("metrics", {}).get(summary.get("select"))
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def outcome(summary: Mapping[str, Any]) -> str:
-    """What became of a run: its status, or ``no finite val/geomean_loss``.
-
-    A version that compared nothing tested such a run's first epoch, and called it finished.
-    """
-    status = str(summary.get("status", "no status"))
-    if status == "finished" and "select" in summary and selected_value(summary) is None:
-        return f"no finite {summary['select']}"
-    return status
 
 
 def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Table:

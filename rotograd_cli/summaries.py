@@ -1,10 +1,12 @@
 """What ``summary.json`` holds: checked, because the file may be damaged or somebody else's."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 _NUMBER = (int, float, type(None))
 _TEXT = (str, type(None))
+_LARGEST = 2**63
 _SPECS = {str: {"better": _TEXT, "percent": bool}}
 _FORMS: dict[str, Any] = {
     "status": str,
@@ -20,6 +22,8 @@ _FORMS: dict[str, Any] = {
     "notes": [str],
     "data_fingerprint": _TEXT,
     "num_threads": int,
+    "num_examples": {str: int},
+    "num_evaluated": {str: int},
     "device": str,
     "versions": {str: str},
     "commit": _TEXT,
@@ -61,9 +65,36 @@ def is_finished(summary: Mapping[str, Any] | None, *, in_table: bool = False) ->
     needed = _IN_TABLES if in_table else _IN_RUNS
     return (
         summary is not None
-        and summary.get("status") == "finished"
+        and outcome(summary) == "finished"
         and all(key in summary for key in needed)
     )
+
+
+def selected_value(summary: Mapping[str, Any] | None) -> float | None:
+    """Value of a run's selection metric at its selected epoch.
+
+    Args:
+        summary: Content of ``summary.json``; None where a run wrote nothing.
+
+    Returns:
+        The value, by which runs may be compared; None where there is nothing to compare, because
+        the run did not finish or the value is infinite, NaN or missing.
+    """
+    if summary is None or summary.get("status") != "finished":
+        return None
+    value = summary.get("metrics", {}).get(summary.get("select"))
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def outcome(summary: Mapping[str, Any]) -> str:
+    """What became of a run: its status, or ``no finite val/geomean_loss``.
+
+    A version that compared nothing tested such a run's first epoch, and called it finished.
+    """
+    status = str(summary.get("status", "no status"))
+    if status == "finished" and "select" in summary and selected_value(summary) is None:
+        return f"no finite {summary['select']}"
+    return status
 
 
 def is_evaluation(record: object) -> bool:
@@ -77,7 +108,8 @@ def _fits(value: object, form: Any) -> bool:
     if isinstance(form, list):
         return isinstance(value, list) and all(_fits(item, form[0]) for item in value)
     if not isinstance(form, dict):
-        return isinstance(value, form)
+        is_huge = isinstance(value, int) and abs(value) > _LARGEST  # no float holds it
+        return isinstance(value, form) and not is_huge
     if not isinstance(value, dict):
         return False
     if str in form:

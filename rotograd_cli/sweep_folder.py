@@ -41,6 +41,10 @@ def check_sweep_folder(config: DictConfig) -> None:
         return  # Hydra is about to say so
     if not sweep_dir.is_dir():
         return
+    if is_used(sweep_dir):
+        raise OccupiedError(
+            f"{sweep_dir} holds a run, got a sweep; choose another hydra.sweep.dir."
+        )
     before = HydraConfig.instance().cfg
     try:
         occupied = [folder for folder, cell in _cells(config) if _is_occupied(folder, cell)]
@@ -111,10 +115,10 @@ def _message(sweep_dir: Path, occupied: Sequence[Path], resume: str | None) -> s
     where = ", ".join([*names[:MAX_NAMED], *more])
     if resume is None:
         return (
-            f"{sweep_dir} holds a run already in its folders {where}; choose another "
+            f"Folders {where} of {sweep_dir} hold runs already; choose another "
             "hydra.sweep.dir, or add resume=auto to go on with runs of the same configuration."
         )
     return (
-        f"{sweep_dir} holds runs of other configurations in its folders {where}; choose another "
-        "hydra.sweep.dir, resume=auto goes on with runs of the same configuration only."
+        f"Folders {where} of {sweep_dir} hold runs of other configurations; choose another "
+        "hydra.sweep.dir (resume=auto goes on with runs of the same configuration only)."
     )

@@ -95,8 +95,8 @@ class Trust:
             if name not in named:
                 raise ConfigError(
                     f"`{where}._target_` in {source} must be {_kind(where).words}, got {name!r}; "
-                    "add trust=true if you trust whoever made it, as that is run, or --config-dir "
-                    "DIR if a YAML file of yours in DIR names it."
+                    "add --config-dir DIR if one of your YAML files in DIR names it, or trust=true "
+                    "to run it anyway."
                 )
 
     def check_destination(self, logger: Any, source: Path) -> None:

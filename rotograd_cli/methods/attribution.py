@@ -54,7 +54,7 @@ class HeadOutputs:
             output: Tensor, or any nesting of lists, tuples and dictionaries.
         """
         if torch.compiler.is_compiling():
-            return  # there are no such places inside a compiled graph; losses are taken on trust
+            return  # a compiled graph has no such places: each loss is assumed to use its own head
         for tensor in _tensors(output):
             if tensor.grad_fn is not None:
                 self._owners.setdefault((tensor.grad_fn, tensor.output_nr), owner)

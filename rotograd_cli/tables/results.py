@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from rotograd_cli.summaries import is_evaluation
 from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.trust import read_saved
+
+_COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
+"""Keys of ``train`` that notes count with."""
 
 
 class RunKey(NamedTuple):
@@ -78,9 +82,11 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
         config = read_saved(run_dir / "config.yaml")
     except ConfigError:
         return None
+    sections = [config.get(name, {}) for name in ("method", "data", "train")]
     is_runs = (
         type(config.get("seed")) is int
-        and isinstance(config.get("method", {}), dict)
+        and all(isinstance(section, dict) for section in sections)
+        and all(isinstance(sections[2].get(key), (int, NoneType)) for key in _COUNTS)
         and isinstance(config.get("tasks") or [], list)
     )
     return config if is_runs else None

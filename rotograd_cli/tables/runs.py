@@ -97,7 +97,7 @@ def _order(folder: Path) -> list[tuple[int, str]]:
 def _run(folder: Path) -> Run:
     summary = read_run(folder) or {"status": "no summary", "run_dir": str(folder)}
     config = read_config(folder)
-    if summary.get("status") == "finished":
+    if outcome(summary) == "finished":
         if config is None:
             summary["status"] = "config.yaml cannot be read"
         elif not is_finished(summary, in_table=True):

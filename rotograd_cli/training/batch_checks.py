@@ -158,7 +158,8 @@ def _fault_of_target(target: Tensor, task: Task, place: str) -> str | None:
     last = task.num_outputs - 1
     needed = rule.needed.format(last=last, void=-1)
     found = target[wrong]
-    if last and int(found.max()) == last + 1 and int(target.min()) == 1:
+    is_whole = not target.is_floating_point()  # NaN and infinity are no integers
+    if last and is_whole and int(found.max()) == last + 1 and int(target.min()) == 1:
         remedy = "write target - 1"
     else:
         remedy = "correct the labels" + (", or the task's num_outputs" if last else "")
@@ -178,6 +179,10 @@ def _fault_for_own_loss(target: Tensor, place: str) -> str | None:
     )
 
 
+MANY_ONES = 100
+"""Ones without a single zero that are no accident in a part of a split."""
+
+
 class SeenFlags:
     """Values of the targets of binary tasks: -1 for "no" would be taken for no label.
 
@@ -188,21 +193,29 @@ class SeenFlags:
     def __init__(self, tasks: Sequence[Task]) -> None:
         binary = [task for task in tasks if task.loss is binary_cross_entropy]
         self.values: dict[str, set[float]] = {task.name: set() for task in binary}
+        self.num_ones = dict.fromkeys(self.values, 0)
 
     def add(self, batch: Batch) -> None:
         """Looks at a batch."""
         for name, values in self.values.items():
             if name in batch.targets:
-                values.update(torch.unique(batch.targets[name]).tolist())
+                target = batch.targets[name]
+                values.update(torch.unique(target).tolist())
+                self.num_ones[name] += int((target == 1).sum())
 
-    def check(self, dataset: str, split: str) -> None:
-        """Refuses what has no 0 in the whole split.
+    def check(self, dataset: str, split: str, *, is_whole: bool) -> None:
+        """Refuse targets without any 0.
+
+        Args:
+            dataset: Name of the data set.
+            split: Name of the split.
+            is_whole: Whether the whole split was looked at; a part must hold many ones.
 
         Raises:
             ConfigError: If a target is -1 or 1 throughout.
         """
         for name, values in self.values.items():
-            if values == {-1, 1}:
+            if values == {-1, 1} and (is_whole or self.num_ones[name] >= MANY_ONES):
                 raise ConfigError(
                     f"{where(dataset, split, name)}: the target must be 0 or 1, or -1 for no "
                     "label, got -1 and 1 without any 0; if -1 means no, write (target > 0).float()."

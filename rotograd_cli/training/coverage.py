@@ -1,12 +1,13 @@
 """Which examples of a split are trained on and evaluated, and what is said where some are not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import MultiTaskDataset, Split, in_parts
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
+from rotograd_cli.errors import ConfigError
 
 
 class Limits(Protocol):
@@ -65,6 +66,33 @@ def evaluation_parts(dataset: MultiTaskDataset, split: Split, limits: Limits) ->
     return in_parts(torch.arange(num), limits.eval_batch_size)
 
 
+def complete_batches(
+    dataset: MultiTaskDataset, split: Split, parts: Sequence[Tensor]
+) -> Iterator[Batch]:
+    """Batches of a split, as many as were asked for.
+
+    Args:
+        dataset: The data.
+        split: Which split.
+        parts: Positions of every batch.
+
+    Yields:
+        The batches.
+
+    Raises:
+        ConfigError: If the data set yields another number, as a loader that drops the last one.
+    """
+    num = 0
+    for batch in dataset.batches(split, parts):
+        num += 1
+        yield batch
+    if num != len(parts):
+        raise ConfigError(
+            f"Data set {dataset.name!r}, split {split}: `batches` must yield a batch for each of "
+            f"the {len(parts)} parts, got {num}; yield the last, smaller one too (drop_last=False)."
+        )
+
+
 def cut_notes(
     dataset: MultiTaskDataset, splits: Sequence[Split], limits: Limits
 ) -> tuple[str, ...]:
@@ -88,9 +116,11 @@ def cut_notes(
     for split in splits:
         evaluated = num_evaluated(dataset, split, limits)
         whole = dataset.num_examples(split)
+        limit = limits.limit_batches if split == "train" else None
+        is_of_training = limit is not None and evaluated == limit * limits.batch_size
+        key = "train.limit_batches" if is_of_training else "train.limit_eval_batches"
         if evaluated < whole:
             notes.append(
-                f"cut evaluation: the first {evaluated:,} of {whole:,} examples of {split} "
-                "(train.limit_eval_batches)"
+                f"cut evaluation: the first {evaluated:,} of {whole:,} examples of {split} ({key})"
             )
     return tuple(notes)

@@ -98,7 +98,16 @@ def _read(
     result: Batch | None = None
     seen = SeenFlags(dataset.tasks)
     start = time.process_time()
-    for part, batch in zip(parts, _batches(dataset, split, parts), strict=True):
+    batches = _batches(dataset, split, parts)
+    num_read = 0
+    for num_batches, part in enumerate(parts):
+        batch = next(batches, None)
+        if batch is None:
+            raise ConfigError(
+                f"{place}: `batches` must yield a batch for each of the {len(parts)} parts, got "
+                f"{num_batches}; yield the last, smaller one too (drop_last=False)."
+            )
+        num_read += len(part)
         checked = check_form(batch, dataset.tasks, example, len(part), place)
         fault = find_fault([checked], dataset.tasks, dataset.name, split)
         if fault is not None:
@@ -109,8 +118,7 @@ def _read(
         enough = isinstance(dataset, StoredDataset) or time.process_time() - start > SCAN_S
         if enough and not missing:
             break
-    else:
-        seen.check(dataset.name, split)
+    seen.check(dataset.name, split, is_whole=num_read == sum(map(len, parts)))
     if missing:
         _refuse_unlabelled(dataset, split, selection, missing)
     assert result is not None

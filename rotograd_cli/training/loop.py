@@ -30,7 +30,7 @@ from rotograd_cli.training.checkpoint import (
     restore_best,
     save_checkpoint,
 )
-from rotograd_cli.training.coverage import evaluation_parts
+from rotograd_cli.training.coverage import complete_batches, evaluation_parts
 from rotograd_cli.training.gathering import TOGETHER
 from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.selection import relative_loss, select_by
@@ -196,11 +196,10 @@ class Trainer:
         """Says what was compared; refuses to test what was not selected."""
         key = self.selection.key
         state = self.state
-        if state.best_epoch == 0:
+        if not math.isfinite(state.best_value):  # an earlier version chose epoch 1 by NaN
             raise SelectionError(
-                f"No epoch can be selected: {key} was infinite or NaN in all "
-                f"{state.num_evaluations} evaluations (metrics.jsonl has them by task); choose "
-                f"another train.select, or {REMEDY}."
+                f"No epoch can be selected: {key} was infinite or NaN in every evaluation "
+                f"(metrics.jsonl has them by task); choose another train.select, or {REMEDY}."
             )
         finite = "" if state.num_candidates == state.num_evaluations else "finite "
         logger.info(
@@ -406,7 +405,7 @@ class Trainer:
         """Metrics of a split at the current weights."""
         parts = evaluation_parts(self.dataset, split, self.options)
         own = list(self.ranks.own(parts, TOGETHER))
-        batches = self.dataset.batches(split, [part for _, part in own])
+        batches = complete_batches(self.dataset, split, [part for _, part in own])
         metrics = evaluate(
             self.model,
             self.dataset.tasks,

@@ -19,7 +19,7 @@ from typing import cast
 from rotograd_cli.data.base import Split
 from rotograd_cli.errors import ConfigError, SelectionError
 from rotograd_cli.losses import target_rule
-from rotograd_cli.metrics import Better
+from rotograd_cli.metrics import ROUNDING, Better
 from rotograd_cli.tasks import Task, task_statistics
 
 OVER_TASKS = ("loss", "geomean_loss", "relative_loss")
@@ -74,7 +74,7 @@ class Selection:
         if self.key != f"{self.split}/geomean_loss":
             return
         for name, loss in self.losses(metrics).items():
-            if loss < 0:
+            if loss <= -ROUNDING:
                 raise SelectionError(
                     f"`train.select` must rank every epoch, but {self.key} has no value where a "
                     f"loss is negative: that of task {name!r} is {loss:.4g} on {self.split}; train "
@@ -115,6 +115,11 @@ def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str])
         ConfigError: If the key is none of the evaluation's, or the mode takes the worst epoch.
     """
     split, _, rest = key.partition("/")
+    if split == "train" and split not in splits:
+        raise ConfigError(
+            f"`train.select={key}` needs an evaluation of the training split; add "
+            "train.evaluate_train=true."
+        )
     if rest == "auto":
         never_negative = all(target_rule(task.loss) is not None for task in tasks)
         rest = "geomean_loss" if never_negative else "relative_loss"

@@ -1,6 +1,7 @@
 """Every component is used once on a few examples, under the name that a refusal gives it."""
 
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ def _check_prediction(prediction: Tensor, place: str) -> None:
 
 def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
     leaf = prediction.detach().clone().requires_grad_()
-    with _named(f"{place}: the loss fails"), _NoBroadcasting():
+    with _named(f"{place}: the loss fails"), _NoBroadcasting(len(target)):
         loss: Any = task.loss(leaf, target)
     needed = f"{place}: the loss must be a finite scalar that depends on the prediction"
     if not isinstance(loss, Tensor):
@@ -109,7 +110,7 @@ def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str
     with _named(f"{place}: the metric {spec.name!r} fails"):
         metric = spec.create().to(prediction.device)
         metric.distributed_available_fn = _never  # the first rank is alone here
-        with _NoBroadcasting():
+        with _NoBroadcasting(len(target)):
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())
     if not isinstance(value, Tensor) or value.dim() != 0:
@@ -256,17 +257,29 @@ def _named(what: str) -> Iterator[None]:
 @contextmanager
 def silence() -> Iterator[None]:
     """Inside, nothing is warned of: a few examples are no reason. Broadcasting is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message="Using a target size")
-        yield
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # FAMO's remark on negative losses comes in the run itself
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="Using a target size")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, ``[N, 1]`` against ``[N]`` is an error: it would become ``[N, N]``, unnoticed."""
+    """Inside, ``[N, 1]`` against ``[N]`` is an error: it would become ``[N, N]``, unnoticed.
 
-    def __init__(self) -> None:
+    ``[N, 1]`` against C thresholds, an ordinal loss's, is none.
+
+    Args:
+        num: Number N of examples.
+    """
+
+    def __init__(self, num: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.num = num
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -276,7 +289,7 @@ class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         numbers_of_axes = {len(shape) for shape in shapes}
         if torch.Tag.pointwise in func.tags and len(numbers_of_axes) > 1:
             shape = tuple(result.shape)
-            if shape not in shapes:
+            if shape not in shapes and min(shapes, key=len)[0] == self.num:
                 found = " against ".join(str(list(shape)) for shape in shapes)
                 raise ShapeError(
                     f"prediction and target must have one shape, got {found}, which is broadcast "

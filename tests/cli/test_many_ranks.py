@@ -118,7 +118,7 @@ def test_a_signal_stops_all_ranks_after_the_same_step(
     ranks = ranks_of(tmp_path / "run", process)
     os.kill(ranks[1], signal.SIGUSR1)  # one of them alone is told
     _, err = process.communicate(timeout=PATIENCE_S)
-    assert "goes on from there" in err
+    assert "continue with: rotograd train resume=" in err
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     finished(torchrun("train", "resume=run", cwd=tmp_path))

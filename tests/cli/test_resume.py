@@ -193,7 +193,7 @@ def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
     process.send_signal(sent)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + sent, err
-    assert "rotograd train resume=run goes on from there." in err
+    assert "continue with: rotograd train resume=run" in err
     assert "Traceback" not in err
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["state"]
     assert f"Stopped after step {state['step']};" in err

@@ -16,6 +16,13 @@ class Limits:
     limit_eval_batches: int | None = None
 
 
+def test_the_cut_of_an_evaluation_of_training_examples_names_its_cause() -> None:
+    notes = cut_notes(ToyDataset(), ("train",), Limits(limit_batches=2))
+    assert notes[1:] == (
+        "cut evaluation: the first 12 of 20 examples of train (train.limit_batches)",
+    )
+
+
 @pytest.mark.parametrize(
     ("limits", "said"),
     [

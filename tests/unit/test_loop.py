@@ -280,11 +280,32 @@ def test_nothing_is_tested_where_no_epoch_has_a_finite_value(tmp_path: Path) -> 
     script = (math.nan, math.inf, -math.inf)
     cls = type("Script", (Scripted,), {"script": script})
     run = trainer(tmp_path, cls=cls, select="val/value/mse")
-    with pytest.raises(SelectionError, match=r"val/value/mse was infinite or NaN in all 3 eval"):
+    with pytest.raises(SelectionError, match=r"val/value/mse was infinite or NaN in every eval"):
         run.fit()
     assert not any("test/loss" in record for record in run.recorder.records)
     assert not (tmp_path / "best.pt").exists()
     assert run.state.best_epoch == run.state.num_candidates == 0
+
+
+def test_what_an_earlier_version_selected_by_nan_is_not_tested(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.state.best_epoch = 1  # with a value of NaN
+    run.state.epoch = 3
+    with pytest.raises(SelectionError, match="No epoch can be selected"):
+        run.fit()
+    assert not any("test/loss" in record for record in run.recorder.records)
+
+
+class DropsTheLast(ToyDataset):
+    """As a loader with ``drop_last``."""
+
+    def batches(self, split: Split, parts: Any) -> Any:
+        yield from list(super().batches(split, parts))[: len(parts) - (split != "train")]
+
+
+def test_an_evaluation_of_fewer_batches_than_asked_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"split val: .* each of the 3 parts, got 2; yield"):
+        trainer(tmp_path, dataset=DropsTheLast()).fit()
 
 
 def test_the_selected_epoch_and_what_it_was_compared_with_are_told(
@@ -451,7 +472,7 @@ def test_batch_larger_than_the_split_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path, batch_size=20)
 
 
-@pytest.mark.parametrize("select", ["val/geomean", "test/loss", "train/loss"])
+@pytest.mark.parametrize("select", ["val/geomean", "test/loss"])
 def test_selection_by_an_unknown_metric_lists_those_there_are(select: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         trainer(tmp_path, select=select)
@@ -459,6 +480,14 @@ def test_selection_by_an_unknown_metric_lists_those_there_are(select: str, tmp_p
     assert f"got {select!r}" in message
     assert "val/kind/accuracy, val/value/loss" in message
     assert message.endswith("val/loss, val/geomean_loss, val/relative_loss.")
+
+
+def test_selection_on_training_examples_needs_their_evaluation(tmp_path: Path) -> None:
+    for select in ("train/auto", "train/loss"):
+        with pytest.raises(
+            ConfigError, match=f"`train.select={select}` needs.*evaluate_train=true"
+        ):
+            trainer(tmp_path, select=select)
 
 
 def test_training_metrics_can_be_selected_by_where_they_are_evaluated(tmp_path: Path) -> None:

@@ -138,6 +138,10 @@ def test_a_perfect_task_leaves_the_others_comparable() -> None:
     assert 0 < perfect[1] < perfect[0] < 1e-100
 
 
+def test_what_rounding_takes_below_zero_is_zero() -> None:
+    assert geometric_mean({"a": -1e-8, "b": 2.0}) == geometric_mean({"a": 0.0, "b": 2.0})
+
+
 def test_geometric_mean_of_negative_or_nan_is_nan() -> None:
     assert math.isnan(geometric_mean({"a": -1.0, "b": 2.0}))
     assert math.isnan(geometric_mean({"a": math.nan, "b": 2.0}))

@@ -12,7 +12,7 @@ SUMMARY: dict[str, Any] = fake_summary({"left/accuracy": 0.5, "sum/mse": None}, 
 WRONG = (3, "x", [3], ["x"], {"x": 3}, {"x": {"y": 1}}, {"x/y": {"better": 1, "percent": True}})
 # of keys that have one of these forms
 ALLOWED = {("metrics", 4), ("seed", 0), ("epochs", 0), ("train_s", 0), ("wall_s", 0), ("notes", 3)}
-ALLOWED |= {("tasks", 3), ("num_threads", 0)}
+ALLOWED |= {("tasks", 3), ("num_threads", 0), ("selected_epoch", 0), ("data_s", 0)}
 TEXTS = ("status", "method", "data", "protocol", "data_fingerprint", "device", "commit")
 ALLOWED |= {(key, 1) for key in TEXTS}
 

@@ -124,8 +124,8 @@ def test_the_refusal_names_place_file_kind_name_and_both_remedies(config: dict[s
         check(changed(config, "backbone", of("torch.hub.load", repo_or_dir=".")))
     assert str(caught.value) == (
         "`backbone._target_` in run/config.yaml must be a network of this package, torch.nn or "
-        "torchvision.models, got 'torch.hub.load'; add trust=true if you trust whoever made it, "
-        "as that is run, or --config-dir DIR if a YAML file of yours in DIR names it."
+        "torchvision.models, got 'torch.hub.load'; add --config-dir DIR if one of your YAML "
+        "files in DIR names it, or trust=true to run it anyway."
     )
 
 
