@@ -251,9 +251,9 @@ def _train(config: "DictConfig") -> float | None:
         read_summary,
         remarks,
         run_table,
-        selected_value,
         training_time,
     )
+    from rotograd_cli.summaries import selected_value
     from rotograd_cli.sweep import check_direction
 
     launch.read_launcher()

@@ -455,12 +455,20 @@ def _check_attributes(dataset: MultiTaskDataset) -> None:
                 f"`data` must have the attributes name, tasks and input_shape, but "
                 f"{type(dataset).__name__} has no {name}; set it in the class or its __init__."
             )
+    names = [task.name for task in dataset.tasks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(
+            f"`tasks` of data set {dataset.name!r} must have different names, got "
+            f"{', '.join(repeated)} more than once."
+        )
 
 
 def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
     """Features of one example, by trying."""
     backbone.eval()
-    what = f"The backbone cannot take inputs of shape {['N', *example.shape[1:]]}"
+    shape = ", ".join(map(str, ("N", *example.shape[1:])))
+    what = f"The backbone cannot take inputs of shape [{shape}]"
     with torch.no_grad(), blamed(what, "choose another backbone or data set"):
         output: Any = backbone(example)
     features = output[0] if isinstance(output, (list, tuple)) and output else output

@@ -18,12 +18,12 @@ from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.report import (
     common_overrides,
-    outcome,
     print_table,
     read_summary,
     remarks,
     sweep_table,
 )
+from rotograd_cli.summaries import outcome
 from rotograd_cli.sweep_folder import check_sweep_folder
 
 failures: list[str] = []

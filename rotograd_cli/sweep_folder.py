@@ -115,10 +115,10 @@ def _message(sweep_dir: Path, occupied: Sequence[Path], resume: str | None) -> s
     where = ", ".join([*names[:MAX_NAMED], *more])
     if resume is None:
         return (
-            f"Folders {where} of {sweep_dir} hold runs already; choose another "
+            f"{sweep_dir} already holds runs, in {where}; choose another "
             "hydra.sweep.dir, or add resume=auto to go on with runs of the same configuration."
         )
     return (
-        f"Folders {where} of {sweep_dir} hold runs of other configurations; choose another "
+        f"{sweep_dir} holds runs of other configurations, in {where}; choose another "
         "hydra.sweep.dir (resume=auto goes on with runs of the same configuration only)."
     )

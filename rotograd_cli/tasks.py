@@ -41,6 +41,27 @@ class Task:
 
     None: what a loss of this package leaves, and for other losses the length of the first axis."""
 
+    def __post_init__(self) -> None:
+        """Refuses what keys, heads and tables could not use.
+
+        Raises:
+            ConfigError: If the name is no part of a key ``split/task/metric``, ``num_outputs`` no
+                positive integer, or ``metrics`` no tuple of metrics.
+        """
+        if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name:
+            raise ConfigError(f"A task's name must be a word without /, got {self.name!r}.")
+        if type(self.num_outputs) is not int or self.num_outputs < 1:
+            raise ConfigError(
+                f"`num_outputs` of task {self.name!r} must be an integer of at least 1, got "
+                f"{self.num_outputs!r}."
+            )
+        metrics: object = self.metrics
+        if not isinstance(metrics, tuple) or not all(isinstance(m, MetricSpec) for m in metrics):
+            raise ConfigError(
+                f"`metrics` of task {self.name!r} must be a tuple of metrics, as in (mse(),), got "
+                f"{metrics!r}."
+            )
+
     def num_labelled(self, target: Tensor) -> Tensor:
         """Number of elements that the loss averages over: the weight of a batch in a split's loss.
 

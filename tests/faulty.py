@@ -53,6 +53,11 @@ def count_without_tensors(target: Tensor) -> Any:
     return len(target)
 
 
+def writing(prediction: Tensor, target: Tensor) -> Tensor:
+    target[target > 1] = 1.0
+    return mean_squared_error(prediction, target)
+
+
 def failing(prediction: Tensor, target: Tensor) -> Tensor:
     raise KeyError("scale")
 
@@ -69,6 +74,7 @@ LOSSES = {
     "detached": detached,
     "a_number": a_number,
     "failing": failing,
+    "writing": writing,
     "unbatchable": unbatchable,
     "nan_and_own_loss": _mean_of_nan,
 }

@@ -73,7 +73,8 @@ def take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:
     if all(gradient is None for gradient in gradients):
         raise BackwardError(
             "No task loss depends on the features: every head ignores its input, or was given "
-            "something else; compute the losses from the predictions of the last forward pass."
+            "something else; compute the losses from the predictions of the last forward pass in "
+            "training mode (model.train())."
         )
     for leaf in leaves:
         leaf.grad = None

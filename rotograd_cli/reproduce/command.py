@@ -18,13 +18,13 @@ from rotograd_cli.config import config_dir, register_schemas, typed
 from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.experiment import build
 from rotograd_cli.messages import explain
-from rotograd_cli.report import outcome
 from rotograd_cli.reproduce.cells import Cell, CellMaker
 from rotograd_cli.reproduce.estimate import plan_table
 from rotograd_cli.reproduce.grid import grid_notes, write_grid
 from rotograd_cli.reproduce.launching import launch
 from rotograd_cli.reproduce.plan import Candidate, Place, Planner, choices, without_choice
 from rotograd_cli.reproduce.probe import measured_seconds
+from rotograd_cli.summaries import outcome
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rotograd_cli.report import read_summary, selected_value
+from rotograd_cli.report import read_summary
 from rotograd_cli.reproduce.cells import Cell, CellMaker
+from rotograd_cli.summaries import selected_value
 from rotograd_cli.tables.results import RunKey
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_overrides

@@ -16,8 +16,9 @@ from rotograd_cli.config import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, RotogradError
 from rotograd_cli.experiment import train
 from rotograd_cli.messages import describe_failure
-from rotograd_cli.report import read_summary, selected_value
+from rotograd_cli.report import read_summary
 from rotograd_cli.reproduce.cells import holds_run, is_finished
+from rotograd_cli.summaries import selected_value
 from rotograd_cli.training.checkpoint import load_newest
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metrics import geometric_mean
-from rotograd_cli.report import outcome, read_summary
-from rotograd_cli.summaries import is_evaluation
+from rotograd_cli.report import read_summary
+from rotograd_cli.summaries import is_evaluation, outcome
 from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.trust import read_saved

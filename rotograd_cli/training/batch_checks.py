@@ -143,7 +143,7 @@ def _fault_of_inputs(inputs: Tensor, place: str) -> str | None:
         return None
     return (
         f"{place}: inputs must be finite, got NaN or infinity in {num} of {len(inputs)} examples; "
-        "leave those out or fill them, e.g. with inputs.nan_to_num(0)."
+        "leave those out or fill them, e.g. with inputs.nan_to_num(0, 0, 0)."
     )
 
 

@@ -119,9 +119,10 @@ def _read(
         if enough and not missing:
             break
     seen.check(dataset.name, split, is_whole=num_read == sum(map(len, parts)))
-    if missing:
-        _refuse_unlabelled(dataset, split, selection, missing)
     assert result is not None
+    if missing:
+        unknown = [str(name) for name in result.targets if name not in selection.task_names]
+        _refuse_unlabelled(dataset, split, selection, missing, unknown)
     return result
 
 
@@ -143,7 +144,11 @@ def _labelled(dataset: MultiTaskDataset, split: Split, batch: Batch) -> set[str]
 
 
 def _refuse_unlabelled(
-    dataset: MultiTaskDataset, split: Split, selection: Selection, missing: set[str]
+    dataset: MultiTaskDataset,
+    split: Split,
+    selection: Selection,
+    missing: set[str],
+    unknown: Sequence[str],
 ) -> None:
     names = [task.name for task in dataset.tasks]
     first = next(name for name in names if name in missing)
@@ -158,9 +163,10 @@ def _refuse_unlabelled(
         remedy = f"select by another task with train.select={split}/{others[0]}/{last}{mode}, or "
         remedy += f"train with {without}"
     reason = f"{selection.key} needs it" if split == selection.split else "it is to be trained"
+    found = f"none (its batches have targets of {', '.join(unknown)} too)" if unknown else "none"
     raise ConfigError(
         f"{where(dataset.name, split, first)}: at least one label is needed, as {reason}, got "
-        f"none; {remedy}."
+        f"{found}; {remedy}."
     )
 
 

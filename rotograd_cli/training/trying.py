@@ -84,8 +84,14 @@ def _check_prediction(prediction: Tensor, place: str) -> None:
 
 def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
     leaf = prediction.detach().clone().requires_grad_()
+    before = target._version
     with _named(f"{place}: the loss fails"), _NoBroadcasting(len(target)):
         loss: Any = task.loss(leaf, target)
+    if target._version != before:
+        raise ConfigError(
+            f"{place}: the loss must leave the target as it is, which the metrics see too, but "
+            "writes into it; write target = target.clone() first."
+        )
     needed = f"{place}: the loss must be a finite scalar that depends on the prediction"
     if not isinstance(loss, Tensor):
         raise ConfigError(f"{needed}, got a {type(loss).__name__}; return a tensor.")

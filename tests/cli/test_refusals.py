@@ -59,12 +59,18 @@ def test_a_refusal_changes_no_file(cli: Cli, folders: Path) -> None:
         (("train", "resume=nosuch"), "`resume` must be a run directory, got nosuch"),
         (("train", "resume=damaged"), "last.pt cannot be read as a checkpoint"),
         (("train", "resume=foreign"), "checkpoint of another model"),
-        ((*SWEEP, "seed=7,8"), "Folders 0, 1 of sweep hold runs already; choose another"),
-        ((*SWEEP, "seed=0,7", "resume=auto"), "other configurations in its folders 1; choose"),
+        ((*SWEEP, "seed=7,8"), "sweep already holds runs, in 0, 1;"),
+        (
+            (*SWEEP, "seed=0,7", "resume=auto"),
+            "runs of other configurations, in 1;",
+        ),
         ((*SWEEP, "seed=0,1", "resume=run"), "`resume` must be auto in a sweep"),
         ((*SWEEP, "method=vanilla,nosuch", "resume=auto"), "must be one of"),
         ((*SWEEP, "seed=0,1", "resume=auto", "sed=3"), "did you mean seed?"),
-        (("train", "-m", *TINY, "hydra.sweep.dir=.", "hydra.sweep.subdir=run"), "in its folders"),
+        (
+            ("train", "-m", *TINY, "hydra.sweep.dir=.", "hydra.sweep.subdir=run"),
+            "already holds runs",
+        ),
         (("evaluate", "run=damaged", "checkpoint=last"), "cannot be read as a checkpoint"),
         (("evaluate", "run=run", "split=tset"), "`split` must be one of"),
         (("table", "runs=run", "table=nosuch", "output=run"), "`table` must be one of"),
@@ -88,12 +94,12 @@ def test_a_launcher_gets_no_cell_whose_folder_holds_another_run(cli: Cli, folder
         pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher")
         result = cli(*SWEEP, f"launcher={launcher}", "resume=auto", "seed=7,8")
         assert result.code == WRONG_INPUT
-        assert "hold runs of other configurations; choose another" in result.err
+        assert "holds runs of other configurations, in 0, 1;" in result.err
         assert tree(folders) == before
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     result = cli(*SWEEP, "sweep=optuna", "hydra.sweeper.n_trials=2")
     assert result.code == WRONG_INPUT
-    assert "Folders 0, 1 of sweep hold runs already" in result.err
+    assert "sweep already holds runs, in 0, 1" in result.err
     assert tree(folders) == before
 
 
@@ -156,4 +162,4 @@ def test_a_finished_cell_of_a_table_is_not_said_to_have_failed(cli: Cli, tmp_pat
     assert tree(tmp_path / "sweep" / "1") == found
     fresh = cli(*SWEEP, *words)
     assert fresh.code == WRONG_INPUT
-    assert "hold runs already; choose another" in fresh.err
+    assert "already holds runs, in 0, 1" in fresh.err

@@ -96,6 +96,8 @@ DATA = {
     "the prediction, got shape [32]; reduce it with mean().",
     f"detached {REGRESSION}": "got one without a gradient; leave out detach()",
     f"a_number {REGRESSION}": "got a float; return a tensor.",
+    f"writing {REGRESSION}": "task 'spread': the loss must leave the target as it is, which the "
+    "metrics see too, but writes into it; write target = target.clone() first.",
     f"failing {REGRESSION}": "task 'spread': the loss fails (KeyError: 'scale', faulty.py line ",
     f"nan_and_own_loss {REGRESSION}": "got nan; correct the loss, or use one that leaves out the "
     "NaN in the target.",

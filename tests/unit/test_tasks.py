@@ -1,9 +1,13 @@
 """Choosing tasks."""
 
+from typing import Any
+
 import pytest
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tasks import select_tasks
+from rotograd_cli.losses import mean_squared_error
+from rotograd_cli.metrics import mse
+from rotograd_cli.tasks import Task, select_tasks
 from tests.toy import TASKS
 
 
@@ -28,3 +32,17 @@ def test_wrong_names_are_refused_in_one_line(names: list[str], message: str) -> 
         select_tasks(TASKS, names)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_keys_heads_and_tables_could_not_use_is_refused() -> None:
+    good: dict[str, Any] = {"name": "a", "num_outputs": 1, "loss": mean_squared_error}
+    for wrong, message in (
+        ({"name": "a/b", "metrics": ()}, "a word without /, got 'a/b'"),
+        ({"name": " ", "metrics": ()}, "a word without /, got ' '"),
+        ({"num_outputs": "1", "metrics": ()}, "an integer of at least 1, got '1'"),
+        ({"num_outputs": 0, "metrics": ()}, "an integer of at least 1, got 0"),
+        ({"metrics": mse()}, r"a tuple of metrics, as in \(mse\(\),\)"),
+        ({"metrics": (mse,)}, r"a tuple of metrics, as in \(mse\(\),\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Task(**{**good, **wrong})
