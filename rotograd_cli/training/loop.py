@@ -201,10 +201,12 @@ class Trainer:
                 f"No epoch can be selected: {key} was infinite or NaN in every evaluation "
                 f"(metrics.jsonl has them by task); choose another train.select, or {REMEDY}."
             )
-        finite = "" if state.num_candidates == state.num_evaluations else "finite "
+        compared = f"{state.num_evaluations} evaluations"
+        if state.num_candidates < state.num_evaluations:
+            compared = f"the {state.num_candidates} finite values of {compared}"
         logger.info(
-            f"Selected epoch {state.best_epoch}: {key} {state.best_value:.4f} is the best of "
-            f"{state.num_candidates} {finite}evaluations of {state.num_evaluations}."
+            f"Selected epoch {state.best_epoch}: {key} {state.best_value:.4f}, the best of "
+            f"{compared}."
         )
 
     def _save_start(self) -> None:

@@ -314,7 +314,9 @@ def test_the_selected_epoch_and_what_it_was_compared_with_are_told(
     cls = type("Script", (Scripted,), {"script": (2.0, math.nan, 1.5)})
     with caplog.at_level(logging.INFO, "rotograd_cli"):
         trainer(tmp_path, cls=cls, select="val/value/mse").fit()
-    said = "Selected epoch 3: val/value/mse 1.5000 is the best of 2 finite evaluations of 3."
+    said = (
+        "Selected epoch 3: val/value/mse 1.5000, the best of the 2 finite values of 3 evaluations."
+    )
     assert said in caplog.messages
 
 
