@@ -247,6 +247,8 @@ def test_real_wandb_writes_two_separate_runs_below_their_directories(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
     first = wandb_tracker(tmp_path / "first")
     first.log(RECORD)
     second = wandb_tracker(tmp_path / "second")  # while the first one is open
