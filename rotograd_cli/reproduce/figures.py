@@ -16,6 +16,7 @@ from rotograd_cli.config import suggest, typed
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.messages import explain
 from rotograd_cli.reproduce.command import Reproduction, Words, composing
+from rotograd_cli.tables.formats import temporary_of
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.schema import ColumnSpec, TableSpec
 
@@ -194,7 +195,7 @@ def _save(
     folder.mkdir(parents=True, exist_ok=True)
     files: Sequence[Path] = [folder / f"{figure.name}.{suffix}" for suffix in ("png", "pdf")]
     for file in files:
-        temporary = file.with_name(f".{file.name}")
+        temporary = temporary_of(file)
         canvas.savefig(temporary, format=file.suffix[1:], dpi=150)
         temporary.replace(file)
     return list(files)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rotograd_cli.reproduce.plan import Candidate
+from rotograd_cli.tables.formats import temporary_of
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label
 
@@ -60,7 +61,7 @@ def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:
         return []
     keys = list(dict.fromkeys(key for c in candidates for key in c.point))
     path = folder / "grid.csv"
-    temporary = path.with_suffix(".tmp")
+    temporary = temporary_of(path)
     with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "task", *keys, "seed", "validation", "chosen"])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -154,8 +155,13 @@ def write_table(table: Table, folder: Path) -> list[Path]:
         ) from error
 
 
+def temporary_of(path: Path) -> Path:
+    """Where a file is written before it takes its name: no other process writes there."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def _replace(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_of(path)
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
     return path
