@@ -9,7 +9,7 @@ from rotograd_cli.config import TrainConfig
 from rotograd_cli.errors import ConfigError, OccupiedError, suggested
 from rotograd_cli.report import read_summary
 from rotograd_cli.run_directory import NOT_IN_KEY, config_key, load_run_config
-from rotograd_cli.summaries import is_finished
+from rotograd_cli.summaries import is_finished, outcome
 from rotograd_cli.trust import Trust
 
 
@@ -25,7 +25,8 @@ class Target:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        return self.resumed and is_finished(read_summary(self.run_dir))
+        summary = read_summary(self.run_dir) if self.resumed else None
+        return summary is not None and is_finished(summary) and outcome(summary) == "finished"
 
 
 def named_run(

@@ -65,7 +65,7 @@ def is_finished(summary: Mapping[str, Any] | None, *, in_table: bool = False) ->
     needed = _IN_TABLES if in_table else _IN_RUNS
     return (
         summary is not None
-        and outcome(summary) == "finished"
+        and summary.get("status") == "finished"
         and all(key in summary for key in needed)
     )
 

@@ -118,7 +118,7 @@ def test_a_strangers_configuration_runs_nothing(
     for words in COMMANDS:
         line = assert_refused(cli, tmp_path, *words)
         assert "run/config.yaml must be" in line
-        assert "add trust=true" in line
+        assert "trust=true to run it anyway" in line
     assert cli("table", "runs=run").code == 0  # reads, and builds nothing
     line = assert_refused(cli, tmp_path, "train", *TINY, "resume=auto", "hydra.run.dir=run")
     assert "holds a run of another configuration" in line
