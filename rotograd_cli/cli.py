@@ -344,11 +344,12 @@ def _cell(
 
 def _evaluate(config: "DictConfig") -> float:
     from rotograd_cli.config import to_evaluate_config
+
+    typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
     from rotograd_cli.experiment import evaluate_run
     from rotograd_cli.report import evaluation_table, print_table, remarks
     from rotograd_cli.trust import user_folders
 
-    typed = to_evaluate_config(config)
     found = evaluate_run(typed, user_folders())
     table, verdict = evaluation_table(found.measured, found.recorded, found.other_data)
     if found.other_data is not None:
