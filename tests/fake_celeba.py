@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rotograd_cli.data import celeba_rows
 from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.celeba import CelebA
-from rotograd_cli.data.celeba_annotations import ATTRIBUTES
+from rotograd_cli.data.celeba import rows as celeba_rows
+from rotograd_cli.data.celeba.annotations import ATTRIBUTES
 
 COUNTS = (10, 7, 6)
 OPTIONS: dict[str, Any] = {  # of conf/data/celeba.yaml, small

@@ -18,14 +18,14 @@ be called on a plain matrix, one task gradient per row: ``PCGrad()(G)``.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
+from rotograd_cli.linalg.gradients import without_rounding
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Statistics:
     """Brings three tensors to the host in one transfer, in float64: the inner products of the
     directions ``[K, K]``, the norms ``[K]`` and which tasks take part ``[K]``."""
     norms_of: Callable[[Tensor], Tensor]
-    r"""Norms of the combinations :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r]``."""
+    r"""Norms of combinations :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r]``."""
     uniform: Callable[[Tensor], Tensor]
     """Numbers drawn from [0, 1), of the shape of the tensor: entries of the features."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.summaries import is_finished, outcome
+from rotograd_cli.runs.summaries import is_finished, outcome
 from rotograd_cli.tables.conditions import COMMON, TASKS, conditions
 from rotograd_cli.tables.results import RunKey, read_config, read_run
 from rotograd_cli.tables.settings import setting, varying

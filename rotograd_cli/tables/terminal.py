@@ -18,7 +18,7 @@ def terminal_tables(table: Table) -> list[rich.table.Table]:
         table: Table.
 
     Returns:
-        What :func:`rotograd_cli.report.print_table` prints.
+        What :func:`rotograd_cli.runs.report.print_table` prints.
     """
     differences = difference_grid(table)
     grids = blocks(value_grid(table))

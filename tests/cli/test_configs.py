@@ -10,8 +10,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rotograd_cli.components import Constructors, accepted_parameters, constructor
-from rotograd_cli.config import (
+from rotograd_cli.runs.components import Constructors, accepted_parameters, constructor
+from rotograd_cli.runs.config import (
     BenchConfig,
     TrainConfig,
     config_dir,
@@ -19,7 +19,7 @@ from rotograd_cli.config import (
     to_bench_config,
     to_train_config,
 )
-from rotograd_cli.run_directory import load_run_config
+from rotograd_cli.runs.directory import load_run_config
 
 from .conftest import SMOKE
 

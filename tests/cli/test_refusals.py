@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rotograd_cli.claims import claimed
 from rotograd_cli.errors import CELL_FAILED, WRONG_INPUT
+from rotograd_cli.runs.claims import claimed
 from tests.forked import Forked
 
 from .conftest import Cli

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rotograd_cli.report import fitting, sweep_table
-from rotograd_cli.resuming import same_run
-from rotograd_cli.run_directory import load_run_config
+from rotograd_cli.runs.directory import load_run_config
+from rotograd_cli.runs.report import fitting, sweep_table
+from rotograd_cli.runs.resuming import same_run
 
 from .conftest import CHECKOUT, SMOKE, Cli
 

@@ -24,11 +24,11 @@ from rotograd_cli.bench.measure import (
 from rotograd_cli.bench.preparation import rotations_of, skew_parameters
 from rotograd_cli.bench.reference import ReferenceUnavailableError, load_reference, rotations
 from rotograd_cli.bench.statistics import Block, Spread, paired_ratios, spread, times_by_round
-from rotograd_cli.components import Constructors
-from rotograd_cli.config import BenchConfig, config_dir, register_schemas, to_bench_config
 from rotograd_cli.data.base import Batch
-from rotograd_cli.experiment import build_networks
 from rotograd_cli.linalg.rotations import skew
+from rotograd_cli.runs.components import Constructors
+from rotograd_cli.runs.config import BenchConfig, config_dir, register_schemas, to_bench_config
+from rotograd_cli.runs.experiment import build_networks
 
 CPU = torch.device("cpu")
 SMALL = (

@@ -14,13 +14,14 @@ import yaml
 from PIL import Image
 from torchvision import datasets, transforms
 
-from rotograd_cli.config import config_dir
-from rotograd_cli.data import celeba_preparation, celeba_rows
 from rotograd_cli.data.base import FileCheck, Split
 from rotograd_cli.data.celeba import CelebA
-from rotograd_cli.data.celeba_annotations import ATTRIBUTES
-from rotograd_cli.data.celeba_files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
+from rotograd_cli.data.celeba import preparation as celeba_preparation
+from rotograd_cli.data.celeba import rows as celeba_rows
+from rotograd_cli.data.celeba.annotations import ATTRIBUTES
+from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
 from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.runs.config import config_dir
 from tests import fake_celeba
 from tests.fake_celeba import COUNTS, OPTIONS, FakeFiles, Told, prepare
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from rotograd_cli.report import (
+from rotograd_cli.runs.report import (
     common_overrides,
     evaluation_table,
     format_value,

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from rotograd_cli.cli import main
-from rotograd_cli.reproduce.cells import Cell
-from rotograd_cli.reproduce.command import Reproduction, parse
-from rotograd_cli.reproduce.plan import Candidate, choices, without_choice
-from rotograd_cli.reproduce.plan import _marked as marked
+from rotograd_cli.commands.reproduce.cells import Cell
+from rotograd_cli.commands.reproduce.command import Reproduction, parse
+from rotograd_cli.commands.reproduce.plan import Candidate, choices, without_choice
+from rotograd_cli.commands.reproduce.plan import _marked as marked
 from rotograd_cli.tables.table import Table
 from tests.fake_runs import fake_summary
 
@@ -154,7 +154,7 @@ def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
 def test_bars_of_equal_values_have_no_whiskers_below_zero() -> None:
     from matplotlib.figure import Figure
 
-    from rotograd_cli.reproduce.figures import _draw_gains as draw_gains
+    from rotograd_cli.commands.reproduce.figures import _draw_gains as draw_gains
     from rotograd_cli.tables.parts import Cell as Value
     from rotograd_cli.tables.parts import Column, Row
 

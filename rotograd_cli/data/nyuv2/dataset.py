@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rotograd_cli import losses, metrics
 from rotograd_cli.data.base import Batch, FileCheck, Preparation
 from rotograd_cli.data.nyuv2 import augmentation, checking, preparation
 from rotograd_cli.data.nyuv2.layout import (
@@ -23,8 +22,8 @@ from rotograd_cli.data.nyuv2.rows import NAME, Rows, command, open_rows
 from rotograd_cli.data.nyuv2.storage import decode_depth, decode_image, decode_label, decode_normal
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError, DatasetError
-from rotograd_cli.metrics import Protocol
-from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+from rotograd_cli.tasks.metrics import Protocol
 
 # task: its array, and what decodes it
 _TARGETS = {
