@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.files import replace_text
 from rotograd_cli.tables.layout import Entry, Grid, blocks, difference_grid, marks_note, value_grid
 from rotograd_cli.tables.parts import Table
 
@@ -147,21 +148,16 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     texts = {"md": to_markdown, "tex": to_latex, "csv": to_csv, "json": to_json}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_replace(folder / f"table.{end}", make(table)) for end, make in texts.items()]
+        for ending, make in texts.items():
+            replace_text(folder / f"table.{ending}", make(table))
     except OSError as error:
         raise ConfigError(
             f"`output` must be a folder that can be written, got {folder} ({error.strerror}); "
             "choose another one."
         ) from error
+    return [folder / f"table.{ending}" for ending in texts]
 
 
 def temporary_of(path: Path) -> Path:
     """Where a file is written before it takes its name: no other process writes there."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _replace(path: Path, text: str) -> Path:
-    temporary = temporary_of(path)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path

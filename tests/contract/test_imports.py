@@ -15,7 +15,7 @@ PACKAGE = "rotograd_cli"
 
 # Low to high. A unit is a module or a folder; units of one layer never import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "errors"),
+    ("__init__", "errors", "files"),
     ("linalg",),
     ("tasks", "models", "ranks"),
     ("data", "methods"),
