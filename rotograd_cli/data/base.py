@@ -51,8 +51,13 @@ class FileCheck:
         try:
             return cls(what, True, look())
         except DatasetError as error:
-            found, _, remedy = str(error).rpartition("; ")
-            return cls(what, False, found, remedy)
+            return cls.refused(what, error)
+
+    @classmethod
+    def refused(cls, what: str, error: DatasetError) -> "FileCheck":
+        """Result of a look that ended with an error."""
+        found, _, remedy = str(error).rpartition("; ")
+        return cls(what, False, found, remedy)
 
 
 @dataclass(frozen=True)

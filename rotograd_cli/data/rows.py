@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rotograd_cli.data.base import FileCheck, Preparation
+from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.prepared import Make, PreparedArrays, Progress, SourceFiles, ignore
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.sources import Comparison
@@ -115,11 +115,12 @@ class Rows:
                 f"all but {len(absent):,} ({listed(absent)}); {self.restore}."
             )
 
-    def check(self) -> FileCheck:
-        """Read every row and every file that a row was made from."""
-        return FileCheck.of("prepared rows", self._look)
+    def look(self) -> str:
+        """Read every row and every file that a row was made from; return what was found.
 
-    def _look(self) -> str:
+        Raises:
+            DatasetError: If rows are absent or damaged, or files have changed.
+        """
         state = self._examine()
         undone = state.undone
         num_done = len(self.files) - len(undone)

@@ -135,7 +135,7 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
         return [*checks, *unseen]
     rows = rows_of(data_dir, files, annotations, image_size, limit)
     images = FileCheck.of("images", lambda: _look_at_images(rows, annotations, files, image_size))
-    return [*checks, images, rows.check()]
+    return [*checks, images, FileCheck.of("prepared rows", rows.look)]
 
 
 def _official(path: Path, limit: int | None) -> str:
