@@ -163,7 +163,7 @@ def _join(row: str, seed: int, runs: Mapping[str | None, Mapping[str, Any] | Non
 def _over_tasks(
     metrics: Mapping[str, float], summaries: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """What :func:`rotograd_cli.tasks.metrics.statistics` has of one run, over runs of single tasks.
+    """What :func:`rotograd_cli.tasks.statistics.statistics` has of one run, over runs of single tasks.
 
     Nothing unless all tasks lead with the same metric.
     """
