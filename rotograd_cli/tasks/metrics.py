@@ -33,6 +33,11 @@ def _itself(value: Any) -> Tensor:
     return result
 
 
+def _only(values: Any) -> Tensor:
+    result: Tensor = values.squeeze(0)  # torchmetrics has squeezed it already, or not
+    return result
+
+
 @dataclass(frozen=True)
 class MetricSpec:
     """A metric of a task: how to build it and how to read it.
@@ -68,9 +73,7 @@ def accuracy(num_classes: int) -> MetricSpec:
 
         return SplitMeans(partial(class_hits, num_classes=num_classes), 1)
 
-    return MetricSpec(
-        "accuracy", "higher", create, _classes, percent=True, value=operator.itemgetter(0)
-    )
+    return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_only)
 
 
 def f1() -> MetricSpec:
@@ -110,7 +113,7 @@ def mse() -> MetricSpec:
     def prepare(prediction: Tensor) -> Tensor:
         return (prediction.squeeze(1) if prediction.dim() == 2 else prediction).double()
 
-    return MetricSpec("mse", "lower", create, prepare, value=operator.itemgetter(0))
+    return MetricSpec("mse", "lower", create, prepare, value=_only)
 
 
 def segmentation(num_classes: int, void: int = -1) -> tuple[MetricSpec, ...]:
