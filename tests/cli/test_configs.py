@@ -19,7 +19,7 @@ from rotograd_cli.runs.config import (
     to_bench_config,
     to_train_config,
 )
-from rotograd_cli.runs.directory import load_run_config
+from rotograd_cli.runs.saved import load_run_config
 
 from .conftest import SMOKE
 

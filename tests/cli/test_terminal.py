@@ -12,9 +12,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from rotograd_cli.runs.directory import load_run_config
 from rotograd_cli.runs.report import fitting, sweep_table
 from rotograd_cli.runs.resuming import same_run
+from rotograd_cli.runs.saved import load_run_config
 
 from .conftest import CHECKOUT, SMOKE, Cli
 
