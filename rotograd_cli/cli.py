@@ -16,8 +16,8 @@ from rotograd_cli.errors import (
     exit_code,
     one_line,
 )
+from rotograd_cli.printing.streams import enduring_output
 from rotograd_cli.ranks import launch
-from rotograd_cli.runs.terminal import enduring_output
 from rotograd_cli.runs.words import config_dirs, ready
 from rotograd_cli.training import interrupts
 
@@ -246,9 +246,9 @@ def _train(config: "DictConfig") -> float | None:
     from omegaconf import OmegaConf
 
     from rotograd_cli.commands.sweep import check_direction
+    from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.experiment import train
     from rotograd_cli.runs.report import (
-        print_table,
         read_summary,
         remarks,
         run_table,
@@ -282,7 +282,7 @@ def _train(config: "DictConfig") -> float | None:
     else:
         summary = run()
         if launch.job_rank() == 0:
-            print_table(run_table(summary))
+            print_grid(run_table(summary))
             for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
                 print(line)
             print(training_time(summary))
@@ -346,8 +346,9 @@ def _evaluate(config: "DictConfig") -> float:
     from rotograd_cli.runs.config import to_evaluate_config
 
     typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
+    from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.experiment import evaluate_run
-    from rotograd_cli.runs.report import evaluation_table, print_table, remarks
+    from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.trust import user_folders
 
     found = evaluate_run(typed, user_folders())
@@ -355,7 +356,7 @@ def _evaluate(config: "DictConfig") -> float:
     if found.other_data is not None:
         print(f"Other data: {found.other_data}.")
     print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
-    print_table(table)
+    print_grid(table)
     for line in (verdict, *remarks([{"notes": found.notes}])):
         print(line)
     return found.measured[f"{typed.split}/geomean_loss"]
@@ -378,12 +379,13 @@ def _reproduce(words: list[str]) -> int:
     """Shows the plan, trains, shows the table; 1 where a cell did not finish."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
     from rotograd_cli.commands.reproduce.command import Reproduction, parse
-    from rotograd_cli.runs.report import print_table, text_table
+    from rotograd_cli.printing.grid import Grid
+    from rotograd_cli.printing.terminal import print_grid
 
     reproduction = Reproduction(parse(words))
     if not reproduction.config.plan:
         reproduction.check()
-    print_table(text_table(*reproduction.plan()))
+    print_grid(Grid.of_texts(*reproduction.plan()))
     if reproduction.config.plan:
         return 0
     reproduction.run()
@@ -410,23 +412,24 @@ def _plot(words: list[str]) -> int:
 def _replay(words: list[str]) -> int:
     """Shows the step; 3 where it does not fail as it did, bit for bit."""
     from rotograd_cli.commands.replay import findings, parse, replay, rows
-    from rotograd_cli.runs.report import print_table, text_table
+    from rotograd_cli.printing.grid import Grid
+    from rotograd_cli.printing.terminal import print_grid
 
     result = replay(parse(words))
     heads = ("task", "loss in the run", "loss here", "gradient at the features")
-    print_table(text_table(heads, rows(result), f"step {result.then.step}: {result.run}"))
+    print_grid(Grid.of_texts(heads, rows(result), f"step {result.then.step}: {result.run}"))
     for line in findings(result):
         print(line)
     return 0 if result.exact else OTHER_REPLAY
 
 
 def _show_table(table: "Table") -> None:
-    from rotograd_cli.runs.report import print_table
-    from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.tables.layout import grids, sentences
 
-    for part in terminal_tables(table):
-        print_table(part)
-    for line in terminal_notes(table):
+    for grid in grids(table):
+        print_grid(grid)
+    for line in sentences(table, "(1), bold", "(2), underlined"):
         print(line)
 
 
@@ -440,17 +443,17 @@ def _bench(config: "DictConfig") -> None:
     # the profiler's notes on the terminal; both are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from rotograd_cli.bench.report import loading_notes, notes, table, title, write
+    from rotograd_cli.bench.report import grid, loading_notes, notes, write
     from rotograd_cli.bench.run import bench
+    from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.config import to_bench_config
-    from rotograd_cli.runs.report import print_table, text_table
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     typed = to_bench_config(config)
     command = " ".join([sys.argv[0], shlex.join(sys.argv[1:])]).strip()
     result = bench(typed, command, lambda line: print(line, file=sys.stderr))
     write(result, asdict(typed), run_dir)
-    print_table(text_table(*table(result), title(result)))
+    print_grid(grid(result))
     print(notes(result))
     if result["loading"] is not None:
         print(loading_notes(result))

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from rich.console import Console
 
+from rotograd_cli.printing.terminal import fitting
 from rotograd_cli.runs.directory import load_run_config
-from rotograd_cli.runs.report import fitting, sweep_table
+from rotograd_cli.runs.report import sweep_table
 from rotograd_cli.runs.resuming import same_run
 
 from .conftest import CHECKOUT, SMOKE, Cli
