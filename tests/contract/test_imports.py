@@ -16,7 +16,7 @@ PACKAGE = "rotograd_cli"
 # Low to high. A unit is a module or a folder; units of one layer never import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
-    ("blame", "labels"),
+    ("blame", "bounds", "labels"),
     ("linalg", "compiling", "dense_metrics", "losses", "seeding", "interrupts", "terminal"),
     ("metrics", "ranks", "summaries"),
     ("tasks",),
