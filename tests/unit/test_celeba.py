@@ -508,7 +508,8 @@ def test_changed_images_are_named_and_they_alone_are_made_again(
         prepare(tmp_path)
         .lines[0]
         .startswith(
-            "CelebA at 16x16: 2 of 23 images to prepare (2 changed: 000004.jpg, 000019.jpg); they need"
+            "CelebA at 16x16: 2 of 23 images to prepare (2 changed: 000004.jpg, 000019.jpg); they "
+            "need"
         )
     )
     assert sorted(read) == changed
