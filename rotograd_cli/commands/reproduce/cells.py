@@ -15,7 +15,7 @@ from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.directory import config_key
 from rotograd_cli.runs.messages import explain
 from rotograd_cli.runs.report import read_summary
-from rotograd_cli.tables.results import RunKey, read_config
+from rotograd_cli.tables.runs import RunKey, read_config
 
 
 @dataclass(frozen=True)
