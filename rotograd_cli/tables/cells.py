@@ -6,8 +6,7 @@ from pathlib import Path
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.conditions import COMMON, conditions
-from rotograd_cli.tables.runs import Run, RunKey
-from rotograd_cli.tables.settings import varying
+from rotograd_cli.tables.runs import Run, RunKey, varying
 
 
 def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, Run], list[str]]:

@@ -9,8 +9,7 @@ from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.conditions import COMMON, PROTOCOL, TASKS, alike, notes_of
 from rotograd_cli.tables.parts import Row
 from rotograd_cli.tables.results import Results
-from rotograd_cli.tables.runs import Run
-from rotograd_cli.tables.settings import varying
+from rotograd_cli.tables.runs import Run, varying
 from rotograd_cli.tables.spec import TableSpec, row_label
 
 MAX_NAMED = 5

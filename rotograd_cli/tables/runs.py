@@ -3,7 +3,7 @@
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
+from rotograd_cli.runs.identity import setting
 from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.saved import read_saved
 from rotograd_cli.runs.summaries import is_evaluation, is_finished, outcome
-from rotograd_cli.runs.trust import read_saved
-from rotograd_cli.tables.settings import setting
 
 MAX_NAMED = 5
 _COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def setting(self) -> dict[str, Any]:
-        """What makes its row (:func:`~rotograd_cli.tables.settings.setting`)."""
+        """What makes its row (:func:`~rotograd_cli.runs.identity.setting`)."""
         return setting(self.config or {}, self.summary.get("select"))
 
     @property
@@ -173,3 +173,21 @@ def listed(runs: Sequence[Run]) -> str:
     if len(runs) > MAX_NAMED:
         names.append(f"{len(runs) - MAX_NAMED} more")
     return ", ".join(names)
+
+
+def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the keys in which settings differ, in order; a key that one lacks differs too.
+
+    Examples:
+        >>> varying([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}])
+        ['b', 'c']
+    """
+    several = list(settings)
+    keys = dict.fromkeys(key for setting in several for key in setting)
+    return [
+        key for key in keys if any(_differs(setting, several[0], key) for setting in several[1:])
+    ]
+
+
+def _differs(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    return (key in one) != (key in other) or one.get(key) != other.get(key)
