@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import SMOKE, Cli, Result
+from .conftest import SMOKE, Cli, Result, run_in
 
 pytestmark = pytest.mark.xdist_group("table")  # what is trained once serves all tests
 TINY = (*SMOKE, "data.partners=1", "tasks=[left,sum]")
