@@ -20,7 +20,7 @@ from rotograd_cli.runs.config import (
     to_bench_config,
     to_train_config,
 )
-from rotograd_cli.runs.directory import load_run_config
+from rotograd_cli.runs.saved import load_run_config
 
 from .conftest import SMOKE
 
@@ -45,7 +45,7 @@ CHOICES = {
 }
 # what the runner hands to every component of a group
 SUPPLIED = {
-    "method": ("backbone", "heads", "feature_shape"),
+    "method": ("backbone", "heads", "feature_shape", "num_tasks"),
     "data": ("data_dir", "tasks", "device"),
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),
