@@ -18,6 +18,7 @@ from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.runs.directory import described_before
 from rotograd_cli.training.state import TrainState
 from tests.forked import Forked
+from tests.marks import slow_unless
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import CHECKOUT, Cli, start
@@ -195,7 +196,6 @@ LAUNCHER = """
 import signal, sys
 from pathlib import Path
 from rotograd_cli.cli import main
-from tests.marks import slow_unless
 
 def requeue(signum, frame):
     print("requeued with", Path("run/checkpoints/last.pt").exists(), flush=True)
