@@ -14,17 +14,17 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, in_parts
-from rotograd_cli.losses import (
+from rotograd_cli.methods import rotations
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.vanilla import VanillaMTL
+from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.losses import (
     depth_l1,
     mean_squared_error,
     segmentation_cross_entropy,
 )
-from rotograd_cli.methods import rotations
-from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.methods.vanilla import VanillaMTL
-from rotograd_cli.metrics import depth, mse, normals, segmentation
-from rotograd_cli.ranks.base import ONE, Ranks
-from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.metrics import depth, mse, normals, segmentation
 from rotograd_cli.training.gathering import TOGETHER
 from rotograd_cli.training.step import evaluate, train_step
 from tests.contract.test_methods import METHODS, build, max_num_tasks, node_of

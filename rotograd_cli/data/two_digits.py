@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rotograd_cli import losses, metrics
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
 SIZE = 28  # of a digit and of the result, in pixels
 CANVAS = 36

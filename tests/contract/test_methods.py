@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rotograd_cli.components import method_constructor
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL, rotations
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.runs.components import method_constructor
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))

@@ -10,8 +10,8 @@ import sklearn.metrics
 import torch
 from torch import Tensor
 
-from rotograd_cli import metrics
-from rotograd_cli.metrics import Better, MetricSpec, delta_m, geometric_mean
+from rotograd_cli.tasks import metrics
+from rotograd_cli.tasks.metrics import Better, MetricSpec, delta_m, geometric_mean
 
 UNEVEN = (7, 7, 3)  # batch sizes
 
