@@ -1,10 +1,9 @@
-"""Words that the messages of all data sets share: commands to paste, sizes, lists of names."""
+"""What the messages of all data sets share: commands to paste, sizes."""
 
 import os
-import re
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
+
+from rotograd_cli.errors import hydra_value, suggested
 
 
 def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
@@ -19,10 +18,10 @@ def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
     Returns:
         The command, quoted for the shell.
     """
-    words = ["rotograd", "data", action, *filter(None, [name]), *options]
+    arguments = ["data", action, *filter(None, [name]), *options]
     if data_dir != Path(os.environ.get("ROTOGRAD_DATA", "data")).expanduser():
-        words.append(f"paths.data_dir={hydra_value(str(data_dir))}")
-    return shlex.join(words)
+        arguments.append(f"paths.data_dir={hydra_value(str(data_dir))}")
+    return suggested(*arguments)
 
 
 def readable(num_bytes: int) -> str:
@@ -31,18 +30,3 @@ def readable(num_bytes: int) -> str:
         if num_bytes >= factor:
             return f"{num_bytes / factor:.3g} {unit}"
     return f"{num_bytes} bytes"
-
-
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    rest = len(names) - most
-    more = f" and {rest:,} more" if rest > 0 else ""
-    return ", ".join(names[:most]) + more
-
-
-def hydra_value(text: str) -> str:
-    """A text as Hydra reads it after ``KEY=``: in quotes where it would read something else."""
-    if re.fullmatch(r"[\w./+@-]+", text, re.ASCII):
-        return text
-    escaped = text.replace('"', '\\"')
-    return f'"{escaped}"'

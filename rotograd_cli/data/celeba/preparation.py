@@ -25,8 +25,8 @@ from rotograd_cli.data.celeba.files import (
 from rotograd_cli.data.celeba.rows import Wanted, numbers, read_partition
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.row_files import Field
-from rotograd_cli.data.wording import listed, readable
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.data.wording import readable
+from rotograd_cli.errors import ConfigError, DatasetError, listed
 
 
 def prepare(data_dir: Path, image_size: int, limit: int | None, how: Preparation) -> None:

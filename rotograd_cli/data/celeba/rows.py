@@ -29,8 +29,8 @@ from rotograd_cli.data.celeba.files import (
 )
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.sources import Comparison
-from rotograd_cli.data.wording import data_command, listed
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.data.wording import data_command
+from rotograd_cli.errors import DatasetError, listed
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 YAML_SIZE = 64  # of conf/data/celeba.yaml: the commands that we suggest leave it out

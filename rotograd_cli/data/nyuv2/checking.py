@@ -16,8 +16,8 @@ from rotograd_cli.data.nyuv2.rows import (
     prepared_root,
     used_frames,
 )
-from rotograd_cli.data.wording import listed, readable
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.data.wording import readable
+from rotograd_cli.errors import DatasetError, listed
 
 
 def check(data_dir: Path, limit: int | None) -> Sequence[FileCheck]:

@@ -28,8 +28,7 @@ from rotograd_cli.data.nyuv2.rows import (
 from rotograd_cli.data.nyuv2.storage import FIELDS, encode
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.row_files import Field
-from rotograd_cli.data.wording import listed
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DatasetError, listed
 
 
 def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Preparation) -> None:

@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hydra import compose
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs import summaries
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.directory import config_key
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.tables.results import RunKey, read_config
 
@@ -90,20 +86,16 @@ class CellMaker:
         task = [] if run.task is None else [f"tasks=[{run.task}]"]
         grid = [f"{key}={value!r}" for key, value in point.items()]
         setting = (*words, *task, *self.words, *grid)
-        composed = self._compose(setting)
-        composed.seed = run.seed
-        config = to_train_config(composed)
+        composition = self._compose(setting)
+        composition.seed = run.seed
+        config = to_train_config(composition)
         run_dir = Path(config.paths.output_dir) / "cells" / folder_name(config)
         own = (f"seed={run.seed}", *self._group(config))
         return Cell(run, tuple(point.items()), (*setting, *own), config, run_dir)
 
     def _compose(self, words: tuple[str, ...]) -> DictConfig:
         if words not in self._composed:
-            try:
-                self._composed[words] = compose("train", list(words))
-            except (HydraException, OmegaConfBaseException) as error:
-                message = explain(error, "train", words)
-                raise ConfigError(message or str(error)) from error
+            self._composed[words] = composed("train", words)
         return self._composed[words]
 
     def _group(self, config: TrainConfig) -> list[str]:

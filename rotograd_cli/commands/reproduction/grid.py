@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rotograd_cli.commands.reproduce.plan import Candidate
+from rotograd_cli.commands.reproduction.plan import Candidate
 from rotograd_cli.tables.formats import temporary_of
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label

@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from rotograd_cli.commands.reproduce.cells import Cell
-from rotograd_cli.commands.reproduce.plan import Place
+from rotograd_cli.commands.reproduction.cells import Cell
+from rotograd_cli.commands.reproduction.plan import Place
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label

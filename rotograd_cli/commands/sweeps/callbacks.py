@@ -1,7 +1,6 @@
 """Hydra's callbacks: the folders it makes, and what became of every cell of a sweep."""
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +12,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.commands.sweep_folder import check_sweep_folder
+from rotograd_cli.commands.support import session
+from rotograd_cli.commands.sweeps.folder import check_sweep_folder
 from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.runs.claims import check_own_folder, refuse_used
@@ -26,15 +26,8 @@ from rotograd_cli.runs.report import (
 )
 from rotograd_cli.runs.summaries import outcome
 
-failures: list[str] = []
-"""Cells of the sweeps of this process that did not finish; the exit code depends on it."""
-
 refused: dict[Path, dict[str, Any]] = {}
 """What became of cells of this process that did not begin; a run in their folder keeps its own."""
-
-_new_folders: list[Path] = []
-_note: list[tuple[Path, bytes, os.stat_result]] = []
-"""The note that Hydra made of an earlier sweep in the same folder, and will replace."""
 
 
 class NewFolders(Callback):
@@ -73,33 +66,9 @@ def refusing() -> Iterator[None]:
 
 
 def _remember(node: DictConfig) -> None:
-    _new_folders.clear()
-    _note.clear()
-    with suppress(OmegaConfBaseException, OSError):  # Hydra is about to say so
-        folder = Path(node.dir).absolute()
-        _new_folders.extend(f for f in (folder, *folder.parents) if not os.path.lexists(f))
-        note = folder / "multirun.yaml"
-        if note.is_file():
-            _note.append((note, note.read_bytes(), note.stat()))
-
-
-def remove_unused_folders() -> None:
-    """Takes back the new folders that hold nothing, or only the note of a sweep without cells.
-
-    An earlier sweep's note is put back as it was.
-    """
-    for note, content, stat in _note:
-        with suppress(OSError):
-            if note.stat().st_mtime_ns != stat.st_mtime_ns:
-                note.write_bytes(content)
-                os.utime(note, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    for folder in _new_folders:
-        with suppress(OSError):  # not empty, or never made
-            if [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
-                (folder / "multirun.yaml").unlink()
-            folder.rmdir()
-    _new_folders.clear()
-    _note.clear()
+    session.forget_folders()
+    with suppress(OmegaConfBaseException):  # Hydra is about to say so
+        session.remember_folder(Path(node.dir))
 
 
 _under_way: list[Path] = []
@@ -148,11 +117,11 @@ def _print_status(sweep_dir: Path) -> None:
     ):
         print(line)
     if not summaries:
-        failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
+        session.failures.append(f"{sweep_dir}: no cell; give the sweep's keys at least one value.")
     for cell, summary in summaries:
         became = "no result" if summary is None else outcome(summary)
         if became != "finished":
-            failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', became)}")
+            session.failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', became)}")
 
 
 def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:
@@ -184,7 +153,7 @@ def _best(sweep_dir: Path) -> list[str]:
         return [f"Results of the search: {file}"]
     if not math.isfinite(found["best_value"]):  # what a trial without a value was given
         reason = "No trial finished; fix what the failed cells name, or search other ranges."
-        failures.append(f"{sweep_dir}: {reason}")
+        session.failures.append(f"{sweep_dir}: {reason}")
         return [reason]
     words = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
     return [f"Best value {found['best_value']:.6g} with {words}"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rotograd_cli.commands.reproduce.cells import holds_run, is_finished
+from rotograd_cli.commands.reproduction.cells import holds_run, is_finished
 from rotograd_cli.errors import CheckpointError, RotogradError
 from rotograd_cli.runs.claims import record_failure
 from rotograd_cli.runs.config import TrainConfig, to_train_config

@@ -1,31 +1,35 @@
 """``rotograd reproduce``: plan, train what is missing, choose on validation, show the table."""
 
-import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.commands.reproduce.cells import Cell, CellMaker
-from rotograd_cli.commands.reproduce.estimate import plan_table
-from rotograd_cli.commands.reproduce.grid import grid_notes, write_grid
-from rotograd_cli.commands.reproduce.launching import launch
-from rotograd_cli.commands.reproduce.plan import Candidate, Place, Planner, choices, without_choice
-from rotograd_cli.commands.reproduce.probe import measured_seconds
-from rotograd_cli.errors import ConfigError, NonFiniteError
-from rotograd_cli.runs.config import config_dir, register_schemas, typed
+from rotograd_cli.commands.reproduction.arguments import Arguments
+from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
+from rotograd_cli.commands.reproduction.estimate import plan_table
+from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
+from rotograd_cli.commands.reproduction.launching import launch
+from rotograd_cli.commands.reproduction.plan import (
+    Candidate,
+    Place,
+    Planner,
+    choices,
+    without_choice,
+)
+from rotograd_cli.commands.reproduction.probe import measured_seconds
+from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.runs.config import register_schemas, typed
+from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.experiment import build
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.summaries import outcome
-from rotograd_cli.runs.words import search_path
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
@@ -33,9 +37,6 @@ from rotograd_cli.tables.results import RunKey, collect, read_run
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label, select_rows
 from rotograd_cli.tables.table import Table, build_table
-
-OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "figure")
-"""First parts of the overrides that are the command's; the others are for its runs."""
 
 PROBING_S = 20.0
 """Seconds after which no other row is timed for the plan."""
@@ -53,39 +54,22 @@ class ReproduceConfig:
     output: str | None = None
 
 
-@dataclass(frozen=True)
-class Words:
-    """The command line, by what it is for."""
-
-    own: list[str]
-    runs: list[str]
-    launcher: list[str]
-    """For Hydra: the choice of a launcher and its options."""
-    config_dir: Path | None
-
-    @property
-    def search_path(self) -> list[str]:
-        """Override that adds the user's folder to a composition."""
-        folder = self.config_dir
-        return [] if folder is None else [search_path(folder)]
-
-
 class Reproduction:
     """One table: what it needs, what of it is there, and the table made of that.
 
     Args:
-        words: The command line.
+        arguments: The command line.
 
     Raises:
         ConfigError: If an override is wrong, or a cell cannot be composed.
     """
 
-    def __init__(self, words: Words) -> None:
-        self.words = words
-        self.config = _own_config(words)
+    def __init__(self, arguments: Arguments) -> None:
+        self.arguments = arguments
+        self.config = _own_config(arguments)
         self.spec = select_rows(self.config.table, self.config.methods)
         self.seeds = to_seeds(self.config.seeds) or list(range(self.spec.seeds))
-        maker = CellMaker([*words.runs, *words.search_path], self.spec.name)
+        maker = CellMaker([*arguments.runs, *arguments.search_path], self.spec.name)
         self.planner = Planner(self.spec, maker, self.seeds)
         with composing():
             self.grid_cells = self.planner.grid_cells()
@@ -142,7 +126,7 @@ class Reproduction:
         self._launch(self.final_cells)
 
     def _launch(self, cells: Sequence[Cell]) -> None:
-        launch(_pending(cells), [*self.words.launcher, *self.words.search_path])
+        launch(_pending(cells), [*self.arguments.launcher, *self.arguments.search_path])
 
     def failures(self) -> list[str]:
         """Cells that are not finished, with what became of them, and rows without a choice."""
@@ -202,57 +186,6 @@ class Reproduction:
         return cells[0].run_dir.parent.parent / "tables" / self.spec.name
 
 
-def parse(words: Sequence[str]) -> Words:
-    """Sorts the words of the command line.
-
-    Args:
-        words: Words after ``rotograd reproduce``.
-
-    Returns:
-        The words by what they are for.
-
-    Raises:
-        ConfigError: If an option is unknown or a word is no override.
-    """
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; rotograd reproduce --help shows the options.")
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = refuse  # type: ignore[method-assign]
-    parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("words", nargs="*")
-    options = parser.parse_intermixed_args(list(words))
-    folder = None if options.config_dir is None else Path(options.config_dir).resolve()
-    own: list[str] = []
-    runs: list[str] = []
-    launcher: list[str] = []
-    for word in options.words:
-        key = word.partition("=")[0].lstrip("+~")
-        first = key.replace("/", ".").split(".")[0]
-        (own if first in OWN_KEYS else launcher if first in ("hydra", "launcher") else runs).append(
-            word
-        )
-    return Words(own, _checked(runs), launcher, folder)
-
-
-def _checked(words: Sequence[str]) -> list[str]:
-    for word in words:
-        key, equals, _ = word.partition("=")
-        if key == "seed":
-            raise ConfigError("`seed` is the table's business; seeds=3 or seeds=[0,1] choose them.")
-        if key in ("method", "experiment"):
-            raise ConfigError(
-                f"`{key}` is the table's business; methods=[NAME,...] chooses rows, and a table of "
-                "your own is a file in DIR/table with --config-dir DIR."
-            )
-        if not equals and not key.startswith("~"):
-            raise ConfigError(
-                f"An override must read KEY=VALUE, got {word!r}; did you mean table={word}?"
-            )
-    return list(words)
-
-
 @contextmanager
 def composing() -> Iterator[None]:
     """Hydra, as far as composing needs it."""
@@ -262,13 +195,10 @@ def composing() -> Iterator[None]:
         yield
 
 
-def _own_config(words: Words) -> ReproduceConfig:
+def _own_config(arguments: Arguments) -> ReproduceConfig:
     with composing():
-        try:
-            composed = compose("reproduce", [*words.own, *words.search_path])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error, "reproduce", words.own) or str(error)) from error
-        return to_reproduce_config(composed)
+        overrides = [*arguments.own, *arguments.search_path]
+        return to_reproduce_config(composed("reproduce", overrides))
 
 
 def to_reproduce_config(config: DictConfig | Mapping[str, Any]) -> ReproduceConfig:

@@ -6,16 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING
-from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.commands.reproduce.command import Reproduction, Words, composing
+from rotograd_cli.commands.reproduction.arguments import Arguments
+from rotograd_cli.commands.reproduction.reproduction import Reproduction, composing
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import suggest, typed
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.formats import temporary_of
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.schema import ColumnSpec, TableSpec
@@ -48,11 +46,11 @@ class PlotConfig:
     output: str | None = None
 
 
-def plot(words: Words) -> tuple[list[Path], list[str]]:
+def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
     """Draws a figure of the runs that are there.
 
     Args:
-        words: The command line as :func:`rotograd_cli.commands.reproduce.command.parse` sorts it.
+        arguments: The command line as :func:`parse` sorts it.
 
     Returns:
         The files, and what a reader needs to judge the figure, missing seeds among it.
@@ -60,9 +58,9 @@ def plot(words: Words) -> tuple[list[Path], list[str]]:
     Raises:
         ConfigError: If an override is wrong, nothing is there to draw, or matplotlib is missing.
     """
-    config = _own_config(words)
+    config = _own_config(arguments)
     draw = _kind(config.figure)
-    reproduction = Reproduction(_of_table(words, config.figure))
+    reproduction = Reproduction(_of_table(arguments, config.figure))
     spec = draw.columns(config.figure, reproduction.spec)
     table = reproduction.table(spec)
     drawn = [row for row in table.rows if row.num_seeds > 0]
@@ -75,23 +73,19 @@ def plot(words: Words) -> tuple[list[Path], list[str]]:
     return _save(config.figure, table, draw.axes, folder), table.footnotes
 
 
-def _own_config(words: Words) -> PlotConfig:
-    own = [word for word in words.own if _key(word) in OWN_KEYS]
+def _own_config(arguments: Arguments) -> PlotConfig:
+    own = [word for word in arguments.own if _key(word) in OWN_KEYS]
     with composing():
         ConfigStore.instance().store(name="plot_schema", node=PlotConfig)
-        try:
-            composed = compose("plot", [*own, *words.search_path])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error, "plot", own) or str(error)) from error
-        return typed(composed, PlotConfig)
+        return typed(composed("plot", [*own, *arguments.search_path]), PlotConfig)
 
 
-def _of_table(words: Words, figure: FigureSpec) -> Words:
+def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
     """The words without the figure's, with its table unless another is named."""
-    own = [word for word in words.own if _key(word) not in OWN_KEYS]
+    own = [word for word in arguments.own if _key(word) not in OWN_KEYS]
     if not any(word.partition("=")[0] == "table" for word in own):
         own.insert(0, f"table={figure.table}")
-    return dataclasses.replace(words, own=own)
+    return dataclasses.replace(arguments, own=own)
 
 
 def _key(word: str) -> str:

@@ -6,7 +6,6 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +19,6 @@ from rotograd_cli.training import interrupts
 
 GRACE_S = 5.0
 """Seconds that a run has to stop between two batches once the launching process is gone."""
-
-LAUNCHERS = ("submitit", "joblib", "ray", "concurrent")
-"""Packages whose own errors mean that a job was lost."""
 
 
 class Worker(Callback):
@@ -149,36 +145,3 @@ def _stop_with(parent: int) -> None:
         os._exit(interrupts.EXIT_CODE)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def stop_launcher() -> list[str]:
-    """Stops what a launcher runs beside its workers, as far as it does not stop by itself.
-
-    Returns:
-        Sentences on what goes on.
-    """
-    ray: Any = sys.modules.get("ray")
-    slurm: Any = sys.modules.get("submitit.slurm.slurm")
-    with suppress(Exception):  # whatever state they are in, the process is about to end
-        if ray is not None and ray.is_initialized():
-            ray.shutdown()
-        if slurm is not None and (jobs := slurm.SlurmJob.watcher._registered):
-            numbers = " ".join(sorted({job.partition("_")[0] for job in jobs}))
-            return [f"SLURM goes on with what it was given; scancel {numbers} stops that."]
-    return []
-
-
-def launcher_failure(error: BaseException) -> str | None:
-    """One line for a job that a launcher lost: killed, out of memory, out of time.
-
-    Args:
-        error: What the launcher raised.
-
-    Returns:
-        The line; None for any other error.
-    """
-    if type(error).__module__.partition(".")[0] not in LAUNCHERS:
-        return None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
-    reason = " ".join(lines[:2]) or "no reason given"
-    return f"The launcher lost a job ({type(error).__name__}: {reason})"
