@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rotograd_cli.commands.support import session
 from rotograd_cli.commands.support.parsing import GROUPS, group_lines
+from rotograd_cli.commands.sweeps.launchers import launcher_failure
 from rotograd_cli.ranks import launch
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def run(arguments: Sequence[str]) -> int:
         Exit code: ``CELL_FAILED`` if a cell of a sweep did not finish.
     """
     from rotograd_cli.commands.support.hydra_app import run_app
-    from rotograd_cli.commands.sweeps.callbacks import print_unfinished
-    from rotograd_cli.commands.sweeps.launchers import launcher_failure
 
     try:
         run_app("train", arguments, _train)
@@ -57,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
         message = launcher_failure(error)
         if message is None:
             raise
+        from rotograd_cli.commands.sweeps.callbacks import print_unfinished  # loads torch
+
         print_unfinished()
         session.failures.append(message)
     return session.report_failures()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -91,7 +92,7 @@ class _Configuration:
 
     command: str
     config: DictConfig
-    """Composed with the groups that were chosen, Hydra's own node included."""
+    """Composed with the groups that were chosen; with Hydra's own node if an override names it."""
     keys: Sequence[str]
     folders: Sequence[Path]
     """The user's folders of YAML files."""
@@ -154,11 +155,13 @@ def _composed(command: str, overrides: Sequence[Override]) -> _Configuration | N
     paths = [o for o in overrides if o.key_or_group == SEARCH_PATH]
     folders = [Path(str(f).removeprefix("file://")) for o in paths for f in o.value()]  # type: ignore[union-attr]
     chosen = [o for o in overrides if is_group(o.key_or_group, folders) and _is_choice(o, folders)]
+    with_hydra = any(str(o.key_or_group).startswith("hydra.") for o in overrides)
     for some in (chosen, []):
         lines = [str(o.input_line) for o in (*paths, *some)]
+        GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
-                config = compose(command, lines, return_hydra_config=True)
+                config = compose(command, lines, return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException):
             continue
         return _Configuration(command, config, list(_walk(config, "")), folders)

@@ -51,12 +51,17 @@ def run_app(command: str, arguments: Sequence[str], task: Task, *, single: str =
     folders = [search_path(Path(options.config_dir))] if options.config_dir else []
     try:
         with explaining(command, [*folders, *options.overrides], is_sweep=options.multirun):
-            decorate(carrier)()
-    except Refusal as refusal:
-        raise refusal.error from None
+            _call(decorate(carrier))
     finally:
         if carrier.error is not None:  # also where a sweeper stumbled over the missing value
             raise carrier.error
+
+
+def _call(application: Callable[[], None]) -> None:
+    try:
+        application()
+    except Refusal as refusal:
+        raise refusal.error from None
 
 
 class _Carrier:
