@@ -10,8 +10,8 @@ from rotograd_cli.commands.support import session
 from rotograd_cli.commands.support.overview import overview, suggestion
 from rotograd_cli.commands.sweeps.launchers import stop_launcher
 from rotograd_cli.errors import WRONG_INPUT, exit_code, one_line
+from rotograd_cli.printing.streams import enduring_output
 from rotograd_cli.ranks import launch
-from rotograd_cli.runs.terminal import enduring_output
 from rotograd_cli.training import interrupts
 
 _INTERRUPTED = "Interrupted; a run that had begun keeps its last checkpoint."

@@ -60,17 +60,17 @@ def _bench(config: "DictConfig") -> None:
     # the profiler's notes on the terminal; both are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from rotograd_cli.bench.report import loading_notes, notes, table, title, write
+    from rotograd_cli.bench.report import grid, loading_notes, notes, write
     from rotograd_cli.bench.run import bench
+    from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.config import to_bench_config
-    from rotograd_cli.runs.report import print_table, text_table
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     typed = to_bench_config(config)
     command = " ".join([sys.argv[0], shlex.join(sys.argv[1:])]).strip()
     result = bench(typed, command, lambda line: print(line, file=sys.stderr))
     write(result, asdict(typed), run_dir)
-    print_table(text_table(*table(result), title(result)))
+    print_grid(grid(result))
     print(notes(result))
     if result["loading"] is not None:
         print(loading_notes(result))

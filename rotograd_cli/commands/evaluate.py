@@ -34,8 +34,9 @@ def _evaluate(config: "DictConfig") -> float:
     from rotograd_cli.runs.config import to_evaluate_config
 
     typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
+    from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.experiment import evaluate_run
-    from rotograd_cli.runs.report import evaluation_table, print_table, remarks
+    from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.trust import user_folders
 
     result = evaluate_run(typed, user_folders())
@@ -43,7 +44,7 @@ def _evaluate(config: "DictConfig") -> float:
     if result.other_data is not None:
         print(f"Other data: {result.other_data}.")
     print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
-    print_table(table)
+    print_grid(table)
     for line in (verdict, *remarks([{"notes": result.notes}])):
         print(line)
     return result.measured[f"{typed.split}/geomean_loss"]

@@ -129,9 +129,10 @@ def _target(config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: 
 
 
 def _print_run(summary: dict[str, Any], run_dir: Path) -> None:
-    from rotograd_cli.runs.report import print_table, remarks, run_table, training_time
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.runs.report import remarks, run_table, training_time
 
-    print_table(run_table(summary))
+    print_grid(run_table(summary))
     for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
         print(line)
     print(training_time(summary))

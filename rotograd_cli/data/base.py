@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.tasks import Task
 
 Split = Literal["train", "val", "test"]
@@ -39,10 +39,30 @@ class FileCheck:
     remedy: str = ""
     """What to do about it; empty where it is fine."""
 
+    @classmethod
+    def of(cls, what: str, look: Callable[[], str]) -> "FileCheck":
+        """Look at a file.
+
+        Args:
+            what: The file or group, as the user knows it.
+            look: Returns what was found. It raises a :class:`DatasetError` where that is wrong,
+                whose message ends with a semicolon and the remedy.
+        """
+        try:
+            return cls(what, True, look())
+        except DatasetError as error:
+            return cls.refused(what, error)
+
+    @classmethod
+    def refused(cls, what: str, error: DatasetError) -> "FileCheck":
+        """Result of a look that ended with an error."""
+        found, _, remedy = str(error).rpartition("; ")
+        return cls(what, False, found, remedy)
+
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a data set is to be prepared, and whom to tell."""
+    """How a data set is to be prepared, and where to report."""
 
     source: Path | None
     """File that the user named as the source (``--from``); None takes what is in the data root."""

@@ -10,7 +10,8 @@ import torch
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import CheckpointError
 from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.runs.trust import Trust, saved_config, without_extras
+from rotograd_cli.runs.saved import saved_config
+from rotograd_cli.runs.trust import Trust, without_extras
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.nonfinite import NAME
 

@@ -25,7 +25,6 @@ from rotograd_cli.runs.directory import (
     describe_ranks,
     describe_run,
     described_before,
-    load_run_config,
     log_file,
     other_data,
     recorded_metrics,
@@ -33,6 +32,7 @@ from rotograd_cli.runs.directory import (
 )
 from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.report import write_summary
+from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.trust import Trust, without_extras, word_for
 from rotograd_cli.tasks import Task
 from rotograd_cli.tracking.base import Tracker

@@ -2,17 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.summaries import is_summary, outcome, selected_value
-from rotograd_cli.runs.terminal import encodable
 
 MAX_COLUMNS = 10
 """Metrics in a table of several runs, beyond which statistics over tasks replace them."""
@@ -46,76 +41,66 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
     temporary.replace(run_dir / "summary.json")
 
 
-def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Table:
-    """Results of one run: rows of metrics by task, then statistics over tasks; columns of splits.
+def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Grid:
+    """Return the results of one run: a row per metric of a task, then statistics over tasks.
 
     Args:
         summary: Content of ``summary.json``.
-        splits: Splits to show.
-
-    Returns:
-        The table.
+        splits: Splits that get a column, after that of ``train`` where it was evaluated.
     """
     metrics = summary["metrics"]
     splits = [s for s in ("train", *splits) if any(key.startswith(f"{s}/") for key in metrics)]
-    table = Table(
-        title=f"{summary['method']} on {summary['data']}, seed {summary['seed']}, "
-        f"epoch {summary['selected_epoch']} of {summary['epochs']}",
-    )
-    table.add_column("task")
-    table.add_column("metric")
-    for split in splits:
-        table.add_column(split, justify="right")
-    known = [key.split("/")[0] for key in summary["metric_specs"]]
-    for task in summary["tasks"]:
-        if task not in known:  # no metric: its loss stands in
-            cells = [format_value(metrics.get(f"{split}/{task}/loss"), False) for split in splits]
-            table.add_row(task, "loss ↓", *cells)
-    for key, spec in summary["metric_specs"].items():
+
+    def row(task: str, label: str, key: str, percent: bool = False) -> list[str]:
+        return [task, label, *(format_value(metrics.get(f"{s}/{key}"), percent) for s in splits)]
+
+    specs = summary["metric_specs"]
+    measured = {key.split("/")[0] for key in specs}
+    # a task without metrics is shown by its loss
+    rows = [row(t, "loss ↓", f"{t}/loss") for t in summary["tasks"] if t not in measured]
+    for key, spec in specs.items():
         task, name = key.split("/")
-        cells = [format_value(metrics.get(f"{split}/{key}"), spec["percent"]) for split in splits]
-        table.add_row(task, f"{label(name, spec)}", *cells)
-    for name, spec in summary.get("statistic_specs", {}).items():
-        cells = [format_value(metrics.get(f"{split}/{name}"), spec["percent"]) for split in splits]
-        table.add_row("all", column_head(name, spec), *cells)
-    key, name = "geomean_loss", "geometric mean of losses ↓"
+        rows.append(row(task, label(name, spec), key, spec["percent"]))
+    for key, spec in summary.get("statistic_specs", {}).items():
+        rows.append(row("all", column_head(key, spec), key, spec["percent"]))
     if str(summary.get("select")).endswith("/relative_loss"):
-        key, name = "relative_loss", "loss relative to the untrained network ↓"
-    cells = [format_value(metrics.get(f"{split}/{key}"), False) for split in splits]
-    table.add_row("all", name, *cells)
-    return table
+        rows.append(row("all", "loss relative to the untrained network ↓", "relative_loss"))
+    else:
+        rows.append(row("all", "geometric mean of losses ↓", "geomean_loss"))
+    title = (
+        f"{summary['method']} on {summary['data']}, seed {summary['seed']}, "
+        f"epoch {summary['selected_epoch']} of {summary['epochs']}"
+    )
+    return Grid.of_texts(["task", "metric", *splits], rows, title, labels=2)
 
 
-def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Table:
-    """Status, selection value and test metrics of the cells of a sweep.
+def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Grid:
+    """Return status, selection value and test metrics of the cells of a sweep.
+
+    Numbers are those of finished cells. The selection value is what a search minimises or
+    maximises.
 
     Args:
         summaries: Name and summary of each cell; None where a cell wrote nothing.
-
-    Returns:
-        The table. Its numbers are those of finished cells; the selection value is what cells are
-        to be chosen by, and what a search minimises or maximises.
     """
     contents = [summary for _, summary in summaries if summary is not None]
     specs = shown_metrics(contents)
     selected = dict.fromkeys(str(summary["select"]) for summary in contents if "select" in summary)
     common = common_overrides([summary for _, summary in summaries])
-    table = Table()
-    for column in ("cell", "status", "overrides"):
-        table.add_column(column)
+    heads = ["cell", "status", "overrides"]
     if selected:
-        table.add_column(f"selected by {' / '.join(selected)}", justify="right")
-    for key, spec in specs.items():
-        table.add_column(column_head(key, spec), justify="right")
+        heads.append(f"selected by {' / '.join(selected)}")
+    heads += [column_head(key, spec) for key, spec in specs.items()]
+    rows = []
     for name, summary in summaries:
         content = summary or {"status": "no result"}
-        own = [word for word in content.get("overrides", []) if word not in common]
-        row = [outcome(content), "\n".join(own)]
+        overrides = [word for word in content.get("overrides", []) if word not in common]
+        row = [name, outcome(content), "\n".join(overrides)]
         if selected:
             value = selected_value(content)
             row.append("-" if value is None else f"{value:.6g}")
-        table.add_row(name, *row, *_test_metrics(content, specs))
-    return table
+        rows.append([*row, *_test_metrics(content, specs)])
+    return Grid.of_texts(heads, rows, labels=3)
 
 
 def _test_metrics(summary: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -197,7 +182,7 @@ def evaluation_table(
     measured: Mapping[str, float],
     recorded: Mapping[str, float | None],
     other_data: str | None = None,
-) -> tuple[Table, str]:
+) -> tuple[Grid, str]:
     """Metrics measured now beside those that the run recorded.
 
     Args:
@@ -208,12 +193,11 @@ def evaluation_table(
     Returns:
         The table, and a sentence that says whether they are equal, and what may be the reason.
     """
-    table = Table()
-    for column in ("metric", "now", "recorded"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+    rows = []
     for key, value in measured.items():
-        known = recorded.get(key)
-        table.add_row(key, f"{value:.8g}", "-" if known is None else f"{known:.8g}")
+        before = recorded.get(key)
+        rows.append([key, f"{value:.8g}", "-" if before is None else f"{before:.8g}"])
+    table = Grid.of_texts(["metric", "now", "recorded"], rows)
     different = [key for key, value in recorded.items() if _finite(measured[key]) != value]
     if not recorded:
         return table, "The run recorded no metrics of this split and checkpoint."
@@ -226,79 +210,6 @@ def evaluation_table(
     return table, (
         f"{len(different)} of {len(recorded)} values differ from the run's record: {reason}."
     )
-
-
-def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
-    """A table of texts, the first column to the left, numbers to the right.
-
-    Args:
-        heads: Column heads.
-        rows: Rows as long as the heads.
-        title: Title.
-
-    Returns:
-        The table.
-    """
-    table = Table(title=title)
-    for index, head in enumerate(heads):
-        table.add_column(head, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def print_table(table: Table) -> None:
-    """Prints a table to standard output, complete even where the terminal is narrow."""
-    told = Console().is_terminal or "COLUMNS" in os.environ
-    # without markup: the brackets of tasks=[left,right] are no style
-    console = Console(highlight=False, markup=False, width=None if told else 160)
-    for part in fitting(table, console):
-        console.print(part)
-
-
-def fitting(table: Table, console: Console) -> list[Table]:
-    """Cuts a table that is too wide for a terminal into several.
-
-    Args:
-        table: Table.
-        console: Where it will be printed.
-
-    Returns:
-        Tables in characters that the terminal has. Each repeats the first column; none is wider
-        than the terminal, unless two columns are.
-    """
-    first, *others = range(len(table.columns))
-    parts = [[first]]
-    for index in others:
-        wide = _width(_columns(table, [*parts[-1], index], console), console) > console.width
-        if wide and len(parts[-1]) > 1:
-            parts.append([first])
-        parts[-1].append(index)
-    tables = [_columns(table, part, console) for part in parts]
-    tables[0].title = _plain(table.title or "", console)
-    return tables
-
-
-def _width(table: Table, console: Console) -> int:
-    return console.measure(table, options=console.options.update(width=10_000)).maximum
-
-
-def _columns(table: Table, indices: Sequence[int], console: Console) -> Table:
-    """Some of a table's columns."""
-    result = Table()
-    columns = [table.columns[index] for index in indices]
-    for column in columns:
-        # folded where two columns are too wide: nothing is left out
-        result.add_column(_plain(column.header, console), justify=column.justify, overflow="fold")
-    for row in zip(*(column.cells for column in columns), strict=True):
-        result.add_row(*(_plain(cell, console) for cell in row))
-    return result
-
-
-def _plain(text: Any, console: Console) -> Text:
-    """A cell with what the terminal's encoding has, before widths are measured."""
-    styled = text if isinstance(text, Text) else Text(str(text))
-    return Text(encodable(styled.plain, console.encoding), style=styled.style)
 
 
 def label(name: str, spec: Mapping[str, Any]) -> str:

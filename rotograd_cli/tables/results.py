@@ -12,8 +12,8 @@ import numpy as np
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.saved import read_saved
 from rotograd_cli.runs.summaries import is_evaluation, outcome
-from rotograd_cli.runs.trust import read_saved
 from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import geometric_mean

@@ -4,16 +4,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rotograd_cli.runs.report import print_table
+from rotograd_cli.printing.terminal import print_grid
+from rotograd_cli.tables.layout import grids, sentences
 from rotograd_cli.tables.table import Table
-from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
 
 
 def print_results(table: Table) -> None:
     """Print a table of results and the notes below it."""
-    for part in terminal_tables(table):
-        print_table(part)
-    for line in terminal_notes(table):
+    for grid in grids(table):
+        print_grid(grid)
+    for line in sentences(table, "(1), bold", "(2), underlined"):
         print(line)
 
 

@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rotograd_cli.commands.support import session
 from rotograd_cli.commands.sweeps.folder import check_sweep_folder
 from rotograd_cli.errors import ConfigError, Refusal
+from rotograd_cli.printing.terminal import print_grid
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.runs.claims import check_own_folder, refuse_used
 from rotograd_cli.runs.report import (
     common_overrides,
-    print_table,
     read_summary,
     remarks,
     sweep_table,
@@ -106,7 +106,7 @@ def _print_status(sweep_dir: Path) -> None:
     )
     summaries = [(cell.name, refused.get(cell.absolute()) or read_summary(cell)) for cell in cells]
     refused.clear()
-    print_table(sweep_table(summaries))
+    print_grid(sweep_table(summaries))
     common = common_overrides([summary for _, summary in summaries])
     if common:
         print(f"In all cells: {' '.join(common)}")
