@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rotograd_cli.commands.support import session
 from rotograd_cli.commands.support.parsing import GROUPS, group_lines
 from rotograd_cli.commands.sweeps.launchers import launcher_failure
+from rotograd_cli.errors import RotogradError, run_under_way, suggested
 from rotograd_cli.ranks import launch
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         message = launcher_failure(error)
         if message is None:
             raise
-        from rotograd_cli.commands.sweeps.callbacks import print_unfinished  # loads torch
+        from rotograd_cli.commands.sweeps.status import print_unfinished  # loads torch
 
         print_unfinished()
         session.failures.append(message)
@@ -69,8 +70,8 @@ def _train(config: "DictConfig") -> float:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from rotograd_cli.commands.sweeps.callbacks import check_direction
     from rotograd_cli.commands.sweeps.cell import run_cell
+    from rotograd_cli.commands.sweeps.status import check_direction
     from rotograd_cli.runs.summaries import selected_value
 
     launch.read_launcher()
@@ -129,6 +130,24 @@ def _target(config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: 
 
 
 def _print_run(summary: dict[str, Any], run_dir: Path) -> None:
+    """Print the results.
+
+    Raises:
+        RotogradError: If they cannot be written, for instance because the disk is full. The run is
+            finished all the same, which the exit code must not deny.
+    """
+    try:
+        _print_results(summary, run_dir)
+        sys.stdout.flush()
+    except OSError as error:
+        with run_under_way():
+            raise RotogradError(
+                f"{os.path.relpath(run_dir)} is finished, but its results cannot be printed "
+                f"({error.strerror}); {suggested('evaluate', f'run={run_dir}')} prints them."
+            ) from error
+
+
+def _print_results(summary: dict[str, Any], run_dir: Path) -> None:
     from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.report import remarks, run_table, training_time
 

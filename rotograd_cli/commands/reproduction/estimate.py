@@ -2,8 +2,9 @@
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from rotograd_cli.commands.reproduction.cells import Cell
+from rotograd_cli.commands.reproduction.cells import Cell, unique
 from rotograd_cli.commands.reproduction.plan import Place
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.tables.schema import TableSpec
@@ -17,7 +18,7 @@ def plan_table(
     num_final: Mapping[Place, int],
     measured: Mapping[str, float],
 ) -> tuple[list[str], list[list[str]], str]:
-    """A row per row of the table: its runs, those that are there, and hours for the others.
+    """Plan a row per row of the table: its runs, those that are there, and hours for the others.
 
     Args:
         spec: Table.
@@ -30,39 +31,63 @@ def plan_table(
         Heads, rows and title. Where the grid is not finished, one of its runs per row and task is
         also one of the final ones.
     """
-    rows = []
-    total_left, total_hours, unknown = 0, 0.0, False
     overall = mean_seconds([*grid_cells, *final_cells])
     if overall is None and measured:
         overall = statistics.fmean(measured.values())
+    rows = []
     for row in spec.rows:
-        grid = _unique(cell for cell in grid_cells if cell.run.row == row)
-        final = _unique(cell for cell in final_cells if cell.run.row == row)
-        cells = _unique([*grid, *final])
-        known_final = {(cell.run.task, cell.run.seed) for cell in final}
-        undecided = sum(n for (r, _), n in num_final.items() if r == row) - len(known_final)
-        in_grid = len({(c.run.task, c.run.seed) for c in grid}) if undecided else 0
-        done = sum(cell.finished for cell in cells)
-        left = len(cells) - done + max(0, undecided - in_grid)
-        seconds = mean_seconds(cells)
-        if seconds is None:
-            seconds = measured.get(row, overall)
-        hours = None if seconds is None else left * seconds / 3600
-        total_left += left
-        total_hours += hours or 0.0
-        unknown |= hours is None and left > 0
-        rows.append([row_label(spec, row), str(done + left), str(done), str(left), _hours(hours)])
-    rows.append(["all", "", "", str(total_left), "?" if unknown else _hours(total_hours)])
+        grid = unique(cell for cell in grid_cells if cell.run.row == row)
+        final = unique(cell for cell in final_cells if cell.run.row == row)
+        num = sum(n for (name, _), n in num_final.items() if name == row)
+        seconds = measured.get(row, overall)
+        rows.append(_row_plan(row_label(spec, row), grid, final, num, seconds))
+    hours = _hours(None if any(r.is_unknown for r in rows) else sum(r.hours or 0 for r in rows))
+    lines = [
+        [r.label, str(r.done + r.left), str(r.done), str(r.left), _hours(r.hours)] for r in rows
+    ]
+    lines.append(["all", "", "", str(sum(row.left for row in rows)), hours])
     heads = ["row", "runs", "finished", "to train", "hours, one after another"]
-    return heads, rows, f"Plan of table {spec.name}"
+    return heads, lines, f"Plan of table {spec.name}"
 
 
-def _unique(cells: Iterable[Cell]) -> list[Cell]:
-    return list({cell.run_dir: cell for cell in cells}.values())
+@dataclass(frozen=True)
+class _RowPlan:
+    """What there is to do for a row of the table."""
+
+    label: str
+    done: int
+    left: int
+    seconds: float | None
+    """Of a run; None if nothing is known."""
+
+    @property
+    def hours(self) -> float | None:
+        return None if self.seconds is None else self.left * self.seconds / 3600
+
+    @property
+    def is_unknown(self) -> bool:
+        return self.seconds is None and self.left > 0
+
+
+def _row_plan(
+    label: str,
+    grid: Sequence[Cell],
+    final: Sequence[Cell],
+    num_final: int,
+    seconds: float | None,
+) -> _RowPlan:
+    cells = unique([*grid, *final])
+    done = sum(cell.finished for cell in cells)
+    # final cells whose setting is not chosen yet; one of the grid's cells will be one of them
+    undecided = num_final - len({(cell.run.task, cell.run.seed) for cell in final})
+    in_grid = len({(cell.run.task, cell.run.seed) for cell in grid}) if undecided else 0
+    left = len(cells) - done + max(0, undecided - in_grid)
+    of_row = mean_seconds(cells)
+    return _RowPlan(label, done, left, seconds if of_row is None else of_row)
 
 
 def mean_seconds(cells: Iterable[Cell]) -> float | None:
-    """Mean wall time of the finished ones; None if none is."""
+    """Return the mean wall time of the finished cells; None if none is."""
     times = [(read_summary(cell.run_dir) or {})["wall_s"] for cell in cells if cell.finished]
     return statistics.fmean(times) if times else None
 

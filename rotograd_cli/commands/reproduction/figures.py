@@ -1,6 +1,7 @@
 """``rotograd plot``: figures of a table's runs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from rotograd_cli.commands.reproduction.arguments import Arguments
-from rotograd_cli.commands.reproduction.reproduction import Reproduction, composing
+from rotograd_cli.commands.reproduction.arguments import Arguments, key_of
+from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import composing
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.files import replace_file
 from rotograd_cli.runs.config import suggest, typed
 from rotograd_cli.runs.overrides import composed
-from rotograd_cli.tables.formats import temporary_of
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.schema import ColumnSpec, TableSpec
 
@@ -47,7 +49,7 @@ class PlotConfig:
 
 
 def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
-    """Draws a figure of the runs that are there.
+    """Draw a figure of the runs that are there.
 
     Args:
         arguments: The command line as :func:`parse` sorts it.
@@ -74,22 +76,22 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
 
 
 def _own_config(arguments: Arguments) -> PlotConfig:
-    own = [word for word in arguments.own if _key(word) in OWN_KEYS]
+    own = [word for word in arguments.own if _section(word) in OWN_KEYS]
     with composing():
         ConfigStore.instance().store(name="plot_schema", node=PlotConfig)
         return typed(composed("plot", [*own, *arguments.search_path]), PlotConfig)
 
 
 def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
-    """The words without the figure's, with its table unless another is named."""
-    own = [word for word in arguments.own if _key(word) not in OWN_KEYS]
-    if not any(word.partition("=")[0] == "table" for word in own):
+    """Return the arguments without the figure's, with its table unless another is named."""
+    own = [word for word in arguments.own if _section(word) not in OWN_KEYS]
+    if not any(key_of(word) == "table" for word in own):
         own.insert(0, f"table={figure.table}")
     return dataclasses.replace(arguments, own=own)
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~").split(".")[0]
+def _section(override: str) -> str:
+    return key_of(override).split(".")[0]
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,6 @@ def _save(
     folder.mkdir(parents=True, exist_ok=True)
     files: Sequence[Path] = [folder / f"{figure.name}.{suffix}" for suffix in ("png", "pdf")]
     for file in files:
-        temporary = temporary_of(file)
-        canvas.savefig(temporary, format=file.suffix[1:], dpi=150)
-        temporary.replace(file)
+        kind = file.suffix[1:]
+        replace_file(file, functools.partial(canvas.savefig, format=kind, dpi=150))
     return list(files)

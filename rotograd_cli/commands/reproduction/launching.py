@@ -17,15 +17,15 @@ from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.overrides import explaining
 
 
-def launch(cells: Sequence[Cell], words: Sequence[str]) -> None:
-    """Trains cells, in their order as far as the launcher keeps one.
+def launch(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
+    """Train cells, in their order as far as the launcher keeps one.
 
     Hydra's sweepers combine values; here every job is known, so that the launcher is asked as
     Hydra's own multirun asks it, with one job per cell.
 
     Args:
         cells: Cells whose folders have the same parent.
-        words: The user's choice of launcher (``launcher=local``, ``hydra/launcher=joblib``,
+        overrides: The user's choice of launcher (``launcher=local``, ``hydra/launcher=joblib``,
             ``hydra.launcher.n_jobs=2``).
     """
     if not cells:
@@ -40,15 +40,15 @@ def launch(cells: Sequence[Cell], words: Sequence[str]) -> None:
     search_path = create_config_search_path(str(config_dir()))
     hydra = Hydra.create_main_hydra2(task_name="rotograd", config_search_path=search_path)
     try:
-        with explaining("train", words):
+        with explaining("train", overrides):
             config = hydra.compose_config(
-                config_name="train", overrides=[*words, *own], run_mode=RunMode.MULTIRUN
+                config_name="train", overrides=[*overrides, *own], run_mode=RunMode.MULTIRUN
             )
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=train_cell, config=config
         )
-        jobs = [[*cell.words, f"hydra.sweep.subdir={cell.run_dir.name}"] for cell in cells]
+        jobs = [[*cell.overrides, f"hydra.sweep.subdir={cell.run_dir.name}"] for cell in cells]
         launcher.launch(jobs, initial_job_idx=0)
     finally:
         GlobalHydra.instance().clear()

@@ -1,18 +1,13 @@
 """``rotograd reproduce``: plan, train what is missing, choose on validation, show the table."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
-
 from rotograd_cli.commands.reproduction.arguments import Arguments
-from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
+from rotograd_cli.commands.reproduction.cells import Cell, CellMaker, unique
 from rotograd_cli.commands.reproduction.estimate import plan_table
 from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
 from rotograd_cli.commands.reproduction.launching import launch
@@ -24,13 +19,10 @@ from rotograd_cli.commands.reproduction.plan import (
     without_choice,
 )
 from rotograd_cli.commands.reproduction.probe import measured_seconds
+from rotograd_cli.commands.reproduction.settings import composing, own_config
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.runs.config import register_schemas, typed
-from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.experiment import build
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.summaries import outcome
-from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.results import RunKey, collect, read_run
@@ -40,18 +32,6 @@ from rotograd_cli.tables.table import Table, build_table
 
 PROBING_S = 20.0
 """Seconds after which no other row is timed for the plan."""
-
-
-@dataclass
-class ReproduceConfig:
-    """The command's own keys; ``conf/reproduce.yaml`` says what each means."""
-
-    table: TableSpec = field(default_factory=TableSpec)
-    seeds: Any = None
-    methods: list[str] | None = None
-    statistic: str | None = None
-    plan: bool = False
-    output: str | None = None
 
 
 class Reproduction:
@@ -66,80 +46,84 @@ class Reproduction:
 
     def __init__(self, arguments: Arguments) -> None:
         self.arguments = arguments
-        self.config = _own_config(arguments)
+        self.config = own_config(arguments)
         self.spec = select_rows(self.config.table, self.config.methods)
         self.seeds = to_seeds(self.config.seeds) or list(range(self.spec.seeds))
         maker = CellMaker([*arguments.runs, *arguments.search_path], self.spec.name)
         self.planner = Planner(self.spec, maker, self.seeds)
         with composing():
             self.grid_cells = self.planner.grid_cells()
-            self.candidates: list[Candidate] = []
-            self.final_cells: list[Cell] = []
-            self.choose()
+            self._choose(self._finished_candidates())
 
-    def choose(self) -> None:
-        """Takes the best of the grid for the rows whose runs of it are all there."""
-        open_places = {
-            (cell.run.row, cell.run.task) for cell in self.grid_cells if not cell.finished
-        }
-        candidates = self.planner.candidates()
-        self.candidates = [c for c in candidates if (c.row, c.task) not in open_places]
-        self.final_cells = self.planner.final_cells(choices(self.candidates))
+    def _choose(self, candidates: list[Candidate]) -> None:
+        """Take the best of the grid, and plan its runs at every seed."""
+        self.candidates = candidates
+        self.final_cells = self.planner.final_cells(choices(candidates))
+
+    def _finished_candidates(self) -> list[Candidate]:
+        """Candidates of the rows whose runs of the grid are all there."""
+        pending = {(c.run.row, c.run.task) for c in self.grid_cells if not c.finished}
+        return [c for c in self.planner.candidates() if (c.row, c.task) not in pending]
 
     def plan(self) -> tuple[list[str], list[list[str]], str]:
-        """What there is to do: heads, rows and title of a table."""
+        """Return what there is to do: heads, rows and title of a table."""
         num_final = {place: len(self.seeds) for place in self.planner.places()}
         return plan_table(self.spec, self.grid_cells, self.final_cells, num_final, self._measured())
 
     def _measured(self) -> dict[str, float]:
-        """Seconds of a run of rows that have none, measured as long as ``PROBING_S`` lasts.
+        """Measure seconds of a run of rows without a finished one, as long as ``PROBING_S`` lasts.
 
         Raises:
             RotogradError: If a run cannot be built.
         """
-        start, found = time.monotonic(), {}
-        cells = [*self.grid_cells, *self.final_cells]
-        for row in self.spec.rows:
-            own = [cell for cell in cells if cell.run.row == row]
-            pending = [cell for cell in own if not cell.finished]
-            if pending and len(pending) == len(own) and time.monotonic() - start < PROBING_S:
+        end = time.monotonic() + PROBING_S
+        seconds = {}
+        for row, cell in self._unmeasured().items():
+            if time.monotonic() < end:
                 with suppress(NonFiniteError):  # training will say so, run by run
-                    found[row] = measured_seconds(pending[0].config)
-        return found
+                    seconds[row] = measured_seconds(cell.config)
+        return seconds
+
+    def _unmeasured(self) -> dict[str, Cell]:
+        """A cell of every row that has no finished one."""
+        done = {cell.run.row for cell in self.cells if cell.finished}
+        return {c.run.row: c for c in reversed(self.cells) if c.run.row not in done}
 
     def check(self) -> None:
-        """Builds one pending run of every row, so that what cannot run is refused before training.
+        """Build one pending run of every row, so that what cannot run is refused before training.
 
         Raises:
             RotogradError: If data are missing, or a component is refused or does not fit.
         """
-        pending = _pending([*self.grid_cells, *self.final_cells])
-        for cell in {cell.run.row: cell for cell in reversed(pending)}.values():
+        pending = reversed(_pending(self.cells))
+        for cell in {cell.run.row: cell for cell in pending}.values():
             build(cell.config)
 
     def run(self) -> None:
-        """Trains the grid, chooses, trains the rest; finished cells are left as they are."""
+        """Train the grid, chooses, trains the rest; finished cells are left as they are."""
         self._launch(self.grid_cells)
         with composing():
-            self.candidates = self.planner.candidates()
-            self.final_cells = self.planner.final_cells(choices(self.candidates))
+            self._choose(self.planner.candidates())
         self._launch(self.final_cells)
 
     def _launch(self, cells: Sequence[Cell]) -> None:
         launch(_pending(cells), [*self.arguments.launcher, *self.arguments.search_path])
 
     def failures(self) -> list[str]:
-        """Cells that are not finished, with what became of them, and rows without a choice."""
-        cells = {cell.run_dir: cell for cell in (*self.grid_cells, *self.final_cells)}
-        unfinished = [cell for cell in cells.values() if _became(cell) != "finished"]
-        rows = [
-            f"{row_label(self.spec, row)}{'' if task is None else f' {task}'}: {reason}"
-            for (row, task), reason in without_choice(self.candidates).items()
+        """Return cells that are not finished, with what became of them, and rows without a choice."""
+        results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
+        cells = [
+            f"{folder}: {result}" for folder, result in results.items() if result != "finished"
         ]
-        return [*(f"{c.run_dir}: {_became(c)}" for c in unfinished), *rows]
+        reasons = without_choice(self.candidates)
+        return [*cells, *(f"{self._label(place)}: {why}" for place, why in reasons.items())]
+
+    def _label(self, place: Place) -> str:
+        row, task = place
+        return " ".join(filter(None, (row_label(self.spec, row), task)))
 
     def table(self, spec: TableSpec | None = None) -> Table:
-        """The table of what is there; what is missing is marked.
+        """Build the table of what is there; what is missing is marked.
 
         Args:
             spec: Table with other columns and the same rows; None takes the table itself.
@@ -174,59 +158,27 @@ class Reproduction:
         return len(self.planner.points(place[0])) > 1
 
     def write(self, table: Table) -> list[Path]:
-        """Writes the table's files, and the grid's."""
+        """Write the table's files, and the grid's."""
         output = Path(self.config.output).expanduser() if self.config.output else self.folder
         files = list(write_table(table, output))
         return [*files, *write_grid(self.candidates, output)]
 
     @property
+    def cells(self) -> list[Cell]:
+        """All cells, those of the grid first; one may be in both."""
+        return [*self.grid_cells, *self.final_cells]
+
+    @property
     def folder(self) -> Path:
         """Where the table's files go by default."""
-        cells = [*self.grid_cells, *self.final_cells]
-        return cells[0].run_dir.parent.parent / "tables" / self.spec.name
-
-
-@contextmanager
-def composing() -> Iterator[None]:
-    """Hydra, as far as composing needs it."""
-    register_schemas()
-    ConfigStore.instance().store(name="reproduce_schema", node=ReproduceConfig)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-
-
-def _own_config(arguments: Arguments) -> ReproduceConfig:
-    with composing():
-        overrides = [*arguments.own, *arguments.search_path]
-        return to_reproduce_config(composed("reproduce", overrides))
-
-
-def to_reproduce_config(config: DictConfig | Mapping[str, Any]) -> ReproduceConfig:
-    """Typed and checked configuration of the command.
-
-    Args:
-        config: Composed configuration.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        ConfigError: If a key is unknown, missing, of a wrong type or out of range.
-    """
-    result = typed(config, ReproduceConfig)
-    check_spec(result.table)
-    if result.statistic is not None:
-        check_choice("statistic", result.statistic, STATISTICS)
-    to_seeds(result.seeds)
-    return result
+        return self.cells[0].run_dir.parent.parent / "tables" / self.spec.name
 
 
 def _pending(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells that are not finished, each folder once."""
-    return list({cell.run_dir: cell for cell in cells if not cell.finished}.values())
+    return unique(cell for cell in cells if not cell.finished)
 
 
-def _became(cell: Cell) -> str:
+def _result(cell: Cell) -> str:
     """``finished``, or in words why it is not."""
     summary = read_run(cell.run_dir)
     if summary is None:

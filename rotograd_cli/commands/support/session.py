@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rotograd_cli.errors import CELL_FAILED
 
@@ -18,6 +19,12 @@ NOTE = "multirun.yaml"
 
 failures: list[str] = []
 """Cells of sweeps of this process that did not finish; the exit code depends on it."""
+
+refused: dict[Path, dict[str, Any]] = {}
+"""What became of cells of this process that did not begin, by their absolute folder."""
+
+sweep_dirs: list[Path] = []
+"""The sweep that began and has not ended."""
 
 
 def report_failures() -> int:

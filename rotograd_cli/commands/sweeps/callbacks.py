@@ -1,12 +1,10 @@
-"""Hydra's callbacks: the folders it makes, and what became of every cell of a sweep."""
+"""Hydra's callbacks of a training: they check its folder, and print a sweep's results."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -14,20 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.commands.support import session
 from rotograd_cli.commands.sweeps.folder import check_sweep_folder
-from rotograd_cli.errors import ConfigError, Refusal
-from rotograd_cli.printing.terminal import print_grid
+from rotograd_cli.commands.sweeps.status import print_status
+from rotograd_cli.errors import Refusal
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.runs.claims import check_own_folder, refuse_used
-from rotograd_cli.runs.report import (
-    common_overrides,
-    read_summary,
-    remarks,
-    sweep_table,
-)
-from rotograd_cli.runs.summaries import outcome
-
-refused: dict[Path, dict[str, Any]] = {}
-"""What became of cells of this process that did not begin; a run in their folder keeps its own."""
 
 
 class NewFolders(Callback):
@@ -37,7 +25,7 @@ class NewFolders(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A single run. Its folder is named after Hydra's own values, which this makes known."""
+        """Check a single run. Its folder refers to Hydra's values, which must be set for that."""
         del kwargs
         HydraConfig.instance().set_config(config)
         _remember(config.hydra.run)
@@ -49,7 +37,7 @@ class NewFolders(Callback):
                     refuse_used(run_dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A sweep."""
+        """Check a sweep."""
         del kwargs
         _remember(config.hydra.sweep)
         with refusing():
@@ -71,89 +59,17 @@ def _remember(node: DictConfig) -> None:
         session.remember_folder(Path(node.dir))
 
 
-_under_way: list[Path] = []
-"""The sweep that began and has not ended."""
-
-
 class SweepStatus(Callback):
     """Hydra callback that prints status and test metrics of every cell."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remembers the sweep for :func:`print_unfinished`."""
+        """Remember the sweep, whose launcher may fail."""
         del kwargs
         with suppress(OmegaConfBaseException):  # Hydra is about to say so
-            _under_way[:] = [Path(config.hydra.sweep.dir)]
+            session.sweep_dirs[:] = [Path(config.hydra.sweep.dir)]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Reads the cells' summaries below the sweep's directory, so every launcher is served."""
+        """Read the cells' summaries below the sweep's directory, so every launcher is served."""
         del kwargs
-        _under_way.clear()
-        _print_status(Path(config.hydra.sweep.dir))
-
-
-def print_unfinished() -> None:
-    """Status of the cells of a sweep that its launcher gave up."""
-    for sweep_dir in _under_way:
-        if sweep_dir.is_dir():
-            _print_status(sweep_dir)
-    _under_way.clear()
-
-
-def _print_status(sweep_dir: Path) -> None:
-    cells = sorted(
-        (p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")),
-        key=lambda path: (len(path.name), path.name),
-    )
-    summaries = [(cell.name, refused.get(cell.absolute()) or read_summary(cell)) for cell in cells]
-    refused.clear()
-    print_grid(sweep_table(summaries))
-    common = common_overrides([summary for _, summary in summaries])
-    if common:
-        print(f"In all cells: {' '.join(common)}")
-    for line in (
-        *remarks([summary for _, summary in summaries]),
-        *_best(sweep_dir),
-        f"Sweep directory: {sweep_dir}",
-    ):
-        print(line)
-    if not summaries:
-        session.failures.append(f"{sweep_dir}: no cell; give the sweep's keys at least one value.")
-    for cell, summary in summaries:
-        became = "no result" if summary is None else outcome(summary)
-        if became != "finished":
-            session.failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', became)}")
-
-
-def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:
-    """Refuses a search that goes the other way than the selection of epochs.
-
-    Args:
-        sweeper: Hydra's sweeper; only those that search have a ``direction``.
-        select_mode: ``min`` or ``max``.
-
-    Raises:
-        ConfigError: If they disagree.
-    """
-    direction = sweeper.get("direction")
-    wanted = f"{select_mode}imize"
-    if direction is not None and getattr(direction, "name", direction) != wanted:
-        raise ConfigError(
-            f"`hydra.sweeper.direction` must be {wanted}, as train.select_mode is {select_mode}, "
-            f"got {getattr(direction, 'name', direction)}; sweep=optuna sets it."
-        )
-
-
-def _best(sweep_dir: Path) -> list[str]:
-    """What a search found, as overrides for the next run."""
-    file = sweep_dir / "optimization_results.yaml"
-    if not file.is_file():
-        return []
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if "best_params" not in found:  # several objectives
-        return [f"Results of the search: {file}"]
-    if not math.isfinite(found["best_value"]):  # what a trial without a value was given
-        reason = "No trial finished; fix what the failed cells name, or search other ranges."
-        session.failures.append(f"{sweep_dir}: {reason}")
-        return [reason]
-    words = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
-    return [f"Best value {found['best_value']:.6g} with {words}"]
+        session.sweep_dirs.clear()
+        print_status(Path(config.hydra.sweep.dir))

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rotograd_cli.commands.sweeps.callbacks import refused
+from rotograd_cli.commands.support import session
 from rotograd_cli.commands.sweeps.folder import is_search
 from rotograd_cli.errors import RUN_FAILED, OccupiedError, Refusal, RotogradError, exit_code
 from rotograd_cli.ranks.launch import job_rank
@@ -48,5 +48,5 @@ def run_cell(
         print(f"cell {number} failed: {reason}", file=sys.stderr)
         if exit_code(error) != RUN_FAILED:  # else the run has recorded it
             run_dir = Path(hydra.runtime.output_dir)
-            refused[run_dir] = record_failure(run_dir, overrides, reason)
+            session.refused[run_dir] = record_failure(run_dir, overrides, reason)
         return {}
