@@ -85,9 +85,13 @@ class Reproduction:
         return seconds
 
     def _unmeasured(self) -> dict[str, Cell]:
-        """A cell of every row that has no finished one."""
+        """Return a cell of every row that has no finished one."""
         done = {cell.run.row for cell in self.cells if cell.finished}
-        return {c.run.row: c for c in reversed(self.cells) if c.run.row not in done}
+        first: dict[str, Cell] = {}
+        for cell in self.cells:
+            if cell.run.row not in done:
+                first.setdefault(cell.run.row, cell)
+        return first
 
     def check(self) -> None:
         """Build one pending run of every row, so that what cannot run is refused before training.
@@ -110,7 +114,7 @@ class Reproduction:
         launch(_pending(cells), [*self.arguments.launcher, *self.arguments.search_path])
 
     def failures(self) -> list[str]:
-        """Return cells that are not finished, with what became of them, and rows without a choice."""
+        """Return why cells are not finished, and why rows have no choice."""
         results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
         cells = [
             f"{folder}: {result}" for folder, result in results.items() if result != "finished"
