@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rotograd_cli.errors import ConfigError, OccupiedError
 from rotograd_cli.runs.claims import is_used
 from rotograd_cli.runs.config import to_train_config
-from rotograd_cli.runs.resuming import is_of
+from rotograd_cli.runs.identity import holds_run
 
 MAX_NAMED = 8
 
@@ -104,7 +104,7 @@ def _is_run_of(folder: Path, cell: DictConfig) -> bool:
     with open_dict(plain):
         del plain["hydra"]
     try:
-        return is_of(folder, to_train_config(plain))
+        return holds_run(folder, to_train_config(plain))
     except ConfigError:  # wrong input, which is no configuration of a run
         return False
 

@@ -1,13 +1,12 @@
 """The files of a run: configuration, log, summary."""
 
-import hashlib
 import json
 import logging
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,62 +18,18 @@ from torch import nn
 
 from rotograd_cli import __version__
 from rotograd_cli.data.base import MultiTaskDataset, Split
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.errors import DatasetError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.summaries import is_evaluation
-from rotograd_cli.runs.trust import read_saved, saved_config
 from rotograd_cli.tasks.task import task_statistics
 from rotograd_cli.training.coverage import cut_notes, num_evaluated
 from rotograd_cli.training.selection import Selection
 from rotograd_cli.training.state import TrainState
 
 logger = logging.getLogger(__name__)
-
-NOT_IN_KEY = ("paths", "logger", "tags", "device", "checkpoints")
-"""Parts of a configuration that say where and how a run happens, and not what comes out."""
-
-
-def config_key(config: Mapping[str, Any]) -> str:
-    """Short name of a resolved configuration, the same for equal ones.
-
-    Folders, logger, tags, checkpoints and device do not count: a result does not depend on them,
-    but for rounding on another device, which the table's footnotes name.
-
-    Args:
-        config: Content of a run's ``config.yaml``.
-
-    Returns:
-        Sixteen hexadecimal digits.
-    """
-    counted = {key: value for key, value in config.items() if key not in NOT_IN_KEY}
-    text = json.dumps(counted, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def load_run_config(run_dir: Path, key: str = "run") -> TrainConfig:
-    """Reads the configuration that a run wrote.
-
-    Args:
-        run_dir: Run directory.
-        key: What named it, for the message.
-
-    Returns:
-        The checked configuration. Before anything is built from it, it must pass
-        :meth:`rotograd_cli.runs.trust.Trust.check`.
-
-    Raises:
-        ConfigError: If the folder is not a run directory or its configuration is unreadable.
-    """
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"`{key}` must be a run directory, got {run_dir} without a config.yaml; rotograd "
-            "train prints the directory of every run."
-        )
-    return saved_config(read_saved(path), path)
 
 
 def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
@@ -190,7 +145,7 @@ def describe_run(
     evaluated = splits if config.train.evaluate_train else splits[1:]
     return {
         "status": "running",
-        "method": type(model).__name__,
+        "method": model.method_name,
         "data": dataset.name,
         "tasks": [task.name for task in dataset.tasks],
         "metric_specs": {

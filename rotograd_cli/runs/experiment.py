@@ -31,7 +31,6 @@ from rotograd_cli.runs.directory import (
     describe_ranks,
     describe_run,
     described_before,
-    load_run_config,
     log_file,
     other_data,
     recorded_metrics,
@@ -39,6 +38,7 @@ from rotograd_cli.runs.directory import (
 )
 from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.report import write_summary
+from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.trust import Trust, without_extras, word_for
 from rotograd_cli.tasks import Task
 from rotograd_cli.tracking.base import Tracker
@@ -156,7 +156,7 @@ def train(
         write_summary(run_dir, summary)  # a run that is killed has said what it trained on
         logger.info(
             "%s on %s (%s), seed %d, %s: %s%s",
-            type(model).__name__,
+            model.method_name,
             dataset.name,
             ", ".join(task.name for task in dataset.tasks),
             config.seed,

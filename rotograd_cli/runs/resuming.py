@@ -7,8 +7,9 @@ from pathlib import Path
 from rotograd_cli.errors import ConfigError, OccupiedError, suggested
 from rotograd_cli.runs.claims import is_used
 from rotograd_cli.runs.config import COMMAND_KEYS, TrainConfig
-from rotograd_cli.runs.directory import NOT_IN_KEY, config_key, load_run_config
+from rotograd_cli.runs.identity import UNCOUNTED, holds_run
 from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.summaries import is_finished, outcome
 from rotograd_cli.runs.trust import Trust
 
@@ -54,10 +55,10 @@ def named_run(
         key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
         if key in COMMAND_KEYS or word == "debug=nonfinite":
             continue
-        if key not in NOT_IN_KEY:
+        if key not in UNCOUNTED:
             raise ConfigError(
                 f"`resume` goes on with {name} as it was configured, got {word} too; leave that "
-                f"out (only {', '.join(NOT_IN_KEY)} may change) or start a new run."
+                f"out (only {', '.join(UNCOUNTED)} may change) or start a new run."
             )
         setattr(result, key, getattr(config, key))
         saved.pop(key, None)
@@ -82,27 +83,15 @@ def same_run(config: TrainConfig, run_dir: Path, folders: Sequence[Path]) -> Tar
         OccupiedError: If ``run_dir`` holds the run of another configuration.
     """
     if is_used(run_dir):
-        if not is_of(run_dir, config):
+        if not holds_run(run_dir, config):
             raise OccupiedError(
                 f"{run_dir} holds a run of another configuration; choose another folder, or "
                 f"{suggested('train', f'resume={run_dir}')} goes on with that one."
             )
         return Target(config, run_dir, resumed=True)
-    found = [Target(config, f, resumed=True) for f in folders if is_of(f, config)]
-    found.sort(key=lambda target: (not target.finished, _age(target.run_dir)))
-    return found[-1] if found else Target(config, run_dir, resumed=False)
-
-
-def is_of(run_dir: Path, config: TrainConfig) -> bool:
-    """Whether a folder holds a run of a configuration."""
-    return _key(run_dir) == config_key(asdict(config))
-
-
-def _key(run_dir: Path) -> str | None:
-    try:
-        return config_key(asdict(load_run_config(run_dir)))
-    except ConfigError:  # of another version, or damaged: not this run
-        return None
+    targets = [Target(config, f, resumed=True) for f in folders if holds_run(f, config)]
+    targets.sort(key=lambda target: (not target.finished, _age(target.run_dir)))
+    return targets[-1] if targets else Target(config, run_dir, resumed=False)
 
 
 def _age(run_dir: Path) -> int:

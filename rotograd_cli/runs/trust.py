@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 from hydra._internal.utils import _locate
 from hydra.core.hydra_config import HydraConfig
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -26,13 +25,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.runs.config import TrainConfig, config_dir, to_train_config
+from rotograd_cli.methods.rule import Rule
+from rotograd_cli.runs.config import TrainConfig, config_dir
 from rotograd_cli.tracking.base import Tracker
-
-MAX_BYTES = 1_000_000
-"""Size of a saved configuration beyond which it is none; a run's has some thousand bytes."""
-MAX_VALUES = 100_000
-"""Values in it likewise: containers that a pickle repeats can be more than memory holds."""
 
 NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
 """Logger of what is built to be looked at, and not to be trained."""
@@ -44,7 +39,7 @@ _PACKAGES = ("rotograd_cli.", "torch.nn.", "torch.optim.", "torchvision.models."
 class _Kind:
     """What a place of the configuration needs."""
 
-    base: type
+    base: type | tuple[type, ...]
     words: str
 
 
@@ -53,7 +48,8 @@ _OPTIMIZER = _Kind(Optimizer, "an optimiser of torch.optim")
 _SCHEDULE = _Kind(LRScheduler, "a schedule of torch.optim.lr_scheduler")
 _KINDS = {
     "data": _Kind(MultiTaskDataset, "a data set of this package"),
-    "method": _Kind(MultiTaskMethod, "a method of this package"),
+    "method": _Kind((MultiTaskMethod, Rule), "a method of this package"),
+    "method.rule": _Kind(Rule, "a rule of this package"),
     "model_optimizer": _OPTIMIZER,
     "method_optimizer": _OPTIMIZER,
     "model_scheduler.scheduler": _SCHEDULE,
@@ -134,70 +130,6 @@ def user_folders() -> tuple[Path, ...]:
     return tuple(Path(source.path) for source in own)
 
 
-def read_saved(path: Path) -> dict[str, Any]:
-    """Reads a configuration that a run wrote; in time and memory that its size bounds.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ConfigError: If it is unreadable, or holds what no run writes.
-    """
-    try:
-        content = yaml.load(_text(path), _Loader)  # a SafeLoader
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read ({_reason(error)}).") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}.")
-    return content
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():  # a pipe would be waited for
-        raise ValueError("no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES} bytes are no run's configuration")
-    return path.read_text(encoding="utf-8")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values, each written out: repeated ones (``*name``) can grow beyond all bounds."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it repeats a value with *, as no run does")
-        return super().compose_node(parent, index)
-
-
-def saved_config(content: Any, source: Path) -> TrainConfig:
-    """Checked configuration from a saved one; nothing in it is resolved.
-
-    Args:
-        content: What the file holds.
-        source: The file, for the message.
-
-    Returns:
-        The configuration; its components still have to pass :meth:`Trust.check`.
-
-    Raises:
-        ConfigError: If it is not a run's.
-    """
-    try:
-        for value in _values(content):
-            if isinstance(value, str) and "${" in value:
-                raise ConfigError(f"{value!r} is an interpolation, which no run saves")
-        return to_train_config(content)
-    except (OmegaConfBaseException, TypeError, ValueError, KeyError, RecursionError) as error:
-        raise ConfigError(f"{source} is not a run's configuration: {_reason(error)}") from error
-
-
 def without_extras(config: TrainConfig) -> TrainConfig:
     """What an evaluation builds: no logger, no pretrained weights (a checkpoint has all).
 
@@ -211,21 +143,6 @@ def without_extras(config: TrainConfig) -> TrainConfig:
     if isinstance(config.backbone, Mapping) and "pretrained" in config.backbone:
         config.backbone = {**config.backbone, "pretrained": False}
     return config
-
-
-def _values(content: Any) -> Iterator[Any]:
-    """All keys and values at any depth; keeps no path, so that no depth is too deep."""
-    waiting = [content]
-    for _ in range(MAX_VALUES):
-        if not waiting:
-            return
-        value = waiting.pop()
-        yield value
-        if isinstance(value, Mapping):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple, set)):
-            waiting += value
-    raise ConfigError(f"it holds more than {MAX_VALUES} values")
 
 
 def _targets(node: Any, where: str = "") -> Iterator[tuple[str, str]]:

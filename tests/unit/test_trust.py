@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import config_dir, register_schemas, to_train_config
-from rotograd_cli.runs.directory import load_run_config
-from rotograd_cli.runs.trust import MAX_BYTES, MAX_VALUES, Trust, saved_config
+from rotograd_cli.runs.saved import MAX_BYTES, MAX_VALUES, load_run_config, saved_config
+from rotograd_cli.runs.trust import Trust
 
 SOURCE = Path("run/config.yaml")
 

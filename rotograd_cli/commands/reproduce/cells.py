@@ -10,12 +10,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs import summaries
+from rotograd_cli.runs import identity, summaries
 from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.directory import config_key
 from rotograd_cli.runs.messages import explain
 from rotograd_cli.runs.report import read_summary
-from rotograd_cli.tables.results import RunKey, read_config
+from rotograd_cli.tables.results import RunKey
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,13 @@ def is_finished(run_dir: Path, config: TrainConfig) -> bool:
     Returns:
         True if its summary says so and its ``config.yaml`` has the same key.
     """
-    return summaries.is_finished(read_summary(run_dir)) and holds_run(run_dir, config)
-
-
-def holds_run(run_dir: Path, config: TrainConfig) -> bool:
-    """Whether a folder's ``config.yaml`` has the key of a configuration."""
-    found = read_config(run_dir)
-    return found is not None and config_key(found) == config_key(asdict(config))
+    return summaries.is_finished(read_summary(run_dir)) and identity.holds_run(run_dir, config)
 
 
 def folder_name(config: TrainConfig) -> str:
     """Name of a cell's folder: the method and the configuration's key."""
     method = str(config.method["_target_"]).rpartition(".")[2].lower()
-    return f"{method}-{config_key(asdict(config))}"
+    return f"{method}-{identity.key(asdict(config))}"
 
 
 class CellMaker:
@@ -72,6 +65,7 @@ class CellMaker:
     def __init__(self, words: Sequence[str], group: str) -> None:
         self.words, self.group = list(words), group
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._folders: dict[Path, dict[str | None, Path]] = {}
 
     def make(self, run: RunKey, words: Sequence[str], point: Mapping[str, float]) -> Cell:
         """A cell of a row.
@@ -93,9 +87,21 @@ class CellMaker:
         composed = self._compose(setting)
         composed.seed = run.seed
         config = to_train_config(composed)
-        run_dir = Path(config.paths.output_dir) / "cells" / folder_name(config)
+        run_dir = self._run_dir(Path(config.paths.output_dir) / "cells", config)
         own = (f"seed={run.seed}", *self._group(config))
         return Cell(run, tuple(point.items()), (*setting, *own), config, run_dir)
+
+    def _run_dir(self, cells: Path, config: TrainConfig) -> Path:
+        """The folder that holds the run, else a new one.
+
+        An earlier version gave a run another name: it is found by its content.
+        """
+        named = cells / folder_name(config)
+        if named.exists():
+            return named
+        if cells not in self._folders:
+            self._folders[cells] = identity.folders_by_key(cells)
+        return self._folders[cells].get(identity.key(asdict(config)), named)
 
     def _compose(self, words: tuple[str, ...]) -> DictConfig:
         if words not in self._composed:

@@ -11,11 +11,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rotograd_cli.commands.reproduce.cells import holds_run, is_finished
+from rotograd_cli.commands.reproduce.cells import is_finished
 from rotograd_cli.errors import CheckpointError, RotogradError
 from rotograd_cli.runs.claims import record_failure
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.experiment import train
+from rotograd_cli.runs.identity import holds_run
 from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.summaries import selected_value

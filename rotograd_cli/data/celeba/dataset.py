@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, FileCheck, Preparation
-from rotograd_cli.data.celeba import preparation as celeba_preparation
-from rotograd_cli.data.celeba.annotations import ATTRIBUTES
-from rotograd_cli.data.celeba.files import SOURCE
-from rotograd_cli.data.celeba.rows import SPLITS, Wanted
+from rotograd_cli.data.celeba import preparation
+from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations
+from rotograd_cli.data.celeba.files import SOURCE, Files, find
+from rotograd_cli.data.celeba.preparation import rows_of
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
@@ -61,23 +61,28 @@ class CelebA(StoredDataset):
         _check_options(image_size, limit, read_ahead, mean, std)
         select_tasks(TASKS, tasks)  # a wrong name is refused before files are read
         self.input_shape = (3, image_size, image_size)
-        wanted = Wanted.read(Path(data_dir), image_size, limit)
-        arrays = wanted.open()
+        files = find(Path(data_dir))
+        annotations = Annotations.read(files, limit)
+        arrays = rows_of(Path(data_dir), files, annotations, image_size, limit).open()
+        names = [(name,) for name in annotations.names]
         super().__init__(
             arrays=arrays,
-            rows={split: wanted.rows(arrays, split) for split in SPLITS},
+            rows={
+                split: arrays.rows_of([names[position] for position in chosen])
+                for split, chosen in annotations.positions.items()
+            },
             held={
-                split: {"attributes": wanted.attributes[chosen]}
-                for split, chosen in wanted.positions.items()
+                split: {"attributes": annotations.attributes[chosen]}
+                for split, chosen in annotations.positions.items()
             },
             device=device,
             read_ahead=read_ahead,
         )
-        self.tasks = _select(wanted, tasks)
-        self.notes = wanted.notes
+        self.tasks = _select(annotations.columns, tasks, files)
+        self.notes = annotations.notes
         self._mean = 255 * torch.tensor(mean, device=device).view(3, 1, 1)
         self._std = 255 * torch.tensor(std, device=device).view(3, 1, 1)
-        self._columns = {task.name: wanted.columns.index(task.name) for task in self.tasks}
+        self._columns = {task.name: annotations.columns.index(task.name) for task in self.tasks}
 
     def decode(self, rows: Mapping[str, Tensor]) -> Batch:
         """Normalised images ``[N, 3, S, S]`` and the chosen tasks' targets 0 or 1, ``[N]``."""
@@ -92,25 +97,25 @@ class CelebA(StoredDataset):
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """Both annotation files, the images, and every prepared row."""
         size, limit = _size_and_limit(options)
-        return celeba_preparation.check(Path(data_dir), size, limit)
+        return preparation.check(Path(data_dir), size, limit)
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
         """Decodes and resizes the images of all splits, or the first ``limit`` of each."""
         size, limit = _size_and_limit(options)
-        celeba_preparation.prepare(Path(data_dir), size, limit, how)
+        preparation.prepare(Path(data_dir), size, limit, how)
 
 
-def _select(wanted: Wanted, names: Sequence[str] | None) -> tuple[Task, ...]:
-    """The chosen tasks, all of which the attribute file must have."""
-    absent = [name for name in names or () if name not in wanted.columns]
+def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -> tuple[Task, ...]:
+    """Select tasks, all of which the attribute file must have."""
+    absent = [name for name in names or () if name not in columns]
     if absent:
         raise DatasetError(
-            f"{wanted.files.attributes} must have the attribute {absent[0]}, which `tasks` names, "
-            f"got {len(wanted.columns)} others; get the whole file from {SOURCE}, or leave "
+            f"{files.attributes} must have the attribute {absent[0]}, which `tasks` names, got "
+            f"{len(columns)} others; get the whole file from {SOURCE}, or leave "
             f"{', '.join(absent)} out of `tasks`."
         )
-    return select_tasks([task for task in TASKS if task.name in wanted.columns], names)
+    return select_tasks([task for task in TASKS if task.name in columns], names)
 
 
 def _size_and_limit(options: Mapping[str, Any]) -> tuple[int, int | None]:

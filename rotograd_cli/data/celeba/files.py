@@ -19,12 +19,12 @@ MD5 = {
     PARTITION_FILE: "d32c9cbf5e040fd4025c592c306e6668",
 }
 AGAIN = f"extract img_align_celeba.zip again, or download it again from {SOURCE}"
-_IMAGES = "img_align_celeba"
+IMAGES = "img_align_celeba"
 _FOLDERS = ("celeba", "CelebA", "celeba-dataset", ".")  # below the data root; the third is Kaggle's
 _TEXT_PLACES = ("", "Anno", "Eval")
 _SUFFIXES = (".txt", ".csv")  # as published, as Kaggle has it
 # the folder within one of its name: Kaggle's, and what some archive tools make of the archive
-_IMAGE_PLACES = (f"{_IMAGES}/{_IMAGES}", f"Img/{_IMAGES}/{_IMAGES}", _IMAGES, f"Img/{_IMAGES}")
+_IMAGE_PLACES = (f"{IMAGES}/{IMAGES}", f"Img/{IMAGES}/{IMAGES}", IMAGES, f"Img/{IMAGES}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _find_in(folder: Path) -> Files:
         table(ATTRIBUTE_FILE),
         table(PARTITION_FILE),
         first([folder / place for place in _IMAGE_PLACES], is_folder=True),
-        first([folder / place / f"{_IMAGES}.zip" for place in ("", "Img")]),
+        first([folder / place / f"{IMAGES}.zip" for place in ("", "Img")]),
     )
 
 
@@ -83,7 +83,7 @@ def where_from(files: Files) -> str:
     paths = {
         ATTRIBUTE_FILE: files.attributes,
         PARTITION_FILE: files.partition,
-        f"the folder {_IMAGES}": files.images or files.archive,
+        f"the folder {IMAGES}": files.images or files.archive,
     }
     *others, last = [name for name, path in paths.items() if path is None] or [""]
     absent = f"{', '.join(others)} and {last}" if others else last
@@ -98,15 +98,12 @@ def where_from(files: Files) -> str:
 
 
 def present(what: str, path: Path | None, files: Files) -> Path:
-    """A path that must be there.
+    """Return a path that must be there.
 
     Args:
         what: Its name, for the message.
         path: The path, None if absent.
         files: All files, for the message.
-
-    Returns:
-        The path.
 
     Raises:
         DatasetError: If it is absent.
