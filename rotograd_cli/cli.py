@@ -266,7 +266,7 @@ def _train(config: "DictConfig") -> float | None:
     def run() -> dict[str, Any]:
         nonlocal run_dir
         with launch.joined(str(config.device)) as ranks:
-            target = ranks.same(lambda: _target(config, run_dir, overrides, several))
+            target = ranks.broadcast(lambda: _target(config, run_dir, overrides, several))
             run_dir = target.run_dir
             if target.resumed and not several:
                 _remove_unused_folders()  # Hydra's, for a new run

@@ -137,7 +137,7 @@ def train(
     recorder = _Recorder()
     trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors, ranks)
     if resume:
-        ranks.same(lambda: refuse_other_data(run_dir, trainer.dataset, config.paths.data_dir))
+        ranks.broadcast(lambda: refuse_other_data(run_dir, trainer.dataset, config.paths.data_dir))
     if not ranks.is_first:
         with compilation(config.compile):
             return _follow(trainer, resume=resume)
@@ -240,7 +240,7 @@ def make_trainer(
     def make_groups(model: MultiTaskMethod) -> list[OptimizerGroup]:
         return _optimizer_groups(model, constructors)
 
-    ranks.same(lambda: dry_pass(experiment.model, experiment.dataset, make_groups, options))
+    ranks.broadcast(lambda: dry_pass(experiment.model, experiment.dataset, make_groups, options))
     ranks.attach(experiment.model, experiment.dataset.input_shape)
     experiment.model.join(ranks)
     return Trainer(

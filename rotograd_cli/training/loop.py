@@ -293,7 +293,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         """Evaluates the epoch just finished, unless it is none of those, and saves."""
-        self.ranks.check_same(self.model)
+        self.ranks.check_equal(self.model)
         options, state = self.options, self.state
         last = state.epoch == options.epochs
         if not (state.epoch % options.eval_every_epochs and not last):
@@ -317,7 +317,9 @@ class Trainer:
         Raises:
             CheckpointError: If no checkpoint can be read, or it is another run's.
         """
-        content = self.ranks.same_content(lambda: load_newest(self.checkpoint_dir, self._read_to))
+        content = self.ranks.broadcast_content(
+            lambda: load_newest(self.checkpoint_dir, self._read_to)
+        )
         if content is None:
             return None
         self.restore(content, self.checkpoint_dir / "last.pt")
@@ -392,7 +394,7 @@ class Trainer:
     def test(self) -> dict[str, float]:
         """Metrics of the selected epoch, the test split measured now and recorded."""
         path = self.checkpoint_dir / "best.pt"
-        best = self.ranks.same_content(lambda: load_checkpoint(path, self._read_to))
+        best = self.ranks.broadcast_content(lambda: load_checkpoint(path, self._read_to))
         if best["state"]["best_epoch"] != self.state.best_epoch:
             raise CheckpointError(
                 f"{path} must be of epoch {self.state.best_epoch}, which was selected, got one of "

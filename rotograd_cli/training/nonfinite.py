@@ -178,7 +178,7 @@ class _Rerun(Trainer):
         self.until, self.looks_at_every_step = until, True
         self.model.forget()
         self.model.zero_grad()
-        content = self.ranks.same_content(self._start)
+        content = self.ranks.broadcast_content(self._start)
         self.restore(content, self.checkpoint_dir / "last.pt")
 
     def _start(self) -> dict[str, Any]:
