@@ -18,7 +18,7 @@ from rotograd_cli.data.base import (
 )
 from rotograd_cli.data.celeba import preparation
 from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations
-from rotograd_cli.data.celeba.files import SOURCE, Files, find
+from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, SOURCE, Files, find
 from rotograd_cli.data.celeba.preparation import rows_of
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import DatasetError
@@ -117,7 +117,7 @@ def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -
     absent = [name for name in names or () if name not in columns]
     if absent:
         raise DatasetError(
-            f"{files.attributes} must have the attribute {absent[0]}, which `tasks` names, got "
+            f"{files.require(ATTRIBUTE_FILE)} must have the attribute {absent[0]}, which `tasks` names, got "
             f"{len(columns)} others; get the whole file from {SOURCE}, or leave "
             f"{', '.join(absent)} out of `tasks`."
         )
