@@ -117,8 +117,8 @@ def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -
     absent = [name for name in names or () if name not in columns]
     if absent:
         raise DatasetError(
-            f"{files.require(ATTRIBUTE_FILE)} must have the attribute {absent[0]}, which `tasks` names, got "
-            f"{len(columns)} others; get the whole file from {SOURCE}, or leave "
+            f"{files.require(ATTRIBUTE_FILE)} must have the attribute {absent[0]}, which `tasks` "
+            f"names, got {len(columns)} others; get the whole file from {SOURCE}, or leave "
             f"{', '.join(absent)} out of `tasks`."
         )
     return select_tasks([task for task in TASKS if task.name in columns], names)
