@@ -116,7 +116,7 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
         ("backbone.num_features=many", "should be a valid integer"),
         ("backbone.num_features=0", "must be at least 1"),
         ("head.hidden=3", "`head.hidden` has a wrong value"),
-        ("method.init=harr", "'haar' or 'identity', got 'harr'"),
+        ("method.init=harr", "haar or identity, got 'harr'"),
         ("method._recursive_=3", "_recursive_"),
         ("data.partners=0", "must be at least 1"),
         ("data.seed=-1", "`data"),
