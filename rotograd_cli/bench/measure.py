@@ -18,8 +18,13 @@ class Subject:
     name: str
     step: Callable[[], None]
     """One step."""
-    reset: Callable[[], None] = lambda: None
-    """Called before every block, not timed."""
+    reset: Callable[[], None] | None = None
+    """Called before every block, not timed; None for nothing to reset."""
+
+    def prepare(self) -> None:
+        """Reset what is timed."""
+        if self.reset is not None:
+            self.reset()
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def warm_up(subject: Subject, steps: int, device: torch.device) -> float:
     Returns:
         Seconds of the last step.
     """
-    subject.reset()
+    subject.prepare()
     for _ in range(steps):
         seconds = timed(subject.step, 1, device)
     return seconds
@@ -91,7 +96,7 @@ def measure(
         for index, order in enumerate(interleaved_orders(len(subjects), plan.rounds, plan.seed)):
             for position, which in enumerate(order):
                 subject = subjects[which]
-                subject.reset()
+                subject.prepare()
                 gc.collect()  # nobody pays for the garbage of another
                 steps = block_steps(step_s[which], plan)
                 seconds = timed(subject.step, steps, device)
