@@ -163,7 +163,7 @@ class Builder:
         reset()
         optimizers = self._optimizers(model.model_parameters(), model.mtl_parameters())
         parameters = list(model.parameters())
-        label = type(model).__name__
+        label = model.method_name
         return Contender(name, label, model, gradients, parameters, optimizers, reset)
 
     def _reference(self) -> Contender:
