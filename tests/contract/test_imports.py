@@ -16,8 +16,7 @@ PACKAGE = "rotograd_cli"
 # Low to high. A unit is a module or a folder; units of one layer never import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors", "files", "metric_keys", "printing"),
-    ("bounds",),
-    ("linalg",),
+    ("bounds", "linalg"),
     ("tasks", "models", "ranks"),
     ("data", "methods"),
     ("training",),
