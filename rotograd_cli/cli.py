@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rotograd_cli.errors import (
     CELL_FAILED,
-    OTHER_REPLAY,
     RUN_FAILED,
     WRONG_INPUT,
     Refusal,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train one run, or a sweep with -m",
     "evaluate": "metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]",
-    "replay": "the step in which a run met infinity or NaN: rotograd replay DUMP",
     "data": "files of a data set: rotograd data check | prepare NAME",
     "table": "a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR]",
     "reproduce": "train what a table needs, then print it: rotograd reproduce table=NAME",
@@ -62,19 +60,6 @@ KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=10
 --config-dir  a folder of your own YAML files: DIR/data/foo.yaml
 
 The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data."""
-_REPLAY_HELP = """usage: rotograd replay DUMP [KEY=VALUE ...]
-
-Takes the step that ended a run again: RUN/checkpoints/nonfinite.pt holds its batch, its losses and
-all that the run was made of before it. Says which losses are not finite and where that began.
-
-device=cpu      another device than the run's
-dtype=float64   in double precision: does the step fail there too? (float32, float64)
-data_dir=DIR    where the files of the data set are; the batch itself is in the dump
-trust=true      the dump may name components from outside this package and torch: they are run
---config-dir    a folder of your own YAML files: what they name may be run
-
-Exit codes: 0 if the step fails with the same numbers, 3 if they differ or it does not fail, 2 for
-wrong input."""
 _SINGLE = {"bench": "measures one configuration", "table": "builds one table"}
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 
@@ -86,9 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None takes the process's.
 
     Returns:
-        Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 3 a replayed step came out
-        in another way, 4 the run failed after it had begun, 128 + the signal's number after a
-        signal (130 after Ctrl-C).
+        Exit code: 0 done, 1 a cell of a sweep failed, 2 wrong input, 4 the run failed after it had
+        begun, 128 + the signal's number after a signal (130 after Ctrl-C).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with enduring_output(), interrupts.quitting(_farewell):
@@ -149,8 +133,6 @@ def _run(command: str, words: list[str]) -> int:
 def _command(command: str, words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
         return _print(_command_help(command, words))
-    if command == "replay":  # whose words Hydra never sees
-        return _replay(words)
     ready_words = ready(words, command)
     if command == "data":
         from rotograd_cli.commands import data as data_command
@@ -261,6 +243,12 @@ def _train(config: "DictConfig") -> float | None:
     # as written: an interpolation among them refers to the configuration, not to this list
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     several = hydra_config.mode == RunMode.MULTIRUN
+    if config.diagnose:
+        from rotograd_cli.runs.diagnosis import diagnose
+
+        print(diagnose(config, overrides, several=several))
+        _remove_unused_folders()  # Hydra's, for a new run
+        return None
     run_dir = Path(hydra_config.runtime.output_dir)
 
     def run() -> dict[str, Any]:
@@ -409,20 +397,6 @@ def _plot(words: list[str]) -> int:
     return 0
 
 
-def _replay(words: list[str]) -> int:
-    """Shows the step; 3 where it does not fail as it did, bit for bit."""
-    from rotograd_cli.commands.replay import findings, parse, replay, rows
-    from rotograd_cli.printing.grid import Grid
-    from rotograd_cli.printing.terminal import print_grid
-
-    result = replay(parse(words))
-    heads = ("task", "loss in the run", "loss here", "gradient at the features")
-    print_grid(Grid.of_texts(heads, rows(result), f"step {result.then.step}: {result.run}"))
-    for line in findings(result):
-        print(line)
-    return 0 if result.exact else OTHER_REPLAY
-
-
 def _show_table(table: "Table") -> None:
     from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.tables.layout import grids, sentences
@@ -562,8 +536,8 @@ examples:
   rotograd bench workload=lenet                       what a step costs, beside plain autograd
 
 options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
-Exit codes: 0 done, 1 a cell of a sweep failed, 2 wrong input, 3 a replayed step came out in another
-way, 4 the run failed after it had begun, 128 + number of the signal that stopped it.
+Exit codes: 0 done, 1 a cell of a sweep failed, 2 wrong input, 4 the run failed after it had begun,
+128 + number of the signal that stopped it.
 Completion: eval "$(rotograd -sc install=bash)\""""
 
 
@@ -586,8 +560,6 @@ def _command_help(command: str, words: Sequence[str]) -> str:
         return _reproduce_help(words)
     if command == "plot":
         return _plot_help(words)
-    if command == "replay":
-        return _REPLAY_HELP
     return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
 groups:

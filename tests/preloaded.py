@@ -8,7 +8,6 @@ import torch._dynamo
 import torchmetrics.classification
 
 import rotograd_cli.cli
-import rotograd_cli.commands.replay
 import rotograd_cli.commands.sweep
 import rotograd_cli.runs.experiment
 

@@ -18,7 +18,7 @@ from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig, component_names, component_node, suggest
 from rotograd_cli.runs.experiment import Networks, join
 from rotograd_cli.training.compiling import compile_networks
-from rotograd_cli.training.step import predict, task_losses
+from rotograd_cli.training.objective import predict, task_losses
 
 IDEAL = "ideal"
 REFERENCE = "reference"

@@ -49,7 +49,6 @@ def test_help_names_every_command_and_every_choice(cli: Cli) -> None:
     for word in (
         "train",
         "evaluate",
-        "replay",
         "table",
         "bench",
         "-m",
@@ -62,7 +61,6 @@ def test_help_names_every_command_and_every_choice(cli: Cli) -> None:
     for word in ("rotogradnorm", "multimnist", "multidigits", "smoke", "--config-dir"):
         assert word in train
     assert "split=train|val|test" in cli("evaluate", "-h").out
-    assert "dtype=float64" in cli("replay", "--help").out
     table = cli("table", "--help").out
     for word in ("runs=GLOB", "multimnist", "nyuv2", "median_std", "output=DIR"):
         assert word in table
@@ -82,7 +80,7 @@ def test_the_version_is_the_packages(cli: Cli, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rotograd ", {"train", "evaluate", "replay", "table", "bench"}),
+        ("rotograd ", {"train", "evaluate", "table", "bench"}),
         ("rotograd train method=ro", {"method=rotograd", "method=rotateonly"}),
         ("rotograd train train.ep", {"train.epochs="}),
         *(
