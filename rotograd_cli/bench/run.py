@@ -133,18 +133,16 @@ def _loading(
     config: BenchConfig, builder: Builder, networks: Networks, say: Say
 ) -> dict[str, Any] | None:
     """Examples per second of the loader, and of the configured method's step fed by it."""
-    if config.bench.loading_batches is None:
+    num = config.bench.loading_batches
+    if num is None:
         return None
     say("loading")
     contender = builder.build("configured", config.method)
-    return loading(
-        networks.dataset,
-        lambda batch: contender.step(converted(batch, config.bench.dtype)),
-        batch_size=config.train.batch_size,
-        num_batches=config.bench.loading_batches,
-        plan=_plan(config),
-        device=networks.device,
-    )
+
+    def step(batch: Batch) -> None:
+        contender.step(converted(batch, config.bench.dtype))
+
+    return loading(config, networks, num, step, _plan(config))
 
 
 def _plan(config: BenchConfig) -> Plan:

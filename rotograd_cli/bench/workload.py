@@ -1,15 +1,19 @@
-"""The batches that every contender goes through again and again."""
+"""The batches of a benchmark."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from rotograd_cli.bench.contenders import DTYPES
-from rotograd_cli.data.base import Batch, in_parts
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.data.base import Batch
 from rotograd_cli.runs.config import BenchConfig
 from rotograd_cli.runs.experiment import Networks
-from rotograd_cli.training.seeding import epoch_order
+from rotograd_cli.training.batches import EpochBatches
 
 NUM_BATCHES = 4
+"""Batches that every contender goes through again and again."""
 
 
 def first_batches(config: BenchConfig, networks: Networks) -> list[Batch]:
@@ -22,16 +26,30 @@ def first_batches(config: BenchConfig, networks: Networks) -> list[Batch]:
     Raises:
         ConfigError: If the training split has fewer examples than a batch.
     """
-    size = config.train.batch_size
-    num = networks.dataset.num_examples("train")
-    if size > num:
-        raise ConfigError(
-            f"`train.batch_size` must be at most the {num} training examples, got {size}; lower "
-            "it, or raise data.num_train where the data set has that."
-        )
-    order = epoch_order(num, seed=config.seed, epoch=0)[: min(NUM_BATCHES, num // size) * size]
-    batches = networks.dataset.batches("train", in_parts(order, size))
-    return [converted(batch, config.bench.dtype) for batch in batches]
+    epoch = _epochs(config, networks, NUM_BATCHES, augment=False).steps(0)
+    return [converted(batch, config.bench.dtype) for (batch,) in epoch]
+
+
+def batches(config: BenchConfig, networks: Networks, num: int, *, augment: bool) -> Iterator[Batch]:
+    """Read the first batches of training; another epoch follows where one has too few.
+
+    Args:
+        config: Checked configuration.
+        networks: What it builds.
+        num: Number of batches.
+        augment: Whether the data set's augmentation is applied.
+    """
+    epochs = _epochs(config, networks, num, augment=augment)
+    steps = itertools.chain.from_iterable(map(epochs.steps, itertools.count()))
+    return (batch for (batch,) in itertools.islice(steps, num))
+
+
+def _epochs(config: BenchConfig, networks: Networks, limit: int, *, augment: bool) -> EpochBatches:
+    """At most ``limit`` whole batches of every epoch, in the order of training."""
+    options = dataclasses.replace(
+        config.train, accumulate_steps=1, shuffle=True, limit_batches=limit, augment=augment
+    )
+    return EpochBatches(networks.dataset, options, config.seed, networks.device)
 
 
 def converted(batch: Batch, dtype: str) -> Batch:
