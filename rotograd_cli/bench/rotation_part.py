@@ -11,7 +11,7 @@ from rotograd_cli.methods.rotateonly import RotateOnly
 
 
 def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
-    """The rotation work of one step, alone, to be timed in blocks of its own.
+    """Return the rotation work of one step, alone, to be timed in blocks of its own.
 
     What the heads see is computed from fixed features, and fixed gradients of it are combined: all
     that a step does besides running and differentiating backbone, heads and losses. First layers
