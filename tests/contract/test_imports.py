@@ -23,9 +23,7 @@ TORCHJD = ("alignedmtl", "imtlg", "nashmtl", "pcgrad", "upgrad")
 USERS = {
     "wandb": {"tracking.wandb"},
     "rich": {"printing.terminal", "tracking.console"},
-    "torchjd": {
-        f"methods.{name}" for name in ("alignedmtl", "imtlg", "nashmtl", "pcgrad", "upgrad")
-    },
+    "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduce.figures"},
     "geotorch": {"methods.rotations"},
     "pydantic": {"runs.components"},
