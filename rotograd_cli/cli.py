@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rotograd_cli.runs.resuming import Target
-    from rotograd_cli.tables.table import Table
+    from rotograd_cli.tables.parts import Table
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m",

@@ -15,7 +15,7 @@ from rotograd_cli.commands.reproduce.cells import Cell
 from rotograd_cli.commands.reproduce.command import Reproduction, parse
 from rotograd_cli.commands.reproduce.plan import Candidate, choices, without_choice
 from rotograd_cli.commands.reproduce.plan import _marked as marked
-from rotograd_cli.tables.table import Table
+from rotograd_cli.tables.parts import Table
 from tests.fake_runs import fake_summary
 from tests.marks import slow_unless
 
