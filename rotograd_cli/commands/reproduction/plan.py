@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rotograd_cli.commands.reproduce.cells import Cell, CellMaker
+from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.summaries import selected_value
 from rotograd_cli.tables.runs import RunKey
