@@ -34,7 +34,7 @@ from tests.waiting import PATIENCE_S
 BATCH = 12
 STEPS = 3
 SHAPES = ("vector", "general", "map", "sequence", "norm", "dropout")
-SOME = ("rotateonly", "rotograd", "rotogradnorm", "vanilla")
+SOME = ("rotograd", "vanilla")
 SHARING = ("general", "map")  # where ranks share the work of rotations, however small
 
 
