@@ -1,0 +1,106 @@
+"""Which form of the heads a pass takes: the one place that knows all of them."""
+
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.heads.batched import BatchedHeads
+from rotograd_cli.methods.heads.folded_conv import FoldedConvLeaves, begin_with_convolutions
+from rotograd_cli.methods.heads.folded_linear import FoldedLinearLeaves, folding_pays, split_heads
+from rotograd_cli.methods.heads.leaves import (
+    Leaf,
+    Leaves,
+    SeparateLeaves,
+    SummedLeaves,
+    new_leaf,
+)
+from rotograd_cli.methods.rotation.features import RotatedFeatures
+from rotograd_cli.methods.rotation.holding import is_traced
+
+
+def training_leaves(
+    heads: nn.ModuleList, features: Tensor, rotated: RotatedFeatures | None, *, per_task: bool
+) -> Leaves:
+    """Leaves of a pass that :meth:`MultiTaskMethod.backward` differentiates.
+
+    Args:
+        heads: The K heads.
+        features: Output of the backbone, detached.
+        rotated: How they are rotated; None where they are not.
+        per_task: Whether the gradient of every task is needed, rather than their sum.
+
+    Returns:
+        The leaves.
+    """
+    batched = BatchedHeads.of(heads, features)
+    if not per_task:
+        return SummedLeaves(heads, features, new_leaf, batched)
+    if rotated is None:
+        views = features.expand(len(heads), *features.shape)
+        return SeparateLeaves(heads, views, new_leaf, batched)
+    folded = _folded(heads, features, rotated, new_leaf, constant=True)
+    if folded is not None:
+        return folded
+    rotations = rotated.rotations.whole()
+    views = rotated.constant_views(features, rotations.R)
+    return SeparateLeaves(heads, views, new_leaf, batched, rotated, rotations)
+
+
+def evaluated_heads(
+    heads: nn.ModuleList, features: Tensor, rotated: RotatedFeatures | None
+) -> Leaves:
+    """What the heads see in a pass that is an ordinary differentiable function.
+
+    Args:
+        heads: The K heads.
+        features: Output of the backbone.
+        rotated: How they are rotated; None where they are not.
+
+    Returns:
+        The heads' inputs.
+    """
+    fast = not torch.is_grad_enabled() and not is_traced()
+    batched = BatchedHeads.of(heads, features) if fast else None
+    if rotated is None:
+        return SummedLeaves(heads, features, _as_it_is, batched)
+    if is_traced():
+        R = rotated.rotations.matrices.detach()
+        return SeparateLeaves(heads, rotated.views(features, R), _as_it_is)
+    folded = _folded(heads, features, rotated, _as_it_is, constant=fast)
+    if folded is not None:
+        return folded
+    R = rotated.rotations.whole().R
+    views = rotated.constant_views(features, R) if fast else rotated.views(features, R)
+    return SeparateLeaves(heads, views, _as_it_is, batched)
+
+
+def _folded(
+    heads: nn.ModuleList,
+    features: Tensor,
+    rotated: RotatedFeatures,
+    leaf: Leaf,
+    *,
+    constant: bool,
+) -> Leaves | None:
+    """Rotations folded into the heads, where that is asked for or pays."""
+    if rotated.path == "general":
+        return None
+    axes = rotated.axes
+    rotations = rotated.rotations
+    if begin_with_convolutions(heads, features, axes):
+        return FoldedConvLeaves(heads, features, leaf, rotations.whole(), axes)
+    split = split_heads(heads, features, axes)
+    if split is not None and (rotated.path == "folded" or folding_pays(split, axes.size)):
+        # folded linear layers are constants: an evaluation with gradients takes the general form
+        return FoldedLinearLeaves(split, features, leaf, rotations, axes) if constant else None
+    if rotated.path == "folded":
+        raise ConfigError(
+            "`rotation_path=folded` needs heads that begin with nn.Linear or nn.Conv2d, "
+            "without hooks, on exactly the rotated features, got features of shape "
+            f"{list(features.shape[1:])}; use auto."
+        )
+    return None
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
