@@ -53,9 +53,7 @@ def version() -> str:
         return "of unknown version"
 
 
-def build_reference(
-    ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[nn.Module]
-) -> Any:
+def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
     """The authors' class of one of our methods, with its options.
 
     Its exponential is left as it is: torch's unbatched ``matrix_exp``, differentiated by autograd.

@@ -35,9 +35,7 @@ def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | 
     ones = torch.ones(model.num_tasks, device=features.device)
     step = Step(ones, Losses(ones, ones > 0), scale=None, num_micro_batches=1)
     generator = torch.Generator().manual_seed(0)
-    gradients = [
-        torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in model.leaves
-    ]
+    gradients = [torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in model.leaves]
 
     def work() -> None:
         leaves = training_leaves(model.heads, features, model.rotated, per_task=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-import torch
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation.features import (
     RotatedFeatures,

@@ -39,9 +39,7 @@ class RotoGradNorm(RotateOnly):
         burn_in_period: int = 20,
         **options: Any,
     ) -> None:
-        rule = GradNormWeights(
-            num_tasks=len(heads), alpha=alpha, burn_in_period=burn_in_period
-        )
+        rule = GradNormWeights(num_tasks=len(heads), alpha=alpha, burn_in_period=burn_in_period)
         super().__init__(
             backbone, heads, *args, rule=rule, burn_in_period=burn_in_period, **options
         )

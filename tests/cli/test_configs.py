@@ -46,7 +46,7 @@ CHOICES = [
 ONE_OF_EACH = {choice.split("=")[0]: choice for choice in CHOICES}.values()
 # what the runner hands to every component of a group
 SUPPLIED = {
-    "method": ("backbone", "heads", "feature_shape"),
+    "method": ("backbone", "heads", "feature_shape", "num_tasks"),
     "data": ("data_dir", "tasks", "device"),
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),

@@ -15,7 +15,8 @@ from torch.optim import optimizer as optimizers_of_torch
 from torch.optim.swa_utils import AveragedModel
 
 from rotograd_cli.methods import RotateOnly
-from tests.contract.test_methods import METHODS, build, class_of
+from rotograd_cli.methods.rotation import plan
+from tests.contract.test_methods import METHODS, build, max_num_tasks
 
 SIZE, NUM_TASKS = 6, 2
 SAID = {
@@ -28,8 +29,7 @@ SAID = {
 LEARNING = [
     method
     for method in METHODS
-    if class_of(method).max_num_tasks is None
-    and list(build(method, [nn.Identity()] * 2).mtl_parameters())
+    if max_num_tasks(method) is None and list(build(method, [nn.Identity()] * 2).mtl_parameters())
 ]
 
 
@@ -42,7 +42,7 @@ def heads_of(kind: str) -> list[nn.Module]:
 def network(method: str = "rotograd", kind: str = "linear") -> Any:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Linear(4, SIZE), nn.Tanh())
-    heads = heads_of(kind)[: class_of(method).max_num_tasks]
+    heads = heads_of(kind)[: max_num_tasks(method)]
     return build(method, heads, backbone).train()
 
 
@@ -157,7 +157,7 @@ def test_task_weights_that_were_forgotten_beside_rotations() -> None:
     model = network("rotogradnorm")
     optimizers = [sgd(model.model_parameters()), sgd([model.rotations.free_parameters])]
     heard = said(lambda: [step(model, optimizers) for _ in range(5)] and None)
-    assert [text.split(" is in no")[0] for text in heard] == ["`log_weight` of RotoGradNorm"]
+    assert [text.split(" is in no")[0] for text in heard] == ["`rule.log_weight` of RotoGradNorm"]
 
 
 CONV = [nn.Conv2d(SIZE, 1, 1), nn.Conv2d(SIZE, 2, 1)]
@@ -476,8 +476,9 @@ def test_watching_ends_after_three_steps_and_with_the_model() -> None:
 
 
 def test_watching_waits_for_the_device_in_no_right_loop(
-    count_reads: Callable[[Callable[[], Any]], int],
+    count_reads: Callable[[Callable[[], Any]], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plan, "reads_are_free", lambda device: False)
     for loop in (rotations_now_and_then, usual):
         model = network("graddrop")  # itself reads nothing
         assert count_reads(lambda m=model, loop=loop: loop(m)) == 0

@@ -197,7 +197,7 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 3))
 
 
-SHAPES = {"unsqueeze", "expand", "cat", "view", "reshape", "slice", "select", "to"}
+SHAPES = {"alias", "unsqueeze", "expand", "cat", "view", "reshape", "slice", "select", "to"}
 ONNX = {"linear", "relu", "matmul", "_assert_tensor_metadata"} | SHAPES
 """Operations of a task's network that every exporter of ONNX knows."""
 

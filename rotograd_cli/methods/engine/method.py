@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import BackwardError, ShapeError
+from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
 from rotograd_cli.methods.engine.apply import apply_rule
 from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.autograd import carry, multiply_losses
@@ -91,6 +91,15 @@ class MultiTaskMethod(nn.Module):
         self._watch = Watch()
         self.register_load_state_dict_pre_hook(take_names_of_before)  # type: ignore[no-untyped-call]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for hook in ("shared_gradient", "combine_gradients", "weigh_losses"):
+            if hook in vars(cls):
+                raise ConfigError(
+                    f"`{cls.__name__}.{hook}` would never be called; make {cls.__name__} a rule "
+                    "(rotograd_cli.methods.rule.Weighting, LossWeighting or Combining)."
+                )
+
     # ---- what users of the authors' package know
 
     @property
@@ -148,6 +157,13 @@ class MultiTaskMethod(nn.Module):
         Raises:
             ShapeError: If the features do not have the shape that the method was built for.
         """
+        if self.training and torch.compiler.is_dynamo_compiling():
+            # leaves are no part of a graph; backbone and heads can be compiled one by one
+            result: list[Any] = torch.compiler.disable(self._in_autocast)(x)
+            return result
+        return self._in_autocast(x)
+
+    def _in_autocast(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         if self.autocast_dtype is None:
             return self._forward(x)
         device = next(self.parameters()).device.type

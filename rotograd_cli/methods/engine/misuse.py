@@ -234,8 +234,10 @@ def _norm(parameter: nn.Parameter) -> Tensor:
 
 def _depends_on_scale(method: Any) -> bool:
     """Whether a method does more than adding up gradients, and so has to know the scale."""
-    buffers = len(list(method.buffers(recurse=False)))  # num_nonfinite is one
-    return method.per_task_gradients or buffers > 1 or any(True for _ in method.mtl_parameters())
+    if method.per_task_gradients or any(True for _ in method.mtl_parameters()):
+        return True
+    rule = getattr(method, "rule", None)
+    return rule is not None and any(True for _ in rule.buffers())
 
 
 def _scalar_factors(loss: Tensor) -> list[Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.rotation.axes import RotatedAxes
-from rotograd_cli.methods.rotation.objective import OBJECTIVES, ObjectiveName
 from rotograd_cli.methods.rotation.maps import RotationMap
+from rotograd_cli.methods.rotation.objective import OBJECTIVES, ObjectiveName
 from rotograd_cli.methods.rotation.rotations import RotationInit, Rotations
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients, rotate
 from rotograd_cli.methods.rule import Statistics

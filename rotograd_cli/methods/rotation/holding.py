@@ -46,9 +46,7 @@ def release(owner: nn.Module) -> None:
         _held.pop(owner, None)
 
 
-def constant(
-    owner: nn.Module, name: str, sources: Sequence[Tensor], compute: Callable[[], T]
-) -> T:
+def constant(owner: nn.Module, name: str, sources: Sequence[Tensor], compute: Callable[[], T]) -> T:
     """Compute a value without gradient and in full precision, once inside :func:`cached`.
 
     Args:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
+from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.folded import FoldedRotations
 from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
-from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.plan import NormPlan, parts, share_work
 from rotograd_cli.methods.rotation.whole import WholeRotations
 from rotograd_cli.ranks.base import ONE, Ranks
