@@ -131,5 +131,9 @@ class SeparateLeaves(Leaves):
 
 def head_output(head: nn.Module, features: Tensor) -> Any:
     """Output of a head, which gets a copy where it may write into its input."""
-    writes = any(getattr(module, "inplace", False) for module in head.modules())
-    return head(features.clone() if writes else features)
+    return head(features.clone() if writes_into_input(head) else features)
+
+
+def writes_into_input(head: nn.Module) -> bool:
+    """Whether a head may write into its input, which all heads share."""
+    return any(getattr(module, "inplace", False) for module in head.modules())
