@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rotograd_cli import interrupts
 from rotograd_cli.errors import (
     CELL_FAILED,
     OTHER_REPLAY,
@@ -17,16 +16,17 @@ from rotograd_cli.errors import (
     exit_code,
     one_line,
 )
+from rotograd_cli.printing.streams import enduring_output
 from rotograd_cli.ranks import launch
-from rotograd_cli.terminal import enduring_output
-from rotograd_cli.words import config_dirs, ready
+from rotograd_cli.runs.words import config_dirs, ready
+from rotograd_cli.training import interrupts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from omegaconf import DictConfig
 
-    from rotograd_cli.resuming import Target
+    from rotograd_cli.runs.resuming import Target
     from rotograd_cli.tables.table import Table
 
 COMMANDS = {
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _farewell() -> None:
-    workers: Any = sys.modules.get("rotograd_cli.workers")
+    workers: Any = sys.modules.get("rotograd_cli.commands.workers")
     going_on = workers.stop_launcher() if hasattr(workers, "stop_launcher") else []
     _remove_unused_folders()
     said = "Interrupted; a run that had begun keeps its last checkpoint."
@@ -133,7 +133,7 @@ def _run(command: str, words: list[str]) -> int:
         _remove_unused_folders()
         if not isinstance(error, Exception):
             raise
-        from rotograd_cli.messages import explain
+        from rotograd_cli.runs.messages import explain
 
         message = explain(error, command, words)
         if message is None and launch.job_size() > 1:
@@ -153,7 +153,7 @@ def _command(command: str, words: list[str]) -> int:
         return _replay(words)
     ready_words = ready(words, command)
     if command == "data":
-        from rotograd_cli import data_command
+        from rotograd_cli.commands import data as data_command
 
         return data_command.run(ready_words)
     if command == "reproduce":
@@ -166,8 +166,8 @@ def _command(command: str, words: list[str]) -> int:
 
 def _lost_job(error: Exception) -> str:
     """A job that its launcher lost, after the status of the others; any other error is a bug."""
-    from rotograd_cli.sweep import print_unfinished
-    from rotograd_cli.workers import launcher_failure
+    from rotograd_cli.commands.sweep import print_unfinished
+    from rotograd_cli.commands.workers import launcher_failure
 
     message = launcher_failure(error)
     if message is None:
@@ -181,7 +181,7 @@ def _run_hydra(command: str, words: list[str], *, program: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
     import hydra
 
-    from rotograd_cli.config import config_dir, register_schemas
+    from rotograd_cli.runs.config import config_dir, register_schemas
 
     sys.argv = [program, *_words_of_rank(_checked_words(command, words), command)]
     register_schemas()
@@ -245,16 +245,16 @@ def _train(config: "DictConfig") -> float | None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from rotograd_cli.experiment import train
-    from rotograd_cli.report import (
-        print_table,
+    from rotograd_cli.commands.sweep import check_direction
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.runs.experiment import train
+    from rotograd_cli.runs.report import (
         read_summary,
         remarks,
         run_table,
         training_time,
     )
-    from rotograd_cli.summaries import selected_value
-    from rotograd_cli.sweep import check_direction
+    from rotograd_cli.runs.summaries import selected_value
 
     launch.read_launcher()
     hydra_config = HydraConfig.get()
@@ -282,7 +282,7 @@ def _train(config: "DictConfig") -> float | None:
     else:
         summary = run()
         if launch.job_rank() == 0:
-            print_table(run_table(summary))
+            print_grid(run_table(summary))
             for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
                 print(line)
             print(training_time(summary))
@@ -296,9 +296,9 @@ def _target(config: "DictConfig", run_dir: "Path", overrides: list[str], several
     """The run that is meant: a new one, or one that ``resume`` names or finds."""
     from pathlib import Path
 
-    from rotograd_cli.config import to_train_config
-    from rotograd_cli.resuming import Target, named_run, same_run
-    from rotograd_cli.trust import Trust, user_folders
+    from rotograd_cli.runs.config import to_train_config
+    from rotograd_cli.runs.resuming import Target, named_run, same_run
+    from rotograd_cli.runs.trust import Trust, user_folders
 
     typed = to_train_config(config)
     if config.resume is None:
@@ -317,11 +317,11 @@ def _cell(
     """One cell of a sweep: a failure is recorded in its directory and the others go on."""
     import traceback
 
-    from rotograd_cli.claims import record_failure
+    from rotograd_cli.commands.sweep import refused
+    from rotograd_cli.commands.sweep_folder import is_search
     from rotograd_cli.errors import OccupiedError, RotogradError
-    from rotograd_cli.messages import describe_failure
-    from rotograd_cli.sweep import refused
-    from rotograd_cli.sweep_folder import is_search
+    from rotograd_cli.runs.claims import record_failure
+    from rotograd_cli.runs.messages import describe_failure
 
     number = hydra_config.job.num
     if launch.job_rank() == 0:
@@ -343,19 +343,20 @@ def _cell(
 
 
 def _evaluate(config: "DictConfig") -> float:
-    from rotograd_cli.config import to_evaluate_config
+    from rotograd_cli.runs.config import to_evaluate_config
 
     typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
-    from rotograd_cli.experiment import evaluate_run
-    from rotograd_cli.report import evaluation_table, print_table, remarks
-    from rotograd_cli.trust import user_folders
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.runs.experiment import evaluate_run
+    from rotograd_cli.runs.report import evaluation_table, remarks
+    from rotograd_cli.runs.trust import user_folders
 
     found = evaluate_run(typed, user_folders())
     table, verdict = evaluation_table(found.measured, found.recorded, found.other_data)
     if found.other_data is not None:
         print(f"Other data: {found.other_data}.")
     print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
-    print_table(table)
+    print_grid(table)
     for line in (verdict, *remarks([{"notes": found.notes}])):
         print(line)
     return found.measured[f"{typed.split}/geomean_loss"]
@@ -377,13 +378,14 @@ def _table(config: "DictConfig") -> None:
 def _reproduce(words: list[str]) -> int:
     """Shows the plan, trains, shows the table; 1 where a cell did not finish."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
-    from rotograd_cli.report import print_table, text_table
-    from rotograd_cli.reproduce.command import Reproduction, parse
+    from rotograd_cli.commands.reproduce.command import Reproduction, parse
+    from rotograd_cli.printing.grid import Grid
+    from rotograd_cli.printing.terminal import print_grid
 
     reproduction = Reproduction(parse(words))
     if not reproduction.config.plan:
         reproduction.check()
-    print_table(text_table(*reproduction.plan()))
+    print_grid(Grid.of_texts(*reproduction.plan()))
     if reproduction.config.plan:
         return 0
     reproduction.run()
@@ -398,8 +400,8 @@ def _reproduce(words: list[str]) -> int:
 
 def _plot(words: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    from rotograd_cli.reproduce.command import parse
-    from rotograd_cli.reproduce.figures import plot
+    from rotograd_cli.commands.reproduce.command import parse
+    from rotograd_cli.commands.reproduce.figures import plot
 
     files, notes = plot(parse(words))
     for line in (*notes, f"Files: {', '.join(os.path.relpath(file) for file in files)}"):
@@ -409,24 +411,25 @@ def _plot(words: list[str]) -> int:
 
 def _replay(words: list[str]) -> int:
     """Shows the step; 3 where it does not fail as it did, bit for bit."""
-    from rotograd_cli.replay import findings, parse, replay, rows
-    from rotograd_cli.report import print_table, text_table
+    from rotograd_cli.commands.replay import findings, parse, replay, rows
+    from rotograd_cli.printing.grid import Grid
+    from rotograd_cli.printing.terminal import print_grid
 
     result = replay(parse(words))
     heads = ("task", "loss in the run", "loss here", "gradient at the features")
-    print_table(text_table(heads, rows(result), f"step {result.then.step}: {result.run}"))
+    print_grid(Grid.of_texts(heads, rows(result), f"step {result.then.step}: {result.run}"))
     for line in findings(result):
         print(line)
     return 0 if result.exact else OTHER_REPLAY
 
 
 def _show_table(table: "Table") -> None:
-    from rotograd_cli.report import print_table
-    from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.tables.layout import grids, sentences
 
-    for part in terminal_tables(table):
-        print_table(part)
-    for line in terminal_notes(table):
+    for grid in grids(table):
+        print_grid(grid)
+    for line in sentences(table, "(1), bold", "(2), underlined"):
         print(line)
 
 
@@ -440,17 +443,17 @@ def _bench(config: "DictConfig") -> None:
     # the profiler's notes on the terminal; both are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from rotograd_cli.bench.report import loading_notes, notes, table, title, write
+    from rotograd_cli.bench.report import grid, loading_notes, notes, write
     from rotograd_cli.bench.run import bench
-    from rotograd_cli.config import to_bench_config
-    from rotograd_cli.report import print_table, text_table
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.runs.config import to_bench_config
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     typed = to_bench_config(config)
     command = " ".join([sys.argv[0], shlex.join(sys.argv[1:])]).strip()
     result = bench(typed, command, lambda line: print(line, file=sys.stderr))
     write(result, asdict(typed), run_dir)
-    print_table(text_table(*table(result), title(result)))
+    print_grid(grid(result))
     print(notes(result))
     if result["loading"] is not None:
         print(loading_notes(result))
@@ -458,7 +461,7 @@ def _bench(config: "DictConfig") -> None:
 
 
 def _sweep_failures(*more: str) -> int:
-    module = sys.modules.get("rotograd_cli.sweep")
+    module = sys.modules.get("rotograd_cli.commands.sweep")
     failures: list[str] = getattr(module, "failures", [])
     found = [*failures, *more]
     failures.clear()  # a program may call main again
@@ -468,7 +471,9 @@ def _sweep_failures(*more: str) -> int:
 
 
 def _remove_unused_folders() -> None:
-    module = sys.modules.get("rotograd_cli.sweep")  # absent, or half imported: no folder was made
+    module = sys.modules.get(
+        "rotograd_cli.commands.sweep"
+    )  # absent, or half imported: no folder was made
     remove = getattr(module, "remove_unused_folders", None)
     if remove is not None:
         remove()
@@ -480,8 +485,8 @@ def _checked_words(command: str, words: list[str]) -> list[str]:
 
     from hydra._internal.utils import get_args_parser
 
-    from rotograd_cli.config import check_added_keys, config_dir
     from rotograd_cli.errors import ConfigError
+    from rotograd_cli.runs.config import check_added_keys, config_dir
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{message}; rotograd {command} --help shows the options.")

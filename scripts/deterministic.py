@@ -15,7 +15,7 @@ from torch import nn
 
 from rotograd_cli.methods import RotoGrad
 from rotograd_cli.models.backbones.resnet import ResNet18
-from rotograd_cli.seeding import set_deterministic
+from rotograd_cli.training.seeding import set_deterministic
 
 ROUNDS, STEPS, BATCH, TASKS = 15, 2, 16, 10
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rotograd_cli.data import celeba_rows
 from rotograd_cli.data.base import Preparation
-from rotograd_cli.data.celeba import CelebA
-from rotograd_cli.data.celeba_annotations import ATTRIBUTES
+from rotograd_cli.data.celeba import CelebA, annotations
+from rotograd_cli.data.celeba.annotations import ATTRIBUTES
 
 COUNTS = (10, 7, 6)
 OPTIONS: dict[str, Any] = {  # of conf/data/celeba.yaml, small
@@ -80,7 +79,7 @@ def write(folder: Path, *, counts: Sequence[int] = COUNTS, tree: Tree = "flat") 
 
 def expect(monkeypatch: pytest.MonkeyPatch, counts: tuple[int, ...] = COUNTS) -> None:
     """Makes these numbers of images the official ones."""
-    monkeypatch.setattr(celeba_rows, "COUNTS", counts)
+    monkeypatch.setattr(annotations, "COUNTS", counts)
 
 
 class Told:

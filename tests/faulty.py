@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from rotograd_cli.methods.vanilla import VanillaMTL
-from rotograd_cli.metrics import MetricSpec, accuracy, f1, mse
 from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
+from rotograd_cli.tasks.metrics import MetricSpec, accuracy, f1, mse
 
 NAN = float("nan")
 

@@ -8,8 +8,8 @@ import torch._dynamo
 import torchmetrics.classification
 
 import rotograd_cli.cli
-import rotograd_cli.experiment
-import rotograd_cli.replay
-import rotograd_cli.sweep
+import rotograd_cli.commands.replay
+import rotograd_cli.commands.sweep
+import rotograd_cli.runs.experiment
 
 __all__ = ["hydra", "rotograd_cli", "sklearn", "torch", "torchmetrics"]

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rotograd_cli import losses, metrics
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.models.backbones.mlp import MLP
 from rotograd_cli.models.heads import MLPHead
-from rotograd_cli.tasks import Task
+from rotograd_cli.tasks import Task, losses, metrics
 
 NUM_INPUTS = 6
 TASKS = (

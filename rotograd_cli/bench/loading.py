@@ -10,7 +10,7 @@ import torch
 from rotograd_cli.bench.measure import Plan, Subject, measure
 from rotograd_cli.bench.statistics import spread, times_by_round
 from rotograd_cli.data.base import Batch, MultiTaskDataset, in_parts
-from rotograd_cli.seeding import epoch_draws, epoch_order
+from rotograd_cli.training.seeding import epoch_draws, epoch_order
 
 LOADER, AUGMENTED, STEP = "loader", "loader and augmentation", "whole step"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rotograd_cli.run_directory import package_versions, source_commit
+from rotograd_cli.runs.directory import package_versions, source_commit
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -8,18 +8,19 @@ from typing import Any
 import yaml
 
 from rotograd_cli.bench.machine import one_line
+from rotograd_cli.printing.grid import Grid
+from rotograd_cli.printing.markdown import markdown_table
 
 _MIB = 2**20
 
 
-def table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Column heads and rows, a row per contender; ratios first.
+def grid(result: Mapping[str, Any]) -> Grid:
+    """Return a row per contender; ratios first.
+
+    The rotation part has a column where a contender has a value.
 
     Args:
         result: What :func:`rotograd_cli.bench.run.bench` returned.
-
-    Returns:
-        Heads and rows of equal length. The rotation part has a column where anyone has a value.
     """
     contenders: Sequence[Mapping[str, Any]] = result["contenders"]
     columns = {
@@ -34,7 +35,7 @@ def table(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     }
     if any(c["rotation_part_ms"] for c in contenders):
         columns["rotation part ms"] = [_median(c["rotation_part_ms"], ".4g") for c in contenders]
-    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+    return Grid.of_texts(list(columns), zip(*columns.values(), strict=True), title(result))
 
 
 def title(result: Mapping[str, Any]) -> str:
@@ -62,15 +63,12 @@ def markdown(result: Mapping[str, Any]) -> str:
     Returns:
         The text.
     """
-    heads, rows = table(result)
-    align = ["---"] + ["---:"] * (len(heads) - 1)
-    lines = [heads, align, *rows]
     labels = [f"`{c['name']}`: {c['label']}" for c in result["contenders"]]
     parts = [
         f"## {title(result)}",
         f"```\n{result['command']}\n```",
         f"{result['date'][:10]}; {one_line(result['machine'])}.",
-        "\n".join(f"| {' | '.join(line)} |" for line in lines),
+        markdown_table(grid(result)),
         notes(result),
         *filter(None, [loading_notes(result)]),
         f"Contenders: {'; '.join(labels)}.",

@@ -22,14 +22,14 @@ from rotograd_cli.bench.preparation import rotations_of
 from rotograd_cli.bench.reference import ReferenceUnavailableError
 from rotograd_cli.bench.rotation_part import rotation_part
 from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by_round
-from rotograd_cli.compiling import compilation
-from rotograd_cli.components import Constructors
-from rotograd_cli.config import BenchConfig
 from rotograd_cli.data.base import Batch, in_parts
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.experiment import Networks, build_networks, memory_errors
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.seeding import epoch_order
+from rotograd_cli.runs.components import Constructors
+from rotograd_cli.runs.config import BenchConfig
+from rotograd_cli.runs.experiment import Networks, build_networks, memory_errors
+from rotograd_cli.training.compiling import compilation
+from rotograd_cli.training.seeding import epoch_order
 
 _NUM_BATCHES = 4  # every contender goes through the same few batches again and again
 _PART = "rotation part of "

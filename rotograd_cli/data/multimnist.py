@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,12 @@ class MultiMNIST(TwoDigits):
         if paths is None:
             remedy = _absent(data_dir, "training downloads it unless data.download=false")
             return [FileCheck("MNIST", False, "not all four files in one folder", remedy)]
-        return [_check(name, path) for name, path in paths.items()]
+        return [FileCheck.of(name, partial(_look, name, path)) for name, path in paths.items()]
 
 
-def _check(name: str, path: Path) -> FileCheck:
-    try:
-        _read(path, *FILES[name])
-    except DatasetError as error:
-        return FileCheck(name, False, str(path), str(error))
-    return FileCheck(name, True, f"{path}, MD5 verified")
+def _look(name: str, path: Path) -> str:
+    _read(path, *FILES[name])
+    return f"{path}, MD5 verified"
 
 
 def _load(data_dir: Path, download: bool) -> dict[Split, Digits]:
@@ -168,7 +166,7 @@ def _read(path: Path, md5: str, shape: tuple[int, ...]) -> torch.Tensor:
     if found != md5:
         raise DatasetError(
             f"{path} must have the MD5 {md5} (uncompressed), got {found} from {len(content)} "
-            "bytes; the file is truncated or not MNIST's: delete it and download MNIST again."
+            "bytes, so it is truncated or not MNIST's; delete it and download MNIST again."
         )
     header = 4 + 4 * len(shape)
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).copy()).reshape(shape)

@@ -26,11 +26,20 @@ from rotograd_cli.data.sources import RECORD, Comparison, Reader, compare
 from rotograd_cli.data.wording import readable
 from rotograd_cli.errors import DatasetError
 
-Make = Callable[[tuple[str, ...], Callable[[str], bytes]], Mapping[str, np.ndarray]]
-"""Makes the arrays of a row from the names of its files and from what reads one of them."""
+SourceFiles = tuple[str, ...]
+"""Files that a row is made from, relative to the folder of the sources; the first names the row."""
+Make = Callable[[SourceFiles, Callable[[str], bytes]], Mapping[str, np.ndarray]]
+"""Makes the arrays of a row from the names of its files and a function that reads one of them."""
+Progress = Callable[[int, int], None]
+"""Takes how many are done, and how many there are."""
 
-_CHUNK = 32  # rows of one piece of a thread's work
+_CHUNK = 32  # rows that a thread makes at a time
 _COMMIT_S = 2.0  # seconds of work that an interruption can lose
+
+
+def ignore(done: int, total: int) -> None:
+    """Report to nobody."""
+    del done, total
 
 
 class PreparedArrays:
@@ -64,14 +73,11 @@ class PreparedArrays:
 
     @staticmethod
     def locate(root: Path, settings: Mapping[str, Any]) -> Path:
-        """Folder of rows with the given settings, which may not exist.
+        """Return the folder of rows with these settings; it may not exist.
 
         Args:
-            root: Where prepared folders are.
+            root: Folder of the prepared folders.
             settings: Plain values that decide the content of the rows.
-
-        Returns:
-            The folder.
         """
         text = json.dumps(settings, sort_keys=True)
         return root / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -82,19 +88,17 @@ class PreparedArrays:
         root: Path,
         settings: Mapping[str, Any],
         fields: Mapping[str, Field],
-        files: Sequence[tuple[str, ...]],
+        files: Sequence[SourceFiles],
     ) -> "PreparedArrays":
-        """Opens the folder for writing, made where it is absent, with a row for each of the files.
+        """Open the folder for writing, with a row for each of the files.
+
+        Folder and rows are added where they are absent; new rows are not done.
 
         Args:
-            root: Where prepared folders are; made if absent.
+            root: Folder of the prepared folders; made if absent.
             settings: Plain values that decide the content of the rows.
-            fields: The arrays.
-            files: Source files of every wanted row, relative to their folder, as many for each;
-                the first one names the row.
-
-        Returns:
-            The arrays, writable; rows that are new are not done.
+            fields: The arrays by name.
+            files: Source files of every row, equally many for each.
 
         Raises:
             DatasetError: If the folder cannot be written, or another process is preparing it.
@@ -118,28 +122,23 @@ class PreparedArrays:
         return len(self._done)
 
     @property
-    def num_bytes(self) -> int:
-        """Size on disk of all rows."""
-        return len(self) * self.row_bytes
-
-    @property
     def row_bytes(self) -> int:
-        """Size on disk of a row."""
+        """Size of a row on disk."""
         return sum(field.num_bytes for field in self.fields.values())
 
-    def rows_of(self, files: Sequence[tuple[str, ...]]) -> np.ndarray:
+    def rows_of(self, files: Sequence[SourceFiles]) -> np.ndarray:
         """Rows of source files, int64, in order; -1 for files that have none."""
-        known = self._numbers
-        return np.fromiter((known.get(row[0], -1) for row in files), np.int64, len(files))
+        numbers = (self._row_by_name.get(row[0], -1) for row in files)
+        return np.fromiter(numbers, np.int64, len(files))
 
     def is_done(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Whether rows can be read, bool; -1 is none."""
+        """Whether rows can be read, bool; row -1 cannot."""
         chosen = np.asarray(rows, np.int64)
         result: np.ndarray = chosen >= 0
         result[result] = self._done[chosen[result]]
         return result
 
-    def files_of(self, row: int) -> tuple[str, ...]:
+    def files_of(self, row: int) -> SourceFiles:
         """Source files of a row."""
         return tuple(name.decode() for name in self._sources[row]["name"].tolist())
 
@@ -148,15 +147,12 @@ class PreparedArrays:
         return [name.decode() for name in self._sources["name"][self._done, 0].tolist()]
 
     def take(self, name: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Rows of one array, copied; other threads run meanwhile.
+        """Copy rows of one array; other threads run meanwhile.
 
         Args:
-            name: Which array.
+            name: The array.
             rows: int64, shape ``[N]``.
-            out: Where to put them, shape ``[N, *shape]``; None makes an array.
-
-        Returns:
-            The rows.
+            out: Destination, shape ``[N, *shape]``; None makes a new array.
         """
         result: np.ndarray = np.take(self._maps[name], rows, axis=0, out=out, mode="clip")
         return result
@@ -168,96 +164,76 @@ class PreparedArrays:
         *,
         source: Path,
         workers: int,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = ignore,
     ) -> None:
-        """Makes those of the given rows that are not done, in threads.
+        """Make those of the given rows that are not done, in threads.
 
-        What has been made is kept whatever happens: a second call makes the rest.
+        Finished rows are kept whatever happens: a second call makes the rest.
 
         Args:
-            rows: Wanted rows.
-            make: Makes the content of a row: every array's part. It must read all its files.
+            rows: Rows to have.
+            make: Makes the content of a row. It must read all its files.
             source: Folder of the source files.
             workers: Number of threads.
-            progress: Told how many of the wanted rows are done, and how many are wanted.
+            progress: Takes how many of the given rows are done, and how many were given.
 
         Raises:
             DatasetError: If another process is filling the folder, the disk has not enough space,
                 or ``make`` raises it.
         """
-        wanted = np.asarray(rows, np.int64)
-        total = len(wanted)
         with locked(self.folder), ThreadPoolExecutor(workers) as pool:
-            todo = wanted[~self.is_done(wanted)]
-            self._check_space(len(todo))
-            chunks = np.array_split(todo, -(-len(todo) // _CHUNK)) if len(todo) else []
+            missing = np.asarray(rows, np.int64)[~self.is_done(rows)]
+            self._check_space(len(missing))
+            chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
             futures = [pool.submit(self._write, chunk, make, source) for chunk in chunks]
-            made: list[Future[np.ndarray]] = []
-            committed, last = total - len(todo), time.monotonic()
-            progress(committed, total)
             try:
-                for future in as_completed(futures):
-                    future.result()
-                    made.append(future)
-                    if time.monotonic() - last > _COMMIT_S:
-                        committed += self._commit(made)
-                        progress(committed, total)
-                        last = time.monotonic()
+                self._commit_regularly(futures, lambda: progress(self._num_done(rows), len(rows)))
             finally:
-                made = [f for f in futures if not f.cancel()]
-                pool.shutdown()  # also what was under way is kept
-                committed = total - len(todo)
-                committed += self._commit([f for f in made if f.exception() is None])
-                progress(committed, total)
+                for future in futures:
+                    future.cancel()
+                pool.shutdown()
+                self._commit(futures)  # also what other threads were making
+                progress(self._num_done(rows), len(rows))
 
-    def damaged(
-        self,
-        rows: Sequence[int] | np.ndarray,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> list[int]:
-        """Rows whose content is not what was written, by their checksums.
+    def damaged(self, rows: Sequence[int] | np.ndarray, progress: Progress = ignore) -> list[int]:
+        """Rows among the given ones, all done, whose content does not match its checksum.
 
         Args:
-            rows: Rows to look at, all done.
-            progress: Told how many have been looked at, and how many there are.
-
-        Returns:
-            The damaged rows.
+            rows: Rows to read.
+            progress: Takes how many have been read, and how many there are.
         """
-        wrong = []
+        result = []
         for position, row in enumerate(rows):
             if self._checksum(int(row)) != self._checksums[row]:
-                wrong.append(int(row))
+                result.append(int(row))
             if position % 1000 == 0 or position == len(rows) - 1:
                 progress(position + 1, len(rows))
-        return wrong
+        return result
 
     def compare(
         self, rows: Sequence[int] | np.ndarray, source: Path, *, thorough: bool = False
     ) -> Comparison:
-        """Compares the files that rows were made from with those that are there.
+        """Compare the files that rows were made from with those that are there.
 
         Args:
-            rows: Rows to look at, all done.
+            rows: Rows, all done.
             source: Folder of the source files.
-            thorough: Whether files are read even where size and time are as they were.
-
-        Returns:
-            What was found.
+            thorough: Read every file, even if its size and time are as they were.
         """
         chosen = np.asarray(rows, np.int64)
         return compare(chosen, np.array(self._sources[chosen]), source, thorough=thorough)
 
-    def remember_times(self, found: Comparison) -> None:
-        """Keeps the times of files that have the content they had, so that none is read again."""
+    def remember_times(self, comparison: Comparison) -> None:
+        """Record the times of touched files, so that they are not read again."""
         times = self._sources["mtime_ns"]
-        times[found.rows] = np.where(found.is_touched, found.times, times[found.rows])
-        self._flush(self._sources)
+        rows = comparison.rows
+        times[rows] = np.where(comparison.is_touched, comparison.times, times[rows])
+        _flush(self._sources)
 
     def forget(self, rows: Sequence[int] | np.ndarray) -> None:
-        """Marks rows as not done, so that :meth:`fill` makes them again."""
-        self._done[list(rows)] = False
-        self._flush(self._done)
+        """Mark rows as not done, so that :meth:`fill` makes them again."""
+        self._done[np.asarray(rows, np.int64)] = False
+        _flush(self._done)
 
     def fingerprint(self, rows: Sequence[int] | np.ndarray) -> str:
         """First 16 hexadecimal digits of a hash of the settings and of the rows' content."""
@@ -266,10 +242,12 @@ class PreparedArrays:
         return digest.hexdigest()[:16]
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
-        """Rows by the name of their first file."""
+    def _row_by_name(self) -> dict[str, int]:
         names = self._sources["name"][:, 0].tolist()
         return {name.decode(): row for row, name in enumerate(names)}
+
+    def _num_done(self, rows: Sequence[int] | np.ndarray) -> int:
+        return int(np.count_nonzero(self.is_done(rows)))
 
     def _write(self, rows: np.ndarray, make: Make, source: Path) -> np.ndarray:
         for row in rows:
@@ -284,17 +262,28 @@ class PreparedArrays:
             self._sources[row] = np.array(reader.records, RECORD)
         return rows
 
-    def _commit(self, made: list[Future[np.ndarray]]) -> int:
-        """Marks rows as done once they are on the disk; returns their number."""
-        if not made:
-            return 0
+    def _commit_regularly(
+        self, futures: Sequence[Future[np.ndarray]], report: Callable[[], None]
+    ) -> None:
+        report()
+        last = time.monotonic()
+        for future in as_completed(futures):
+            future.result()
+            if time.monotonic() - last > _COMMIT_S:
+                self._commit(futures)
+                report()
+                last = time.monotonic()
+
+    def _commit(self, futures: Sequence[Future[np.ndarray]]) -> None:
+        """Mark the rows that have been written as done once they are on the disk."""
+        # what is written from here on may not reach the disk with this call
+        ended = [future for future in futures if future.done() and not future.cancelled()]
+        written = [future.result() for future in ended if future.exception() is None]
         for array in (*self._maps.values(), self._checksums, self._sources):
-            self._flush(array)
-        rows = np.concatenate([future.result() for future in made])
-        self._done[rows] = True
-        self._flush(self._done)
-        made.clear()
-        return len(rows)
+            _flush(array)
+        for rows in written:
+            self._done[rows] = True
+        _flush(self._done)
 
     def _check_space(self, num_rows: int) -> None:
         # Rows that were never written take no space yet: the files are sparse. A full disk would
@@ -313,24 +302,23 @@ class PreparedArrays:
             value = zlib.crc32(np.ascontiguousarray(array[row]).tobytes(), value)
         return value
 
-    @staticmethod
-    def _flush(array: np.ndarray) -> None:
-        assert isinstance(array, np.memmap)
-        array.flush()
+
+def _flush(array: np.ndarray) -> None:
+    assert isinstance(array, np.memmap)
+    array.flush()
 
 
-def _add_rows(folder: Path, files: Sequence[tuple[str, ...]]) -> None:
-    """Adds a row, not done, for each of the files that has none; the manifest comes last."""
+def _add_rows(folder: Path, files: Sequence[SourceFiles]) -> None:
+    """Add a row, not done, for each of the files that has none; the manifest comes last."""
     with locked(folder):
         arrays = PreparedArrays(folder)
-        known = arrays.rows_of(files) >= 0
-        new = [row for row, is_known in zip(files, known, strict=True) if not is_known]
+        new = [row for row, number in zip(files, arrays.rows_of(files), strict=True) if number < 0]
         num_rows = len(arrays) + len(new)
         for name in (*arrays.fields, "done", "checksums", "sources"):
             lengthen(folder / f"{name}.npy", num_rows)
         sources = load(folder, "sources", "r+", num_rows)
         sources["name"][len(arrays) :] = [[name.encode() for name in row] for row in new]
-        sources.flush()  # type: ignore[attr-defined]  # a memory map
+        _flush(sources)
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         temporary = folder / f".{MANIFEST}"
         temporary.write_text(json.dumps({**manifest, "num_rows": num_rows}, indent=1), "utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from rotograd_cli.data.sources import RECORD
 from rotograd_cli.errors import DatasetError
@@ -19,7 +20,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Field:
-    """One array: what each row holds."""
+    """Shape and type of one array's rows."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -28,18 +29,18 @@ class Field:
     @property
     def num_bytes(self) -> int:
         """Size of a row."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 def make_folder(
     folder: Path, settings: Mapping[str, Any], fields: Mapping[str, Field], num_files: int
 ) -> None:
-    """Makes a folder without rows; it appears whole or not at all.
+    """Make a folder without rows; it appears whole or not at all.
 
     Args:
         folder: The folder.
         settings: Plain values that decide the content of the rows.
-        fields: The arrays.
+        fields: The arrays by name.
         num_files: Source files of every row.
 
     Raises:
@@ -47,16 +48,17 @@ def make_folder(
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with our number
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with our number
     temporary.mkdir()
+    arrays = {name: np.empty((0, *field.shape), field.dtype) for name, field in fields.items()}
+    arrays["done"] = np.empty(0, np.bool_)
+    arrays["checksums"] = np.empty(0, np.uint32)
+    arrays["sources"] = np.empty((0, num_files), RECORD)
+    described = [(k, {"shape": list(f.shape), "dtype": f.dtype}) for k, f in fields.items()]
+    manifest = {"settings": dict(settings), "num_rows": 0, "fields": described}
     try:
-        for name, field in fields.items():
-            np.save(temporary / f"{name}.npy", np.empty((0, *field.shape), field.dtype))
-        np.save(temporary / "done.npy", np.empty(0, np.bool_))
-        np.save(temporary / "checksums.npy", np.empty(0, np.uint32))
-        np.save(temporary / "sources.npy", np.empty((0, num_files), RECORD))
-        described = [(k, {"shape": list(f.shape), "dtype": f.dtype}) for k, f in fields.items()]
-        manifest = {"settings": dict(settings), "num_rows": 0, "fields": described}
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         temporary.rename(folder)
     except OSError:
@@ -67,12 +69,7 @@ def make_folder(
 
 
 def lengthen(path: Path, num_rows: int) -> None:
-    """Makes room for more rows, all zero, in a ``.npy`` file; they take no space until written.
-
-    Args:
-        path: The file.
-        num_rows: Rows that it is to have.
-    """
+    """Make room for more rows, all zero, in a ``.npy`` file; they take no space until written."""
     with path.open("r+b") as file:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -90,25 +87,22 @@ def lengthen(path: Path, num_rows: int) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from preparing a folder.
+    """Keep other processes from preparing a folder.
 
     Raises:
         DatasetError: If one is preparing it.
     """
-    import fcntl  # POSIX only, and only preparation needs it
-
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DatasetError(
-                f"Another process is preparing {folder}; wait for it, or stop it."
-            ) from error
-        yield
+    try:
+        with FileLock(folder / "lock", blocking=False):
+            yield
+    except Timeout as error:
+        raise DatasetError(
+            f"Another process is preparing {folder}; wait for it, or stop it."
+        ) from error
 
 
 def load(folder: Path, name: str, mode: Any, num_rows: int) -> np.ndarray:
-    """The first rows of an array, mapped into memory.
+    """Map the first rows of an array into memory.
 
     Raises:
         OSError: If the file cannot be read.

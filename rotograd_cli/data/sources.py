@@ -1,8 +1,8 @@
-"""The files that prepared rows were made from: names, sizes, times and checksums.
+"""The files that prepared rows were made from: name, size, time and checksum of each.
 
-A row is stale when one of its files has other content now. Size and time are looked at first, so
-that the files of a large data set cost a system call each; a checksum is computed where only the
-time differs, since copying or touching a file changes nothing.
+A row is stale once one of its files has other content. Comparing size and time costs one system
+call per file; a checksum is computed only where the time alone differs, because copying or touching
+a file changes nothing.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 RECORD = np.dtype([("name", "S32"), ("size", "<i8"), ("mtime_ns", "<i8"), ("checksum", "<u8")])
-"""What is known of a file; its name is relative to the folder of the sources, with slashes."""
+"""Record of a file; its name is relative to the folder of the sources, with slashes."""
 _STATUS = np.dtype([("size", "<i8"), ("mtime_ns", "<i8")])
-_ABSENT = -1  # as a size
+_ABSENT = (-1, 0)  # status of a file that is not there
 
 
 class Reader:
-    """Reads the files of one row and keeps a record of each.
+    """Read the files of one row and keep a record of each.
 
     Args:
         folder: Folder of the sources.
@@ -32,7 +32,7 @@ class Reader:
         self.records: list[tuple[bytes, int, int, int]] = []
 
     def read(self, name: str) -> bytes:
-        """Content of a file.
+        """Return the content of a file.
 
         Raises:
             OSError: If it cannot be read.
@@ -46,20 +46,18 @@ class Reader:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Files that rows were made from beside those that are there."""
+    """Recorded files of N rows, F each, beside the files that are there now."""
 
     rows: np.ndarray
     """int64, shape ``[N]``."""
     names: np.ndarray
-    """Of their files, shape ``[N, F]``."""
+    """Names of the files, shape ``[N, F]``."""
     is_changed: np.ndarray
     """Whether a file is there with other content, bool, shape ``[N, F]``."""
-    is_missing: np.ndarray
-    """Whether a file is not there, likewise."""
     is_touched: np.ndarray
     """Whether a file has the same content and another time, likewise."""
     times: np.ndarray
-    """Of the files that are there, in nanoseconds, likewise."""
+    """Times of the files that are there, in nanoseconds, likewise."""
 
     @property
     def changed(self) -> list[str]:
@@ -67,45 +65,44 @@ class Comparison:
         return [name.decode() for name in self.names[self.is_changed]]
 
     @property
-    def missing(self) -> list[str]:
-        """Names of the files that are not there."""
-        return [name.decode() for name in self.names[self.is_missing]]
-
-    def rows_with(self, mask: np.ndarray) -> np.ndarray:
-        """Rows of which a file is marked."""
-        result: np.ndarray = self.rows[mask.any(1)]
+    def changed_rows(self) -> np.ndarray:
+        """Rows with a changed file."""
+        result: np.ndarray = self.rows[self.is_changed.any(1)]
         return result
 
 
 def compare(rows: np.ndarray, records: np.ndarray, folder: Path, *, thorough: bool) -> Comparison:
-    """Looks at the files of rows again.
+    """Compare the files of rows with their records.
 
     Args:
         rows: int64, shape ``[N]``.
-        records: Of their files, :data:`RECORD`, shape ``[N, F]``.
-        folder: Folder of the sources.
-        thorough: Whether files are read even where size and time are as they were.
-
-    Returns:
-        What was found.
+        records: Records of their files, :data:`RECORD`, shape ``[N, F]``.
+        folder: Folder of the sources. Files that are not there count as unchanged.
+        thorough: Read every file, even if its size and time are those of the record.
     """
     paths = [os.path.join(folder, name.decode()) for name in records["name"].ravel()]
-    there = np.array([_status(path) for path in paths], _STATUS).reshape(records.shape)
-    missing = there["size"] == _ABSENT
-    changed = ~missing & (there["size"] != records["size"])
-    other_time = ~missing & (there["mtime_ns"] != records["mtime_ns"])
-    doubtful = ~missing & ~changed & (other_time | thorough)
-    found = _checksums([paths[i] for i in np.flatnonzero(doubtful)])
-    changed[doubtful] = found != records["checksum"][doubtful]
-    touched = other_time & ~changed
-    return Comparison(rows, records["name"], changed, missing, touched, there["mtime_ns"])
+    status = np.array([_status(path) for path in paths], _STATUS).reshape(records.shape)
+    is_there = status["size"] >= 0
+    has_size = status["size"] == records["size"]
+    has_other_time = is_there & (status["mtime_ns"] != records["mtime_ns"])
+    is_doubtful = has_size & (has_other_time | thorough)
+    is_changed = is_there & ~has_size
+    checksums = _checksums([paths[i] for i in np.flatnonzero(is_doubtful)])
+    is_changed[is_doubtful] = checksums != records["checksum"][is_doubtful]
+    is_touched = has_other_time & ~is_changed
+    return Comparison(rows, records["name"], is_changed, is_touched, status["mtime_ns"])
+
+
+def is_page(content: bytes) -> bool:
+    """Whether a file is a saved web page, as downloads behind a quota are."""
+    return content.lstrip()[:1] == b"<" or b"<html" in content[:4096].lower()
 
 
 def _status(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)
     except OSError:
-        return _ABSENT, 0
+        return _ABSENT
     return status.st_size, status.st_mtime_ns
 
 
@@ -117,7 +114,7 @@ def _checksums(paths: Sequence[str]) -> np.ndarray:
 def _checksum_of(path: str) -> int:
     try:
         return _checksum(Path(path).read_bytes())
-    except OSError:  # whoever reads it next says why
+    except OSError:  # reported by whatever reads the file next
         return 0
 
 

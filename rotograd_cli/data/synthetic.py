@@ -7,10 +7,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from rotograd_cli import losses, metrics
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
 Kind = Literal["classification", "binary", "regression", "map"]
 

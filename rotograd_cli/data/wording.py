@@ -1,32 +1,30 @@
-"""Words that the messages of all data sets share: commands to paste, sizes, lists of names."""
+"""Parts of the messages of all data sets: commands to paste, sizes, lists of names."""
 
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from rotograd_cli.errors import suggested
+
 
 def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
-    """A ``rotograd data`` command that does the same wherever it is pasted into the shell.
+    """Return a ``rotograd data`` command, quoted for the shell.
 
     Args:
         action: ``check`` or ``prepare``.
         name: Data set; empty for all of them.
-        data_dir: Data root; named unless it is the default.
-        options: Further words, as Hydra or the command reads them.
-
-    Returns:
-        The command, quoted for the shell.
+        data_dir: Data root; left out where it is the default.
+        options: Further arguments, as Hydra or the command reads them.
     """
-    words = ["rotograd", "data", action, *filter(None, [name]), *options]
+    arguments = ["data", action, *filter(None, [name]), *options]
     if data_dir != Path(os.environ.get("ROTOGRAD_DATA", "data")).expanduser():
-        words.append(f"paths.data_dir={hydra_value(str(data_dir))}")
-    return shlex.join(words)
+        arguments.append(f"paths.data_dir={hydra_value(str(data_dir))}")
+    return suggested(*arguments)
 
 
 def readable(num_bytes: int) -> str:
-    """A size in the unit that shows its first digits, as in 18 kB or 2.49 GB."""
+    """Return a size in the unit that shows its first digits, as in 18 kB or 2.49 GB."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if num_bytes >= factor:
             return f"{num_bytes / factor:.3g} {unit}"
@@ -34,14 +32,14 @@ def readable(num_bytes: int) -> str:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are."""
     rest = len(names) - most
     more = f" and {rest:,} more" if rest > 0 else ""
     return ", ".join(names[:most]) + more
 
 
 def hydra_value(text: str) -> str:
-    """A text as Hydra reads it after ``KEY=``: in quotes where it would read something else."""
+    """Return a text as Hydra reads it after ``KEY=``: in quotes where it needs them."""
     if re.fullmatch(r"[\w./+@-]+", text, re.ASCII):
         return text
     escaped = text.replace('"', '\\"')

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.report import shown_metrics
+from rotograd_cli.runs.report import shown_metrics
 from rotograd_cli.tables.results import RunKey
 from rotograd_cli.tables.runs import Run, named
 from rotograd_cli.tables.settings import varying

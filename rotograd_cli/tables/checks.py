@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from rotograd_cli.config import suggest
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.config import suggest
 from rotograd_cli.tables.schema import ColumnSpec, GridSpec, PaperSpec, TableSpec
 
 STATISTICS = ("median_std", "mean_std", "mean_ci95")

@@ -11,9 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.config import suggest, to_train_config, typed
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.messages import explain
+from rotograd_cli.runs.config import suggest, to_train_config, typed
+from rotograd_cli.runs.messages import explain
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.matching import match_runs

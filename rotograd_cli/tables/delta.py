@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.metrics import Better, delta_m
 from rotograd_cli.tables.conditions import COMMON, alike
 from rotograd_cli.tables.results import Results, SeedResult, metric_specs
+from rotograd_cli.tasks.metrics import Better, delta_m
 
 NASH_BASE = {
     "segmentation/miou": 0.3830,

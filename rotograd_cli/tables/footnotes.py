@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rotograd_cli.report import remarks
+from rotograd_cli.runs.report import remarks
 from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.conditions import COMMON, PROTOCOL, TASKS, alike
 from rotograd_cli.tables.results import Missing, Results, all_summaries

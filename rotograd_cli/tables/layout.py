@@ -1,30 +1,33 @@
-"""Heads and cells of a table as plain texts, the same for the terminal, Markdown and LaTeX."""
+"""The rows and columns of a table as plain texts, the same for every output format."""
 
 import itertools
-from dataclasses import dataclass
 
+from rotograd_cli.printing.grid import Entry, Grid
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.statistics import LEVEL, Difference
 
-BLOCK = 8
-"""Columns beside the first one that fit a page or a terminal."""
+
+def grids(table: Table) -> list[Grid]:
+    """Return the table, and the table of differences where rows are compared."""
+    differences = difference_grid(table)
+    return [value_grid(table), *([] if differences is None else [differences])]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A text, and whether it is the best or second best of its column."""
+def sentences(table: Table, best: str, second: str) -> list[str]:
+    """Return what stands below the table, first how ranks are marked if there are any.
 
-    text: str
-    rank: int | None = None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of texts; the first column names the rows."""
-
-    title: str
-    heads: list[str]
-    rows: list[list[Entry]]
+    Args:
+        table: Table.
+        best: How the format shows the best value, e.g. ``Bold``.
+        second: How it shows the second best.
+    """
+    if all(cell.rank is None for row in table.rows for cell in row.cells.values()):
+        return table.footnotes
+    marks = (
+        f"{best}: best of its column, {second}: second best, among the rows with all seeds "
+        "(single-task networks aside)."
+    )
+    return [marks, *table.footnotes]
 
 
 def value_grid(table: Table) -> Grid:
@@ -56,27 +59,6 @@ def difference_grid(table: Table) -> Grid | None:
     return Grid(title, ["method", *map(_head, columns)], rows)
 
 
-def blocks(grid: Grid, width: int = BLOCK) -> list[Grid]:
-    """Cuts a wide grid into several, each with the first column.
-
-    Args:
-        grid: Table of texts.
-        width: Columns of a block beside the first.
-
-    Returns:
-        At least one grid.
-    """
-    starts = range(1, max(len(grid.heads), 2), width)
-    return [
-        Grid(
-            grid.title,
-            [grid.heads[0], *grid.heads[i : i + width]],
-            [[row[0], *row[i : i + width]] for row in grid.rows],
-        )
-        for i in starts
-    ]
-
-
 def number(value: float, digits: int) -> str:
     """A number, without a minus sign before a zero.
 
@@ -86,25 +68,6 @@ def number(value: float, digits: int) -> str:
     """
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
-
-
-def marks_note(table: Table, best: str, second: str) -> list[str]:
-    """The sentence that says how ranks are marked; none where nothing is.
-
-    Args:
-        table: Table.
-        best: How the format shows the best value, e.g. ``Bold``.
-        second: How it shows the second best.
-
-    Returns:
-        At most one sentence.
-    """
-    if all(cell.rank is None for row in table.rows for cell in row.cells.values()):
-        return []
-    return [
-        f"{best}: best of its column, {second}: second best, among the rows with all seeds "
-        "(single-task networks aside)."
-    ]
 
 
 def _head(column: Column) -> str:

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rotograd_cli.runs.identity import setting
 from rotograd_cli.tables.conditions import evaluated, evaluated_by
 from rotograd_cli.tables.results import RunKey
 from rotograd_cli.tables.runs import Run, named
-from rotograd_cli.tables.settings import SELECTED_BY_AUTO, setting
 from rotograd_cli.tables.spec import TableSpec
 
 NETWORK = ("data", "backbone", "head")
@@ -114,9 +114,7 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 def _settings(run: Run, expected: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of a run and of its row, tasks among them."""
-    select = str(run.summary.get("select"))
-    by_auto = select.endswith(SELECTED_BY_AUTO)  # what the data made of the row's val/auto
-    wanted = setting(expected, select if by_auto else None)
+    wanted = setting(expected, run.summary.get("select"))
     own_tasks = {"tasks": _list(run.tasks)}
     return {**run.setting, **own_tasks}, {**wanted, "tasks": _list(expected.get("tasks"))}
 

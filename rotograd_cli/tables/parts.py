@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from rotograd_cli.metrics import Better
 from rotograd_cli.tables.spec import PaperValue
 from rotograd_cli.tables.statistics import Difference
+from rotograd_cli.tasks.metrics import Better
 
 
 @dataclass(frozen=True)

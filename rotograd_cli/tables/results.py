@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.metrics import geometric_mean
-from rotograd_cli.report import read_summary
-from rotograd_cli.summaries import is_evaluation, outcome
+from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.saved import read_saved
+from rotograd_cli.runs.summaries import is_evaluation, outcome
 from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
-from rotograd_cli.trust import read_saved
+from rotograd_cli.tasks.metrics import geometric_mean
 
 _COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
 """Keys of ``train`` that notes count with."""
@@ -163,7 +163,7 @@ def _join(row: str, seed: int, runs: Mapping[str | None, Mapping[str, Any] | Non
 def _over_tasks(
     metrics: Mapping[str, float], summaries: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """What :func:`rotograd_cli.metrics.statistics` has of one run, over runs of single tasks.
+    """What :mod:`rotograd_cli.tasks.statistics` has of one run, over runs of single tasks.
 
     Nothing unless all tasks lead with the same metric.
     """

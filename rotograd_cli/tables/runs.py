@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.summaries import is_finished, outcome
+from rotograd_cli.runs.identity import setting
+from rotograd_cli.runs.summaries import is_finished, outcome
 from rotograd_cli.tables.conditions import COMMON, TASKS, conditions
 from rotograd_cli.tables.results import RunKey, read_config, read_run
-from rotograd_cli.tables.settings import setting, varying
+from rotograd_cli.tables.settings import varying
 
 MAX_NAMED = 5
 
@@ -33,7 +34,7 @@ class Run:
 
     @property
     def setting(self) -> dict[str, Any]:
-        """What makes its row (:func:`~rotograd_cli.tables.settings.setting`)."""
+        """What makes its row (:func:`~rotograd_cli.runs.identity.setting`)."""
         return setting(self.config or {}, self.summary.get("select"))
 
     @property

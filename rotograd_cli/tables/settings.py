@@ -3,45 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rotograd_cli.runs.identity import setting
 from rotograd_cli.tables.results import Results
-
-SELECTED_BY_AUTO = ("geomean_loss", "relative_loss")
-"""What ``train.select=val/auto`` stands for on its split, by the data set's losses."""
-NO_SETTING = ("seed", "tasks", "paths", "logger", "device", "deterministic", "tags")
-"""Sections that do not make another row: where a run ran and wrote, its seed, its one task."""
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of a configuration by dotted key, lists as tuples.
-
-    Examples:
-        >>> flat({"train": {"epochs": 3}, "tags": ["a"], "heads": {}})
-        {'train.epochs': 3, 'tags': ('a',)}
-    """
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = tuple(value) if isinstance(value, list) else value
-    return leaves
-
-
-def setting(config: Mapping[str, Any], select: str | None = None) -> dict[str, Any]:
-    """What makes a run's row: its configuration without :data:`NO_SETTING`, flat.
-
-    Args:
-        config: Configuration.
-        select: Metric that ``train.select=val/auto`` turned out to be, where the run says it.
-
-    Returns:
-        Values by dotted key.
-    """
-    result = flat({key: value for key, value in config.items() if key not in NO_SETTING})
-    if str(result.get("train.select")).endswith("/auto"):
-        split = str(result["train.select"]).partition("/")[0]
-        result["train.select"] = select or f"{split}/{SELECTED_BY_AUTO[0]}"
-    return result
 
 
 def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:

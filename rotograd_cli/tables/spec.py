@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rotograd_cli.config import suggest, typed
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.config import suggest, typed
 from rotograd_cli.tables.checks import check_spec
 from rotograd_cli.tables.schema import ColumnSpec, GridSpec, PaperSpec, RowSpec, TableSpec
 

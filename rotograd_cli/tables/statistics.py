@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rotograd_cli.metrics import Better
+from rotograd_cli.tasks.metrics import Better
 
 RESAMPLES = 9999
 SEED = 0

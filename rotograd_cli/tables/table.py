@@ -5,9 +5,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rotograd_cli.config import suggest
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.metrics import Better
+from rotograd_cli.runs.config import suggest
 from rotograd_cli.tables.conditions import COMMON, TASKS, alike
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
@@ -15,6 +14,7 @@ from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.results import Missing, Results, all_summaries, metric_specs
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec, paper_value, row_label
 from rotograd_cli.tables.statistics import compare, holm, ranks, smallest_p, summarise
+from rotograd_cli.tasks.metrics import Better
 
 __all__ = ["Cell", "Column", "Row", "Table", "build_table"]
 SHORT_CELLS = (

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.losses import binary_cross_entropy, target_rule
 from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.losses import binary_cross_entropy, target_rule
 
 
 def where(dataset: str, split: str, task: str | None = None) -> str:
@@ -175,7 +175,7 @@ def _fault_for_own_loss(target: Tensor, place: str) -> str | None:
         return None
     return (
         f"{place}: the target is NaN or infinite in {num} of {target.numel()} elements, which a "
-        "loss of one's own has to leave out; the losses of rotograd_cli.losses leave out NaN."
+        "loss of one's own has to leave out; the losses of rotograd_cli.tasks.losses leave out NaN."
     )
 
 

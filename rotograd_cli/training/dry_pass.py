@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from rotograd_cli.blame import blamed
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError, SelectionError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.seeding import unchanged_generators
 from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
+from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.coverage import evaluation_parts
 from rotograd_cli.training.loop import LoopOptions
+from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import Selection, select_by
 from rotograd_cli.training.trying import (
     NUM_EXAMPLES,

@@ -15,10 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.errors import CheckpointError, ConfigError, NonFiniteError, SelectionError
-from rotograd_cli.interrupts import StopRequested, requested
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
-from rotograd_cli.seeding import epoch_draws, epoch_order, rng_state, set_rng_state
 from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.checkpoint import (
     drop_previous,
@@ -32,7 +30,9 @@ from rotograd_cli.training.checkpoint import (
 )
 from rotograd_cli.training.coverage import complete_batches, evaluation_parts
 from rotograd_cli.training.gathering import TOGETHER
+from rotograd_cli.training.interrupts import StopRequested, requested
 from rotograd_cli.training.precision import LossScale
+from rotograd_cli.training.seeding import epoch_draws, epoch_order, rng_state, set_rng_state
 from rotograd_cli.training.selection import relative_loss, select_by
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import evaluate, train_step

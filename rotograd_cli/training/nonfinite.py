@@ -16,13 +16,13 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import CheckpointError, NonFiniteError, suggested
-from rotograd_cli.interrupts import StopRequested
 from rotograd_cli.training.checkpoint import (
     load_checkpoint,
     load_newest,
     previous_of,
     save_checkpoint,
 )
+from rotograd_cli.training.interrupts import StopRequested
 from rotograd_cli.training.loop import REMEDY, Recorder, Trainer
 from rotograd_cli.training.state import TrainState
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.seeding import rng_state, set_rng_state
+from rotograd_cli.training.seeding import rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 

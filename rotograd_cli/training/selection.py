@@ -3,12 +3,13 @@ r"""Which epoch is tested: the one with the best finite value of ``train.select`
 A value that is NaN or infinite is never chosen. Two keys sum up the losses of all tasks without
 depending on their units:
 
-- ``val/geomean_loss``: :func:`rotograd_cli.metrics.geometric_mean`, for losses that are never
+- ``val/geomean_loss``: :func:`rotograd_cli.tasks.metrics.geometric_mean`, for losses that are never
   negative;
 - ``val/relative_loss``: :func:`relative_loss`, for losses of either sign.
 
-``val/auto`` is the first where every loss is one of :mod:`rotograd_cli.losses`, none of which is
-ever negative, the second otherwise. With ``train`` instead of ``val``, the training split decides.
+``val/auto`` is the first where every loss is one of :mod:`rotograd_cli.tasks.losses`, none of which
+is ever negative, the second otherwise. With ``train`` instead of ``val``, the training split
+decides.
 """
 
 import math
@@ -18,9 +19,9 @@ from typing import cast
 
 from rotograd_cli.data.base import Split
 from rotograd_cli.errors import ConfigError, SelectionError
-from rotograd_cli.losses import target_rule
-from rotograd_cli.metrics import ROUNDING, Better
-from rotograd_cli.tasks import Task, task_statistics
+from rotograd_cli.tasks.losses import target_rule
+from rotograd_cli.tasks.metrics import ROUNDING, Better
+from rotograd_cli.tasks.task import Task, task_statistics
 
 OVER_TASKS = ("loss", "geomean_loss", "relative_loss")
 """Last part of the keys ``split/...`` that need the losses of all tasks."""

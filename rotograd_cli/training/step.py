@@ -13,8 +13,8 @@ from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, NonFiniteError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.rotation.holding import cached
-from rotograd_cli.metrics import MetricSpec, geometric_mean
-from rotograd_cli.tasks import Task, task_statistics
+from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
+from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training.gathering import SharedSums
 
 logger = logging.getLogger(__name__)
@@ -285,7 +285,7 @@ def evaluate(
 
     A loss over the split is the mean over all the elements with a label
     (:meth:`Task.num_labelled`), whatever the batch size. Where all tasks lead with the same metric,
-    its statistics over the tasks are added (:func:`rotograd_cli.metrics.statistics`).
+    its statistics over the tasks are added (:func:`rotograd_cli.tasks.statistics.statistics`).
 
     A NaN in a prediction is no class, and neither above nor below a threshold: if a task has one,
     all its metrics are NaN, and a warning says in how many examples.

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rotograd_cli.blame import blamed
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.metrics import MetricSpec
 from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.metrics import MetricSpec
 from rotograd_cli.training.batch_checks import check_form, where
+from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.loop import LoopOptions, OptimizerGroup
 from rotograd_cli.training.step import check_predictions, predict, train_step
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.cli import main
-from rotograd_cli.config import config_dir, register_schemas
+from rotograd_cli.runs.config import config_dir, register_schemas
 
 BASE = (
     "logger=none",
@@ -185,6 +185,7 @@ def own_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("COLUMNS", "200")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_process")
 def test_a_few_random_overrides() -> None:
     assert set(attack(15)) == {"0", "2"}

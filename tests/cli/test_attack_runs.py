@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from rotograd_cli.claims import claimed
 from rotograd_cli.cli import main
 from rotograd_cli.errors import RUN_FAILED, ConfigError
-from rotograd_cli.packing import available_cores
+from rotograd_cli.runs.claims import claimed
+from rotograd_cli.runs.packing import available_cores
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import start

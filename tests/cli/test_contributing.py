@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.losses import mean_squared_error
-from rotograd_cli.metrics import mse
+from rotograd_cli.tasks.losses import mean_squared_error
+from rotograd_cli.tasks.metrics import mse
 from rotograd_cli.tasks import Task, select_tasks
 
 

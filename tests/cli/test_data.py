@@ -36,7 +36,7 @@ def test_check_prepare_and_train_lead_from_files_to_a_table(
     prepared = cli("data", "prepare", "celeba", *CELEBA, "--workers", "1")
     assert prepared.code == 0, prepared.err
     assert "CelebA at 16x16 is prepared: 23 images" in prepared.out
-    assert "decoding 23 of 23" in prepared.err
+    assert "preparing 23 of 23" in prepared.err
     after = cli("data", "check", "celeba", *CELEBA)
     assert after.code == 0
     assert "NOT OK" not in after.out

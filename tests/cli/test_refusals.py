@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rotograd_cli.claims import claimed
 from rotograd_cli.errors import CELL_FAILED, WRONG_INPUT
+from rotograd_cli.runs.claims import claimed
 from tests.forked import Forked
 
 from .conftest import Cli
@@ -88,6 +88,7 @@ def test_a_refusal_changes_no_file(cli: Cli, folders: Path) -> None:
         assert not changed, (words, [name for name, _ in changed])
 
 
+@pytest.mark.slow
 def test_a_launcher_gets_no_cell_whose_folder_holds_another_run(cli: Cli, folders: Path) -> None:
     before = tree(folders)
     for launcher, package in (("local", "joblib"), ("slurm", "submitit")):

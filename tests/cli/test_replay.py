@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from rotograd_cli.commands.replay import parse, replay
 from rotograd_cli.errors import RUN_FAILED, CheckpointError, RotogradError
-from rotograd_cli.replay import parse, replay
 from rotograd_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.forked import Forked
 from tests.waiting import PATIENCE_S

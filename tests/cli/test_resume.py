@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from rotograd_cli.errors import RUN_FAILED
-from rotograd_cli.run_directory import described_before
+from rotograd_cli.runs.directory import described_before
 from rotograd_cli.training.state import TrainState
 from tests.forked import Forked
 from tests.waiting import PATIENCE_S, wait_for

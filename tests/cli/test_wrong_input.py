@@ -8,7 +8,7 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from rotograd_cli.messages import explain
+from rotograd_cli.runs.messages import explain
 
 from .conftest import SMOKE, Cli
 
@@ -323,7 +323,7 @@ def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*args: object, **kwargs: object) -> None:
         raise ValueError("a bug of ours")
 
-    monkeypatch.setattr("rotograd_cli.experiment.train", broken)
+    monkeypatch.setattr("rotograd_cli.runs.experiment.train", broken)
     with pytest.raises(ValueError, match="a bug of ours"):
         cli("train", *SMOKE)
 

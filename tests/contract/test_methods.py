@@ -12,12 +12,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rotograd_cli.components import method_constructor
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL
 from rotograd_cli.methods.engine import measure
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation import plan
+from rotograd_cli.runs.components import method_constructor
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))

@@ -19,6 +19,7 @@ from tests.contract.test_methods import (
     max_num_tasks,
     shared_gradient,
 )
+from tests.marks import slow_unless
 from tests.samplers import DIM, SIZE
 
 NUM_STEPS = 80
@@ -122,10 +123,15 @@ def alone() -> float:
     return first_and_last(lambda heads, backbone: VanillaMTL(backbone, heads), "absent")[1]
 
 
-@pytest.mark.parametrize(("method", "options"), WITH_SLOW, ids=str)
+QUICK = [("rotograd", {}), ("pcgrad", {}), ("famo", {})]
+ALL = [*CASES, ("nashmtl", {}), ("nashmtl", {"update_every": 5})]
+
+
+@pytest.mark.parametrize("case", slow_unless(QUICK, ALL), ids=str)
 def test_a_task_learns_beside_one_that_has_nothing_to_learn(
-    method: str, options: dict[str, Any]
+    case: tuple[str, dict[str, Any]],
 ) -> None:
+    method, options = case
     for kind in OTHERS:
         if kind == "vanishing" and method in EXTREME:
             continue

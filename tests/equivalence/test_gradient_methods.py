@@ -25,7 +25,7 @@ from rotograd_cli.methods.nashmtl import NashMTL
 from rotograd_cli.methods.pcgrad import PCGrad
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.methods.upgrad import UPGrad
-from rotograd_cli.seeding import rng_state, set_rng_state
+from rotograd_cli.training.seeding import rng_state, set_rng_state
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 EXTRAS = {"nashmtl": "ecos", "upgrad": "quadprog"}

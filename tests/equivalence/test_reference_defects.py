@@ -26,6 +26,7 @@ from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.engine.passes import ExtraOutputs
 from rotograd_cli.methods.rotation import plan
+from tests.networks import Reshape
 from tests.oracle import load_reference
 
 reference = load_reference()
@@ -679,15 +680,6 @@ def test_duplicating_the_batch_leaves_the_per_example_rotation_step() -> None:
 
 
 # ---- 12: shapes
-
-
-class Reshape(nn.Module):
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], *self.shape)
 
 
 WRONG_SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rotograd_cli import losses, metrics
-from rotograd_cli.metrics import MetricSpec
-from rotograd_cli.seeding import set_deterministic
+from rotograd_cli.tasks import losses, metrics
+from rotograd_cli.tasks.metrics import MetricSpec
+from rotograd_cli.training.seeding import set_deterministic
 
 pytestmark = pytest.mark.gpu
 

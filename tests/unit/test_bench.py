@@ -24,11 +24,12 @@ from rotograd_cli.bench.measure import (
 from rotograd_cli.bench.preparation import rotations_of, skew_parameters
 from rotograd_cli.bench.reference import ReferenceUnavailableError, load_reference, rotations
 from rotograd_cli.bench.statistics import Block, Spread, paired_ratios, spread, times_by_round
-from rotograd_cli.components import Constructors
-from rotograd_cli.config import BenchConfig, config_dir, register_schemas, to_bench_config
 from rotograd_cli.data.base import Batch
-from rotograd_cli.experiment import build_networks
 from rotograd_cli.linalg.rotations import skew
+from rotograd_cli.printing.grid import Grid
+from rotograd_cli.runs.components import Constructors
+from rotograd_cli.runs.config import BenchConfig, config_dir, register_schemas, to_bench_config
+from rotograd_cli.runs.experiment import build_networks
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -349,10 +350,14 @@ def result(**changes: Any) -> dict[str, Any]:
     }
 
 
+def texts(grid: Grid) -> list[list[str]]:
+    return [[entry.text for entry in row] for row in grid.rows]
+
+
 def test_the_table_begins_with_the_ratio() -> None:
-    heads, rows = report.table(result())
-    assert heads[:2] == ["contender", "x ideal"]
-    assert rows == [
+    grid = report.grid(result())
+    assert grid.heads[:2] == ["contender", "x ideal"]
+    assert texts(grid) == [
         ["rotograd", "2.00", "1.50-2.50", "2", "1.5-2.5", "3.0", "+1.0", "+4.0"],
     ]
 
@@ -361,13 +366,14 @@ def test_without_the_ideal_there_are_no_ratios() -> None:
     nothing = dict.fromkeys(
         ("ratio_to_ideal", "peak_over_ideal_bytes", "peak_over_ideal_stacks"), None
     )
-    _, rows = report.table(result(**nothing))
-    assert rows == [["rotograd", "-", "-", "2", "1.5-2.5", "3.0", "-", "-"]]
+    assert texts(report.grid(result(**nothing))) == [
+        ["rotograd", "-", "-", "2", "1.5-2.5", "3.0", "-", "-"]
+    ]
 
 
 def test_the_rotation_part_has_a_column_where_there_is_one() -> None:
-    heads, rows = report.table(result(rotation_part_ms={"median": 0.25, "p10": 0.2, "p90": 0.3}))
-    assert (heads[-1], rows[0][-1]) == ("rotation part ms", "0.25")
+    grid = report.grid(result(rotation_part_ms={"median": 0.25, "p10": 0.2, "p90": 0.3}))
+    assert (grid.heads[-1], texts(grid)[0][-1]) == ("rotation part ms", "0.25")
 
 
 def test_the_markdown_stands_alone() -> None:

@@ -14,13 +14,14 @@ import yaml
 from PIL import Image
 from torchvision import datasets, transforms
 
-from rotograd_cli.config import config_dir
-from rotograd_cli.data import celeba_preparation, celeba_rows
 from rotograd_cli.data.base import FileCheck, Split
 from rotograd_cli.data.celeba import CelebA
-from rotograd_cli.data.celeba_annotations import ATTRIBUTES
-from rotograd_cli.data.celeba_files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
+from rotograd_cli.data.celeba import preparation as celeba_preparation
+from rotograd_cli.data.celeba.annotations import ATTRIBUTES
+from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
+from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.runs.config import config_dir
 from tests import fake_celeba
 from tests.fake_celeba import COUNTS, OPTIONS, FakeFiles, Told, prepare
 
@@ -156,28 +157,26 @@ def test_complete_folder_wins_over_one_with_less(files: FakeFiles, tmp_path: Pat
     assert load(tmp_path).num_examples("train") == 2
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content.replace(b"\r\n", b"\n"),
-        lambda content: content.replace(b"\r\n", b" \t\r\n"),
-        lambda content: content + b"\r\n\r\n \r\n",
-        lambda content: content.removesuffix(b"\r\n"),
-        lambda content: b"\xef\xbb\xbf" + content,
-    ],
-    ids=["LF", "trailing blanks", "blank last lines", "no last line end", "byte order mark"],
+LINE_ENDS: tuple[Callable[[bytes], bytes], ...] = (
+    lambda content: content.replace(b"\r\n", b"\n"),
+    lambda content: content.replace(b"\r\n", b" \t\r\n"),
+    lambda content: content + b"\r\n\r\n \r\n",
+    lambda content: content.removesuffix(b"\r\n"),
+    lambda content: b"\xef\xbb\xbf" + content,
 )
-def test_line_ends_and_blanks_change_nothing(
-    change: Callable[[bytes], bytes], files: FakeFiles, tmp_path: Path
-) -> None:
+
+
+def test_line_ends_and_blanks_change_nothing(files: FakeFiles, tmp_path: Path) -> None:
     prepare(tmp_path)
     fingerprint = load(tmp_path).fingerprint
-    for path in (files.attributes_file, files.partition_file):
-        path.write_bytes(change(path.read_bytes()))
-    assert load(tmp_path).fingerprint == fingerprint  # the very rows that were prepared
-    shutil.rmtree(tmp_path / "celeba" / "prepared")
-    prepare(tmp_path)  # which reads the attributes, too
-    assert load(tmp_path).fingerprint == fingerprint
+    published = {path: path.read_bytes() for path in (files.attributes_file, files.partition_file)}
+    for change in LINE_ENDS:
+        for path, content in published.items():
+            path.write_bytes(change(content))
+        assert load(tmp_path).fingerprint == fingerprint  # the very rows that were prepared
+        shutil.rmtree(tmp_path / "celeba" / "prepared")
+        prepare(tmp_path)  # which reads the attributes, too
+        assert load(tmp_path).fingerprint == fingerprint
 
 
 # ---- absent files
@@ -196,10 +195,8 @@ def test_absent_data_are_said_with_place_source_and_licence(tmp_path: Path) -> N
         assert SOURCE in found[name].remedy
         assert "img_align_celeba" in found[name].remedy
     for name in ("images", "prepared rows"):  # said once, beside the file at fault
-        assert (found[name].found, found[name].remedy) == (
-            "not looked at",
-            "fix the annotation files first.",
-        )
+        assert found[name].found == "not looked at"
+        assert found[name].remedy == "fix the annotation files first."
 
 
 def test_only_what_is_absent_is_asked_for(files: FakeFiles, tmp_path: Path) -> None:
@@ -241,7 +238,7 @@ def test_images_that_are_not_prepared_are_said_with_the_command(
 
 def test_the_command_leaves_out_what_the_yaml_file_says() -> None:
     content = yaml.safe_load((config_dir() / "data" / "celeba.yaml").read_text(encoding="utf-8"))
-    assert content["image_size"] == celeba_rows.YAML_SIZE
+    assert content["image_size"] == celeba_preparation.YAML_SIZE
     assert content["limit"] is None
 
 
@@ -259,41 +256,40 @@ def in_line(number: int, old: str, new: str) -> Callable[[str], str]:
 
 
 PAGE = "<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>"
+LISTS = "attributes of CelebA, each once, got"
+VALUES = "40 of -1, 1 each, got"
 BROKEN_ATTRIBUTES: dict[str, tuple[Callable[[str], str], str]] = {
     "page": (lambda text: PAGE, "must be an annotation file, got a saved web page"),
     "page after a line": (lambda text: f"\n{PAGE}", "got a saved web page"),
-    "empty": (lambda text: "", "must be a file that begins with the number of its rows"),
-    "no number": (lambda text: text.split("\r\n", 1)[1], "got 5_o_Clock_Shadow"),
-    "truncated": (lambda text: text[: len(text) // 2], r"with 23 rows, .*, got 1\d"),
-    "one row more": (lambda text: f"{text}a.jpg\r\n", "with 23 rows, .*, got 24"),
-    "39 names": (in_line(2, "Bald ", ""), "39 values of -1 or 1 in line 3, got 40 values"),
-    "other name": (in_line(2, "Bald", "bald"), "names of CelebA's attributes in line 2, got bald"),
-    "name twice": (in_line(2, "Bald", "Bangs"), "every attribute once in line 2, got Bangs twice"),
-    "value 0": (in_line(7, " 1", " 0"), "-1 or 1 everywhere in line 7, got '0'"),
-    "39 values": (in_line(7, " 1", ""), "40 values of -1 or 1 in line 7, got 39 values"),
-    "41 values": (in_line(7, " 1", " 1 1"), "40 values of -1 or 1 in line 7, got 41 values"),
-    "blank line": (
-        lambda text: in_line(7, text.split("\r\n")[6], "")(text),
-        "line 7, got an empty line",
-    ),
-    "fraction": (in_line(7, " 1", " 1.0"), "-1 or 1 everywhere in line 7, got '1.0'"),
-    "other image": (in_line(7, "000005.jpg", "../005.jpg"), "line 7, got ../005.jpg"),
+    "empty": (lambda text: "", f"{LISTS} none"),
+    "no number": (lambda text: text.split("\r\n", 1)[1], f"{LISTS} 000001.jpg"),
+    "truncated": (lambda text: text[: len(text) // 2], r"first line, 23, got 1\d|columns"),
+    "one row more": (lambda text: f"{text}a.jpg\r\n", f"{VALUES} other content"),
+    "39 names": (in_line(2, "Bald ", ""), "39 of -1, 1 each, got other content"),
+    "other name": (in_line(2, "Bald", "bald"), f"{LISTS} bald"),
+    "name twice": (in_line(2, "Bald", "Bangs"), f"{LISTS} Bangs twice"),
+    "value 0": (in_line(7, " 1", " 0"), f"{VALUES} 0"),
+    "39 values": (in_line(7, " 1", ""), f"{VALUES} other content"),
+    "41 values": (in_line(7, " 1", " 1 1"), f"{VALUES} other content"),
+    "blank line": (lambda text: in_line(7, text.split("\r\n")[6], "")(text), "line, 23, got 22"),
+    "fraction": (in_line(7, " 1", " 1.0"), f"{VALUES} other content"),
+    "other image": (in_line(7, "000005.jpg", "../005.jpg"), f"{VALUES} ../005.jpg"),
     "image twice": (in_line(7, "000005", "000006"), "every image once, got 000006.jpg twice"),
 }
 BROKEN_PARTITION: dict[str, tuple[Callable[[str], str], str]] = {
     "page": (lambda text: PAGE, "must be an annotation file, got a saved web page"),
-    "empty": (lambda text: "", "an image like 000001.jpg in line 1, got an empty line"),
-    "split 3": (in_line(4, ".jpg ", ".jpg 3"), r"0, 1 or 2 everywhere in line 4, got '3\d'"),
-    "no split": (in_line(4, "000004.jpg ", "000004.jpg"), r"in line 4, got 000004\.jpg\d;"),
+    "empty": (lambda text: "", "1 of 0, 1, 2 each, got other content"),
+    "split 3": (in_line(4, ".jpg ", ".jpg 3"), r"1 of 0, 1, 2 each, got 3\d"),
+    "no split": (in_line(4, "000004.jpg ", "000004.jpg"), "0, 1, 2 each, got other content"),
     "other name": (
         in_line(4, "000004", "000099"),
-        r"of .*list_attr_celeba\.txt in the same order, got 000099\.jpg as image 4, not 000004",
+        "file in the same order, got 000099.jpg instead of 000004.jpg",
     ),
     "image twice": (
         in_line(4, "000004", "000009"),
         "every image once, got 000009.jpg twice",
     ),
-    "one fewer": (lambda text: text[:-14], "got 22 images, not 23"),
+    "one fewer": (lambda text: text[:-14], "got 22 instead of 23"),
 }
 
 
@@ -310,20 +306,15 @@ def check_broken(path: Path, change: Callable[[str], str], text: str, data_dir: 
     assert not (data_dir / "celeba" / "prepared").exists()
 
 
-@pytest.mark.parametrize("kind", BROKEN_ATTRIBUTES)
-def test_broken_attribute_file_is_named_with_its_fault(
-    kind: str, files: FakeFiles, tmp_path: Path
-) -> None:
-    check_broken(files.attributes_file, *BROKEN_ATTRIBUTES[kind], tmp_path)
-    assert check(tmp_path)[PARTITION_FILE].ok  # the other file is not blamed
-
-
-@pytest.mark.parametrize("kind", BROKEN_PARTITION)
-def test_broken_partition_file_is_named_with_its_fault(
-    kind: str, files: FakeFiles, tmp_path: Path
-) -> None:
-    check_broken(files.partition_file, *BROKEN_PARTITION[kind], tmp_path)
-    assert check(tmp_path)[ATTRIBUTE_FILE].ok
+def test_broken_annotation_file_is_named_with_its_fault(tmp_path: Path) -> None:
+    kinds = {"attributes_file": BROKEN_ATTRIBUTES, "partition_file": BROKEN_PARTITION}
+    for file, broken in kinds.items():
+        for number, (change, text) in enumerate(broken.values()):
+            root = tmp_path / f"{file}{number}"
+            files = fake_celeba.write(root / "celeba")
+            check_broken(getattr(files, file), change, text, root)
+            others = {"attributes_file": PARTITION_FILE, "partition_file": ATTRIBUTE_FILE}
+            assert check(root)[others[file]].ok  # the other file is not blamed
 
 
 def test_split_without_images_is_refused(tmp_path: Path) -> None:
@@ -403,13 +394,9 @@ def test_preparation_says_what_it_does(files: FakeFiles, tmp_path: Path) -> None
     told = prepare(tmp_path)
     folder = tmp_path / "celeba" / "prepared"
     before, after = told.lines
-    assert re.fullmatch(
-        r"CelebA at 16x16: 23 of 23 images to decode; they need 17\.7 kB in "
-        rf"{re.escape(str(folder))}, [\d.]+ [GM]B are free",
-        before,
-    )
+    assert before == "CelebA at 16x16: 23 of 23 images to prepare; they need 17.7 kB"
     assert after.startswith(f"CelebA at 16x16 is prepared: 23 images in {folder}")
-    assert ("decoding", 23, 23) in told.progress
+    assert ("preparing", 23, 23) in told.progress
     again = prepare(tmp_path)
     assert again.lines == [after.replace("is prepared", "is complete")]
     assert ("checking", 23, 23) in again.progress
@@ -462,7 +449,7 @@ def test_larger_limit_adds_to_the_same_rows(
     assert "is not prepared" in refusal(load, tmp_path, limit=3)
     told = prepare(tmp_path)
     assert sorted(read) == files.names  # none twice
-    assert "17 of 23 images to decode" in told.lines[0]
+    assert "17 of 23 images to prepare" in told.lines[0]
 
 
 def test_another_size_is_another_folder(files: FakeFiles, tmp_path: Path) -> None:
@@ -505,11 +492,11 @@ def test_changed_images_are_named_and_they_alone_are_made_again(
     for name in changed:
         other_image(files.images / name)
     message = refusal(load, tmp_path)
-    assert message.startswith(f"2 of 23 images in {files.images} changed after they were prepared ")
-    assert "(000004.jpg, 000019.jpg); run: rotograd data prepare celeba" in message
+    place = f"2 files (000004.jpg, 000019.jpg) in {files.images}"
+    assert message.startswith(f"{place} changed after they were prepared; run: rotograd data prep")
     found = check(tmp_path)["prepared rows"]
-    assert "2 of 23 images changed after they were prepared" in found.found
-    assert found.remedy.startswith("these alone are made again by: rotograd data prepare celeba")
+    assert found.found.endswith("; 2 changed: 000004.jpg, 000019.jpg")
+    assert found.remedy.startswith("run: rotograd data prepare celeba")
     read_image, read = celeba_preparation.read_image, []
 
     def counted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
@@ -517,7 +504,9 @@ def test_changed_images_are_named_and_they_alone_are_made_again(
         return read_image(path, size, read_file)
 
     monkeypatch.setattr(celeba_preparation, "read_image", counted)
-    assert prepare(tmp_path).lines[0].endswith("prepared: 000004.jpg, 000019.jpg")
+    changes = "(2 changed: 000004.jpg, 000019.jpg)"
+    first = f"CelebA at 16x16: 2 of 23 images to prepare {changes}; they need "
+    assert prepare(tmp_path).lines[0].startswith(first)
     assert sorted(read) == changed
     assert load(tmp_path).fingerprint != fingerprint
     assert check(tmp_path)["prepared rows"].ok
@@ -536,10 +525,9 @@ def test_touched_or_copied_images_are_not_changed(files: FakeFiles, tmp_path: Pa
     assert load(tmp_path).fingerprint == fingerprint
     assert check(tmp_path)["prepared rows"].ok
     assert "is complete" in prepare(tmp_path).lines[0]
-    wanted = celeba_rows.Wanted.read(tmp_path, SIZE, 100)
-    arrays = wanted.existing()
-    assert arrays is not None
-    assert not wanted.compare(arrays).is_touched.any()  # their new times are remembered
+    (folder,) = (tmp_path / "celeba" / "prepared").iterdir()
+    comparison = PreparedArrays(folder).compare(range(23), files.images)
+    assert not comparison.is_touched.any()  # their new times are remembered
 
 
 def test_images_without_rows_and_rows_without_images_are_named_by_check(
@@ -560,8 +548,8 @@ def test_change_that_keeps_size_and_time_is_found_by_check_and_prepare(
     status = path.stat()
     other_image(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert "1 of 23 images changed" in check(tmp_path)["prepared rows"].found
-    assert "1 of 23 images to decode" in prepare(tmp_path).lines[1]
+    assert "; 1 changed: 000004.jpg" in check(tmp_path)["prepared rows"].found
+    assert "1 of 23 images to prepare" in prepare(tmp_path).lines[0]
 
 
 def test_image_that_is_broken_later_is_named_and_the_row_is_not_used(
@@ -582,7 +570,8 @@ def test_images_that_cannot_be_prepared_are_named_by_check(
     half.save(files.images / "000003.jpg")
     (files.images / "000005.jpg").write_bytes(b"")
     found = check(tmp_path)["images"]
-    assert "2 of 23 images cannot be prepared (000003.jpg, 000005.jpg)" in found.found
+    assert "2 of 23 images cannot be prepared: " in found.found
+    assert str(files.images / "000005.jpg") in found.found
     assert "an aligned image of 178x218 pixels, got 89x109" in found.found
     assert found.remedy.startswith("extract img_align_celeba.zip again")
 
@@ -625,16 +614,15 @@ def test_kaggles_files_are_the_published_ones(
     assert "Kaggle's form, which has no published checksum" in found[ATTRIBUTE_FILE].found
 
 
-def test_fault_in_a_table_of_kaggle_is_named_with_its_line(
-    files: FakeFiles, tmp_path: Path
-) -> None:
+def test_fault_in_a_table_of_kaggle_is_named(files: FakeFiles, tmp_path: Path) -> None:
     as_kaggle_has_them(files)
     path = files.attributes_file.with_suffix(".csv")
     lines = path.read_text().splitlines()
     lines[6] = lines[6].replace(",1", ",2", 1)
     path.write_text("\n".join(lines))
-    assert f"{path} must be a file with -1 or 1 everywhere in line 7, got '2'" in refusal(
-        load, tmp_path
+    assert f"{path} must be a file of images" in refusal(load, tmp_path)
+    assert refusal(load, tmp_path).endswith(
+        f"of -1, 1 each, got 2; correct it, or download it again from {SOURCE}."
     )
 
 
@@ -682,13 +670,12 @@ def test_damaged_row_is_found_and_made_again_alone(files: FakeFiles, tmp_path: P
     content[-1] ^= 1
     path.write_bytes(content)
     found = check(tmp_path)["prepared rows"]
-    assert "1 of 23 rows" in found.found
-    assert "that of 000023.jpg" in found.found
+    assert found.found.endswith("; 1 damaged: 000023.jpg")
     assert "rotograd data prepare celeba" in found.remedy
     for name in files.names[:-1]:
         (files.images / name).unlink()
     told = prepare(tmp_path)
-    assert "1 of 23 images to decode" in told.lines[0]
+    assert "1 of 23 images to prepare" in told.lines[0]
     assert contents(tmp_path) == whole
     assert check(tmp_path)["prepared rows"].ok
 
@@ -697,7 +684,7 @@ def test_prepared_images_on_a_read_only_disk_are_enough(
     files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path)
-    monkeypatch.setattr(celeba_rows.PreparedArrays, "create", lambda *args: pytest.fail("wrote"))
+    monkeypatch.setattr(PreparedArrays, "create", lambda *args: pytest.fail("wrote"))
     assert "is complete" in prepare(tmp_path).lines[0]
 
 
@@ -735,22 +722,20 @@ def check_writes_nothing(data_dir: Path) -> bool:
 # ---- options
 
 
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"image_size": 0}, "`data.image_size` must be at least 1, got 0."),
-        ({"limit": 0}, "`data.limit` must be at least 1, or null for all, got 0."),
-        ({"read_ahead": -1}, "`data.read_ahead` must be at least 0, got -1."),
-        ({"mean": [0.5]}, "`data.mean` must have 3 numbers, got [0.5]."),
-        ({"std": [1.0, 0.0, 1.0]}, "`data.std` must have 3 positive numbers, got [1.0, 0.0, 1.0]."),
-    ],
+BAD_OPTIONS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"image_size": 0}, "`data.image_size` must be at least 1, got 0."),
+    ({"limit": 0}, "`data.limit` must be at least 1, or null for all, got 0."),
+    ({"read_ahead": -1}, "`data.read_ahead` must be at least 0, got -1."),
+    ({"mean": [0.5]}, "`data.mean` must have 3 numbers, got [0.5]."),
+    ({"std": [1.0, 0.0, 1.0]}, "`data.std` must have 3 positive numbers, got [1.0, 0.0, 1.0]."),
 )
-def test_bad_option_is_refused_before_files_are_looked_for(
-    changes: dict[str, Any], text: str, tmp_path: Path
-) -> None:
-    for action in (load, prepare, check):
-        with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
-            action(tmp_path / "absent", **changes)
+
+
+def test_bad_option_is_refused_before_files_are_looked_for(tmp_path: Path) -> None:
+    for changes, text in BAD_OPTIONS:
+        for action in (load, prepare, check):
+            with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+                action(tmp_path / "absent", **changes)
 
 
 def test_checksums_are_those_of_torchvisions_list() -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rotograd_cli.errors import CheckpointError
-from rotograd_cli.seeding import rng_state
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from rotograd_cli.training.seeding import rng_state
 
 
 def refusal(path: Path) -> str:

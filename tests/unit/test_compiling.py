@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from rotograd_cli.compiling import compilation, compile_networks, eagerly
 from rotograd_cli.errors import ConfigError, RankError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.ranks.layers import see_whole_batch
+from rotograd_cli.training.compiling import compilation, compile_networks, eagerly
 from rotograd_cli.training.step import evaluate, train_step
 from tests.contract.test_methods import build
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset

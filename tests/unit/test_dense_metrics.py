@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from rotograd_cli import metrics
-from rotograd_cli.dense_metrics import ConfusionMatrix, PairMeans, depth_errors
-from rotograd_cli.metrics import MetricSpec, Protocol
+from rotograd_cli.tasks import metrics
+from rotograd_cli.tasks.dense_metrics import ConfusionMatrix, PairMeans
+from rotograd_cli.tasks.element_errors import depth_errors
+from rotograd_cli.tasks.metrics import MetricSpec, Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 TASKS: dict[str, Callable[[Protocol], tuple[MetricSpec, ...]]] = {

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from rotograd_cli import interrupts
 from rotograd_cli.errors import RUN_FAILED, WRONG_INPUT, ConfigError, exit_code, run_under_way
+from rotograd_cli.training import interrupts
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])

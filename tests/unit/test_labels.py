@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli import losses, metrics
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.vanilla import VanillaMTL
-from rotograd_cli.tasks import Task
+from rotograd_cli.tasks import Task, losses, metrics
 from rotograd_cli.training.step import evaluate, train_step
 
 NUM = 12

@@ -13,11 +13,11 @@ import torch
 
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import ConfigError, NonFiniteError, SelectionError
-from rotograd_cli.losses import mean_squared_error
 from rotograd_cli.methods.rotation import plan
-from rotograd_cli.seeding import epoch_draws, epoch_order
+from rotograd_cli.tasks.losses import mean_squared_error
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.loop import LoopOptions, OptimizerGroup, Trainer
+from rotograd_cli.training.seeding import epoch_draws, epoch_order
 from rotograd_cli.training.state import TrainState
 from rotograd_cli.training.step import evaluate
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model

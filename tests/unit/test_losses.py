@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rotograd_cli import losses
-from rotograd_cli.tasks import Task
+from rotograd_cli.tasks import Task, losses
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

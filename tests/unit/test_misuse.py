@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from rotograd_cli.methods import RotateOnly
 from rotograd_cli.methods.rotation import plan
 from tests.contract.test_methods import METHODS, build, max_num_tasks
+from tests.marks import slow_unless
 
 SIZE, NUM_TASKS = 6, 2
 SAID = {
@@ -432,13 +433,11 @@ RIGHT = {
         evaluated,
     )
 }
-QUICK = ("usual", "scaled", "averaged", "evaluated")
+QUICK = ("usual", "scaled")
 """Loops of the default tests; the others are among the slow ones."""
 
 
-@pytest.mark.parametrize(
-    "loop", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in RIGHT]
-)
+@pytest.mark.parametrize("loop", slow_unless(QUICK, RIGHT))
 def test_nothing_is_said_about_a_right_loop(loop: str) -> None:
     for method in METHODS:
         for kind in ("linear", "mlp"):

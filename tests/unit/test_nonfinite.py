@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.interrupts import StopRequested
-from rotograd_cli.seeding import epoch_order
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.diagnosis import describe, find_origin, same_numbers
+from rotograd_cli.training.interrupts import StopRequested
 from rotograd_cli.training.nonfinite import NAME, fit_or_dump
+from rotograd_cli.training.seeding import epoch_order
 from tests.cli.test_resume import same
 from tests.contract.test_methods import METHODS as ALL_METHODS
 from tests.contract.test_methods import build, max_num_tasks

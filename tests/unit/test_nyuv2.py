@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from rotograd_cli.config import config_dir
 from rotograd_cli.data.base import FileCheck
 from rotograd_cli.data.nyuv2 import layout
 from rotograd_cli.data.nyuv2.dataset import NYUv2
 from rotograd_cli.data.nyuv2.layout import NUM_FRAMES, validation_frames
 from rotograd_cli.data.nyuv2.storage import FIELDS, decode_depth, decode_normal, encode
 from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.runs.config import config_dir
 from tests import fake_nyuv2
 from tests.fake_nyuv2 import OPTIONS, frame, prepare, write_layout
 
@@ -164,7 +164,7 @@ def test_damaged_rows_are_found_and_made_again(tmp_path: Path) -> None:
     options = {**OPTIONS, "limit": 5}
     *_, check = NYUv2.check_files(data_dir=tmp_path, options=options)
     assert not check.ok
-    assert check.found.endswith("; 1 damaged")
+    assert check.found.endswith("; 1 damaged: train/image/2.npy")
     prepare(tmp_path, limit=5)
     assert all(check.ok for check in NYUv2.check_files(data_dir=tmp_path, options=options))
     after = build(tmp_path, limit=5).batch("train", torch.arange(4)).targets["segmentation"]
@@ -193,9 +193,10 @@ def made_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     made: list[str] = []
     read = layout.Layout.read
 
-    def recorded(self: layout.Layout, part: layout.Part, frame: int, *rest: Any) -> Any:
-        made.append(f"{part}/{frame}")
-        return read(self, part, frame, *rest)
+    def recorded(self: layout.Layout, files: Sequence[str], *rest: Any) -> Any:
+        part, _, name = files[0].split("/")
+        made.append(f"{part}/{name.removesuffix('.npy')}")
+        return read(self, files, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(layout.Layout, "read", recorded)
@@ -235,7 +236,8 @@ def test_changed_files_are_named_and_their_rows_alone_are_made_again(
             how=fake_nyuv2.how(said=said),
         )
     assert made == [f"{part}/{number}"]
-    assert said[-1].endswith(f": 6 training and 2 test frames; 1 file ({name}) had changed.")
+    assert said[0].startswith(f"NYUv2: 1 of 8 frames to prepare (1 changed: {name}); they need ")
+    assert said[-1].startswith("NYUv2 is prepared: 8 frames in ")
     assert prepared_rows(tmp_path, limit=6).ok
     after = build(tmp_path, limit=6).fingerprint
     assert after != before
@@ -307,7 +309,7 @@ def test_a_gap_in_the_numbers_is_named_and_nothing_is_dropped(tmp_path: Path) ->
     assert "7 image, 6 label, 7 depth, 7 normal" in train.found
     assert "absent: train/label/2.npy, train/image/6.npy" in train.found
     assert "8 of each are wanted, without a gap: add train/label/2.npy," in train.remedy
-    assert prepared_rows(tmp_path, limit=9).remedy.startswith("fix the layout, then run: ")
+    assert prepared_rows(tmp_path, limit=9).remedy.startswith("put them there, renumber")
 
 
 def test_files_that_are_no_frames_are_named(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from typing import IO, Any
 import pytest
 import torch
 
-from rotograd_cli import workers
+from rotograd_cli.commands import workers
+from rotograd_cli.commands.sweep import check_direction
+from rotograd_cli.commands.workers import Worker, launcher_failure, take_slot
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.experiment import resolve_device
-from rotograd_cli.packing import num_jobs, num_threads, packing_devices
-from rotograd_cli.sweep import check_direction
-from rotograd_cli.workers import Worker, launcher_failure, take_slot
+from rotograd_cli.runs.experiment import resolve_device
+from rotograd_cli.runs.packing import num_jobs, num_threads, packing_devices
 
 
 @pytest.fixture(autouse=True)

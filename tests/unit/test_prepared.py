@@ -98,7 +98,7 @@ def test_rows_read_back_as_they_were_made(tmp_path: Path) -> None:
         arrays.take(name, rows, out)
         assert np.array_equal(out, expected)
     assert len(arrays) == NUM
-    assert arrays.num_bytes == NUM * (6 + 8 + 1)
+    assert arrays.row_bytes == 6 + 8 + 1
 
 
 def test_rows_that_are_taken_are_copies(tmp_path: Path) -> None:
@@ -315,6 +315,12 @@ def test_fingerprint_is_that_of_settings_rows_and_content(tmp_path: Path) -> Non
     assert fingerprint != other.fingerprint(rows)
 
 
+def test_folder_and_fingerprint_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    arrays = filled(tmp_path)
+    assert arrays.folder.name == "b6efd900d8c37a26"
+    assert arrays.fingerprint(range(NUM)) == "2c59dd941a79e2c7"
+
+
 def test_fingerprint_does_not_depend_on_the_order_in_which_rows_were_added(tmp_path: Path) -> None:
     create(tmp_path / "a", num=3)
     late = PreparedArrays.create(tmp_path / "a", SETTINGS, FIELDS, [("9.txt",), ("4.txt",)])
@@ -329,16 +335,15 @@ def test_fingerprint_does_not_depend_on_the_order_in_which_rows_were_added(tmp_p
 
 def test_changed_files_are_told_from_touched_and_missing_ones(tmp_path: Path) -> None:
     arrays, files = filled(tmp_path), source(tmp_path)
-    found = arrays.compare(range(NUM), files)
-    assert (found.changed, found.missing) == ([], [])
+    assert arrays.compare(range(NUM), files).changed == []
     (files / name(3)).write_text("333")  # as long as before
     (files / name(5)).write_text("5")
     (files / name(7)).unlink()
     os.utime(files / name(9))
-    found = arrays.compare(range(NUM), files)
-    assert (found.changed, found.missing) == ([name(3), name(5)], [name(7)])
-    assert found.rows_with(found.is_changed).tolist() == [3, 5]
-    assert found.rows_with(found.is_touched).tolist() == [9]
+    comparison = arrays.compare(range(NUM), files)
+    assert comparison.changed == [name(3), name(5)]
+    assert comparison.changed_rows.tolist() == [3, 5]
+    assert np.flatnonzero(comparison.is_touched).tolist() == [9]
     assert arrays.compare([1, 9], files).changed == []
 
 

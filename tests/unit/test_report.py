@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.table import Table
 
-from rotograd_cli.report import (
+from rotograd_cli.printing.grid import Grid
+from rotograd_cli.printing.terminal import fitting, print_grid
+from rotograd_cli.runs.report import (
     common_overrides,
     evaluation_table,
     format_value,
-    print_table,
     read_summary,
     remarks,
     run_table,
@@ -49,10 +49,10 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def text(table: Table) -> str:
-    console = Console(width=200, file=io.StringIO())
+def text(grid: Grid) -> str:
+    console = Console(width=400, file=io.StringIO())
     with console.capture() as capture:
-        console.print(table)
+        console.print(*fitting(grid, console))
     return capture.get()
 
 
@@ -152,7 +152,7 @@ def test_run_table_ends_with_the_statistics_over_tasks() -> None:
 )
 def test_sweep_table_shows_many_tasks_by_their_statistics(num: int, shown: str) -> None:
     summary = many_tasks(num)
-    heads = [str(column.header) for column in sweep_table([("0", summary), ("1", None)]).columns]
+    heads = sweep_table([("0", summary), ("1", None)]).heads
     tasks = [f"a{k} f1 % ↑" for k in range(num)] if shown == "both" else []
     assert heads[3:] == [*tasks, "min f1 % ↑", "median f1 % ↑", "mean f1 % ↑", "std f1 %"]
     assert "62.50" in text(sweep_table([("0", summary)]))
@@ -160,7 +160,7 @@ def test_sweep_table_shows_many_tasks_by_their_statistics(num: int, shown: str) 
 
 def test_many_metrics_without_statistics_are_all_shown() -> None:
     summary = {key: value for key, value in many_tasks(12).items() if key != "statistic_specs"}
-    assert len(sweep_table([("0", summary)]).columns) == 3 + 12
+    assert len(sweep_table([("0", summary)]).heads) == 3 + 12
 
 
 def test_sweep_table_shows_only_the_overrides_in_which_cells_differ() -> None:
@@ -214,8 +214,8 @@ def test_a_value_that_is_not_finite_is_no_selection_value(value: float | None) -
 def test_brackets_of_overrides_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["tasks=[left,right]", "+heads.sum.hidden=[/bold]"]
     odd = {**SUMMARY, "overrides": overrides, "data": "[x]"}
-    print_table(sweep_table([("0", odd)]))
-    print_table(run_table(odd))
+    print_grid(sweep_table([("0", odd)]))
+    print_grid(run_table(odd))
     printed = capsys.readouterr().out
     assert "tasks=[left,right]" in printed
     assert "[/bold]" in printed
@@ -238,7 +238,7 @@ def test_table_goes_to_standard_output_complete_in_a_narrow_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
-    print_table(run_table(SUMMARY))
+    print_grid(run_table(SUMMARY))
     captured = capsys.readouterr()
     assert max(map(len, captured.out.splitlines())) <= 20
     for word in ("geometric", "mean", "losses", "0.2500"):

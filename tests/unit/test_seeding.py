@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rotograd_cli.seeding import (
+from rotograd_cli.training.seeding import (
     epoch_order,
     rng_state,
     seed_everything,

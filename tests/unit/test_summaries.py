@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rotograd_cli.report import read_summary
-from rotograd_cli.summaries import is_evaluation, is_finished, is_summary
+from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.summaries import is_evaluation, is_finished, is_summary
 from tests.fake_runs import fake_summary
 
 SUMMARY: dict[str, Any] = fake_summary({"left/accuracy": 0.5, "sum/mse": None}, num_threads=1)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from rotograd_cli.sweep import SweepStatus, failures
+from rotograd_cli.commands.sweep import SweepStatus, failures
 from tests.fake_runs import fake_summary
 
 KEY = "val/geomean_loss"

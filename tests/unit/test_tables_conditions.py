@@ -219,5 +219,5 @@ def test_a_table_takes_auto_as_the_losses_of_the_run_had_it(tmp_path: Path) -> N
     expected = {n: fake_config(0, n, train={"select": "val/auto"}) for n in "AB"}
     _, notes = match_runs(to_table_spec(content), find_runs([str(tmp_path)]), expected)
     assert notes == [
-        "Not the table's own setting: train.select val/left/accuracy instead of val/geomean_loss."
+        "Not the table's own setting: train.select val/left/accuracy instead of val/auto."
     ]

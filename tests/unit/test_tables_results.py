@@ -145,7 +145,7 @@ def test_a_run_is_read_with_its_configuration_and_first_evaluation(tmp_path: Pat
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
     run = read_run(tmp_path)
     assert run is not None
-    assert run["config"] == {"seed": 3}
+    assert run["config"]["seed"] == 3
     assert run["first_evaluation"] == {"val/loss": 0.5, "epoch": 1}
 
 

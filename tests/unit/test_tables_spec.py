@@ -9,11 +9,11 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from rotograd_cli.components import Constructors
-from rotograd_cli.config import config_dir, register_schemas, to_train_config
 from rotograd_cli.data import celeba, two_digits
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.components import Constructors
+from rotograd_cli.runs.config import config_dir, register_schemas, to_train_config
 from rotograd_cli.tables.spec import (
     PaperValue,
     TableSpec,
@@ -22,7 +22,7 @@ from rotograd_cli.tables.spec import (
     select_rows,
     to_table_spec,
 )
-from rotograd_cli.tasks import Task, task_statistics
+from rotograd_cli.tasks.task import Task, task_statistics
 
 FILES = sorted((config_dir() / "table").glob("*.yaml"))
 OF_THE_PAPER = [file for file in FILES if file.stem != "rotation_lr"]  # that is a figure's

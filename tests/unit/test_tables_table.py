@@ -16,20 +16,20 @@ import pytest
 from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.printing.latex import escape_latex
+from rotograd_cli.printing.terminal import fitting
 from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
-    escape_latex,
     to_csv,
     to_json,
     to_latex,
     to_markdown,
     write_table,
 )
-from rotograd_cli.tables.layout import blocks, difference_grid, value_grid
+from rotograd_cli.tables.layout import difference_grid, grids, sentences, value_grid
 from rotograd_cli.tables.results import RunKey, SeedResult, collect
 from rotograd_cli.tables.spec import TableSpec, to_table_spec
 from rotograd_cli.tables.table import Table, build_table
-from rotograd_cli.tables.terminal import terminal_notes, terminal_tables
 from tests.fake_runs import fake_summary
 
 SEEDS = 10
@@ -479,8 +479,8 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def text_of(table: Table, **options: Any) -> str:
     console = Console(file=io.StringIO(), **options)
     with console.capture() as capture:
-        for part in terminal_tables(table):
-            console.print(part)
+        for grid in grids(table):
+            console.print(*fitting(grid, console))
     return capture.get()
 
 
@@ -490,7 +490,7 @@ def test_terminal_marks_ranks_with_and_without_colour() -> None:
     assert "55.45 ± 0.30 ▲ (2)" in plain
     styled = text_of(make_table(), width=200, force_terminal=True)
     assert "\x1b[1;32m60.45 ± 0.30 ▲ (1)" in styled
-    assert terminal_notes(make_table())[0].startswith("(1), bold: best of its column")
+    assert sentences(make_table(), "B", "S")[0].startswith("B: best of its column, S: second")
 
 
 def test_brackets_on_the_terminal_are_printed_as_they_are() -> None:
@@ -500,7 +500,7 @@ def test_brackets_on_the_terminal_are_printed_as_they_are() -> None:
 
 def test_a_wide_table_is_cut_into_blocks_with_the_first_column() -> None:
     grid = value_grid(make_table())
-    parts = blocks(grid, 2)
+    parts = grid.blocks(2)
     assert [part.heads for part in parts] == [
         ["method", *grid.heads[1:3]],
         ["method", *grid.heads[3:5]],

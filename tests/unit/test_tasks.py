@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.losses import mean_squared_error
-from rotograd_cli.metrics import mse
 from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks.losses import mean_squared_error
+from rotograd_cli.tasks.metrics import mse
 from tests.toy import TASKS
 
 

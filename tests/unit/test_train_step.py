@@ -12,19 +12,18 @@ import sklearn.metrics
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli import dense_metrics
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.losses import (
+from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
+from rotograd_cli.methods.vanilla import VanillaMTL
+from rotograd_cli.ranks.base import ONE
+from rotograd_cli.tasks import Task, dense_metrics
+from rotograd_cli.tasks.losses import (
     binary_cross_entropy,
     mean_squared_error,
     segmentation_cross_entropy,
 )
-from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
-from rotograd_cli.methods.vanilla import VanillaMTL
-from rotograd_cli.metrics import f1, segmentation
-from rotograd_cli.ranks.base import ONE
-from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.metrics import f1, segmentation
 from rotograd_cli.training.selection import directions_of
 from rotograd_cli.training.step import check_predictions, evaluate, train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model

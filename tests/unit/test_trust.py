@@ -11,10 +11,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from rotograd_cli.config import config_dir, register_schemas, to_train_config
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.run_directory import load_run_config
-from rotograd_cli.trust import MAX_BYTES, MAX_VALUES, Trust, saved_config
+from rotograd_cli.runs.config import config_dir, register_schemas, to_train_config
+from rotograd_cli.runs.saved import MAX_BYTES, MAX_VALUES, load_run_config, saved_config
+from rotograd_cli.runs.trust import Trust
 
 SOURCE = Path("run/config.yaml")
 
@@ -94,8 +94,8 @@ STRANGERS = (
     "torchvision.models._api.import_module",
     "rotograd_cli.cli.os.mkdir",
     "rotograd_cli.cli.main",
-    "rotograd_cli.experiment.train",
-    "rotograd_cli.trust.Trust",
+    "rotograd_cli.runs.experiment.train",
+    "rotograd_cli.runs.trust.Trust",
     "rotograd_cli.evil.Net",
     "rotograd_cli.tracking.wandb.Path",
     "rotograd_cli..cli.main",

@@ -5,18 +5,17 @@ from io import BytesIO
 
 import numpy as np
 
+from rotograd_cli.data.sources import is_page
+
 _MAGIC = b"\x93NUMPY"
 
 
 def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
-    """The array of a ``.npy`` file; never executes code from it.
+    """Return the array of a ``.npy`` file, of any shape and type; never execute code from it.
 
     Args:
         name: The file.
         read: Reads a file by its name.
-
-    Returns:
-        The array, of any shape and type.
 
     Raises:
         ValueError: If the file is missing or holds no array; its text is the reason, one line.
@@ -40,6 +39,6 @@ def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
 def _other_content(content: bytes) -> str:
     if not content:
         return "an empty file"
-    if content.lstrip()[:1] == b"<" or b"<html" in content[:4096].lower():
+    if is_page(content):
         return "a saved web page"
     return "an archive" if content.startswith(b"PK") else f"a file that begins with {content[:8]!r}"

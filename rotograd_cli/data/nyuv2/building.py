@@ -8,12 +8,11 @@ sets differ.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from rotograd_cli.data.nyuv2.official import OfficialFrame, open_official
 from rotograd_cli.data.nyuv2.published_normals import NormalsFolder
 from rotograd_cli.data.nyuv2.surface_normals import KINECT, WINDOW, estimate_normals
 from rotograd_cli.errors import DatasetError
+from rotograd_cli.files import replace_file
 
 ESTIMATED = f"estimated from depth (planes fitted to {WINDOW}x{WINDOW} pixels at 640x480)"
 # the pixel under the centre of each new pixel
@@ -44,14 +44,14 @@ _COLUMNS = (2 * np.arange(WIDTH) + 1) * official.WIDTH // (2 * WIDTH)
 def build_layout(
     source: Path, root: Path, normals: NormalsFolder | None, limit: int | None, how: Preparation
 ) -> None:
-    """Writes what is missing of MTAN's layout; what is there was written whole and is kept.
+    """Write what is missing of MTAN's layout; what is there was written whole and is kept.
 
     Args:
         source: The official file.
         root: Folder for ``train``, ``val`` and ``provenance.json``.
         normals: Published normals; None estimates them from the depth.
-        limit: Largest number of frames of each folder; None for all.
-        how: Threads, whom to tell.
+        limit: Largest number of frames of each folder; None requires the official numbers.
+        how: Threads, where to report.
 
     Raises:
         DatasetError: If a file is absent or not what it should be, or ``root`` holds a layout that
@@ -73,25 +73,24 @@ def build_layout(
         def make(part: Part, frame: int) -> None:
             frame_id = int(file.ids[part][frame])
             content = file.read(frame_id)
-            known = None if normals is None else normals.read(frame_id)
-            for kind, array in resized(content, known).items():
-                _write(root / file_name(part, kind, frame), array)
+            published = None if normals is None else normals.read(frame_id)
+            for kind, array in resized(content, published).items():
+                path = root / file_name(part, kind, frame)
+                if not path.exists():
+                    _save(path, partial(np.save, arr=array))
 
         how.say(f"Building frames in {root}; normals: {provenance['normals']}.")
-        wanted = [(part, frame) for part, num in chosen.items() for frame in range(num)]
-        missing = [frame for frame in wanted if not _is_complete(root, *frame)]
-        _run(make, missing, len(wanted), how)
+        frames = [(part, frame) for part, num in chosen.items() for frame in range(num)]
+        missing = [frame for frame in frames if not _is_complete(root, *frame)]
+        _run(make, missing, len(frames), how)
 
 
 def resized(frame: OfficialFrame, normals: np.ndarray | None) -> dict[Kind, np.ndarray]:
-    """A frame as MTAN's layout has it.
+    """Return the arrays of a frame as MTAN's layout has them, float32.
 
     Args:
         frame: The frame.
         normals: Its normals at 640×480; None estimates them from the depth.
-
-    Returns:
-        Arrays by kind, float32.
     """
     from PIL import Image
 
@@ -108,22 +107,23 @@ def resized(frame: OfficialFrame, normals: np.ndarray | None) -> dict[Kind, np.n
 
 
 def _claim(root: Path, provenance: dict[str, Any]) -> None:
-    """Writes ``provenance.json`` into an empty place; refuses to mix frames of two origins."""
-    found = read_provenance(root)
-    differing = [key for key, value in (found or {}).items() if value != provenance.get(key)]
-    if found is not None and differing:
-        raise DatasetError(
-            f"{root} holds frames that were built otherwise ({differing[0]}: "
-            f"{_short(found[differing[0]])}, now {_short(provenance.get(differing[0]))}); delete "
-            f"its folders train and val and {PROVENANCE} to build them again."
-        )
-    if found is None and (root / "train" / "image").is_dir():
+    """Write ``provenance.json`` into an empty place; refuse to mix frames of two origins."""
+    existing = read_provenance(root)
+    if existing is None and (root / "train" / "image").is_dir():
         raise DatasetError(
             f"{root} holds frames of another origin (there is no {PROVENANCE}); prepare them "
             "without --from, or move train and val away."
         )
-    if found is None:
-        _replace(root / PROVENANCE, json.dumps(provenance).encode())
+    if existing is None:
+        _save(root / PROVENANCE, lambda file: file.write(json.dumps(provenance).encode()))
+        return
+    for key, value in existing.items():
+        if value != provenance.get(key):
+            raise DatasetError(
+                f"{root} holds frames that were built otherwise ({key}: {value!s:.77}, now "
+                f"{provenance.get(key)!s:.77}); delete its folders train and val and {PROVENANCE} "
+                "to build them again."
+            )
 
 
 def _is_complete(root: Path, part: Part, frame: int) -> bool:
@@ -132,11 +132,6 @@ def _is_complete(root: Path, part: Part, frame: int) -> bool:
 
 def _hash(ids: np.ndarray) -> str:
     return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()[:16]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) < 80 else f"{text[:77]}..."
 
 
 def _run(
@@ -159,25 +154,11 @@ def _run(
                 future.cancel()
 
 
-def _write(path: Path, array: np.ndarray) -> None:
-    if not path.exists():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
-        _atomically(path, temporary, lambda: np.save(temporary, array))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    _atomically(path, temporary, lambda: temporary.write_bytes(content))
-
-
-def _atomically(path: Path, temporary: Path, write: Callable[[], Any]) -> None:
+def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write()
-        temporary.replace(path)
+        replace_file(path, write)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise DatasetError(
             f"{path} cannot be written ({error.strerror}); make room, or set paths.data_dir to a "
             "writable folder."

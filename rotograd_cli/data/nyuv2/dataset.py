@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rotograd_cli import losses, metrics
 from rotograd_cli.data.base import Batch, FileCheck, Preparation
 from rotograd_cli.data.nyuv2 import augmentation, checking, preparation
 from rotograd_cli.data.nyuv2.layout import (
@@ -16,15 +15,18 @@ from rotograd_cli.data.nyuv2.layout import (
     NUM_CLASSES,
     NUM_FRAMES,
     WIDTH,
+    Part,
     check_limit,
+    find_layout,
     validation_frames,
 )
-from rotograd_cli.data.nyuv2.rows import NAME, Rows, command, open_rows
+from rotograd_cli.data.nyuv2.rows import NAME, command, find_rows
 from rotograd_cli.data.nyuv2.storage import decode_depth, decode_image, decode_label, decode_normal
+from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError, DatasetError
-from rotograd_cli.metrics import Protocol
-from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+from rotograd_cli.tasks.metrics import Protocol
 
 # task: its array, and what decodes it
 _TARGETS = {
@@ -74,17 +76,19 @@ class NYUv2(StoredDataset):
     ) -> None:
         _check_options(limit=limit, protocol=protocol, read_ahead=read_ahead)
         self.tasks = select_tasks(make_tasks(protocol), tasks)
-        rows = open_rows(Path(data_dir), limit, normals)
-        _check_targets(rows, self.tasks, command(Path(data_dir), limit))
-        train = rows.train
+        data_dir = Path(data_dir)
+        rows, chosen = find_rows(data_dir, find_layout(data_dir), limit, normals)
+        arrays = rows.open()
+        _check_targets(arrays, self.tasks, command(data_dir, limit))
+        train, test = np.split(arrays.rows_of(rows.files), [chosen["train"]])
         held_out = np.isin(np.arange(len(train)), sorted(validation_frames()))
         super().__init__(
-            arrays=rows.arrays,
-            rows={"train": train[~held_out], "val": train[held_out], "test": rows.test},
+            arrays=arrays,
+            rows={"train": train[~held_out], "val": train[held_out], "test": test},
             device=device,
             read_ahead=read_ahead,
         )
-        self.notes = _notes(rows, protocol)
+        self.notes = _notes(arrays, chosen, protocol)
 
     @property
     def fields(self) -> Sequence[str]:
@@ -116,7 +120,7 @@ class NYUv2(StoredDataset):
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """MTAN's layout, the prepared rows (with their checksums) and the official file."""
         check_limit(options["limit"])
-        return checking.check(Path(data_dir), options["limit"])
+        return checking.check(Path(data_dir), options["limit"], options["normals"])
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
@@ -179,31 +183,31 @@ def _check_options(*, limit: int | None, protocol: str, read_ahead: int) -> None
         raise ConfigError(f"`data.read_ahead` must be at least 0, got {read_ahead}.")
 
 
-def _check_targets(rows: Rows, tasks: Sequence[Task], remedy: str) -> None:
-    """Refuses tasks whose targets nobody has prepared."""
-    kinds = {task.name: _TARGETS[task.name][0] for task in tasks}
-    absent = [name for name, kind in kinds.items() if kind not in rows.arrays.fields]
+def _check_targets(arrays: PreparedArrays, tasks: Sequence[Task], prepare: str) -> None:
+    """Refuse tasks whose targets are not prepared."""
+    available = [name for name, (kind, _) in _TARGETS.items() if kind in arrays.fields]
+    absent = [task.name for task in tasks if task.name not in available]
     if not absent:
         return
-    kind = kinds[absent[0]]
-    known = [name for name, (kind, _) in _TARGETS.items() if kind in rows.arrays.fields]
+    kind, _ = _TARGETS[absent[0]]
     raise DatasetError(
-        f"NYUv2 in {rows.arrays.folder} has no {kind} files, which the task {absent[0]} needs; "
-        f"train without that task ('tasks=[{','.join(known)}]'), or put the folders train/{kind} "
-        f"and val/{kind} beside the images and run: {remedy}"
+        f"NYUv2 in {arrays.folder} has no {kind} files, which the task {absent[0]} needs; train "
+        f"without that task ('tasks=[{','.join(available)}]'), or put the folders train/{kind} and "
+        f"val/{kind} beside the images and run: {prepare}"
     )
 
 
-def _notes(rows: Rows, protocol: Protocol) -> tuple[str, ...]:
+def _notes(
+    arrays: PreparedArrays, chosen: Mapping[Part, int], protocol: Protocol
+) -> tuple[str, ...]:
     notes = []
-    provenance = rows.arrays.settings["provenance"]
+    provenance = arrays.settings["provenance"]
     if provenance is not None:
         notes.append(f"Normals {provenance['normals']}; frames {provenance['frames']}.")
-    if dict(rows.chosen) != NUM_FRAMES:
-        train, test = rows.chosen["train"], rows.chosen["val"]
+    if chosen != NUM_FRAMES:
         notes.append(
-            f"A subset: the first {train} of {NUM_FRAMES['train']} training frames (validation "
-            f"included) and {test} of {NUM_FRAMES['val']} test frames."
+            f"A subset: the first {chosen['train']} of {NUM_FRAMES['train']} training frames "
+            f"(validation included) and {chosen['val']} of {NUM_FRAMES['val']} test frames."
         )
     if protocol == "mtan_batch":
         notes.append(

@@ -107,15 +107,12 @@ class Layout:
         """Names of a frame's files; that of the image comes first."""
         return tuple(file_name(part, kind, frame) for kind in self.kinds)
 
-    def read(
-        self, part: Part, frame: int, read: Callable[[str], bytes] | None = None
-    ) -> dict[Kind, np.ndarray]:
-        """All arrays of a frame, checked.
+    def read(self, files: Sequence[str], read: Callable[[str], bytes]) -> dict[Kind, np.ndarray]:
+        """Read all arrays of a frame and check them.
 
         Args:
-            part: Folder.
-            frame: Number, from 0.
-            read: Reads a file by its name below the root; None opens it.
+            files: Names of its files, as :meth:`files` returns them.
+            read: Reads a file by its name below the root.
 
         Returns:
             ``image`` in [0, 1], ``depth`` in metres (0: none) and ``normal`` (0: none), float,
@@ -124,8 +121,8 @@ class Layout:
         Raises:
             DatasetError: If a file is absent, unreadable or not what MTAN's files hold.
         """
-        reader = read or (lambda name: (self.root / name).read_bytes())
-        return {kind: self._read(file_name(part, kind, frame), kind, reader) for kind in self.kinds}
+        kinds = zip(self.kinds, files, strict=True)
+        return {kind: self._read(name, kind, read) for kind, name in kinds}
 
     def _read(self, name: str, kind: Kind, read: Callable[[str], bytes]) -> np.ndarray:
         path = self.root / name

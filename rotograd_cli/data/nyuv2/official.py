@@ -63,11 +63,9 @@ class OfficialFile:
         if ids.shape != (num,) or len(set(ids.tolist())) < num:
             raise _bad(path, f"`source_ids` must hold {num} different ids", f"shape {ids.shape}")
         self._positions = {int(frame_id): position for position, frame_id in enumerate(ids)}
-        self.ids = _read_split(_find_auxiliary("splits.mat", path, folder), self._positions)
-        self._classes = read_class_map(
-            _find_auxiliary("classMapping40.mat", path, folder),
-            _find_auxiliary("class13Mapping.mat", path, folder),
-        )
+        splits, to_40, to_13 = (_find_auxiliary(name, path, folder) for name in AUXILIARY)
+        self._classes = read_class_map(to_40, to_13)
+        self.ids = _read_split(splits, self._positions)
 
     def checksum(self) -> str:
         """First 16 hexadecimal digits of a hash of the file and of the map of its classes."""
@@ -77,7 +75,7 @@ class OfficialFile:
         return digest.hexdigest()[:16]
 
     def read(self, frame_id: int) -> OfficialFrame:
-        """A frame by its 1-based id.
+        """Read a frame by its 1-based id.
 
         Raises:
             DatasetError: If it cannot be read, or its values are not those of NYUv2.
@@ -99,7 +97,7 @@ class OfficialFile:
 
 @contextmanager
 def open_official(path: Path, folder: Path) -> Iterator[OfficialFile]:
-    """Opens the official file.
+    """Open the official file.
 
     Args:
         path: The file.
@@ -123,7 +121,7 @@ def open_official(path: Path, folder: Path) -> Iterator[OfficialFile]:
 
 
 def read_class_map(to_40: Path, to_13: Path) -> np.ndarray:
-    """Class among 13 for every label of the official file.
+    """Return the class among 13 for every label of the official file.
 
     Args:
         to_40: ``classMapping40.mat``.
@@ -135,8 +133,9 @@ def read_class_map(to_40: Path, to_13: Path) -> np.ndarray:
     Raises:
         DatasetError: If a file is not what it should be.
     """
-    classes_40 = _checked_map(to_40, _entry(to_40, "mapClass"), 894, 40)
-    table = _entry(to_13, "classMapping13")
+    (names,) = _entries(to_40, "mapClass")
+    classes_40 = _checked_map(to_40, names, 894, 40)
+    (table,) = _entries(to_13, "classMapping13")
     try:
         labels = table["labels13"][0, 0]
     except (IndexError, ValueError, TypeError) as error:
@@ -158,46 +157,44 @@ def _checked_map(path: Path, values: np.ndarray, num_from: int, num_to: int) -> 
     return np.concatenate([[0], numbers])
 
 
-def find_auxiliary(name: str, folders: tuple[Path, ...]) -> Path | None:
-    """The first of a small file's places where it is; None where it is in none."""
-    return next((path / name for path in folders if (path / name).is_file()), None)
-
-
 def _find_auxiliary(name: str, source: Path, folder: Path) -> Path:
-    found = find_auxiliary(name, (source.parent, folder))
-    if found is None:
-        what, where = AUXILIARY[name]
-        raise DatasetError(
-            f"{name} ({what}) is neither in {source.parent} nor in {folder}; get it from {where}."
-        )
-    return found
+    for path in (source.parent / name, folder / name):
+        if path.is_file():
+            return path
+    what, where = AUXILIARY[name]
+    raise DatasetError(
+        f"{name} ({what}) is neither in {source.parent} nor in {folder}; get it from {where}."
+    )
 
 
 def _read_split(path: Path, positions: Mapping[int, int]) -> dict[Part, np.ndarray]:
-    keys: dict[Part, str] = {"train": "trainNdxs", "val": "testNdxs"}
+    parts: tuple[Part, ...] = ("train", "val")
+    lists = _entries(path, "trainNdxs", "testNdxs")
     return {
-        part: np.array(sorted(set(_entry(path, key).ravel().tolist()) & set(positions)), np.int64)
-        for part, key in keys.items()
+        part: np.array(sorted(set(ids.ravel().tolist()).intersection(positions)), np.int64)
+        for part, ids in zip(parts, lists, strict=True)
     }
 
 
-_READ_ENTRY = """
+_READ_ENTRIES = """
 import pickle, sys
 from scipy.io import loadmat
-sys.stdout.buffer.write(pickle.dumps(loadmat(sys.argv[1])[sys.argv[2]]))
+path, *keys = sys.argv[1:]
+content = loadmat(path)
+sys.stdout.buffer.write(pickle.dumps([content[key] for key in keys]))
 """
 
 
-def _entry(path: Path, key: str) -> np.ndarray:
-    """An entry of a MATLAB file, read by another process: damage makes SciPy's parser crash."""
-    command = [sys.executable, "-c", _READ_ENTRY, str(path), key]
+def _entries(path: Path, *keys: str) -> list[np.ndarray]:
+    """Read a MATLAB file in another process: damage makes SciPy's parser crash."""
+    command = [sys.executable, "-c", _READ_ENTRIES, str(path), *keys]
     reader = subprocess.run(command, capture_output=True, check=False)
     if reader.returncode != 0:
-        said = reader.stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1] if reader.returncode > 0 and said else "content that crashes the reader"
-        raise _bad(path, f"must be a MATLAB file with `{key}`", reason)
-    value: np.ndarray = pickle.loads(reader.stdout)
-    return value
+        lines = reader.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if reader.returncode > 0 and lines else "content that crashes the reader"
+        raise _bad(path, f"must be a MATLAB file with `{'` and `'.join(keys)}`", reason)
+    values: list[np.ndarray] = pickle.loads(reader.stdout)
+    return values
 
 
 def _check_arrays(path: Path, file: Any) -> int:

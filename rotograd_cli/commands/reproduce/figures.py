@@ -1,0 +1,201 @@
+"""``rotograd plot``: figures of a table's runs."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING
+from omegaconf.errors import OmegaConfBaseException
+
+from rotograd_cli.commands.reproduce.command import Reproduction, Words, composing
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.config import suggest, typed
+from rotograd_cli.runs.messages import explain
+from rotograd_cli.tables.formats import temporary_of
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.schema import ColumnSpec, TableSpec
+
+OWN_KEYS = ("figure", "output")
+
+
+@dataclass
+class FigureSpec:
+    """A figure; one file of ``conf/figure`` each."""
+
+    name: str = MISSING
+    """Name of the files that are written."""
+    kind: str = MISSING
+    """``box`` or ``gains``."""
+    table: str = MISSING
+    """Table whose runs are drawn."""
+    columns: list[str] = field(default_factory=list)
+    """``box``: the table's column; ``gains``: tasks, empty for all."""
+    title: str = ""
+    x_label: str = ""
+    y_label: str = ""
+
+
+@dataclass
+class PlotConfig:
+    """The command's own keys; ``conf/plot.yaml`` says what each means."""
+
+    figure: FigureSpec = field(default_factory=FigureSpec)
+    output: str | None = None
+
+
+def plot(words: Words) -> tuple[list[Path], list[str]]:
+    """Draws a figure of the runs that are there.
+
+    Args:
+        words: The command line as :func:`rotograd_cli.commands.reproduce.command.parse` sorts it.
+
+    Returns:
+        The files, and what a reader needs to judge the figure, missing seeds among it.
+
+    Raises:
+        ConfigError: If an override is wrong, nothing is there to draw, or matplotlib is missing.
+    """
+    config = _own_config(words)
+    draw = _kind(config.figure)
+    reproduction = Reproduction(_of_table(words, config.figure))
+    spec = draw.columns(config.figure, reproduction.spec)
+    table = reproduction.table(spec)
+    drawn = [row for row in table.rows if row.num_seeds > 0]
+    if not any(cell.values for row in drawn for cell in row.cells.values()):
+        raise ConfigError(
+            f"Figure {config.figure.name!r} needs runs of table {spec.name!r}, got none; train "
+            f"them with rotograd reproduce table={spec.name} and the same overrides."
+        )
+    folder = reproduction.folder if config.output is None else Path(config.output).expanduser()
+    return _save(config.figure, table, draw.axes, folder), table.footnotes
+
+
+def _own_config(words: Words) -> PlotConfig:
+    own = [word for word in words.own if _key(word) in OWN_KEYS]
+    with composing():
+        ConfigStore.instance().store(name="plot_schema", node=PlotConfig)
+        try:
+            composed = compose("plot", [*own, *words.search_path])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error, "plot", own) or str(error)) from error
+        return typed(composed, PlotConfig)
+
+
+def _of_table(words: Words, figure: FigureSpec) -> Words:
+    """The words without the figure's, with its table unless another is named."""
+    own = [word for word in words.own if _key(word) not in OWN_KEYS]
+    if not any(word.partition("=")[0] == "table" for word in own):
+        own.insert(0, f"table={figure.table}")
+    return dataclasses.replace(words, own=own)
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~").split(".")[0]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure."""
+
+    columns: Callable[[FigureSpec, TableSpec], TableSpec]
+    """The table with the columns that the figure draws."""
+    axes: Callable[[Any, Table], None]
+    """Draws a table into axes."""
+
+
+def _kind(figure: FigureSpec) -> Kind:
+    if figure.kind not in KINDS:
+        raise ConfigError(
+            f"`figure.kind` must be {' or '.join(KINDS)}, got {figure.kind!r}; "
+            f"{suggest(figure.kind, list(KINDS))}"
+        )
+    return KINDS[figure.kind]
+
+
+def _one_column(figure: FigureSpec, spec: TableSpec) -> TableSpec:
+    if len(figure.columns) != 1 or figure.columns[0] not in spec.columns:
+        raise ConfigError(
+            f"`figure.columns` must name one column of table {spec.name!r}, got "
+            f"{figure.columns}; choose from {', '.join(spec.columns)}."
+        )
+    return dataclasses.replace(spec, columns={figure.columns[0]: spec.columns[figure.columns[0]]})
+
+
+def _gain_per_task(figure: FigureSpec, spec: TableSpec) -> TableSpec:
+    if spec.delta is None:
+        raise ConfigError(
+            f"Figure {figure.name!r} needs a table with gains, got {spec.name!r} without a `delta`."
+        )
+    tasks = figure.columns or spec.tasks
+    for task in tasks:
+        if task not in spec.tasks:
+            raise ConfigError(
+                f"`figure.columns` must name tasks of table {spec.name!r}, got {task!r}; "
+                f"{suggest(task, spec.tasks)}"
+            )
+    columns = {task: ColumnSpec(delta_of=[task], label=task) for task in tasks}
+    return dataclasses.replace(spec, columns=columns, paper=None)
+
+
+def _draw_boxes(axes: Any, table: Table) -> None:
+    (column,) = table.columns
+    rows = [row for row in table.rows if row.cells[column.name].values]
+    values = [list(row.cells[column.name].values.values()) for row in rows]
+    axes.boxplot(values, tick_labels=[row.label for row in rows])
+    for place, group in enumerate(values, start=1):
+        axes.plot([place] * len(group), group, ".", color="black", alpha=0.4)
+
+
+def _draw_gains(axes: Any, table: Table) -> None:
+    rows = [row for row in table.rows if any(cell.values for cell in row.cells.values())]
+    width = 0.8 / len(rows)
+    for index, row in enumerate(rows):
+        places, heights, lows, highs = [], [], [], []
+        for place, column in enumerate(table.columns):
+            values = list(row.cells[column.name].values.values())
+            centre = row.cells[column.name].centre
+            if centre is not None and values:
+                places.append(place + (index - (len(rows) - 1) / 2) * width)
+                heights.append(centre)
+                lows.append(max(0.0, centre - min(values)))  # rounding of the centre
+                highs.append(max(0.0, max(values) - centre))
+        axes.bar(places, heights, width, yerr=(lows, highs), capsize=2, label=row.label)
+    axes.set_xticks(range(len(table.columns)), [column.label for column in table.columns])
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.legend(fontsize="small", ncols=2)
+
+
+KINDS: Mapping[str, Kind] = {
+    "box": Kind(_one_column, _draw_boxes),
+    "gains": Kind(_gain_per_task, _draw_gains),
+}
+
+
+def _save(
+    figure: FigureSpec, table: Table, draw: Callable[[Any, Table], None], folder: Path
+) -> list[Path]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            "Figures need matplotlib, which is not installed; pip install 'rotograd-cli[plot]'."
+        ) from error
+    canvas = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = canvas.subplots()
+    draw(axes, table)
+    seeds = max(row.num_seeds for row in table.rows)
+    axes.set_title(f"{figure.title} ({seeds} seeds)" if figure.title else f"{seeds} seeds")
+    axes.set_xlabel(figure.x_label)
+    axes.set_ylabel(figure.y_label)
+    folder.mkdir(parents=True, exist_ok=True)
+    files: Sequence[Path] = [folder / f"{figure.name}.{suffix}" for suffix in ("png", "pdf")]
+    for file in files:
+        temporary = temporary_of(file)
+        canvas.savefig(temporary, format=file.suffix[1:], dpi=150)
+        temporary.replace(file)
+    return list(files)

@@ -1,0 +1,194 @@
+"""The rows that a run needs: which of them can be read, and what the others were made from."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rotograd_cli.data.base import Preparation
+from rotograd_cli.data.prepared import Make, PreparedArrays, Progress, SourceFiles, ignore
+from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.sources import Comparison
+from rotograd_cli.data.wording import listed, readable
+from rotograd_cli.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one set of options, in one folder, and the files that they are made from."""
+
+    title: str
+    """Data set and options, as messages name them."""
+    unit: str
+    """What a row holds, in the plural."""
+    root: Path
+    """Folder of the prepared folders."""
+    settings: Mapping[str, Any]
+    """Plain values that decide the content of the rows, besides the files."""
+    fields: Mapping[str, Field]
+    """Arrays of a row."""
+    files: Sequence[SourceFiles]
+    """Source files of every row, in order."""
+    source: Path
+    """Folder of the source files; it may be absent once the rows are prepared."""
+    remedy: str
+    """How to prepare these rows, as messages say it."""
+    restore: str
+    """How to get absent source files."""
+    kept: frozenset[str] | None = None
+    """Files that are there, where they must be kept; None where rows are used without them."""
+
+    def existing(self) -> PreparedArrays | None:
+        """The prepared arrays, none of whose rows need be done; None if there are none."""
+        folder = PreparedArrays.locate(self.root, self.settings)
+        return PreparedArrays(folder) if folder.is_dir() else None
+
+    def unprepared(self) -> list[SourceFiles]:
+        """Source files of the rows that are not done."""
+        return self._undone(self.existing())
+
+    def open(self) -> PreparedArrays:
+        """Return the arrays, every row done and made from the files that are there.
+
+        Raises:
+            DatasetError: If they are not.
+        """
+        arrays = self.existing()
+        undone = self._undone(arrays)
+        if arrays is None or undone:
+            num_done = len(self.files) - len(undone)
+            without = f", not {listed(_names(undone))}" if num_done else ""
+            raise DatasetError(
+                f"{self.title} is not prepared in {self.root} ({num_done:,} of "
+                f"{len(self.files):,} {self.unit} are done{without}); {self.remedy}"
+            )
+        changed = arrays.compare(arrays.rows_of(self.files), self.source).changed
+        for event, names in (("changed", changed), ("disappeared", self._lost(arrays))):
+            if names:
+                raise DatasetError(
+                    f"{describe_files(names)} in {self.source} {event} after they were prepared; "
+                    f"{self.remedy}"
+                )
+        return arrays
+
+    def prepare(self, make: Make, how: Preparation) -> None:
+        """Make the rows that are absent, damaged, or made from other files than are there.
+
+        Args:
+            make: Makes the content of a row.
+            how: Number of threads, where to report.
+
+        Raises:
+            DatasetError: If a source file is absent, ``make`` raises it, or the disk is full.
+        """
+        state = self._examine(partial(how.progress, "checking"))
+        state.remember_times()
+        todo = set(self.files).intersection([*state.undone, *state.outdated])
+        total = f"{len(self.files):,} {self.unit}"
+        if state.arrays is not None and not todo and not state.outdated:
+            how.say(f"{self.title} is complete: {total} in {state.arrays.folder}")
+            return
+        self.check_sources(todo)
+        why = f" ({'; '.join(state.faults)})" if state.faults else ""
+        size = readable(len(todo) * sum(field.num_bytes for field in self.fields.values()))
+        how.say(f"{self.title}: {len(todo):,} of {total} to prepare{why}; they need {size}")
+        arrays = PreparedArrays.create(self.root, self.settings, self.fields, self.files)
+        arrays.forget(arrays.rows_of(state.outdated))
+        rows = arrays.rows_of(self.files)
+        progress = partial(how.progress, "preparing")
+        arrays.fill(rows, make, source=self.source, workers=how.workers, progress=progress)
+        how.say(f"{self.title} is prepared: {total} in {arrays.folder}")
+
+    def check_sources(self, rows: Collection[SourceFiles]) -> None:
+        """Refuse to make rows whose files are absent.
+
+        Raises:
+            DatasetError: If a file is absent.
+        """
+        names = sorted(name for files in rows for name in files)
+        absent = [name for name in names if not (self.source / name).exists()]
+        if absent:
+            raise DatasetError(
+                f"{self.source} must hold {len(rows):,} {self.unit} that are to be prepared, got "
+                f"all but {len(absent):,} ({listed(absent)}); {self.restore}."
+            )
+
+    def look(self) -> str:
+        """Read every row and every file that a row was made from; return what was found.
+
+        Raises:
+            DatasetError: If rows are absent or damaged, or files have changed.
+        """
+        state = self._examine()
+        undone = state.undone
+        num_done = len(self.files) - len(undone)
+        new = [f"{len(undone):,} new: {listed(_names(undone))}"] if undone and num_done else []
+        folder = self.root if state.arrays is None else state.arrays.folder
+        result = f"{num_done:,} of {len(self.files):,} {self.unit} in {folder}"
+        result = "; ".join([result, *state.faults, *new])
+        if undone or state.faults:
+            raise DatasetError(f"{result}; {self.remedy}")
+        return f"{result}, checksums verified"
+
+    def _examine(self, progress: Progress = ignore) -> "_State":
+        arrays = self.existing()
+        undone = self._undone(arrays)
+        if arrays is None:
+            return _State(arrays, undone)
+        rows = arrays.rows_of(self.files)
+        done = rows[arrays.is_done(rows)]
+        damaged = arrays.damaged(done, progress)
+        comparison = arrays.compare(done, self.source, thorough=True)
+        lost = self._lost(arrays)
+        names = {
+            "damaged": [arrays.files_of(row)[0] for row in damaged],
+            "changed": comparison.changed,
+            "missing": lost,
+        }
+        faults = [f"{len(x):,} {fault}: {listed(x)}" for fault, x in names.items() if x]
+        lost_rows = arrays.rows_of([(name,) for name in lost])
+        outdated = [*damaged, *comparison.changed_rows.tolist(), *lost_rows.tolist()]
+        return _State(arrays, undone, faults, list(map(arrays.files_of, outdated)), comparison)
+
+    def _undone(self, arrays: PreparedArrays | None) -> list[SourceFiles]:
+        if arrays is None:
+            return list(self.files)
+        is_done = arrays.is_done(arrays.rows_of(self.files))
+        return [files for files, done in zip(self.files, is_done, strict=True) if not done]
+
+    def _lost(self, arrays: PreparedArrays) -> list[str]:
+        """Files of rows that are done which are no longer there and must be."""
+        if self.kept is None:
+            return []
+        return [name for name in arrays.done_files() if name not in self.kept]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What became of prepared rows and of their files."""
+
+    arrays: PreparedArrays | None
+    undone: Sequence[SourceFiles]
+    faults: Sequence[str] = ()
+    """What is wrong with rows that are done, one clause per kind of fault."""
+    outdated: Sequence[SourceFiles] = ()
+    """Source files of the rows with a fault."""
+    comparison: Comparison | None = None
+
+    def remember_times(self) -> None:
+        """Record the times of touched files; on a read-only disk they are read again next time."""
+        if self.arrays is None or self.comparison is None or not self.comparison.is_touched.any():
+            return
+        with suppress(DatasetError):
+            PreparedArrays(self.arrays.folder, writable=True).remember_times(self.comparison)
+
+
+def describe_files(names: Sequence[str]) -> str:
+    """Number of files, and the first names."""
+    return f"{len(names):,} {'file' if len(names) == 1 else 'files'} ({listed(names)})"
+
+
+def _names(rows: Sequence[SourceFiles]) -> list[str]:
+    return [files[0] for files in rows]

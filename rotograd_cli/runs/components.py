@@ -1,0 +1,292 @@
+"""From a YAML node to a constructor: target, names and types are checked first."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import hydra
+from hydra._internal.utils import _locate
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from torch import nn
+
+from rotograd_cli.errors import ConfigError, RotogradError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rule import Rule
+from rotograd_cli.runs.config import TrainConfig, suggest
+from rotograd_cli.tasks import Task
+
+_RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+
+
+def constructor(node: Any, where: str, **supplied: Any) -> Callable[..., Any]:
+    """Checked constructor of a component, with the YAML's values bound.
+
+    Args:
+        node: Content of a component's YAML: ``_target_``, ``_partial_: true`` and keyword values.
+        where: Name of the node in messages, e.g. ``method``.
+        **supplied: Names of keyword arguments that the runner will add, with any value.
+
+    Returns:
+        The partial; calling it raises :class:`ConfigError` where the constructor refuses a value.
+
+    Raises:
+        ConfigError: If the target cannot be imported, or a key is unknown, missing or of a wrong
+            type.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        group = where.rpartition("_")[2]
+        choice = f"{group}@{where}" if group in ("optimizer", "scheduler") else where
+        raise ConfigError(
+            f"`{where}` must be a component with a _target_, got {node!r}; choose one with "
+            f"{choice}=NAME (rotograd train --help lists them)."
+        )
+    target = _import(str(node["_target_"]), where)
+    values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
+    _check_values(target, values, where, set(supplied))
+    try:
+        partial = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+    except (HydraException, TypeError) as error:  # a component inside it, a flag of Hydra's
+        raise ConfigError(f"`{where}` cannot be built ({error}); check its values.") from error
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return partial(*args, **kwargs)
+        except RotogradError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"`{where}` was refused by {target.__name__}: {error}") from error
+
+    return build
+
+
+def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
+    """Checked constructor of a method: of its own class, or of a network around a rule.
+
+    Args:
+        node: Content of a method's YAML. ``_target_`` is a method or a rule; a method on top of a
+            rule has that rule's content under ``rule``.
+
+    Returns:
+        A function of ``backbone``, ``heads`` and ``feature_shape``.
+
+    Raises:
+        ConfigError: As :func:`constructor`.
+    """
+    if _is_rule(node, "method"):
+        return functools.partial(_ruled, MultiTaskMethod, _rule_constructor(node, "method"))
+    rule = node.get("rule") if isinstance(node, Mapping) else None
+    if rule is None:
+        return constructor(node, "method", backbone=0, heads=0, feature_shape=0)
+    others = {key: value for key, value in node.items() if key != "rule"}
+    make = constructor(others, "method", backbone=0, heads=0, feature_shape=0, rule=0)
+    return functools.partial(_ruled, make, _rule_constructor(rule, "method.rule"))
+
+
+def _ruled(
+    make: Callable[..., MultiTaskMethod],
+    make_rule: Callable[[int], Rule],
+    backbone: nn.Module,
+    heads: Sequence[nn.Module],
+    *,
+    feature_shape: Sequence[int] | None = None,
+) -> MultiTaskMethod:
+    rule = make_rule(len(heads))
+    return make(backbone, heads, rule=rule, feature_shape=feature_shape)
+
+
+def _is_rule(node: Any, where: str) -> bool:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return False
+    target = _import(str(node["_target_"]), where)
+    return inspect.isclass(target) and issubclass(target, Rule)
+
+
+def _rule_constructor(node: Any, where: str) -> Callable[[int], Rule]:
+    """Constructor of a rule from the number of tasks, which it gets if it asks for it."""
+    make = constructor(node, where, num_tasks=0)
+    if not _is_rule(node, where):
+        raise ConfigError(f"`{where}._target_` must be a rule, got {node['_target_']!r}.")
+    parameters = accepted_parameters(_import(str(node["_target_"]), where)) or {}
+    if "num_tasks" in parameters:
+        return lambda num_tasks: make(num_tasks=num_tasks)
+    return lambda num_tasks: make()
+
+
+def component_class(node: Any, where: str, **supplied: Any) -> type:
+    """Class of a component whose values have been checked.
+
+    Args:
+        node: Content of a component's YAML.
+        where: Name of the node in messages.
+        **supplied: Names of keyword arguments that the runner will add, with any value.
+
+    Returns:
+        What ``_target_`` names.
+
+    Raises:
+        ConfigError: As :func:`constructor`, or if the target is not a class.
+    """
+    constructor(node, where, **supplied)
+    target = _import(str(node["_target_"]), where)
+    if not inspect.isclass(target):
+        raise ConfigError(f"`{where}._target_` must be a class, got {node['_target_']!r}.")
+    return target
+
+
+def _import(path: str, where: str) -> Callable[..., Any]:
+    try:
+        target = _locate(path)  # as Hydra finds it when it is built
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"`{where}._target_` cannot be imported, got {path!r} ({error}); check its "
+            "spelling, and that its folder is on PYTHONPATH."
+        ) from error
+    if not callable(target):
+        raise ConfigError(f"`{where}._target_` must be a class or function, got {path!r}.")
+    result: Callable[..., Any] = target
+    return result
+
+
+def _check_values(
+    target: Callable[..., Any], values: Mapping[str, Any], where: str, supplied: set[str]
+) -> None:
+    parameters = accepted_parameters(target)
+    if parameters is None:
+        return
+    for key, value in values.items():
+        if key in supplied:
+            raise ConfigError(f"`{where}.{key}` is given by the runner; leave it out.")
+        if key not in parameters:
+            choices = sorted(set(parameters) - supplied)
+            remedy = suggest(str(key), choices, f"{where}.")
+            raise ConfigError(f"`{where}.{key}` is not an option of {target.__name__}; {remedy}")
+        _check_type(value, parameters[key], f"{where}.{key}")
+
+
+def accepted_parameters(target: Callable[..., Any]) -> dict[str, Any] | None:
+    """Keyword parameters with their annotations, through ``**kwargs`` to base classes.
+
+    Args:
+        target: Class or function.
+
+    Returns:
+        Annotation by name (``inspect.Parameter.empty`` where there is none), or None if it takes
+        any keyword.
+    """
+    functions = (
+        [cls.__init__ for cls in target.__mro__ if "__init__" in vars(cls)]  # type: ignore[misc]
+        if inspect.isclass(target)
+        else [target]
+    )
+    result: dict[str, Any] = {}
+    for function in functions:
+        try:
+            signature = inspect.signature(function)
+        except ValueError:  # implemented in C
+            return None
+        hints = _hints(function)
+        for name, parameter in signature.parameters.items():
+            if name != "self" and parameter.kind not in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            ):
+                result.setdefault(name, hints.get(name, parameter.annotation))
+        if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
+            return result
+    return None
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _check_type(value: Any, annotation: Any, name: str) -> None:
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return
+    try:
+        adapter = TypeAdapter(
+            annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True)
+        )
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return  # an annotation that pydantic does not know
+    candidates = [value, tuple(value)] if isinstance(value, list) else [value]
+    for candidate in candidates:
+        try:
+            adapter.validate_python(candidate)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+        else:
+            return
+    raise ConfigError(f"`{name}` has a wrong value: {reason}, got {value!r}.")
+
+
+class Constructors:
+    """Constructors of all components of a training run, checked before data is touched.
+
+    Args:
+        config: Checked configuration.
+
+    Raises:
+        ConfigError: If a node does not fit its target.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.data = constructor(config.data, "data", data_dir=0, tasks=0, device=0)
+        self.backbone = constructor(config.backbone, "backbone", input_shape=0)
+        self.method = method_constructor(config.method)
+        self.logger = constructor(config.logger, "logger", run_dir=0, config=0, tags=0)
+        self.optimizers = {
+            name: constructor(node, f"{name}_optimizer", params=0)
+            for name, node in (
+                ("model", config.model_optimizer),
+                ("method", config.method_optimizer),
+            )
+        }
+        self.schedulers = {
+            name: _schedule(node, f"{name}_scheduler")
+            for name, node in (
+                ("model", config.model_scheduler),
+                ("method", config.method_scheduler),
+            )
+        }
+        self._head, self._heads = config.head, config.heads
+        constructor(config.head, "head", feature_shape=0, num_outputs=0)
+
+    def head(self, task: Task, feature_shape: Sequence[int]) -> nn.Module:
+        """Head of a task: ``head`` with what ``heads.<task>`` changes."""
+        where = f"heads.{task.name}" if task.name in self._heads else "head"
+        changes = self._heads.get(task.name) or {}
+        if not isinstance(changes, Mapping):
+            raise ConfigError(
+                f"`{where}` must be options of the head, got {changes!r}; write +{where}.KEY=VALUE."
+            )
+        node = OmegaConf.to_container(OmegaConf.merge(self._head, changes))
+        make = constructor(node, where, feature_shape=0, num_outputs=0)
+        head: nn.Module = make(feature_shape=feature_shape, num_outputs=task.num_outputs)
+        return head
+
+    def check_heads(self, tasks: Sequence[Task]) -> None:
+        """Refuses head options of tasks that are not trained."""
+        names = [task.name for task in tasks]
+        for name in self._heads:
+            if name not in names:
+                raise ConfigError(
+                    f"`heads.{name}` is not a task of this run; {suggest(name, names, 'heads.')}"
+                )
+
+
+def _schedule(node: Any, where: str) -> tuple[Any, str]:
+    if not isinstance(node, Mapping) or set(node) != {"interval", "scheduler"}:
+        raise ConfigError(f"`{where}` must have the keys interval and scheduler, got {node!r}.")
+    if node["interval"] not in ("step", "epoch"):
+        raise ConfigError(f"`{where}.interval` must be step or epoch, got {node['interval']!r}.")
+    make = constructor(node["scheduler"], f"{where}.scheduler", optimizer=0)
+    return make, str(node["interval"])

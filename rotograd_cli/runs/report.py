@@ -1,0 +1,233 @@
+"""From run directories to tables."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rotograd_cli.printing.grid import Grid
+from rotograd_cli.runs.summaries import is_summary, outcome, selected_value
+
+MAX_COLUMNS = 10
+"""Metrics in a table of several runs, beyond which statistics over tasks replace them."""
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """Reads ``summary.json`` of a run.
+
+    Args:
+        run_dir: Run directory.
+
+    Returns:
+        Its content, or None if there is none, it is unreadable, or holds what no run writes.
+    """
+    try:
+        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if is_summary(content) else None
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
+    """Writes ``summary.json``, atomically. Infinite and NaN values become null.
+
+    Args:
+        run_dir: Run directory.
+        summary: Plain values.
+    """
+    temporary = run_dir / "summary.tmp"
+    temporary.write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(run_dir / "summary.json")
+
+
+def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Grid:
+    """Return the results of one run: a row per metric of a task, then statistics over tasks.
+
+    Args:
+        summary: Content of ``summary.json``.
+        splits: Splits that get a column, after that of ``train`` where it was evaluated.
+    """
+    metrics = summary["metrics"]
+    splits = [s for s in ("train", *splits) if any(key.startswith(f"{s}/") for key in metrics)]
+
+    def row(task: str, label: str, key: str, percent: bool = False) -> list[str]:
+        return [task, label, *(format_value(metrics.get(f"{s}/{key}"), percent) for s in splits)]
+
+    specs = summary["metric_specs"]
+    measured = {key.split("/")[0] for key in specs}
+    # a task without metrics is shown by its loss
+    rows = [row(t, "loss ↓", f"{t}/loss") for t in summary["tasks"] if t not in measured]
+    for key, spec in specs.items():
+        task, name = key.split("/")
+        rows.append(row(task, label(name, spec), key, spec["percent"]))
+    for key, spec in summary.get("statistic_specs", {}).items():
+        rows.append(row("all", column_head(key, spec), key, spec["percent"]))
+    if str(summary.get("select")).endswith("/relative_loss"):
+        rows.append(row("all", "loss relative to the untrained network ↓", "relative_loss"))
+    else:
+        rows.append(row("all", "geometric mean of losses ↓", "geomean_loss"))
+    title = (
+        f"{summary['method']} on {summary['data']}, seed {summary['seed']}, "
+        f"epoch {summary['selected_epoch']} of {summary['epochs']}"
+    )
+    return Grid.of_texts(["task", "metric", *splits], rows, title, labels=2)
+
+
+def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Grid:
+    """Return status, selection value and test metrics of the cells of a sweep.
+
+    Numbers are those of finished cells. The selection value is what a search minimises or
+    maximises.
+
+    Args:
+        summaries: Name and summary of each cell; None where a cell wrote nothing.
+    """
+    contents = [summary for _, summary in summaries if summary is not None]
+    specs = shown_metrics(contents)
+    selected = dict.fromkeys(str(summary["select"]) for summary in contents if "select" in summary)
+    common = common_overrides([summary for _, summary in summaries])
+    heads = ["cell", "status", "overrides"]
+    if selected:
+        heads.append(f"selected by {' / '.join(selected)}")
+    heads += [column_head(key, spec) for key, spec in specs.items()]
+    rows = []
+    for name, summary in summaries:
+        content = summary or {"status": "no result"}
+        overrides = [word for word in content.get("overrides", []) if word not in common]
+        row = [name, outcome(content), "\n".join(overrides)]
+        if selected:
+            value = selected_value(content)
+            row.append("-" if value is None else f"{value:.6g}")
+        rows.append([*row, *_test_metrics(content, specs)])
+    return Grid.of_texts(heads, rows, labels=3)
+
+
+def _test_metrics(summary: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Test metrics as texts; dashes where the run did not finish."""
+    metrics = summary.get("metrics", {}) if outcome(summary) == "finished" else {}
+    return [
+        format_value(metrics.get(f"test/{key}"), spec["percent"]) for key, spec in specs.items()
+    ]
+
+
+def shown_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Metrics that get a column in a table of several runs.
+
+    Args:
+        summaries: Summaries of the runs.
+
+    Returns:
+        Direction and unit by key (without the split): the metrics of the tasks and the statistics
+        over tasks, or where the metrics are more than ``MAX_COLUMNS``, the statistics alone.
+    """
+    metrics: dict[str, Mapping[str, Any]] = {}
+    statistics: dict[str, Mapping[str, Any]] = {}
+    for summary in summaries:
+        metrics |= summary.get("metric_specs", {})
+        statistics |= summary.get("statistic_specs", {})
+    return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics | statistics
+
+
+def column_head(key: str, spec: Mapping[str, Any]) -> str:
+    """Head of a metric's column: ``left accuracy % ↑``, ``mean f1 % ↑``."""
+    first, second = key.split("/") if "/" in key else key.split("_", 1)
+    return f"{first} {label(second, spec)}"
+
+
+def remarks(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """What must stand below every table of these runs: notes on their data, each once.
+
+    Args:
+        summaries: Contents of ``summary.json``; None where a run wrote nothing.
+
+    Returns:
+        The lines.
+    """
+    notes = [note for summary in summaries for note in (summary or {}).get("notes", [])]
+    return [f"Note: {note.rstrip('.')}." for note in dict.fromkeys(notes)]
+
+
+def training_time(summary: Mapping[str, Any]) -> str:
+    """Wall time of the training steps and the share of it in which they waited for data.
+
+    Args:
+        summary: Content of ``summary.json``.
+
+    Returns:
+        A sentence.
+    """
+    seconds, waiting = summary["train_s"], summary["data_s"]
+    share = 100 * waiting / seconds if seconds else 0.0
+    text = f"{seconds:.1f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+    return f"Training steps took {text}, {share:.1f} % of it waiting for data."
+
+
+def common_overrides(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """Overrides that all cells of a sweep have, in order; none for a single cell.
+
+    Args:
+        summaries: Summaries of the cells; None where a cell wrote nothing.
+
+    Returns:
+        The overrides.
+    """
+    lists = [summary.get("overrides", []) for summary in summaries if summary is not None]
+    if len(lists) < 2:
+        return []
+    return [word for word in lists[0] if all(word in others for others in lists)]
+
+
+def evaluation_table(
+    measured: Mapping[str, float],
+    recorded: Mapping[str, float | None],
+    other_data: str | None = None,
+) -> tuple[Grid, str]:
+    """Metrics measured now beside those that the run recorded.
+
+    Args:
+        measured: Metrics by key.
+        recorded: The run's own, None for a value that was not finite; may be empty.
+        other_data: That the run was trained on other data, in words; None if it was not.
+
+    Returns:
+        The table, and a sentence that says whether they are equal, and what may be the reason.
+    """
+    rows = []
+    for key, value in measured.items():
+        before = recorded.get(key)
+        rows.append([key, f"{value:.8g}", "-" if before is None else f"{before:.8g}"])
+    table = Grid.of_texts(["metric", "now", "recorded"], rows)
+    different = [key for key, value in recorded.items() if _finite(measured[key]) != value]
+    if not recorded:
+        return table, "The run recorded no metrics of this split and checkpoint."
+    if not different:
+        note = "" if other_data is None else f", though {other_data}"
+        return table, f"All {len(recorded)} values equal the run's record exactly{note}."
+    reason = other_data or (
+        "another device, number of threads or library version (summary.json has the run's)"
+    )
+    return table, (
+        f"{len(different)} of {len(recorded)} values differ from the run's record: {reason}."
+    )
+
+
+def label(name: str, spec: Mapping[str, Any]) -> str:
+    """Name of a metric with its unit and an arrow in the direction of better, if it has one."""
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[spec["better"]]
+    return f"{name}{' %' if spec['percent'] else ''}{arrow}"
+
+
+def format_value(value: float | None, percent: bool) -> str:
+    """A number for a table: two decimals in percent, four otherwise, a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{100 * value:.2f}" if percent else f"{value:.4f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,199 @@
+"""What a saved configuration may have called: one rule for every command that builds from one.
+
+A run directory or a dump may come from somebody else. Reading it runs nothing, and what its
+configuration names is built if it is a component of this package, of ``torch.nn``, ``torch.optim``
+or ``torchvision.models`` and of the kind that its place needs, or if the user's own YAML files name
+it. Everything else needs ``trust=true``.
+"""
+
+import inspect
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.utils import _locate
+from hydra.core.hydra_config import HydraConfig
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from rotograd_cli.data.base import MultiTaskDataset
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rule import Rule
+from rotograd_cli.runs.config import TrainConfig, config_dir
+from rotograd_cli.tracking.base import Tracker
+
+NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
+"""Logger of what is built to be looked at, and not to be trained."""
+
+_PACKAGES = ("rotograd_cli.", "torch.nn.", "torch.optim.", "torchvision.models.")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a place of the configuration needs."""
+
+    base: type | tuple[type, ...]
+    words: str
+
+
+_NETWORK = _Kind(nn.Module, "a network of this package, torch.nn or torchvision.models")
+_OPTIMIZER = _Kind(Optimizer, "an optimiser of torch.optim")
+_SCHEDULE = _Kind(LRScheduler, "a schedule of torch.optim.lr_scheduler")
+_KINDS = {
+    "data": _Kind(MultiTaskDataset, "a data set of this package"),
+    "method": _Kind((MultiTaskMethod, Rule), "a method of this package"),
+    "method.rule": _Kind(Rule, "a rule of this package"),
+    "model_optimizer": _OPTIMIZER,
+    "method_optimizer": _OPTIMIZER,
+    "model_scheduler.scheduler": _SCHEDULE,
+    "method_scheduler.scheduler": _SCHEDULE,
+    "logger": _Kind(Tracker, "a logger of this package"),
+}
+"""Kind by place; backbone, heads and whatever a component holds are networks."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the user vouches for.
+
+    Args:
+        everything: Whether all that a saved configuration names may be run.
+        folders: The user's own folders of YAML files; what those name may be run.
+    """
+
+    everything: bool = False
+    folders: tuple[Path, ...] = ()
+
+    def check(self, config: Mapping[str, Any], source: Path, run_dir: Path) -> None:
+        """Refuses what may not be run. Nothing of somebody else's is imported for that.
+
+        Args:
+            config: Sections that come from the file.
+            source: The file, for the message.
+            run_dir: The folder that came with it, which vouches for nothing.
+
+        Raises:
+            ConfigError: If a component is none of this package's, torch's or torchvision's, is of
+                another kind than its place needs, and is not vouched for.
+        """
+        if self.everything:
+            return
+        unknown = [(where, name) for where, name in _targets(config) if not _is_known(where, name)]
+        named = set(_named_in(self.folders, run_dir)) if unknown else set()
+        for where, name in unknown:
+            if name not in named:
+                raise ConfigError(
+                    f"`{where}._target_` in {source} must be {_kind(where).words}, got {name!r}; "
+                    "add --config-dir DIR if one of your YAML files in DIR names it, or trust=true "
+                    "to run it anyway."
+                )
+
+    def check_destination(self, logger: Any, source: Path) -> None:
+        """Refuses to send records to somebody else's account.
+
+        Args:
+            logger: Section of the configuration.
+            source: The file, for the message.
+
+        Raises:
+            ConfigError: If it names an account that the user has not named.
+        """
+        entity = logger.get("entity") if isinstance(logger, Mapping) else None
+        known = entity in (None, os.environ.get("WANDB_ENTITY"))
+        if known or self.everything or logger.get("mode") != "online":
+            return
+        raise ConfigError(
+            f"`logger.entity` in {source} must be named by you before records are sent there, got "
+            f"{entity!r}; add trust=true if it is yours, or logger=none."
+        )
+
+
+def word_for(config: TrainConfig) -> str:
+    """What a suggested command on the user's own run ends with: nothing, or ``trust=true``."""
+    known = all(_is_known(where, name) for where, name in _targets(asdict(config)))
+    return "" if known else " trust=true"
+
+
+def user_folders() -> tuple[Path, ...]:
+    """The user's folders of YAML files (``--config-dir``, ``hydra.searchpath``) of this command."""
+    if not HydraConfig.initialized():
+        return ()
+    sources = HydraConfig.get().runtime.config_sources
+    own = [s for s in sources if s.schema == "file" and s.provider not in ("hydra", "main")]
+    return tuple(Path(source.path) for source in own)
+
+
+def without_extras(config: TrainConfig) -> TrainConfig:
+    """What evaluation and replay build: no logger, no pretrained weights (a checkpoint has all).
+
+    Args:
+        config: Configuration of a run; changed.
+
+    Returns:
+        The same.
+    """
+    config.logger = NO_LOGGER
+    if isinstance(config.backbone, Mapping) and "pretrained" in config.backbone:
+        config.backbone = {**config.backbone, "pretrained": False}
+    return config
+
+
+def _targets(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Where a configuration calls something, and what, at any depth."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "_target_":
+                yield where, str(value)
+            yield from _targets(value, f"{where}.{key}".lstrip("."))
+    elif isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _targets(item, f"{where}[{index}]")
+
+
+def _kind(where: str) -> _Kind:
+    return _KINDS.get(where, _NETWORK)
+
+
+def _is_known(where: str, name: str) -> bool:
+    """Whether a name is a component of the kind that a place needs, and not a stranger's.
+
+    The name is decided on first: to look at a stranger's module would run it. What it leads to
+    counts then, because a module also holds whatever it has imported.
+    """
+    if not (re.fullmatch(r"\w+(\.\w+)+", name) and name.startswith(_PACKAGES)):
+        return False
+    try:
+        target = _locate(name)  # as Hydra finds it when it is built
+    except Exception:  # the modules of torch raise many kinds
+        return False
+    base = _kind(where).base
+    if base is nn.Module and name.startswith("torchvision."):
+        return _is_builder(target)
+    own = f"{getattr(target, '__module__', '')}.".startswith(_PACKAGES)
+    return own and inspect.isclass(target) and issubclass(target, base)
+
+
+def _is_builder(target: Any) -> bool:
+    """Whether it is one of torchvision's functions that make a network."""
+    from torchvision.models import get_model_builder, list_models
+
+    return any(target is get_model_builder(name) for name in list_models())
+
+
+def _named_in(folders: Iterable[Path], run_dir: Path) -> Iterator[str]:
+    """What the YAML files of groups call, but for those that came with the run."""
+    groups = [path.name for path in config_dir().iterdir() if path.is_dir()]
+    files = [f for folder in folders for group in groups for f in (folder / group).rglob("*.yaml")]
+    for file in files:
+        if file.resolve().is_relative_to(run_dir.resolve()):
+            continue
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # a file of no choice
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            yield from (name for _, name in _targets(content))

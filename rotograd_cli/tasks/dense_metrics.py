@@ -1,0 +1,250 @@
+r"""Accumulators of metrics over the elements with a label; of dense tasks too.
+
+Two protocols average depth and normal metrics (``metrics.Protocol``):
+
+- *exact*: mean, median and shares over all valid pixels of the split, each with the same weight.
+- *mtan_batch*: as ``depth_error`` and ``normal_error`` of MTAN (and of CAGrad, Nash-MTL, FAMO) with
+  their batch of 2: the metric of every pair of consecutive images, then the mean over the pairs.
+  Its "median" is a mean of medians, and a pair with few valid pixels weighs as much as any other.
+
+Both are independent of the batch size of the evaluation. Everything stays on the device: masks
+instead of indexing, and nothing is read before ``compute``. This module imports torchmetrics, which
+is slow; :mod:`rotograd_cli.tasks.metrics` imports it where a metric is created.
+
+An element without a label (:mod:`rotograd_cli.tasks.labels`) takes no part.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from rotograd_cli.tasks.element_errors import (
+    THRESHOLDS,
+    Errors,
+    accurate_angles,
+    mtan_angles,
+)
+from rotograd_cli.tasks.labels import check_shapes, is_labelled, no_class
+
+BINS_PER_DEGREE = 1000
+NUM_BINS = 180 * BINS_PER_DEGREE
+
+
+class ConfusionMatrix(Metric):
+    """Mean intersection over union and pixel accuracy, from counts over the split.
+
+    torchmetrics' own confusion matrix has the same counts, but picks labelled pixels by indexing,
+    which waits for the device at every batch.
+
+    Args:
+        num_classes: Number of classes C.
+        void: Target of pixels without a label; they take no part.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_classes: int, void: int) -> None:
+        super().__init__()
+        self.num_classes, self.void = num_classes, void
+        counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64)  # the last: no class
+        self.add_state("counts", counts, dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Counts pairs of target and prediction.
+
+        Args:
+            prediction: Predicted classes, int64, shape ``[N, H, W]``.
+            target: Classes, any integer dtype, shape ``[N, H, W]``.
+        """
+        check_shapes(prediction, target)
+        labelled = is_labelled(target, self.void)
+        pairs = target.long() * self.num_classes + prediction  # long: 13 * 13 overflows int8
+        wrong = no_class(target, self.num_classes, self.void)
+        pairs = torch.where(wrong, self.num_classes**2, torch.where(labelled, pairs, 0))
+        self.counts.index_add_(0, pairs.flatten(), labelled.flatten().long())
+
+    def compute(self) -> Tensor:
+        """Mean intersection over union of the classes that occur, and pixel accuracy.
+
+        Returns:
+            Float64, shape ``[2]``; NaN when no pixel was labelled, or one with what is no class.
+        """
+        matrix = self.counts[:-1].view(self.num_classes, self.num_classes).double()
+        matrix = torch.where(self.counts[-1] > 0, math.nan, matrix)
+        correct = matrix.diagonal()
+        unions = matrix.sum(0) + matrix.sum(1) - correct
+        occurs = unions > 0
+        mean_iou = torch.where(occurs, correct / unions, 0).sum() / occurs.sum()
+        return torch.stack((mean_iou, correct.sum() / matrix.sum()))
+
+
+class SplitMeans(Metric):
+    """Means of errors over all valid pixels of a split, summed in float64.
+
+    Args:
+        errors: Errors of the pixels.
+        num_errors: How many it returns, V.
+    """
+
+    full_state_update = False
+    sums: Tensor
+    num: Tensor
+
+    def __init__(self, errors: Errors, num_errors: int) -> None:
+        super().__init__()
+        self.errors = errors
+        sums = torch.zeros(num_errors, dtype=torch.float64)
+        self.add_state("sums", sums, dist_reduce_fx="sum")
+        self.add_state("num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Adds the pixels of a batch.
+
+        Args:
+            prediction: Shape ``[N, C, H, W]``.
+            target: Shape ``[N, C, H, W]``.
+        """
+        self._add(*self.errors(prediction, target))
+
+    def compute(self) -> Tensor:
+        """Means over the split.
+
+        Returns:
+            Float64, shape ``[V]``; NaN without a valid pixel.
+        """
+        return self.sums / self.num
+
+    def _add(self, errors: Tensor, valid: Tensor) -> None:
+        self.sums += torch.where(valid, errors, 0).sum((1, 2), dtype=torch.float64)
+        self.num += valid.sum()
+
+
+class SplitAngles(SplitMeans):
+    """Mean, median and shares below the thresholds of the angles of a split.
+
+    The median comes from counts of the angles in bins of 0.001 degrees: each of the one or two
+    angles in the middle is placed inside its bin as if the angles there were evenly spread. It is
+    off by less than a bin, 0.001 degrees, beyond the rounding of the angles (in float32 below 5e-5
+    degrees). Mean and shares do not come from the bins.
+    """
+
+    histogram: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(accurate_angles, 1 + len(THRESHOLDS))
+        histogram = torch.zeros(NUM_BINS, dtype=torch.int64)
+        self.add_state("histogram", histogram, dist_reduce_fx="sum")
+
+    def compute(self) -> Tensor:
+        """Mean, median, shares.
+
+        Returns:
+            Float64, shape ``[5]``; NaN without a valid pixel, and when a valid angle was NaN.
+        """
+        mean, *shares = super().compute()
+        result = torch.stack((mean, self._median(), *shares))
+        return torch.where(mean.isnan(), mean, result)
+
+    def _add(self, errors: Tensor, valid: Tensor) -> None:
+        super()._add(errors, valid)
+        bins = (errors[0] * BINS_PER_DEGREE).nan_to_num(0).long().clamp(0, NUM_BINS - 1)
+        self.histogram.index_add_(0, bins.flatten(), valid.flatten().long())
+
+    def _median(self) -> Tensor:
+        up_to = self.histogram.cumsum(0)
+        middle = torch.stack(((self.num - 1) // 2, self.num // 2)).clamp(min=0)  # ranks from 0
+        bins = torch.searchsorted(up_to, middle, right=True).clamp(max=NUM_BINS - 1)
+        inside = self.histogram[bins]
+        rank = middle - (up_to[bins] - inside)  # within the bin
+        return ((bins + (rank.double() + 0.5) / inside) / BINS_PER_DEGREE).mean()
+
+
+class PairMeans(Metric):
+    """Means of errors over every pair of consecutive images, averaged over the pairs.
+
+    A pair may span two updates: an odd image waits for the next one. A last odd image is a pair of
+    its own, as the last batch of a loader. A pair without a valid pixel is left out, where MTAN's
+    code would divide by zero.
+
+    Args:
+        errors: Errors of the pixels.
+        num_errors: How many numbers :meth:`_of_pairs` makes of them, V.
+    """
+
+    full_state_update = False
+    sums: Tensor
+    num: Tensor
+    waiting: list[Tensor]
+
+    def __init__(self, errors: Errors, num_errors: int) -> None:
+        super().__init__()
+        self.errors = errors
+        sums = torch.zeros(num_errors, dtype=torch.float64)
+        self.add_state("sums", sums, dist_reduce_fx="sum")
+        self.add_state("num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("waiting", [], dist_reduce_fx=None)  # prediction and target of an odd image
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Adds the pairs of a batch, beginning with an image that waited.
+
+        Args:
+            prediction: Shape ``[N, C, H, W]``.
+            target: Shape ``[N, C, H, W]``.
+        """
+        if self.waiting:
+            prediction = torch.cat((self.waiting[0], prediction))
+            target = torch.cat((self.waiting[1], target))
+        even = len(prediction) // 2 * 2
+        self.waiting = [x[even:].clone() for x in (prediction, target) if len(x) > even]
+        if even:
+            sums, num = self._sums(prediction[:even], target[:even], size=2)
+            self.sums += sums
+            self.num += num
+
+    def compute(self) -> Tensor:
+        """Means over the pairs.
+
+        Returns:
+            Float64, shape ``[V]``; NaN when no pair has a valid pixel.
+        """
+        sums, num = self.sums, self.num
+        if self.waiting:
+            more_sums, more_num = self._sums(self.waiting[0], self.waiting[1], size=1)
+            sums, num = sums + more_sums, num + more_num
+        return sums / num
+
+    def _sums(self, prediction: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Sums over groups of ``size`` images, and the number of groups with a valid pixel."""
+        errors, valid = self.errors(prediction, target)
+        groups = len(prediction) // size
+        errors, valid = errors.reshape(len(errors), groups, -1), valid.reshape(groups, -1)
+        num = valid.sum(1)
+        of_pairs = self._of_pairs(errors, valid, num.clamp(min=1))
+        return torch.where(num > 0, of_pairs, 0).sum(1), (num > 0).sum()
+
+    def _of_pairs(self, errors: Tensor, valid: Tensor, num: Tensor) -> Tensor:
+        """Means over the valid pixels of each of G groups, float64, shape ``[V, G]``."""
+        return torch.where(valid, errors, 0).sum(2, dtype=torch.float64) / num
+
+
+class PairAngles(PairMeans):
+    """Mean, median and shares below the thresholds of the angles of pairs, averaged over the pairs.
+
+    The median of an even number of angles is the mean of the middle two, as NumPy's in MTAN's code;
+    forks that use ``torch.median`` take the smaller one, a difference of about the spacing of the
+    angles.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(mtan_angles, 2 + len(THRESHOLDS))
+
+    def _of_pairs(self, errors: Tensor, valid: Tensor, num: Tensor) -> Tensor:
+        mean, *shares = super()._of_pairs(errors, valid, num)
+        ordered = torch.where(valid, errors[0], math.inf).sort(1).values
+        middle = torch.stack(((num - 1) // 2, num // 2), 1)
+        median = ordered.gather(1, middle).mean(1, dtype=torch.float64)
+        result = torch.stack((mean, median, *shares))
+        return torch.where(mean.isnan(), mean, result)

@@ -1,0 +1,115 @@
+"""A task: its name, its loss, its metrics, the size of its prediction."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.tasks.losses import target_rule
+from rotograd_cli.tasks.metrics import MetricSpec
+from rotograd_cli.tasks.statistics import Statistic, statistics
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of the K tasks of a data set.
+
+    Targets may have elements without a label: -1 among classes and in binary tasks, NaN in
+    regressions. The losses and metrics of this package leave them out and count the others; a loss
+    of the user's that leaves elements out says with :attr:`count` how many remain.
+    """
+
+    name: str
+    """Name in configs, keys and tables."""
+    num_outputs: int
+    """Size of the second axis of the head's output: classes, channels of a map, or 1."""
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """Takes predictions ``[N, num_outputs, *map_shape]`` and targets to their mean loss, a scalar.
+
+    Targets are ``[N]``, or with a ``map_shape`` whatever the loss takes, first axis N."""
+    metrics: tuple[MetricSpec, ...]
+    """Metrics over a split, the first one leading."""
+    map_shape: tuple[int, ...] = ()
+    """Trailing axes of the head's output, e.g. height and width; none unless the task is dense."""
+    batchable: bool = False
+    """Whether the losses of all tasks with this loss may be computed at once by ``torch.vmap``: the
+    loss does not look at values to decide what to do."""
+    count: Callable[[Tensor], Tensor] | None = None
+    """Number of elements of a target that the loss averages over, a scalar on its device.
+
+    None: what a loss of this package leaves, and for other losses the length of the first axis."""
+
+    def __post_init__(self) -> None:
+        """Refuses what keys, heads and tables could not use.
+
+        Raises:
+            ConfigError: If the name is no part of a key ``split/task/metric``, ``num_outputs`` no
+                positive integer, or ``metrics`` no tuple of metrics.
+        """
+        if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name:
+            raise ConfigError(f"A task's name must be a word without /, got {self.name!r}.")
+        if type(self.num_outputs) is not int or self.num_outputs < 1:
+            raise ConfigError(
+                f"`num_outputs` of task {self.name!r} must be an integer of at least 1, got "
+                f"{self.num_outputs!r}."
+            )
+        metrics: object = self.metrics
+        if not isinstance(metrics, tuple) or not all(isinstance(m, MetricSpec) for m in metrics):
+            raise ConfigError(
+                f"`metrics` of task {self.name!r} must be a tuple of metrics, as in (mse(),), got "
+                f"{metrics!r}."
+            )
+
+    def num_labelled(self, target: Tensor) -> Tensor:
+        """Number of elements that the loss averages over: the weight of a batch in a split's loss.
+
+        Args:
+            target: A target of this task.
+
+        Returns:
+            The number, float64, scalar, on the device of the target.
+        """
+        if self.count is not None:
+            return self.count(target).double()
+        rule = target_rule(self.loss)
+        if rule is not None:
+            return rule.labelled(target).sum(dtype=torch.float64)
+        return torch.full((), len(target), dtype=torch.float64, device=target.device)
+
+
+def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:
+    """Picks tasks by name, in the order asked for.
+
+    Args:
+        available: All tasks of a data set.
+        names: Names of the wanted tasks; None takes all.
+
+    Returns:
+        The chosen tasks.
+
+    Raises:
+        ConfigError: If a name is unknown or repeated, or none is given.
+    """
+    by_name = {task.name: task for task in available}
+    if names is None:
+        return tuple(available)
+    if len(names) == 0:
+        raise ConfigError("`tasks` must name at least one task, got []; use null for all of them.")
+    for name in names:
+        if name not in by_name:
+            known = {key.lower(): key for key in by_name}
+            close = difflib.get_close_matches(name.lower(), known, n=1)
+            remedy = f"did you mean {known[close[0]]}?" if close else ""
+            remedy = remedy or f"choose from {', '.join(by_name)}."
+            raise ConfigError(f"`tasks` must name tasks of the data set, got {name!r}; {remedy}")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"`tasks` must name each task once, got [{', '.join(names)}].")
+    return tuple(by_name[name] for name in names)
+
+
+def task_statistics(tasks: Sequence[Task]) -> tuple[Statistic, ...]:
+    """Return the statistics over tasks of the metric that all of them lead with, if they do."""
+    return statistics([task.metrics[0] if task.metrics else None for task in tasks])

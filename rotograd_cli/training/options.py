@@ -1,0 +1,41 @@
+"""Options of training: the sections ``train`` and ``checkpoints`` of a configuration.
+
+``conf/training.yaml`` says what each key means and has the values: there are no defaults here.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+AtLeastOne = Annotated[int, Ge(1)]
+
+
+@dataclass
+class TrainOptions:
+    """The training loop."""
+
+    epochs: AtLeastOne
+    batch_size: AtLeastOne
+    accumulate_steps: AtLeastOne
+    grad_clip_norm: Annotated[float, Gt(0)] | None
+    eval_batch_size: AtLeastOne
+    log_every_steps: AtLeastOne
+    shuffle: bool
+    augment: bool
+    limit_batches: AtLeastOne | None
+    limit_eval_batches: AtLeastOne | None
+    eval_every_epochs: AtLeastOne
+    evaluate_train: bool
+    select: str
+    select_mode: str
+    on_nonfinite: str
+    max_skipped_steps: Annotated[int, Ge(0)]
+
+
+@dataclass
+class CheckpointOptions:
+    """When checkpoints are written besides the end of an epoch, and which are kept."""
+
+    every_minutes: Annotated[float, Gt(0)]
+    keep_epochs: Annotated[int, Ge(0)]

@@ -1,0 +1,138 @@
+"""One identity of a run: resume, reproduce and table agree on every key."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.config import TrainConfig, config_dir, register_schemas, to_train_config
+from rotograd_cli.runs.identity import UNCOUNTED, flat, folders_by_key, holds_run, key, setting
+from rotograd_cli.runs.resuming import named_run, same_run
+from rotograd_cli.runs.saved import ADDED_KEYS
+from rotograd_cli.tables.adhoc import spec_from_runs
+from rotograd_cli.tables.runs import find_runs
+from tests.fake_runs import fake_summary, write_run
+
+SUMMARY = fake_summary({"left/accuracy": 0.5, "sum/mse": 2.0})
+OTHER = {
+    "train.select": "val/left/loss",
+    "data._target_": "rotograd_cli.data.toy.Toy",
+    "tasks": ["left"],
+}
+
+
+def composed(*words: str) -> TrainConfig:
+    register_schemas()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return to_train_config(compose("train", list(words)))
+
+
+@pytest.fixture(scope="module")
+def config() -> TrainConfig:
+    return composed()
+
+
+def changed(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """The configuration with another value at a dotted key."""
+    first, _, rest = name.partition(".")
+    inner = changed(config[first], rest, value) if rest else value
+    return {**config, first: inner}
+
+
+def another(name: str, value: Any) -> Any:
+    """Another value of the same type."""
+    if name in OTHER:
+        return OTHER[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return {type(None): 7, tuple: [7]}.get(type(value), f"{value}x")
+
+
+def test_resume_reproduce_and_table_agree_on_every_key(config: TrainConfig, tmp_path: Path) -> None:
+    plain = asdict(config)
+    leaves = flat(plain)
+    assert {name.partition(".")[0] for name in leaves} >= set(UNCOUNTED)
+    for index, (name, value) in enumerate(leaves.items()):
+        section = name.partition(".")[0]
+        counts = section not in UNCOUNTED
+        other = changed(plain, name, another(name, value))
+        folder = tmp_path / str(index)
+        write_run(folder / "a", plain, SUMMARY)
+        write_run(folder / "b", other, {**SUMMARY, "seed": other["seed"]})
+
+        assert (key(other) != key(plain)) == counts, name
+        assert holds_run(folder / "b", config) != counts, name
+        assert len(folders_by_key(folder)) == 1 + counts, name
+
+        starts_anew = not same_run(config, folder / "new", [folder / "b"]).resumed
+        assert starts_anew == counts, name
+        if counts and section not in ("seed", "tasks"):  # of which one row has several
+            with pytest.raises(ConfigError, match=f"got {name}=x too"):
+                named_run(str(folder / "a"), config, [f"{name}=x"])
+            rows = spec_from_runs(find_runs([str(folder)]))[0].rows
+            assert len(rows) == 2, name
+        else:
+            assert setting(other) == setting(plain), name
+    assert len(leaves) > 50
+
+
+def test_sections_that_do_not_count_may_change_on_resume(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "run", asdict(config), SUMMARY)
+    for section in UNCOUNTED:
+        assert named_run(str(tmp_path / "run"), config, [f"{section}.x=1"]).resumed
+
+
+def test_a_key_that_an_earlier_version_did_not_have_means_what_that_version_did(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    for name in ADDED_KEYS:
+        old = asdict(config)
+        section, _, last = name.rpartition(".")
+        del (old[section] if section else old)[last]
+        write_run(tmp_path / name, old, SUMMARY)
+        assert holds_run(tmp_path / name, config), name
+    without = {k: v for k, v in asdict(config).items() if k != "checkpoints"}
+    write_run(tmp_path / "without", without, SUMMARY)
+    assert holds_run(tmp_path / "without", config)
+
+
+def test_a_default_run_of_before_auto_is_the_default_run(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    """Data sets of this package have no negative loss: ``auto`` stands for the old default."""
+    assert config.train.select == "val/auto"
+    old = changed(asdict(config), "train.select", "val/geomean_loss")
+    write_run(tmp_path / "old", old, SUMMARY)
+    assert same_run(config, tmp_path / "new", [tmp_path / "old"]).run_dir == tmp_path / "old"
+    relative = changed(old, "train.select", "val/relative_loss")
+    assert key(relative) != key(old)
+
+
+def test_what_auto_stands_for_is_known_of_ones_own_data_by_what_a_run_has_selected(
+    config: TrainConfig,
+) -> None:
+    own = changed(asdict(config), "data._target_", "mine.Data")
+    assert setting(own)["train.select"] == "val/auto"
+    for name in ("val/geomean_loss", "val/relative_loss"):
+        assert setting(own, name)["train.select"] == name
+        assert key(changed(own, "train.select", name)) != key(own)
+    assert setting(own, "val/left/loss")["train.select"] == "val/auto"
+
+
+def test_what_is_no_configuration_is_of_no_run(config: TrainConfig, tmp_path: Path) -> None:
+    texts = ("[", "3", "seed: [{1: 2, a: 3}]", "{}", yaml.safe_dump({"train": 3}))
+    for index, text in enumerate(texts):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        (folder / "config.yaml").write_text(text)
+        assert not holds_run(folder, config)
+    assert not holds_run(tmp_path / "none", config)
+    assert key(asdict(config)) not in folders_by_key(tmp_path)
