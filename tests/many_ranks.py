@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, in_parts
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.tasks import Task

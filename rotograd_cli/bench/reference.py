@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.gradnorm import GradNormWeights
 
 PACKAGE = "rotograd"
 _DROPPED = "geotorch.parametrize"  # imported by the package, dropped by geotorch 0.4
@@ -82,7 +83,7 @@ def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[
         "normalize_losses": rotated.normalize_losses,
         "burn_in_period": rotated.burn_in_period,
     }
-    if hasattr(ours.rule, "alpha"):
+    if isinstance(ours.rule, GradNormWeights):
         options["alpha"] = ours.rule.alpha
     return target(backbone, list(heads), rotated.axes.rotation_shape, **options)
 

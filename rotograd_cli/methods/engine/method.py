@@ -159,7 +159,8 @@ class MultiTaskMethod(nn.Module):
         """
         if self.training and torch.compiler.is_dynamo_compiling():
             # leaves are no part of a graph; backbone and heads can be compiled one by one
-            result: list[Any] = torch.compiler.disable(self._in_autocast)(x)
+            eagerly: Any = torch.compiler.disable(self._in_autocast)  # type: ignore[no-untyped-call]
+            result: list[Any] = eagerly(x)
             return result
         return self._in_autocast(x)
 
@@ -315,6 +316,7 @@ class MultiTaskMethod(nn.Module):
         if not self.per_task_gradients:
             return False  # autograd adds up, whatever goes where
         assert run.leaves is not None
+        assert run.head_outputs is not None
         leaves = run.leaves.tensors if run.leaves.one_per_task else ()
         crossing = self._attribution.crossing(losses, run.head_outputs, leaves)
         if crossing is not None and self.rotated is not None:

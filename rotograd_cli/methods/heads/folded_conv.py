@@ -32,7 +32,7 @@ def _fits(modules: Sequence[nn.Module], kind: type[nn.Module], features: Tensor)
     if not modules or type(modules[0]) is not kind or not is_plain(modules[0]):
         return False
     layer: Any = modules[0]
-    return (
+    return bool(
         layer.groups == 1
         and layer.in_channels == features.shape[1]
         and layer.weight.device == features.device
@@ -58,7 +58,7 @@ class FoldedConvLeaves(Leaves):
 
     def __init__(
         self,
-        heads: Sequence[nn.Module],
+        heads: nn.ModuleList,
         features: Tensor,
         leaf: Leaf,
         rotations: WholeRotations,

@@ -94,7 +94,7 @@ class Rotations(nn.Module):
         self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
         self.ranks: Ranks = ONE
         self._plan = NormPlan()
-        self.register_load_state_dict_post_hook(_check_loaded)
+        self.register_load_state_dict_post_hook(_check_loaded)  # type: ignore[no-untyped-call]
 
     @property
     def base(self) -> Tensor:
