@@ -41,7 +41,8 @@ def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | 
         leaves = training_leaves(model.heads, features, model.rotated, per_task=True)
         run = ForwardPass(features, leaves=leaves)
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            model.combine(run, leaves.by_task(gradients), None, step)
+            by_task = gradients[0].unbind() if leaves.stacked else gradients
+            model.combine(run, by_task, None, step)
         for parameter in model.mtl_parameters():
             parameter.grad = None
 

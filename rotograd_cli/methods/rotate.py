@@ -5,15 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.bounds import checked
 from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rotation.axes import RotatedAxes
 from rotograd_cli.methods.rotation.features import (
     RotatedFeatures,
     RotationPath,
     RotationReduction,
 )
 from rotograd_cli.methods.rotation.maps import RotationMap
-from rotograd_cli.methods.rotation.objective import ObjectiveName
-from rotograd_cli.methods.rotation.rotations import RotationInit
+from rotograd_cli.methods.rotation.objective import OBJECTIVES, ObjectiveName
+from rotograd_cli.methods.rotation.rotations import RotationInit, Rotations
 from rotograd_cli.methods.rule import Rule
 
 
@@ -40,12 +42,21 @@ class Rotate(MultiTaskMethod):
             included), and the backbone loss over its own start value. Losses of zero are no start
             values: until another one comes, the loss stays as it is.
         burn_in_period: Step (from 0) whose losses replace those of step 0 as start values.
-        init: See :class:`~rotograd_cli.methods.rotation.features.RotatedFeatures`, as for the
-            other options.
-        rotation_map: ``expm`` or ``cayley``.
-        rebase_every: Optimiser steps between new bases; None keeps them.
-        rotation_reduction: ``reference`` or ``per_example``.
-        rotation_path: ``auto``, ``general`` or ``folded``.
+        init: Start of the rotations: ``haar`` (the authors' code) or ``identity`` (another
+            algorithm).
+        rotation_map: Map from skew matrices to rotations: ``expm`` (the authors' code) or
+            ``cayley`` (another algorithm).
+        rebase_every: Optimiser steps after which the rotations become their own base point
+            (another algorithm); None never does.
+        rotation_reduction: ``reference`` sums the squares as the authors' code does: over the batch
+            for plain vectors, averaged over the batch with a ``post_shape`` (with several batch
+            axes: averaged over all but the last). Duplicating every example of a batch then
+            changes the rotation step. ``per_example`` multiplies the sum by the batch size: the
+            mean over examples of the squares of their own gradients for losses that average over
+            the batch, and invariant to such duplication.
+        rotation_path: How the rotations are computed, with the same numbers: ``folded`` into the
+            linear layers or convolutions that all heads begin with, ``general`` for any head, or
+            ``auto``: folded where it can be done and pays.
         feature_shape: Shape of the features of one example, checked at construction.
 
     Raises:
@@ -53,6 +64,7 @@ class Rotate(MultiTaskMethod):
         ShapeError: If the rotation does not fit the features.
     """
 
+    @checked
     def __init__(
         self,
         backbone: nn.Module,
@@ -71,22 +83,23 @@ class Rotate(MultiTaskMethod):
         rotation_path: RotationPath = "auto",
         feature_shape: Sequence[int] | None = None,
     ) -> None:
+        self.axes = RotatedAxes(rotation_shape, post_shape, feature_shape)
         rotation = RotatedFeatures(
-            len(heads),
-            rotation_shape,
-            post_shape=post_shape,
-            objective=objective,
-            normalize_losses=normalize_losses,
-            burn_in_period=burn_in_period,
-            init=init,
-            rotation_map=rotation_map,
-            rebase_every=rebase_every,
-            rotation_reduction=rotation_reduction,
-            rotation_path=rotation_path,
-            feature_shape=feature_shape,
+            self.axes,
+            Rotations(
+                len(heads),
+                self.axes.size,
+                init=init,
+                rotation_map=rotation_map,
+                rebase_every=rebase_every,
+            ),
+            OBJECTIVES[objective],
+            rotation_reduction,
+            rotation_path,
+            normalize_losses,
+            burn_in_period,
         )
         super().__init__(backbone, heads, rule, rotation=rotation, feature_shape=feature_shape)
-        self.axes = rotation.axes
 
     @property
     def rotation_shape(self) -> torch.Size:

@@ -252,7 +252,7 @@ def test_scaleonly_is_rotograd_whose_rotations_stay_at_the_identity() -> None:
         for p, q in zip(model.model_parameters(), network, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(
-        model.rule.initial_norms.values, rotograd.initial_norms.values, rtol=1e-10, atol=0
+        model.rule.initial_norms.values, rotograd.rule.initial_norms.values, rtol=1e-10, atol=0
     )
 
 

@@ -11,7 +11,7 @@ from rotograd_cli.bench.measure import peak_bytes
 from rotograd_cli.methods import RotateOnly, RotoGrad, VanillaMTL
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.heads.folded_conv import FoldedConvLeaves
-from rotograd_cli.methods.heads.leaves import SeparateLeaves, writes_into_input
+from rotograd_cli.methods.heads.leaves import PlainLeaves, writes_into_input
 from rotograd_cli.models.backbones.segnet import SegNet, SegNetMTAN
 from rotograd_cli.models.heads import ASPPHead, ConvHead, MTANHead, share_layers
 from rotograd_cli.models.segnet_maps import PackedMaps
@@ -73,7 +73,7 @@ def test_a_step_reaches_every_parameter_and_stays_finite(method: str, kind: str,
     if isinstance(model, RotateOnly):
         assert model._pass is not None
         folds = kind == "conv" and mode != "flat"
-        assert isinstance(model._pass.leaves, FoldedConvLeaves if folds else SeparateLeaves)
+        assert isinstance(model._pass.leaves, FoldedConvLeaves if folds else PlainLeaves)
     model.backward([(prediction - 1).square().mean() for prediction in predictions])
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name

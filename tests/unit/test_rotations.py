@@ -268,7 +268,7 @@ def test_the_start_depends_on_nothing_but_the_seed() -> None:
 
 @pytest.mark.parametrize("rotation_map", ["expm", "cayley"])
 def test_gradient_is_that_of_autograd_through_the_matrices(rotation_map: RotationMap) -> None:
-    rotations = Rotations(3, 5, map=rotation_map).double()
+    rotations = Rotations(3, 5, rotation_map=rotation_map).double()
     rotations.assign(haar_rotations(3, 5))
     M = torch.randn(3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -288,7 +288,7 @@ def test_gradient_is_that_of_autograd_through_the_matrices(rotation_map: Rotatio
 def test_folded_rotations_are_those_of_whole_matrices(
     norm: float, rotation_map: RotationMap
 ) -> None:
-    rotations = moved(5, norm, map=rotation_map)
+    rotations = moved(5, norm, rotation_map=rotation_map)
     generator = torch.Generator().manual_seed(2)
     U, Q, P = torch.randn(3, 2, 3, 5, generator=generator, dtype=torch.float64)
     folded = rotations.fold(U)
@@ -302,7 +302,7 @@ def test_folded_rotations_are_those_of_whole_matrices(
 
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="`rotation_map` must be expm or cayley, got 'svd'"):
-        Rotations(2, 5, map="svd")  # type: ignore[arg-type]
+        Rotations(2, 5, rotation_map="svd")  # type: ignore[arg-type]
     for wrong in (0, -3):
         message = f"`rebase_every` must be at least 1 optimiser step or null, got {wrong}"
         with pytest.raises(ConfigError, match=message):
@@ -440,7 +440,7 @@ def test_what_is_no_rotation_is_refused(wrong: Callable[[Tensor], Tensor], messa
 def test_rebasing_keeps_the_rotations_and_clears_the_free_parameters(
     norm: float, rotation_map: RotationMap
 ) -> None:
-    rotations = moved(6, norm, map=rotation_map, rebase_every=2)
+    rotations = moved(6, norm, rotation_map=rotation_map, rebase_every=2)
     before, base = rotations.matrices.detach(), rotations.base.clone()
     rotations.count_step()
     rotations.rebase()
@@ -494,7 +494,7 @@ def test_the_clock_of_rebasing_is_state_where_it_is_used() -> None:
 def test_rebasing_in_every_step_is_riemannian_gradient_descent(rotation_map: RotationMap) -> None:
     lr, num_steps = 0.05, 40
     psi = {"expm": torch.linalg.matrix_exp, "cayley": cayley_map}[rotation_map]
-    rotations = moved(5, 0.0, map=rotation_map, rebase_every=1)
+    rotations = moved(5, 0.0, rotation_map=rotation_map, rebase_every=1)
     R, start = rotations.base.clone(), rotations.base.clone()
     optimizer = torch.optim.SGD(rotations.parameters(), lr=lr)
     target = haar_rotations(2, 5, generator=torch.Generator().manual_seed(9))

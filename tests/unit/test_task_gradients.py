@@ -112,7 +112,7 @@ def folded(
 ) -> tuple[Rotations, FoldedTaskGradients, Tensor, Any]:
     """As :func:`dense`, with the first layers and what they saw."""
     torch.manual_seed(0)
-    rotations = rotations_of(layout.m, map=rotation_map)
+    rotations = rotations_of(layout.m, rotation_map=rotation_map)
     layers = [nn.Linear(layout.d, o).double() for o in layout.widths]
     z = normal(NUM_EXAMPLES, layout.d, seed=5)
     axes = RotatedAxes(layout.m, (), (layout.d,))

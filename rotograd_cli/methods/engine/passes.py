@@ -69,7 +69,8 @@ class ForwardPass:
         assert self.leaves is not None
         roots = summed([loss for loss in losses if loss is not None])
         torch.autograd.backward(roots, retain_graph=retain_graph or self.has_extras)
-        return self.leaves.by_task(take_gradients(self.leaves.tensors))
+        gradients = take_gradients(self.leaves.tensors)
+        return gradients[0].unbind() if self.leaves.stacked else gradients
 
     def separate_gradients(
         self, losses: Sequence[Tensor | None], weighed: Sequence[Tensor | None]

@@ -1,5 +1,7 @@
 """Which form of the heads a pass takes: the one place that knows all of them."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -7,15 +9,10 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.heads.batched import BatchedHeads
 from rotograd_cli.methods.heads.folded_conv import FoldedConvLeaves, begin_with_convolutions
 from rotograd_cli.methods.heads.folded_linear import FoldedLinearLeaves, folding_pays, split_heads
-from rotograd_cli.methods.heads.leaves import (
-    Leaf,
-    Leaves,
-    SeparateLeaves,
-    SummedLeaves,
-    new_leaf,
-)
+from rotograd_cli.methods.heads.leaves import Leaf, Leaves, PlainLeaves, new_leaf
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import is_traced
+from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
 
 
 def training_leaves(
@@ -34,16 +31,33 @@ def training_leaves(
     """
     batched = BatchedHeads.of(heads, features)
     if not per_task:
-        return SummedLeaves(heads, features, new_leaf, batched)
+        return PlainLeaves(heads, [new_leaf(features)], batched)
     if rotated is None:
         views = features.expand(len(heads), *features.shape)
-        return SeparateLeaves(heads, views, new_leaf, batched)
+        return _per_task(heads, views, batched, DenseTaskGradients)
     folded = _folded(heads, features, rotated, new_leaf, constant=True)
     if folded is not None:
         return folded
     rotations = rotated.rotations.whole()
+
+    def back(gradients: Sequence[Tensor]) -> TaskGradients:
+        return DenseTaskGradients(rotated.back(gradients, rotations.R).unbind(), rotations)
+
     views = rotated.constant_views(features, rotations.R)
-    return SeparateLeaves(heads, views, new_leaf, batched, rotated, rotations)
+    return _per_task(heads, views, batched, back)
+
+
+def _per_task(
+    heads: nn.ModuleList,
+    views: Tensor,
+    batched: BatchedHeads | None,
+    back: Callable[[Sequence[Tensor]], TaskGradients],
+) -> Leaves:
+    """Leaves over what every head sees, with the tasks on the first axis."""
+    stacked = batched is not None
+    tensors = [views] if stacked else views.unbind()
+    leaves = [new_leaf(tensor) for tensor in tensors]
+    return PlainLeaves(heads, leaves, batched, stacked=stacked, back=back)
 
 
 def evaluated_heads(
@@ -62,16 +76,17 @@ def evaluated_heads(
     fast = not torch.is_grad_enabled() and not is_traced()
     batched = BatchedHeads.of(heads, features) if fast else None
     if rotated is None:
-        return SummedLeaves(heads, features, _as_it_is, batched)
+        return PlainLeaves(heads, [features], batched)
     if is_traced():
         R = rotated.rotations.matrices.detach()
-        return SeparateLeaves(heads, rotated.views(features, R), _as_it_is)
+        return PlainLeaves(heads, rotated.views(features, R).unbind())
     folded = _folded(heads, features, rotated, _as_it_is, constant=fast)
     if folded is not None:
         return folded
     R = rotated.rotations.whole().R
     views = rotated.constant_views(features, R) if fast else rotated.views(features, R)
-    return SeparateLeaves(heads, views, _as_it_is, batched)
+    stacked = batched is not None
+    return PlainLeaves(heads, [views] if stacked else views.unbind(), batched, stacked=stacked)
 
 
 def _folded(

@@ -54,8 +54,6 @@ class FoldedConvLeaves(Leaves):
         axes: Layout of the features.
     """
 
-    one_per_task = True
-
     def __init__(
         self,
         heads: nn.ModuleList,
@@ -73,10 +71,6 @@ class FoldedConvLeaves(Leaves):
         """See :class:`Leaves`."""
         triples = zip(self._heads, self.tensors, self._rotations.R, strict=True)
         return [_output(head, z, R) for head, z, R in triples]
-
-    def by_task(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """See :class:`Leaves`."""
-        return gradients
 
     def task_gradients(self, gradients: Sequence[Tensor]) -> TaskGradients:
         """See :class:`Leaves`."""

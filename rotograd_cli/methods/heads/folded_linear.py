@@ -83,6 +83,8 @@ class FoldedLinearLeaves(Leaves):
         axes: Layout of the features.
     """
 
+    stacked = True
+
     def __init__(
         self,
         heads: Sequence[SplitHead],
@@ -116,10 +118,6 @@ class FoldedLinearLeaves(Leaves):
         """See :class:`Leaves`."""
         pairs = zip(self._heads, self.first_outputs, strict=True)
         return [_finish(head, y) for head, y in pairs]
-
-    def by_task(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """See :class:`Leaves`."""
-        return gradients[0].unbind()
 
     def task_gradients(self, gradients: Sequence[Tensor]) -> FoldedTaskGradients:
         """See :class:`Leaves`."""

@@ -1,11 +1,12 @@
 """The K rotations of a method: one stacked parameter over constant bases."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.bounds import checked
 from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
@@ -50,8 +51,8 @@ class Rotations(nn.Module):
         size: m.
         init: ``haar`` draws every B from the uniform measure on SO(m), what the authors' code does;
             ``identity`` starts without rotation, which is another algorithm.
-        map: :math:`\psi`: ``expm``, the authors' choice, or ``cayley``, another algorithm with the
-            same fixed points.
+        rotation_map: :math:`\psi`: ``expm``, the authors' choice, or ``cayley``, another algorithm
+            with the same fixed points.
         rebase_every: Optimiser steps after which B becomes R and A becomes 0 ("dynamic
             trivialisation"), another algorithm for every optimiser with memory; None never does.
 
@@ -63,26 +64,23 @@ class Rotations(nn.Module):
         2019.
     """
 
+    @checked
     def __init__(
         self,
         num_tasks: int,
         size: int,
         *,
         init: RotationInit = "haar",
-        map: RotationMap = "expm",
+        rotation_map: RotationMap = "expm",
         rebase_every: int | None = None,
     ) -> None:
         super().__init__()
-        if init not in get_args(RotationInit):
-            raise ConfigError(f"`init` must be haar or identity, got {init!r}.")
-        if map not in MAPS:
-            raise ConfigError(f"`rotation_map` must be {' or '.join(MAPS)}, got {map!r}.")
         if rebase_every is not None and rebase_every < 1:
             raise ConfigError(
                 f"`rebase_every` must be at least 1 optimiser step or null, got {rebase_every}."
             )
         self.size = size
-        self.map = MAPS[map]()
+        self.map = MAPS[rotation_map]()
         self.rebase_every = rebase_every
         self.steps_since_rebase = 0
         place = torch.get_default_device()  # under torch.device("meta") nothing can be drawn
