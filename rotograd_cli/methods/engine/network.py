@@ -161,7 +161,7 @@ class MultiTaskNetwork(nn.Module, ABC):
             warn_of_plain_backward(self._watch)
         self._pass = None  # its memory is free for this one
         if self.rotated is not None:
-            self.rotations.advance()
+            self.rotated.rotations.advance()
         leaves = training_leaves(
             self.heads, features.detach(), self.rotated, per_task=self.per_task_gradients
         )
@@ -196,7 +196,7 @@ class MultiTaskNetwork(nn.Module, ABC):
         try:
             with cached():
                 if self.rotated is not None:
-                    self.rotations.check_bases()
+                    self.rotated.rotations.check_bases()
                 yield
         finally:
             self.train(was_training)
