@@ -171,7 +171,7 @@ class Watchful(VanillaMTL):
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
         self.calls.append((before, after, present))
         self.weights = [p.detach().clone() for p in self.model_parameters()]
-        self.own.grad = torch.full((1,), 2.0)
+        self.own.grad = torch.full_like(self.own, 2.0)
 
 
 def watchful(extra: nn.Module | None = None) -> Watchful:

@@ -39,9 +39,10 @@ class TaskNetwork(nn.Module):
         """Output of the task's head, differentiable in all but the rotation."""
         features, _ = features_of(self.method.backbone(x))
         self.method.check_features(features)
-        return head_output(self.method.heads[self.task], self._view(features))
+        return head_output(self.method.heads[self.task], self.view(features))
 
-    def _view(self, features: Tensor) -> Tensor:
+    def view(self, features: Tensor) -> Tensor:
+        """Features as the head sees them."""
         if self.rotated is None:
             return features
         R = self.constant_rotation

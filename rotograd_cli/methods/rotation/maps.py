@@ -29,7 +29,7 @@ class Trivialisation(Protocol):
 
     @staticmethod
     def differentiable(A: Tensor) -> Tensor:
-        """The map for autograd, as geotorch takes it."""
+        """The map for autograd, with its closed-form derivative."""
 
     @staticmethod
     def traced(A: Tensor) -> Tensor:
