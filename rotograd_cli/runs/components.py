@@ -17,7 +17,6 @@ from torch import nn
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.runs.config import TrainConfig, suggest
 from rotograd_cli.tasks import Task
 
@@ -79,7 +78,7 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         ConfigError: As :func:`constructor`.
     """
     if _is_rule(node, "method"):
-        return functools.partial(_ruled, Ruled, _rule_constructor(node, "method"))
+        return functools.partial(_ruled, MultiTaskMethod, _rule_constructor(node, "method"))
     rule = node.get("rule") if isinstance(node, Mapping) else None
     if rule is None:
         return constructor(node, "method", backbone=0, heads=0, feature_shape=0)

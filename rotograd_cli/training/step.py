@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, NonFiniteError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training.gathering import SharedSums
@@ -57,17 +58,18 @@ def train_step(
     present = _presence(model, tasks, micro_batches)
     shares = _shares(model, tasks, micro_batches)
     totals = []
-    for index, batch in enumerate(micro_batches):
-        with model.ranks.accumulating(index < num - 1):
-            losses = _batch_losses(model, tasks, batch, present[index], shares[index])
-            values = model.backward(
-                _scaled(losses, loss_scale),
-                loss_scale=loss_scale,
-                num_micro_batches=num,
-                accumulating=index < num - 1,
-                one_head_per_loss=True,  # a task's loss takes its own prediction
-            )
-        totals.append(_detached(values, losses))
+    with cached():  # the micro-batches see the same rotations
+        for index, batch in enumerate(micro_batches):
+            with model.ranks.accumulating(index < num - 1):
+                losses = _batch_losses(model, tasks, batch, present[index], shares[index])
+                values = model.backward(
+                    _scaled(losses, loss_scale),
+                    loss_scale=loss_scale,
+                    num_micro_batches=num,
+                    accumulating=index < num - 1,
+                    one_head_per_loss=True,  # a task's loss takes its own prediction
+                )
+            totals.append(_detached(values, losses))
     total = _total(totals)
     if loss_scale is not None:
         total[0] /= loss_scale
@@ -302,20 +304,18 @@ def evaluate(
         ``split/loss`` (the sum over tasks) and ``split/geomean_loss`` (their geometric mean); NaN
         for a task without any target.
     """
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     accumulators = [_Accumulators(task, device) for task in tasks]
     shared = _shared_sums(accumulators) if model.ranks.size > 1 else None
     where = iter(positions)
-    for batch in batches:
-        predictions = predict(model, batch)
-        for k, loss in enumerate(task_losses(tasks, predictions, batch)):
-            if loss is not None:
-                accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
-        if shared is not None:
-            shared.close_batch(next(where))
-    model.train(was_training)
+    with model.evaluating():
+        for batch in batches:
+            predictions = predict(model, batch)
+            for k, loss in enumerate(task_losses(tasks, predictions, batch)):
+                if loss is not None:
+                    accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
+            if shared is not None:
+                shared.close_batch(next(where))
     computes = shared is None or shared.combine(model.ranks, num_batches)
     every = torch.cat([a.numbers() for a in accumulators])
     if shared is not None:  # one rank has what the last images need

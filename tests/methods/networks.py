@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.methods.ruled import Ruled
 
 K, N, D, LR = 3, 8, 5, 0.05
 TaskLosses = list[Tensor | None]
@@ -22,7 +21,7 @@ def networks(num_tasks: int = K) -> tuple[nn.Module, list[nn.Module]]:
 
 def on_network(rule: Rule) -> Any:
     """The rule on the shared features of a network, in float64."""
-    return Ruled(*networks(), rule).double()
+    return MultiTaskMethod(*networks(), rule).double()
 
 
 def data() -> tuple[Tensor, Tensor]:

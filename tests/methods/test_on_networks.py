@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.methods.ruled import Ruled
 from tests.methods.common import GRADIENT, LOSSES, RULES, close, gradients
 from tests.methods.networks import K, data, losses_of, networks, on_network
 
 
 def backbone_gradient(
     rule: Rule, G: Tensor, absent: int | None = None, nan: int | None = None
-) -> tuple[Tensor, Ruled]:
+) -> tuple[Tensor, MultiTaskMethod]:
     """The backbone's gradient where task k's has the entries of row ``G[k]``, and the model."""
-    model = Ruled(nn.Identity(), [nn.Identity() for _ in G], rule).double()
+    model = MultiTaskMethod(nn.Identity(), [nn.Identity() for _ in G], rule).double()
     z = torch.zeros(2, G.shape[1] // 2, dtype=G.dtype, requires_grad=True)  # two examples
     losses: list[Tensor | None] = [
         (p * g.view_as(p)).sum() + (torch.nan if k == nan else 1.0)
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_leaves_the_learned_weights_finite(name: str) 
 def test_weights_are_recorded() -> None:
     expected = {"gradnorm": 1.0, "uncertainty": 0.5, "dwa": 1.0, "famo": 1 / K}
     for name, value in expected.items():
-        model = Ruled(*networks(), LOSSES[name](K))
+        model = MultiTaskMethod(*networks(), LOSSES[name](K))
         (weight,) = model.diagnostics().values()
         assert list(model.diagnostics()) == ["weight"]
         torch.testing.assert_close(weight, torch.full((K,), value))

@@ -180,9 +180,7 @@ def norms_written_out(model: Any, batches: list[Batch]) -> dict[str, float]:
         for k, task in enumerate(TASKS[: len(model)]):
             if task.name in batch.targets:
                 z = model.backbone(batch.inputs).detach().requires_grad_()
-                loss = task.loss(
-                    model.heads[k](model.task_features(z, k)), batch.targets[task.name]
-                )
+                loss = task.loss(model.heads[k](model[k].view(z)), batch.targets[task.name])
                 (gradient,) = torch.autograd.grad(loss / counts[task.name], [z])
                 squares[task.name] += float(gradient.double().square().sum())
     return {name: square**0.5 for name, square in squares.items()}
