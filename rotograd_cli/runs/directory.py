@@ -145,7 +145,7 @@ def describe_run(
     evaluated = splits if config.train.evaluate_train else splits[1:]
     return {
         "status": "running",
-        "method": type(model).__name__,
+        "method": model.method_name,
         "data": dataset.name,
         "tasks": [task.name for task in dataset.tasks],
         "metric_specs": {

@@ -153,7 +153,7 @@ def train(
         write_summary(run_dir, summary)  # a run that is killed has said what it trained on
         logger.info(
             "%s on %s (%s), seed %d, %s: %s%s",
-            type(model).__name__,
+            model.method_name,
             dataset.name,
             ", ".join(task.name for task in dataset.tasks),
             config.seed,

@@ -45,7 +45,7 @@ CHOICES = {
 }
 # what the runner hands to every component of a group
 SUPPLIED = {
-    "method": ("backbone", "heads", "feature_shape"),
+    "method": ("backbone", "heads", "feature_shape", "num_tasks"),
     "data": ("data_dir", "tasks", "device"),
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),

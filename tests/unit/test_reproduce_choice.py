@@ -16,7 +16,7 @@ from rotograd_cli.commands.reproduction.cells import Cell
 from rotograd_cli.commands.reproduction.plan import Candidate, choices, without_choice
 from rotograd_cli.commands.reproduction.plan import _marked as marked
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
-from rotograd_cli.tables.table import Table
+from rotograd_cli.tables.parts import Table
 from tests.fake_runs import fake_summary
 from tests.marks import slow_unless
 

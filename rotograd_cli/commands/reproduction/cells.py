@@ -10,7 +10,7 @@ from rotograd_cli.runs import identity, summaries
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.report import read_summary
-from rotograd_cli.tables.results import RunKey
+from rotograd_cli.tables.runs import RunKey
 
 
 @dataclass(frozen=True)

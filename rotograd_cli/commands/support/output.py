@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rotograd_cli.printing.terminal import print_grid
 from rotograd_cli.tables.layout import grids, sentences
-from rotograd_cli.tables.table import Table
+from rotograd_cli.tables.parts import Table
 
 
 def print_results(table: Table) -> None:
