@@ -4,7 +4,6 @@ A launcher starts this program several times; environment variables give each pr
 Nothing here imports torch before a job is joined.
 """
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,6 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotograd_cli.errors import ConfigError, RankError
@@ -193,7 +191,10 @@ def say_death(error: BaseException) -> None:
     if lost is not None:
         print(f"{name}: {lost}", file=sys.stderr, flush=True)
         return
-    _tell_launcher(error)
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    with suppress(OSError):
+        get_error_handler().record_exception(error)  # where torchrun reads the cause
     text = "".join(traceback.format_exception(error))
     print(f"{name} failed:\n{text}", file=sys.stderr, end="", flush=True)
 
@@ -217,21 +218,3 @@ def lost_other(error: BaseException) -> str | None:
         return None
     reason = str(error).splitlines()[0].split(". ")[0]
     return f"Another rank is gone ({reason}); rotograd train resume=auto continues."
-
-
-def _tell_launcher(error: BaseException) -> None:
-    """Write the file that torchrun reads the cause from."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path is None:
-        return
-    content = {
-        "message": {
-            "message": f"{type(error).__name__}: {error}",
-            "extraInfo": {
-                "py_callstack": "".join(traceback.format_exception(error)),
-                "timestamp": str(int(time.time())),
-            },
-        }
-    }
-    with suppress(OSError):
-        Path(path).write_text(json.dumps(content), encoding="utf-8")

@@ -36,6 +36,8 @@ NEEDED: Mapping[type, str] = {
     BooleanNode: "true or false is needed",
 }
 SEARCH_PATH = "hydra.searchpath"
+DOTTED = "table.grid.values."
+"""Section whose keys have dots, as the path of an override has."""
 
 
 @contextmanager
@@ -191,7 +193,7 @@ def _refusal(override: Override, configuration: _Configuration, is_sweep: bool) 
         return _refusal_of_choice(override, configuration)
     if override.is_add() or override.is_force_add():
         return None  # added keys are checked with the configuration
-    if key not in configuration.keys:
+    if key not in configuration.keys or key.startswith(DOTTED):
         return _unknown_key(key, configuration)
     if override.is_delete():
         return f"`{key}` cannot be removed; give it a value: {key}=VALUE."
@@ -209,34 +211,16 @@ def _refusal_of_choice(override: Override, configuration: _Configuration) -> str
     name = group if override.package is None else f"{group}@{override.package}"
     if not is_group(group, configuration.folders):
         return f"`{name}` is not a group; rotograd {configuration.command} --help lists them."
-    names = _choice_names(name, configuration.keys)
-    if names and not override.is_add() and (override.package or group) not in configuration.keys:
-        return f"`{name}` is not the name of a choice; write {' or '.join(names)}."
     if override.is_sweep_override() or isinstance(override.value(), str):
         return None
     return str(no_choice(name, str(override.input_line)))
 
 
-def _choice_names(name: str, keys: Sequence[str]) -> list[str]:
-    """How to choose for the nodes that share a group, as the two optimisers do.
-
-    Args:
-        name: Name of the group or of a node.
-        keys: Keys of the configuration.
-    """
-    node = name.rpartition("@")[2]
-    group = node.rpartition("_")[2]
-    if not is_group(group) or group in keys:
-        return []
-    sharing = [key for key in keys if key.endswith(f"_{group}") and "." not in key]
-    return [f"{group}@{each}=NAME" for each in ([node] if node in keys else sharing)]
-
-
 def _unknown_key(key: str, configuration: _Configuration) -> str:
     keys = configuration.keys
     parent, _, leaf = key.rpartition(".")
-    if key.startswith("table.grid.values."):  # its keys have dots, an override's path too
-        name = key.removeprefix("table.grid.values.")
+    if key.startswith(DOTTED):
+        name = key.removeprefix(DOTTED)
         return f"`{key}` cannot be written so; write 'table.grid.values={{{name}:[VALUE,...]}}'."
     if parent in keys and OmegaConf.select(configuration.config, parent) is None:
         remedy = f"choose one with {parent}=NAME" if is_group(parent) else f"add {parent}=VALUE"
@@ -330,8 +314,9 @@ def _in_hydras_words(error: Exception) -> str:
     if isinstance(cause, RotogradError):  # of a resolver
         return str(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = (lines[0] if lines else type(error).__name__).rstrip(".")
+    suggestions = [line for line in lines[1:2] if line.startswith("Did you mean")]
+    text = " ".join([*lines[:1], *suggestions]) or type(error).__name__
     key = getattr(error, "full_key", None)
     if key and str(key) not in text:
         text = f"`{key}`: {text}"
-    return f"{text}; check the command and the files that it names."
+    return f"{text.rstrip('.?')}; check the command and the files that it names."
