@@ -64,7 +64,7 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
         ("method=rotogard", "got 'rotogard'. Did you mean rotograd?"),
         ("method=../data/multidigits", "`method`"),
         ("optimizer@model_optimizer=adm", "Did you mean adam?"),
-        ("optimizer=adam", "Did you mean to override optimizer@m"),
+        ("optimizer=adam", "Did you mean to override one of optimizer@method_optimizer"),
         ("model_optimizer=sgd", "choose one with optimizer@model_optimizer=NAME"),
         ("method=null", "must name a file of its group, got 'method=null'"),
         ("method=3", "must name a file of its group, got 'method=3'"),
