@@ -52,13 +52,15 @@ class Planner:
     """Cells of a table.
 
     Args:
-        spec: Table with the rows that are wanted.
+        spec: Table with the rows to train.
         maker: Composes cells.
         seeds: Seeds of every row.
     """
 
     def __init__(self, spec: TableSpec, maker: CellMaker, seeds: Sequence[int]) -> None:
-        self.spec, self.maker, self.seeds = spec, maker, list(seeds)
+        self.spec = spec
+        self.maker = maker
+        self.seeds = list(seeds)
 
     def places(self) -> Iterator[Place]:
         """Yield the rows, and each task of rows that are trained task by task."""
@@ -111,8 +113,8 @@ class Planner:
             cells[cell.run.row, cell.run.task].append(cell)
         return [
             candidate
-            for place, own in cells.items()
-            for candidate in _marked(_candidates(place, own), own[0].config.train.select_mode)
+            for place, group in cells.items()
+            for candidate in _marked(_candidates(place, group), group[0].config.train.select_mode)
         ]
 
     def _cell(self, row: str, task: str | None, seed: int, point: Point) -> Cell:
@@ -156,8 +158,8 @@ def _candidates(place: Place, cells: Sequence[Cell]) -> list[Candidate]:
         values[cell.point][cell.run.seed] = math.nan if value is None else value
         data[cell.point] |= {str(summary.get("data_fingerprint"))} if summary else set()
     return [
-        Candidate(*place, dict(point), own, data=frozenset(data[point]))
-        for point, own in values.items()
+        Candidate(*place, dict(point), by_seed, data=frozenset(data[point]))
+        for point, by_seed in values.items()
     ]
 
 
