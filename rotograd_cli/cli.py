@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rotograd_cli.runs.resuming import Target
+    from rotograd_cli.runs.summary import RunSummary
     from rotograd_cli.tables.table import Table
 
 COMMANDS = {
@@ -248,13 +249,8 @@ def _train(config: "DictConfig") -> float | None:
     from rotograd_cli.commands.sweep import check_direction
     from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.experiment import train
-    from rotograd_cli.runs.report import (
-        read_summary,
-        remarks,
-        run_table,
-        training_time,
-    )
-    from rotograd_cli.runs.summaries import selected_value
+    from rotograd_cli.runs.report import remarks, run_table, training_time
+    from rotograd_cli.runs.summary import RunSummary
 
     launch.read_launcher()
     hydra_config = HydraConfig.get()
@@ -263,7 +259,7 @@ def _train(config: "DictConfig") -> float | None:
     several = hydra_config.mode == RunMode.MULTIRUN
     run_dir = Path(hydra_config.runtime.output_dir)
 
-    def run() -> dict[str, Any]:
+    def run() -> RunSummary:
         nonlocal run_dir
         with launch.joined(str(config.device)) as ranks:
             target = ranks.same(lambda: _target(config, run_dir, overrides, several))
@@ -273,7 +269,7 @@ def _train(config: "DictConfig") -> float | None:
             if target.finished and ranks.is_first:
                 print(f"{os.path.relpath(run_dir)} is finished.", file=sys.stderr)
             if target.finished:
-                return read_summary(run_dir) or {}
+                return RunSummary.read(run_dir) or RunSummary()
             return train(target.config, run_dir, overrides, resume=target.resumed, ranks=ranks)
 
     if several:
@@ -283,11 +279,11 @@ def _train(config: "DictConfig") -> float | None:
         summary = run()
         if launch.job_rank() == 0:
             print_grid(run_table(summary))
-            for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
+            for line in (f"Protocol: {summary.protocol}.", *remarks(summary.notes)):
                 print(line)
             print(training_time(summary))
             print(f"Run directory: {os.path.relpath(run_dir)}")
-    value = selected_value(summary)
+    value = summary.selected_value
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
     return worst if value is None else value
 
@@ -312,16 +308,17 @@ def _target(config: "DictConfig", run_dir: "Path", overrides: list[str], several
 
 
 def _cell(
-    run: Callable[[], dict[str, Any]], run_dir: "Path", overrides: list[str], hydra_config: Any
-) -> dict[str, Any]:
+    run: "Callable[[], RunSummary]", run_dir: "Path", overrides: list[str], hydra_config: Any
+) -> "RunSummary":
     """One cell of a sweep: a failure is recorded in its directory and the others go on."""
     import traceback
 
     from rotograd_cli.commands.sweep import refused
     from rotograd_cli.commands.sweep_folder import is_search
     from rotograd_cli.errors import OccupiedError, RotogradError
-    from rotograd_cli.runs.claims import record_failure
+    from rotograd_cli.runs.directory import record_failure
     from rotograd_cli.runs.messages import describe_failure
+    from rotograd_cli.runs.summary import RunSummary
 
     number = hydra_config.job.num
     if launch.job_rank() == 0:
@@ -339,7 +336,7 @@ def _cell(
         print(f"cell {number} failed: {reason}", file=sys.stderr)
         if exit_code(error) != RUN_FAILED:  # else the run has recorded it
             refused[run_dir] = record_failure(run_dir, overrides, reason)
-        return {}
+        return RunSummary()
 
 
 def _evaluate(config: "DictConfig") -> float:
@@ -357,7 +354,7 @@ def _evaluate(config: "DictConfig") -> float:
         print(f"Other data: {found.other_data}.")
     print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
     print_grid(table)
-    for line in (verdict, *remarks([{"notes": found.notes}])):
+    for line in (verdict, *remarks(found.notes)):
         print(line)
     return found.measured[f"{typed.split}/geomean_loss"]
 

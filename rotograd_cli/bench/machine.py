@@ -1,13 +1,13 @@
 """The machine that figures belong to."""
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rotograd_cli.runs.directory import package_versions, source_commit
+from rotograd_cli.runs.packing import available_cores
+from rotograd_cli.runs.provenance import package_versions, source_commit
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """
     return {
         "cpu": cpu_model(),
-        "cores": num_cores(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -39,13 +39,6 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(filter(None, names), "") or platform.processor() or platform.machine()
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def one_line(machine: dict[str, Any]) -> str:

@@ -17,19 +17,14 @@ from rotograd_cli.commands.sweep_folder import check_sweep_folder
 from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.printing.terminal import print_grid
 from rotograd_cli.ranks.launch import job_rank
-from rotograd_cli.runs.claims import check_own_folder, refuse_used
-from rotograd_cli.runs.report import (
-    common_overrides,
-    read_summary,
-    remarks,
-    sweep_table,
-)
-from rotograd_cli.runs.summaries import outcome
+from rotograd_cli.runs.directory import check_own_folder, refuse_used
+from rotograd_cli.runs.report import common_overrides, remarks, sweep_table
+from rotograd_cli.runs.summary import RunSummary
 
 failures: list[str] = []
 """Cells of the sweeps of this process that did not finish; the exit code depends on it."""
 
-refused: dict[Path, dict[str, Any]] = {}
+refused: dict[Path, RunSummary] = {}
 """What became of cells of this process that did not begin; a run in their folder keeps its own."""
 
 _new_folders: list[Path] = []
@@ -135,14 +130,17 @@ def _print_status(sweep_dir: Path) -> None:
         (p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")),
         key=lambda path: (len(path.name), path.name),
     )
-    summaries = [(cell.name, refused.get(cell.absolute()) or read_summary(cell)) for cell in cells]
+    summaries = [
+        (cell.name, refused.get(cell.absolute()) or RunSummary.read(cell)) for cell in cells
+    ]
+    known = [summary for _, summary in summaries if summary is not None]
     refused.clear()
     print_grid(sweep_table(summaries))
-    common = common_overrides([summary for _, summary in summaries])
+    common = common_overrides(known)
     if common:
         print(f"In all cells: {' '.join(common)}")
     for line in (
-        *remarks([summary for _, summary in summaries]),
+        *remarks(note for summary in known for note in summary.notes),
         *_best(sweep_dir),
         f"Sweep directory: {sweep_dir}",
     ):
@@ -150,9 +148,9 @@ def _print_status(sweep_dir: Path) -> None:
     if not summaries:
         failures.append(f"{sweep_dir}: no cell; give the keys of the sweep at least one value.")
     for cell, summary in summaries:
-        became = "no result" if summary is None else outcome(summary)
-        if became != "finished":
-            failures.append(f"{sweep_dir / cell}: {(summary or {}).get('error', became)}")
+        result = summary or RunSummary(status="no result")
+        if not result.is_finished:
+            failures.append(f"{sweep_dir / cell}: {result.error or result.outcome}")
 
 
 def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:

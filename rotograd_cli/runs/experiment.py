@@ -17,22 +17,20 @@ from rotograd_cli.errors import CheckpointError, ConfigError, run_under_way, sug
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
-from rotograd_cli.runs.claims import claimed
+from rotograd_cli.runs import description
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import EvaluateConfig, TrainConfig
 from rotograd_cli.runs.directory import (
-    describe_progress,
-    describe_ranks,
-    describe_run,
-    described_before,
+    CHECKPOINTS,
+    RunFolder,
+    claimed,
     log_file,
     other_data,
-    recorded_metrics,
     refuse_other_data,
 )
 from rotograd_cli.runs.messages import describe_failure
-from rotograd_cli.runs.report import write_summary
 from rotograd_cli.runs.saved import load_run_config
+from rotograd_cli.runs.summary import RunSummary, recorded_metrics
 from rotograd_cli.runs.trust import Trust, without_extras, word_for
 from rotograd_cli.tasks import Task
 from rotograd_cli.tracking.base import Tracker
@@ -113,8 +111,8 @@ def train(
     quiet: bool = False,
     resume: bool = False,
     ranks: Ranks = ONE,
-) -> dict[str, Any]:
-    """Trains one run and writes its directory.
+) -> RunSummary:
+    """Train one run and write its directory.
 
     Nothing is written before every component has been built and found to fit.
 
@@ -128,87 +126,112 @@ def train(
             the same arguments.
 
     Returns:
-        The content of ``summary.json``; on other ranks, of its metrics alone.
+        What is recorded of the run; on other ranks, the metrics alone.
 
     Raises:
         RotogradError: If the input is wrong.
     """
     constructors = Constructors(config)
     recorder = _Recorder()
-    trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors, ranks)
+    trainer = make_trainer(config, recorder, run_dir / CHECKPOINTS, constructors, ranks)
     if resume:
-        ranks.same(lambda: refuse_other_data(run_dir, trainer.dataset, config.paths.data_dir))
+        fingerprint = trainer.dataset.fingerprint
+        ranks.same(lambda: refuse_other_data(run_dir, fingerprint, config.paths.data_dir))
     if not ranks.is_first:
-        with compilation(config.compile):
-            return _follow(trainer, resume=resume)
-    dataset, model, plain = trainer.dataset, trainer.model, trainer.config
-    summary = describe_run(config, dataset, model, trainer.selection, trainer.device, overrides)
-    with (
-        claimed(run_dir) as claim,
-        log_file(run_dir / "train.log", quiet=quiet),
-    ):
+        return _follow(trainer, config, resume=resume)
+    with claimed(run_dir) as folder, log_file(run_dir / "train.log", quiet=quiet):
         records = trainer.resume() if resume else None
-        claim.begin(None if resume else plain)
-        summary |= described_before(run_dir, trainer.state) if records is not None else {}
-        write_summary(run_dir, summary)  # a run that is killed has said what it trained on
-        logger.info(
-            "%s on %s (%s), seed %d, %s: %s%s",
-            type(model).__name__,
-            dataset.name,
-            ", ".join(task.name for task in dataset.tasks),
-            config.seed,
-            trainer.device,
-            os.path.relpath(run_dir),
-            "" if records is None else f", on from step {trainer.state.step}",
-        )
-        try:
+        folder.begin(None if resume else trainer.config)
+        folder.summary = _first_summary(trainer, config, overrides)
+        if records is not None:
+            before = RunSummary.read(run_dir)
+            folder.summary = description.resumed(folder.summary, before, trainer.state.step)
+        folder.write()  # a run that is killed has said what it trained on
+        _announce(folder, trainer, resumed=records is not None)
+        with _recorded(folder, trainer, recorder, ranks, config):
             with interrupts.deferring(), run_under_way(), memory_errors():
                 recorder.keep_file(run_dir / "metrics.jsonl", records or {})
-                recorder.add(constructors.logger(run_dir=run_dir, config=plain, tags=config.tags))
+                tags = config.tags
+                recorder.add(constructors.logger(run_dir=run_dir, config=trainer.config, tags=tags))
                 if not quiet:
-                    recorder.add(
-                        ConsoleTracker(num_epochs=config.train.epochs, select=trainer.selection.key)
-                    )
+                    num_epochs = config.train.epochs
+                    select = trainer.selection.key
+                    recorder.add(ConsoleTracker(num_epochs=num_epochs, select=select))
                 with compilation(config.compile):
                     metrics = fit_or_dump(trainer)
-            summary |= {"status": "finished", "metrics": metrics}
-        except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            summary |= {"status": status, "error": describe_failure(error)}
-            logger.debug("%s", traceback.format_exc())
-            if isinstance(error, interrupts.StopRequested):
-                logger.info(
-                    "Stopped after step %d; continue with: %s%s",
-                    trainer.state.step,
-                    suggested("train", f"resume={os.path.relpath(run_dir)}"),
-                    word_for(config),
-                )
-                interrupts.hand_on(error)
-            raise
-        finally:
-            summary |= describe_progress(trainer.state, trainer.wall_s)
-            summary |= describe_ranks(ranks, trainer.state.step)
-            with run_under_way():
-                write_summary(run_dir, summary)
-                recorder.finish(summary)
-    return summary
+            folder.note(status="finished", metrics=metrics)
+    return folder.summary
 
 
-def _follow(trainer: Trainer, *, resume: bool) -> dict[str, Any]:
-    """The part of a rank that writes nothing."""
+def _first_summary(trainer: Trainer, config: TrainConfig, overrides: Sequence[str]) -> RunSummary:
+    return description.begun(
+        config, trainer.dataset, trainer.model, trainer.selection, trainer.device, overrides
+    )
+
+
+def _announce(folder: RunFolder, trainer: Trainer, *, resumed: bool) -> None:
+    summary = folder.summary
+    logger.info(
+        "%s on %s (%s), seed %d, %s: %s%s",
+        summary.method,
+        summary.data,
+        ", ".join(summary.tasks),
+        summary.seed,
+        trainer.device,
+        os.path.relpath(folder.path),
+        f", on from step {trainer.state.step}" if resumed else "",
+    )
+
+
+@contextmanager
+def _recorded(
+    folder: RunFolder, trainer: Trainer, recorder: "_Recorder", ranks: Ranks, config: TrainConfig
+) -> Iterator[None]:
+    """Write what became of a run, however it ends."""
+    try:
+        yield
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        folder.note(status=status, error=describe_failure(error))
+        logger.debug("%s", traceback.format_exc())
+        if isinstance(error, interrupts.StopRequested):
+            logger.info(
+                "Stopped after step %d; continue with: %s%s",
+                trainer.state.step,
+                suggested("train", f"resume={os.path.relpath(folder.path)}"),
+                word_for(config),
+            )
+            interrupts.hand_on(error)
+        raise
+    finally:
+        folder.summary = description.progressed(
+            folder.summary, trainer.state, trainer.wall_s, ranks
+        )
+        with run_under_way():
+            folder.write()
+            recorder.finish(folder.summary.content())
+
+
+def _follow(trainer: Trainer, config: TrainConfig, *, resume: bool) -> RunSummary:
+    """Train on a rank that writes nothing."""
     package = logging.getLogger("rotograd_cli")
-    before = package.level
-    package.setLevel(logging.ERROR)  # the first rank has said it
+    level = package.level
+    package.setLevel(logging.ERROR)  # the first rank says the rest
     try:
         if resume:
             trainer.resume()
-        with interrupts.deferring(), run_under_way(), memory_errors():
-            return {"metrics": fit_or_dump(trainer)}
+        with (
+            compilation(config.compile),
+            interrupts.deferring(),
+            run_under_way(),
+            memory_errors(),
+        ):
+            return RunSummary(metrics=dict(fit_or_dump(trainer)))
     except interrupts.StopRequested as error:
         interrupts.hand_on(error)
         raise
     finally:
-        package.setLevel(before)
+        package.setLevel(level)
 
 
 def make_trainer(
@@ -348,7 +371,7 @@ class Evaluation:
     """A checkpoint of a run, measured again."""
 
     measured: dict[str, float]
-    recorded: dict[str, float]
+    recorded: dict[str, float | None]
     """What the run recorded for the same split and checkpoint; empty where it recorded nothing."""
     notes: tuple[str, ...]
     """Notes on the data."""
@@ -379,7 +402,7 @@ def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Eval
     if config.data_dir is not None:
         run_config.paths.data_dir = config.data_dir
     experiment = build(run_config)
-    path = run_dir / "checkpoints" / f"{config.checkpoint}.pt"
+    path = run_dir / CHECKPOINTS / f"{config.checkpoint}.pt"
     checkpoint = load_checkpoint(path, experiment.device)
     if "model" not in checkpoint:
         raise CheckpointError(f"{path} holds no model; train the run again.")
@@ -391,9 +414,10 @@ def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Eval
     with compilation(run_config.compile):
         measured = evaluate(experiment.model, experiment.dataset.tasks, batches, split)
     recorded = recorded_metrics(run_dir, config.checkpoint)
-    known = {key: value for key, value in recorded.items() if key in measured}
+    compared = {key: value for key, value in recorded.items() if key in measured}
     notes = (*experiment.dataset.notes, *cut_notes(experiment.dataset, (split,), options))
-    return Evaluation(measured, known, notes, other_data(run_dir, experiment.dataset))
+    difference = other_data(run_dir, experiment.dataset.fingerprint)
+    return Evaluation(measured, compared, notes, difference)
 
 
 def resolve_device(name: str) -> torch.device:

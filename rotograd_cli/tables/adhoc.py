@@ -121,7 +121,10 @@ def _spec(
     cells: Mapping[RunKey, Sequence[Run]],
 ) -> TableSpec:
     several = [s for s in summaries if len(s["tasks"]) > 1] or list(summaries)
-    columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown_metrics(several)}
+    metrics = {key: spec for s in several for key, spec in s["metric_specs"].items()}
+    statistics = {key: spec for s in several for key, spec in s["statistic_specs"].items()}
+    shown = shown_metrics(metrics, statistics)
+    columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown}
     if not columns or any(
         s["metrics"].get("test/geomean_loss") is not None for s in several
     ):  # losses above 0

@@ -46,7 +46,7 @@ def footnotes(
         *_comparison_note(reference, smallest_p),
         *(_run_notes(results, runs) if runs else ["There is no finished run."]),
         *_conditions(spec, results),
-        *remarks(runs),
+        *remarks(note for run in runs for note in run.get("notes", ())),
         *_paper_notes(spec),
         *spec.notes,
         *notes,

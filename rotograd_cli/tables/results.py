@@ -1,6 +1,5 @@
 """From summaries of runs to the metrics of a row at a seed, and what is missing."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.saved import read_saved
-from rotograd_cli.runs.summaries import is_evaluation, outcome
+from rotograd_cli.runs.summary import RunSummary, evaluations
 from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import geometric_mean
@@ -66,12 +64,12 @@ def read_run(run_dir: Path) -> dict[str, Any] | None:
         ``run_dir``; among its ``notes``, what an older version left out and did not say. None if
         there is no summary.
     """
-    summary = read_summary(run_dir)
+    summary = RunSummary.read(run_dir)
     if summary is None:
         return None
-    found = {"config": read_config(run_dir), "first_evaluation": _first_evaluation(run_dir)}
+    found = {"config": read_config(run_dir), "first_evaluation": next(evaluations(run_dir), None)}
     known = {key: value for key, value in found.items() if value is not None}
-    run = {**summary, **known, "run_dir": str(run_dir)}
+    run = {**summary.content(), "status": summary.outcome, **known, "run_dir": str(run_dir)}
     cut = cut_notes(run)
     return {**run, "notes": [*run.get("notes", []), *cut]} if cut else run
 
@@ -90,18 +88,6 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
         and isinstance(config.get("tasks") or [], list)
     )
     return config if is_runs else None
-
-
-def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
-    try:
-        with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                record = json.loads(line)
-                if is_evaluation(record):
-                    return dict(record)
-    except (OSError, ValueError, RecursionError):
-        return None
-    return None
 
 
 def collect(
@@ -138,7 +124,7 @@ def collect(
 
 
 def _reason(task: str | None, summary: Mapping[str, Any] | None) -> str | None:
-    text = "no run" if summary is None else outcome(summary)
+    text = "no run" if summary is None else str(summary.get("status", "no status"))
     if text == "finished":
         return None
     text = "not finished" if text == "running" else text

@@ -10,7 +10,6 @@ from typing import Any
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.identity import setting
-from rotograd_cli.runs.summaries import is_finished, outcome
 from rotograd_cli.tables.conditions import COMMON, TASKS, conditions
 from rotograd_cli.tables.results import RunKey, read_config, read_run
 from rotograd_cli.tables.settings import varying
@@ -30,7 +29,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it has its test metrics, of an epoch that was selected by a finite value."""
-        return outcome(self.summary) == "finished"
+        return bool(self.summary["status"] == "finished")
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -97,11 +96,8 @@ def _order(folder: Path) -> list[tuple[int, str]]:
 def _run(folder: Path) -> Run:
     summary = read_run(folder) or {"status": "no summary", "run_dir": str(folder)}
     config = read_config(folder)
-    if outcome(summary) == "finished":
-        if config is None:
-            summary["status"] = "config.yaml cannot be read"
-        elif not is_finished(summary, in_table=True):
-            summary["status"] = "summary.json lacks results"
+    if summary["status"] == "finished" and config is None:
+        summary["status"] = "config.yaml cannot be read"
     return Run(folder, config, summary)
 
 
@@ -172,6 +168,6 @@ def _check_conditions(groups: Mapping[RunKey, Sequence[Run]]) -> None:
 
 def named(runs: Sequence[Run]) -> str:
     """Folders of a few runs, with what became of them."""
-    words = [f"{run.folder} ({outcome(run.summary)})" for run in runs[:MAX_NAMED]]
+    words = [f"{run.folder} ({run.summary['status']})" for run in runs[:MAX_NAMED]]
     more = [f"{len(runs) - MAX_NAMED} more"] if len(runs) > MAX_NAMED else []
     return ", ".join([*words, *more])

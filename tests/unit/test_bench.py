@@ -395,7 +395,6 @@ def test_the_name_of_the_processor_is_read_or_guessed(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor: 0\nmodel name\t: Fast One\nmodel name\t: Other\n")
     assert machine.cpu_model(tmp_path / "cpuinfo") == "Fast One"
     assert machine.cpu_model(tmp_path / "nowhere") != ""
-    assert machine.num_cores() >= 1
 
 
 # ---- compilation

@@ -138,8 +138,11 @@ def test_a_metric_that_was_not_finite_is_nan() -> None:
 
 def test_a_run_is_read_with_its_configuration_and_first_evaluation(tmp_path: Path) -> None:
     assert read_run(tmp_path) is None
-    (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
-    assert read_run(tmp_path) == {"status": "finished", "run_dir": str(tmp_path)}
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "failed"}))
+    before = read_run(tmp_path)
+    assert before is not None
+    assert before["status"] == "failed"
+    assert "config" not in before
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed": 3}))
     records = [{"train/loss": 1.0}, {"val/loss": 0.5, "epoch": 1}, {"val/loss": 0.25, "epoch": 2}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
@@ -154,7 +157,9 @@ def test_an_unreadable_log_is_no_first_evaluation(tmp_path: Path, content: str) 
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text(content)
     (tmp_path / "config.yaml").write_text("{")
-    assert read_run(tmp_path) == {"run_dir": str(tmp_path)}
+    run = read_run(tmp_path)
+    assert run is not None
+    assert not {"config", "first_evaluation"} & run.keys()
 
 
 # -- gains -------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs import identity, summaries
+from rotograd_cli.runs import identity
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.messages import explain
-from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.results import RunKey
 
 
@@ -45,7 +45,8 @@ def is_finished(run_dir: Path, config: TrainConfig) -> bool:
     Returns:
         True if its summary says so and its ``config.yaml`` has the same key.
     """
-    return summaries.is_finished(read_summary(run_dir)) and identity.holds_run(run_dir, config)
+    summary = RunSummary.read(run_dir)
+    return summary is not None and summary.is_complete and identity.holds_run(run_dir, config)
 
 
 def folder_name(config: TrainConfig) -> str:

@@ -24,7 +24,7 @@ from rotograd_cli.errors import ConfigError, NonFiniteError
 from rotograd_cli.runs.config import config_dir, register_schemas, typed
 from rotograd_cli.runs.experiment import build
 from rotograd_cli.runs.messages import explain
-from rotograd_cli.runs.summaries import outcome
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.words import search_path
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
@@ -298,9 +298,9 @@ def _pending(cells: Sequence[Cell]) -> list[Cell]:
 
 def _became(cell: Cell) -> str:
     """``finished``, or in words why it is not."""
-    summary = read_run(cell.run_dir)
+    summary = RunSummary.read(cell.run_dir)
     if summary is None:
         return "no result"
     if cell.finished:
-        return outcome(summary)
-    return str(summary.get("error", f"{summary.get('status')}, not finished"))
+        return summary.outcome
+    return summary.error or f"{summary.status}, not finished"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rotograd_cli.commands.reproduce.cells import Cell
 from rotograd_cli.commands.reproduce.plan import Place
-from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label
 
@@ -63,7 +63,8 @@ def _unique(cells: Iterable[Cell]) -> list[Cell]:
 
 def mean_seconds(cells: Iterable[Cell]) -> float | None:
     """Mean wall time of the finished ones; None if none is."""
-    times = [(read_summary(cell.run_dir) or {})["wall_s"] for cell in cells if cell.finished]
+    summaries = [RunSummary.read(cell.run_dir) for cell in cells if cell.finished]
+    times = [summary.wall_s for summary in summaries if summary and summary.wall_s is not None]
     return statistics.fmean(times) if times else None
 
 

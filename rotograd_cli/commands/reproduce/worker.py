@@ -13,13 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.commands.reproduce.cells import is_finished
 from rotograd_cli.errors import CheckpointError, RotogradError
-from rotograd_cli.runs.claims import record_failure
 from rotograd_cli.runs.config import TrainConfig, to_train_config
+from rotograd_cli.runs.directory import record_failure
 from rotograd_cli.runs.experiment import train
 from rotograd_cli.runs.identity import holds_run
 from rotograd_cli.runs.messages import describe_failure
-from rotograd_cli.runs.report import read_summary
-from rotograd_cli.runs.summaries import selected_value
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.training.checkpoint import load_newest
 
 
@@ -53,9 +52,9 @@ def train_cell(config: DictConfig) -> None:
             record_failure(run_dir, words, describe_failure(error))
             _say(f"{name}: failed: {describe_failure(error)}")
             return
-        value = selected_value(summary)
+        value = summary.selected_value
         shown = "has no finite value" if value is None else f"{value:.4g}"
-        _say(f"{name}: {summary['select']} {shown}, {time.monotonic() - start:.0f} s")
+        _say(f"{name}: {summary.select} {shown}, {time.monotonic() - start:.0f} s")
 
 
 def _say(line: str) -> None:
@@ -67,7 +66,9 @@ def _can_go_on(run_dir: Path, config: TrainConfig) -> bool:
 
     One that failed begins anew: it would fail in the same step again.
     """
-    if (read_summary(run_dir) or {}).get("status") == "failed" or not holds_run(run_dir, config):
+    summary = RunSummary.read(run_dir)
+    failed = summary is not None and summary.status == "failed"
+    if failed or not holds_run(run_dir, config):
         return False
     try:
         return load_newest(run_dir / "checkpoints") is not None
