@@ -344,7 +344,7 @@ def _evaluate(config: "DictConfig") -> float:
 
     typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
     from rotograd_cli.printing.terminal import print_grid
-    from rotograd_cli.runs.experiment import evaluate_run
+    from rotograd_cli.runs.evaluation import evaluate_run
     from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.trust import user_folders
 

@@ -25,9 +25,9 @@ from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by
 from rotograd_cli.data.base import Batch, in_parts
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.runs.building import Networks, build_networks, memory_errors
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig
-from rotograd_cli.runs.experiment import Networks, build_networks, memory_errors
 from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.seeding import epoch_order
 

@@ -11,9 +11,10 @@ import torch
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import CheckpointError, ConfigError, NonFiniteError
+from rotograd_cli.runs.building import memory_errors
 from rotograd_cli.runs.config import suggest
 from rotograd_cli.runs.dumps import Failure, config_of, failure_of, read_dump
-from rotograd_cli.runs.experiment import make_trainer, memory_errors
+from rotograd_cli.runs.experiment import make_trainer
 from rotograd_cli.runs.trust import Trust
 from rotograd_cli.training.compiling import compilation, eagerly
 from rotograd_cli.training.diagnosis import Origin, find_origin, same_numbers

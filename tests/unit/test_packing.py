@@ -16,7 +16,7 @@ from rotograd_cli.commands import workers
 from rotograd_cli.commands.sweep import check_direction
 from rotograd_cli.commands.workers import Worker, launcher_failure, take_slot
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.experiment import resolve_device
+from rotograd_cli.runs.building import resolve_device
 from rotograd_cli.runs.packing import num_jobs, num_threads, packing_devices
 
 

@@ -21,8 +21,8 @@ from rotograd_cli.commands.reproduce.launching import launch
 from rotograd_cli.commands.reproduce.plan import Candidate, Place, Planner, choices, without_choice
 from rotograd_cli.commands.reproduce.probe import measured_seconds
 from rotograd_cli.errors import ConfigError, NonFiniteError
+from rotograd_cli.runs.building import build
 from rotograd_cli.runs.config import config_dir, register_schemas, typed
-from rotograd_cli.runs.experiment import build
 from rotograd_cli.runs.messages import explain
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.words import search_path
