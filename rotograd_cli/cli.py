@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rotograd_cli.runs.resuming import Target
     from rotograd_cli.runs.summary import RunSummary
-    from rotograd_cli.tables.table import Table
+    from rotograd_cli.tables.parts import Table
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m",

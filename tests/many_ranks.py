@@ -1,6 +1,5 @@
 """Training steps that N processes share, and the same steps in one process."""
 
-import functools
 import os
 import sys
 import traceback
@@ -28,14 +27,14 @@ from rotograd_cli.tasks.losses import (
 from rotograd_cli.tasks.metrics import depth, mse, normals, segmentation
 from rotograd_cli.training.gathering import TOGETHER
 from rotograd_cli.training.step import evaluate, train_step
-from tests.contract.test_methods import METHODS, build, class_of
+from tests.contract.test_methods import METHODS, build, max_num_tasks, node_of
 from tests.forked import forkserver
 from tests.waiting import PATIENCE_S
 
 BATCH = 12
 STEPS = 3
 SHAPES = ("vector", "general", "map", "sequence", "norm", "dropout")
-SOME = ("rotateonly", "rotograd", "rotogradnorm", "vanilla")
+SOME = ("rotograd", "vanilla")
 SHARING = ("general", "map")  # where ranks share the work of rotations, however small
 
 
@@ -108,31 +107,23 @@ def networks(shape: str, num: int) -> tuple[nn.Module, list[nn.Module], tuple[in
 
 
 def make_model(method: str, shape: str) -> tuple[MultiTaskMethod, list[Task]]:
-    num = class_of(method).max_num_tasks or 3
+    num = max_num_tasks(method) or 3
     torch.manual_seed(1)
     backbone, heads, _ = networks(shape, num)
-    build_it: Any = build
-    if shape in ("map", "sequence"):
-        build_it = functools.partial(_build_shaped, shape)
-    model = build_it(method, heads, backbone)
+    model = build(method, heads, backbone, **_options(method, shape))
     torch.manual_seed(2)
     return model.double().train(), tasks_of(shape, num)
 
 
-def _build_shaped(shape: str, method: str, heads: Sequence[nn.Module], backbone: nn.Module) -> Any:
-    import hydra.utils
-    from omegaconf import OmegaConf
-
-    from tests.contract.test_methods import FILES
-
-    torch.manual_seed(0)
-    config = OmegaConf.load(FILES[METHODS.index(method)])
-    options: dict[str, Any] = {}
-    if "rotation_shape" in config:
-        options["rotation_shape"] = 6
-        options["post_shape"] = (4, 4) if shape == "map" else ()
-    factory = hydra.utils.instantiate(config, _convert_="all", **options)
-    return factory(backbone, heads, feature_shape=(6, 4, 4) if shape == "map" else (6,))
+def _options(method: str, shape: str) -> dict[str, Any]:
+    """What fits a method to features that are no plain vectors."""
+    if shape not in ("map", "sequence"):
+        return {}
+    trailing = (4, 4) if shape == "map" else ()
+    options: dict[str, Any] = {"feature_shape": (6, *trailing)}
+    if "rotation_shape" in node_of(method):
+        options |= {"rotation_shape": 6, "post_shape": trailing}
+    return options
 
 
 def make_batch(shape: str, tasks: Sequence[Task], step: int, num: int) -> Batch:

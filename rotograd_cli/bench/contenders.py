@@ -154,7 +154,7 @@ class Builder:
         own = list(model.mtl_parameters())
         optimizers = self._optimizers(model.model_parameters(), own)
         step = _whole_step(gradients, model.parameters(), optimizers)
-        label = type(model).__name__
+        label = model.method_name
         return Contender(name, label, step, gradients, reset, model)
 
     def _reference(self, name: str) -> Contender:

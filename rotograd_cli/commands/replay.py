@@ -152,7 +152,7 @@ def replay(request: Request) -> Replay:
         _restore(trainer, content, request)
         with eagerly():
             origin = find_origin(trainer.model, trainer.dataset.tasks, batches)
-    run = f"{type(trainer.model).__name__} on {trainer.dataset.name}"
+    run = f"{trainer.model.method_name} on {trainer.dataset.name}"
     return Replay(run, then, now, losses, origin, _differences(then, trainer, request))
 
 

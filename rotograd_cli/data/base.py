@@ -28,14 +28,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was found of one file, or of one group of files."""
+    """Result of looking at one file, or at one group of files."""
 
     what: str
     """The file or group, as the user knows it."""
     ok: bool
     """Whether it is there and right."""
     found: str
-    """What was found, in a few words."""
+    """Description of what is there, in a few words."""
     remedy: str = ""
     """What to do about it; empty where it is fine."""
 
@@ -65,21 +65,21 @@ class Preparation:
     """How a data set is to be prepared, and where to report."""
 
     source: Path | None
-    """File that the user named as the source (``--from``); None takes what is in the data root."""
+    """File that the user named as the source (``--from``); None for those in the data root."""
     workers: int
-    """Threads that decode."""
+    """Number of threads that decode."""
     say: Callable[[str], None]
-    """Takes a line for the user."""
+    """Reports one line to the user."""
     progress: Callable[[str, int, int], None]
-    """Told what is being done, how much is done and how much there is."""
+    """Reports what is being done, how many are done and how many there are."""
 
 
 class MultiTaskDataset(ABC):
     """A data set with K tasks and the splits train, val and test.
 
-    Reading is by index, so that the order of an epoch is the loop's business and can be resumed
-    anywhere. Constructors take keyword-only plain values; the runner supplies ``data_dir``,
-    ``tasks`` and ``device``, the YAML file everything else.
+    Examples are read by index: the loop decides the order of an epoch and can resume it anywhere.
+    Constructors take keyword-only plain values; the runner supplies ``data_dir``, ``tasks`` and
+    ``device``, the YAML file everything else.
     """
 
     name: str
@@ -91,7 +91,7 @@ class MultiTaskDataset(ABC):
     notes: tuple[str, ...] = ()
     """What every table of a run on these data must say: a subset, a metric's protocol."""
     num_draws: ClassVar[int] = 0
-    """Random numbers that :meth:`augment` takes for every example."""
+    """Number of random numbers that :meth:`augment` takes for each example."""
 
     @abstractmethod
     def num_examples(self, split: Split) -> int:
@@ -99,67 +99,57 @@ class MultiTaskDataset(ABC):
 
     @abstractmethod
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Reads examples, without augmentation.
+        """Return examples in the given order, on the device, without augmentation.
 
         Args:
-            split: Which split.
+            split: The split.
             indices: Positions in the split, int64, shape ``[N]``, on the CPU.
-
-        Returns:
-            The examples in that order, on the device.
         """
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Short hash of the content of all splits, the same on every device."""
+        """Hash of the content of all splits, 16 digits, the same on every device."""
 
     def batches(self, split: Split, parts: Iterable[Tensor]) -> Iterator[Batch]:
-        """Reads batch after batch; a data set on disk overrides this to read ahead.
+        """Yield batch after batch; a data set on disk overrides this to read ahead.
 
         Args:
-            split: Which split.
+            split: The split.
             parts: Positions of every batch, as :meth:`batch` takes them.
-
-        Yields:
-            The batches.
         """
         for indices in parts:
             yield self.batch(split, indices)
 
     def augment(self, batch: Batch, draws: Tensor) -> Batch:
-        """A random variation of training examples: a function of its arguments alone.
+        """Return a random variation of training examples, by default the examples themselves.
+
+        The result depends on the arguments alone.
 
         Args:
-            batch: What :meth:`batch` returned.
+            batch: Result of :meth:`batch`.
             draws: Uniform in [0, 1), shape ``[N, num_draws]``, on the device.
-
-        Returns:
-            The examples to train on; these very ones by default.
         """
         return batch
 
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
-        """Looks at the files of the data set, as ``rotograd data check`` does.
+        """Look at the files for ``rotograd data check``; by default none are needed.
 
         Args:
             data_dir: Data root.
-            options: The constructor's options, without what the runner supplies.
-
-        Returns:
-            What was found; nothing where no file is needed.
+            options: The constructor's options, without those that the runner supplies.
         """
         return ()
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
-        """Writes what training reads, as ``rotograd data prepare`` does.
+        """Write what training reads for ``rotograd data prepare``.
 
         Args:
             data_dir: Data root.
-            options: The constructor's options, without what the runner supplies.
-            how: Source, number of threads, whom to tell.
+            options: The constructor's options, without those that the runner supplies.
+            how: Source, number of threads, where to report.
 
         Raises:
             ConfigError: If the data set needs no preparation.
@@ -169,21 +159,13 @@ class MultiTaskDataset(ABC):
 
 
 def in_parts(order: Tensor, size: int) -> Sequence[Tensor]:
-    """Cuts an order into batches.
-
-    Args:
-        order: Shape ``[N, ...]``.
-        size: Rows per part; the last one may have fewer.
-
-    Returns:
-        The parts.
-    """
+    """Cut an order into parts of ``size`` rows; the last one may have fewer."""
     parts: Sequence[Tensor] = torch.split(order, size)
     return parts
 
 
 def hash_tensors(*tensors: Tensor) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of tensors' bytes, shapes and dtypes."""
+    """Return 16 hexadecimal digits of the SHA-256 of tensors' bytes, shapes and dtypes."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ U = TypeVar("U")
 
 
 class StoredDataset(MultiTaskDataset):
-    """Splits of prepared rows.
+    """A data set whose splits are prepared rows.
 
     A thread copies the rows of the next batches out of the memory-mapped files (to page-locked
     memory for an accelerator) while the current batch is computed; types are converted on the
@@ -43,20 +44,19 @@ class StoredDataset(MultiTaskDataset):
         read_ahead: int,
         held: Mapping[Split, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
-        self._arrays, self._device, self._read_ahead = arrays, device, read_ahead
+        self._arrays = arrays
+        self._device = device
+        self._read_ahead = read_ahead
         self._rows = {split: np.asarray(chosen, np.int64) for split, chosen in rows.items()}
         self._held = held or {split: {} for split in rows}
 
     @abstractmethod
     def decode(self, rows: Mapping[str, Tensor]) -> Batch:
-        """Makes a batch on the device.
+        """Make a batch on the device: inputs and the chosen tasks' targets.
 
         Args:
             rows: Rows of every array in :attr:`fields` and of those in memory, as stored, on the
                 device, first axis N.
-
-        Returns:
-            Inputs and the chosen tasks' targets; nothing of them may share memory with the files.
         """
 
     @property
@@ -69,16 +69,12 @@ class StoredDataset(MultiTaskDataset):
         return len(self._rows[split])
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Rows of a split, decoded on the device."""
+        """Return rows of a split, decoded on the device."""
         return self._decoded(self._read(split, indices))
 
     def batches(self, split: Split, parts: Iterable[Tensor]) -> Iterator[Batch]:
-        """The same, the next rows read while a batch is in use."""
-
-        def read(indices: Tensor) -> dict[str, Tensor]:
-            return self._read(split, indices)
-
-        for rows in read_ahead(read, parts, self._read_ahead):
+        """Yield batches, the next rows read while a batch is in use."""
+        for rows in read_ahead(partial(self._read, split), parts, self._read_ahead):
             yield self._decoded(rows)
 
     @property
@@ -114,15 +110,14 @@ class StoredDataset(MultiTaskDataset):
 
 
 def read_ahead(read: Callable[[T], U], items: Iterable[T], depth: int) -> Iterator[U]:
-    """Applies a function to items in order, a few items ahead of the consumer, in one thread.
+    """Yield a function's results in order, computed in one thread, a few ahead of the consumer.
+
+    When the consumer stops early, at most one more call is waited for.
 
     Args:
-        read: Called in the thread; what it raises is raised where its result is asked for.
+        read: Called in the thread; its exception is raised where the result is asked for.
         items: Arguments.
         depth: Largest number of results that wait for the consumer; 0 calls without a thread.
-
-    Yields:
-        The results. When the consumer stops early, at most one more call is waited for.
     """
     if depth == 0:
         yield from map(read, items)

@@ -35,18 +35,15 @@ class Digits:
 
 
 def compose(left: Tensor, right: Tensor) -> Tensor:
-    """Puts two digits into one image (Sener and Koltun, NeurIPS 2018).
+    """Put two digits into one image (Sener and Koltun, NeurIPS 2018).
 
     The left digit goes to rows and columns 0..27 of a 36×36 canvas, the right one to 6..33, the
     overlap takes the larger value, and the canvas is resized to 28×28 by nearest neighbour (pixel
     centres, as PIL). Only copies and maxima, so the result is the same on every device.
 
     Args:
-        left: uint8, shape ``[N, 28, 28]``.
-        right: uint8, shape ``[N, 28, 28]``.
-
-    Returns:
-        Images, uint8, shape ``[N, 28, 28]``.
+        left: uint8, shape ``[N, 28, 28]``, like the result.
+        right: Likewise.
     """
     canvas = left.new_zeros(left.shape[0], CANVAS, CANVAS)
     canvas[:, :SIZE, :SIZE] = left
@@ -58,11 +55,11 @@ def compose(left: Tensor, right: Tensor) -> Tensor:
 
 
 def draw_partners(num: int, num_partners: int, generator: torch.Generator) -> Tensor:
-    """Random partners for every left digit, from the same split.
+    """Draw partners for every left digit from the same split.
 
     Args:
-        num: Digits in the split.
-        num_partners: Partners of each.
+        num: Number of digits in the split.
+        num_partners: Number of partners of each.
         generator: CPU generator.
 
     Returns:

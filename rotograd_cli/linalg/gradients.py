@@ -68,6 +68,19 @@ def without_rounding(matrix: Tensor, tolerance: float) -> Tensor:
     return clean
 
 
+def directions(gramian: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and lengths, for solvers that need them apart.
+
+    Args:
+        gramian: Inner products of vectors that are not zero, shape ``[k, k]``.
+
+    Returns:
+        Cosines between the vectors, shape ``[k, k]``; their lengths, shape ``[k]``.
+    """
+    lengths = gramian.diagonal().sqrt()
+    return gramian / lengths.unsqueeze(1) / lengths, lengths
+
+
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """As ``torch.stack``, without a copy where the tensors lie one after the other already.
 

@@ -140,6 +140,11 @@ class MultiTaskMethod(nn.Module):
         return len(self.heads)
 
     @property
+    def method_name(self) -> str:
+        """Name in records and messages."""
+        return type(self).__name__
+
+    @property
     def rep(self) -> Tensor | None:
         """Output of the backbone in the last forward pass in training mode; None before it."""
         return self._rep

@@ -1,22 +1,23 @@
 """CAGrad: near the mean, as good as possible for the task that gains least."""
 
 import math
-from typing import Any
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Lt
 from scipy.optimize import brentq
 from torch import Tensor
 
-from rotograd_cli.errors import ConfigError
-from rotograd_cli.linalg.gradients import divide_or_zero, norms_of
-from rotograd_cli.methods.gramian import GramianMethod, directions
+from rotograd_cli.bounds import checked
+from rotograd_cli.linalg.gradients import directions, divide_or_zero
 from rotograd_cli.methods.mgda import factor, simplex_weights
+from rotograd_cli.methods.rule import Statistics, Weighting, weights_from_gramian
 
 _SMALLEST = 1e-6  # multiplier in units of the largest: below it, the gradients are stationary
 _ACCURACY = 1e-12  # of the multiplier's logarithm
 
 
-class CAGrad(GramianMethod):
+class CAGrad(Weighting):
     r"""The direction near the mean gradient that is best for the worst task.
 
     The backbone receives the d of :math:`\max_d\min_k\langle g_k,d\rangle` within
@@ -30,26 +31,30 @@ class CAGrad(GramianMethod):
     to the mean. In every dtype, a d that rounding takes out of the ball is drawn back onto it.
 
     Args:
-        *args: As :class:`GramianMethod`.
-        c: Radius of the ball, ≥ 0; 0 is the mean gradient.
-        **kwargs: As :class:`GramianMethod`.
-
-    Raises:
-        ConfigError: If ``c`` is negative or not finite.
+        c: Radius of the ball in units of the mean's norm; 0 is the mean gradient.
 
     References:
         Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021,
         Algorithm 1.
     """
 
-    def __init__(self, *args: Any, c: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not 0 <= c < float("inf"):
-            raise ConfigError(f"`c` must be at least 0, got {c}.")
+    num_device_waits: ClassVar[int] = 1
+
+    @checked
+    def __init__(self, *, c: Annotated[float, Ge(0), Lt(math.inf)]) -> None:
+        super().__init__()
         self.c = float(c)
 
-    def weights(self, gramian: Tensor) -> Tensor:
-        """Weights, 1/k and what leads from the mean to d, shape ``[k]``."""
+    def weights(self, s: Statistics) -> Tensor:
+        """Return the weights of d, drawn back onto the ball where rounding took it out."""
+        mean = s.present / s.present.sum().clamp_min(1)
+        mean = mean.to(s.norms.dtype)
+        offset = weights_from_gramian(s, self._exact_weights) - mean
+        norm, length = s.norms_of(torch.stack((mean, offset))).unbind()
+        return mean + divide_or_zero(self.c * norm, length).clamp_max(1) * offset
+
+    def _exact_weights(self, gramian: Tensor, tasks: Tensor) -> Tensor:
+        """Return 1/k and what leads from the mean to d, shape ``[k]``."""
         cosines, lengths = directions(gramian)
         units = factor(cosines)
         offset = best_offset(units * lengths.unsqueeze(1), self.c)
@@ -57,17 +62,9 @@ class CAGrad(GramianMethod):
         shortest: Tensor = torch.linalg.pinv(units.mT) @ offset
         return shortest / lengths + 1 / len(lengths)
 
-    def combine(self, weights: Tensor, rows: Tensor, present: Tensor) -> Tensor:
-        """The weighted sum, drawn back onto the ball where rounding took it out."""
-        shares = present.to(rows.dtype)
-        mean = shares / shares.sum().clamp_min(1) @ rows
-        offset = weights @ rows - mean
-        norm, length = self.ranks.norms(norms_of((mean, offset)))
-        return mean + divide_or_zero(self.c * norm, length).clamp_max(1) * offset
-
 
 def best_offset(vectors: Tensor, c: float) -> Tensor:
-    r"""The :math:`d - \bar g` of :class:`CAGrad`.
+    r"""Return the :math:`d - \bar g` of :class:`CAGrad`.
 
     Args:
         vectors: Gradients or vectors with the same inner products, float64, shape ``[k, r]``.

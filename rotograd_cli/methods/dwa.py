@@ -1,18 +1,17 @@
 """Dynamic weight average."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
-from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.backward import multiply_losses
-from rotograd_cli.methods.base import BackwardStep
-from rotograd_cli.methods.vanilla import VanillaMTL
+from rotograd_cli.bounds import checked
+from rotograd_cli.methods.rule import Losses, LossWeighting
 
 
-class DynamicWeightAverage(VanillaMTL):
+class DynamicWeightAverage(LossWeighting):
     r"""Everything is trained by :math:`\sum_k \lambda_k L_k`, more of what falls slowly.
 
     .. math::
@@ -23,12 +22,8 @@ class DynamicWeightAverage(VanillaMTL):
     a run resumed inside an epoch goes on exactly.
 
     Args:
-        *args: As :class:`VanillaMTL`.
-        temperature: T > 0; larger values make the weights more even.
-        **kwargs: As :class:`VanillaMTL`.
-
-    Raises:
-        ConfigError: If the temperature is not positive.
+        num_tasks: K.
+        temperature: T; larger values make the weights more even.
 
     References:
         Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019,
@@ -39,14 +34,13 @@ class DynamicWeightAverage(VanillaMTL):
     counts: Tensor  # [K] number of these losses
     means: Tensor  # [2, K] mean losses of the epochs before, the older first; 0 where unknown
 
-    def __init__(self, *args: Any, temperature: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not temperature > 0:
-            raise ConfigError(f"`temperature` must be positive, got {temperature}.")
+    @checked
+    def __init__(self, *, num_tasks: int, temperature: Annotated[float, Gt(0)]) -> None:
+        super().__init__()
         self.temperature = float(temperature)
-        self.register_buffer("sums", torch.zeros(self.num_tasks))
-        self.register_buffer("counts", torch.zeros(self.num_tasks))
-        self.register_buffer("means", torch.zeros(2, self.num_tasks))
+        self.register_buffer("sums", torch.zeros(num_tasks))
+        self.register_buffer("counts", torch.zeros(num_tasks))
+        self.register_buffer("means", torch.zeros(2, num_tasks))
 
     @property
     def weight(self) -> Tensor:
@@ -54,23 +48,20 @@ class DynamicWeightAverage(VanillaMTL):
         older, newer = self.means
         usable = ((self.means > 0) & self.means.isfinite()).all(0)
         rates = torch.where(usable, newer / older.masked_fill(~usable, 1), 1)
-        return self.num_tasks * (rates / self.temperature).softmax(0)
+        return len(rates) * (rates / self.temperature).softmax(0)
 
-    def diagnostics(self) -> dict[str, Tensor]:
+    def diagnostics(self) -> Mapping[str, Tensor]:
         """The weights."""
         return {"weight": self.weight}
 
-    def weigh_losses(
-        self, losses: Sequence[Tensor | None], step: BackwardStep
-    ) -> Sequence[Tensor | None]:
-        """Losses times their weights; the losses are noted for the epoch's mean."""
-        weighed = multiply_losses(losses, self.weight)
-        self.sums += torch.where(step.present, step.losses, 0)
-        self.counts += step.present
-        return weighed
+    def factors(self, losses: Losses) -> Tensor:
+        """Note the losses for the epoch's mean; return the weights, shape ``[K]``."""
+        self.sums += torch.where(losses.present, losses.values, 0)
+        self.counts += losses.present
+        return self.weight
 
     def end_epoch(self) -> None:
-        """Moves on to the next epoch's weights."""
+        """Move on to the next epoch's weights."""
         mean = self.sums / self.counts.clamp_min(1)
         self.means.copy_(torch.stack((self.means[1], mean)))
         self.sums.zero_()

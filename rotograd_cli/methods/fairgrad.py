@@ -1,19 +1,20 @@
 """FairGrad: alpha-fair gains."""
 
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.gramian import GramianMethod
+from rotograd_cli.bounds import checked
+from rotograd_cli.methods.rule import GramianWeighting
 
 _EVALUATIONS = 200  # of the solver, which needs 5 to 50 where there is a solution
 
 
-class FairGrad(GramianMethod):
+class FairGrad(GramianWeighting):
     r"""Weights :math:`w>0` with :math:`G w = w^{-1/\alpha}`, G the Gramian.
 
     These maximise the :math:`\alpha`-fair utility of the tasks' gains
@@ -26,13 +27,8 @@ class FairGrad(GramianMethod):
     and takes seconds for 40 tasks.
 
     Args:
-        *args: As :class:`GramianMethod`.
-        alpha: Fairness ≥ 0: 0 is the mean gradient, 1 proportional fairness (Nash), larger
-            values more even gains.
-        **kwargs: As :class:`GramianMethod`.
-
-    Raises:
-        ConfigError: If ``alpha`` is negative.
+        alpha: Fairness: 0 is the mean gradient, 1 proportional fairness (Nash), larger values more
+            even gains.
 
     References:
         Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024, equation 4.
@@ -40,39 +36,23 @@ class FairGrad(GramianMethod):
 
     permutation_equivariant: ClassVar[bool] = False  # only as exactly as the solver is
 
-    def __init__(self, *args: Any, alpha: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not alpha >= 0:
-            raise ConfigError(f"`alpha` must be at least 0, got {alpha}.")
+    @checked
+    def __init__(self, *, alpha: Annotated[float, Ge(0)]) -> None:
+        super().__init__()
         self.alpha = alpha
 
-    def weights(self, gramian: Tensor) -> Tensor:
-        """The weights, shape ``[k]``."""
-        return fair_weights(gramian, self.alpha)
-
-
-def fair_weights(gramian: Tensor, alpha: float) -> Tensor:
-    r"""Weights with :math:`G w = w^{-1/\alpha}`; see :class:`FairGrad`.
-
-    Args:
-        gramian: Inner products of gradients that are not zero, shape ``[k, k]``.
-        alpha: Fairness ≥ 0.
-
-    Returns:
-        Weights > 0, shape ``[k]``.
-    """
-    if alpha == 0:
-        return torch.full_like(gramian[0], 1 / len(gramian))
-    p = 1 / alpha
-    alone = gramian.diagonal().numpy() ** (-1 / (1 + p))  # the solution without the others
-    scaled = alone[:, None] ** p * gramian.numpy() * alone  # has ones on its diagonal
-
-    def residual(x: Any) -> Any:
-        return scaled @ x - x**-p
-
-    def jacobian(x: Any) -> Any:
-        return scaled + np.diag(p * x ** (-p - 1))
-
-    start = np.ones(len(alone))
-    found = least_squares(residual, start, jacobian, bounds=(0, np.inf), max_nfev=_EVALUATIONS)
-    return torch.from_numpy(alone * found.x)
+    def weights_of(self, gramian: Tensor, tasks: Tensor) -> Tensor:
+        """Weights > 0, shape ``[k]``."""
+        if self.alpha == 0:
+            return torch.full_like(gramian[0], 1 / len(gramian))
+        p = 1 / self.alpha
+        alone = gramian.diagonal().numpy() ** (-1 / (1 + p))  # the solution without the others
+        scaled = alone[:, None] ** p * gramian.numpy() * alone  # has ones on its diagonal
+        result = least_squares(
+            lambda x: scaled @ x - x**-p,
+            np.ones(len(alone)),
+            jac=lambda x: scaled + np.diag(p * x ** (-p - 1)),
+            bounds=(0, np.inf),
+            max_nfev=_EVALUATIONS,
+        )
+        return torch.from_numpy(alone * result.x)

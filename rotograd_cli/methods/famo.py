@@ -1,23 +1,22 @@
 """FAMO: all losses fall at the same rate, from their values alone."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.bounds import checked
 from rotograd_cli.linalg.gradients import divide_or_zero
-from rotograd_cli.methods.backward import multiply_losses
-from rotograd_cli.methods.base import BackwardStep
 from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.vanilla import VanillaMTL
+from rotograd_cli.methods.rule import Losses, LossWeighting
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class FAMO(VanillaMTL):
+class FAMO(LossWeighting):
     r"""Everything is trained by :math:`c\sum_k z_k \log L_k`, a convex combination of gradients.
 
     Here :math:`z=\mathrm{softmax}(\xi)` and :math:`c = 1/\sum_k z_k/L_k`. After the network's
@@ -37,12 +36,8 @@ class FAMO(VanillaMTL):
     for long with another method, or add a constant to them.
 
     Args:
-        *args: As :class:`VanillaMTL`.
-        gamma: Decay :math:`\gamma` ≥ 0 of the logits.
-        **kwargs: As :class:`VanillaMTL`.
-
-    Raises:
-        ConfigError: If ``gamma`` is negative.
+        num_tasks: K.
+        gamma: Decay :math:`\gamma` of the logits.
 
     References:
         Liu et al., "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023, Algorithm 1.
@@ -53,23 +48,22 @@ class FAMO(VanillaMTL):
     negative: Tensor
     """Tasks that have had a negative loss, boolean, shape ``[K]``."""
 
-    def __init__(self, *args: Any, gamma: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not gamma >= 0:
-            raise ConfigError(f"`gamma` must be at least 0, got {gamma}.")
+    @checked
+    def __init__(self, *, num_tasks: int, gamma: Annotated[float, Ge(0)]) -> None:
+        super().__init__()
         self.gamma = float(gamma)
-        self.logits = nn.Parameter(torch.zeros(self.num_tasks))
-        self.initial_losses = InitialValues(self.num_tasks, burn_in_period=0)
-        never = torch.zeros(self.num_tasks, dtype=torch.bool)
+        self.logits = nn.Parameter(torch.zeros(num_tasks))
+        self.initial_losses = InitialValues(num_tasks, burn_in_period=0)
+        never = torch.zeros(num_tasks, dtype=torch.bool)
         self.register_buffer("negative", never, persistent=False)
         self._warned = False
 
-    def diagnostics(self) -> dict[str, Tensor]:
+    def diagnostics(self) -> Mapping[str, Tensor]:
         """The weights z of the logarithms."""
         return {"weight": self.logits.detach().softmax(0)}
 
     def refresh(self) -> None:
-        """Warns once of losses that FAMO is not made for."""
+        """Warn once of losses that FAMO is not made for."""
         if self._warned or not bool(self.negative.any()):
             return
         self._warned = True
@@ -79,26 +73,27 @@ class FAMO(VanillaMTL):
             int(self.negative.nonzero()[0]),
         )
 
-    def weigh_losses(
-        self, losses: Sequence[Tensor | None], step: BackwardStep
-    ) -> Sequence[Tensor | None]:
-        """Losses times the factors that the gradient of the logarithms has, with sum 1."""
-        self.initial_losses.update(step.losses, step.present, accumulating=step.accumulating)
-        self.negative |= step.present & (step.losses < 0)
-        z = self._softmax(step.present)
-        usable = step.present & self._has_logarithm(step.losses)
-        smallest = torch.where(usable, step.losses, torch.inf).amin()
-        factors = torch.where(usable, z * (smallest / step.losses), 0)
+    def factors(self, losses: Losses) -> Tensor:
+        """Return the factors that the gradient of the logarithms has, with sum 1, shape ``[K]``."""
+        L = losses.values
+        self.initial_losses.update(L, losses.present, accumulating=losses.accumulating)
+        self.negative |= losses.present & (L < 0)
+        z = self._softmax(losses.present)
+        usable = losses.present & self._has_logarithm(L)
+        smallest = torch.where(usable, L, torch.inf).amin()
+        factors = torch.where(usable, z * (smallest / L), 0)
         factors = divide_or_zero(factors, factors.sum())
-        return multiply_losses(losses, torch.where(usable, factors, z))
+        return torch.where(usable, factors, z)
 
-    def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
-        """Sets the gradient of the logits."""
+    def after_update(
+        self, before: Tensor, after: Tensor, present: Tensor
+    ) -> Mapping[nn.Parameter, Tensor]:
+        """Return the gradient of the logits."""
         usable = present & self._has_logarithm(before) & self._has_logarithm(after)
         gain = torch.where(usable, before, 1).log() - torch.where(usable, after, 1).log()
         z = self._softmax(usable)
         gradient = z * (gain - torch.dot(z, gain.to(z.dtype))) + self.gamma * self.logits.detach()
-        self.add_gradient(self.logits, torch.where(usable, gradient, 0))
+        return {self.logits: torch.where(usable, gradient, 0)}
 
     def _has_logarithm(self, losses: Tensor) -> Tensor:
         """Losses that are positive by more than rounding, and finite; boolean, shape ``[K]``."""

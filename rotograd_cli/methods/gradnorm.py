@@ -1,72 +1,136 @@
 """GradNorm: learned task weights that even out gradient norms."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
-from torch import Tensor
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
 
+from rotograd_cli.bounds import checked
 from rotograd_cli.linalg.gradients import divide_or_zero
-from rotograd_cli.methods.backward import multiply_losses
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
 from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.learned_weights import LearnedWeights
-from rotograd_cli.methods.rows import usable_rows
+from rotograd_cli.methods.rule import Losses, LossWeighting, Rule, Statistics, Weighting
+
+_EPSILON = 1e-15  # of the authors' code: keeps every weight positive
 
 
-class GradNorm(LearnedWeights, MultiTaskMethod):
-    r"""Learned weights :math:`w_k` of the losses, which train everything.
+class LearnedWeights(Rule):
+    r"""Task weights :math:`w_k = K\,e^{\omega_k}/\sum_j e^{\omega_j}` that even out norms.
 
-    The backbone and the heads receive the gradient of :math:`\sum_k w_k L_k`; the weights descend
+    They descend
 
     .. math::
-        \sum_k \Bigl|\, w_k\lVert g_k\rVert - \Bigl(\tfrac1K\textstyle\sum_j w_j\lVert g_j\rVert
-        \Bigr)\,\Bigl(\frac{\tilde L_k}{\frac1K\sum_j \tilde L_j}\Bigr)^{\alpha} \Bigr|,
+        \sum_k \Bigl|\, w_k\lVert g_k\rVert - \text{level}\,
+        \Bigl(\frac{\tilde L_k}{\frac1K\sum_j \tilde L_j}\Bigr)^{\alpha} \Bigr|,
         \qquad \tilde L_k = L_k/L_k^0,
 
-    with the target constant: the mean of the norms, where RotoGradNorm has the norm of the mean.
-    Norms are those at the shared features (Chen et al. take a layer's weights). The weights keep
-    their sum K through a softmax instead of a renormalisation after each step, so that the second
-    optimiser trains them as it trains rotations.
+    with the target (second term) constant. The weights keep their sum K through a softmax instead
+    of a renormalisation after each step, so that the second optimiser trains them as it trains
+    rotations.
 
-    Tasks without a loss, or whose gradient is zero, take no part in any mean. A task whose gradient
-    or loss is infinite or NaN is left out of the step at the features and counted in
-    ``num_nonfinite``. A task whose loss is negative, or has never been positive, has no rate of
-    progress: its relative rate is 1, and so is everyone's when all ratios are 0.
+    A task whose gradient is zero takes no part in any mean. A task whose loss is negative, or has
+    never been positive, has no rate of progress: its relative rate is 1, and so is everyone's when
+    all ratios are 0.
 
     Args:
-        *args: As :class:`MultiTaskMethod`.
-        alpha: Exponent of the relative inverse training rate, ≥ 0; 0 asks for equal norms.
+        num_tasks: K.
+        alpha: Exponent of the relative inverse training rate; 0 asks for equal norms.
         burn_in_period: Step (from 0) whose losses replace those of step 0 as start values.
-        **kwargs: As :class:`MultiTaskMethod`.
-
-    Raises:
-        ConfigError: If an option is out of range.
 
     References:
         Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask
         Networks", ICML 2018, equations 1 and 2.
     """
 
-    def __init__(self, *args: Any, alpha: float, burn_in_period: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.start_weights(self.num_tasks, alpha)
-        self.initial_losses = InitialValues(self.num_tasks, burn_in_period)
+    @checked
+    def __init__(
+        self,
+        *,
+        num_tasks: int,
+        alpha: Annotated[float, Ge(0), Lt(math.inf)],
+        burn_in_period: Annotated[int, Ge(0)],
+    ) -> None:
+        super().__init__()
+        self.alpha = float(alpha)
+        self.log_weight = nn.Parameter(torch.zeros(num_tasks))
+        self.initial_losses = InitialValues(num_tasks, burn_in_period)
 
-    def weigh_losses(
-        self, losses: Sequence[Tensor | None], step: BackwardStep
-    ) -> Sequence[Tensor | None]:
-        """The weighted losses; records the start values."""
-        self.initial_losses.update(step.losses, step.present, accumulating=step.accumulating)
-        return multiply_losses(losses, self.weight.detach())
+    @property
+    def weight(self) -> Tensor:
+        """Task weights, positive with sum K, shape ``[K]``, differentiable in the parameters."""
+        unnormalised = (self.log_weight - self.log_weight.detach().amax()).exp() + _EPSILON
+        return len(unnormalised) * unnormalised / unnormalised.sum()
 
-    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
-        """The sum of the weighted gradients; sets the gradient of the task weights."""
-        rows, weighted_norms, present = usable_rows(
-            task_gradients, step, self.num_nonfinite, self.ranks
-        )
-        weights = self.weight.detach().to(rows.dtype)
-        norms = divide_or_zero(weighted_norms, weights)
-        level = weighted_norms.sum() / present.sum().clamp_min(1)
-        gradient = self.weight_gradient(weights, norms, level, step.losses, present)
-        self.add_gradient(self.log_weight, gradient, of_all_ranks=True)
-        return rows.sum(0).view(task_gradients.shape[1:])
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """The task weights."""
+        return {"weight": self.weight.detach()}
+
+    def noted(self, losses: Losses) -> Tensor:
+        """Note the start values; return the weights without a gradient, shape ``[K]``."""
+        self.initial_losses.update(losses.values, losses.present, accumulating=losses.accumulating)
+        return self.weight.detach()
+
+    def slopes(
+        self, s: Statistics, weights: Tensor, level: Tensor
+    ) -> Mapping[nn.Parameter, Tensor]:
+        r"""Return the gradient of the parameters :math:`\omega`.
+
+        Args:
+            s: The statistics of the gradients without their weights.
+            weights: :math:`w`, shape ``[K]``.
+            level: The target at equal rates, scalar.
+        """
+        targets = level * self.inverse_training_rates(s) ** self.alpha
+        signs = torch.where(s.present, torch.sign(s.norms * weights - targets), 0)
+        slopes = signs * s.norms
+        mean = torch.dot(slopes, weights) / len(weights)
+        return {self.log_weight: weights * (slopes - mean)}  # the derivative of a softmax
+
+    def inverse_training_rates(self, s: Statistics) -> Tensor:
+        """Return each task's progress relative to the mean, shape ``[K]``; above 1 for laggards."""
+        initial = self.initial_losses.values
+        losses = s.losses.values
+        usable = s.present & (initial > 0) & (losses >= 0)
+        ratios = torch.where(usable, losses.to(initial.dtype) / initial, 0)
+        mean = ratios.sum() / usable.sum().clamp_min(1)
+        return torch.where(usable & (mean > 0), divide_or_zero(ratios, mean), 1)
+
+
+class GradNorm(LearnedWeights, LossWeighting):
+    r"""GradNorm as printed: backbone and heads receive the gradient of :math:`\sum_k w_k L_k`.
+
+    The level is the mean of the weighted norms. Norms are those at the shared features (Chen et al.
+    take a layer's weights).
+    """
+
+    sees_gradients: ClassVar[bool] = True
+
+    def factors(self, losses: Losses) -> Tensor:
+        """Return the task weights, shape ``[K]``."""
+        return self.noted(losses)
+
+    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Mapping[nn.Parameter, Tensor]:
+        """Return the gradient of the task weights."""
+        weights = factors.to(s.norms.dtype)
+        level = torch.dot(weights, s.norms) / s.present.sum().clamp_min(1)
+        return self.slopes(s, weights, level)
+
+
+class GradNormWeights(LearnedWeights, Weighting):
+    r"""The backbone receives :math:`\sum_k w_k g_k`, the heads their plain losses: RotoGradNorm's.
+
+    The level is the norm of the mean of the weighted gradients, as in the code of RotoGrad's
+    authors.
+    """
+
+    def weights(self, s: Statistics) -> Tensor:
+        """Return the task weights, shape ``[K]``."""
+        return self.noted(s.losses).to(s.norms.dtype)
+
+    def learn(
+        self, s: Statistics, weights: Tensor, mean_norm: Tensor
+    ) -> Mapping[nn.Parameter, Tensor]:
+        """Return the gradient of the task weights."""
+        return self.slopes(s, weights, mean_norm)

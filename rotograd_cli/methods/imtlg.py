@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from rotograd_cli.linalg.gradients import divide_or_zero
-from rotograd_cli.methods.gramian import GramianMethod, directions
+from rotograd_cli.linalg.gradients import directions, divide_or_zero
+from rotograd_cli.methods.rule import GramianWeighting
 
 
-class IMTLG(GramianMethod):
+class IMTLG(GramianWeighting):
     r"""Weights with sum 1 whose combination projects equally onto all directions.
 
     Weights may be negative. Where no such combination exists (directions that are linearly
@@ -17,33 +17,17 @@ class IMTLG(GramianMethod):
     gradient is exactly zero takes no part. Where directions cancel out and
     nothing is left, or where the weights have no sum to divide by, all weights are 0.
 
-    Args:
-        *args: As :class:`GramianMethod`.
-        **kwargs: As :class:`GramianMethod`.
-
     References:
         Liu et al., "Towards Impartial Multi-Task Learning", ICLR 2021, equations 3 to 6. Computed
         by torchjd.
     """
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights_of(self, gramian: Tensor, tasks: Tensor) -> Tensor:
         """Weights with sum 1, or all 0, shape ``[k]``."""
-        return impartial_weights(gramian)
+        from torchjd.aggregation import IMTLGWeighting
 
-
-def impartial_weights(gramian: Tensor) -> Tensor:
-    """IMTL-G's weights; see :class:`IMTLG`.
-
-    Args:
-        gramian: Inner products of at least two gradients, shape ``[k, k]``.
-
-    Returns:
-        Weights with sum 1, or all 0, shape ``[k]``.
-    """
-    from torchjd.aggregation import IMTLGWeighting
-
-    cosines, norms = directions(gramian)
-    weights = divide_or_zero(IMTLGWeighting()(cosines), norms)  # those of the gradients
-    total = weights.sum()
-    cancels = total.abs() <= 1e-12 * weights.abs().sum()
-    return torch.where(cancels, 0, weights / total)
+        cosines, lengths = directions(gramian)
+        weights = divide_or_zero(IMTLGWeighting()(cosines), lengths)
+        total = weights.sum()
+        cancels = total.abs() <= 1e-12 * weights.abs().sum()
+        return torch.where(cancels, 0, weights / total)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rotograd_cli.methods.base import BackwardStep
 from rotograd_cli.methods.gramian import spread_weights
-from rotograd_cli.methods.imtlg import impartial_weights
+from rotograd_cli.methods.imtlg import IMTLG
 from rotograd_cli.methods.rotateonly import RotateOnly
 from rotograd_cli.methods.task_gradients import TaskGradients
 
@@ -39,9 +39,7 @@ class IMTLGRotations(RotateOnly):
         numbers = torch.stack((*cosines, norms, present.to(norms.dtype)))
         *rows, norm, part = self.to_host(numbers)
         eps = torch.finfo(norms.dtype).eps
-        weights = spread_weights(
-            lambda gramian, _: impartial_weights(gramian), torch.stack(rows), norm, part > 0, eps
-        )
+        weights = spread_weights(IMTLG().weights_of, torch.stack(rows), norm, part > 0, eps)
         return weights.to(norms.device, norms.dtype, non_blocking=True)
 
     def turn(

@@ -1,9 +1,12 @@
 """Start values (losses, gradient norms) that later values are measured against."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.bounds import checked
 
 
 class InitialValues(nn.Module):
@@ -19,20 +22,16 @@ class InitialValues(nn.Module):
 
     Args:
         num: Number of entries.
-        burn_in_period: Steps after which the start values are replaced, ≥ 0.
-
-    Raises:
-        ConfigError: If ``burn_in_period`` is negative.
+        burn_in_period: Steps after which the start values are replaced.
     """
 
     values: Tensor  # [num]; 0 marks an entry that has none yet
     num_steps: Tensor  # [num] optimiser steps in which the entry took part
     num_micro_batches: Tensor  # [num] usable micro-batches of the step under way
 
-    def __init__(self, num: int, burn_in_period: int) -> None:
+    @checked
+    def __init__(self, num: int, burn_in_period: Annotated[int, Ge(0)]) -> None:
         super().__init__()
-        if burn_in_period < 0:
-            raise ConfigError(f"`burn_in_period` must be 0 or more steps, got {burn_in_period}.")
         self.burn_in_period = burn_in_period
         self.register_buffer("values", torch.zeros(num))
         self.register_buffer("num_steps", torch.zeros(num, dtype=torch.int64))
@@ -45,7 +44,7 @@ class InitialValues(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor, present: Tensor, *, accumulating: bool = False) -> None:
-        """Takes in the values of one micro-batch.
+        """Take in the values of one micro-batch.
 
         Args:
             values: Current values, shape ``[num]``.

@@ -4,13 +4,14 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from rotograd_cli.methods.gramian import GramianMethod, directions
+from rotograd_cli.linalg.gradients import directions
+from rotograd_cli.methods.rule import GramianWeighting
 
 _ITERATIONS = 100  # of the solver, for each task; it needs about two
 _ROUNDING = 1e-14  # of eigenvalues: their roots would be a million times as large
 
 
-class MGDA(GramianMethod):
+class MGDA(GramianWeighting):
     r"""Weights on the simplex that minimise :math:`\lVert\sum_k w_k g_k\rVert` ("MGDA-UB").
 
     The minimum is exact: with :math:`g_k = l_k u_k` and :math:`c_k = l_{\min} / l_k`, the minimiser
@@ -22,24 +23,20 @@ class MGDA(GramianMethod):
     others down. By the letter of the problem, one whose gradient is exactly zero (masked,
     satisfied) would stop them; here it takes no part.
 
-    Args:
-        *args: As :class:`GramianMethod`.
-        **kwargs: As :class:`GramianMethod`.
-
     References:
         Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization",
         2012; Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018,
         sections 3.2 and 3.3.
     """
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights_of(self, gramian: Tensor, tasks: Tensor) -> Tensor:
         """Weights ≥ 0 with sum 1, shape ``[k]``."""
         cosines, lengths = directions(gramian)
         return simplex_weights(factor(cosines), lengths)
 
 
 def factor(cosines: Tensor) -> Tensor:
-    """Vectors with the given inner products.
+    """Return vectors with the given inner products.
 
     Args:
         cosines: Positive semi-definite but for rounding, float64 on the CPU, shape ``[k, k]``.
@@ -54,7 +51,7 @@ def factor(cosines: Tensor) -> Tensor:
 
 
 def simplex_weights(units: Tensor, lengths: Tensor) -> Tensor:
-    """Weights of the shortest convex combination of vectors; see :class:`MGDA`.
+    """Return the weights of the shortest convex combination of vectors; see :class:`MGDA`.
 
     Args:
         units: Their directions, float64 on the CPU, shape ``[k, r]``.

@@ -69,7 +69,7 @@ class Watch:
             weakref.finalize(self, _remove, self._hooks)
         self._num_passes += 1
         if loss_scale is None and self._num_passes <= _NUM_STEPS and _depends_on_scale(method):
-            self._look_for_scaler(type(method).__name__, losses)
+            self._look_for_scaler(method.method_name, losses)
 
     def say(self, what: str, message: str) -> None:
         """Warns, once for each kind of misuse.
@@ -140,7 +140,7 @@ class Watch:
         own = [p for p in method.mtl_parameters() if p.requires_grad]
         without = [p for p in own if id(p) not in self._trained]
         has_gradient = self.saw_gradient or any(p.grad is not None for p in own)
-        kind = type(method).__name__
+        kind = method.method_name
         if own and method.needs_losses_after_update and not has_gradient:
             self.say(
                 "no second call",
@@ -234,8 +234,10 @@ def _norm(parameter: nn.Parameter) -> Tensor:
 
 def _depends_on_scale(method: Any) -> bool:
     """Whether a method does more than adding up gradients, and so has to know the scale."""
-    buffers = len(list(method.buffers(recurse=False)))  # num_nonfinite is one
-    return method.per_task_gradients or buffers > 1 or any(True for _ in method.mtl_parameters())
+    if method.per_task_gradients or any(True for _ in method.mtl_parameters()):
+        return True
+    rule = getattr(method, "rule", None)
+    return rule is not None and any(True for _ in rule.buffers())
 
 
 def _scalar_factors(loss: Tensor) -> list[Tensor]:

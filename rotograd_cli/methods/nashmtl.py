@@ -2,20 +2,22 @@
 
 import logging
 import warnings
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.bounds import checked
+from rotograd_cli.linalg.gradients import directions
 from rotograd_cli.methods.extras import with_extra
-from rotograd_cli.methods.gramian import GramianMethod, directions
+from rotograd_cli.methods.rule import GramianWeighting
 
 _LOGGER = logging.getLogger(__name__)
 _TOLERANCE = 0.01  # relative error of the equation above which it counts as not solved
 
 
-class NashMTL(GramianMethod):
+class NashMTL(GramianWeighting):
     r"""Weights :math:`w>0` with :math:`G w = 1/w`, G the Gramian, by sequential convex programs.
 
     With :math:`v_k = w_k \lVert g_k\rVert` and the cosines C this is :math:`C v = 1/v`, so that
@@ -29,13 +31,12 @@ class NashMTL(GramianMethod):
     sooner.
 
     Args:
-        *args: As :class:`GramianMethod`.
+        num_tasks: K.
         update_every: Backward passes with the same weights.
         num_iterations: Convex programs per update, at most.
-        **kwargs: As :class:`GramianMethod`.
 
     Raises:
-        ConfigError: If an option is out of range or the extra is missing.
+        ConfigError: If the extra is missing.
 
     References:
         Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, Algorithm 1 and section
@@ -44,23 +45,26 @@ class NashMTL(GramianMethod):
 
     permutation_equivariant: ClassVar[bool] = False  # the solver stops short of the solution
 
-    def __init__(self, *args: Any, update_every: int, num_iterations: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for name, value in (("update_every", update_every), ("num_iterations", num_iterations)):
-            if value < 1:
-                raise ConfigError(f"`{name}` must be at least 1, got {value}.")
-        self.update_every, self.num_iterations = update_every, num_iterations
+    @checked
+    def __init__(
+        self,
+        *,
+        num_tasks: int,
+        update_every: Annotated[int, Ge(1)],
+        num_iterations: Annotated[int, Ge(1)],
+    ) -> None:
+        super().__init__()
+        self.update_every = update_every
+        self.num_iterations = num_iterations
         # on the host, where the solver is: a buffer would have to be fetched from the device
-        self._previous = torch.ones(self.num_tasks, dtype=torch.float64)
+        self._previous = torch.ones(num_tasks, dtype=torch.float64)
         self._num_passes = 0
         self._solvers: dict[int, Any] = {}  # by number of tasks
         self._warned = False
-        with_extra(
-            lambda: self._solver(self.num_tasks), "Nash-MTL", "nashmtl", "cvxpy and ecos, GPL 3"
-        )
+        with_extra(lambda: self._solver(num_tasks), "Nash-MTL", "nashmtl", "cvxpy and ecos, GPL 3")
 
-    def task_weights(self, gramian: Tensor, tasks: Tensor) -> Tensor:
-        """Weights of the bargaining solution, shape ``[k]``; those of before between updates."""
+    def weights_of(self, gramian: Tensor, tasks: Tensor) -> Tensor:
+        """Weights of the bargaining solution, those of the last update in between, ``[k]``."""
         cosines, lengths = directions(gramian)
         if self._num_passes % self.update_every == 0:
             self._previous[tasks] = self._solve(cosines, self._previous[tasks])
@@ -102,13 +106,13 @@ class NashMTL(GramianMethod):
         return self._solvers[num_tasks]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The last v, shape ``[K]``, and the number of backward passes."""
+        """Return the last v, shape ``[K]``, and the number of backward passes."""
         return {"previous": self._previous.clone(), "num_passes": self._num_passes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`get_extra_state` gave."""
+        """Restore what :meth:`get_extra_state` returned."""
         self._previous = state["previous"].clone().cpu()
         self._num_passes = int(state["num_passes"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_solvers": {}}  # compiled problems cannot be copied
+        return {**self.__dict__, "_solvers": {}}  # compiled problems cannot be copied

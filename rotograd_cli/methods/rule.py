@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.linalg.gradients import without_rounding
+from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ class Losses:
     """Tasks with a loss in this pass, boolean, shape ``[K]``."""
     accumulating: bool = False
     """True for every micro-batch of an optimiser step but the last."""
-    num_micro_batches: int = 1
-    """Micro-batches of the optimiser step; each brings that part of the step's losses."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,37 @@ class Statistics:
     uniform: Callable[[Tensor], Tensor]
     """Numbers drawn from [0, 1), of the shape of the tensor: entries of the features."""
 
+    @classmethod
+    def of(cls, G: Tensor, losses: Tensor | None = None) -> "Statistics":
+        """Statistics of a plain matrix.
+
+        Args:
+            G: One finite task gradient per row, float32 or wider, shape ``[K, D]``.
+            losses: Task losses, shape ``[K]``; None takes 1 for each.
+
+        Returns:
+            The statistics; rows of zeros take no part.
+        """
+        norms = norms_of(G.unbind())
+        everyone = torch.ones_like(norms, dtype=torch.bool)
+        values = torch.ones_like(norms) if losses is None else losses
+        present = norms >= torch.finfo(norms.dtype).tiny  # the reciprocal of less overflows
+
+        def cosines() -> tuple[Tensor, Tensor, Tensor]:
+            units = divide_or_zero(G, norms.unsqueeze(1))  # so that no product overflows
+            return (units @ units.mT).double().cpu(), norms.double().cpu(), present.cpu()
+
+        return cls(
+            losses=Losses(values, everyone),
+            present=present,
+            norms=torch.where(present, norms, 0),
+            cosines=cosines,
+            norms_of=lambda weights: norms_of((weights @ G).unbind()),
+            uniform=torch.rand_like,
+        )
+
     def gramian(self) -> tuple[Tensor, Tensor]:
-        """Inner products of the gradients that take part; waits for the device.
+        """Return the inner products of the gradients that take part; waits for the device.
 
         Combinations of the directions that are zero but for rounding count as zero, so that
         gradients that are linearly dependent are so in float32 too.
@@ -94,24 +121,42 @@ class Rule(nn.Module, ABC):
     permutation_equivariant: ClassVar[bool] = True
     """Whether the order of the tasks does not matter, from the same random numbers."""
 
-    def learn(
-        self, s: Statistics, weights: Tensor, mean_norm: Tensor
-    ) -> Mapping[nn.Parameter, Tensor]:
-        r"""Gradients of the rule's own parameters; none by default.
+    def __init__(self) -> None:
+        super().__init__()
+
+    @torch.no_grad()
+    def forward(self, G: Tensor, losses: Tensor | None = None) -> Tensor:
+        """Combine the rows of a plain matrix. State advances as in a step; nothing is learned.
 
         Args:
-            s: The statistics of the step.
-            weights: Weights that the gradients were combined with, shape ``[K]``.
-            mean_norm: Norm of the combination over the number of tasks that take part, scalar.
+            G: One finite task gradient per row, shape ``[K, D]``; zero rows take no part.
+            losses: Task losses, shape ``[K]``, for rules that look at them; None takes 1 for each.
 
         Returns:
-            Gradient by parameter.
+            The combined gradient in float32 or wider, shape ``[D]``.
         """
-        return {}
+        G = G.to(torch.promote_types(G.dtype, torch.float32))
+        return self.combine(G, Statistics.of(G, losses))
+
+    @abstractmethod
+    def combine(self, G: Tensor, s: Statistics) -> Tensor:
+        """Combine the gradients.
+
+        Args:
+            G: This process's part of the task gradients, zero rows for tasks that take no part,
+                shape ``[K, D]``.
+            s: The statistics of the step.
+
+        Returns:
+            This process's part of the combination, shape ``[D]``.
+        """
 
     def diagnostics(self) -> Mapping[str, Tensor]:
         """Numbers of each task worth recording, by name, each of shape ``[K]``; none by default."""
         return {}
+
+    def refresh(self) -> None:
+        """Called where waiting for the device is allowed, once per logging step; does nothing."""
 
     def end_epoch(self) -> None:
         """Called after the last step of an epoch; does nothing by default."""
@@ -123,6 +168,25 @@ class Weighting(Rule):
     @abstractmethod
     def weights(self, s: Statistics) -> Tensor:
         """Weights of the task gradients, shape ``[K]``."""
+
+    def combine(self, G: Tensor, s: Statistics) -> Tensor:
+        """Return the weighted sum, shape ``[D]``."""
+        return self.weights(s) @ G
+
+    def learn(
+        self, s: Statistics, weights: Tensor, mean_norm: Tensor
+    ) -> Mapping[nn.Parameter, Tensor]:
+        r"""Return the gradients of the rule's own parameters; a rule without any is not asked.
+
+        Args:
+            s: The statistics of the step.
+            weights: What :meth:`weights` returned, shape ``[K]``.
+            mean_norm: Norm of the combination over the number of tasks that take part, scalar.
+
+        Returns:
+            Gradient by parameter.
+        """
+        return {}
 
 
 class GramianWeighting(Weighting):
@@ -148,32 +212,38 @@ class GramianWeighting(Weighting):
         """
 
     def weights(self, s: Statistics) -> Tensor:
-        """Weights of all tasks, shape ``[K]``; 0 for those that take no part."""
-        gramian, tasks = s.gramian()
-        weights = gramian.new_zeros(len(s.norms))
-        if len(tasks) == 1:
-            weights[tasks] = 1
-        elif len(tasks) > 1:
-            weights[tasks] = self.weights_of(gramian, tasks)
-        return weights.to(s.norms.device, s.norms.dtype, non_blocking=True)
+        """Return the weights of all tasks, shape ``[K]``; 0 for those that take no part."""
+        return weights_from_gramian(s, self.weights_of)
+
+
+def weights_from_gramian(s: Statistics, weights_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the weights of all tasks, from those of the tasks that take part.
+
+    Args:
+        s: The statistics of the step.
+        weights_of: See :meth:`GramianWeighting.weights_of`.
+
+    Returns:
+        Shape ``[K]``: 0 for tasks that take no part, 1 for one alone.
+    """
+    gramian, tasks = s.gramian()
+    weights = gramian.new_zeros(len(s.norms))
+    if len(tasks) == 1:
+        weights[tasks] = 1
+    elif len(tasks) > 1:
+        weights[tasks] = weights_of(gramian, tasks)
+    return weights.to(s.norms.device, s.norms.dtype, non_blocking=True)
 
 
 class Combining(Rule):
     """A rule that looks at every entry of the gradients; the heads get the plain losses."""
 
-    @abstractmethod
-    def combine(self, G: Tensor, s: Statistics) -> Tensor:
-        """The combination of this process's part of the gradients ``[K, D]``, shape ``[D]``."""
-
 
 class LossWeighting(Rule):
-    r"""Everything is trained by :math:`\sum_k c_k L_k`, the heads too.
-
-    The backbone receives the plain sum of the gradients of the weighted losses.
-    """
+    r"""Everything is trained by :math:`\sum_k c_k L_k`, the heads too."""
 
     sees_gradients: ClassVar[bool] = False
-    """Whether :meth:`learn` needs the norms of the task gradients, which cost a little."""
+    """Whether :meth:`learn_from_gradients` is to be called; measuring the norms costs a little."""
 
     needs_losses_after_update: ClassVar[bool] = False
     """Whether :meth:`after_update` is to be called, which costs one more forward pass a step."""
@@ -182,10 +252,37 @@ class LossWeighting(Rule):
     def factors(self, losses: Losses) -> Tensor:
         """Factors of the losses, without a gradient, shape ``[K]``."""
 
+    def combine(self, G: Tensor, s: Statistics) -> Tensor:
+        """Return what autograd makes of the weighted losses, shape ``[D]``."""
+        return self.factors(s.losses).to(G.dtype) @ G
+
+    def learn(self, losses: Losses) -> Mapping[nn.Parameter, Tensor]:
+        """Return gradients of the rule's own parameters that depend on the losses of a step alone.
+
+        Args:
+            losses: The losses.
+
+        Returns:
+            Gradient by parameter.
+        """
+        return {}
+
+    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Mapping[nn.Parameter, Tensor]:
+        """Return gradients of the rule's own parameters that depend on those of the tasks.
+
+        Args:
+            s: The statistics of the task gradients, without the factors.
+            factors: What :meth:`factors` returned, shape ``[K]``.
+
+        Returns:
+            Gradient by parameter.
+        """
+        return {}
+
     def after_update(
         self, before: Tensor, after: Tensor, present: Tensor
     ) -> Mapping[nn.Parameter, Tensor]:
-        """Gradients of the rule's parameters, called between the network's update and the rule's.
+        """Return gradients of the rule's parameters between the network's update and the rule's.
 
         Args:
             before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.

@@ -1,40 +1,46 @@
-"""RotoGrad's scaling of gradient magnitudes, without rotations."""
+"""RotoGrad's scaling of gradient magnitudes."""
 
-from typing import Any
+from typing import Annotated
 
+import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.bounds import checked
+from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.rotograd import equal_norm_weights
-from rotograd_cli.methods.rows import usable_rows
+from rotograd_cli.methods.rule import Statistics, Weighting
 
 
-class ScaleOnly(MultiTaskMethod):
-    r"""The backbone receives :math:`C\sum_k g_k/\lVert g_k\rVert` with RotoGrad's C.
+class ScaleOnly(Weighting):
+    r"""All task gradients get the same norm C, steered by convergence.
 
-    What remains of :class:`~rotograd_cli.methods.rotograd.RotoGrad` when the rotations are left
-    out: all task gradients get the same norm, steered by convergence. The heads get the plain
-    losses. A task whose gradient is zero takes no part.
+    .. math::
+        C\,\sum_k \frac{g_k}{\lVert g_k\rVert}, \qquad C = \sum_k \alpha_k \lVert g_k\rVert, \qquad
+        \alpha_k \propto \frac{\lVert g_k\rVert}{\lVert g_k^0\rVert}, \quad \sum_k \alpha_k = 1.
+
+    A start norm :math:`\lVert g_k^0\rVert` of zero is not recorded: the first gradient that is not
+    zero becomes the start. (The authors' code keeps 1e-15, after which that task takes nearly all
+    the weight.) The clock of a task that takes no part stands still. With rotations, this is
+    :class:`~rotograd_cli.methods.rotograd.RotoGrad`.
 
     Args:
-        *args: As :class:`MultiTaskMethod`.
+        num_tasks: K.
         burn_in_period: Step (from 0) whose norms replace those of step 0 as start values.
-        **kwargs: As :class:`MultiTaskMethod`.
-
-    Raises:
-        ConfigError: If ``burn_in_period`` is negative.
 
     References:
-        Javaloy and Valera, ICLR 2022, section 4.1.
+        Javaloy and Valera, ICLR 2022, section 4.1 and Algorithm 1.
     """
 
-    def __init__(self, *args: Any, burn_in_period: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.initial_norms = InitialValues(self.num_tasks, burn_in_period)
+    @checked
+    def __init__(self, *, num_tasks: int, burn_in_period: Annotated[int, Ge(0)]) -> None:
+        super().__init__()
+        self.initial_norms = InitialValues(num_tasks, burn_in_period)
 
-    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
-        """The scaled sum; see the class."""
-        rows, norms, present = usable_rows(task_gradients, step, self.num_nonfinite, self.ranks)
-        weights = equal_norm_weights(norms, present, self.initial_norms, step)
-        return (weights @ rows).view(task_gradients.shape[1:])
+    def weights(self, s: Statistics) -> Tensor:
+        r"""Return :math:`C/\lVert g_k\rVert`, 0 where the norm is, shape ``[K]``."""
+        self.initial_norms.update(s.norms, s.present, accumulating=s.losses.accumulating)
+        ratios = s.norms / self.initial_norms.denominators.to(s.norms.dtype)
+        alphas = divide_or_zero(ratios, ratios.sum())
+        C = torch.dot(alphas, s.norms)
+        return divide_or_zero(C, s.norms)

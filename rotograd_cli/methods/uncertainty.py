@@ -1,17 +1,15 @@
 """Weights from homoscedastic uncertainty."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.methods.backward import multiply_losses
-from rotograd_cli.methods.base import BackwardStep
-from rotograd_cli.methods.vanilla import VanillaMTL
+from rotograd_cli.methods.rule import Losses, LossWeighting
 
 
-class UncertaintyWeighting(VanillaMTL):
+class UncertaintyWeighting(LossWeighting):
     r"""Everything is trained by :math:`\sum_k \tfrac12\bigl(e^{-s_k} L_k + s_k\bigr)`.
 
     The log-variances :math:`s_k=\log\sigma_k^2` start at 0 and are trained by the second optimiser;
@@ -22,8 +20,7 @@ class UncertaintyWeighting(VanillaMTL):
     gradient keeps its weight.
 
     Args:
-        *args: As :class:`VanillaMTL`.
-        **kwargs: As :class:`VanillaMTL`.
+        num_tasks: K.
 
     References:
         Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
@@ -32,29 +29,25 @@ class UncertaintyWeighting(VanillaMTL):
 
     plain_for_one_task: ClassVar[bool] = False  # its one weight is learned too
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.log_variance = nn.Parameter(torch.zeros(self.num_tasks))
+    def __init__(self, *, num_tasks: int) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.zeros(num_tasks))
 
     @property
     def weight(self) -> Tensor:
         """Weights of the losses, shape ``[K]``."""
         return 0.5 * (-self.log_variance).exp()
 
-    def diagnostics(self) -> dict[str, Tensor]:
+    def diagnostics(self) -> Mapping[str, Tensor]:
         """The weights."""
         return {"weight": self.weight.detach()}
 
-    def weigh_losses(
-        self, losses: Sequence[Tensor | None], step: BackwardStep
-    ) -> Sequence[Tensor | None]:
-        """Losses times their weights."""
-        return multiply_losses(losses, self.weight.detach())
+    def factors(self, losses: Losses) -> Tensor:
+        """Return the weights, shape ``[K]``."""
+        return self.weight.detach()
 
-    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
-        """The sum that autograd has formed; sets the gradient of the log-variances."""
-        slopes = 0.5 - self.weight.detach() * step.losses
-        usable = step.present & step.losses.isfinite() & (step.losses > 0)
-        gradient = torch.where(usable, slopes / step.num_micro_batches, 0)
-        self.add_gradient(self.log_variance, gradient, of_all_ranks=True)
-        return task_gradients
+    def learn(self, losses: Losses) -> Mapping[nn.Parameter, Tensor]:
+        """Return the gradient of the log-variances."""
+        slopes = 0.5 - self.weight.detach() * losses.values
+        usable = losses.present & losses.values.isfinite() & (losses.values > 0)
+        return {self.log_variance: torch.where(usable, slopes, 0)}

@@ -5,22 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rotograd_cli.linalg.gradients import directions
 from rotograd_cli.methods.extras import with_extra
-from rotograd_cli.methods.gramian import GramianMethod, directions
+from rotograd_cli.methods.rule import GramianWeighting
 
 _REGULARISATION = 1e-8  # added to the cosines' diagonal: quadprog takes definite matrices only
 
 
-class UPGrad(GramianMethod):
+class UPGrad(GramianWeighting):
     r"""The mean of the gradients, each projected onto the cone of directions that harm no task.
 
     The cone is :math:`\{d : \langle g_k, d\rangle \ge 0\ \forall k\}`, so that the result conflicts
     with no task, whatever the lengths of the gradients: the constraints are those of the
     directions. Needs the extra ``upgrad``.
-
-    Args:
-        *args: As :class:`GramianMethod`.
-        **kwargs: As :class:`GramianMethod`.
 
     Raises:
         ConfigError: If the extra is missing.
@@ -30,8 +27,8 @@ class UPGrad(GramianMethod):
         torchjd.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         from torchjd.linalg import QuadprogProjector
 
         self._project: Any = with_extra(
@@ -41,7 +38,7 @@ class UPGrad(GramianMethod):
             "quadprog, GPL 2 or later",
         )
 
-    def weights(self, gramian: Tensor) -> Tensor:
+    def weights_of(self, gramian: Tensor, tasks: Tensor) -> Tensor:
         """Weights ≥ 0 of the mean of the projections, shape ``[k]``."""
         cosines, lengths = directions(gramian)
         projected: Tensor = self._project(torch.diag(lengths / len(lengths)), cosines)

@@ -1,5 +1,6 @@
 """From a YAML node to a constructor: target, names and types are checked first."""
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,9 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from torch import nn
 
 from rotograd_cli.errors import ConfigError, RotogradError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rule import Rule
+from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.runs.config import TrainConfig, suggest
 from rotograd_cli.tasks import Task
 
@@ -59,6 +63,59 @@ def constructor(node: Any, where: str, **supplied: Any) -> Callable[..., Any]:
             raise ConfigError(f"`{where}` was refused by {target.__name__}: {error}") from error
 
     return build
+
+
+def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
+    """Checked constructor of a method: of its own class, or of a network around a rule.
+
+    Args:
+        node: Content of a method's YAML. ``_target_`` is a method or a rule; a method on top of a
+            rule has that rule's content under ``rule``.
+
+    Returns:
+        A function of ``backbone``, ``heads`` and ``feature_shape``.
+
+    Raises:
+        ConfigError: As :func:`constructor`.
+    """
+    if _is_rule(node, "method"):
+        return functools.partial(_ruled, Ruled, _rule_constructor(node, "method"))
+    rule = node.get("rule") if isinstance(node, Mapping) else None
+    if rule is None:
+        return constructor(node, "method", backbone=0, heads=0, feature_shape=0)
+    others = {key: value for key, value in node.items() if key != "rule"}
+    make = constructor(others, "method", backbone=0, heads=0, feature_shape=0, rule=0)
+    return functools.partial(_ruled, make, _rule_constructor(rule, "method.rule"))
+
+
+def _ruled(
+    make: Callable[..., MultiTaskMethod],
+    make_rule: Callable[[int], Rule],
+    backbone: nn.Module,
+    heads: Sequence[nn.Module],
+    *,
+    feature_shape: Sequence[int] | None = None,
+) -> MultiTaskMethod:
+    rule = make_rule(len(heads))
+    return make(backbone, heads, rule=rule, feature_shape=feature_shape)
+
+
+def _is_rule(node: Any, where: str) -> bool:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return False
+    target = _import(str(node["_target_"]), where)
+    return inspect.isclass(target) and issubclass(target, Rule)
+
+
+def _rule_constructor(node: Any, where: str) -> Callable[[int], Rule]:
+    """Constructor of a rule from the number of tasks, which it gets if it asks for it."""
+    make = constructor(node, where, num_tasks=0)
+    if not _is_rule(node, where):
+        raise ConfigError(f"`{where}._target_` must be a rule, got {node['_target_']!r}.")
+    parameters = accepted_parameters(_import(str(node["_target_"]), where)) or {}
+    if "num_tasks" in parameters:
+        return lambda num_tasks: make(num_tasks=num_tasks)
+    return lambda num_tasks: make()
 
 
 def component_class(node: Any, where: str, **supplied: Any) -> type:
@@ -147,7 +204,7 @@ def accepted_parameters(target: Callable[..., Any]) -> dict[str, Any] | None:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
 
@@ -185,7 +242,7 @@ class Constructors:
     def __init__(self, config: TrainConfig) -> None:
         self.data = constructor(config.data, "data", data_dir=0, tasks=0, device=0)
         self.backbone = constructor(config.backbone, "backbone", input_shape=0)
-        self.method = constructor(config.method, "method", backbone=0, heads=0, feature_shape=0)
+        self.method = method_constructor(config.method)
         self.logger = constructor(config.logger, "logger", run_dir=0, config=0, tags=0)
         self.optimizers = {
             name: constructor(node, f"{name}_optimizer", params=0)

@@ -47,7 +47,7 @@ def begun(
     statistics = task_statistics(tasks) if len(tasks) > 1 else ()
     return RunSummary(
         status="running",
-        method=type(model).__name__,
+        method=model.method_name,
         data=dataset.name,
         tasks=[task.name for task in tasks],
         metric_specs={

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
+from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary, finite
-
-T = TypeVar("T")
 
 MAX_COLUMNS = 10
 """Metrics in a table of several runs, beyond which statistics over tasks replace them."""
@@ -21,18 +19,18 @@ def run_table(summary: RunSummary, splits: Sequence[str] = ("val", "test")) -> G
         splits: Splits that get a column, after that of ``train`` where it was evaluated.
     """
     metrics = summary.metrics
-    splits = [s for s in ("train", *splits) if any(key.startswith(f"{s}/") for key in metrics)]
+    splits = [split for split in ("train", *splits) if of_split(metrics, split)]
 
     def row(task: str, label: str, key: str, percent: bool = False) -> list[str]:
         return [task, label, *(format_value(metrics.get(f"{s}/{key}"), percent) for s in splits)]
 
     specs = summary.metric_specs
-    measured = {key.split("/")[0] for key in specs}
+    measured = {MetricKey.parse(key).task for key in specs}
     # a task without metrics is shown by its loss
     rows = [row(t, "loss ↓", f"{t}/loss") for t in summary.tasks if t not in measured]
     for key, spec in specs.items():
-        task, name = key.split("/")
-        rows.append(row(task, label(name, spec), key, spec.percent))
+        task, name = MetricKey.parse(key)
+        rows.append(row(str(task), label(name, spec), key, spec.percent))
     for key, spec in summary.statistic_specs.items():
         rows.append(row("all", column_head(key, spec), key, spec.percent))
     if str(summary.select).endswith("/relative_loss"):
@@ -56,9 +54,7 @@ def sweep_table(summaries: Sequence[tuple[str, RunSummary | None]]) -> Grid:
         summaries: Name and summary of each cell; None where a cell wrote nothing.
     """
     known = [summary for _, summary in summaries if summary is not None]
-    metrics = {key: spec for s in known for key, spec in s.metric_specs.items()}
-    statistics = {key: spec for s in known for key, spec in s.statistic_specs.items()}
-    specs = shown_metrics(metrics, statistics)
+    specs = shown_metrics(known)
     selected = dict.fromkeys(summary.select for summary in known if summary.select is not None)
     common = common_overrides(known)
     heads = ["cell", "status", "overrides"]
@@ -83,25 +79,29 @@ def _test_metrics(summary: RunSummary, specs: Mapping[str, MetricDisplay]) -> li
     return [format_value(metrics.get(f"test/{key}"), spec.percent) for key, spec in specs.items()]
 
 
-def shown_metrics(metrics: Mapping[str, T], statistics: Mapping[str, T]) -> dict[str, T]:
+def shown_metrics(summaries: Iterable[RunSummary]) -> dict[str, MetricDisplay]:
     """Return the metrics that get a column in a table of several runs.
 
     Args:
-        metrics: Metrics of the tasks, by key without the split.
-        statistics: Statistics over tasks.
+        summaries: Summaries of the runs.
 
     Returns:
-        Both, or where the metrics are more than ``MAX_COLUMNS``, the statistics alone.
+        By key without the split: the metrics of the tasks and the statistics over tasks, or where
+        the metrics are more than ``MAX_COLUMNS``, the statistics alone.
     """
-    if statistics and len(metrics) > MAX_COLUMNS:
-        return dict(statistics)
-    return {**metrics, **statistics}
+    metrics: dict[str, MetricDisplay] = {}
+    statistics: dict[str, MetricDisplay] = {}
+    for summary in summaries:
+        metrics |= summary.metric_specs
+        statistics |= summary.statistic_specs
+    return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics | statistics
 
 
 def column_head(key: str, spec: MetricDisplay) -> str:
     """Head of a metric's column: ``left accuracy % ↑``, ``mean f1 % ↑``."""
-    first, second = key.split("/") if "/" in key else key.split("_", 1)
-    return f"{first} {label(second, spec)}"
+    task, name = MetricKey.parse(key)
+    text = name.replace("_", " ", 1) if task is None else f"{task} {name}"
+    return label(text, spec)
 
 
 def remarks(notes: Iterable[str]) -> list[str]:

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.config import TrainConfig, config_dir
 from rotograd_cli.tracking.base import Tracker
 
@@ -38,7 +39,7 @@ _PACKAGES = ("rotograd_cli.", "torch.nn.", "torch.optim.", "torchvision.models."
 class _Kind:
     """What a place of the configuration needs."""
 
-    base: type
+    base: type | tuple[type, ...]
     words: str
 
 
@@ -47,7 +48,8 @@ _OPTIMIZER = _Kind(Optimizer, "an optimiser of torch.optim")
 _SCHEDULE = _Kind(LRScheduler, "a schedule of torch.optim.lr_scheduler")
 _KINDS = {
     "data": _Kind(MultiTaskDataset, "a data set of this package"),
-    "method": _Kind(MultiTaskMethod, "a method of this package"),
+    "method": _Kind((MultiTaskMethod, Rule), "a method of this package"),
+    "method.rule": _Kind(Rule, "a rule of this package"),
     "model_optimizer": _OPTIMIZER,
     "method_optimizer": _OPTIMIZER,
     "model_scheduler.scheduler": _SCHEDULE,

@@ -15,13 +15,15 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import suggest, to_train_config, typed
 from rotograd_cli.runs.messages import explain
 from rotograd_cli.tables.adhoc import spec_from_runs
+from rotograd_cli.tables.cells import one_per_cell
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.matching import match_runs
-from rotograd_cli.tables.results import RunKey, collect
-from rotograd_cli.tables.runs import Run, find_runs, one_per_cell
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.results import collect
+from rotograd_cli.tables.runs import Run, RunKey, find_runs
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_overrides, select_rows
-from rotograd_cli.tables.table import Table, build_table
+from rotograd_cli.tables.table import build_table
 
 
 @dataclass
@@ -128,11 +130,8 @@ def table_of_runs(command: TableCommand) -> Table:
     else:
         spec, groups, notes = _matched(command.table, runs, command.methods)
     cells, repeated = one_per_cell({k: group for k, group in groups.items() if k.row in spec.rows})
-    wanted = seeds or sorted({key.seed for key in cells})
-    results, missing = collect(spec, {key: run.summary for key, run in cells.items()}, wanted)
-    return build_table(
-        spec, results, statistic=command.statistic, missing=missing, notes=[*notes, *repeated]
-    )
+    results = collect(spec, cells, seeds or sorted({key.seed for key in cells}))
+    return build_table(spec, results, statistic=command.statistic, notes=[*notes, *repeated])
 
 
 def _matched(

@@ -1,17 +1,25 @@
-r"""Metrics over a whole split, statistics over tasks, and :math:`\Delta_m`, the relative gain."""
+r"""Metrics over a whole split, and :math:`\Delta_m`, the relative gain."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from rotograd_cli.tasks.element_errors import (
+    class_hits,
+    depth_errors,
+    flag_counts,
+    squared_errors,
+)
+
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+Key = TypeVar("Key")
 Better = Literal["higher", "lower"]
 Protocol = Literal["exact", "mtan_batch"]
 """How depth and normal metrics are averaged.
@@ -27,7 +35,7 @@ def _itself(value: Any) -> Tensor:
 
 
 def _only(values: Any) -> Tensor:
-    result: Tensor = values.squeeze(0)
+    result: Tensor = values.squeeze(0)  # torchmetrics has squeezed it already, or not
     return result
 
 
@@ -62,7 +70,7 @@ def accuracy(num_classes: int) -> MetricSpec:
     """
 
     def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import SplitMeans, class_hits  # slow import
+        from rotograd_cli.tasks.dense_metrics import SplitMeans  # slow import
 
         return SplitMeans(partial(class_hits, num_classes=num_classes), 1)
 
@@ -77,7 +85,7 @@ def f1() -> MetricSpec:
     """
 
     def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import SplitMeans, flag_counts
+        from rotograd_cli.tasks.dense_metrics import SplitMeans
 
         return SplitMeans(flag_counts, 3)
 
@@ -99,7 +107,7 @@ def mse() -> MetricSpec:
     """
 
     def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import SplitMeans, squared_errors
+        from rotograd_cli.tasks.dense_metrics import SplitMeans
 
         return SplitMeans(squared_errors, 1)
 
@@ -141,7 +149,7 @@ def depth(protocol: Protocol) -> tuple[MetricSpec, ...]:
     """
 
     def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import PairMeans, SplitMeans, depth_errors
+        from rotograd_cli.tasks.dense_metrics import PairMeans, SplitMeans
 
         return (SplitMeans if protocol == "exact" else PairMeans)(depth_errors, num_errors=2)
 
@@ -190,62 +198,11 @@ def _sharing(
     )
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """A number that sums up the same metric of several tasks."""
-
-    name: str
-    """Last part of the key ``split/statistic``, e.g. ``min_f1``."""
-    better: Better | None
-    """Direction of the metric; None for the spread, which has none."""
-    percent: bool
-    """Whether tables print the value times 100."""
-    of: Callable[[Tensor], Tensor]
-    """Takes the values of the K tasks, shape ``[K]``, to their statistic, a scalar."""
-
-
-def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
-    """Statistics over tasks that share their leading metric.
-
-    Args:
-        leading: Leading metric of each of the K tasks; None for a task without metrics.
-
-    Returns:
-        Minimum, median (of an even K the mean of the middle two, unlike ``torch.median``), mean and
-        standard deviation (that of the population: divided by K) of the shared metric; none unless
-        all tasks lead with the same metric in the same direction. A NaN among the values makes all
-        four NaN. A single task has them too (its metric, and 0): the single-task networks of a
-        setting select their epoch by the same key as the others.
-
-    Examples:
-        >>> [statistic.name for statistic in statistics([f1(), f1()])]
-        ['min_f1', 'median_f1', 'mean_f1', 'std_f1']
-        >>> statistics([f1(), mse()])
-        ()
-    """
-    kinds = {spec and (spec.name, spec.better, spec.percent) for spec in leading}
-    first = leading[0] if leading else None
-    if len(kinds) > 1 or first is None:
-        return ()
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "min": torch.amin,
-        "median": lambda values: torch.quantile(values, 0.5),
-        "mean": torch.mean,
-        "std": lambda values: values.std(correction=0),
-    }
-    return tuple(
-        Statistic(
-            f"{name}_{first.name}", None if name == "std" else first.better, first.percent, of
-        )
-        for name, of in functions.items()
-    )
-
-
 ROUNDING = 1e-6
 """A loss that is never negative may come out below 0 by less than this."""
 
 
-def geometric_mean(losses: Mapping[str, float]) -> float:
+def geometric_mean(losses: Mapping[Any, float]) -> float:
     r"""Geometric mean of the task losses, :math:`(\prod_k L_k)^{1/K}`.
 
     Rescaling any loss by a constant rescales the result by a constant, so that comparing epochs
@@ -270,7 +227,7 @@ def geometric_mean(losses: Mapping[str, float]) -> float:
 
 
 def delta_m(
-    values: Mapping[str, float], baseline: Mapping[str, float], better: Mapping[str, Better]
+    values: Mapping[Key, float], baseline: Mapping[Key, float], better: Mapping[Key, Better]
 ) -> float:
     r"""Mean relative gain over a baseline in percent, positive when better.
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks.losses import target_rule
-from rotograd_cli.tasks.metrics import MetricSpec, Statistic, statistics
+from rotograd_cli.tasks.metrics import MetricSpec
+from rotograd_cli.tasks.statistics import Statistic, statistics
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,5 @@ def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tupl
 
 
 def task_statistics(tasks: Sequence[Task]) -> tuple[Statistic, ...]:
-    """Statistics over tasks of the metric that all of them lead with.
-
-    Args:
-        tasks: The K tasks.
-
-    Returns:
-        The statistics (:func:`rotograd_cli.tasks.metrics.statistics`); none without such a metric.
-    """
+    """Return the statistics over tasks of the metric that all of them lead with, if they do."""
     return statistics([task.metrics[0] if task.metrics else None for task in tasks])

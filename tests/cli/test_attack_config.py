@@ -185,6 +185,7 @@ def own_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("COLUMNS", "200")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_process")
 def test_a_few_random_overrides() -> None:
     assert set(attack(15)) == {"0", "2"}

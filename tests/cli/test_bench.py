@@ -79,6 +79,7 @@ def test_a_benchmark_prints_a_table_and_leaves_three_files(cli: Cli, tmp_path: P
     assert to_bench_config(config).bench.name == "tiny"
 
 
+@pytest.mark.slow
 def test_the_name_is_that_of_the_data_unless_a_workload_has_its_own(
     cli: Cli, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_the_rotated_channels_of_a_map_are_measured(cli: Cli, tmp_path: Path) ->
     assert measured(tmp_path)["settings"]["feature_shape"] == [4, 4, 6]
 
 
+@pytest.mark.slow
 def test_without_the_authors_package_the_others_are_measured(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

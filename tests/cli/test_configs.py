@@ -1,11 +1,12 @@
 """Every YAML file composes, fits its target and explains its keys."""
 
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -37,16 +38,14 @@ NODES = {  # group: where its files go in the configuration
     "optimizer": ("optimizer@model_optimizer", "optimizer@method_optimizer"),
     "scheduler": ("scheduler@model_scheduler", "scheduler@method_scheduler"),
 }
-CHOICES = [
-    f"{node}={path.stem}"
+CHOICES = {
+    node: [f"{node}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))]
     for group, nodes in NODES.items()
-    for path in sorted((CONF / group).glob("*.yaml"))
     for node in nodes
-]
-ONE_OF_EACH = {choice.split("=")[0]: choice for choice in CHOICES}.values()
+}
 # what the runner hands to every component of a group
 SUPPLIED = {
-    "method": ("backbone", "heads", "feature_shape"),
+    "method": ("backbone", "heads", "feature_shape", "num_tasks"),
     "data": ("data_dir", "tasks", "device"),
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),
@@ -78,35 +77,35 @@ def test_every_group_of_the_folder_is_tested() -> None:
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(NODES) | elsewhere
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [
-        pytest.param(choice, marks=pytest.mark.slow) if "@method" in choice else choice
-        for choice in CHOICES
-        if not choice.startswith("workload=")
-    ],
-)
-def test_every_choice_composes_and_its_components_accept_their_values(choice: str) -> None:
-    Constructors(composed(choice))
+# these set what other groups choose: each is composed on its own
+PRESETS = ("experiment", "debug", "workload")
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [
-        choice
-        if choice.startswith("workload=") or choice in ONE_OF_EACH
-        else pytest.param(choice, marks=pytest.mark.slow)
-        for choice in CHOICES
-    ],
-)
-def test_every_choice_is_one_of_a_benchmark_too(choice: str) -> None:
-    Constructors(composed_bench(choice))
+def rows_of_choices() -> Iterator[list[str]]:
+    """Lists of choices, at most one of each component; every choice is in one of them."""
+    components = (choices for node, choices in CHOICES.items() if node not in PRESETS)
+    for row in zip_longest(*components):
+        yield [choice for choice in row if choice is not None]
 
 
-@pytest.mark.parametrize("file", sorted((CONF / "workload").glob("*.yaml")), ids=lambda p: p.stem)
-def test_a_workload_has_its_own_name_and_says_its_command(file: Path) -> None:
-    assert yaml.safe_load(file.read_text(encoding="utf-8"))["bench"]["name"] == file.stem
-    assert f"# Command: rotograd bench workload={file.stem}" in file.read_text(encoding="utf-8")
+def test_every_choice_composes_and_its_components_accept_their_values() -> None:
+    presets = [[choice] for choice in CHOICES["experiment"] + CHOICES["debug"]]
+    for choices in (*rows_of_choices(), *presets):
+        Constructors(composed(*choices))
+
+
+def test_every_choice_of_a_benchmark_composes_and_its_components_accept_their_values() -> None:
+    one_of_each = next(rows_of_choices())
+    presets = [[choice] for choice in CHOICES["workload"] + CHOICES["experiment"][:1]]
+    for choices in (one_of_each, *presets):
+        Constructors(composed_bench(*choices))
+
+
+def test_a_workload_has_its_own_name_and_says_its_command() -> None:
+    for file in (CONF / "workload").glob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        assert yaml.safe_load(text)["bench"]["name"] == file.stem
+        assert f"# Command: rotograd bench workload={file.stem}" in text
 
 
 def test_a_workload_wins_over_an_experiment_and_the_command_line_over_both() -> None:
@@ -124,25 +123,22 @@ def test_train_and_bench_have_the_same_values() -> None:
     assert trained == measured
 
 
-@pytest.mark.parametrize("file", COMPONENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner(file: Path) -> None:
-    loaded = OmegaConf.merge(OmegaConf.load(file), {"train": {"epochs": 2}})  # it may refer to that
-    content: Any = OmegaConf.to_container(loaded, resolve=True)
-    del content["train"]
-    group = file.parent.name
-    node = content["scheduler"] if group == "scheduler" else content
-    node = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
-    supplied = dict.fromkeys(SUPPLIED[group])
-    target = constructor(node, group, **supplied).__closure__
-    assert target is not None  # it is a closure over the checked target
-    if node["_target_"].startswith("rotograd_cli."):  # of others, the file sets what matters
-        import pkgutil
-
-        accepted = accepted_parameters(pkgutil.resolve_name(node["_target_"]))
-        assert accepted is not None
-        missing = set(accepted) - set(node) - set(supplied)
-        optional = {"mode"} if file.stem == "none" else set()  # presets may set it, nobody must
-        assert missing <= optional, f"{file.name} leaves {missing} to a constructor's default"
+def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> None:
+    for file in COMPONENTS:
+        group = file.parent.name
+        loaded = OmegaConf.merge(OmegaConf.load(file), {"train": {"epochs": 2}})  # some refer to it
+        content: Any = OmegaConf.to_container(loaded, resolve=True)
+        node = content["scheduler"] if group == "scheduler" else content
+        values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
+        values.pop("train", None)
+        supplied = dict.fromkeys(SUPPLIED[group])
+        constructor(values, group, **supplied)  # refuses what its target does not take
+        if values["_target_"].startswith("rotograd_cli."):  # of others, the file sets what matters
+            accepted = accepted_parameters(pkgutil.resolve_name(values["_target_"]))
+            assert accepted is not None
+            missing = set(accepted) - set(values) - set(supplied)
+            optional = {"mode"} if file.stem == "none" else set()  # presets may set it
+            assert missing <= optional, f"{file} leaves {missing} to a constructor's default"
 
 
 def test_every_file_opens_with_what_it_is() -> None:

@@ -91,6 +91,7 @@ def test_the_published_dense_networks_train_and_evaluate(
         assert torch.equal(means[0], means[2])
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_fit_are_refused_in_one_line(cli: Cli) -> None:
     for words, message in (
         (("backbone=segnet", "head=conv"), "height and width are multiples of 32"),

@@ -113,6 +113,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_said_what_it_trained_on(tmp_path: Path) -> None:
     words = ("train", *TINY, "train.epochs=100000", "hydra.run.dir=run")
     process = start(*words, cwd=tmp_path, path=str(CHECKOUT), OMP_NUM_THREADS="1")

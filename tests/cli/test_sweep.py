@@ -94,6 +94,7 @@ def test_a_diverging_cell_keeps_what_it_recorded(cli: Cli, tmp_path: Path) -> No
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_cell_shows_its_traceback_and_the_others_run(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

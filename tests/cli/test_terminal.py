@@ -121,6 +121,7 @@ def test_paths_mean_what_they_mean_to_the_shell(
             assert "holds a run already" in used.err, typed
 
 
+@pytest.mark.slow
 def test_a_new_run_goes_where_it_was_told_to(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_folder_of_ones_own_may_have_any_name(
         assert "--config-dir must name an existing folder of YAML files, got 'now" in result.err
 
 
+@pytest.mark.slow
 def test_a_suggested_command_works_when_it_is_pasted(cli: Cli, smoke_run: Path) -> None:
     other = smoke_run.parent / "Läufe 1 & 2"
     smoke_run.rename(other)
@@ -179,6 +181,7 @@ def test_a_group_that_is_null_by_default_takes_null(cli: Cli) -> None:
         assert result.err.endswith(f"got {word!r}; choose logger=none.\n")
 
 
+@pytest.mark.slow
 def test_what_a_message_adds_can_be_added(cli: Cli) -> None:
     for word in ("train.num_workers=4", "method.foo=3", "paths.foo=x", "foo=3"):
         result = cli("train", *SMOKE, word)

@@ -231,6 +231,7 @@ def test_a_misspelt_key_of_ones_own_method_is_suggested(cli: Cli, foo: Path) -> 
     assert result.err == "rotograd: `method.strenth` is not a key; did you mean method.strength?\n"
 
 
+@pytest.mark.slow
 def test_ones_own_method_is_found_on_the_path_by_the_real_program(foo: Path) -> None:
     words = ("--config-dir", "conf", "method=foo", *SMOKE, "hydra.run.dir=run")
     result = subprocess.run(

@@ -18,6 +18,7 @@ from torch import nn
 
 from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.training.checkpoint import load_checkpoint
+from tests.marks import slow_unless
 
 from .conftest import Cli
 from .test_attack_runs import TINY
@@ -110,7 +111,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() if p.is_file() else b"" for p in files}
 
 
-@pytest.mark.parametrize("name", [*RUN, *OTHERS])
+@pytest.mark.parametrize("name", slow_unless([*RUN][:2], [*RUN, *OTHERS]))
 def test_a_strangers_configuration_runs_nothing(
     cli: Cli, stranger: Path, tmp_path: Path, name: str
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_strangers_configuration_runs_nothing(
     assert hacked(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_strangers_logger_is_built_by_no_command(
     cli: Cli, stranger: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +162,7 @@ TEXTS: dict[str, str] = {
 }
 
 
+@pytest.mark.slow
 def test_a_strangers_yaml_resolves_nothing(
     cli: Cli, stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +252,7 @@ class Thing:
     """No tensor, number or text."""
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_content_is_refused_in_one_line(
     cli: Cli, stranger: Path, tmp_path: Path
 ) -> None:
@@ -283,6 +287,7 @@ def test_a_checkpoint_of_other_content_is_refused_in_one_line(
             assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_a_strangers_summary_ends_no_command_in_a_traceback(cli: Cli, stranger: Path) -> None:
     path = stranger / "summary.json"
     summary = json.loads(path.read_text())
@@ -300,6 +305,7 @@ def test_a_strangers_summary_ends_no_command_in_a_traceback(cli: Cli, stranger: 
         assert json.loads(path.read_text())["metrics"] == summary["metrics"]
 
 
+@pytest.mark.slow
 def test_training_writes_through_no_link_of_a_strangers(
     cli: Cli, stranger: Path, tmp_path: Path
 ) -> None:

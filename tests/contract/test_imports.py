@@ -15,8 +15,8 @@ PACKAGE = "rotograd_cli"
 
 # Low to high. A unit is a module or a folder; units of one layer never import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "errors", "files", "printing"),
-    ("linalg",),
+    ("__init__", "errors", "files", "metric_keys", "printing"),
+    ("bounds", "linalg"),
     ("tasks", "models", "ranks"),
     ("data", "methods"),
     ("training",),

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL, rotations
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.runs.components import method_constructor
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
@@ -29,10 +29,15 @@ def build(
 ) -> Any:
     """The method as the runner builds it, from its file and the options given here."""
     torch.manual_seed(0)
-    factory = hydra.utils.instantiate(OmegaConf.load(FILES[METHODS.index(method)]), _convert_="all")
-    model = factory(backbone or nn.Identity(), heads, feature_shape=(SIZE,), **options)
-    assert isinstance(model, MultiTaskMethod)
-    return model
+    shape = options.pop("feature_shape", (SIZE,))
+    node = {**node_of(method), **options}
+    return method_constructor(node)(backbone or nn.Identity(), heads, feature_shape=shape)
+
+
+def node_of(method: str) -> dict[str, Any]:
+    """Content of the method's file."""
+    content: Any = OmegaConf.load(FILES[METHODS.index(method)])
+    return dict(OmegaConf.to_container(content, resolve=True))
 
 
 def files_of(kind: type[MultiTaskMethod]) -> list[str]:
@@ -45,17 +50,20 @@ def files_of(kind: type[MultiTaskMethod]) -> list[str]:
     return names
 
 
-def class_of(method: str) -> type[MultiTaskMethod]:
-    """The method's class."""
-    found = pkgutil.resolve_name(OmegaConf.load(FILES[METHODS.index(method)])["_target_"])
-    assert issubclass(found, MultiTaskMethod)
-    return found
+def class_of(method: str) -> Any:
+    """The method's class, or its rule's."""
+    return pkgutil.resolve_name(node_of(method)["_target_"])
+
+
+def max_num_tasks(method: str) -> int | None:
+    """Largest number of tasks that the method takes; None for any."""
+    return getattr(class_of(method), "max_num_tasks", None)
 
 
 def bare(method: str, kind: str, dtype: torch.dtype = torch.float64) -> tuple[Any, Tensor]:
     """A method without networks, and gradients with respect to its features: ``[K, N, d]``."""
     G = SAMPLERS[kind]().to(dtype).view(-1, BATCH, SIZE)
-    G = G[: class_of(method).max_num_tasks]
+    G = G[: max_num_tasks(method)]
     model = build(method, [nn.Identity() for _ in G]).to(dtype)
     if hasattr(model, "rotation"):  # drawn in float32, they are orthogonal to 1e-7 only
         model.rotation = haar_rotations(len(G), SIZE)
@@ -209,7 +217,7 @@ def test_a_step_waits_for_the_device_as_often_as_the_method_says(
 @every_method
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_is_a_sequence_of_end_to_end_networks(method: str, training: bool) -> None:
-    heads = [nn.Linear(SIZE, k + 1) for k in range(3)][: class_of(method).max_num_tasks]
+    heads = [nn.Linear(SIZE, k + 1) for k in range(3)][: max_num_tasks(method)]
     model = build(method, heads, nn.Linear(2, SIZE)).train(training)
     x = torch.randn(BATCH, 2)
     predictions = model(x)

@@ -14,15 +14,16 @@ from rotograd_cli.methods.vanilla import VanillaMTL
 from tests.contract.test_methods import (
     METHODS,
     build,
-    class_of,
     every_method,
     make_optimizer,
+    max_num_tasks,
     shared_gradient,
 )
+from tests.marks import slow_unless
 from tests.samplers import DIM, SIZE
 
 NUM_STEPS = 80
-JOINT = [method for method in METHODS if class_of(method).max_num_tasks is None]
+JOINT = [method for method in METHODS if max_num_tasks(method) is None]
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((method, {}) for method in JOINT if method != "nashmtl"),
     ("gradnorm", {"alpha": 1.5}),
@@ -122,10 +123,15 @@ def alone() -> float:
     return first_and_last(lambda heads, backbone: VanillaMTL(backbone, heads), "absent")[1]
 
 
-@pytest.mark.parametrize(("method", "options"), WITH_SLOW, ids=str)
+QUICK = [("rotograd", {}), ("pcgrad", {}), ("famo", {})]
+ALL = [*CASES, ("nashmtl", {}), ("nashmtl", {"update_every": 5})]
+
+
+@pytest.mark.parametrize("case", slow_unless(QUICK, ALL), ids=str)
 def test_a_task_learns_beside_one_that_has_nothing_to_learn(
-    method: str, options: dict[str, Any]
+    case: tuple[str, dict[str, Any]],
 ) -> None:
+    method, options = case
     for kind in OTHERS:
         if kind == "vanishing" and method in EXTREME:
             continue
@@ -190,7 +196,7 @@ def combined(method: str, G: Tensor) -> Tensor:
 @every_method
 def test_float32_gradients_of_any_size_are_combined_alike(method: str) -> None:
     for name, G in gradient_sets().items():
-        G = G[: class_of(method).max_num_tasks]
+        G = G[: max_num_tasks(method)]
         expected = combined(method, G)
         assert expected.isfinite().all(), name
         for scale in (2.0**-100, 2.0**83):  # powers of two, so that nothing but the range changes

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.alignedmtl import AlignedMTL
-from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.cagrad import CAGrad
 from rotograd_cli.methods.fairgrad import FairGrad
 from rotograd_cli.methods.graddrop import GradDrop
@@ -23,12 +22,14 @@ from rotograd_cli.methods.imtlg import IMTLG
 from rotograd_cli.methods.mgda import MGDA
 from rotograd_cli.methods.nashmtl import NashMTL
 from rotograd_cli.methods.pcgrad import PCGrad
+from rotograd_cli.methods.rule import Rule
+from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.methods.upgrad import UPGrad
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 EXTRAS = {"nashmtl": "ecos", "upgrad": "quadprog"}
-METHODS: dict[str, tuple[type[MultiTaskMethod], dict[str, Any]]] = {
+METHODS: dict[str, tuple[type[Rule], dict[str, Any]]] = {
     "pcgrad": (PCGrad, {}),
     "mgda": (MGDA, {}),
     "imtlg": (IMTLG, {}),
@@ -49,8 +50,14 @@ TOLERANCE = {"nashmtl": 1e-6, "upgrad": 1e-6, "fairgrad": 1e-6}
 def build(method: str, num_tasks: int, **changes: Any) -> Any:
     if method in EXTRAS:
         pytest.importorskip(EXTRAS[method])
+    rule = make_rule(method, num_tasks, **changes)
+    return Ruled(nn.Identity(), [nn.Identity()] * num_tasks, rule).double()
+
+
+def make_rule(method: str, num_tasks: int, **changes: Any) -> Any:
     kind, options = METHODS[method]
-    return kind(nn.Identity(), [nn.Identity()] * num_tasks, **{**options, **changes}).double()
+    of_tasks = {"num_tasks": num_tasks} if method == "nashmtl" else {}
+    return kind(**{**options, **of_tasks, **changes})
 
 
 def combine(
@@ -98,7 +105,7 @@ on_cases = pytest.mark.parametrize(("num_tasks", "seed", "ratio"), CASES)
 def weights_of(model: Any, G: Tensor) -> Tensor:
     """The method's weights, from gradients as long as they are here."""
     largest = G.norm(dim=1).amax()
-    found = model.task_weights((G @ G.mT) / largest**2, torch.arange(len(G)))
+    found = model.rule.weights_of((G @ G.mT) / largest**2, torch.arange(len(G)))
     assert isinstance(found, Tensor)
     return found
 
@@ -608,8 +615,7 @@ def test_heads_descend_their_plain_losses_and_the_backbone_the_combination(metho
     backbone = nn.Sequential(nn.Linear(3, 6), nn.Tanh()).double()
     heads = [nn.Linear(6, 2).double() for _ in range(3)]
     x, others = normal(4, 3), build(method, 3)
-    kind, options = METHODS[method]
-    model = kind(backbone, heads, **options)
+    model = Ruled(backbone, heads, make_rule(method, 3))
     torch.manual_seed(2)
     model.backward(losses_of(model(x)))
     z = backbone(x)

@@ -25,6 +25,7 @@ from rotograd_cli.errors import BackwardError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods import rotations as rotations_module
 from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
+from tests.networks import Reshape
 from tests.oracle import load_reference
 
 reference = load_reference()
@@ -676,15 +677,6 @@ def test_duplicating_the_batch_leaves_the_per_example_rotation_step() -> None:
 
 
 # ---- 12: shapes
-
-
-class Reshape(nn.Module):
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], *self.shape)
 
 
 WRONG_SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {

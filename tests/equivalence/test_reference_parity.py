@@ -15,31 +15,11 @@ from torch import Tensor, nn
 
 from rotograd_cli import methods
 from rotograd_cli.linalg.rotations import haar_rotations
+from tests.networks import Reshape, WithExtras
 from tests.oracle import load_reference, use_exact_exponential
 
 reference = load_reference()
 NUM_STEPS, BURN_IN, NUM_TASKS, BATCH, NUM_INPUTS = 64, 20, 3, 6, 5
-
-
-class Reshape(nn.Module):
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], *self.shape)
-
-
-class WithExtras(nn.Module):
-    """Returns a tuple: the wrapped module's output, then something more."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.module(x)
-        return y, y.detach().mean()
 
 
 @dataclass

@@ -16,13 +16,15 @@ from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.gradnorm import GradNorm
 from rotograd_cli.methods.rlw import RandomLossWeighting
+from rotograd_cli.methods.rule import Rule, Statistics
+from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.methods.scaleonly import ScaleOnly
 from rotograd_cli.methods.single import SingleTask
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
 
 K, N, D, LR = 3, 8, 5, 0.05
 Losses = list[Tensor | None]
-METHODS: dict[str, tuple[type[MultiTaskMethod], dict[str, Any]]] = {
+METHODS: dict[str, tuple[type[Rule], dict[str, Any]]] = {
     "gradnorm": (GradNorm, {"alpha": 0.7, "burn_in_period": 2}),
     "scaleonly": (ScaleOnly, {"burn_in_period": 2}),
     "rlw": (RandomLossWeighting, {}),
@@ -41,7 +43,8 @@ def networks(num_tasks: int = K) -> tuple[nn.Module, list[nn.Module]]:
 
 def build(method: str, **changes: Any) -> Any:
     kind, options = METHODS[method]
-    return kind(*networks(), **{**options, **changes}).double()
+    of_tasks = {} if method == "rlw" else {"num_tasks": K}
+    return Ruled(*networks(), kind(**{**options, **of_tasks, **changes})).double()
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -163,11 +166,11 @@ def test_gradnorm_equals_a_naive_loop_with_autograd(alpha: float) -> None:
         descend([omega], [slope])
 
         sgd_step(model, x, y, without)
-        torch.testing.assert_close(model.log_weight, omega, rtol=1e-10, atol=1e-13)
-        torch.testing.assert_close(model.weight, K * omega.softmax(0))
+        torch.testing.assert_close(model.rule.log_weight, omega, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(model.rule.weight, K * omega.softmax(0))
         for p, q in zip(model.model_parameters(), network, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
-    assert model.weight.detach().sub(1).abs().max() > 0.01
+    assert model.rule.weight.detach().sub(1).abs().max() > 0.01
 
 
 def test_gradnorms_weights_descend_the_papers_loss_from_any_state() -> None:
@@ -185,25 +188,26 @@ def test_gradnorms_weights_descend_the_papers_loss_from_any_state() -> None:
             values = torch.tensor([float(loss.detach()) for loss in losses]) * noise[0]
             even = torch.tensor([norms[0] / norms[k] for k in range(K)])  # where signs change
             omega = (even * noise[1] ** 0.5).log().requires_grad_()
-            model.alpha, model.initial_losses.values[:] = alpha, values
-            model.log_weight.data = omega.detach().clone()
+            model.rule.alpha, model.rule.initial_losses.values[:] = alpha, values
+            model.rule.log_weight.data = omega.detach().clone()
             model.zero_grad()
             model.backward(losses_of(model(x), y, without))
             weights = K * omega.softmax(0)
             w = {k: weights[k] for k in range(K) if k not in without}
             ratios = {k: float(losses[k].detach() / values[k]) for k in w}
             (slope,) = torch.autograd.grad(gradnorm_loss(w, norms, ratios, alpha), omega)
-            torch.testing.assert_close(model.log_weight.grad, slope, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(model.rule.log_weight.grad, slope, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("start", [0.0, -0.01])
 def test_a_task_that_has_no_rate_of_progress_counts_as_one_at_the_mean(start: float) -> None:
     model = build("gradnorm", burn_in_period=0)
     present = torch.ones(K, dtype=torch.bool)
-    model.initial_losses.update(torch.tensor([1.0, start, 4.0]), present)
+    model.rule.initial_losses.update(torch.tensor([1.0, start, 4.0]), present)
     for value in (0.0, -3.0, 5.0):
         losses = torch.tensor([0.5, value, 1.0], dtype=torch.float64)
-        rates = model.inverse_training_rates(losses, present)
+        s = Statistics.of(torch.ones(K, 2), losses)
+        rates = model.rule.inverse_training_rates(s)
         expected = torch.tensor([0.5, 0.375, 0.25], dtype=torch.float64) / 0.375
         torch.testing.assert_close(rates, expected)
 
@@ -249,7 +253,7 @@ def test_scaleonly_is_rotograd_whose_rotations_stay_at_the_identity() -> None:
         for p, q in zip(model.model_parameters(), network, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(
-        model.initial_norms.values, rotograd.initial_norms.values, rtol=1e-10, atol=0
+        model.rule.initial_norms.values, rotograd.initial_norms.values, rtol=1e-10, atol=0
     )
 
 
@@ -265,7 +269,7 @@ def test_uncertainty_weighting_is_torchjds_trained_jointly() -> None:
         _, losses = plain(naive, x, y)
         everything = [*naive.model_parameters(), oracle.log_var]
         descend(everything, torch.autograd.grad(oracle(torch.stack(losses)), everything))
-        torch.testing.assert_close(model.log_variance, oracle.log_var, rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(model.rule.log_variance, oracle.log_var, rtol=1e-11, atol=1e-13)
         for p, q in zip(model.model_parameters(), naive.model_parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
 
@@ -279,7 +283,7 @@ def test_log_variances_of_constant_losses_settle_at_the_logarithms_of_the_losses
         predictions = model(data()[0])
         model.backward([p.sum() * 0 + v for p, v in zip(predictions, values, strict=True)])
         optimizer.step()
-    torch.testing.assert_close(model.log_variance.detach(), values.log(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(model.rule.log_variance.detach(), values.log(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("value", [0.0, -2.0, float("inf")])
@@ -289,7 +293,7 @@ def test_a_loss_without_an_optimum_leaves_its_log_variance_alone(value: float) -
     values = (0.2, value, 30.0)
     model.backward([p.sum() * 0 + v for p, v in zip(predictions, values, strict=True)])
     slopes = torch.tensor([0.5 - 0.5 * 0.2, 0, 0.5 - 0.5 * 30], dtype=torch.float64)
-    torch.testing.assert_close(model.log_variance.grad, slopes)
+    torch.testing.assert_close(model.rule.log_variance.grad, slopes)
 
 
 # ---- rlw
@@ -333,7 +337,7 @@ def test_dynamic_weight_average_is_torchjds_over_epochs() -> None:
             naive_step(naive, lambda losses: oracle(torch.stack(losses)), x[part], y[part])
         model.end_epoch()
         oracle.step()
-        weights.append(model.weight)
+        weights.append(model.rule.weight)
         assert_same(model, naive)
     assert torch.equal(weights[0], torch.ones(K, dtype=torch.float64))  # of the second epoch
     assert (weights[-1] - 1).abs().max() > 0.01
@@ -350,7 +354,7 @@ def test_an_epoch_without_a_task_gives_it_a_ratio_of_one() -> None:
         model.end_epoch()
     rates = losses[1] / losses[0]
     rates[0] = 1
-    torch.testing.assert_close(model.weight, K * rates.softmax(0))
+    torch.testing.assert_close(model.rule.weight, K * rates.softmax(0))
 
 
 def test_the_mean_of_an_epoch_is_over_the_steps_in_which_the_task_had_a_loss() -> None:
@@ -365,7 +369,7 @@ def test_the_mean_of_an_epoch_is_over_the_steps_in_which_the_task_had_a_loss() -
     model.end_epoch()
     mean = torch.stack(means).mean(0)
     mean[1] = means[0][1]
-    torch.testing.assert_close(model.means[1], mean)
+    torch.testing.assert_close(model.rule.means[1], mean)
 
 
 @pytest.mark.parametrize("last", [float("inf"), -1e-9, -5.0, -2.0])
@@ -376,7 +380,7 @@ def test_a_loss_that_has_no_ratio_counts_as_one(last: float) -> None:
         predictions = model(x)
         model.backward([predictions[0].sum() * 0 + 2 + bad, *losses_of(predictions, y)[1:]])
         model.end_epoch()
-    torch.testing.assert_close(model.weight, torch.ones(K, dtype=torch.float64))
+    torch.testing.assert_close(model.rule.weight, torch.ones(K, dtype=torch.float64))
 
 
 def test_a_run_resumed_inside_an_epoch_has_the_same_weights() -> None:
@@ -391,13 +395,13 @@ def test_a_run_resumed_inside_an_epoch_has_the_same_weights() -> None:
     for each in (model, other):
         sgd_step(each, x, y)
         each.end_epoch()
-    assert torch.equal(model.weight, other.weight)
+    assert torch.equal(model.rule.weight, other.rule.weight)
     assert_same(model, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
-    with pytest.raises(ConfigError, match="`temperature` must be positive, got"):
+    with pytest.raises(ConfigError, match="`temperature` must be more than 0, got"):
         build("dwa", temperature=temperature)
 
 
@@ -423,10 +427,10 @@ def test_famo_is_torchjds_with_adam() -> None:
         naive_step(naive, lambda losses: oracle(torch.stack(losses)), x, y)
         oracle.update(torch.stack(plain(naive, x, y)[1]))
         # torchjd adds 1e-8 to losses, which are 0.1 to 20 here
-        torch.testing.assert_close(model.logits, oracle._w, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(model.rule.logits, oracle._w, rtol=1e-5, atol=1e-7)
         for p, q in zip(model.model_parameters(), naive.model_parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)
-    assert model.logits.detach().abs().max() > 0.05
+    assert model.rule.logits.detach().abs().max() > 0.05
 
 
 def test_famo_leaves_an_absent_task_out_and_gives_the_others_factors_with_sum_one() -> None:
@@ -447,7 +451,7 @@ def test_famo_leaves_an_absent_task_out_and_gives_the_others_factors_with_sum_on
     before, after = torch.tensor([2.0, 0.0, 3.0]).double(), torch.tensor([1.0, 0.0, 3.0]).double()
     model.observe_update(before, after, present)
     slope = 0.5 * (1 - 0.5) * torch.tensor(2.0).log().double()  # of a softmax of two
-    torch.testing.assert_close(model.logits.grad, slope * torch.tensor([1, 0, -1]).double())
+    torch.testing.assert_close(model.rule.logits.grad, slope * torch.tensor([1, 0, -1]).double())
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan"), 0.0, -1.0, 1e-20])
@@ -458,7 +462,9 @@ def test_a_loss_without_a_logarithm_after_the_update_leaves_its_logit_alone(bad:
         model = build("famo", gamma=0.1)
         losses = torch.tensor([1.0, before, 1.0]), torch.tensor([1.0, after, 0.5])
         model.observe_update(*losses, present)
-        torch.testing.assert_close(model.logits.grad, slope * torch.tensor([-1, 0, 1]).double())
+        torch.testing.assert_close(
+            model.rule.logits.grad, slope * torch.tensor([-1, 0, 1]).double()
+        )
 
 
 def famo_factors(model: Any, *values: float) -> list[float]:
@@ -539,10 +545,10 @@ def test_micro_batches_give_the_networks_the_gradient_of_the_whole_batch(method:
     for p, q in zip(whole.model_parameters(), split.model_parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)
     if method == "uncertainty":  # linear in the losses
-        torch.testing.assert_close(whole.log_variance.grad, split.log_variance.grad)
+        torch.testing.assert_close(whole.rule.log_variance.grad, split.rule.log_variance.grad)
     if method == "gradnorm":
-        means = whole.initial_losses.values
-        torch.testing.assert_close(split.initial_losses.values, means)
+        means = whole.rule.initial_losses.values
+        torch.testing.assert_close(split.rule.initial_losses.values, means)
 
 
 @pytest.mark.parametrize("method", ["gradnorm", "uncertainty"])
@@ -576,5 +582,5 @@ def test_weights_are_recorded(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["gradnorm", "scaleonly"])
 def test_a_negative_burn_in_is_refused(method: str) -> None:
-    with pytest.raises(ConfigError, match="`burn_in_period` must be 0 or more steps, got -1"):
+    with pytest.raises(ConfigError, match="`burn_in_period` must be at least 0, got -1"):
         build(method, burn_in_period=-1)

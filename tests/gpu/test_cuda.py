@@ -1,6 +1,7 @@
 """What only a CUDA device can show: no waiting in the step, and the CPU's data and numbers."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.gradnorm import GradNorm
 from rotograd_cli.methods.rlw import RandomLossWeighting
+from rotograd_cli.methods.rule import Rule
+from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.methods.scaleonly import ScaleOnly
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
 from rotograd_cli.training.step import train_step
@@ -41,8 +44,8 @@ def model(case: str) -> MultiTaskMethod:
     """A method by its name and, if it rotates, path, map, heads, and steps between re-basings."""
     method, *words = case.split()
     if method in WEIGHTING:
-        kind, arguments = WEIGHTING[method]
-        return kind(*network("linear"), **arguments).train()
+        backbone, heads = network("linear")
+        return Ruled(backbone, heads, WEIGHTING[method](len(heads))).train()
     if not words:
         return getattr(methods, method)(*network("linear")).train()
     path, rotation_map, heads, rebase_every = words
@@ -61,13 +64,13 @@ def model(case: str) -> MultiTaskMethod:
     return built.train()
 
 
-WEIGHTING: dict[str, tuple[type[MultiTaskMethod], dict[str, Any]]] = {
-    "GradNorm": (GradNorm, {"alpha": 0.5, "burn_in_period": 2}),
-    "ScaleOnly": (ScaleOnly, {"burn_in_period": 2}),
-    "UncertaintyWeighting": (UncertaintyWeighting, {}),
-    "DynamicWeightAverage": (DynamicWeightAverage, {"temperature": 2.0}),
-    "RandomLossWeighting": (RandomLossWeighting, {}),
-    "FAMO": (FAMO, {"gamma": 1e-3}),
+WEIGHTING: dict[str, Callable[[int], Rule]] = {
+    "GradNorm": lambda num: GradNorm(num_tasks=num, alpha=0.5, burn_in_period=2),
+    "ScaleOnly": lambda num: ScaleOnly(num_tasks=num, burn_in_period=2),
+    "UncertaintyWeighting": lambda num: UncertaintyWeighting(num_tasks=num),
+    "DynamicWeightAverage": lambda num: DynamicWeightAverage(num_tasks=num, temperature=2.0),
+    "RandomLossWeighting": lambda num: RandomLossWeighting(),
+    "FAMO": lambda num: FAMO(num_tasks=num, gamma=1e-3),
 }
 CASES = ["VanillaMTL", *WEIGHTING] + [
     f"{method} {variant}"

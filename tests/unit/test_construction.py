@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ShapeError
-from tests.contract.test_methods import METHODS, build, class_of
+from tests.contract.test_methods import METHODS, build, max_num_tasks
 from tests.samplers import SIZE
 
 
 def network(method: str) -> Any:
-    heads = [nn.Linear(SIZE, 2) for _ in range(3)][: class_of(method).max_num_tasks]
+    heads = [nn.Linear(SIZE, 2) for _ in range(3)][: max_num_tasks(method)]
     return build(method, heads, nn.Linear(4, SIZE))
 
 

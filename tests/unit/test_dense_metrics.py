@@ -12,7 +12,8 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from rotograd_cli.tasks import metrics
-from rotograd_cli.tasks.dense_metrics import ConfusionMatrix, PairMeans, depth_errors
+from rotograd_cli.tasks.dense_metrics import ConfusionMatrix, PairMeans
+from rotograd_cli.tasks.element_errors import depth_errors
 from rotograd_cli.tasks.metrics import MetricSpec, Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

@@ -15,6 +15,7 @@ from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods.rotations import Rotations
 from rotograd_cli.models.heads import MLPHead
+from tests.networks import Reshape
 
 SIZE, NUM_INPUTS, BATCH = 6, 4, 7
 METHODS = ("RotateOnly", "RotoGrad", "RotoGradNorm")
@@ -25,15 +26,6 @@ ROUNDING = 1e-12
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(1)
-
-
-class Reshape(nn.Module):
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], *self.shape)
 
 
 class InPlace(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rotograd_cli.tasks import metrics
 from rotograd_cli.tasks.metrics import Better, MetricSpec, delta_m, geometric_mean
+from rotograd_cli.tasks.statistics import statistics
 
 UNEVEN = (7, 7, 3)  # batch sizes
 
@@ -87,21 +88,21 @@ def test_directions_and_units_are_declared() -> None:
 
 def test_statistics_need_tasks_that_lead_with_the_same_metric() -> None:
     f1, mse = metrics.f1(), metrics.mse()
-    assert [s.name for s in metrics.statistics([mse, mse])] == [
+    assert [s.name for s in statistics([mse, mse])] == [
         "min_mse",
         "median_mse",
         "mean_mse",
         "std_mse",
     ]
-    assert metrics.statistics([f1])  # a single-task network selects by the same key
+    assert statistics([f1])  # a single-task network selects by the same key
     for leading in ([], [f1, mse], [f1, None], [None, None]):
-        assert metrics.statistics(leading) == ()
+        assert statistics(leading) == ()
     other = dataclasses.replace(f1, better="lower")
-    assert metrics.statistics([f1, other]) == ()
+    assert statistics([f1, other]) == ()
 
 
 def test_statistics_have_the_direction_and_unit_of_their_metric_and_the_spread_none() -> None:
-    found = metrics.statistics([metrics.f1()] * 3)
+    found = statistics([metrics.f1()] * 3)
     assert [s.better for s in found] == ["higher", "higher", "higher", None]
     assert [s.percent for s in found] == [True] * 4
 
@@ -109,7 +110,7 @@ def test_statistics_have_the_direction_and_unit_of_their_metric_and_the_spread_n
 @pytest.mark.parametrize("num", [2, 3, 40, 41])
 def test_statistics_are_those_of_numpy(num: int) -> None:
     values = torch.rand(num, generator=generator(), dtype=torch.float64)
-    found = metrics.statistics([metrics.f1()] * num)
+    found = statistics([metrics.f1()] * num)
     expected = [function(values.numpy()) for function in (np.min, np.median, np.mean, np.std)]
     assert [float(s.of(values)) for s in found] == pytest.approx(expected, rel=1e-12)
     values[num // 2] = math.nan

@@ -15,7 +15,8 @@ from torch.optim import optimizer as optimizers_of_torch
 from torch.optim.swa_utils import AveragedModel
 
 from rotograd_cli.methods import RotateOnly
-from tests.contract.test_methods import METHODS, build, class_of
+from tests.contract.test_methods import METHODS, build, max_num_tasks
+from tests.marks import slow_unless
 
 SIZE, NUM_TASKS = 6, 2
 SAID = {
@@ -28,8 +29,7 @@ SAID = {
 LEARNING = [
     method
     for method in METHODS
-    if class_of(method).max_num_tasks is None
-    and list(build(method, [nn.Identity()] * 2).mtl_parameters())
+    if max_num_tasks(method) is None and list(build(method, [nn.Identity()] * 2).mtl_parameters())
 ]
 
 
@@ -42,7 +42,7 @@ def heads_of(kind: str) -> list[nn.Module]:
 def network(method: str = "rotograd", kind: str = "linear") -> Any:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Linear(4, SIZE), nn.Tanh())
-    heads = heads_of(kind)[: class_of(method).max_num_tasks]
+    heads = heads_of(kind)[: max_num_tasks(method)]
     return build(method, heads, backbone).train()
 
 
@@ -432,13 +432,11 @@ RIGHT = {
         evaluated,
     )
 }
-QUICK = ("usual", "scaled", "averaged", "evaluated")
+QUICK = ("usual", "scaled")
 """Loops of the default tests; the others are among the slow ones."""
 
 
-@pytest.mark.parametrize(
-    "loop", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in RIGHT]
-)
+@pytest.mark.parametrize("loop", slow_unless(QUICK, RIGHT))
 def test_nothing_is_said_about_a_right_loop(loop: str) -> None:
     for method in METHODS:
         for kind in ("linear", "mlp"):

@@ -18,7 +18,7 @@ from rotograd_cli.training.nonfinite import NAME, fit_or_dump
 from rotograd_cli.training.seeding import epoch_order
 from tests.cli.test_resume import same
 from tests.contract.test_methods import METHODS as ALL_METHODS
-from tests.contract.test_methods import build, class_of
+from tests.contract.test_methods import build, max_num_tasks
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
 
 from .test_loop import Memory, trainer
@@ -200,7 +200,7 @@ def test_gradient_norms_are_those_at_the_features(
             *[layer for size in hidden for layer in (nn.Linear(6, size), nn.ReLU())],
             nn.Linear(hidden[-1] if hidden else 6, task.num_outputs),
         )
-        for task in TASKS[: class_of(method).max_num_tasks or 3]
+        for task in TASKS[: max_num_tasks(method) or 3]
     ]
     model = build(method, heads, nn.Sequential(nn.Linear(NUM_INPUTS, 6), nn.Tanh()))
     batches = batches_of(num)

@@ -16,7 +16,7 @@ from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.step import train_step
 from tests.cli.test_resume import same
 from tests.contract.test_methods import METHODS as ALL_METHODS
-from tests.contract.test_methods import build, class_of
+from tests.contract.test_methods import build, max_num_tasks
 from tests.toy import NUM_INPUTS, TASKS, ToyDataset
 
 ROTATING = ("rotateonly", "rotograd", "rotogradnorm", "imtlg_rotations")
@@ -37,7 +37,7 @@ def network(method: str, hidden: tuple[int, ...], precision: str) -> MultiTaskMe
             *[layer for size in hidden for layer in (nn.Linear(6, size), nn.Tanh())],
             nn.Linear(hidden[-1] if hidden else 6, task.num_outputs),
         )
-        for task in TASKS[: class_of(method).max_num_tasks or 3]
+        for task in TASKS[: max_num_tasks(method) or 3]
     ]
     model: MultiTaskMethod = build(method, heads, nn.Sequential(*layers))
     model.autocast_dtype = AUTOCAST[precision]

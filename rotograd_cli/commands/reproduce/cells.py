@@ -14,7 +14,7 @@ from rotograd_cli.runs import identity
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.messages import explain
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.results import RunKey
+from rotograd_cli.tables.runs import RunKey
 
 
 @dataclass(frozen=True)

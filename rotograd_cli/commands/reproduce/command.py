@@ -29,10 +29,12 @@ from rotograd_cli.runs.words import search_path
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
-from rotograd_cli.tables.results import RunKey, collect, read_run
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.results import collect
+from rotograd_cli.tables.runs import RunKey, read_run
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label, select_rows
-from rotograd_cli.tables.table import Table, build_table
+from rotograd_cli.tables.table import build_table
 
 OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "figure")
 """First parts of the overrides that are the command's; the others are for its runs."""
@@ -165,23 +167,18 @@ class Reproduction:
         """
         spec = spec or self.spec
         runs = {cell.run: read_run(cell.run_dir) for cell in self.final_cells if cell.finished}
-        results, missing = collect(spec, {**self._not_chosen(), **runs}, self.seeds)
-        return build_table(
-            spec,
-            results,
-            statistic=self.config.statistic,
-            missing=missing,
-            notes=grid_notes(spec, self.candidates),
-        )
+        results = collect(spec, runs, self.seeds, self._not_chosen())
+        notes = grid_notes(spec, self.candidates)
+        return build_table(spec, results, statistic=self.config.statistic, notes=notes)
 
-    def _not_chosen(self) -> dict[RunKey, dict[str, Any]]:
-        """In place of the runs of a setting that the grid did not give: why it did not."""
+    def _not_chosen(self) -> dict[RunKey, str]:
+        """Reason by cell whose setting the grid did not give."""
         reasons = without_choice(self.candidates)
         done = {*choices(self.candidates), *reasons}
         open_places = {place for place in self.planner.places() if self._has_grid(place)} - done
         reasons |= dict.fromkeys(open_places, "grid not finished")
         return {
-            RunKey(row, seed, task): {"status": reason}
+            RunKey(row, seed, task): reason
             for (row, task), reason in reasons.items()
             for seed in self.seeds
         }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rotograd_cli.commands.reproduce.cells import Cell, CellMaker
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.results import RunKey
+from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_overrides
 

@@ -1,0 +1,65 @@
+"""Ranges and choices of options, declared in the annotation of the parameter.
+
+``alpha: Annotated[float, Ge(0)]`` and ``mode: Literal["min", "max"]`` say what is accepted, for
+YAML files and for Python callers alike.
+"""
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from rotograd_cli.errors import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_COMPARISONS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    Ge: ("ge", operator.ge, "at least"),
+    Gt: ("gt", operator.gt, "more than"),
+    Le: ("le", operator.le, "at most"),
+    Lt: ("lt", operator.lt, "less than"),
+}
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function refuse arguments outside what its annotations declare.
+
+    Args:
+        function: A constructor, usually.
+
+    Returns:
+        The function; it raises :class:`ConfigError` for an argument out of range.
+
+    Examples:
+        >>> from typing import Annotated
+        >>> @checked
+        ... def root(x: Annotated[float, Ge(0)]) -> float:
+        ...     return x**0.5
+        >>> root(-1)
+        Traceback (most recent call last):
+        rotograd_cli.errors.ConfigError: `x` must be at least 0, got -1.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
+            _check(name, value, signature.parameters[name].annotation)
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _check(name: str, value: Any, annotation: Any) -> None:
+    if get_origin(annotation) is Literal and value not in get_args(annotation):
+        choices = " or ".join(map(str, get_args(annotation)))
+        raise ConfigError(f"`{name}` must be {choices}, got {value!r}.")
+    for bound in getattr(annotation, "__metadata__", ()):
+        attribute, holds, words = _COMPARISONS[type(bound)]
+        limit = getattr(bound, attribute)
+        if not holds(value, limit):  # NaN too
+            raise ConfigError(f"`{name}` must be {words} {limit}, got {value}.")
