@@ -5,15 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hydra import compose
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import suggest, to_train_config, typed
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.cells import one_per_cell
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
@@ -149,11 +146,10 @@ def _matched(
 
 
 def _expected(spec: TableSpec, row: str) -> dict[str, Any]:
-    words = row_overrides(spec, row)
     try:
-        return asdict(to_train_config(compose("train", words)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"Row {row!r}: {explain(error, 'train', words)}") from error
+        return asdict(to_train_config(composed("train", row_overrides(spec, row))))
+    except ConfigError as error:
+        raise ConfigError(f"Row {row!r}: {error}") from error
 
 
 def _rows_to_show(spec: TableSpec, groups: Mapping[RunKey, Sequence[Run]]) -> list[str]:

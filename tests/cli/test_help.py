@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rotograd_cli import __version__
-from rotograd_cli.cli import COMMANDS
+from rotograd_cli import __version__, commands
 
 from .conftest import Cli
 
@@ -37,7 +36,7 @@ def imported_by(*words: str) -> set[str]:
 @needs_script
 def test_help_imports_no_library_and_so_comes_at_once() -> None:
     asked = [(), ("--help",), ("--version",), ("train", "--version")]
-    for words in (*asked, *((command, "-h") for command in COMMANDS)):
+    for words in (*asked, *((command, "-h") for command in commands.names())):
         found = imported_by(*words)
         assert "rotograd_cli" in found, words
         assert not found & HEAVY, words
@@ -49,7 +48,6 @@ def test_help_names_every_command_and_every_choice(cli: Cli) -> None:
     for word in (
         "train",
         "evaluate",
-        "replay",
         "table",
         "bench",
         "-m",
@@ -62,7 +60,6 @@ def test_help_names_every_command_and_every_choice(cli: Cli) -> None:
     for word in ("rotogradnorm", "multimnist", "multidigits", "smoke", "--config-dir"):
         assert word in train
     assert "split=train|val|test" in cli("evaluate", "-h").out
-    assert "dtype=float64" in cli("replay", "--help").out
     table = cli("table", "--help").out
     for word in ("runs=GLOB", "multimnist", "nyuv2", "median_std", "output=DIR"):
         assert word in table
@@ -82,7 +79,7 @@ def test_the_version_is_the_packages(cli: Cli, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rotograd ", {"train", "evaluate", "replay", "table", "bench"}),
+        ("rotograd ", {"train", "evaluate", "reproduce", "table", "bench"}),
         ("rotograd train method=ro", {"method=rotograd", "method=rotateonly"}),
         ("rotograd train train.ep", {"train.epochs="}),
         *(

@@ -17,7 +17,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-from rotograd_cli.runs.config import config_dir, register_schemas, to_train_config
+from rotograd_cli.runs.config import register_schemas, to_train_config
+from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.packing import available_cores
 from tests import fake_slurm
 from tests.forked import Forked

@@ -84,7 +84,6 @@ def test_a_refusal_changes_no_file(cli: Cli, folders: Path) -> None:
         (("table", "runs=[run,sweep]", "seeds=0", "output=run"), "`seeds` must be"),
         (("bench", "data=synthetic", "hydra.run.dir=run"), "holds a run already"),
         (("reproduce", "table=nosuch", "paths.output_dir=run"), "must be one of"),
-        (("replay", "run/checkpoints/best.pt"), "is a checkpoint, not a dump"),
     ):
         result = cli(*words)
         assert result.code == WRONG_INPUT, (words, result)

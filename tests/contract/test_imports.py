@@ -110,7 +110,7 @@ def test_graph_has_no_cycle() -> None:
         ("wandb", {"tracking.wandb"}),
         ("rich", {"printing.terminal", "tracking.console"}),
         ("torchjd", {f"methods.{name}" for name in TORCHJD}),
-        ("matplotlib", {"commands.reproduce.figures"}),
+        ("matplotlib", {"commands.reproduction.figures"}),
         ("geotorch", {"methods.rotations"}),
         ("pydantic", {"runs.components", "runs.summary"}),
     ],

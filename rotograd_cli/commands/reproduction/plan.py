@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rotograd_cli.commands.reproduce.cells import Cell, CellMaker
+from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.schema import TableSpec
