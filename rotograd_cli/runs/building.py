@@ -1,7 +1,7 @@
 """Data set, networks and method of a run, built from its configuration and tried together."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,18 @@ from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
+from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import TrainConfig
+from rotograd_cli.runs.device import memory_errors, resolve_device
 from rotograd_cli.tasks import Task
-from rotograd_cli.training.blame import blamed, is_out_of_memory
+from rotograd_cli.training.batch_checks import check_predictions
+from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.compiling import compile_networks
+from rotograd_cli.training.dry_pass import dry_pass
 from rotograd_cli.training.precision import AUTOCAST
+from rotograd_cli.training.run_state import OptimizerGroup, RunState
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
-from rotograd_cli.training.step import check_predictions
-
-_SMALLER = (
-    "The run does not fit into memory; lower train.batch_size, train.eval_batch_size, "
-    "rotation.shape or the sizes of the networks, or raise train.accumulate_steps."
-)
-
-
-@contextmanager
-def memory_errors(message: str = _SMALLER) -> Iterator[None]:
-    """Running out of memory, as an error that names the remedy.
-
-    Args:
-        message: The error's line.
-
-    Raises:
-        ConfigError: Where the body runs out of memory.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(message) from error
 
 
 @dataclass(frozen=True)
@@ -64,6 +45,35 @@ class Networks:
     heads: list[nn.Module]
     feature_shape: tuple[int, ...]
     device: torch.device
+
+
+def build_run(
+    config: TrainConfig, constructors: Constructors | None = None, ranks: Ranks = ONE
+) -> tuple[RunState, MultiTaskDataset]:
+    """Build what a run trains and what it trains on, and try both.
+
+    Args:
+        config: Checked configuration.
+        constructors: The configuration's checked constructors; made here if None.
+        ranks: The processes that train together.
+
+    Returns:
+        Model and optimisers before the first step, and the data.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
+    constructors = constructors or Constructors(config)
+    experiment = build(config, constructors)
+
+    def make_groups(model: MultiTaskMethod) -> list[OptimizerGroup]:
+        return _optimizer_groups(model, constructors)
+
+    model = experiment.model
+    ranks.broadcast(lambda: dry_pass(model, experiment.dataset, make_groups, config.train))
+    ranks.attach(model, experiment.dataset.input_shape)
+    model.join(ranks)
+    return RunState(model, make_groups(model)), experiment.dataset
 
 
 def build(config: TrainConfig, constructors: Constructors | None = None) -> Experiment:
@@ -152,35 +162,21 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
     return model
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that a name means; ``auto`` is CUDA where there is one.
-
-    Args:
-        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
-
-    Returns:
-        The device; with an index for CUDA, because a thread that loads data has a current device
-        of its own.
-
-    Raises:
-        ConfigError: If the name is unknown or the device is not there.
-    """
-    if name == "auto":
-        return resolve_device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"`device` must be auto, cpu, cuda or cuda:i, got {name!r}.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"`device` must be auto, cpu, cuda or cuda:i, got {name!r}.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"`device` must exist, got {name!r} with {torch.cuda.device_count()} CUDA devices "
-            "visible to torch; use device=auto or device=cpu."
-        )
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
+def _optimizer_groups(model: MultiTaskMethod, constructors: Constructors) -> list[OptimizerGroup]:
+    parameters = {
+        "model": list(model.model_parameters()),
+        "method": list(model.mtl_parameters()),
+    }
+    groups = []
+    for name, params in parameters.items():
+        make_scheduler, interval = constructors.schedulers[name]
+        if params:  # vanilla has no parameters of its own
+            with building(f"{name}_optimizer"):
+                optimizer = constructors.optimizers[name](params)
+            with building(f"{name}_scheduler.scheduler"):
+                scheduler = make_scheduler(optimizer)
+            groups.append(OptimizerGroup(name, optimizer, scheduler, interval))
+    return groups
 
 
 def building(component: str) -> AbstractContextManager[None]:

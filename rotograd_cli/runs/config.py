@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 
-COMMAND_KEYS = ("launcher", "resume", "trust")
+COMMAND_KEYS = ("diagnose", "launcher", "resume", "trust")
 """Keys of ``rotograd train`` that are no part of a run: where it happens, what it goes on from."""
 
 
@@ -86,6 +86,7 @@ class TrainCommand(TrainConfig):
 
     resume: str | None = None
     trust: bool = False
+    diagnose: bool = False
     launcher: LauncherOptions | None = None
 
 

@@ -9,40 +9,29 @@ from datetime import UTC, datetime
 import torch
 from torch import nn
 
-from rotograd_cli.data.base import MultiTaskDataset, Split
-from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.ranks.base import Ranks
-from rotograd_cli.runs.config import TrainConfig
+from rotograd_cli.data.base import Split
 from rotograd_cli.runs.provenance import device_name, package_versions, source_commit
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tasks.task import task_statistics
 from rotograd_cli.training.coverage import cut_notes, num_evaluated
-from rotograd_cli.training.selection import Selection
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.run_state import RunState
 
 logger = logging.getLogger(__name__)
 
 
-def begun(
-    config: TrainConfig,
-    dataset: MultiTaskDataset,
-    model: MultiTaskMethod,
-    selection: Selection,
-    device: torch.device,
-    overrides: Sequence[str],
-) -> RunSummary:
+def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
     """Return what is known of a run before its first step.
 
     Args:
-        config: Configuration.
-        dataset: Its data.
-        model: Its network.
-        selection: How its epochs are compared.
-        device: Where it runs.
+        trainer: The loop.
         overrides: What the user changed.
     """
+    dataset = trainer.dataset
+    model = trainer.run.model
+    selection = trainer.selection
     splits: tuple[Split, ...] = ("train", "val", "test")
-    evaluated = splits if config.train.evaluate_train else splits[1:]
+    evaluated = splits if trainer.options.evaluate_train else splits[1:]
     tasks = dataset.tasks
     statistics = task_statistics(tasks) if len(tasks) > 1 else ()
     return RunSummary(
@@ -56,23 +45,25 @@ def begun(
             for spec in task.metrics
         },
         statistic_specs={s.name: MetricDisplay(s.better, s.percent) for s in statistics},
-        seed=config.seed,
+        seed=trainer.config["seed"],
         protocol=(
             f"epoch selected by {selection.key} ({selection.mode}), test measured once at that "
             "epoch"
         ),
         select=selection.key,
         overrides=list(overrides),
-        notes=[*dataset.notes, *cut_notes(dataset, evaluated, config.train)],
+        notes=[*dataset.notes, *cut_notes(dataset, evaluated, trainer.options)],
         data_fingerprint=dataset.fingerprint,
         num_examples={split: dataset.num_examples(split) for split in splits},
-        num_evaluated={split: num_evaluated(dataset, split, config.train) for split in evaluated},
+        num_evaluated={
+            split: num_evaluated(dataset, split, trainer.options) for split in evaluated
+        },
         num_parameters={
             "backbone": _num_parameters(model.backbone),
             "heads": _num_parameters(model.heads),
             "method": sum(p.numel() for p in model.mtl_parameters()),
         },
-        device=device_name(device),
+        device=device_name(trainer.run.device),
         num_threads=torch.get_num_threads(),
         versions=package_versions(),
         commit=source_commit(),
@@ -106,16 +97,16 @@ def resumed(summary: RunSummary, before: RunSummary | None, step: int) -> RunSum
     )
 
 
-def progressed(summary: RunSummary, state: TrainState, wall_s: float, ranks: Ranks) -> RunSummary:
+def progressed(summary: RunSummary, run: RunState) -> RunSummary:
     """Return the summary with how far the run came.
+
+    Of several ranks, what this one has exchanged is recorded, evaluations included.
 
     Args:
         summary: What is known of the run.
-        state: What the loop remembers.
-        wall_s: Wall time of the whole run in seconds.
-        ranks: The processes that trained; of several, what this one has exchanged is recorded,
-            evaluations included.
+        run: The run, however it ended.
     """
+    state = run.state
     result = dataclasses.replace(
         summary,
         selected_epoch=state.best_epoch,
@@ -124,16 +115,16 @@ def progressed(summary: RunSummary, state: TrainState, wall_s: float, ranks: Ran
         skipped_steps=state.skipped_steps,
         train_s=round(state.train_s, 3),
         data_s=round(state.data_s, 3),
-        wall_s=round(wall_s, 3),
-        num_ranks=ranks.size,
+        wall_s=round(run.wall_s, 3),
+        num_ranks=run.ranks.size,
     )
-    if ranks.size == 1:
+    if run.ranks.size == 1:
         return result
     num_steps = max(1, state.step)
     return dataclasses.replace(
         result,
-        collectives_per_step=round(ranks.traffic.calls / num_steps, 2),
-        collective_bytes_per_step=round(ranks.traffic.num_bytes / num_steps),
+        collectives_per_step=round(run.ranks.traffic.calls / num_steps, 2),
+        collective_bytes_per_step=round(run.ranks.traffic.num_bytes / num_steps),
     )
 
 

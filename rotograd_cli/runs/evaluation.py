@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import CheckpointError
-from rotograd_cli.runs.building import build, memory_errors
+from rotograd_cli.runs.building import build
 from rotograd_cli.runs.config import EvaluateConfig
+from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.runs.directory import CHECKPOINTS, other_data
 from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.summary import recorded_metrics
@@ -14,7 +15,7 @@ from rotograd_cli.runs.trust import Trust, without_extras
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
 from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.coverage import complete_batches, cut_notes, evaluation_parts
-from rotograd_cli.training.step import evaluate
+from rotograd_cli.training.evaluation import evaluate
 
 
 @dataclass(frozen=True)
