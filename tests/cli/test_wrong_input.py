@@ -97,7 +97,7 @@ WRONG_OVERRIDES = [
     ("seed=1.5", "a whole number is needed"),
     ("seed=", "a whole number is needed, got ''"),
     ("seed=null", "a value is needed"),
-    ("seed=-1", "must be in 0..4294967295"),
+    ("seed=-1", "must be at least 0 and below 4294967296"),
     ("seed=0,1", "add -m to run them all, or write seed=[0,1] for a list"),
     ("deterministic=maybe", "true or false is needed"),
     ("tags=abc", "a list is needed, tags=[abc]"),
@@ -107,7 +107,7 @@ WRONG_OVERRIDES = [
     ("train.epochs=0", "must be at least 1"),
     ("train.batch_size=1000000", "must be at most the 11970 training examples"),
     ("train.accumulate_steps=3", "must divide train.batch_size"),
-    ("train.grad_clip_norm=0", "must be positive or null"),
+    ("train.grad_clip_norm=0", "must be above 0 or null"),
     ("train.select_mode=least", "one of min, max"),
     ("model_optimizer.lr=fast", "should be a valid number, got 'fast'"),
     ("model_optimizer.lr=-1", "was refused by"),
@@ -140,7 +140,6 @@ WRONG_OVERRIDES = [
 
 # by default every fourth, which are some of each kind
 @pytest.mark.parametrize(("word", "expected"), slow_unless(WRONG_OVERRIDES[::4], WRONG_OVERRIDES))
->>>>>>> commands
 def test_a_wrong_override_is_refused(cli: Cli, tmp_path: Path, word: str, expected: str) -> None:
     if word.startswith("method._rec"):
         word = f"+{word}"
