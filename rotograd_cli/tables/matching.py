@@ -54,7 +54,7 @@ def match_runs(
 
 def _evaluates_the_same(run: Run, expected: Mapping[str, Any]) -> bool:
     """Whether a run has no evaluation yet, or one of the row's examples."""
-    sizes = run.summary.get("num_examples") or {}
+    sizes = run.summary.num_examples
     same = evaluated(run) == evaluated_by(expected, sizes)
     return same or not run.is_finished
 
@@ -113,7 +113,7 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 def _settings(run: Run, expected: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of a run and of its row, tasks among them."""
-    wanted = setting(expected, run.summary.get("select"))
+    wanted = setting(expected, run.summary.select)
     own_tasks = {"tasks": _list(run.tasks)}
     return {**run.setting, **own_tasks}, {**wanted, "tasks": _list(expected.get("tasks"))}
 
