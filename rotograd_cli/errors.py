@@ -5,8 +5,9 @@ command line prints that line and exits with :func:`exit_code`; a program that i
 catches either :class:`RotogradError` or the builtin that each class extends.
 """
 
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 CELL_FAILED = 1
@@ -60,6 +61,43 @@ def suggested(*words: object) -> str:
         "rotograd train 'resume=runs/Lauf 1'"
     """
     return shlex.join(["rotograd", *map(str, words)])
+
+
+def hydra_value(text: str) -> str:
+    """Return a text as Hydra reads it after ``KEY=``: in quotes where it would read something else.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text. In quotes, backslashes in front of a quote are doubled, as Hydra's grammar asks.
+
+    Examples:
+        >>> hydra_value("runs/a"), hydra_value("a b"), hydra_value("1e3")
+        ('runs/a', '"a b"', '"1e3"')
+    """
+    is_plain = re.fullmatch(r"[A-Za-z/.][\w./+@-]*", text, re.ASCII)
+    if is_plain and text.lower() not in ("null", "true", "false", "inf", "nan"):
+        return text
+    escaped = re.sub(r'(\\*)"', r"\1\1\"", text)
+    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
+    return f'"{escaped}"'
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are.
+
+    Args:
+        names: Names.
+        most: How many of them are shown.
+
+    Examples:
+        >>> listed(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    rest = len(names) - most
+    more = f" and {rest:,} more" if rest > 0 else ""
+    return ", ".join(names[:most]) + more
 
 
 class RotogradError(Exception):

@@ -1,11 +1,15 @@
 """Summaries of runs that never were, for tests of tables."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from rotograd_cli.tables.results import Results, collect
+from rotograd_cli.tables.runs import Run, RunKey
+from rotograd_cli.tables.spec import TableSpec
 
 METRIC_SPECS: dict[str, dict[str, Any]] = {
     "left/accuracy": {"better": "higher", "percent": True},
@@ -52,6 +56,24 @@ def fake_config(seed: int = 0, method: str = "VanillaMTL", **sections: Any) -> d
         "train": {"batch_size": 64, "eval_batch_size": 64, "limit_eval_batches": None},
         **sections,
     }
+
+
+def fake_run(summary: Mapping[str, Any]) -> Run:
+    """A run with this summary, and with what it has as ``config`` and ``first_evaluation``."""
+    content = dict(summary)
+    config = {**fake_config(summary.get("seed", 0)), **content.pop("config", {})}
+    first_evaluation = content.pop("first_evaluation", None)
+    return Run(Path("run"), content, config, first_evaluation)
+
+
+def collected(
+    spec: TableSpec,
+    summaries: Mapping[RunKey, Mapping[str, Any] | None],
+    seeds: Sequence[int] | None = None,
+) -> Results:
+    """Results of runs with these summaries; None for a run that is not there."""
+    runs = {key: fake_run(summary) for key, summary in summaries.items() if summary is not None}
+    return collect(spec, runs, seeds)
 
 
 def write_run(folder: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> Path:

@@ -8,7 +8,7 @@ import torch._dynamo
 import torchmetrics.classification
 
 import rotograd_cli.cli
-import rotograd_cli.commands.sweep
+import rotograd_cli.commands.sweeps.callbacks
 import rotograd_cli.runs.experiment
 
 __all__ = ["hydra", "rotograd_cli", "sklearn", "torch", "torchmetrics"]

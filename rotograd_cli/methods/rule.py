@@ -55,7 +55,7 @@ class Statistics:
     """Brings three tensors to the host in one transfer, in float64: the inner products of the
     directions ``[K, K]``, the norms ``[K]`` and which tasks take part ``[K]``."""
     norms_of: Callable[[Tensor], Tensor]
-    r"""Norms of the combinations :math:`\sum_k c_{rk} g_k` for ``[r, K]`` weights, ``[r]``."""
+    r"""Norms of combinations :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r]``."""
     uniform: Callable[[Tensor], Tensor]
     """Numbers drawn from [0, 1), of the shape of the tensor: entries of the features."""
 

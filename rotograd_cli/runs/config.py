@@ -14,6 +14,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.config_files import config_dir as config_dir
+from rotograd_cli.runs.config_files import is_group
 from rotograd_cli.runs.packing import register_resolvers
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
@@ -129,19 +131,6 @@ def register_schemas() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
 
 
-def config_dir() -> Path:
-    """Folder of the YAML files: inside an installed package, at the repository root otherwise.
-
-    Raises:
-        ConfigError: If neither exists, which means a broken installation.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "conf", package.parent / "conf"):
-        if (candidate / "train.yaml").is_file():
-            return candidate
-    raise ConfigError(f"No configuration files in {package / 'conf'}; install rotograd-cli again.")
-
-
 def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     """Typed, resolved and checked configuration of a training run.
 
@@ -175,8 +164,8 @@ def check_added_keys(words: Sequence[str], folders: Sequence[Path]) -> None:
     """
     for word in words:
         key = word.partition("=")[0].lstrip("+")
-        group = any((f / key.split("@")[0]).is_dir() for f in (config_dir(), *folders))
-        if word.startswith("+") and not group and not key.startswith("hydra"):
+        is_key = not is_group(key, folders) and not key.startswith("hydra")
+        if word.startswith("+") and is_key:
             added = OmegaConf.create({})
             OmegaConf.update(added, key, {})
             _check_keys(added, TrainConfig, "")

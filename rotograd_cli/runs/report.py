@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.summaries import is_summary, outcome, selected_value
 
@@ -49,18 +50,18 @@ def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test"
         splits: Splits that get a column, after that of ``train`` where it was evaluated.
     """
     metrics = summary["metrics"]
-    splits = [s for s in ("train", *splits) if any(key.startswith(f"{s}/") for key in metrics)]
+    splits = [split for split in ("train", *splits) if of_split(metrics, split)]
 
     def row(task: str, label: str, key: str, percent: bool = False) -> list[str]:
         return [task, label, *(format_value(metrics.get(f"{s}/{key}"), percent) for s in splits)]
 
     specs = summary["metric_specs"]
-    measured = {key.split("/")[0] for key in specs}
+    measured = {MetricKey.parse(key).task for key in specs}
     # a task without metrics is shown by its loss
     rows = [row(t, "loss ↓", f"{t}/loss") for t in summary["tasks"] if t not in measured]
     for key, spec in specs.items():
-        task, name = key.split("/")
-        rows.append(row(task, label(name, spec), key, spec["percent"]))
+        task, name = MetricKey.parse(key)
+        rows.append(row(str(task), label(name, spec), key, spec["percent"]))
     for key, spec in summary.get("statistic_specs", {}).items():
         rows.append(row("all", column_head(key, spec), key, spec["percent"]))
     if str(summary.get("select")).endswith("/relative_loss"):
@@ -131,8 +132,9 @@ def shown_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[s
 
 def column_head(key: str, spec: Mapping[str, Any]) -> str:
     """Head of a metric's column: ``left accuracy % ↑``, ``mean f1 % ↑``."""
-    first, second = key.split("/") if "/" in key else key.split("_", 1)
-    return f"{first} {label(second, spec)}"
+    task, name = MetricKey.parse(key)
+    text = name.replace("_", " ", 1) if task is None else f"{task} {name}"
+    return label(text, spec)
 
 
 def remarks(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:

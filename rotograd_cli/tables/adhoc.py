@@ -5,20 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.report import shown_metrics
-from rotograd_cli.tables.results import RunKey
-from rotograd_cli.tables.runs import Run, named
-from rotograd_cli.tables.settings import varying
+from rotograd_cli.tables.runs import Run, RunKey, listed, varying
 from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
 REFERENCE = "VanillaMTL"
-ONE_BY_ONE = ("one task at a time",)
+ONE_BY_ONE = "one task at a time"
+SettingKey = tuple[tuple[str, str], ...]
 
 
 def spec_from_runs(
     runs: Sequence[Run],
 ) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
-    """A table of whatever was run.
+    """Make a table of whatever was run.
 
     Args:
         runs: Runs.
@@ -35,111 +35,94 @@ def spec_from_runs(
     """
     finished = [run.summary for run in runs if run.is_finished]
     if not finished:
-        raise ConfigError(f"`runs` must name a finished run, got {named(runs)}.")
+        raise ConfigError(f"`runs` must name a finished run, got {listed(runs)}.")
     data = list(dict.fromkeys(str(summary["data"]) for summary in finished))
     if len(data) > 1:
         raise ConfigError(f"`runs` must be of one data set, got {', '.join(data)}; narrow `runs`.")
-    groups = _groups([run for run in runs if run.config is not None])
     cells: dict[RunKey, list[Run]] = defaultdict(list)
     rows = {}
-    for name, members in groups.items():
+    for name, members in _groups([run for run in runs if run.config is not None]).items():
         per_task = _is_per_task(members)
         rows[name] = RowSpec(label=name, per_task=per_task, shown=True)
         for run in members:
-            task = run.tasks[0] if per_task and run.tasks else None
-            cells[RunKey(name, run.seed, task)].append(run)
+            cells[RunKey(name, run.seed, run.only_task if per_task else None)].append(run)
     unplaced = [run for run in runs if run.config is None]
-    notes = [f"Runs that did not begin: {named(unplaced)}."] if unplaced else []
-    return _spec(rows, finished, data[0], cells), cells, notes
+    notes = [f"Runs that did not begin: {listed(unplaced)}."] if unplaced else []
+    num_seeds = len({key.seed for key in cells})
+    return _spec(rows, finished, data[0], num_seeds), cells, notes
 
 
 def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by row; the row's name says the method and what sets it apart."""
-    by_row: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
-    single = _single_task_settings(runs)
+    tasks: dict[SettingKey, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.only_task is not None:
+            tasks[_setting_key(run)].add(run.only_task)
+    by_row: dict[tuple[SettingKey, Any], list[Run]] = defaultdict(list)
     for run in runs:
         key = _setting_key(run)
-        by_row[key, ONE_BY_ONE if _has_one_task(run) and key in single else run.tasks].append(run)
+        is_one_of_several = run.only_task is not None and len(tasks[key]) > 1
+        by_row[key, ONE_BY_ONE if is_one_of_several else run.tasks].append(run)
     by_method: dict[str, list[list[Run]]] = defaultdict(list)
     for members in by_row.values():
-        by_method[_method(members[0])].append(members)
+        target = str((members[0].section("method") or {}).get("_target_", "?"))
+        by_method[target.rpartition(".")[2]].append(members)
     return {
-        f"{method}{words}": members
+        f"{method}{distinction}": members
         for method, groups in by_method.items()
-        for members, words in zip(groups, _distinctions(groups), strict=True)
+        for members, distinction in zip(groups, _distinctions(groups), strict=True)
     }
 
 
-def _setting_key(run: Run) -> tuple[tuple[str, str], ...]:
+def _setting_key(run: Run) -> SettingKey:
     return tuple(sorted((key, repr(value)) for key, value in run.setting.items()))
-
-
-def _has_one_task(run: Run) -> bool:
-    return run.tasks is not None and len(run.tasks) == 1
-
-
-def _single_task_settings(runs: Sequence[Run]) -> set[tuple[tuple[str, str], ...]]:
-    """Settings that were run on two or more tasks, one at a time."""
-    tasks: dict[tuple[tuple[str, str], ...], set[tuple[str, ...] | None]] = defaultdict(set)
-    for run in runs:
-        if _has_one_task(run):
-            tasks[_setting_key(run)].add(run.tasks)
-    return {key for key, found in tasks.items() if len(found) > 1}
 
 
 def _is_per_task(members: Sequence[Run]) -> bool:
     return len({run.tasks for run in members}) > 1
 
 
-def _method(run: Run) -> str:
-    return str((run.config or {}).get("method", {}).get("_target_", "?")).rpartition(".")[2]
-
-
 def _distinctions(groups: Sequence[Sequence[Run]]) -> list[str]:
     """What sets the rows of one method apart, in words; nothing for a single row."""
-    together = {members[0].tasks for members in groups if not _is_per_task(members)}
+    joint_tasks = {members[0].tasks for members in groups if not _is_per_task(members)}
     settings = []
     for members in groups:
-        own = members[0].tasks if len(together) > 1 else None
-        tasks = ONE_BY_ONE if _is_per_task(members) else own
+        tasks: Any = None
+        if _is_per_task(members):
+            tasks = ONE_BY_ONE
+        elif len(joint_tasks) > 1:
+            tasks = members[0].tasks
         settings.append({**members[0].setting, "tasks": tasks})
     keys = varying(settings)
-    return ["".join(_word(key, found.get(key)) for key in keys) for found in settings]
+    return ["".join(_distinction(key, each.get(key)) for key in keys) for each in settings]
 
 
-def _word(key: str, value: Any) -> str:
-    if key == "tasks" and value in (None, ONE_BY_ONE):
-        return "" if value is None else f", {ONE_BY_ONE[0]}"
+def _distinction(key: str, value: Any) -> str:
+    if key == "tasks" and value is None:
+        return ""
+    if key == "tasks" and value == ONE_BY_ONE:
+        return f", {ONE_BY_ONE}"
     text = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
     return f", {key}={text}"
 
 
 def _spec(
-    rows: Mapping[str, RowSpec],
-    summaries: Sequence[Mapping[str, Any]],
-    data: str,
-    cells: Mapping[RunKey, Sequence[Run]],
+    rows: Mapping[str, RowSpec], summaries: Sequence[Mapping[str, Any]], data: str, num_seeds: int
 ) -> TableSpec:
-    several = [s for s in summaries if len(s["tasks"]) > 1] or list(summaries)
-    columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown_metrics(several)}
-    if not columns or any(
-        s["metrics"].get("test/geomean_loss") is not None for s in several
-    ):  # losses above 0
-        label = "geometric mean of losses"
-        columns["geomean_loss"] = ColumnSpec(label=label, metric="geomean_loss")
     tasks = list(dict.fromkeys(task for summary in summaries for task in summary["tasks"]))
     bases = [name for name, row in rows.items() if row.per_task]
     base = bases[0] if len(bases) == 1 and len(rows) > 1 else None
-    measured = {key.split("/")[0] for summary in summaries for key in summary["metric_specs"]}
-    gains = [task for task in tasks if task in measured]
-    if base is not None and gains:
-        columns = {"delta": ColumnSpec(label="Δ", delta_of=gains), **columns}
+    columns = _columns(summaries)
+    measured = {MetricKey.parse(key).task for s in summaries for key in s["metric_specs"]}
+    with_gain = [task for task in tasks if task in measured]
+    if base is not None and with_gain:
+        columns = {"delta": ColumnSpec(label="Δ", delta_of=with_gain), **columns}
     vanilla = [name for name in rows if name.split(",")[0] == REFERENCE and name != base]
     return TableSpec(
         name="runs",
         title=f"Runs on {data}",
         tasks=tasks,
-        seeds=len({key.seed for key in cells}),
+        seeds=num_seeds,
         base=base,
         delta=None if base is None else "paper",
         statistic="mean_std",
@@ -149,5 +132,17 @@ def _spec(
     )
 
 
+def _columns(summaries: Sequence[Mapping[str, Any]]) -> dict[str, ColumnSpec]:
+    """The metrics of the runs of several tasks, and the geometric mean of losses above 0."""
+    several = [s for s in summaries if len(s["tasks"]) > 1] or list(summaries)
+    columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown_metrics(several)}
+    has_mean = any(s["metrics"].get("test/geomean_loss") is not None for s in several)
+    if has_mean or not columns:
+        label = "geometric mean of losses"
+        columns["geomean_loss"] = ColumnSpec(label=label, metric="geomean_loss")
+    return columns
+
+
 def _label(key: str) -> str:
-    return key.replace("/", " ", 1) if "/" in key else key.replace("_", " ", 1)
+    task, name = MetricKey.parse(key)
+    return name.replace("_", " ", 1) if task is None else f"{task} {name}"

@@ -5,23 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hydra import compose
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import suggest, to_train_config, typed
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.adhoc import spec_from_runs
+from rotograd_cli.tables.cells import one_per_cell
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.matching import match_runs
-from rotograd_cli.tables.results import RunKey, collect
-from rotograd_cli.tables.runs import Run, find_runs, one_per_cell
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.results import collect
+from rotograd_cli.tables.runs import Run, RunKey, find_runs
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_overrides, select_rows
-from rotograd_cli.tables.table import Table, build_table
+from rotograd_cli.tables.table import build_table
 
 
 @dataclass
@@ -128,11 +127,8 @@ def table_of_runs(command: TableCommand) -> Table:
     else:
         spec, groups, notes = _matched(command.table, runs, command.methods)
     cells, repeated = one_per_cell({k: group for k, group in groups.items() if k.row in spec.rows})
-    wanted = seeds or sorted({key.seed for key in cells})
-    results, missing = collect(spec, {key: run.summary for key, run in cells.items()}, wanted)
-    return build_table(
-        spec, results, statistic=command.statistic, missing=missing, notes=[*notes, *repeated]
-    )
+    results = collect(spec, cells, seeds or sorted({key.seed for key in cells}))
+    return build_table(spec, results, statistic=command.statistic, notes=[*notes, *repeated])
 
 
 def _matched(
@@ -150,11 +146,10 @@ def _matched(
 
 
 def _expected(spec: TableSpec, row: str) -> dict[str, Any]:
-    words = row_overrides(spec, row)
     try:
-        return asdict(to_train_config(compose("train", words)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"Row {row!r}: {explain(error, 'train', words)}") from error
+        return asdict(to_train_config(composed("train", row_overrides(spec, row))))
+    except ConfigError as error:
+        raise ConfigError(f"Row {row!r}: {error}") from error
 
 
 def _rows_to_show(spec: TableSpec, groups: Mapping[RunKey, Sequence[Run]]) -> list[str]:

@@ -3,8 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rotograd_cli.tables.runs import Run
+
+DATA = "data"
 PROTOCOL = "protocol of the metrics"
-COMMON = ("data", PROTOCOL, "evaluated")
+EVALUATED = "evaluated"
+COMMON = (DATA, PROTOCOL, EVALUATED)
 """Conditions that every number depends on."""
 TASKS = "tasks"
 """Condition of numbers over all tasks: their statistics, the geometric mean of the losses."""
@@ -14,71 +18,48 @@ Conditions = Mapping[str, str]
 """A text by condition, :data:`COMMON` and :data:`TASKS`; equal conditions have equal texts."""
 
 
-def conditions(summaries: Sequence[Mapping[str, Any]]) -> Conditions:
-    """Under what conditions runs were measured together.
+def conditions(runs: Sequence[Run]) -> Conditions:
+    """Return under what conditions runs were measured together.
 
     Args:
-        summaries: Of one run, or of the runs of single tasks that make one result.
-
-    Returns:
-        A text by condition.
+        runs: One run, or the runs of single tasks that make one result.
     """
-    found = [_of_run(summary) for summary in summaries]
-    together = {key: " and ".join(dict.fromkeys(run[key] for run in found)) for key in COMMON}
-    tasks = {task for summary in summaries for task in summary.get("tasks", ())}
+    texts: dict[str, list[str]] = {
+        DATA: [f"fingerprint {run.summary.get('data_fingerprint', 'unknown')}" for run in runs],
+        PROTOCOL: [str((run.section("data") or {}).get("protocol", "none")) for run in runs],
+        EVALUATED: [evaluated(run) for run in runs],
+    }
+    tasks = {task for run in runs for task in run.summary.get("tasks", ())}
+    together = {key: " and ".join(dict.fromkeys(values)) for key, values in texts.items()}
     return {**together, TASKS: ", ".join(sorted(tasks))}
 
 
-def alike(found: Iterable[Conditions], keys: Sequence[str]) -> bool:
-    """Whether some conditions are the same everywhere."""
-    return len({tuple(each[key] for key in keys) for each in found}) <= 1
+def alike(several: Iterable[Conditions], keys: Sequence[str]) -> bool:
+    """Return whether some conditions are the same everywhere."""
+    return len({tuple(each[key] for key in keys) for each in several}) <= 1
 
 
-def _of_run(summary: Mapping[str, Any]) -> dict[str, str]:
-    fingerprint = summary.get("data_fingerprint", "unknown")
-    protocol = _section(summary.get("config"), "data").get("protocol", "none")
-    values = (f"fingerprint {fingerprint}", str(protocol), evaluated(summary))
-    return dict(zip(COMMON, values, strict=True))
-
-
-def _section(config: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
-    return (config or {}).get(name) or {}
-
-
-def evaluated(summary: Mapping[str, Any]) -> str:
-    """Part of its splits that a run evaluated: ``whole splits``, ``64 of 2,000 test examples``.
-
-    Args:
-        summary: Content of ``summary.json``, with ``config`` where it is known.
-
-    Returns:
-        The text, from ``num_evaluated``, or from the limit where an older version has not
-        counted them.
-    """
-    counts = summary.get("num_evaluated")
-    if counts is None:
-        return evaluated_by(summary.get("config") or {}, summary.get("num_examples") or {})
-    return _parts(counts, summary.get("num_examples") or {})
+def evaluated(run: Run) -> str:
+    """Return the part of its splits that a run evaluated: ``64 of 2,000 test examples``."""
+    sizes = run.summary.get("num_examples") or {}
+    counts = run.summary.get("num_evaluated")
+    if counts is None:  # of a version that did not count
+        return evaluated_by(run.config or {}, sizes)
+    return _parts(counts, sizes)
 
 
 def evaluated_by(config: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
-    """Part of the splits that a configuration evaluates.
+    """Return the part of splits that a configuration evaluates, as :func:`evaluated` has it.
 
     Args:
         config: Configuration of a run.
-        sizes: Examples by split; where they are unknown, the text names the limit.
-
-    Returns:
-        The text, as :func:`evaluated` has it.
+        sizes: Examples by split.
     """
-    train = _section(config, "train")
+    train = config.get("train") or {}
     limit = train.get("limit_eval_batches")
     if limit is None:
         return WHOLE
-    if not sizes:
-        return f"train.limit_eval_batches={limit}"
-    counts = {split: limit * train.get("eval_batch_size", 1) for split in sizes}
-    return _parts(counts, sizes)
+    return _parts(dict.fromkeys(sizes, limit * train.get("eval_batch_size", 1)), sizes)
 
 
 def _parts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
@@ -90,23 +71,16 @@ def _parts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
     return " and ".join(cut) or WHOLE
 
 
-def cut_notes(summary: Mapping[str, Any]) -> list[str]:
-    """What a run left out, for a summary of a version that did not say it.
-
-    Args:
-        summary: Content of ``summary.json``, with ``config`` where it is known.
-
-    Returns:
-        At most one sentence on the evaluation and one on the training.
-    """
-    if "num_evaluated" in summary:  # its notes have it
-        return []
-    notes = []
-    if evaluated(summary) != WHOLE:
-        notes.append(f"Evaluated in part: {evaluated(summary)} (train.limit_eval_batches).")
-    train = _section(summary.get("config"), "train")
+def notes_of(run: Run) -> list[str]:
+    """Return the notes of a run, with what a version that did not say it left out."""
+    notes = list(run.summary.get("notes", ()))
+    if "num_evaluated" in run.summary:  # its notes have it
+        return notes
+    if evaluated(run) != WHOLE:
+        notes.append(f"Evaluated in part: {evaluated(run)} (train.limit_eval_batches).")
+    train = run.section("train") or {}
     limit = train.get("limit_batches")
-    size = (summary.get("num_examples") or {}).get("train")
-    if limit is not None and (size is None or limit < size // train.get("batch_size", 1)):
+    size = (run.summary.get("num_examples") or {}).get("train", 0)
+    if limit is not None and limit < size // train.get("batch_size", 1):
         notes.append(f"Trained on {limit} batches per epoch (train.limit_batches={limit}).")
     return notes

@@ -16,11 +16,11 @@ epoch of the same run. Both are taken on validation, as the test split is measur
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.tables.conditions import COMMON, alike
-from rotograd_cli.tables.results import Results, SeedResult, metric_specs
+from rotograd_cli.tables.results import Rows, SeedResult, metric_specs
 from rotograd_cli.tasks.metrics import Better, delta_m
 
 NASH_BASE = {
@@ -49,14 +49,14 @@ DESCRIPTIONS = {
 
 
 def gains(
-    convention: str, tasks: Sequence[str], results: Results, base: str | None
+    convention: str, tasks: Sequence[str], rows: Rows, base: str | None
 ) -> dict[str, dict[int, float]]:
-    """Gain of every row and seed.
+    """Return the gain of every row and seed.
 
     Args:
         convention: ``paper``, ``nash`` or ``libmtl``.
         tasks: Tasks that are averaged.
-        results: Results by row and seed.
+        rows: Results by row and seed.
         base: Row of the single-task networks, for ``paper``.
 
     Returns:
@@ -67,12 +67,12 @@ def gains(
     Raises:
         ConfigError: If runs do not have the tasks, or with ``nash`` the metrics of NYUv2.
     """
-    by_row: dict[str, dict[int, float]] = {}
-    for row, seeds in results.items():
-        own = {} if row == base and convention == "paper" else seeds
-        by_row[row] = {}
-        for seed, result in own.items():
-            baseline = None if base is None else results.get(base, {}).get(seed)
+    by_row: dict[str, dict[int, float]] = {row: {} for row in rows}
+    for row, seeds in rows.items():
+        if row == base and convention == "paper":
+            continue
+        for seed, result in seeds.items():
+            baseline = rows.get(base or "", {}).get(seed)
             gain = _gain(convention, tasks, result, baseline)
             if gain is not None:
                 by_row[row][seed] = gain
@@ -82,74 +82,65 @@ def gains(
 def _gain(
     convention: str, tasks: Sequence[str], result: SeedResult, baseline: SeedResult | None
 ) -> float | None:
-    specs = {key: spec for key, spec in metric_specs(result.summaries).items() if "/" in key}
     if convention == "nash":
         return _nash(result)
     if convention == "libmtl":
-        return _libmtl(tasks, result, specs)
+        return _libmtl(tasks, result)
     if baseline is None or not alike([result.conditions, baseline.conditions], COMMON):
         return None
-    return _mean_over_tasks(tasks, _test(result), _test(baseline), specs)
+    return _mean_over_tasks(tasks, result.metrics, baseline.metrics, _directions(result))
 
 
-def _test(result: SeedResult) -> dict[str, float]:
-    return {key.removeprefix("test/"): value for key, value in result.metrics.items()}
+def _directions(result: SeedResult) -> dict[MetricKey, Better]:
+    """Direction of every metric of a task."""
+    specs = metric_specs(result.runs)
+    return {key: spec["better"] for key, spec in specs.items() if key.task is not None}
 
 
 def _nash(result: SeedResult) -> float:
-    values = _test(result)
-    absent = [key for key in NASH_BASE if key not in values]
+    base = {MetricKey.parse(key): value for key, value in NASH_BASE.items()}
+    absent = [str(key) for key in base if key not in result.metrics]
     if absent:
         raise ConfigError(
             f"`table.delta` nash needs the nine metrics of NYUv2, got runs without {absent[0]}; "
             "choose paper or libmtl."
         )
-    better = {key: spec["better"] for key, spec in metric_specs(result.summaries).items()}
-    return -_relative({key: values[key] for key in NASH_BASE}, NASH_BASE, better)
+    return -_relative({key: result.metrics[key] for key in base}, base, _directions(result))
 
 
-def _libmtl(
-    tasks: Sequence[str], result: SeedResult, specs: Mapping[str, Mapping[str, Any]]
-) -> float | None:
-    first: dict[str, float] = {}
-    selected: dict[str, float] = {}
-    for summary in result.summaries:
-        if "first_evaluation" not in summary:
+def _libmtl(tasks: Sequence[str], result: SeedResult) -> float | None:
+    first: dict[MetricKey, float] = {}
+    selected: dict[MetricKey, float] = {}
+    for run in result.runs:
+        if run.first_evaluation is None:
             return None
-        first |= _validation(summary["first_evaluation"])
-        selected |= _validation(summary["metrics"])
-    return _mean_over_tasks(tasks, selected, first, specs)
-
-
-def _validation(record: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        key.removeprefix("val/"): math.nan if value is None else float(value)
-        for key, value in record.items()
-        if key.startswith("val/")
-    }
+        first |= of_split(run.first_evaluation, "val")
+        selected |= run.metrics("val")
+    return _mean_over_tasks(tasks, selected, first, _directions(result))
 
 
 def _mean_over_tasks(
     tasks: Sequence[str],
-    values: Mapping[str, float],
-    baseline: Mapping[str, float],
-    specs: Mapping[str, Mapping[str, Any]],
+    values: Mapping[MetricKey, float],
+    baseline: Mapping[MetricKey, float],
+    better: Mapping[MetricKey, Better],
 ) -> float:
-    better = {key: spec["better"] for key, spec in specs.items()}
-    found = []
+    result = []
     for task in tasks:
-        own = {key: values[key] for key in specs if key.split("/")[0] == task and key in values}
-        if not own or not set(own) <= set(baseline):
+        of_task = {key: values[key] for key in better if key.task == task and key in values}
+        if not of_task or not set(of_task) <= set(baseline):
             raise ConfigError(
                 f"`delta_of` must name tasks whose metrics both rows have, got {task!r}; the runs "
-                f"have {', '.join(dict.fromkeys(key.split('/')[0] for key in specs))}."
+                f"have {', '.join(dict.fromkeys(str(key.task) for key in better))}."
             )
-        found.append(_relative(own, baseline, better))
-    return sum(found) / len(found)
+        result.append(_relative(of_task, baseline, better))
+    return sum(result) / len(result)
 
 
 def _relative(
-    values: Mapping[str, float], baseline: Mapping[str, float], better: Mapping[str, Better]
+    values: Mapping[MetricKey, float],
+    baseline: Mapping[MetricKey, float],
+    better: Mapping[MetricKey, Better],
 ) -> float:
     if any(baseline[key] == 0 for key in values):
         return math.nan

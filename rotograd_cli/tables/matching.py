@@ -7,8 +7,7 @@ from typing import Any
 
 from rotograd_cli.runs.identity import setting
 from rotograd_cli.tables.conditions import evaluated, evaluated_by
-from rotograd_cli.tables.results import RunKey
-from rotograd_cli.tables.runs import Run, named
+from rotograd_cli.tables.runs import Run, RunKey, listed
 from rotograd_cli.tables.spec import TableSpec
 
 NETWORK = ("data", "backbone", "head")
@@ -43,12 +42,12 @@ def match_runs(
             cut.append(run)
         else:
             cells[key].append(run)
-    notes = [f"Runs of no row of this table: {named(strangers)}."] if strangers else []
+    notes = [f"Runs of no row of this table: {listed(strangers)}."] if strangers else []
     if cut:
-        part = evaluated(cut[0].summary)
+        part = evaluated(cut[0])
         notes.append(
             "Left out, as they do not evaluate what the table does (train.limit_eval_batches): "
-            f"{named(cut)}; the first one {part}. Without `table=` they are rows of their own."
+            f"{listed(cut)}; the first one {part}. Without `table=` they are rows of their own."
         )
     return cells, [*_departures(spec, cells, expected), *notes]
 
@@ -56,7 +55,7 @@ def match_runs(
 def _evaluates_the_same(run: Run, expected: Mapping[str, Any]) -> bool:
     """Whether a run has no evaluation yet, or one of the row's examples."""
     sizes = run.summary.get("num_examples") or {}
-    same = evaluated(run.summary) == evaluated_by(expected, sizes)
+    same = evaluated(run) == evaluated_by(expected, sizes)
     return same or not run.is_finished
 
 
@@ -65,7 +64,7 @@ def _key(spec: TableSpec, run: Run, expected: Mapping[str, Mapping[str, Any]]) -
     if not rows:
         return None
     row = max(rows, key=lambda name: len(spec.rows[name].overrides))
-    task = run.tasks[0] if spec.rows[row].per_task and run.tasks else None
+    task = run.only_task if spec.rows[row].per_task else None
     return RunKey(row, run.seed, task)
 
 

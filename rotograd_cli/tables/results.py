@@ -1,200 +1,148 @@
-"""From summaries of runs to the metrics of a row at a seed, and what is missing."""
+"""The metrics of every row at every seed, and what is missing."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.report import read_summary
-from rotograd_cli.runs.saved import read_saved
-from rotograd_cli.runs.summaries import is_evaluation, outcome
-from rotograd_cli.tables.conditions import Conditions, conditions, cut_notes
+from rotograd_cli.metric_keys import MetricKey
+from rotograd_cli.tables.conditions import Conditions, conditions
+from rotograd_cli.tables.runs import Run, RunKey
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import geometric_mean
 
-_COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
-"""Keys of ``train`` that notes count with."""
-
-
-class RunKey(NamedTuple):
-    """Which cell a run belongs to."""
-
-    row: str
-    seed: int
-    task: str | None = None
-    """The one task of a run of a ``per_task`` row; None for a run of all tasks."""
+GEOMEAN_LOSS = MetricKey(None, "geomean_loss")
+MetricSpecs = dict[MetricKey, Mapping[str, Any]]
+"""Direction (``better``) and unit (``percent``) by metric."""
 
 
 @dataclass(frozen=True)
 class SeedResult:
     """A row at one seed."""
 
-    row: str
-    seed: int
-    metrics: dict[str, float]
-    """Test metrics by key (``test/left/accuracy``), over all tasks; NaN where a run had none."""
-    summaries: list[dict[str, Any]] = field(repr=False)
-    """Of the runs it comes from, one or one per task."""
+    metrics: dict[MetricKey, float]
+    """Test metrics over all tasks; NaN where a run had no finite value."""
+    runs: list[Run] = field(repr=False)
+    """Where it comes from: one run, or one per task."""
 
     @property
     def conditions(self) -> Conditions:
         """What it was measured on."""
-        return conditions(self.summaries)
+        return conditions(self.runs)
 
 
-Results = dict[str, dict[int, SeedResult]]
+Rows = Mapping[str, Mapping[int, SeedResult]]
 """Results by row and seed."""
-Missing = dict[str, dict[int, str]]
-"""Why a seed of a row has no result, by row and seed."""
 
 
-def read_run(run_dir: Path) -> dict[str, Any] | None:
-    """Summary of a run with what a table needs of its other files.
+@dataclass(frozen=True)
+class Results:
+    """What there is of a table's rows."""
 
-    Args:
-        run_dir: Run directory.
+    seeds: list[int]
+    """Seeds that every row should have."""
+    rows: dict[str, dict[int, SeedResult]]
+    """Complete results by row and seed."""
+    missing: dict[str, dict[int, str]]
+    """Reason by row and seed that has no result."""
 
-    Returns:
-        The content of ``summary.json`` and, where they can be read, ``config`` (``config.yaml``)
-        and ``first_evaluation`` (the first record of ``metrics.jsonl`` that has an evaluation), and
-        ``run_dir``; among its ``notes``, what an older version left out and did not say. None if
-        there is no summary.
-    """
-    summary = read_summary(run_dir)
-    if summary is None:
-        return None
-    found = {"config": read_config(run_dir), "first_evaluation": _first_evaluation(run_dir)}
-    known = {key: value for key, value in found.items() if value is not None}
-    run = {**summary, **known, "run_dir": str(run_dir)}
-    cut = cut_notes(run)
-    return {**run, "notes": [*run.get("notes", []), *cut]} if cut else run
-
-
-def read_config(run_dir: Path) -> dict[str, Any] | None:
-    """Content of a run's ``config.yaml``; None if there is none, or it is no run's."""
-    try:
-        config = read_saved(run_dir / "config.yaml")
-    except ConfigError:
-        return None
-    sections = [config.get(name, {}) for name in ("method", "data", "train")]
-    is_runs = (
-        type(config.get("seed")) is int
-        and all(isinstance(section, dict) for section in sections)
-        and all(isinstance(sections[2].get(key), (int, NoneType)) for key in _COUNTS)
-        and isinstance(config.get("tasks") or [], list)
-    )
-    return config if is_runs else None
-
-
-def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
-    try:
-        with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                record = json.loads(line)
-                if is_evaluation(record):
-                    return dict(record)
-    except (OSError, ValueError, RecursionError):
-        return None
-    return None
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, row by row."""
+        return [
+            run for seeds in self.rows.values() for result in seeds.values() for run in result.runs
+        ]
 
 
 def collect(
     spec: TableSpec,
-    summaries: Mapping[RunKey, Mapping[str, Any] | None],
+    runs: Mapping[RunKey, Run],
     seeds: Sequence[int] | None = None,
-) -> tuple[Results, Missing]:
-    """Joins the runs of every row and seed.
+    unavailable: Mapping[RunKey, str] | None = None,
+) -> Results:
+    """Join the runs of every row and seed.
 
     Args:
         spec: Table; its rows are those expected.
-        summaries: Summary of every run (:func:`read_run`), None for a run that left nothing.
-            Keys are :class:`RunKey` or tuples like it.
+        runs: The run of every cell that has one.
         seeds: Seeds expected of every row; None takes 0 to ``spec.seeds`` - 1.
+        unavailable: Reason by cell without a run; ``no run`` by default.
 
     Returns:
-        Complete results by row and seed, and the reason of every seed that has none: a run that is
-        absent, unfinished or failed, of a ``per_task`` row any one of its tasks.
+        Complete results, and the reason of every seed that has none: a run that is absent,
+        unfinished or failed, of a ``per_task`` row any one of its tasks.
     """
-    given = {RunKey(*key): summary for key, summary in summaries.items()}
-    expected = range(spec.seeds) if seeds is None else seeds
-    results: Results = {row: {} for row in spec.rows}
-    missing: Missing = {row: {} for row in spec.rows}
+    results = Results(list(range(spec.seeds) if seeds is None else seeds), {}, {})
     for row, row_spec in spec.rows.items():
+        results.rows[row] = {}
+        results.missing[row] = {}
         tasks: Sequence[str | None] = spec.tasks if row_spec.per_task else [None]
-        for seed in expected:
-            runs = {task: given.get(RunKey(row, seed, task)) for task in tasks}
-            reasons = [_reason(task, summary) for task, summary in runs.items()]
+        for seed in results.seeds:
+            cells = [RunKey(row, seed, task) for task in tasks]
+            reasons = [_reason(cell, runs.get(cell), unavailable or {}) for cell in cells]
             if any(reasons):
-                missing[row][seed] = ", ".join(filter(None, reasons))
+                results.missing[row][seed] = ", ".join(filter(None, reasons))
             else:
-                results[row][seed] = _join(row, seed, runs)
-    return results, missing
+                results.rows[row][seed] = _join({cell.task: runs[cell] for cell in cells})
+    return results
 
 
-def _reason(task: str | None, summary: Mapping[str, Any] | None) -> str | None:
-    text = "no run" if summary is None else outcome(summary)
-    if text == "finished":
-        return None
-    text = "not finished" if text == "running" else text
-    return text if task is None else f"{task}: {text}"
+def _reason(cell: RunKey, run: Run | None, unavailable: Mapping[RunKey, str]) -> str:
+    """Why a cell has no result; empty if it has one."""
+    if run is None:
+        text = unavailable.get(cell, "no run")
+    elif run.is_finished:
+        return ""
+    else:
+        text = "not finished" if run.outcome == "running" else run.outcome
+    return text if cell.task is None else f"{cell.task}: {text}"
 
 
-def _join(row: str, seed: int, runs: Mapping[str | None, Mapping[str, Any] | None]) -> SeedResult:
-    metrics: dict[str, float] = {}
-    for task, summary in runs.items():
-        assert summary is not None
-        for key, value in summary["metrics"].items():
-            own = task is None or key.startswith(f"test/{task}/")
-            if own and key.startswith("test/"):
-                metrics[key] = math.nan if value is None else float(value)
-    if None not in runs:
-        losses = {key: value for key, value in metrics.items() if key.endswith("/loss")}
-        metrics["test/geomean_loss"] = geometric_mean(losses)
-        metrics |= _over_tasks(metrics, [s for s in runs.values() if s is not None])
-    return SeedResult(row, seed, metrics, [dict(s) for s in runs.values() if s is not None])
+def _join(runs: Mapping[str | None, Run]) -> SeedResult:
+    """One result of a run of all tasks, or of one run per task."""
+    if None in runs:
+        return SeedResult(runs[None].metrics("test"), [runs[None]])
+    metrics = {
+        key: value
+        for task, run in runs.items()
+        for key, value in run.metrics("test").items()
+        if key.task == task
+    }
+    losses = {key: value for key, value in metrics.items() if key.name == "loss"}
+    metrics[GEOMEAN_LOSS] = geometric_mean(losses)
+    return SeedResult(metrics | _over_tasks(metrics, runs.values()), list(runs.values()))
 
 
-def _over_tasks(
-    metrics: Mapping[str, float], summaries: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def _over_tasks(metrics: Mapping[MetricKey, float], runs: Iterable[Run]) -> dict[MetricKey, float]:
     """What :mod:`rotograd_cli.tasks.statistics` has of one run, over runs of single tasks.
 
     Nothing unless all tasks lead with the same metric.
     """
-    leading = [next(iter(summary.get("metric_specs", {})), "") for summary in summaries]
-    names = {key.partition("/")[2] for key in leading}
-    if len(names) > 1 or not all(f"test/{key}" in metrics for key in leading):
+    leading = [next(iter(metric_specs([run])), GEOMEAN_LOSS) for run in runs]
+    names = {key.name for key in leading}
+    if len(names) > 1 or not all(key.task and key in metrics for key in leading):
         return {}
-    values = np.array([metrics[f"test/{key}"] for key in leading])
+    values = np.array([metrics[key] for key in leading])
     functions: dict[str, Callable[..., Any]] = {
         "min": np.min,
         "median": np.median,
         "mean": np.mean,
         "std": np.std,
     }
-    is_known = bool(np.isfinite(values).all())
+    is_finite = bool(np.isfinite(values).all())
     return {
-        f"test/{kind}_{name}": float(function(values)) if is_known else math.nan
+        MetricKey(None, f"{kind}_{name}"): float(function(values)) if is_finite else math.nan
         for name in names
         for kind, function in functions.items()
     }
 
 
-def all_summaries(results: Results) -> list[dict[str, Any]]:
-    """Summaries of all runs, row by row."""
-    return [s for seeds in results.values() for result in seeds.values() for s in result.summaries]
-
-
-def metric_specs(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Direction and unit by key (without the split) of all metrics and statistics of some runs."""
+def metric_specs(runs: Iterable[Run]) -> MetricSpecs:
+    """Return direction and unit of all metrics of some runs, then of the statistics over tasks."""
     specs: dict[str, Mapping[str, Any]] = {}
-    for summary in summaries:
-        specs |= {**summary.get("metric_specs", {}), **summary.get("statistic_specs", {})}
+    for run in runs:
+        specs |= {**run.summary.get("metric_specs", {}), **run.summary.get("statistic_specs", {})}
     specs["geomean_loss"] = {"better": "lower", "percent": False}
-    return specs
+    return {MetricKey.parse(key): spec for key, spec in specs.items()}

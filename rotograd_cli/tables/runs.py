@@ -1,21 +1,37 @@
-"""Run directories: found by a pattern, grouped into the cells of a table."""
+"""Run directories: found by a pattern and read with what a table needs of their files."""
 
 import glob
+import json
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.runs.identity import setting
-from rotograd_cli.runs.summaries import is_finished, outcome
-from rotograd_cli.tables.conditions import COMMON, TASKS, conditions
-from rotograd_cli.tables.results import RunKey, read_config, read_run
-from rotograd_cli.tables.settings import varying
+from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.saved import read_saved
+from rotograd_cli.runs.summaries import is_evaluation, is_finished, outcome
 
 MAX_NAMED = 5
+_COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
+"""Keys of ``train`` that conditions and notes count with."""
+
+
+class RunKey(NamedTuple):
+    """Which cell a run belongs to."""
+
+    row: str
+    seed: int
+    task: str | None = None
+    """The one task of a run of a ``per_task`` row; None for a run of all tasks."""
+
+    def __str__(self) -> str:
+        """Return the cell in words: ``single, seed 0, task left``."""
+        return f"{self.row}, seed {self.seed}" + (f", task {self.task}" if self.task else "")
 
 
 @dataclass(frozen=True)
@@ -23,14 +39,29 @@ class Run:
     """A run directory."""
 
     folder: Path
-    config: dict[str, Any] | None = field(repr=False)
-    """None for a cell that was refused before it began."""
-    summary: dict[str, Any] = field(repr=False)
+    summary: Mapping[str, Any] = field(repr=False)
+    """Content of ``summary.json``; empty where there is none."""
+    config: Mapping[str, Any] | None = field(repr=False)
+    """Content of ``config.yaml``; None where it cannot be read, or the run never began."""
+    first_evaluation: Mapping[str, Any] | None = field(default=None, repr=False)
+    """First record of ``metrics.jsonl`` that has an evaluation."""
+
+    @property
+    def outcome(self) -> str:
+        """``finished`` if a table can show the run, else what became of it."""
+        if not self.summary:
+            return "no summary"
+        status = outcome(self.summary)
+        if status != "finished":
+            return status
+        if self.config is None:
+            return "config.yaml cannot be read"
+        return status if is_finished(self.summary, in_table=True) else "summary.json lacks results"
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has its test metrics, of an epoch that was selected by a finite value."""
-        return outcome(self.summary) == "finished"
+        """Whether a table can show the run."""
+        return self.outcome == "finished"
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -39,20 +70,62 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Its seed."""
-        assert self.config is not None
-        return int(self.config["seed"])
+        """Its seed; the run must have begun."""
+        return int(self.section("seed"))
 
     @property
     def tasks(self) -> tuple[str, ...] | None:
-        """Its tasks, None where it took all of its data set."""
-        assert self.config is not None
-        tasks = self.config.get("tasks")
+        """The tasks it was restricted to; None where it took all of its data set."""
+        tasks = self.section("tasks")
         return None if tasks is None else tuple(tasks)
+
+    @property
+    def only_task(self) -> str | None:
+        """Its task where it was restricted to one."""
+        return self.tasks[0] if self.tasks is not None and len(self.tasks) == 1 else None
+
+    def section(self, name: str) -> Any:
+        """Return a top-level entry of its configuration; None where there is none."""
+        return (self.config or {}).get(name)
+
+    def metrics(self, split: str) -> dict[MetricKey, float]:
+        """Return the recorded metrics of a split; NaN for a value that was not finite."""
+        return of_split(self.summary["metrics"], split)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run directory; what is missing or damaged is left out."""
+    config = read_config(folder)
+    return Run(folder, read_summary(folder) or {}, config, _first_evaluation(folder))
+
+
+def read_config(run_dir: Path) -> dict[str, Any] | None:
+    """Return the content of a run's ``config.yaml``; None if there is none, or it is no run's."""
+    try:
+        config = read_saved(run_dir / "config.yaml")
+    except ConfigError:
+        return None
+    method, data, train = (config.get(name, {}) for name in ("method", "data", "train"))
+    is_runs = (
+        type(config.get("seed")) is int
+        and all(isinstance(section, dict) for section in (method, data, train))
+        and all(isinstance(train.get(key), (int, NoneType)) for key in _COUNTS)
+        and isinstance(config.get("tasks") or [], list)
+    )
+    return config if is_runs else None
+
+
+def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
+    try:
+        with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
+            records = map(json.loads, file)
+            return next((dict(record) for record in records if is_evaluation(record)), None)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def find_runs(patterns: Sequence[str]) -> list[Run]:
-    """Run directories that patterns name, or that lie below what they name.
+    """Read the run directories that patterns name, or that lie below what they name.
 
     Args:
         patterns: Paths, or patterns with ``*``, ``?`` and ``**``.
@@ -64,7 +137,7 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
         ConfigError: If a pattern names none.
     """
     folders = {folder for pattern in patterns for folder in _matching(pattern)}
-    return [_run(folder) for folder in sorted(folders, key=_order)]
+    return [read_run(folder) for folder in sorted(folders, key=_order)]
 
 
 def _matching(pattern: str) -> set[Path]:
@@ -73,10 +146,10 @@ def _matching(pattern: str) -> set[Path]:
     paths = [Path(path) for path in ([name] if is_path else glob.glob(name, recursive=True))]
     folders = {folder for path in paths for folder in _below(path)}
     if not folders:
-        found = "nothing" if not paths else f"{len(paths)} paths without a run below them"
+        result = "nothing" if not paths else f"{len(paths)} paths without a run below them"
         raise ConfigError(
             f"`runs` must name run directories or folders that hold them, got {pattern!r}, which "
-            f"matches {found}; rotograd train prints the directory of every run."
+            f"matches {result}; rotograd train prints the directory of every run."
         )
     return folders
 
@@ -94,84 +167,27 @@ def _order(folder: Path) -> list[tuple[int, str]]:
     return [(int(part) if part.isdecimal() else 0, part) for part in folder.parts]
 
 
-def _run(folder: Path) -> Run:
-    summary = read_run(folder) or {"status": "no summary", "run_dir": str(folder)}
-    config = read_config(folder)
-    if outcome(summary) == "finished":
-        if config is None:
-            summary["status"] = "config.yaml cannot be read"
-        elif not is_finished(summary, in_table=True):
-            summary["status"] = "summary.json lacks results"
-    return Run(folder, config, summary)
+def listed(runs: Sequence[Run]) -> str:
+    """Return the folders of a few runs, with what became of them."""
+    names = [f"{run.folder} ({run.outcome})" for run in runs[:MAX_NAMED]]
+    if len(runs) > MAX_NAMED:
+        names.append(f"{len(runs) - MAX_NAMED} more")
+    return ", ".join(names)
 
 
-def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, Run], list[str]]:
-    """Chooses the run of every cell: a finished one, of several the newest, which a note says.
+def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the keys in which settings differ, in order; a key that one lacks differs too.
 
-    Args:
-        groups: Runs by cell.
-
-    Returns:
-        The runs, and the notes.
-
-    Raises:
-        ConfigError: If finished runs of one row (and task) differ in their settings, or those of
-            one row in what they were measured on: their seeds would not be seeds of one thing.
+    Examples:
+        >>> varying([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}])
+        ['b', 'c']
     """
-    _check_one_setting(groups)
-    _check_conditions(groups)
-    chosen, notes = {}, []
-    for key, runs in groups.items():
-        newest = sorted(runs, key=lambda run: (run.is_finished, run.summary.get("started") or ""))
-        chosen[key] = newest[-1]
-        finished = sum(run.is_finished for run in runs)
-        if finished > 1:
-            notes.append(
-                f"{describe(key)} was run {finished} times; the newest counts, {newest[-1].folder}."
-            )
-    return chosen, notes
+    several = list(settings)
+    keys = dict.fromkeys(key for setting in several for key in setting)
+    return [
+        key for key in keys if any(_differs(setting, several[0], key) for setting in several[1:])
+    ]
 
 
-def describe(key: RunKey) -> str:
-    """A cell in words: ``single, seed 0, task left``."""
-    return f"{key.row}, seed {key.seed}" + (f", task {key.task}" if key.task else "")
-
-
-def _check_one_setting(groups: Mapping[RunKey, Sequence[Run]]) -> None:
-    by_row: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
-    for key, runs in groups.items():
-        by_row[key.row, key.task] += [run for run in runs if run.is_finished]
-    for (row, _), runs in by_row.items():
-        settings = [run.setting for run in runs]
-        keys = varying(settings)
-        if keys:
-            values = dict.fromkeys(str(found.get(keys[0], "none")) for found in settings)
-            others = f" and {len(keys) - 1} other keys" if len(keys) > 1 else ""
-            raise ConfigError(
-                f"The runs of row {row!r} must have the same settings, got {keys[0]} "
-                f"{', '.join(values)}{others}; narrow `runs` to one of them."
-            )
-
-
-def _check_conditions(groups: Mapping[RunKey, Sequence[Run]]) -> None:
-    found: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
-    for key, runs in groups.items():
-        names = COMMON if key.task else (*COMMON, TASKS)
-        for run in runs:
-            own = conditions([run.summary]) if run.is_finished else {}
-            for name in names if own else ():
-                found[key.row, name].setdefault(own[name], run.folder)
-    for (row, name), folders in found.items():
-        if len(folders) > 1:
-            values = ", ".join(f"{text} ({folder})" for text, folder in folders.items())
-            raise ConfigError(
-                f"The runs of row {row!r} must be measured alike, got {name}: {values}; narrow "
-                "`runs` to one of them."
-            )
-
-
-def named(runs: Sequence[Run]) -> str:
-    """Folders of a few runs, with what became of them."""
-    words = [f"{run.folder} ({outcome(run.summary)})" for run in runs[:MAX_NAMED]]
-    more = [f"{len(runs) - MAX_NAMED} more"] if len(runs) > MAX_NAMED else []
-    return ", ".join([*words, *more])
+def _differs(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    return (key in one) != (key in other) or one.get(key) != other.get(key)

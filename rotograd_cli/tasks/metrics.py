@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from rotograd_cli.tasks.element_errors import (
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+Key = TypeVar("Key")
 Better = Literal["higher", "lower"]
 Protocol = Literal["exact", "mtan_batch"]
 """How depth and normal metrics are averaged.
@@ -201,7 +202,7 @@ ROUNDING = 1e-6
 """A loss that is never negative may come out below 0 by less than this."""
 
 
-def geometric_mean(losses: Mapping[str, float]) -> float:
+def geometric_mean(losses: Mapping[Any, float]) -> float:
     r"""Geometric mean of the task losses, :math:`(\prod_k L_k)^{1/K}`.
 
     Rescaling any loss by a constant rescales the result by a constant, so that comparing epochs
@@ -226,7 +227,7 @@ def geometric_mean(losses: Mapping[str, float]) -> float:
 
 
 def delta_m(
-    values: Mapping[str, float], baseline: Mapping[str, float], better: Mapping[str, Better]
+    values: Mapping[Key, float], baseline: Mapping[Key, float], better: Mapping[Key, Better]
 ) -> float:
     r"""Mean relative gain over a baseline in percent, positive when better.
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rotograd_cli.metric_keys import of_split
 from rotograd_cli.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -127,11 +128,8 @@ def progress_bars() -> Iterator[ProgressBars]:
 
 
 def _losses(record: Mapping[str, float], split: str) -> str:
-    values = {
-        key.split("/")[1]: value
-        for key, value in record.items()
-        if key.startswith(f"{split}/") and key.endswith("/loss") and key.count("/") == 2
-    }
+    losses = {key: value for key, value in of_split(record, split).items() if key.name == "loss"}
+    values = {key.task: value for key, value in losses.items() if key.task is not None}
     if len(values) > MAX_LOSSES:
         return f"loss {record[f'{split}/loss']:.4f} (sum of {len(values)} tasks)"
     return "loss " + " ".join(f"{task} {value:.4f}" for task, value in values.items())

@@ -42,15 +42,20 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
+def run_in(folder: Path, *arguments: str) -> None:
+    """Call ``main`` in a folder, for fixtures that live longer than a test; it must succeed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", list(sys.argv))  # Hydra reads it, so main sets it
+        patch.setenv("HYDRA_FULL_ERROR", "1")  # set by main; taken back afterwards
+        assert main(arguments) == 0
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a finished run of two steps, for all tests."""
     folder = tmp_path_factory.mktemp("smoke")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", list(sys.argv))
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        assert main(["train", *SMOKE, "hydra.run.dir=run"]) == 0
+    run_in(folder, "train", *SMOKE, "hydra.run.dir=run")
     return folder / "run"
 
 

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.cli import main
-from rotograd_cli.runs.config import config_dir, register_schemas
+from rotograd_cli.runs.config import register_schemas
+from rotograd_cli.runs.config_files import config_dir
 
 BASE = (
     "logger=none",

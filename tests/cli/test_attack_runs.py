@@ -92,6 +92,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_in_one_line(
     assert_same_run(tmp_path / "run", longer_run)
 
 
+@pytest.mark.slow
 def test_a_run_directory_that_is_deleted_ends_the_run_in_one_line(tmp_path: Path) -> None:
     process = begin(*LONGER, "hydra.run.dir=run", cwd=tmp_path)
     wait_until_it_has_saved(tmp_path / "run" / "checkpoints", process)

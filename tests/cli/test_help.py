@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rotograd_cli import __version__
-from rotograd_cli.cli import COMMANDS
+from rotograd_cli import __version__, commands
 
 from .conftest import Cli
 
@@ -37,7 +36,7 @@ def imported_by(*words: str) -> set[str]:
 @needs_script
 def test_help_imports_no_library_and_so_comes_at_once() -> None:
     asked = [(), ("--help",), ("--version",), ("train", "--version")]
-    for words in (*asked, *((command, "-h") for command in COMMANDS)):
+    for words in (*asked, *((command, "-h") for command in commands.names())):
         found = imported_by(*words)
         assert "rotograd_cli" in found, words
         assert not found & HEAVY, words
@@ -80,7 +79,7 @@ def test_the_version_is_the_packages(cli: Cli, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rotograd ", {"train", "evaluate", "table", "bench"}),
+        ("rotograd ", {"train", "evaluate", "reproduce", "table", "bench"}),
         ("rotograd train method=ro", {"method=rotograd", "method=rotateonly"}),
         ("rotograd train train.ep", {"train.epochs="}),
         *(

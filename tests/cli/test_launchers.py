@@ -17,7 +17,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-from rotograd_cli.runs.config import config_dir, register_schemas, to_train_config
+from rotograd_cli.runs.config import register_schemas, to_train_config
+from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.packing import available_cores
 from tests import fake_slurm
 from tests.forked import Forked
@@ -148,6 +149,7 @@ def test_what_is_wrong_for_every_cell_is_refused_before_the_first(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_option_of_a_component_may_be_added_in_a_sweep(cli: Cli, tmp_path: Path) -> None:
     words = ("-m", "+heads.sum.hidden=[3],[4]", "hydra.sweep.dir=sweep")
     assert cli("train", *SMALL, *words).code == 0
@@ -168,6 +170,7 @@ def test_a_used_cell_is_refused_by_a_worker_too(tmp_path: Path) -> None:
 # runs
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_equal_runs_of_their_own(cli: Cli, tmp_path: Path) -> None:
     words = ("method.rotation_shape=30", "backbone.num_features=20,40", "hydra.sweep.dir=sweep")
     sweep = ("train", "-m", *TWO_AT_ONCE, *SMALL, *words)
@@ -204,6 +207,7 @@ def test_slurm_gets_what_was_asked_for_and_its_results_are_shown(tmp_path: Path)
     assert expected | {"array=0-1%2", "nodes=1", "job-name=rotograd"} <= options
 
 
+@pytest.mark.slow
 def test_optuna_searches_on_validation_and_prints_the_best(tmp_path: Path) -> None:
     search = ("sweep=optuna", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep")
     words = ("train", "-m", *SMALL, "method=vanilla", *search)
@@ -336,6 +340,7 @@ def sweep_file() -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_agents_command_of_the_wandb_sweep_trains_a_run(tmp_path: Path, cli: Cli) -> None:
     from wandb.sdk.launch.sweeps import utils
 

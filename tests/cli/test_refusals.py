@@ -10,7 +10,7 @@ from rotograd_cli.errors import CELL_FAILED, WRONG_INPUT
 from rotograd_cli.runs.claims import claimed
 from tests.forked import Forked
 
-from .conftest import Cli
+from .conftest import Cli, run_in
 
 TINY = (
     *("debug=smoke", "logger=none", "method=vanilla", "data=synthetic"),
@@ -31,20 +31,27 @@ def set_status(run: Path, status: str) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
 
 
-@pytest.fixture
-def folders(cli: Cli, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, unfinished ones that nothing can go on with, and a finished sweep."""
-    assert cli("train", *TINY, "hydra.run.dir=run").code == 0
+    folder = tmp_path_factory.mktemp("refusals")
+    run_in(folder, "train", *TINY, "hydra.run.dir=run")
     for name in ("damaged", "foreign"):
-        shutil.copytree(tmp_path / "run", tmp_path / name)
-        (tmp_path / name / ".lock").unlink()
-        set_status(tmp_path / name, "interrupted")
-    (tmp_path / "damaged" / "checkpoints" / "last.pt").write_bytes(b"<html>")
-    config = tmp_path / "foreign" / "config.yaml"
+        shutil.copytree(folder / "run", folder / name)
+        (folder / name / ".lock").unlink()
+        set_status(folder / name, "interrupted")
+    (folder / "damaged" / "checkpoints" / "last.pt").write_bytes(b"<html>")
+    config = folder / "foreign" / "config.yaml"
     config.write_text(config.read_text().replace("num_features: 50", "num_features: 40"))
     assert "num_features: 40" in config.read_text()
-    assert cli(*SWEEP, "seed=0,1").code == 0
-    return tmp_path
+    run_in(folder, *SWEEP, "seed=0,1")
+    return folder
+
+
+@pytest.fixture
+def folders(trained: Path, tmp_path: Path) -> Path:
+    """A copy of them, in ``tmp_path``."""
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
 
 def test_a_refusal_changes_no_file(cli: Cli, folders: Path) -> None:

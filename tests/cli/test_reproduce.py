@@ -143,6 +143,7 @@ def test_what_is_finished_is_not_trained_again(cli: Cli, again: Path) -> None:
     assert to_train(result) == 0
 
 
+@pytest.mark.slow
 def test_an_edited_setting_is_trained_and_the_others_are_left_alone(cli: Cli, again: Path) -> None:
     before = set(runs(again))
     words = (*WORDS, "methods=[vanilla]", "train.batch_size=32", "table.grid=null", "seeds=1")
@@ -155,6 +156,7 @@ def test_an_edited_setting_is_trained_and_the_others_are_left_alone(cli: Cli, ag
     assert again_result.code == 0
 
 
+@pytest.mark.slow
 def test_device_and_logger_are_no_part_of_a_setting(cli: Cli, again: Path) -> None:
     before = set(runs(again))
     result = cli(*WORDS, "device=cpu", "tags=[mine]", "plan=true")
@@ -163,6 +165,7 @@ def test_device_and_logger_are_no_part_of_a_setting(cli: Cli, again: Path) -> No
     assert to_train(result) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True], ids=["checkpoint", "no_checkpoint"])
 def test_an_interrupted_cell_goes_on_from_its_last_checkpoint(
     cli: Cli, again: Path, damaged: bool
@@ -192,6 +195,7 @@ def test_a_damaged_configuration_of_a_cell_means_it_is_trained_again(cli: Cli, a
     assert (cell / "config.yaml").read_text() == text
 
 
+@pytest.mark.slow
 def test_what_a_strangers_cells_name_is_not_built(
     cli: Cli, again: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_plan_trains_nothing_and_estimates_from_what_is_there(cli: Cli, again:
     assert "?" not in result.out
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_seeds_of_rows_whose_grid_is_finished(cli: Cli, again: Path) -> None:
     rate = "table.grid.values={method_optimizer.lr:[5.0e-4,2.0e-3,8.0e-3]}"
     result = cli(*WORDS, "plan=true", rate)
@@ -243,6 +248,7 @@ def test_a_plan_counts_the_seeds_of_rows_whose_grid_is_finished(cli: Cli, again:
     assert [int(cell) for cell in vanilla.split("│")[2:5]] == [3, 3, 0]
 
 
+@pytest.mark.slow
 def test_a_plan_without_any_run_times_a_few_steps_and_writes_nothing(
     cli: Cli, tmp_path: Path, finished: tuple[Path, Result]
 ) -> None:
@@ -254,12 +260,13 @@ def test_a_plan_without_any_run_times_a_few_steps_and_writes_nothing(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that counts operations: what seconds a machine takes for them is its own."""
     from hydra import compose
 
-    from rotograd_cli.commands.reproduce.command import composing
-    from rotograd_cli.commands.reproduce.probe import measured_seconds
+    from rotograd_cli.commands.reproduction.probe import measured_seconds
+    from rotograd_cli.commands.reproduction.settings import composing
     from rotograd_cli.runs.config import to_train_config
     from rotograd_cli.runs.experiment import train
 
@@ -269,7 +276,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
         config = to_train_config(compose("train", words))
     with CountOperations() as operations:
         clock = SimpleNamespace(monotonic=lambda: operations.num)
-        monkeypatch.setattr("rotograd_cli.commands.reproduce.probe.time", clock)
+        monkeypatch.setattr("rotograd_cli.commands.reproduction.probe.time", clock)
         foretold = measured_seconds(config)
         before = operations.num
         train(config, tmp_path / "run", quiet=True)
@@ -308,6 +315,7 @@ def test_two_processes_share_a_table_without_training_a_cell_twice(
     assert said.count("val/geomean_loss") == 6  # each of vanilla and two tasks at two seeds, once
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_being_trained_elsewhere_is_waited_for(cli: Cli, again: Path) -> None:
     cell = next(iter(runs(again)))
     content = json.loads((cell / "summary.json").read_text())
@@ -353,8 +361,8 @@ def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path, words: list[str], mes
 
 
 def test_the_mean_over_grid_seeds_decides() -> None:
-    from rotograd_cli.commands.reproduce.plan import Candidate, choices
-    from rotograd_cli.commands.reproduce.plan import _marked as marked
+    from rotograd_cli.commands.reproduction.plan import Candidate, choices
+    from rotograd_cli.commands.reproduction.plan import _marked as marked
 
     group = [
         Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
@@ -411,6 +419,7 @@ def test_the_bars_of_the_gains_are_the_gains_of_the_runs(
             assert height == pytest.approx(sum(gains) / 2)  # the median of two
 
 
+@pytest.mark.slow
 def test_boxes_hold_every_seed_of_every_row(
     cli: Cli, again: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

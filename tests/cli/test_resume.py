@@ -18,6 +18,7 @@ from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.runs.directory import described_before
 from rotograd_cli.training.state import TrainState
 from tests.forked import Forked
+from tests.marks import slow_unless
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import CHECKOUT, Cli, start
@@ -147,13 +148,7 @@ def killed_and_resumed(tmp_path: Path, method: str, num_kills: int, seed: int, *
     assert not (tmp_path / "outputs").exists()  # Hydra's folders for new runs
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[:2]),
-        *METHODS[2:],
-    ],
-)
+@pytest.mark.parametrize("method", slow_unless(["rotograd"], METHODS))
 def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path: Path, method: str) -> None:
     killed_and_resumed(tmp_path, method, num_kills=2, seed=METHODS.index(method))
 
@@ -175,12 +170,7 @@ def test_a_run_killed_many_times_ends_as_if_nothing_had_happened(
 
 @pytest.mark.parametrize(
     "sent",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-    ],
+    slow_unless([signal.SIGTERM], [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT]),
 )
 def test_a_stopped_run_saves_where_it_is_and_says_how_to_go_on(
     tmp_path: Path, sent: signal.Signals
@@ -279,6 +269,7 @@ def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Pat
     assert runs[0] == run
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, longer_run: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import SMOKE, Cli, Result
+from .conftest import SMOKE, Cli, Result, run_in
 
 pytestmark = pytest.mark.xdist_group("table")  # what is trained once serves all tests
 TINY = (*SMOKE, "data.partners=1", "tasks=[left,sum]")
@@ -38,17 +38,11 @@ paper:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods and single-task networks, two seeds each."""
-    from rotograd_cli.cli import main
-
     root = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setattr("sys.argv", ["rotograd"])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        both = ("-m", "method=vanilla,rotograd", "seed=0,1", "hydra.sweep.dir=both")
-        assert main(["train", *TINY, *both]) == 0
-        alone = ("-m", "method=vanilla", "seed=0,1", "tasks=[left],[sum]", "hydra.sweep.dir=alone")
-        assert main(["train", *TINY[:-1], *alone]) == 0
+    both = ("-m", "method=vanilla,rotograd", "seed=0,1", "hydra.sweep.dir=both")
+    run_in(root, "train", *TINY, *both)
+    alone = ("-m", "method=vanilla", "seed=0,1", "tasks=[left],[sum]", "hydra.sweep.dir=alone")
+    run_in(root, "train", *TINY[:-1], *alone)
     (root / "conf" / "table").mkdir(parents=True)
     (root / "conf" / "table" / "mini.yaml").write_text(SPEC, encoding="utf-8")
     return root

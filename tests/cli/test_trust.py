@@ -26,7 +26,6 @@ EVIL = """
 import pathlib
 pathlib.Path('hacked').touch()
 from rotograd_cli.models.backbones.mlp import MLP as Net
-from tests.marks import slow_unless
 """
 MAKE = {"_target_": "tempfile.mkdtemp", "prefix": "hacked", "dir": "."}
 

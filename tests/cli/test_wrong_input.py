@@ -31,7 +31,7 @@ def refused(cli: Cli, folder: Path, *words: str) -> str:
     ("words", "expected"),
     [
         ("trian", "'trian' is not a command; did you mean train?"),
-        ("frobnicate", "choose from train, evaluate"),
+        ("frobnicate", "choose from bench, data, evaluate, plot, reproduce, table, train"),
         ("seed=1", "put it after a command: rotograd train seed=1"),
         ("train --foo", "unrecognized arguments: --foo; rotograd train --help"),
         ("train --cfg", "expected one argument; rotograd train --help"),
@@ -129,7 +129,7 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
         # grammar
         ("foo", "must read KEY=VALUE, got 'foo'"),
         ("", "must read KEY=VALUE, got ''"),
-        ("=3", "check the command"),
+        ("=3", "must read KEY=VALUE, got '=3'"),
         ("seed=[1", "check brackets and quotes"),
         ("seed='1", "check brackets and quotes"),
         ("seed=1\n2", "check brackets and quotes"),
@@ -313,7 +313,7 @@ def test_rotations_that_are_too_large_name_their_size(cli: Cli, tmp_path: Path) 
     ],
 )
 def test_what_the_system_refused_has_a_remedy_of_its_kind(error: OSError, expected: str) -> None:
-    message = explain(error, "train", [])
+    message = explain(error)
     assert message is not None
     assert expected in message
     assert ("free space" in message) == (error.errno == 28)

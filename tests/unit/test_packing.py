@@ -12,9 +12,10 @@ from typing import IO, Any
 import pytest
 import torch
 
-from rotograd_cli.commands import workers
-from rotograd_cli.commands.sweep import check_direction
-from rotograd_cli.commands.workers import Worker, launcher_failure, take_slot
+from rotograd_cli.commands.sweeps import workers
+from rotograd_cli.commands.sweeps.launchers import launcher_failure
+from rotograd_cli.commands.sweeps.status import check_direction
+from rotograd_cli.commands.sweeps.workers import Worker, take_slot
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.experiment import resolve_device
 from rotograd_cli.runs.packing import num_jobs, num_threads, packing_devices
@@ -81,7 +82,7 @@ def hold() -> Iterator[Hold]:
 
 def test_a_run_takes_the_first_slot_that_nobody_has(tmp_path: Path, hold: Hold) -> None:
     others = [hold(tmp_path, index) for index in (0, 1, 3)]
-    assert take_slot(tmp_path, 4, job=0) == 2
+    assert take_slot(tmp_path, 4, job=0)[0] == 2
     others[0].close()  # that run ended, or its process died
     assert take_slot(tmp_path, 4, job=7) == 0
     hold(tmp_path, 2)  # the slot that it had is free

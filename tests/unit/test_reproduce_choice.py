@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from rotograd_cli.cli import main
-from rotograd_cli.commands.reproduce.cells import Cell
-from rotograd_cli.commands.reproduce.command import Reproduction, parse
-from rotograd_cli.commands.reproduce.plan import Candidate, choices, without_choice
-from rotograd_cli.commands.reproduce.plan import _marked as marked
-from rotograd_cli.tables.table import Table
+from rotograd_cli.commands.reproduction.arguments import parse
+from rotograd_cli.commands.reproduction.cells import Cell
+from rotograd_cli.commands.reproduction.plan import Candidate, choices, without_choice
+from rotograd_cli.commands.reproduction.plan import _marked as marked
+from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.tables.parts import Table
 from tests.fake_runs import fake_summary
 from tests.marks import slow_unless
 
@@ -60,8 +61,8 @@ def reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Val
     (tmp_path / "conf" / "table" / "mini.yaml").write_text(SPEC)
 
     def run(value: Value) -> Reproduction:
-        write_cells(Reproduction(parse(WORDS)).grid_cells, value)
-        reproduction = Reproduction(parse(WORDS))
+        write_cells(Reproduction(parse("reproduce", WORDS)).grid_cells, value)
+        reproduction = Reproduction(parse("reproduce", WORDS))
         write_cells([c for c in reproduction.final_cells if not c.finished], lambda *_: 1.0)
         return reproduction
 
@@ -134,7 +135,7 @@ def test_a_grid_that_was_compared_on_different_data_is_named(
     reproduction = reproduced(lambda _, rate: rate)
     path = reproduction.grid_cells[-1].run_dir / "summary.json"
     path.write_text(path.read_text().replace("f00d", "beef"))
-    notes = Reproduction(parse(WORDS)).table().footnotes
+    notes = Reproduction(parse("reproduce", WORDS)).table().footnotes
     (note,) = (note for note in notes if "were compared on different data" in note)
     assert note.startswith("Warning: settings of MGDA were compared")
 
@@ -155,7 +156,7 @@ def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
 def test_bars_of_equal_values_have_no_whiskers_below_zero() -> None:
     from matplotlib.figure import Figure
 
-    from rotograd_cli.commands.reproduce.figures import _draw_gains as draw_gains
+    from rotograd_cli.commands.reproduction.figures import _draw_gains as draw_gains
     from rotograd_cli.tables.parts import Cell as Value
     from rotograd_cli.tables.parts import Column, Row
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from rotograd_cli.commands.sweep import SweepStatus, failures
+from rotograd_cli.commands.support.session import failures
+from rotograd_cli.commands.sweeps.callbacks import SweepStatus
 from tests.fake_runs import fake_summary
 
 KEY = "val/geomean_loss"

@@ -10,11 +10,13 @@ import yaml
 
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.tables.delta import BETTER, NASH_BASE, gains
-from rotograd_cli.tables.results import RunKey, SeedResult, collect, read_run
-from rotograd_cli.tables.settings import differing_settings
+from rotograd_cli.tables.footnotes import differing_settings
+from rotograd_cli.tables.results import SeedResult
+from rotograd_cli.tables.runs import RunKey, read_run
 from rotograd_cli.tables.spec import TableSpec, to_table_spec
-from tests.fake_runs import fake_summary
+from tests.fake_runs import collected, fake_run, fake_summary
 
 
 def spec(seeds: int = 2, **others: Any) -> TableSpec:
@@ -53,18 +55,18 @@ def runs() -> dict[RunKey, dict[str, Any] | None]:
 
 
 def test_runs_of_single_tasks_are_joined_into_one_result() -> None:
-    results, missing = collect(spec(), runs())
-    joined = results["single"][1]
-    assert joined.metrics == {
-        "test/left/accuracy": 0.8,
-        "test/left/loss": 4.0,
-        "test/sum/mse": 4.0,
-        "test/sum/loss": 1.0,
-        "test/geomean_loss": pytest.approx(2.0),  # of both tasks: sqrt(4 * 1)
+    results = collected(spec(), runs())
+    joined = results.rows["single"][1]
+    assert {str(key): value for key, value in joined.metrics.items()} == {
+        "left/accuracy": 0.8,
+        "left/loss": 4.0,
+        "sum/mse": 4.0,
+        "sum/loss": 1.0,
+        "geomean_loss": pytest.approx(2.0),  # of both tasks: sqrt(4 * 1)
     }
-    assert [s["tasks"] for s in joined.summaries] == [["left"], ["sum"]]
-    assert results["vanilla"][0].metrics["test/left/accuracy"] == 0.9
-    assert missing == {"single": {}, "vanilla": {}}
+    assert [run.summary["tasks"] for run in joined.runs] == [["left"], ["sum"]]
+    assert results.rows["vanilla"][0].metrics[MetricKey.parse("left/accuracy")] == 0.9
+    assert results.missing == {"single": {}, "vanilla": {}}
 
 
 @pytest.mark.parametrize("last", [0.5, None])
@@ -79,26 +81,24 @@ def test_runs_of_single_tasks_have_the_statistics_over_tasks_of_one_run(
         )
         for task, value in values.items()
     }
-    results, _ = collect(
-        spec(seeds=1, tasks=["a", "b", "c"], columns={"x": {"metric": "y"}}), found
-    )
-    own = results["single"][0].metrics
-    statistics = [own[f"test/{name}_f1"] for name in ("min", "median", "mean", "std")]
+    results = collected(spec(seeds=1, tasks=["a", "b", "c"], columns={"x": {"metric": "y"}}), found)
+    own = results.rows["single"][0].metrics
+    statistics = [own[MetricKey(None, f"{name}_f1")] for name in ("min", "median", "mean", "std")]
     expected = [0.25, 0.5, 0.5, pytest.approx((0.125 / 3) ** 0.5)]
     assert statistics == expected if last else all(map(math.isnan, statistics))
 
 
 def test_runs_of_tasks_with_different_metrics_have_no_statistics_over_tasks() -> None:
-    results, _ = collect(spec(), runs())
-    assert not any("mean" in key.split("_") for key in results["single"][0].metrics)
-    assert not any("min_" in key for key in results["single"][0].metrics)
+    results = collected(spec(), runs())
+    names = {key.name for key in results.rows["single"][0].metrics}
+    assert not {"mean_accuracy", "mean_mse", "min_accuracy", "min_mse"} & names
 
 
 def test_validation_metrics_stay_out() -> None:
     found = runs()
-    found[RunKey("vanilla", 0)]["metrics"]["val/left/accuracy"] = 1.0  # type: ignore[index]
-    results, _ = collect(spec(), found)
-    assert all(key.startswith("test/") for key in results["vanilla"][0].metrics)
+    found[RunKey("vanilla", 0)]["metrics"]["val/left/f1"] = 1.0  # type: ignore[index]
+    results = collected(spec(), found)
+    assert MetricKey("left", "f1") not in results.rows["vanilla"][0].metrics
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_validation_metrics_stay_out() -> None:
         (RunKey("vanilla", 1), None, "no run"),
         (RunKey("vanilla", 1), {"status": "running"}, "not finished"),
         (RunKey("vanilla", 1), {"status": "failed"}, "failed"),
-        (RunKey("vanilla", 1), {}, "no status"),
+        (RunKey("vanilla", 1), {}, "no summary"),
         (RunKey("single", 1, "sum"), None, "sum: no run"),
         (RunKey("single", 1, "sum"), {"status": "failed"}, "sum: failed"),
     ],
@@ -115,38 +115,43 @@ def test_validation_metrics_stay_out() -> None:
 def test_a_run_that_is_not_finished_makes_its_seed_missing(
     key: RunKey, summary: dict[str, Any] | None, reason: str
 ) -> None:
-    results, missing = collect(spec(), {**runs(), key: summary})
-    assert list(results[key.row]) == [0]
-    assert missing[key.row] == {1: reason}
+    results = collected(spec(), {**runs(), key: summary})
+    assert list(results.rows[key.row]) == [0]
+    assert results.missing[key.row] == {1: reason}
 
 
 def test_a_run_that_is_absent_is_missing_and_unexpected_seeds_do_not_count() -> None:
-    found = {tuple(key): run for key, run in runs().items() if key.seed == 0}
-    results, missing = collect(spec(seeds=3), {RunKey(*key): run for key, run in found.items()})  # type: ignore[misc]
-    assert {row: list(seeds) for row, seeds in results.items()} == {"single": [0], "vanilla": [0]}
-    assert missing["vanilla"] == {1: "no run", 2: "no run"}
-    results, missing = collect(spec(seeds=3), runs(), seeds=[1])
-    assert {row: list(seeds) for row, seeds in results.items()} == {"single": [1], "vanilla": [1]}
-    assert missing == {"single": {}, "vanilla": {}}
+    results = collected(spec(seeds=3), {key: run for key, run in runs().items() if key.seed == 0})
+    assert {row: list(seeds) for row, seeds in results.rows.items()} == {
+        "single": [0],
+        "vanilla": [0],
+    }
+    assert results.missing["vanilla"] == {1: "no run", 2: "no run"}
+    results = collected(spec(seeds=3), runs(), seeds=[1])
+    assert {row: list(seeds) for row, seeds in results.rows.items()} == {
+        "single": [1],
+        "vanilla": [1],
+    }
+    assert results.missing == {"single": {}, "vanilla": {}}
 
 
 def test_a_metric_that_was_not_finite_is_nan() -> None:
     found = {**runs(), RunKey("vanilla", 0): fake_summary({"left/accuracy": None})}
-    results, _ = collect(spec(), found)
-    assert math.isnan(results["vanilla"][0].metrics["test/left/accuracy"])
+    results = collected(spec(), found)
+    assert math.isnan(results.rows["vanilla"][0].metrics[MetricKey.parse("left/accuracy")])
 
 
 def test_a_run_is_read_with_its_configuration_and_first_evaluation(tmp_path: Path) -> None:
-    assert read_run(tmp_path) is None
+    assert read_run(tmp_path).outcome == "no summary"
     (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
-    assert read_run(tmp_path) == {"status": "finished", "run_dir": str(tmp_path)}
+    assert read_run(tmp_path).outcome == "config.yaml cannot be read"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed": 3}))
+    assert read_run(tmp_path).outcome == "summary.json lacks results"
     records = [{"train/loss": 1.0}, {"val/loss": 0.5, "epoch": 1}, {"val/loss": 0.25, "epoch": 2}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
     run = read_run(tmp_path)
-    assert run is not None
-    assert run["config"]["seed"] == 3
-    assert run["first_evaluation"] == {"val/loss": 0.5, "epoch": 1}
+    assert run.seed == 3
+    assert run.first_evaluation == {"val/loss": 0.5, "epoch": 1}
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"train/loss": 1.0}', "[1]"])
@@ -154,7 +159,8 @@ def test_an_unreadable_log_is_no_first_evaluation(tmp_path: Path, content: str) 
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text(content)
     (tmp_path / "config.yaml").write_text("{")
-    assert read_run(tmp_path) == {"run_dir": str(tmp_path)}
+    run = read_run(tmp_path)
+    assert (run.summary, run.config, run.first_evaluation) == ({}, None, None)
 
 
 # -- gains -------------------------------------------------------------------------------------
@@ -163,12 +169,12 @@ def test_an_unreadable_log_is_no_first_evaluation(tmp_path: Path, content: str) 
 def test_the_papers_gain_is_the_mean_over_tasks_against_the_same_seed() -> None:
     found = runs()
     found[RunKey("single", 1, "left")] = fake_summary({"left/accuracy": 0.7}, 1)
-    results, _ = collect(spec(), found)
-    both_tasks = gains("paper", ["left", "sum"], results, "single")
+    results = collected(spec(), found)
+    both_tasks = gains("paper", ["left", "sum"], results.rows, "single")
     assert both_tasks["single"] == {}
     # seed 0: (0.9 - 0.8) / 0.8 and (4 - 2) / 4; seed 1: (0.91 - 0.7) / 0.7 and (4 - 3) / 4
     assert both_tasks["vanilla"] == pytest.approx({0: (12.5 + 50) / 2, 1: (30 + 25) / 2})
-    assert gains("paper", ["left"], results, "single")["vanilla"][0] == pytest.approx(12.5)
+    assert gains("paper", ["left"], results.rows, "single")["vanilla"][0] == pytest.approx(12.5)
 
 
 def test_metrics_of_a_task_are_averaged_before_tasks() -> None:
@@ -177,10 +183,10 @@ def test_metrics_of_a_task_are_averaged_before_tasks() -> None:
     for key in row:
         if key.startswith("normals/"):
             row[key] *= 1.1 if "within" in key else 0.9
-    results = {"single": {0: base}, "vanilla": {0: _nyuv2(row)}}
+    rows = {"single": {0: base}, "vanilla": {0: _nyuv2(row)}}
     tasks = ["segmentation", "depth", "normals"]
-    assert gains("paper", tasks, results, "single")["vanilla"][0] == pytest.approx(10 / 3)
-    assert gains("nash", tasks, results, None)["vanilla"][0] == pytest.approx(-10 * 5 / 9)
+    assert gains("paper", tasks, rows, "single")["vanilla"][0] == pytest.approx(10 / 3)
+    assert gains("nash", tasks, rows, None)["vanilla"][0] == pytest.approx(-10 * 5 / 9)
 
 
 def _nyuv2(metrics: dict[str, float]) -> SeedResult:
@@ -190,20 +196,20 @@ def _nyuv2(metrics: dict[str, float]) -> SeedResult:
         for metric in task.metrics
     }
     summary = {**fake_summary(metrics), "metric_specs": specs}
-    return SeedResult("row", 0, {f"test/{key}": v for key, v in metrics.items()}, [summary])
+    return SeedResult({MetricKey.parse(key): v for key, v in metrics.items()}, [fake_run(summary)])
 
 
 def test_a_seed_without_its_base_has_no_gain() -> None:
-    results, _ = collect(spec(), {**runs(), RunKey("single", 0, "sum"): None})
-    assert list(gains("paper", ["left"], results, "single")["vanilla"]) == [1]
-    del results["single"]
-    assert gains("paper", ["left"], results, "single")["vanilla"] == {}
+    results = collected(spec(), {**runs(), RunKey("single", 0, "sum"): None})
+    assert list(gains("paper", ["left"], results.rows, "single")["vanilla"]) == [1]
+    del results.rows["single"]
+    assert gains("paper", ["left"], results.rows, "single")["vanilla"] == {}
 
 
 def test_a_gain_over_zero_is_not_a_number() -> None:
     found = {**runs(), RunKey("single", 0, "sum"): fake_summary({"sum/mse": 0.0})}
-    results, _ = collect(spec(), found)
-    assert math.isnan(gains("paper", ["left", "sum"], results, "single")["vanilla"][0])
+    results = collected(spec(), found)
+    assert math.isnan(gains("paper", ["left", "sum"], results.rows, "single")["vanilla"][0])
 
 
 def test_nash_gains_have_the_published_constants_and_sign() -> None:
@@ -222,34 +228,34 @@ def test_nash_gains_have_the_published_constants_and_sign() -> None:
 
 
 def test_nash_gains_need_the_metrics_of_nyuv2() -> None:
-    results, _ = collect(spec(), runs())
+    results = collected(spec(), runs())
     with pytest.raises(ConfigError, match="needs the nine metrics of NYUv2"):
-        gains("nash", ["left"], results, None)
+        gains("nash", ["left"], results.rows, None)
 
 
 def test_a_seed_whose_base_was_measured_on_other_data_has_no_gain() -> None:
     found = runs()
     found[RunKey("single", 1, "left")]["data_fingerprint"] = "beef"  # type: ignore[index]
-    results, _ = collect(spec(), found)
-    assert list(gains("paper", ["left"], results, "single")["vanilla"]) == [0]
+    results = collected(spec(), found)
+    assert list(gains("paper", ["left"], results.rows, "single")["vanilla"]) == [0]
 
 
 def test_libmtl_gains_are_over_the_first_evaluation_of_the_same_run() -> None:
     first = {"val/left/accuracy": 0.5, "val/sum/mse": 8.0, "epoch": 1}
     run = both(0.9, 2.0, first_evaluation=first)
     run["metrics"] |= {"val/left/accuracy": 0.75, "val/sum/mse": 2.0}
-    results, _ = collect(spec(seeds=1), {RunKey("vanilla", 0): run})
-    assert gains("libmtl", ["left"], results, None)["vanilla"] == {0: pytest.approx(50.0)}
-    assert gains("libmtl", ["sum"], results, None)["vanilla"] == {0: pytest.approx(75.0)}
+    results = collected(spec(seeds=1), {RunKey("vanilla", 0): run})
+    assert gains("libmtl", ["left"], results.rows, None)["vanilla"] == {0: pytest.approx(50.0)}
+    assert gains("libmtl", ["sum"], results.rows, None)["vanilla"] == {0: pytest.approx(75.0)}
     del run["first_evaluation"]
-    results, _ = collect(spec(seeds=1), {RunKey("vanilla", 0): run})
-    assert gains("libmtl", ["left"], results, None)["vanilla"] == {}
+    results = collected(spec(seeds=1), {RunKey("vanilla", 0): run})
+    assert gains("libmtl", ["left"], results.rows, None)["vanilla"] == {}
 
 
 def test_a_gain_of_an_unknown_task_is_refused() -> None:
-    results, _ = collect(spec(), runs())
+    results = collected(spec(), runs())
     with pytest.raises(ConfigError, match="got 'parity'; the runs have left, sum"):
-        gains("paper", ["parity"], results, "single")
+        gains("paper", ["parity"], results.rows, "single")
 
 
 # -- settings ----------------------------------------------------------------------------------
@@ -270,5 +276,5 @@ def test_settings_in_which_rows_differ_are_named_with_their_rows() -> None:
     }
     found[RunKey("other", 0)] = both(0.9, 2.0, config=config(2e-3, 0, alpha=1.0))
     table = spec(rows={"single": {}, "vanilla": {}, "other": {}})
-    results, _ = collect(table, found)
+    results = collected(table, found)
     assert differing_settings(results) == ["model_optimizer.lr: 0.001 (vanilla); 0.002 (other)."]

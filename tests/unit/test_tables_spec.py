@@ -9,7 +9,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from rotograd_cli.data import celeba, two_digits
+from rotograd_cli.data import two_digits
+from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.components import Constructors

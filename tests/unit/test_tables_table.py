@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.printing.latex import escape_latex
 from rotograd_cli.printing.terminal import fitting
 from rotograd_cli.tables.delta import NASH_BASE
@@ -27,10 +28,12 @@ from rotograd_cli.tables.formats import (
     write_table,
 )
 from rotograd_cli.tables.layout import difference_grid, grids, sentences, value_grid
-from rotograd_cli.tables.results import RunKey, SeedResult, collect
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.results import Results, SeedResult
+from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.spec import TableSpec, to_table_spec
-from rotograd_cli.tables.table import Table, build_table
-from tests.fake_runs import fake_summary
+from rotograd_cli.tables.table import build_table
+from tests.fake_runs import collected, fake_run, fake_summary
 
 SEEDS = 10
 LEFT = {"vanilla": 0.5, "better": 0.6, "a_b": 0.55}
@@ -81,8 +84,7 @@ def make_runs(**others: Any) -> dict[RunKey, dict[str, Any] | None]:
 
 def make_table(spec: TableSpec | None = None, runs: Any = None, **options: Any) -> Table:
     spec = spec or make_spec()
-    results, missing = collect(spec, make_runs() if runs is None else runs)
-    return build_table(spec, results, missing=missing, **options)
+    return build_table(spec, collected(spec, make_runs() if runs is None else runs), **options)
 
 
 def cell(table: Table, row: str, column: str) -> Any:
@@ -159,14 +161,6 @@ def test_a_row_with_missing_seeds_is_marked_and_not_ranked() -> None:
     label = value_grid(table).rows[2][0].text
     assert label == "Better (8 of 10 seeds)"
     assert "Incomplete: Better, 8 of 10 seeds (seed 3: no run; seed 4: failed)." in table.footnotes
-
-
-def test_missing_seeds_are_found_without_being_told() -> None:
-    spec = make_spec()
-    results, _ = collect(spec, make_runs())
-    del results["better"][0]
-    row = next(r for r in build_table(spec, results).rows if r.name == "better")
-    assert row.missing == {0: "no run"}
 
 
 def test_a_base_that_lacks_a_task_costs_the_gain_and_nothing_else() -> None:
@@ -298,15 +292,16 @@ def test_an_infinite_value_never_ranks_first() -> None:
 
 
 def test_constants_of_another_protocol_are_said_where_gains_are_taken_from_them() -> None:
-    results: dict[str, dict[int, SeedResult]] = {"single": {}, "vanilla": {}}
     specs = {key: {"better": "higher", "percent": False} for key in NASH_BASE}
     columns = {"gain": {"delta_of": ["segmentation", "depth", "normals"]}}
     rows = {"single": {}, "vanilla": {"shown": True}}
     spec = make_spec(delta="nash", columns=columns, rows=rows, paper=None, tasks=[], base=None)
     for protocol, said in (("exact", True), ("mtan_batch", False)):
         run = fake_summary(NASH_BASE, metric_specs=specs, config={"data": {"protocol": protocol}})
-        result = SeedResult("vanilla", 0, run["metrics"], [run])
-        notes = "\n".join(build_table(spec, {**results, "vanilla": {0: result}}).footnotes)
+        metrics = {MetricKey.parse(key): value for key, value in NASH_BASE.items()}
+        rows = {"single": {}, "vanilla": {0: SeedResult(metrics, [fake_run(run)])}}
+        results = Results([0], rows, {"single": {0: "no run"}, "vanilla": {}})
+        notes = "\n".join(build_table(spec, results).footnotes)
         assert ("Warning: these runs have protocol exact, not the constants'." in notes) is said
 
 

@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.words import ready
+from rotograd_cli.runs.arguments import ready
 
 
 @pytest.fixture(autouse=True)

@@ -1,20 +1,16 @@
 """A cell: one run of a table, found by what determines its result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hydra import compose
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs import identity, summaries
 from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.report import read_summary
-from rotograd_cli.tables.results import RunKey
+from rotograd_cli.tables.runs import RunKey
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class Cell:
     run: RunKey
     point: tuple[tuple[str, float], ...]
     """Values of the grid's keys."""
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     """Overrides of ``rotograd train``."""
     config: TrainConfig
     run_dir: Path
@@ -33,6 +29,11 @@ class Cell:
     def finished(self) -> bool:
         """Whether the run is there and was trained with exactly this configuration."""
         return is_finished(self.run_dir, self.config)
+
+
+def unique(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells, each folder once."""
+    return list({cell.run_dir: cell for cell in cells}.values())
 
 
 def is_finished(run_dir: Path, config: TrainConfig) -> bool:
@@ -49,7 +50,7 @@ def is_finished(run_dir: Path, config: TrainConfig) -> bool:
 
 
 def folder_name(config: TrainConfig) -> str:
-    """Name of a cell's folder: the method and the configuration's key."""
+    """Return the name of a cell's folder: the method and the configuration's key."""
     method = str(config.method["_target_"]).rpartition(".")[2].lower()
     return f"{method}-{identity.key(asdict(config))}"
 
@@ -58,21 +59,22 @@ class CellMaker:
     """Composes cells; Hydra must be running (:func:`hydra.initialize_config_dir`).
 
     Args:
-        words: Overrides of every run, after the table's own.
+        overrides: Overrides of every run, after the table's own.
         group: Name that the runs' logger gets as their group, where it has one.
     """
 
-    def __init__(self, words: Sequence[str], group: str) -> None:
-        self.words, self.group = list(words), group
+    def __init__(self, overrides: Sequence[str], group: str) -> None:
+        self.overrides = list(overrides)
+        self.group = group
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._folders: dict[Path, dict[str | None, Path]] = {}
 
-    def make(self, run: RunKey, words: Sequence[str], point: Mapping[str, float]) -> Cell:
-        """A cell of a row.
+    def make(self, run: RunKey, overrides: Sequence[str], point: Mapping[str, float]) -> Cell:
+        """Make a cell of a row.
 
         Args:
             run: Row, seed and, for a run of one task, the task.
-            words: Overrides of the row.
+            overrides: Overrides of the row.
             point: Values of the grid's keys.
 
         Returns:
@@ -83,10 +85,10 @@ class CellMaker:
         """
         task = [] if run.task is None else [f"tasks=[{run.task}]"]
         grid = [f"{key}={value!r}" for key, value in point.items()]
-        setting = (*words, *task, *self.words, *grid)
-        composed = self._compose(setting)
-        composed.seed = run.seed
-        config = to_train_config(composed)
+        setting = (*overrides, *task, *self.overrides, *grid)
+        composition = self._compose(setting)
+        composition.seed = run.seed
+        config = to_train_config(composition)
         run_dir = self._run_dir(Path(config.paths.output_dir) / "cells", config)
         own = (f"seed={run.seed}", *self._group(config))
         return Cell(run, tuple(point.items()), (*setting, *own), config, run_dir)
@@ -103,16 +105,12 @@ class CellMaker:
             self._folders[cells] = identity.folders_by_key(cells)
         return self._folders[cells].get(identity.key(asdict(config)), named)
 
-    def _compose(self, words: tuple[str, ...]) -> DictConfig:
-        if words not in self._composed:
-            try:
-                self._composed[words] = compose("train", list(words))
-            except (HydraException, OmegaConfBaseException) as error:
-                message = explain(error, "train", words)
-                raise ConfigError(message or str(error)) from error
-        return self._composed[words]
+    def _compose(self, overrides: tuple[str, ...]) -> DictConfig:
+        if overrides not in self._composed:
+            self._composed[overrides] = composed("train", overrides)
+        return self._composed[overrides]
 
     def _group(self, config: TrainConfig) -> list[str]:
-        set_by_user = any(word.lstrip("+").startswith("logger.group=") for word in self.words)
+        set_by_user = any(word.lstrip("+").startswith("logger.group=") for word in self.overrides)
         has_group = isinstance(config.logger, Mapping) and "group" in config.logger
         return [f"logger.group={self.group}"] if has_group and not set_by_user else []

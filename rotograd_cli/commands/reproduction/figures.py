@@ -1,22 +1,22 @@
 """``rotograd plot``: figures of a table's runs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING
-from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.commands.reproduce.command import Reproduction, Words, composing
+from rotograd_cli.commands.reproduction.arguments import Arguments, key_of
+from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import composing
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.files import replace_file
 from rotograd_cli.runs.config import suggest, typed
-from rotograd_cli.runs.messages import explain
-from rotograd_cli.tables.formats import temporary_of
+from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.schema import ColumnSpec, TableSpec
 
@@ -48,11 +48,11 @@ class PlotConfig:
     output: str | None = None
 
 
-def plot(words: Words) -> tuple[list[Path], list[str]]:
-    """Draws a figure of the runs that are there.
+def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
+    """Draw a figure of the runs that are there.
 
     Args:
-        words: The command line as :func:`rotograd_cli.commands.reproduce.command.parse` sorts it.
+        arguments: The command line as :func:`parse` sorts it.
 
     Returns:
         The files, and what a reader needs to judge the figure, missing seeds among it.
@@ -60,9 +60,9 @@ def plot(words: Words) -> tuple[list[Path], list[str]]:
     Raises:
         ConfigError: If an override is wrong, nothing is there to draw, or matplotlib is missing.
     """
-    config = _own_config(words)
+    config = _own_config(arguments)
     draw = _kind(config.figure)
-    reproduction = Reproduction(_of_table(words, config.figure))
+    reproduction = Reproduction(_of_table(arguments, config.figure))
     spec = draw.columns(config.figure, reproduction.spec)
     table = reproduction.table(spec)
     drawn = [row for row in table.rows if row.num_seeds > 0]
@@ -75,27 +75,23 @@ def plot(words: Words) -> tuple[list[Path], list[str]]:
     return _save(config.figure, table, draw.axes, folder), table.footnotes
 
 
-def _own_config(words: Words) -> PlotConfig:
-    own = [word for word in words.own if _key(word) in OWN_KEYS]
+def _own_config(arguments: Arguments) -> PlotConfig:
+    own = [word for word in arguments.own if _section(word) in OWN_KEYS]
     with composing():
         ConfigStore.instance().store(name="plot_schema", node=PlotConfig)
-        try:
-            composed = compose("plot", [*own, *words.search_path])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error, "plot", own) or str(error)) from error
-        return typed(composed, PlotConfig)
+        return typed(composed("plot", [*own, *arguments.search_path]), PlotConfig)
 
 
-def _of_table(words: Words, figure: FigureSpec) -> Words:
-    """The words without the figure's, with its table unless another is named."""
-    own = [word for word in words.own if _key(word) not in OWN_KEYS]
-    if not any(word.partition("=")[0] == "table" for word in own):
+def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
+    """Return the arguments without the figure's, with its table unless another is named."""
+    own = [word for word in arguments.own if _section(word) not in OWN_KEYS]
+    if not any(key_of(word) == "table" for word in own):
         own.insert(0, f"table={figure.table}")
-    return dataclasses.replace(words, own=own)
+    return dataclasses.replace(arguments, own=own)
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~").split(".")[0]
+def _section(override: str) -> str:
+    return key_of(override).split(".")[0]
 
 
 @dataclass(frozen=True)
@@ -195,7 +191,6 @@ def _save(
     folder.mkdir(parents=True, exist_ok=True)
     files: Sequence[Path] = [folder / f"{figure.name}.{suffix}" for suffix in ("png", "pdf")]
     for file in files:
-        temporary = temporary_of(file)
-        canvas.savefig(temporary, format=file.suffix[1:], dpi=150)
-        temporary.replace(file)
+        kind = file.suffix[1:]
+        replace_file(file, functools.partial(canvas.savefig, format=kind, dpi=150))
     return list(files)

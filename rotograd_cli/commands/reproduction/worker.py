@@ -4,14 +4,16 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from rotograd_cli.commands.reproduce.cells import is_finished
+from rotograd_cli.commands.reproduction.cells import is_finished
 from rotograd_cli.errors import CheckpointError, RotogradError
 from rotograd_cli.runs.claims import record_failure
 from rotograd_cli.runs.config import TrainConfig, to_train_config
@@ -24,45 +26,49 @@ from rotograd_cli.training.checkpoint import load_newest
 
 
 def train_cell(config: DictConfig) -> None:
-    """Trains one cell in its own folder; a failure is recorded there and stops nothing else.
+    """Train one cell in its own folder; a failure is recorded there and stops nothing else.
 
-    An interrupted attempt is gone on with from its last checkpoint. Where another process is
-    training the same cell, its result is waited for.
+    An interrupted attempt continues from its last checkpoint. Where another process is training
+    the same cell, this one waits for its result.
 
     Args:
         config: Composed configuration of the run, with Hydra's own node.
     """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
-    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    words = [str(word) for word in overrides] if isinstance(overrides, list) else []
-    name = f"run {hydra.job.num + 1}, {run_dir.name} ({' '.join(words)})"
-    with _own(run_dir, lambda: _say(f"{name}: another process is training it; waiting")):
-        typed = to_train_config(config)
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    name = f"run {hydra.job.num + 1}, {run_dir.name} ({' '.join(overrides)})"
+    typed = to_train_config(config)
+    with _locked(run_dir, name):
         if is_finished(run_dir, typed):
             return  # by another process, after the plan was made
-        resume = _can_go_on(run_dir, typed)
+        resume = _can_resume(run_dir, typed)
         if not resume:
             _empty(run_dir)
-        start = time.monotonic()
         try:
-            summary = train(typed, run_dir, words, quiet=True, resume=resume)
+            _train(typed, run_dir, overrides, resume, name)
         except Exception as error:  # whatever it is, the other cells must run
             if not isinstance(error, RotogradError):
                 traceback.print_exc()
-            record_failure(run_dir, words, describe_failure(error))
+            record_failure(run_dir, overrides, describe_failure(error))
             _say(f"{name}: failed: {describe_failure(error)}")
-            return
-        value = selected_value(summary)
-        shown = "has no finite value" if value is None else f"{value:.4g}"
-        _say(f"{name}: {summary['select']} {shown}, {time.monotonic() - start:.0f} s")
+
+
+def _train(
+    config: TrainConfig, run_dir: Path, overrides: list[str], resume: bool, name: str
+) -> None:
+    start = time.monotonic()
+    summary = train(config, run_dir, overrides, quiet=True, resume=resume)
+    value = selected_value(summary)
+    shown = "has no finite value" if value is None else f"{value:.4g}"
+    _say(f"{name}: {summary['select']} {shown}, {time.monotonic() - start:.0f} s")
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _can_go_on(run_dir: Path, config: TrainConfig) -> bool:
+def _can_resume(run_dir: Path, config: TrainConfig) -> bool:
     """Whether an interrupted attempt of this very run left a checkpoint that can be read.
 
     One that failed begins anew: it would fail in the same step again.
@@ -76,7 +82,7 @@ def _can_go_on(run_dir: Path, config: TrainConfig) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Removes what an unfinished run left."""
+    """Remove what an unfinished run left."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -85,16 +91,17 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def _own(run_dir: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """The folder to itself, as soon as no other process has it; the claim ends with the process."""
-    import fcntl  # POSIX only, and only this needs it
-
+def _locked(run_dir: Path, name: str) -> Iterator[None]:
+    """Inside, no other process trains this cell; the lock ends with the process."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    # beside the folder, and never removed: a process that waits has this very file open
-    with (run_dir.parent / f".{run_dir.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+    # beside the folder, which may be emptied
+    lock = FileLock(run_dir.parent / f".{run_dir.name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _say(f"{name}: another process is training it; waiting")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rotograd_cli.commands.reproduce.cells import Cell, CellMaker
+from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.summaries import selected_value
-from rotograd_cli.tables.results import RunKey
+from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_overrides
 

@@ -1,18 +1,19 @@
 """The grid's results: what was tried, what was chosen."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rotograd_cli.commands.reproduce.plan import Candidate
-from rotograd_cli.tables.formats import temporary_of
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.commands.reproduction.plan import Candidate
+from rotograd_cli.files import replace_text
+from rotograd_cli.tables.schema import GridSpec, TableSpec
 from rotograd_cli.tables.spec import row_label
 
 
 def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
-    """Sentences below the table: the grid and every row's choice.
+    """Return the sentences below the table: the grid and every row's choice.
 
     Args:
         spec: Table.
@@ -23,32 +24,44 @@ def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
     """
     if spec.grid is None or not candidates:
         return []
-    tried = ", ".join(f"{key} in {_list(values)}" for key, values in spec.grid.values.items())
-    seeds = ", ".join(str(seed) for seed in spec.grid.seeds)
-    chosen = "; ".join(_setting(spec, c) for c in candidates if c.chosen)
-    notes = [
-        f"Grid: {tried}; every row took its best on validation (its own selection metric, mean "
-        f"over seeds {seeds}).",
-        f"Chosen: {chosen or 'nothing'}.",
+    return [
+        *_tried(spec.grid),
+        f"Chosen: {_settings(spec, [c for c in candidates if c.chosen]) or 'nothing'}.",
+        *_incomplete(spec, candidates),
+        *_ties(spec, candidates),
+        *_unlike(spec, candidates),
+        *_edges(spec, candidates),
     ]
-    left_out = [_setting(spec, c) for c in candidates if c.gaps]
-    if left_out:
-        notes.append(
-            "No candidates, as a run failed or has no finite validation value: "
-            f"{'; '.join(left_out)}."
-        )
-    ties = [_setting(spec, c) for c in candidates if c.chosen and _has_equals(c, candidates)]
-    if ties:
-        notes.append(f"Others are equal on validation, the first was taken: {'; '.join(ties)}.")
-    notes += _unlike(spec, candidates)
+
+
+def _tried(grid: GridSpec) -> list[str]:
+    values = ", ".join(f"{key} in {_list(points)}" for key, points in grid.values.items())
+    seeds = ", ".join(str(seed) for seed in grid.seeds)
+    return [
+        f"Grid: {values}; every row took its best on validation (its own selection metric, mean "
+        f"over seeds {seeds})."
+    ]
+
+
+def _incomplete(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
+    names = _settings(spec, [c for c in candidates if c.gaps])
+    note = f"No candidates, as a run failed or has no finite validation value: {names}."
+    return [note] if names else []
+
+
+def _ties(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
+    names = _settings(spec, [c for c in candidates if c.chosen and _has_equals(c, candidates)])
+    return [f"Others are equal on validation, the first was taken: {names}."] if names else []
+
+
+def _edges(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
     edges = [_name(spec, c) for c in candidates if c.chosen and _at_the_edge(spec, c)]
-    if edges:
-        notes.append(f"At the edge of the grid, so that more might be better: {', '.join(edges)}.")
-    return notes
+    note = f"At the edge of the grid, so that more might be better: {', '.join(edges)}."
+    return [note] if edges else []
 
 
 def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:
-    """Writes ``grid.csv``: a line per setting and seed.
+    """Write ``grid.csv``: a line per setting and seed.
 
     Args:
         candidates: Settings of the grid.
@@ -59,19 +72,22 @@ def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:
     """
     if not candidates:
         return []
-    keys = list(dict.fromkeys(key for c in candidates for key in c.point))
     path = folder / "grid.csv"
-    temporary = temporary_of(path)
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "task", *keys, "seed", "validation", "chosen"])
-        for c in candidates:
-            point = [c.point.get(key, "") for key in keys]
-            for seed, value in c.values.items():
-                shown = repr(value) if math.isfinite(value) else ""
-                writer.writerow([c.row, c.task or "", *point, seed, shown, int(c.chosen)])
-    temporary.replace(path)
+    replace_text(path, _csv(candidates))
     return [path]
+
+
+def _csv(candidates: Sequence[Candidate]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    keys = list(dict.fromkeys(key for c in candidates for key in c.point))
+    writer.writerow(["row", "task", *keys, "seed", "validation", "chosen"])
+    for c in candidates:
+        point = [c.point.get(key, "") for key in keys]
+        for seed, value in c.values.items():
+            shown = repr(value) if math.isfinite(value) else ""
+            writer.writerow([c.row, c.task or "", *point, seed, shown, int(c.chosen)])
+    return text.getvalue()
 
 
 def _unlike(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
@@ -91,6 +107,10 @@ def _unlike(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
 def _has_equals(chosen: Candidate, candidates: Sequence[Candidate]) -> bool:
     rivals = [c for c in candidates if (c.row, c.task) == (chosen.row, chosen.task)]
     return sum(c.mean == chosen.mean for c in rivals) > 1
+
+
+def _settings(spec: TableSpec, candidates: Sequence[Candidate]) -> str:
+    return "; ".join(_setting(spec, candidate) for candidate in candidates)
 
 
 def _setting(spec: TableSpec, candidate: Candidate) -> str:

@@ -1,0 +1,77 @@
+"""``rotograd bench``: what a training step costs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rotograd_cli.commands.support.parsing import GROUPS, group_lines
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+SUMMARY = "measure step time and memory beside plain autograd and the authors' package"
+
+
+def usage(arguments: Sequence[str]) -> str:
+    """Return the help."""
+    return f"""usage: rotograd bench [workload=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [--cfg job]
+
+Times a training step of the configured networks: plain autograd on the summed losses (ideal), the
+methods, and the authors' package where it is installed (pip install rotograd==0.1.6.0), in blocks
+that are interleaved in random order, on identical networks, batches and rotations. Everything that
+rotograd train takes can be set; a method.KEY=VALUE holds for every contender that has the key.
+
+groups:
+{group_lines(arguments, ("workload", *GROUPS))}
+
+keys, with examples (rotograd bench --cfg job prints all of them with their values):
+  bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods
+  bench.rounds=15  bench.block_s=0.3  bench.max_steps_per_block=100  bench.warmup_steps=5
+  bench.loading_batches=4|null  bench.threads=2  bench.dtype=float32|float64|bfloat16
+  compile=true
+  bench.rotation_norm=0.5  bench.optimizers=true  bench.name=mine
+  device=auto|cpu|cuda|cuda:i  data.num_tasks=5  method.rotation_shape=256
+  backbone.num_features=512  train.batch_size=1024  seed=0
+
+examples:
+  rotograd bench workload=linear40 backbone.num_features=2048
+  rotograd bench experiment=multimnist device=cuda bench.dtype=bfloat16
+  rotograd bench --config-dir DIR data=mine backbone=mine
+
+Prints a table; bench.json, bench.md and config.yaml go to outputs/bench/<name>/<time>/."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure and print."""
+    from rotograd_cli.commands.support.hydra_app import run_app
+
+    run_app("bench", arguments, _bench, single="measures one configuration")
+    return 0
+
+
+def _bench(config: "DictConfig") -> None:
+    import shlex
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    # the profiler's notes on the terminal; both are read when torch is loaded
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from rotograd_cli.bench.report import grid, loading_notes, notes, write
+    from rotograd_cli.bench.run import bench
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.runs.config import to_bench_config
+
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    typed = to_bench_config(config)
+    command = " ".join([sys.argv[0], shlex.join(sys.argv[1:])]).strip()
+    result = bench(typed, command, lambda line: print(line, file=sys.stderr))
+    write(result, asdict(typed), run_dir)
+    print_grid(grid(result))
+    print(notes(result))
+    if result["loading"] is not None:
+        print(loading_notes(result))
+    print(f"Bench directory: {os.path.relpath(run_dir)}")

@@ -1,0 +1,55 @@
+"""``rotograd evaluate``: metrics of a finished run's checkpoint."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+SUMMARY = "print metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]"
+
+
+def usage(arguments: Sequence[str]) -> str:
+    """Return the help."""
+    del arguments
+    return (
+        "usage: rotograd evaluate run=DIR [split=train|val|test] [checkpoint=best|last] "
+        "[device=...] [data_dir=...] [trust=true] [--config-dir DIR]\n\n"
+        "Loads a checkpoint and prints its metrics beside those that the run recorded.\n"
+        "A run with components of your own needs the folder of your YAML files that name "
+        "them, or trust=true."
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate a run."""
+    from rotograd_cli.commands.support.hydra_app import run_app
+
+    run_app("evaluate", arguments, _evaluate)
+    return 0
+
+
+def _evaluate(config: "DictConfig") -> float:
+    from rotograd_cli.runs.config import to_evaluate_config
+
+    typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.runs.experiment import evaluate_run
+    from rotograd_cli.runs.report import evaluation_table, read_summary, remarks
+    from rotograd_cli.runs.summaries import outcome
+    from rotograd_cli.runs.trust import user_folders
+
+    result = evaluate_run(typed, user_folders())
+    table, verdict = evaluation_table(result.measured, result.recorded, result.other_data)
+    if result.other_data is not None:
+        print(f"Other data: {result.other_data}.")
+    print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
+    state = outcome(read_summary(Path(typed.run)) or {})
+    if state != "finished":
+        print(f"The run is not finished ({state}): its best epoch may still change.")
+    print_grid(table)
+    for line in (verdict, *remarks([{"notes": result.notes}])):
+        print(line)
+    return result.measured[f"{typed.split}/geomean_loss"]

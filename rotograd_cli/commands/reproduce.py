@@ -1,0 +1,64 @@
+"""``rotograd reproduce``: train what a table needs, then print it."""
+
+import sys
+from collections.abc import Sequence
+
+from rotograd_cli.commands.support.parsing import group_lines
+from rotograd_cli.errors import CELL_FAILED
+
+SUMMARY = "train what a table needs, then print it: rotograd reproduce table=NAME"
+
+
+def usage(arguments: Sequence[str]) -> str:
+    """Return the help."""
+    return f"""usage: rotograd reproduce table=NAME [seeds=N] [methods=[...]] [KEY=VALUE ...]
+
+Plans the runs of a paper's table, trains those that are not there yet, chooses learning rates on
+validation, and prints the table beside the printed numbers. Stop it at any time: the same command
+continues, and trains only what is missing. A changed setting is another run.
+
+{group_lines(arguments, ("table",))}
+
+table=NAME       rows, columns, seeds, grid of learning rates, printed numbers
+seeds=5          seeds 0 to 4; seeds=[0,3] these two; the table's by default
+methods=[...]    rows to train and show; single-task networks are added where gains need them
+statistic=...    median_std | mean_std | mean_ci95
+plan=true        show the plan with its estimate, and train nothing
+output=DIR       folder of table.md, .tex, .csv, .json and grid.csv
+table.grid=null  every row with its own defaults instead of the best of the grid
+launcher=local   several runs at once; hydra/launcher=... takes any of Hydra's (docs/sweeps.md)
+KEY=VALUE        any other override of rotograd train is for all runs: train.epochs=2 device=cuda
+--config-dir     a folder of your own YAML files: DIR/table/mine.yaml
+
+examples:
+  rotograd reproduce table=multimnist plan=true
+  rotograd reproduce table=multimnist seeds=5 methods=[vanilla,rotograd] launcher=local"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the plan, train, and print the table.
+
+    Returns:
+        Exit code: ``CELL_FAILED`` if a run did not finish.
+    """
+    from rotograd_cli.commands.reproduction.arguments import parse
+    from rotograd_cli.commands.reproduction.reproduction import Reproduction
+    from rotograd_cli.commands.support.output import print_files, print_results
+    from rotograd_cli.printing.grid import Grid
+    from rotograd_cli.printing.terminal import print_grid
+
+    reproduction = Reproduction(parse("reproduce", arguments))
+    only_plans = reproduction.config.plan
+    if not only_plans:
+        reproduction.check()
+    print_grid(Grid.of_texts(*reproduction.plan()))
+    if only_plans:
+        return 0
+    reproduction.run()
+    table = reproduction.table()
+    print_results(table)
+    print_files(reproduction.write(table))
+    failures = reproduction.failures()
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return CELL_FAILED if failures else 0

@@ -1,0 +1,139 @@
+"""Commands that Hydra runs: configuration, sweeps and shell completion."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from rotograd_cli.commands.support.parsing import parsed
+from rotograd_cli.errors import ConfigError, Refusal
+from rotograd_cli.ranks.launch import job_rank, job_size
+from rotograd_cli.runs.arguments import ready, search_path
+from rotograd_cli.runs.config import check_added_keys, register_schemas
+from rotograd_cli.runs.config_files import config_dir, is_group
+from rotograd_cli.runs.overrides import explaining
+
+COMPLETION = ("-sc", "--shell-completion")
+MULTIRUN = ("-m", "--multirun")
+Task = Callable[[DictConfig], float | None]
+
+
+def run_app(command: str, arguments: Sequence[str], task: Task, *, single: str = "") -> None:
+    """Compose the configuration of a command and run it, once or for every cell of a sweep.
+
+    Args:
+        command: Name of the command and of its YAML file.
+        arguments: What follows the command.
+        task: Given the configuration.
+        single: What the command does with one configuration; empty where ``-m`` is allowed.
+
+    Raises:
+        ConfigError: If an option of Hydra is refused.
+        Exception: Whatever else went wrong, which Hydra would print and hide.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
+    words = ready(arguments, command)
+    options = parsed(get_args_parser(), command, words)
+    _check_options(command, options, single)
+    _check_groups(options)
+    completes = any(argument in COMPLETION for argument in arguments)
+    # Hydra registers the completion under this name
+    program = "rotograd" if completes else f"rotograd {command}"
+    sys.argv = [program, *_of_this_rank(command, options, words)]
+    register_schemas()
+    carrier = _Carrier(task)
+    decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)
+    folders = [search_path(Path(options.config_dir))] if options.config_dir else []
+    try:
+        with explaining(command, [*folders, *options.overrides], is_sweep=options.multirun):
+            _call(decorate(carrier))
+    finally:
+        if carrier.error is not None:  # also where a sweeper stumbled over the missing value
+            raise carrier.error
+
+
+def _call(application: Callable[[], None]) -> None:
+    try:
+        application()
+    except Refusal as refusal:
+        raise refusal.error from None
+
+
+class _Carrier:
+    """A task that hands its error to the caller: Hydra would print about it first.
+
+    A launcher's worker process has a copy, whose error Hydra must carry to the caller.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._process = os.getpid()
+        self.error: Exception | None = None
+
+    def __call__(self, config: DictConfig) -> float | None:
+        try:
+            return self._task(config)
+        except Exception as error:  # raised again by the caller
+            if os.getpid() != self._process:
+                raise
+            self.error = error
+            return None
+
+
+def _check_options(command: str, options: argparse.Namespace, single: str) -> None:
+    if options.multirun and (options.cfg or options.info):
+        raise ConfigError(
+            "-m cannot be combined with --cfg or --info; leave -m out to see one cell."
+        )
+    if options.multirun and single:
+        raise ConfigError(
+            f"rotograd {command} {single} at a time, got -m; leave -m out and run it once for each."
+        )
+    if options.experimental_rerun:
+        raise ConfigError("--experimental-rerun is not supported; give the run's overrides again.")
+    if options.config_path or options.config_name:
+        raise ConfigError(
+            "--config-path and --config-name cannot replace the built-in configuration; "
+            "add your own files with --config-dir."
+        )
+
+
+def _check_groups(options: argparse.Namespace) -> None:
+    """Refuse what Hydra would take: a list of files of one group, added keys in a sweep."""
+    for override in options.overrides:
+        group, _, value = override.partition("=")
+        if value.startswith("[") and is_group(group):
+            names = value.strip("[]")
+            raise ConfigError(
+                f"`{group}` takes one file, got {value!r}; -m {group}={names} runs each."
+            )
+    if options.multirun:
+        folders = [Path(options.config_dir)] if options.config_dir else []
+        check_added_keys(options.overrides, folders)
+
+
+def _of_this_rank(command: str, options: argparse.Namespace, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of this process of a job: options first, as Hydra's own call needs them.
+
+    Only rank 0 gets a run directory.
+    """
+    flags = list(arguments)
+    for override in options.overrides:
+        flags.remove(override)
+    if job_size() == 1:
+        return [*flags, *options.overrides]
+    if command != "train" or options.multirun:
+        what = "a sweep" if command == "train" else f"rotograd {command}"
+        raise ConfigError(
+            f"torchrun starts one training, got {what} in {job_size()} processes; start it "
+            "without torchrun."
+        )
+    if job_rank() == 0:
+        return [*flags, *options.overrides]
+    shared = [word for word in options.overrides if not word.startswith("hydra.run.dir=")]
+    return [*flags, *shared, "hydra.run.dir=."]

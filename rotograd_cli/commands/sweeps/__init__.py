@@ -1,0 +1,1 @@
+"""Sweeps: their folders, their worker processes, and what became of their cells."""

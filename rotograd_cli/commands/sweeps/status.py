@@ -1,0 +1,97 @@
+"""What became of the cells of a sweep."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rotograd_cli.commands.support import session
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.printing.terminal import print_grid
+from rotograd_cli.runs.report import common_overrides, read_summary, remarks, sweep_table
+from rotograd_cli.runs.summaries import outcome
+
+Summary = dict[str, Any] | None
+
+
+def print_status(sweep_dir: Path) -> None:
+    """Print a row per cell and what a search found; record the cells that failed.
+
+    Args:
+        sweep_dir: Folder of the sweep.
+    """
+    cells = {cell.name: _summary(cell) for cell in _folders(sweep_dir)}
+    session.refused.clear()
+    summaries = list(cells.values())
+    print_grid(sweep_table(list(cells.items())))
+    common = common_overrides(summaries)
+    if common:
+        print(f"In all cells: {' '.join(common)}")
+    for line in (*remarks(summaries), *_best(sweep_dir), f"Sweep directory: {sweep_dir}"):
+        print(line)
+    _record_failures(sweep_dir, cells)
+
+
+def print_unfinished() -> None:
+    """Print the status of a sweep that its launcher gave up."""
+    for sweep_dir in session.sweep_dirs:
+        if sweep_dir.is_dir():
+            print_status(sweep_dir)
+    session.sweep_dirs.clear()
+
+
+def _folders(sweep_dir: Path) -> list[Path]:
+    folders = [p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return sorted(folders, key=lambda folder: (len(folder.name), folder.name))  # 2 before 10
+
+
+def _summary(cell: Path) -> Summary:
+    """What became of a cell that was refused in this process; a run in its folder keeps its own."""
+    return session.refused.get(cell.absolute()) or read_summary(cell)
+
+
+def _record_failures(sweep_dir: Path, cells: Mapping[str, Summary]) -> None:
+    if not cells:
+        session.failures.append(f"{sweep_dir}: no cell; give the sweep's keys at least one value.")
+    for name, summary in cells.items():
+        result = "no result" if summary is None else outcome(summary)
+        if result != "finished":
+            session.failures.append(f"{sweep_dir / name}: {(summary or {}).get('error', result)}")
+
+
+def _best(sweep_dir: Path) -> list[str]:
+    """What a search found, as overrides for the next run."""
+    file = sweep_dir / "optimization_results.yaml"
+    if not file.is_file():
+        return []
+    result = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if "best_params" not in result:  # several objectives
+        return [f"Results of the search: {file}"]
+    if not math.isfinite(result["best_value"]):  # what a trial without a value was given
+        reason = "No trial finished; fix what the failed cells name, or search other ranges."
+        session.failures.append(f"{sweep_dir}: {reason}")
+        return [reason]
+    overrides = " ".join(f"{key}={value}" for key, value in result["best_params"].items())
+    return [f"Best value {result['best_value']:.6g} with {overrides}"]
+
+
+def check_direction(sweeper: Mapping[str, Any], select_mode: str) -> None:
+    """Refuse a search that goes the other way than the selection of epochs.
+
+    Args:
+        sweeper: Hydra's sweeper; only those that search have a ``direction``.
+        select_mode: ``min`` or ``max``.
+
+    Raises:
+        ConfigError: If they disagree.
+    """
+    direction = sweeper.get("direction")
+    name = getattr(direction, "name", direction)
+    expected = f"{select_mode}imize"
+    if name not in (None, expected):
+        raise ConfigError(
+            f"`hydra.sweeper.direction` must be {expected}, as train.select_mode is {select_mode}, "
+            f"got {name}; sweep=optuna sets it."
+        )

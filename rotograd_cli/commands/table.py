@@ -1,0 +1,55 @@
+"""``rotograd table``: a table of runs that are there, without training."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rotograd_cli.commands.support.parsing import group_lines
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+SUMMARY = "print a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR]"
+
+
+def usage(arguments: Sequence[str]) -> str:
+    """Return the help."""
+    return f"""usage: rotograd table runs=GLOB [table=NAME] [KEY=VALUE ...]
+
+Builds a table of runs that are there, without training: a row per method, statistics over seeds,
+gains against single-task networks, paired comparisons, and with table=NAME a paper's own numbers.
+
+{group_lines(arguments, ("table",))}
+
+runs=GLOB        run directories, or folders that hold them at any depth: runs='multirun/*'
+table=NAME       its rows and columns, and the printed numbers; without it a row per setting
+statistic=...    median_std | mean_std | mean_ci95
+seeds=5          seeds 0 to 4; seeds=[0,3] these two; all that are there by default
+methods=[...]    rows to show
+output=DIR       writes table.md, table.tex, table.csv and table.json there
+--config-dir     a folder of your own YAML files: DIR/table/mine.yaml
+
+docs/tables.md says what the marks, statistics and gains mean."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Build and print the table."""
+    from rotograd_cli.commands.support.hydra_app import run_app
+    from rotograd_cli.tables.command import register_schema
+
+    register_schema()
+    run_app("table", arguments, _table, single="builds one table")
+    return 0
+
+
+def _table(config: "DictConfig") -> None:
+    from pathlib import Path
+
+    from rotograd_cli.commands.support.output import print_files, print_results
+    from rotograd_cli.tables.command import table_of_runs, to_table_command
+    from rotograd_cli.tables.formats import write_table
+
+    command = to_table_command(config)
+    table = table_of_runs(command)
+    print_results(table)
+    if command.output is not None:
+        print_files(write_table(table, Path(command.output).expanduser()))

@@ -1,0 +1,171 @@
+"""``rotograd train``: one run, or a sweep."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rotograd_cli.commands.support import session
+from rotograd_cli.commands.support.parsing import GROUPS, group_lines
+from rotograd_cli.commands.sweeps.launchers import launcher_failure
+from rotograd_cli.errors import RotogradError, run_under_way, suggested
+from rotograd_cli.ranks import launch
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from rotograd_cli.runs.resuming import Target
+
+SUMMARY = "train one run, or a sweep with -m"
+
+
+def usage(arguments: Sequence[str]) -> str:
+    """Return the help."""
+    return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
+
+groups:
+{group_lines(arguments, (*GROUPS, "launcher", "sweep"))}
+  optimizer@model_optimizer, optimizer@method_optimizer, scheduler@model_scheduler and
+  scheduler@method_scheduler choose for the network and for the method's own parameters
+
+keys, with examples (rotograd train --cfg job prints all of them with their values):
+  resume=DIR|auto continues a run; trust=true lets a run from somebody else name any component
+  resume=DIR debug=nonfinite finds where the infinite or NaN loss began that ended a run
+  seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
+  train.epochs  train.batch_size  train.accumulate_steps  train.grad_clip_norm
+  train.limit_batches  train.select  model_optimizer.lr  method_optimizer.lr
+  method.rotation_shape  method.burn_in_period  method.init  backbone.num_features
+  paths.data_dir  paths.output_dir  logger.mode=online|offline|disabled
+
+-m            sweep: comma-separated values, every combination in its own directory; launcher= says
+              where the runs go (docs/sweeps.md), sweep=optuna searches instead of combining
+--cfg job     print the composed configuration and stop
+--config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train.
+
+    Returns:
+        Exit code: ``CELL_FAILED`` if a cell of a sweep did not finish.
+    """
+    from rotograd_cli.commands.support.hydra_app import run_app
+
+    try:
+        run_app("train", arguments, _train)
+    except Exception as error:
+        message = launcher_failure(error)
+        if message is None:
+            raise
+        from rotograd_cli.commands.sweeps.status import print_unfinished  # loads torch
+
+        print_unfinished()
+        session.failures.append(message)
+    return session.report_failures()
+
+
+def _train(config: "DictConfig") -> float:
+    """Train one run and return its selection value, which a search minimises or maximises."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from rotograd_cli.commands.sweeps.cell import run_cell
+    from rotograd_cli.commands.sweeps.status import check_direction
+    from rotograd_cli.runs.summaries import selected_value
+
+    launch.read_launcher()
+    hydra: Any = HydraConfig.get()
+    # as written: an interpolation among them refers to the configuration, not to this list
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    run_dir = Path(hydra.runtime.output_dir)
+    if config.diagnose:
+        return _diagnose(config, overrides, is_cell=hydra.mode == RunMode.MULTIRUN)
+    if hydra.mode == RunMode.MULTIRUN:
+        check_direction(hydra.sweeper, config.train.select_mode)
+        summary = run_cell(lambda: _run(config, run_dir, overrides, True)[0], overrides, hydra)
+    else:
+        summary, run_dir = _run(config, run_dir, overrides, False)
+        if launch.job_rank() == 0:
+            _print_run(summary, run_dir)
+    value = selected_value(summary)
+    worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
+    return worst if value is None else value
+
+
+def _diagnose(config: "DictConfig", overrides: list[str], *, is_cell: bool) -> float:
+    """Print where the failure of a run began; return no selection value."""
+    from rotograd_cli.runs.diagnosis import diagnose
+
+    line = diagnose(config, overrides, is_cell=is_cell)
+    session.remove_unused_folders()  # Hydra's, for a new run
+    print(line)
+    return float("nan")
+
+
+def _run(
+    config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: bool
+) -> tuple[dict[str, Any], Path]:
+    """Train the run that is meant; return its summary and its folder."""
+    from rotograd_cli.runs.experiment import train
+    from rotograd_cli.runs.report import read_summary
+
+    with launch.joined(str(config.device)) as ranks:
+        target = ranks.same(lambda: _target(config, run_dir, overrides, is_cell))
+        if target.resumed and not is_cell:
+            session.remove_unused_folders()  # Hydra's, for a new run
+        if target.finished:
+            if ranks.is_first:
+                print(f"{os.path.relpath(target.run_dir)} is finished.", file=sys.stderr)
+            return read_summary(target.run_dir) or {}, target.run_dir
+        summary = train(
+            target.config, target.run_dir, overrides, resume=target.resumed, ranks=ranks
+        )
+        return summary, target.run_dir
+
+
+def _target(config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: bool) -> "Target":
+    """Return the run that is meant: a new one, or one that ``resume`` names or finds."""
+    from rotograd_cli.runs.config import to_train_config
+    from rotograd_cli.runs.resuming import Target, named_run, same_run
+    from rotograd_cli.runs.trust import Trust, user_folders
+
+    typed = to_train_config(config)
+    if config.resume is None:
+        return Target(typed, run_dir, resumed=False)
+    if config.resume != "auto":
+        trust = Trust(bool(config.trust), user_folders())
+        return named_run(str(config.resume), typed, overrides, trust)
+    root = Path(typed.paths.output_dir)  # output_dir/data/method/time, unless hydra.run.dir is set
+    others = [] if is_cell else [file.parent for file in root.glob("*/*/*/config.yaml")]
+    return same_run(typed, run_dir, others)
+
+
+def _print_run(summary: dict[str, Any], run_dir: Path) -> None:
+    """Print the results.
+
+    Raises:
+        RotogradError: If they cannot be written, for instance because the disk is full. The run is
+            finished all the same, which the exit code must not deny.
+    """
+    try:
+        _print_results(summary, run_dir)
+        sys.stdout.flush()
+    except OSError as error:
+        with run_under_way():
+            raise RotogradError(
+                f"{os.path.relpath(run_dir)} is finished, but its results cannot be printed "
+                f"({error.strerror}); {suggested('evaluate', f'run={run_dir}')} prints them."
+            ) from error
+
+
+def _print_results(summary: dict[str, Any], run_dir: Path) -> None:
+    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.runs.report import remarks, run_table, training_time
+
+    print_grid(run_table(summary))
+    for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
+        print(line)
+    print(training_time(summary))
+    print(f"Run directory: {os.path.relpath(run_dir)}")

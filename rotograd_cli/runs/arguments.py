@@ -1,0 +1,177 @@
+"""Arguments as the user meant them: paths as they were typed, groups left out."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rotograd_cli.errors import ConfigError, hydra_value
+from rotograd_cli.runs.config_files import choices, config_dir, is_group
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+PATH_KEYS = frozenset(
+    {
+        *("run", "runs", "resume", "output", "data_dir"),
+        *("paths.data_dir", "paths.output_dir", "paths.sweep_dir"),
+        *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
+    }
+)
+"""Keys whose values are paths, which mean what they mean to the shell."""
+
+FOLDER_OPTIONS = ("--config-dir", "-cd")
+PATH_OPTIONS = (*FOLDER_OPTIONS, "--from")
+
+
+def ready(arguments: Sequence[str], command: str) -> list[str]:
+    """Write arguments so that Hydra's grammar reads what the user meant.
+
+    Args:
+        arguments: What follows the command.
+        command: Name of the command.
+
+    Returns:
+        The arguments: paths quoted for Hydra, ``~`` expanded, groups that are ``null`` by default
+        left out where null was asked for.
+
+    Raises:
+        ConfigError: If ``--config-dir`` names no folder, or a group that is needed is left out.
+    """
+    config_dirs(arguments)
+    is_sweep = "-m" in arguments or "--multirun" in arguments
+    result = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        result.append(_as_typed(_with_home(argument, before), is_sweep))
+    return _without_null_groups(result, command)
+
+
+def config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders that ``--config-dir`` names.
+
+    Args:
+        arguments: What follows the command.
+
+    Raises:
+        ConfigError: If one does not exist.
+    """
+    folders = []
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        option, equals, value = argument.partition("=")
+        if option in FOLDER_OPTIONS:
+            name = value if equals else after
+            folders.append(Path(name).expanduser())
+            if not name or not folders[-1].is_dir():
+                raise ConfigError(
+                    f"--config-dir must name an existing folder of YAML files, got {name!r}."
+                )
+    return folders
+
+
+def search_path(folder: Path) -> str:
+    """Return the override that adds a folder of YAML files to a composition."""
+    return f"hydra.searchpath=[{hydra_value(f'file://{folder.resolve()}')}]"
+
+
+def _with_home(argument: str, before: str) -> str:
+    """Expand ``~`` in the value of an option that takes a path."""
+    option, equals, value = argument.partition("=")
+    if equals and option in PATH_OPTIONS:
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument) if before in PATH_OPTIONS else argument
+
+
+def _as_typed(argument: str, is_sweep: bool) -> str:
+    key, _, value = argument.partition("=")
+    name = key.lstrip("+")
+    if not name or name.startswith("-") or value.lower() in ("", "null", "???"):
+        return argument
+    if name in PATH_KEYS:
+        can_sweep = is_sweep and not name.startswith("hydra.")
+        return f"{key}={_path_value(value, can_sweep, can_list=name == 'runs')}"
+    path = os.path.expanduser(value)
+    is_path = path != value or os.path.lexists(path)
+    return f"{key}={hydra_value(path)}" if is_path and _parsed(value) is None else argument
+
+
+def _path_value(value: str, can_sweep: bool, can_list: bool) -> str:
+    """Return a path for Hydra: one that exists as it was typed, or what Hydra reads."""
+    path = os.path.expanduser(value)
+    if os.path.lexists(path):
+        return hydra_value(path)
+    override = _parsed(value)
+    if override is None:
+        return _unparsed(value, can_sweep, can_list)
+    if override.is_sweep_override():
+        return value if can_sweep else hydra_value(value)
+    meant = override.value()
+    if isinstance(meant, str):
+        return hydra_value(os.path.expanduser(meant))
+    return value if can_list and isinstance(meant, list) else hydra_value(value)
+
+
+def _unparsed(value: str, can_sweep: bool, can_list: bool) -> str:
+    """Return one path, or each of several, that Hydra's grammar does not read."""
+    if can_list and value.startswith("[") and value.endswith("]"):
+        return f"[{_each(value[1:-1])}]"
+    if can_sweep and "," in value:
+        return _each(value)
+    return hydra_value(os.path.expanduser(value))
+
+
+def _each(values: str) -> str:
+    return ",".join(_path_value(part.strip(), False, False) for part in values.split(","))
+
+
+def _parsed(value: str) -> "Override | None":
+    """What Hydra's grammar makes of a value; None where it is no value."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return None
+
+
+def _without_null_groups(arguments: Sequence[str], command: str) -> list[str]:
+    optional = _optional_groups(command) | _optional_groups("train")
+    kept: list[str] = []
+    for argument in arguments:
+        group = _left_out(argument)
+        if group in optional:
+            kept = [other for other in kept if other.partition("=")[0].lstrip("+") != group]
+        elif group is None:
+            kept.append(argument)
+        else:
+            raise no_choice(group, argument)
+    return kept
+
+
+def _left_out(argument: str) -> str | None:
+    """Return the group that ``GROUP=null`` or ``~GROUP`` leaves out."""
+    key, _, value = argument.partition("=")
+    name = key.lstrip("+~")
+    asks = key.startswith("~") or value.lower() == "null"
+    return name if asks and is_group(name) else None
+
+
+def _optional_groups(command: str) -> set[str]:
+    """Return the groups of a command whose default is null."""
+    import yaml
+
+    file = config_dir() / f"{command}.yaml"
+    if not file.is_file():  # a command without a configuration
+        return set()
+    defaults = yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]
+    entries = [entry for entry in defaults if isinstance(entry, dict)]
+    return {name for entry in entries for name, choice in entry.items() if choice is None}
+
+
+def no_choice(group: str, argument: str) -> ConfigError:
+    """Return the error for a group that is given no file: how to switch it off, or its files."""
+    names = choices(group)
+    remedy = f"{group}=none" if "none" in names else f"one of {', '.join(names)}"
+    return ConfigError(
+        f"`{group}` must name a file of its group, got {argument!r}; choose {remedy}."
+    )

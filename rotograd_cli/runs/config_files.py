@@ -1,0 +1,42 @@
+"""Where the YAML files are. Imports nothing heavy, so that ``--help`` can list them at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rotograd_cli.errors import ConfigError
+
+
+def config_dir() -> Path:
+    """Return the folder of the YAML files: of an installed package or of the repository.
+
+    Raises:
+        ConfigError: If neither exists, which means a broken installation.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError(f"No configuration files in {package / 'conf'}; install rotograd-cli again.")
+
+
+def is_group(name: str, folders: Sequence[Path] = ()) -> bool:
+    """Return whether a name, with or without ``@PACKAGE``, is a group of YAML files.
+
+    Args:
+        name: Name as in an override.
+        folders: The user's folders of YAML files.
+    """
+    group = name.partition("@")[0]
+    return bool(group) and any((folder / group).is_dir() for folder in (config_dir(), *folders))
+
+
+def choices(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """Return the files of a group without their suffix, sorted.
+
+    Args:
+        group: Group, with or without ``@PACKAGE``.
+        folders: The user's folders of YAML files.
+    """
+    name = group.partition("@")[0]
+    found = {path.stem for f in (config_dir(), *folders) for path in (f / name).glob("*.yaml")}
+    return sorted(found)
