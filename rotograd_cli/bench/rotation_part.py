@@ -3,21 +3,22 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from rotograd_cli.methods.base import BackwardStep
 from rotograd_cli.methods.rotateonly import RotateOnly
 
 
-def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | None:
-    """The rotation work of one step, alone, to be timed in blocks of its own.
+def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
+    """Return the rotation work of one step, alone, to be timed in blocks of its own.
 
     What the heads see is computed from fixed features, and fixed gradients of it are combined: all
     that a step does besides running and differentiating backbone, heads and losses. First layers
     that rotations are folded into are part of it.
 
     Args:
-        model: Method in training mode, on the device, with its rotations prepared.
+        model: A contender's model in training mode, on the device, its rotations prepared.
         batch: A batch of the benchmark.
 
     Returns:

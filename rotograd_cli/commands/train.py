@@ -31,7 +31,6 @@ groups:
 
 keys, with examples (rotograd train --cfg job prints all of them with their values):
   resume=DIR|auto continues a run; trust=true lets a run from somebody else name any component
-  resume=DIR debug=nonfinite finds where the infinite or NaN loss began that ended a run
   seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
   train.epochs  train.batch_size  train.accumulate_steps  train.grad_clip_norm
   train.limit_batches  train.select  model_optimizer.lr  method_optimizer.lr
@@ -65,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     return session.report_failures()
 
 
-def _train(config: "DictConfig") -> float:
+def _train(config: "DictConfig") -> float | None:
     """Train one run and return its selection value, which a search minimises or maximises."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -80,9 +79,11 @@ def _train(config: "DictConfig") -> float:
     # as written: an interpolation among them refers to the configuration, not to this list
     overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     run_dir = Path(hydra.runtime.output_dir)
+    is_sweep = hydra.mode == RunMode.MULTIRUN
     if config.diagnose:
-        return _diagnose(config, overrides, is_cell=hydra.mode == RunMode.MULTIRUN)
-    if hydra.mode == RunMode.MULTIRUN:
+        _diagnose(config, overrides, is_sweep)
+        return None
+    if is_sweep:
         check_direction(hydra.sweeper, config.train.select_mode)
         summary = run_cell(lambda: _run(config, run_dir, overrides, True)[0], overrides, hydra)
     else:
@@ -94,14 +95,11 @@ def _train(config: "DictConfig") -> float:
     return worst if value is None else value
 
 
-def _diagnose(config: "DictConfig", overrides: list[str], *, is_cell: bool) -> float:
-    """Print where the failure of a run began; return no selection value."""
+def _diagnose(config: "DictConfig", overrides: list[str], is_sweep: bool) -> None:
     from rotograd_cli.runs.diagnosis import diagnose
 
-    line = diagnose(config, overrides, is_cell=is_cell)
+    print(diagnose(config, overrides, several=is_sweep))
     session.remove_unused_folders()  # Hydra's, for a new run
-    print(line)
-    return float("nan")
 
 
 def _run(
@@ -112,7 +110,7 @@ def _run(
     from rotograd_cli.runs.report import read_summary
 
     with launch.joined(str(config.device)) as ranks:
-        target = ranks.same(lambda: _target(config, run_dir, overrides, is_cell))
+        target = ranks.broadcast(lambda: _target(config, run_dir, overrides, is_cell))
         if target.resumed and not is_cell:
             session.remove_unused_folders()  # Hydra's, for a new run
         if target.finished:

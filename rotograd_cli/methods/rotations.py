@@ -156,7 +156,7 @@ class Rotations(nn.Module):
         """
         _, bounds = self._matrices_and_bounds()
         if self._shares:
-            self.ranks.sum_share(W)  # of the others' tasks nothing is left
+            self.ranks.reduce_scatter(W)  # of the others' tasks nothing is left
         for part, bound in bounds:
             A = skew(self.free_parameters[part].to(W.dtype))
             W[part] = self.map.pull_back(A, W[part] - W[part].mT, bound)
@@ -169,7 +169,7 @@ class Rotations(nn.Module):
             self.check_bases()
             R, bounds = torch.empty_like(self.base), []
             planned = self._plan_ahead()
-            own = self.ranks.share(len(R)) if self._shares else None
+            own = self.ranks.shard(len(R)) if self._shares else None
             for part in self._parts(own):
                 A = skew(self._wide(self.free_parameters[part]))
                 F, bound = self.map.minus_one(A, planned)
@@ -177,7 +177,7 @@ class Rotations(nn.Module):
                 R[part] = torch.baddbmm(B, B, F)
                 bounds.append((part, bound))
             if self._shares:
-                self.ranks.gather(R)
+                self.ranks.all_gather(R)
             return R, bounds
 
         result: tuple[Tensor, list[tuple[slice, float]]] = self._cached("matrices", compute)

@@ -21,7 +21,7 @@ from rotograd_cli.training.nonfinite import wrong_parameter
 from rotograd_cli.training.run_state import RunState
 
 
-def diagnose(config: Any, overrides: Sequence[str], *, is_cell: bool) -> str:
+def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
     """Go back to the last checkpoint of a run and train until a step is not finite.
 
     The folder of the run is read and left as it is.
@@ -29,7 +29,7 @@ def diagnose(config: Any, overrides: Sequence[str], *, is_cell: bool) -> str:
     Args:
         config: What the command line composes.
         overrides: The command line's overrides.
-        is_cell: Whether it asks for a sweep.
+        several: Whether it asks for a sweep.
 
     Returns:
         Task, step, and the module or parameter where it began; or that all steps are finite.
@@ -37,7 +37,7 @@ def diagnose(config: Any, overrides: Sequence[str], *, is_cell: bool) -> str:
     Raises:
         RotogradError: If no run to go back to is named, or it cannot be gone back to.
     """
-    if is_cell or launch.job_size() > 1 or config.resume in (None, "auto"):
+    if several or launch.job_size() > 1 or config.resume in (None, "auto"):
         raise ConfigError(
             "`debug=nonfinite` goes back to one run in one process; name it with resume=RUN, and "
             "leave out -m and torchrun."
