@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, Split
+from rotograd_cli.data.filling import WritableArrays
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.stored import StoredDataset, read_ahead
@@ -110,7 +111,7 @@ def arrays(tmp_path: Path) -> PreparedArrays:
     fields = {"number": Field((1,), "int32"), "square": Field((), "int64")}
     for row in range(40):
         (tmp_path / f"{row}").write_text(f"{row}")
-    result = PreparedArrays.create(tmp_path, {}, fields, [(f"{row}",) for row in range(40)])
+    result = WritableArrays.create(tmp_path, {}, fields, [(f"{row}",) for row in range(40)])
 
     def make(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
         row = int(read(files[0]))
