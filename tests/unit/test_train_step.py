@@ -24,8 +24,10 @@ from rotograd_cli.tasks.losses import (
     segmentation_cross_entropy,
 )
 from rotograd_cli.tasks.metrics import f1, segmentation
+from rotograd_cli.training.batch_checks import check_predictions
+from rotograd_cli.training.evaluation import evaluate
 from rotograd_cli.training.selection import directions_of
-from rotograd_cli.training.step import check_predictions, evaluate, train_step
+from rotograd_cli.training.stepper import train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
 
 LR = 0.1
@@ -160,7 +162,7 @@ def test_gradients_are_cleared_after_the_step(method: str) -> None:
 class Watchful(VanillaMTL):
     """Remembers what it is told, and the weights at that time."""
 
-    needs_losses_after_update = True
+    needs_losses_after_update = True  # type: ignore[assignment]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -171,7 +173,7 @@ class Watchful(VanillaMTL):
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
         self.calls.append((before, after, present))
         self.weights = [p.detach().clone() for p in self.model_parameters()]
-        self.add_gradient(self.own, torch.full((1,), 2.0))
+        self.own.grad = torch.full_like(self.own, 2.0)
 
 
 def watchful(extra: nn.Module | None = None) -> Watchful:
@@ -235,6 +237,8 @@ class Replay(nn.Module):
     """Predicts columns of its input, so that a test knows every prediction."""
 
     ranks = ONE
+    rotated = None
+    evaluating = MultiTaskMethod.evaluating
 
     def __init__(self, *, extras: bool = False) -> None:
         super().__init__()
@@ -367,6 +371,8 @@ class Repeat(nn.Module):
     """Predicts its input for every task."""
 
     ranks = ONE
+    rotated = None
+    evaluating = MultiTaskMethod.evaluating
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
@@ -447,7 +453,7 @@ def warnings_of_evaluation(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.LogCaptureFixture]:
     """Warnings of an evaluation, whatever an earlier run did to the package's logger."""
-    logger = logging.getLogger("rotograd_cli.training.step")
+    logger = logging.getLogger("rotograd_cli.training.evaluation")
     monkeypatch.setattr(logger, "propagate", False)
     logger.addHandler(caplog.handler)
     yield caplog
