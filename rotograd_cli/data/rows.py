@@ -12,8 +12,8 @@ from rotograd_cli.data.filling import Make, WritableArrays
 from rotograd_cli.data.prepared import PreparedArrays, Progress, SourceFiles, ignore
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.sources import Comparison
-from rotograd_cli.data.wording import listed, readable
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.data.wording import readable
+from rotograd_cli.errors import DatasetError, listed
 
 
 @dataclass(frozen=True)
