@@ -116,8 +116,8 @@ def _has_nan(target: Tensor) -> bool:
 
 def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
     with _named(f"{place}: the metric {spec.name!r} fails"):
-        metric = spec.create().to(prediction.device)
-        metric.distributed_available_fn = _never  # the first rank is alone here
+        metric: Any = spec.create().to(prediction.device)
+        metric.distributed_available_fn = _never  # torchmetrics': the first rank is alone here
         with _NoBroadcasting(len(target)):
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())

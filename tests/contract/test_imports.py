@@ -128,3 +128,12 @@ def test_command_line_is_imported_without_anything_heavy() -> None:
 def test_methods_are_imported_without_hydra_and_the_runner() -> None:
     heavy = {"hydra", "omegaconf", "wandb", "torchmetrics", "rich", "pydantic"}
     assert loaded_after("import rotograd_cli.methods") & heavy == set()
+
+
+def test_a_run_imports_no_library_that_its_components_do_not_use() -> None:
+    statement = (
+        "import rotograd_cli.runs.experiment, rotograd_cli.data.multidigits, "
+        "rotograd_cli.models.backbones.lenet, rotograd_cli.models.heads"
+    )
+    heavy = {"torchvision", "torchmetrics", "matplotlib", "wandb", "sklearn", "torchjd"}
+    assert loaded_after(statement) & heavy == set()
