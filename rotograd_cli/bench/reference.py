@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.gradnorm import GradNormWeights
 
 PACKAGE = "rotograd"
 _DROPPED = "geotorch.parametrize"  # imported by the package, dropped by geotorch 0.4
@@ -22,10 +24,7 @@ class ReferenceUnavailableError(ConfigError):
 
 
 def load_reference() -> Any:
-    """Imports the package, with the module that newer geotorch dropped in its place meanwhile.
-
-    Returns:
-        The module.
+    """Import the package, with a stand-in for the module that newer geotorch dropped.
 
     Raises:
         ReferenceUnavailableError: If it cannot be imported.
@@ -45,14 +44,14 @@ def load_reference() -> Any:
 
 
 def version() -> str:
-    """Version of the installed package."""
+    """Return the version of the installed package."""
     try:
         return metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
         return "of unknown version"
 
 
-def build_reference(ours: nn.Module, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
+def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
     """The authors' class of one of our methods, with its options.
 
     Its exponential is left as it is: torch's unbatched ``matrix_exp``, differentiated by autograd.
@@ -62,9 +61,6 @@ def build_reference(ours: nn.Module, backbone: nn.Module, heads: Sequence[nn.Mod
         backbone: Network of its own.
         heads: Networks of its own, one per task.
 
-    Returns:
-        The authors' module on the CPU.
-
     Raises:
         ReferenceUnavailableError: If the package is not there, or has no such method.
     """
@@ -73,22 +69,28 @@ def build_reference(ours: nn.Module, backbone: nn.Module, heads: Sequence[nn.Mod
     target = getattr(module, name, None)
     if target is None or not type(ours).__module__.startswith("rotograd_cli."):
         raise ReferenceUnavailableError(f"the authors' package has no {name}")
-    if not hasattr(ours, "rotation_shape"):
+    rotated = ours.rotated
+    if rotated is None:
         return target(backbone, list(heads))
-    names = ("post_shape", "normalize_losses", "burn_in_period", "alpha")
-    options = {key: getattr(ours, key) for key in names if hasattr(ours, key)}
-    return target(backbone, list(heads), ours.rotation_shape, **options)
+    options: dict[str, Any] = {
+        "post_shape": rotated.axes.post_shape,
+        "normalize_losses": rotated.normalize_losses,
+        "burn_in_period": rotated.burn_in_period,
+    }
+    if isinstance(ours.rule, GradNormWeights):
+        options["alpha"] = ours.rule.alpha
+    return target(backbone, list(heads), rotated.axes.rotation_shape, **options)
 
 
 def cached(model: Any) -> Callable[[], AbstractContextManager[Any]]:
-    """The package's context manager inside which every rotation is computed once."""
+    """Return the package's context manager inside which every rotation is computed once."""
     module = sys.modules[type(model).__module__]
     result: Callable[[], AbstractContextManager[Any]] = module.cached
     return result
 
 
 def rotations(model: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """Its K bases and K free parameters; none for its VanillaMTL."""
+    """Return its K bases and K free parameters; none for its VanillaMTL."""
     owners = [
         getattr(model.parametrizations, f"rotation_{k}")
         for k in range(len(model.heads))

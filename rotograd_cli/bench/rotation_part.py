@@ -5,43 +5,44 @@ from collections.abc import Callable
 import torch
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
-from rotograd_cli.methods.rotateonly import RotateOnly
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.engine.passes import ForwardPass
+from rotograd_cli.methods.engine.step import Step
+from rotograd_cli.methods.heads.choose import training_leaves
+from rotograd_cli.methods.rule import Losses
 
 
 def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | None:
-    """The rotation work of one step, alone, to be timed in blocks of its own.
+    """Return the rotation work of one step, alone, to be timed in blocks of its own.
 
     What the heads see is computed from fixed features, and fixed gradients of it are combined: all
     that a step does besides running and differentiating backbone, heads and losses. First layers
     that rotations are folded into are part of it.
 
     Args:
-        model: Method in training mode, on the device, with its rotations prepared.
+        model: A contender's model in training mode, on the device, its rotations prepared.
         batch: A batch of the benchmark.
 
     Returns:
         What does that work once, without a network; None for methods without rotations.
     """
-    if not isinstance(model, RotateOnly):
+    if model.rotated is None:
         return None
     model(batch.inputs)
     features = model.rep
     assert features is not None
     features = features.detach()
-    generator = torch.Generator().manual_seed(0)
-    gradients = [
-        torch.randn(leaf.shape, generator=generator).to(leaf)
-        for leaf in model.make_leaves(features)
-    ]
     ones = torch.ones(model.num_tasks, device=features.device)
-    step = BackwardStep(ones, ones > 0, accumulating=False)
+    step = Step(ones, Losses(ones, ones > 0), scale=None, num_micro_batches=1)
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in model.leaves]
 
     def work() -> None:
-        model.make_leaves(features)
+        leaves = training_leaves(model.heads, features, model.rotated, per_task=True)
+        run = ForwardPass(features, leaves=leaves)
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            model.combine_leaf_gradients(gradients, step)
-        model.forget()
+            by_task = gradients[0].unbind() if leaves.stacked else gradients
+            model.combine(run, by_task, None, step)
         for parameter in model.mtl_parameters():
             parameter.grad = None
 

@@ -4,6 +4,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import hydra
@@ -14,10 +15,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from torch import nn
 
+from rotograd_cli.bounds import check_range
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.runs.config import TrainConfig, suggest
 from rotograd_cli.tasks import Task
 
@@ -79,7 +80,7 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         ConfigError: As :func:`constructor`.
     """
     if _is_rule(node, "method"):
-        return functools.partial(_ruled, Ruled, _rule_constructor(node, "method"))
+        return functools.partial(_ruled, MultiTaskMethod, _rule_constructor(node, "method"))
     rule = node.get("rule") if isinstance(node, Mapping) else None
     if rule is None:
         return constructor(node, "method", backbone=0, heads=0, feature_shape=0)
@@ -226,6 +227,8 @@ def _check_type(value: Any, annotation: Any, name: str) -> None:
             reason = error.errors()[0]["msg"]
         else:
             return
+    with suppress(TypeError):  # another type has no range
+        check_range(name, value, annotation)
     raise ConfigError(f"`{name}` has a wrong value: {reason}, got {value!r}.")
 
 

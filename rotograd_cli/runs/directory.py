@@ -262,7 +262,7 @@ def _device_name(device: torch.device) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of this package, of Python and of the packages that results depend on."""
-    packages = ("torch", "geotorch", "hydra-core", "omegaconf", "numpy")
+    packages = ("torch", "hydra-core", "omegaconf", "numpy")
     found = {"rotograd-cli": __version__, "python": platform.python_version()}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
