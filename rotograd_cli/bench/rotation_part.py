@@ -13,14 +13,14 @@ from rotograd_cli.methods.rule import Losses
 
 
 def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | None:
-    """The rotation work of one step, alone, to be timed in blocks of its own.
+    """Return the rotation work of one step, alone, to be timed in blocks of its own.
 
     What the heads see is computed from fixed features, and fixed gradients of it are combined: all
     that a step does besides running and differentiating backbone, heads and losses. First layers
     that rotations are folded into are part of it.
 
     Args:
-        model: Method in training mode, on the device, with its rotations prepared.
+        model: A contender's model in training mode, on the device, its rotations prepared.
         batch: A batch of the benchmark.
 
     Returns:
