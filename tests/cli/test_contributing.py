@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md work as printed."""
+"""The examples of CONTRIBUTING.md and docs/methods.md work as printed."""
 
 import os
 import re
@@ -31,8 +31,8 @@ from rotograd_cli.tasks import Task, select_tasks
 NOISE = "_target_: noise_example.Noise\n_partial_: true\nseed: 0\n"
 
 
-def blocks(language: str) -> list[str]:
-    text = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+def blocks(language: str, page: str = "CONTRIBUTING.md") -> list[str]:
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
@@ -73,6 +73,23 @@ def test_the_method_combines_the_rows_of_a_matrix(examples: Path) -> None:
     assert torch.equal(EqualNorm(strength=0)(G), G.sum(0))
     with pytest.raises(ConfigError, match="`strength` must be at most 1, got 2"):
         EqualNorm(strength=2)
+
+
+def test_a_rule_is_called_in_a_notebook() -> None:
+    (notebook,) = blocks("python", "docs/methods.md")
+    exec(notebook, {})
+
+
+def test_every_line_of_rotate_trains(cli: Cli, tmp_path: Path) -> None:
+    (commands,) = blocks("bash", "docs/methods.md")
+    for line in commands.splitlines():
+        words = line.partition("#")[0].split()
+        assert words.pop(0) == "rotograd"
+        result = cli(*words, *SMOKE, "hydra.run.dir=runs/${hydra.job.override_dirname}")
+        assert result.code == 0, result.err
+    table = cli("table", "runs=runs/*")
+    for label in ("Rotate + PCGrad", "Rotate + CAGrad", "Rotate + IMTLG", "Rotate"):
+        assert label in table.out
 
 
 @pytest.mark.slow

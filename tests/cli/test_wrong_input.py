@@ -140,7 +140,6 @@ WRONG_OVERRIDES = [
 
 # by default every fourth, which are some of each kind
 @pytest.mark.parametrize(("word", "expected"), slow_unless(WRONG_OVERRIDES[::4], WRONG_OVERRIDES))
->>>>>>> commands
 def test_a_wrong_override_is_refused(cli: Cli, tmp_path: Path, word: str, expected: str) -> None:
     if word.startswith("method._rec"):
         word = f"+{word}"

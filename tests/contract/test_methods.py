@@ -344,12 +344,17 @@ def test_task_weights_stay_positive_and_sum_to_the_number_of_tasks(method: str) 
             torch.testing.assert_close(float(model.weight.detach().sum()), float(len(G)))
 
 
-def test_rotated_features_with_the_rules_of_the_paper_are_the_papers_methods_bit_for_bit() -> None:
-    """Rotate + ScaleOnly is RotoGrad, Rotate alone RotateOnly."""
-    for method, rule in (("rotograd", _composed("scaleonly")), ("rotateonly", None)):
+NAMED: dict[str, dict[str, Any]] = {
+    "rotateonly": {"rule": None},
+    "rotograd": {},
+    "imtlg_rotations": {"rule": node_of("imtlg"), "objective": "task_loss"},
+}
+
+
+def test_rotated_features_with_the_papers_rules_are_the_papers_methods_bit_for_bit() -> None:
+    for method, options in NAMED.items():
         results = []
-        for model in (bare(method, "generic")[0], bare("rotate", "generic", rule=rule)[0]):
-            G = SAMPLERS["generic"]().double().view(-1, BATCH, SIZE)
+        for model, G in (bare(method, "generic"), bare("rotate", "generic", **options)):
             optimizer = make_optimizer(model)
             results.append(torch.stack([step(model, G, optimizer) for _ in range(4)]))
         assert torch.equal(*results), method
