@@ -175,15 +175,11 @@ class MultiTaskMethod(MultiTaskNetwork):
     def _weigh(
         self, losses: Sequence[Tensor | None], step: Step
     ) -> tuple[Sequence[Tensor | None], Tensor | None]:
-        """Losses as they are back-propagated into the heads, and the rule's factors if it has any.
-
-        Records the start values.
-        """
-        if self.rotated is not None:
+        """Losses as they are back-propagated into the heads, and the rule's factors if it has any."""
+        if self.rotated is not None and self.rotated.normalize_losses:
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
-            if self.rotated.normalize_losses:
-                losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
+            losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
         if not isinstance(self.rule, LossWeighting):
             return losses, None
         factors = self.rule.factors(step.losses)

@@ -165,10 +165,10 @@ class Rotations(nn.Module):
         """
         if self.base.is_meta:
             return
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.base.device)
-        exact = (B.double() for B in self.base)  # one by one, for their size
-        errors = torch.stack([(B.mT @ (B @ x) - x).norm() / x.norm() for B in exact])
+        B = plan.wide(self.base)
+        x = torch.randn(self.size, generator=torch.Generator().manual_seed(0)).to(B)
+        back = ((B @ x).unsqueeze(1) @ B).squeeze(1)  # Bᵀ B x
+        errors = (back - x).norm(dim=1) / x.norm()
         tolerance = max(_ROUNDING, 4 * torch.finfo(self.base.dtype).eps)
         for k, error in enumerate(errors.tolist()):
             if error >= tolerance:  # NaN, of a run that diverged, shows in every result
