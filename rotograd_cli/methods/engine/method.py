@@ -175,7 +175,7 @@ class MultiTaskMethod(MultiTaskNetwork):
     def _weigh(
         self, losses: Sequence[Tensor | None], step: Step
     ) -> tuple[Sequence[Tensor | None], Tensor | None]:
-        """Losses as they are back-propagated into the heads, and the rule's factors if it has any."""
+        """Losses as the heads are trained by them, and the rule's factors if it has any."""
         if self.rotated is not None and self.rotated.normalize_losses:
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
