@@ -130,20 +130,11 @@ class NonFiniteError(RotogradError, ArithmeticError):
     Args:
         message: The line.
         losses: Task losses of the step by name, as far as they are known.
-        gradients: Norm of the gradient of every parameter by name, as far as they are known.
-        step: The step that failed, from 1; None where it is not known.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        losses: Mapping[str, float] | None = None,
-        gradients: Mapping[str, float] | None = None,
-        step: int | None = None,
-    ) -> None:
+    def __init__(self, message: str, *, losses: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
-        self.losses, self.gradients, self.step = dict(losses or {}), dict(gradients or {}), step
+        self.losses = dict(losses or {})
 
 
 class SelectionError(RotogradError, ArithmeticError):

@@ -25,8 +25,8 @@ from rotograd_cli.tasks.losses import (
     segmentation_cross_entropy,
 )
 from rotograd_cli.tasks.metrics import depth, mse, normals, segmentation
-from rotograd_cli.training.gathering import TOGETHER
-from rotograd_cli.training.step import evaluate, train_step
+from rotograd_cli.training.evaluation import evaluate, parts_of_rank
+from rotograd_cli.training.stepper import train_step
 from tests.contract.test_methods import METHODS, build, max_num_tasks, node_of
 from tests.forked import forkserver
 from tests.waiting import PATIENCE_S
@@ -272,7 +272,6 @@ def _evaluate(num: int, ranks: Ranks) -> dict[str, float]:
         targets[name] = targets[name].clamp_min(0)  # 0 is no depth
     model.join(ranks)
     parts = in_parts(torch.arange(num), 3)
-    own = list(ranks.own(parts, TOGETHER))
-    batches = [Batch(inputs[i], {k: v[i] for k, v in targets.items()}) for _, i in own]
-    positions = [position for position, _ in own]
-    return evaluate(model, tasks, batches, "val", positions=positions, num_batches=len(parts))
+    parts = parts_of_rank(parts, ranks.rank, ranks.size)
+    batches = [Batch(inputs[i], {k: v[i] for k, v in targets.items()}) for i in parts]
+    return evaluate(model, tasks, batches, "val")

@@ -19,7 +19,7 @@ from rotograd_cli.runs.config import BenchConfig, component_names, component_nod
 from rotograd_cli.runs.experiment import Networks, join
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.compiling import compile_networks
-from rotograd_cli.training.step import predict, task_losses
+from rotograd_cli.training.objective import predict, task_losses
 
 IDEAL, REFERENCE = "ideal", "reference"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}

@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     return session.report_failures()
 
 
-def _train(config: "DictConfig") -> float:
+def _train(config: "DictConfig") -> float | None:
     """Train one run and return its selection value, which a search minimises or maximises."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -79,7 +79,11 @@ def _train(config: "DictConfig") -> float:
     # as written: an interpolation among them refers to the configuration, not to this list
     overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     run_dir = Path(hydra.runtime.output_dir)
-    if hydra.mode == RunMode.MULTIRUN:
+    is_sweep = hydra.mode == RunMode.MULTIRUN
+    if config.diagnose:
+        _diagnose(config, overrides, is_sweep)
+        return None
+    if is_sweep:
         check_direction(hydra.sweeper, config.train.select_mode)
         summary = run_cell(lambda: _run(config, run_dir, overrides, True)[0], overrides, hydra)
     else:
@@ -89,6 +93,13 @@ def _train(config: "DictConfig") -> float:
     value = selected_value(summary)
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
     return worst if value is None else value
+
+
+def _diagnose(config: "DictConfig", overrides: list[str], is_sweep: bool) -> None:
+    from rotograd_cli.runs.diagnosis import diagnose
+
+    print(diagnose(config, overrides, several=is_sweep))
+    session.remove_unused_folders()  # Hydra's, for a new run
 
 
 def _run(

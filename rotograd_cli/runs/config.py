@@ -17,33 +17,12 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config_files import config_dir as config_dir
 from rotograd_cli.runs.config_files import is_group
 from rotograd_cli.runs.packing import register_resolvers
+from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
 
-COMMAND_KEYS = ("launcher", "resume", "trust")
+COMMAND_KEYS = ("diagnose", "launcher", "resume", "trust")
 """Keys of ``rotograd train`` that are no part of a run: where it happens, what it goes on from."""
-
-
-@dataclass
-class TrainOptions:
-    """The training loop; ``conf/training.yaml`` says what each key means."""
-
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    accumulate_steps: int = MISSING
-    grad_clip_norm: float | None = MISSING
-    eval_batch_size: int = MISSING
-    log_every_steps: int = MISSING
-    shuffle: bool = MISSING
-    augment: bool = MISSING
-    limit_batches: int | None = MISSING
-    limit_eval_batches: int | None = MISSING
-    eval_every_epochs: int = MISSING
-    evaluate_train: bool = MISSING
-    select: str = MISSING
-    select_mode: str = MISSING
-    on_nonfinite: str = MISSING
-    max_skipped_steps: int = MISSING
 
 
 @dataclass
@@ -61,14 +40,6 @@ class Paths:
     data_dir: str = MISSING
     output_dir: str = MISSING
     sweep_dir: str = MISSING
-
-
-@dataclass
-class Checkpoints:
-    """When checkpoints are written; ``conf/training.yaml`` says what each key means."""
-
-    every_minutes: float = MISSING
-    keep_epochs: int = MISSING
 
 
 @dataclass
@@ -94,8 +65,8 @@ class TrainConfig:
     compile: bool = MISSING
     tasks: list[str] | None = MISSING
     tags: list[str] = MISSING
-    train: TrainOptions = field(default_factory=TrainOptions)
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    train: TrainOptions = MISSING
+    checkpoints: CheckpointOptions = MISSING
 
 
 @dataclass
@@ -111,6 +82,7 @@ class TrainCommand(TrainConfig):
 
     resume: str | None = None
     trust: bool = False
+    diagnose: bool = False
     launcher: LauncherOptions | None = None
 
 

@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from rotograd_cli.data.base import MultiTaskDataset
-from rotograd_cli.errors import CheckpointError, ConfigError, run_under_way, suggested
+from rotograd_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteError,
+    run_under_way,
+    suggested,
+)
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
@@ -39,23 +45,19 @@ from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training import interrupts
+from rotograd_cli.training.batch_checks import check_predictions
 from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
 from rotograd_cli.training.compiling import compilation, compile_networks
 from rotograd_cli.training.coverage import complete_batches, cut_notes, evaluation_parts
 from rotograd_cli.training.dry_pass import dry_pass
-from rotograd_cli.training.loop import (
-    CheckpointOptions,
-    LoopOptions,
-    OptimizerGroup,
-    Recorder,
-    Trainer,
-)
-from rotograd_cli.training.nonfinite import fit_or_dump
+from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.precision import AUTOCAST
+from rotograd_cli.training.records import Recorder
+from rotograd_cli.training.run_state import OptimizerGroup, RunState
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
 from rotograd_cli.training.state import TrainState
-from rotograd_cli.training.step import check_predictions, evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -141,15 +143,16 @@ def train(
     if not ranks.is_first:
         with compilation(config.compile):
             return _follow(trainer, resume=resume)
-    dataset, model, plain = trainer.dataset, trainer.model, trainer.config
-    summary = describe_run(config, dataset, model, trainer.selection, trainer.device, overrides)
+    dataset, model, plain = trainer.dataset, trainer.run.model, trainer.config
+    state, device = trainer.run.state, trainer.run.device
+    summary = describe_run(config, dataset, model, trainer.selection, device, overrides)
     with (
         claimed(run_dir) as claim,
         log_file(run_dir / "train.log", quiet=quiet),
     ):
-        records = trainer.resume() if resume else None
+        records = trainer.checkpoints.resume() if resume else None
         claim.begin(None if resume else plain)
-        summary |= described_before(run_dir, trainer.state) if records is not None else {}
+        summary |= described_before(run_dir, state) if records is not None else {}
         write_summary(run_dir, summary)  # a run that is killed has said what it trained on
         logger.info(
             "%s on %s (%s), seed %d, %s: %s%s",
@@ -157,9 +160,9 @@ def train(
             dataset.name,
             ", ".join(task.name for task in dataset.tasks),
             config.seed,
-            trainer.device,
+            device,
             os.path.relpath(run_dir),
-            "" if records is None else f", on from step {trainer.state.step}",
+            "" if records is None else f", on from step {state.step}",
         )
         try:
             with interrupts.deferring(), run_under_way(), memory_errors():
@@ -170,7 +173,7 @@ def train(
                         ConsoleTracker(num_epochs=config.train.epochs, select=trainer.selection.key)
                     )
                 with compilation(config.compile):
-                    metrics = fit_or_dump(trainer)
+                    metrics = _fit(trainer, config, run_dir)
             summary |= {"status": "finished", "metrics": metrics}
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -179,15 +182,15 @@ def train(
             if isinstance(error, interrupts.StopRequested):
                 logger.info(
                     "Stopped after step %d; continue with: %s%s",
-                    trainer.state.step,
+                    state.step,
                     suggested("train", f"resume={os.path.relpath(run_dir)}"),
                     word_for(config),
                 )
                 interrupts.hand_on(error)
             raise
         finally:
-            summary |= describe_progress(trainer.state, trainer.wall_s)
-            summary |= describe_ranks(ranks, trainer.state.step)
+            summary |= describe_progress(state, trainer.run.wall_s)
+            summary |= describe_ranks(ranks, state.step)
             with run_under_way():
                 write_summary(run_dir, summary)
                 recorder.finish(summary)
@@ -201,14 +204,24 @@ def _follow(trainer: Trainer, *, resume: bool) -> dict[str, Any]:
     package.setLevel(logging.ERROR)  # the first rank has said it
     try:
         if resume:
-            trainer.resume()
+            trainer.checkpoints.resume()
         with interrupts.deferring(), run_under_way(), memory_errors():
-            return {"metrics": fit_or_dump(trainer)}
+            return {"metrics": trainer.fit()}
     except interrupts.StopRequested as error:
         interrupts.hand_on(error)
         raise
     finally:
         package.setLevel(before)
+
+
+def _fit(trainer: Trainer, config: TrainConfig, run_dir: Path) -> dict[str, float]:
+    """Train; a step that is not finite ends with the command that shows where it began."""
+    try:
+        return trainer.fit()
+    except NonFiniteError as error:
+        command = suggested("train", f"resume={os.path.relpath(run_dir)}", "debug=nonfinite")
+        command += word_for(config)
+        raise NonFiniteError(f"{error} {command} shows where it began.") from error
 
 
 def make_trainer(
@@ -218,7 +231,7 @@ def make_trainer(
     constructors: Constructors | None = None,
     ranks: Ranks = ONE,
 ) -> Trainer:
-    """The loop of a run over everything that it needs; nothing is written.
+    """Return the loop of a run over everything that it needs; nothing is written.
 
     Args:
         config: Checked configuration.
@@ -233,28 +246,46 @@ def make_trainer(
     Raises:
         RotogradError: If a component is refused, or two do not fit.
     """
+    run, dataset = build_run(config, constructors, ranks)
+    return Trainer(
+        run,
+        dataset,
+        config.train,
+        recorder,
+        checkpoint_dir=checkpoint_dir,
+        checkpoints=config.checkpoints,
+        seed=config.seed,
+        config=asdict(config),
+    )
+
+
+def build_run(
+    config: TrainConfig, constructors: Constructors | None = None, ranks: Ranks = ONE
+) -> tuple[RunState, MultiTaskDataset]:
+    """Build what a run trains and what it trains on, and try both.
+
+    Args:
+        config: Checked configuration.
+        constructors: The configuration's checked constructors; made here if None.
+        ranks: The processes that train together.
+
+    Returns:
+        Model and optimisers before the first step, and the data.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
     constructors = constructors or Constructors(config)
     experiment = build(config, constructors)
-    options = LoopOptions(**asdict(config.train))
 
     def make_groups(model: MultiTaskMethod) -> list[OptimizerGroup]:
         return _optimizer_groups(model, constructors)
 
-    ranks.same(lambda: dry_pass(experiment.model, experiment.dataset, make_groups, options))
-    ranks.attach(experiment.model, experiment.dataset.input_shape)
-    experiment.model.join(ranks)
-    return Trainer(
-        experiment.model,
-        experiment.dataset,
-        make_groups(experiment.model),
-        options,
-        recorder,
-        checkpoint_dir=checkpoint_dir,
-        seed=config.seed,
-        device=experiment.device,
-        config=asdict(config),
-        checkpoints=CheckpointOptions(**asdict(config.checkpoints)),
-    )
+    model = experiment.model
+    ranks.same(lambda: dry_pass(model, experiment.dataset, make_groups, config.train))
+    ranks.attach(model, experiment.dataset.input_shape)
+    model.join(ranks)
+    return RunState(model, make_groups(model)), experiment.dataset
 
 
 def build(config: TrainConfig, constructors: Constructors | None = None) -> Experiment:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rotograd_cli.errors import ConfigError, OccupiedError, suggested
 from rotograd_cli.runs.claims import is_used
-from rotograd_cli.runs.config import TrainConfig
+from rotograd_cli.runs.config import COMMAND_KEYS, TrainConfig
 from rotograd_cli.runs.identity import UNCOUNTED, holds_run
 from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.saved import load_run_config
@@ -53,7 +53,7 @@ def named_run(
     saved = asdict(result)
     for word in overrides:
         key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
-        if key in ("resume", "trust"):
+        if key in COMMAND_KEYS or word == "debug=nonfinite":
             continue
         if key not in UNCOUNTED:
             raise ConfigError(

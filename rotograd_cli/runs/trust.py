@@ -1,6 +1,6 @@
 """What a saved configuration may have called: one rule for every command that builds from one.
 
-A run directory or a dump may come from somebody else. Reading it runs nothing, and what its
+A run directory may come from somebody else. Reading it runs nothing, and what its
 configuration names is built if it is a component of this package, of ``torch.nn``, ``torch.optim``
 or ``torchvision.models`` and of the kind that its place needs, or if the user's own YAML files name
 it. Everything else needs ``trust=true``.
@@ -131,7 +131,7 @@ def user_folders() -> tuple[Path, ...]:
 
 
 def without_extras(config: TrainConfig) -> TrainConfig:
-    """What evaluation and replay build: no logger, no pretrained weights (a checkpoint has all).
+    """What an evaluation builds: no logger, no pretrained weights (a checkpoint has all).
 
     Args:
         config: Configuration of a run; changed.

@@ -177,7 +177,8 @@ class PairMeans(Metric):
     full_state_update = False
     sums: Tensor
     num: Tensor
-    waiting: list[Tensor]
+    odd_sums: Tensor
+    odd_num: Tensor
 
     def __init__(self, errors: Errors, num_errors: int) -> None:
         super().__init__()
@@ -185,7 +186,10 @@ class PairMeans(Metric):
         sums = torch.zeros(num_errors, dtype=torch.float64)
         self.add_state("sums", sums, dist_reduce_fx="sum")
         self.add_state("num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("waiting", [], dist_reduce_fx=None)  # prediction and target of an odd image
+        # of an odd image, as if it were the last
+        self.add_state("odd_sums", sums.clone(), dist_reduce_fx="sum")
+        self.add_state("odd_num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.waiting: list[Tensor] = []  # its prediction and target: no state, no other rank's
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Adds the pairs of a batch, beginning with an image that waited.
@@ -199,10 +203,10 @@ class PairMeans(Metric):
             target = torch.cat((self.waiting[1], target))
         even = len(prediction) // 2 * 2
         self.waiting = [x[even:].clone() for x in (prediction, target) if len(x) > even]
-        if even:
-            sums, num = self._sums(prediction[:even], target[:even], size=2)
-            self.sums += sums
-            self.num += num
+        sums, num = self._sums(prediction[:even], target[:even], size=2)
+        self.sums += sums
+        self.num += num
+        self.odd_sums, self.odd_num = self._sums(prediction[even:], target[even:], size=1)
 
     def compute(self) -> Tensor:
         """Means over the pairs.
@@ -210,17 +214,20 @@ class PairMeans(Metric):
         Returns:
             Float64, shape ``[V]``; NaN when no pair has a valid pixel.
         """
-        sums, num = self.sums, self.num
-        if self.waiting:
-            more_sums, more_num = self._sums(self.waiting[0], self.waiting[1], size=1)
-            sums, num = sums + more_sums, num + more_num
-        return sums / num
+        return (self.sums + self.odd_sums) / (self.num + self.odd_num)
+
+    def reset(self) -> None:
+        """Forget the images so far."""
+        super().reset()
+        self.waiting = []
 
     def _sums(self, prediction: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Sums over groups of ``size`` images, and the number of groups with a valid pixel."""
         errors, valid = self.errors(prediction, target)
         groups = len(prediction) // size
-        errors, valid = errors.reshape(len(errors), groups, -1), valid.reshape(groups, -1)
+        num_pixels = size * errors.shape[-1]
+        errors = errors.reshape(len(errors), groups, num_pixels)
+        valid = valid.reshape(groups, num_pixels)
         num = valid.sum(1)
         of_pairs = self._of_pairs(errors, valid, num.clamp(min=1))
         return torch.where(num > 0, of_pairs, 0).sum(1), (num > 0).sum()

@@ -100,6 +100,38 @@ def _check_device(tensor: Tensor, like: Tensor, what: str) -> None:
         )
 
 
+def check_predictions(
+    tasks: Sequence[Task], predictions: Sequence[Tensor], num_examples: int = 1
+) -> None:
+    """Refuses heads whose output does not fit their task.
+
+    Args:
+        tasks: The K tasks.
+        predictions: Output of every head.
+        num_examples: Number N of examples that they belong to.
+
+    Raises:
+        ConfigError: If a prediction is no tensor of shape ``[N, num_outputs, *map_shape]``.
+    """
+    for task, prediction in zip(tasks, predictions, strict=True):
+        needed = (task.num_outputs, *task.map_shape)
+        if not isinstance(prediction, Tensor):
+            raise ConfigError(
+                f"The head of task {task.name!r} must return a tensor, or a tuple that begins with "
+                f"it, got a {type(prediction).__name__}; check `head` and `heads.{task.name}`."
+            )
+        if tuple(prediction.shape) != (num_examples, *needed):
+            needed_text = ", ".join(map(str, ("N", *needed)))
+            fits = prediction.dim() > 0 and len(prediction) == num_examples
+            shape = ("N", *prediction.shape[1:]) if fits else tuple(prediction.shape)
+            found = f"[{', '.join(map(str, shape))}]" + ("" if fits else f" for N = {num_examples}")
+            size = "`backbone` (the size of its map), " if task.map_shape else ""
+            raise ConfigError(
+                f"The head of task {task.name!r} must return shape [{needed_text}], got {found}; "
+                f"check {size}`head` and `heads.{task.name}`."
+            )
+
+
 def find_fault(
     batches: Iterable[Batch],
     tasks: Sequence[Task],

@@ -18,7 +18,7 @@ from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
 from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.coverage import evaluation_parts
-from rotograd_cli.training.loop import LoopOptions
+from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import Selection, select_by
 from rotograd_cli.training.trying import (
@@ -36,7 +36,10 @@ noticed when it is trained on or evaluated."""
 
 
 def dry_pass(
-    model: MultiTaskMethod, dataset: MultiTaskDataset, make_groups: MakeGroups, options: LoopOptions
+    model: MultiTaskMethod,
+    dataset: MultiTaskDataset,
+    make_groups: MakeGroups,
+    options: TrainOptions,
 ) -> None:
     """Tries data set, networks, method, optimisers and schedules; says nothing when all is well.
 
@@ -77,7 +80,7 @@ def _example(model: MultiTaskMethod, dataset: MultiTaskDataset) -> Tensor:
 def _read(
     dataset: MultiTaskDataset,
     split: Split,
-    options: LoopOptions,
+    options: TrainOptions,
     selection: Selection,
     example: Tensor,
 ) -> Batch:

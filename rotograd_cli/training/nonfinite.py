@@ -1,249 +1,120 @@
-"""A run that meets a loss or gradient that is not finite leaves a dump of the step behind.
+"""Why a step is not finite: a fault of its data, or the first module or parameter to show it."""
 
-No step keeps a copy of what it changes: after the failure the run goes back to its last checkpoint
-and trains on, silently, until it stands before that step again.
-"""
-
-import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NoReturn
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import CheckpointError, NonFiniteError, suggested
-from rotograd_cli.training.checkpoint import (
-    load_checkpoint,
-    load_newest,
-    previous_of,
-    save_checkpoint,
-)
-from rotograd_cli.training.interrupts import StopRequested
-from rotograd_cli.training.loop import REMEDY, Recorder, Trainer
-from rotograd_cli.training.state import TrainState
-
-NAME = "nonfinite.pt"
-logger = logging.getLogger(__name__)
+from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.ranks.base import ONE
+from rotograd_cli.training.batch_checks import find_fault
+from rotograd_cli.training.batches import EpochBatches
+from rotograd_cli.training.compiling import eagerly
+from rotograd_cli.training.objective import predict
+from rotograd_cli.training.options import NONFINITE_REMEDY
+from rotograd_cli.training.run_state import RunState
 
 
-class Silent:
-    """A recorder that records nothing.
+def explain(
+    error: NonFiniteError, run: RunState, batches: EpochBatches, micro_batches: Sequence[Batch]
+) -> str:
+    """Return the end of the line on a step that is not finite.
 
     Args:
-        recorder: Whose :meth:`poll` stops the run; None lets nothing stop it.
-    """
-
-    def __init__(self, recorder: Recorder | None = None) -> None:
-        self.recorder = recorder
-
-    def log(self, record: dict[str, float]) -> None:
-        """Takes nothing."""
-
-    def poll(self) -> None:
-        """As the recorder of the run."""
-        if self.recorder is not None:
-            self.recorder.poll()
-
-    def position(self) -> dict[str, int]:
-        """No file."""
-        return {}
-
-    def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
-        """Tells nobody."""
-
-
-def fit_or_dump(trainer: Trainer) -> dict[str, float]:
-    """:meth:`Trainer.fit`, which leaves a dump behind where a step is not finite.
-
-    Args:
-        trainer: The run.
+        error: How the step failed.
+        run: The run before that step.
+        batches: Those of the run.
+        micro_batches: This rank's of the step.
 
     Returns:
-        What :meth:`Trainer.fit` returns.
-
-    Raises:
-        NonFiniteError: As there; its message names the dump, or says why there is none.
+        A fault of the data; or the first module whose output is not finite, and a remedy.
     """
-    try:
-        return trainer.fit()
-    except NonFiniteError as error:
-        logger.info("A step is not finite: back to the last checkpoint, for a dump of it.")
-        try:
-            path, first = _dump(trainer, error)
-        except (CheckpointError, StopRequested) as reason:
-            raise NonFiniteError(f"{error} There is no dump of it: {reason}") from error
-        where = "" if error.step == first.step else f", of step {first.step}"
-        told = error if REMEDY in str(first) else first  # which names a fault of the data
-        raise NonFiniteError(
-            f"{told} {suggested('replay', os.path.relpath(path))} shows where it began{where}.",
-            step=first.step,
-        ) from error
+    fault = fault_of_data(error, run, batches, micro_batches)
+    if fault is not None:
+        return f". {fault}"
+    with torch.no_grad(), watched(run.model) as findings:
+        for batch in micro_batches:
+            predict(run.model, batch)
+    run.model.forget()
+    where = f", first in the {findings[0]}" if findings else ""
+    return f"{where}; {NONFINITE_REMEDY}."
 
 
-def _dump(trainer: Trainer, error: NonFiniteError) -> tuple[Path, NonFiniteError]:
-    """Writes the dump; its path, and the error of the step that is in it.
-
-    Raises:
-        CheckpointError: If there is nothing to go back to, the step does not fail again, or the
-            file cannot be written.
-    """
-    first, batches = error, trainer.failed_batches
-    with _quiet():
-        if error.step is None:  # noticed where losses are recorded
-            first, batches = _find(trainer)
-        assert first.step is not None
-        rerun = _Rerun(trainer, until=first.step)
-        rerun.train_until()
-        batches = batches or rerun.failed_batches
-        content = _on_host(rerun.content())
-        observed = rerun.failure_of(batches)
-    if observed is None or (error.step is not None and str(observed) != str(error.__cause__)):
-        _refuse(first.step)
-    if trainer.ranks.size > 1:
-        batches = rerun.whole_batches()
-    path = trainer.checkpoint_dir / NAME
-    if trainer.ranks.is_first:
-        failure = _describe(trainer, first.step, observed, batches)
-        save_checkpoint(path, {**content, "failure": failure})
-    return path, first
+def fault_of_data(
+    error: NonFiniteError, run: RunState, batches: EpochBatches, micro_batches: Sequence[Batch]
+) -> str | None:
+    """Return the first value that no loss can take, in the rows of all ranks; None without."""
+    if run.ranks.size > 1:
+        whole = replace(batches, ranks=ONE)
+        micro_batches = next(whole.steps(run.state.epoch, run.state.batch))
+    suspects = [name for name, loss in error.losses.items() if not math.isfinite(loss)]
+    dataset = batches.dataset
+    return find_fault(micro_batches, dataset.tasks, dataset.name, "train", suspects)
 
 
-def _refuse(step: int) -> NoReturn:
-    raise CheckpointError(f"taken again from the last checkpoint, step {step} did not fail so.")
-
-
-def _find(trainer: Trainer) -> tuple[NonFiniteError, list[Batch]]:
-    """The first step that is not finite, of those since the last checkpoint."""
-    rerun = _Rerun(trainer, until=trainer.state.step + 1)
-    try:
-        rerun.train_until()
-    except NonFiniteError as error:
-        if error.step is None:
-            raise CheckpointError(str(error)) from error
-        return error, rerun.failed_batches
-    _refuse(trainer.state.step)
-
-
-def _describe(
-    trainer: Trainer, step: int, observed: NonFiniteError, batches: list[Batch]
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "message": str(observed),
-        "losses": observed.losses,
-        "gradients": observed.gradients,
-        "micro_batches": [
-            {"inputs": _on_host(batch.inputs), "targets": _on_host(dict(batch.targets))}
-            for batch in batches
-        ],
-        "device": str(trainer.device),
-        "num_threads": torch.get_num_threads(),
-        "num_ranks": trainer.ranks.size,
-    }
-
-
-class _Reached(Exception):  # noqa: N818 - no error
-    """The run stands before the step that was looked for."""
-
-
-class _Rerun(Trainer):
-    """The same run from its last checkpoint, without records, checkpoints and evaluations.
-
-    Every step is looked at, on an accelerator too.
-
-    Args:
-        trainer: The run; its model and optimisers go back.
-        until: Step (from 1) to stand before.
-
-    Raises:
-        CheckpointError: If there is no checkpoint to go back to.
-    """
-
-    def __init__(self, trainer: Trainer, *, until: int) -> None:
-        super().__init__(
-            trainer.model,
-            trainer.dataset,
-            trainer.groups,
-            trainer.options,
-            Silent(trainer.recorder),
-            checkpoint_dir=trainer.checkpoint_dir,
-            seed=trainer.seed,
-            device=trainer.device,
-            config=trainer.config,
-        )
-        self.until, self.looks_at_every_step = until, True
-        self.model.forget()
-        self.model.zero_grad()
-        content = self.ranks.same_content(self._start)
-        self.restore(content, self.checkpoint_dir / "last.pt")
-
-    def _start(self) -> dict[str, Any]:
-        """The newest checkpoint, or the one before it where that one came after the failure."""
-        last = self.checkpoint_dir / "last.pt"
-        newest = load_newest(self.checkpoint_dir, self._read_to)
-        if newest is None:
-            raise CheckpointError(f"there is no {last} to go back to.")
-        if not self._is_finite(newest):
-            with suppress(CheckpointError):
-                before = load_checkpoint(previous_of(last), self._read_to)
-                return before if self._is_finite(before) else newest
-        return newest
-
-    def _is_finite(self, content: Mapping[str, Any]) -> bool:
-        names = dict(self.model.named_parameters())
-        return all(bool(content["model"][name].isfinite().all()) for name in names)
-
-    def train_until(self) -> None:
-        """Trains until the run stands before the step."""
-        with suppress(_Reached):
-            while True:
-                self.state.evaluation_due = False
-                self.train_epoch()
-
-    def failure_of(self, batches: list[Batch]) -> NonFiniteError | None:
-        """Takes the step; how it fails, None if it does not."""
-        try:
-            self.take_step(batches)
-        except NonFiniteError as error:
-            return error
-        return None
-
-    def whole_batches(self) -> list[Batch]:
-        """Micro-batches of the step, with the rows of all ranks."""
-        return next(self._micro_batches(whole=True))
-
-    def _step(self, micro_batches: list[Batch]) -> None:
-        if self.state.step + 1 >= self.until:
-            self.failed_batches = micro_batches
-            raise _Reached
-        super()._step(micro_batches)
-
-    def _save(self, name: str) -> None:
-        """Nothing: the checkpoints are the run's."""
-
-
-def _on_host(value: Any) -> Any:
-    """Copies of all tensors in it, on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _on_host(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_on_host(item) for item in value)
-    return value
+def wrong_parameter(model: nn.Module) -> str | None:
+    """Return the first parameter that is not finite, described; None if all are finite."""
+    for name, parameter in model.named_parameters():
+        if not _is_finite(parameter):
+            return f"parameter {name}, {_describe(parameter)}"
+    return None
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, skipped steps are not warned of a second time."""
-    loop = logging.getLogger("rotograd_cli.training.loop")
-    before = loop.level
-    loop.setLevel(logging.ERROR)
+def watched(model: nn.Module) -> Iterator[list[str]]:
+    """Inside, outputs and gradients that are not finite are noted, in the order of the step.
+
+    Hooks make methods leave their shortcuts, so numbers may differ by rounding.
+
+    Args:
+        model: The network.
+
+    Yields:
+        What is found, for instance ``output of heads.1 (Linear), [8, 3] with 0 infinite, 2 NaN``.
+    """
+    findings: list[str] = []
+
+    def watch_output(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            for value in output if isinstance(output, (list, tuple)) else [output]:
+                if isinstance(value, Tensor) and not _is_finite(value):
+                    kind = type(module).__name__
+                    findings.append(f"output of {name} ({kind}), {_describe(value)}")
+
+        return hook
+
+    def watch_gradient(name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None and not _is_finite(parameter.grad):
+                findings.append(f"gradient of {name}, {_describe(parameter.grad)}")
+
+        return hook
+
+    handles = [m.register_forward_hook(watch_output(n)) for n, m in model.named_modules() if n]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            handles.append(
+                parameter.register_post_accumulate_grad_hook(watch_gradient(name))  # type: ignore[no-untyped-call]
+            )
     try:
-        yield
+        with eagerly():
+            yield findings
     finally:
-        loop.setLevel(before)
+        for handle in handles:
+            handle.remove()
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())
+
+
+def _describe(value: Tensor) -> str:
+    """Return the shape, and how many elements are infinite and NaN."""
+    infinite = int(value.isinf().sum())
+    nan = int(value.isnan().sum())
+    return f"{list(value.shape)} with {infinite} infinite, {nan} NaN"

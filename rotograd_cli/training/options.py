@@ -39,3 +39,7 @@ class CheckpointOptions:
 
     every_minutes: Annotated[float, Gt(0)]
     keep_epochs: Annotated[int, Ge(0)]
+
+
+NONFINITE_REMEDY = "lower model_optimizer.lr or method_optimizer.lr, or set train.grad_clip_norm"
+"""What to try where losses or gradients become infinite or NaN."""

@@ -23,6 +23,25 @@ AUTOCAST: dict[str, torch.dtype | None] = {
 """Type of the networks' arithmetic by the name that ``precision`` has; None for float32."""
 
 
+class Snapshot:
+    """What passes change of a model, and the generators, so that a step can be taken again.
+
+    Args:
+        model: The model before the step.
+    """
+
+    def __init__(self, model: MultiTaskMethod) -> None:
+        self._model = model
+        self._state = _copies(model.changing_state())
+        self._generators = rng_state()
+
+    def restore(self) -> None:
+        """Put the model and the generators back."""
+        self._model.forget()
+        self._model.load_state_dict(self._state, strict=False)
+        set_rng_state(self._generators)
+
+
 class LossScale:
     r"""The factor s that keeps gradients inside the range of float16.
 
@@ -42,12 +61,13 @@ class LossScale:
     """Where doubling ends."""
 
     def __init__(self, value: float = 2.0**16, *, growth_steps: int = 2000) -> None:
-        self.value, self.growth_steps = value, growth_steps
+        self.value = value
+        self.growth_steps = growth_steps
         self.steps = 0
         """Steps since s last changed."""
 
     def take(self, model: MultiTaskMethod, step: Callable[[float], Tensor]) -> Tensor:
-        """Takes one optimiser step, more than once where a gradient overflows.
+        """Take one optimiser step, more than once where a gradient overflows.
 
         Args:
             model: What passes change of its state is put back before another try, the random
@@ -61,30 +81,33 @@ class LossScale:
             NonFiniteError: If a loss is not finite, or a gradient is not with a scale of 1 either.
         """
         while True:
-            before, generators = _copies(model.changing_state()), rng_state()
+            before = Snapshot(model)
             try:
                 result = step(self.value)
             except NonFiniteError as error:
                 if self.value <= 1 or not all(map(math.isfinite, error.losses.values())):
                     raise
-                self.value, self.steps = self.value / 2, 0
+                self._change(self.value / 2)
                 logger.debug("%s; the loss scale is %g from here on.", error, self.value)
-                model.forget()
-                model.load_state_dict(before, strict=False)
-                set_rng_state(generators)
+                before.restore()
                 continue
             self.steps += 1
             if self.steps >= self.growth_steps:
-                self.value, self.steps = min(2 * self.value, self.largest), 0
+                self._change(min(2 * self.value, self.largest))
             return result
 
+    def _change(self, value: float) -> None:
+        self.value = value
+        self.steps = 0
+
     def state_dict(self) -> dict[str, Any]:
-        """The scale and the steps since it changed."""
+        """Return the scale and the steps since it changed."""
         return {"value": self.value, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned."""
-        self.value, self.steps = float(state["value"]), int(state["steps"])
+        """Restore what :meth:`state_dict` returned."""
+        self.value = float(state["value"])
+        self.steps = int(state["steps"])
 
 
 def _copies(state: Mapping[str, Any]) -> dict[str, Any]:

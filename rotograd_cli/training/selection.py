@@ -82,15 +82,24 @@ class Selection:
                     f"with train.select={self.split}/relative_loss, or with a metric of one task."
                 )
 
-    def check_initial(self, losses: Mapping[str, float]) -> None:
-        """Refuses losses of the untrained network that nothing can be compared with.
+    @property
+    def needs_initial(self) -> bool:
+        """Whether epochs are compared with the losses of the untrained network."""
+        return self.key == f"{self.split}/relative_loss"
+
+    def initial(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the losses of the untrained network.
 
         Args:
-            losses: Losses by task.
+            metrics: Metrics of an evaluation before the first step.
+
+        Returns:
+            Losses by task.
 
         Raises:
-            SelectionError: If one is 0, infinite or NaN.
+            SelectionError: If one is 0, infinite or NaN: nothing can be compared with it.
         """
+        losses = self.losses(metrics)
         for name, loss in losses.items():
             if loss == 0 or not math.isfinite(loss):
                 raise SelectionError(
@@ -98,6 +107,13 @@ class Selection:
                     f"is {loss} on {self.split}; choose a metric of a task with train.select=KEY "
                     f"({self.split}/{name}/loss, say)."
                 )
+        return losses
+
+    def relative(
+        self, metrics: Mapping[str, float], initial: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return the entry that an evaluation lacks: :func:`relative_loss` where it decides."""
+        return {self.key: relative_loss(self.losses(metrics), initial)} if initial else {}
 
 
 def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str]) -> Selection:

@@ -4,7 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rotograd_cli.errors import CheckpointError
+from rotograd_cli.errors import CheckpointError, SelectionError
+from rotograd_cli.training.options import NONFINITE_REMEDY
 from rotograd_cli.training.selection import Selection
 
 _LATER = ("num_evaluations", "num_candidates", "initial_losses")
@@ -88,3 +89,26 @@ class TrainState:
         self.best_value = value
         self.best_metrics = dict(metrics)
         return True
+
+    def describe_selected(self, selection: Selection) -> str:
+        """Return which epoch was selected and what it was compared with.
+
+        Args:
+            selection: How epochs were compared.
+
+        Raises:
+            SelectionError: If no epoch had a finite value: nothing may be tested.
+        """
+        if not math.isfinite(self.best_value):  # an earlier version chose epoch 1 by NaN
+            raise SelectionError(
+                f"No epoch can be selected: {selection.key} was infinite or NaN in every "
+                "evaluation (metrics.jsonl has them by task); choose another train.select, or "
+                f"{NONFINITE_REMEDY}."
+            )
+        compared = f"{self.num_evaluations} evaluations"
+        if self.num_candidates < self.num_evaluations:
+            compared = f"the {self.num_candidates} finite values of {compared}"
+        return (
+            f"Selected epoch {self.best_epoch}: {selection.key} {self.best_value:.4f}, the best of "
+            f"{compared}."
+        )

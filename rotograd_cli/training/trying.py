@@ -16,10 +16,12 @@ from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
-from rotograd_cli.training.batch_checks import check_form, where
+from rotograd_cli.training.batch_checks import check_form, check_predictions, where
 from rotograd_cli.training.blame import blamed
-from rotograd_cli.training.loop import LoopOptions, OptimizerGroup
-from rotograd_cli.training.step import check_predictions, predict, train_step
+from rotograd_cli.training.objective import predict
+from rotograd_cli.training.options import TrainOptions
+from rotograd_cli.training.run_state import OptimizerGroup
+from rotograd_cli.training.stepper import train_step
 
 NUM_EXAMPLES = 8
 """Examples that the components are tried on."""
@@ -135,7 +137,7 @@ def try_training(
     model: MultiTaskMethod,
     dataset: MultiTaskDataset,
     make_groups: MakeGroups,
-    options: LoopOptions,
+    options: TrainOptions,
     batch: Batch,
 ) -> None:
     """Takes one step and advances every schedule once.
@@ -172,7 +174,7 @@ def try_training(
             group.scheduler.step()
 
 
-def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: LoopOptions) -> None:
+def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: TrainOptions) -> None:
     """Refuses a schedule that knows its length (a one-cycle one) and is over before the run."""
     length = getattr(group.scheduler, "total_steps", None)
     num_batches = dataset.num_examples("train") // options.batch_size

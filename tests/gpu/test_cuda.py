@@ -22,7 +22,7 @@ from rotograd_cli.methods.rlw import RandomLossWeighting
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.methods.scaleonly import ScaleOnly
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
-from rotograd_cli.training.step import train_step
+from rotograd_cli.training.stepper import train_step
 
 pytestmark = pytest.mark.gpu
 

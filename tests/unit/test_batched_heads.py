@@ -247,7 +247,7 @@ def test_number_of_operations_does_not_grow_with_the_number_of_heads(name: str) 
 def _kernels_of_a_step(model: MultiTaskMethod, num: int) -> int:
     from rotograd_cli.data.base import Batch
     from rotograd_cli.tasks import Task, losses, metrics
-    from rotograd_cli.training.step import train_step
+    from rotograd_cli.training.stepper import train_step
 
     tasks = [
         Task(f"t{k}", 1, losses.binary_cross_entropy, (metrics.f1(),), batchable=True)

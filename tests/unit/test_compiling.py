@@ -12,7 +12,8 @@ from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.ranks.layers import see_whole_batch
 from rotograd_cli.training.compiling import compilation, compile_networks, eagerly
-from rotograd_cli.training.step import evaluate, train_step
+from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.stepper import train_step
 from tests.contract.test_methods import build
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset
 

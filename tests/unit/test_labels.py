@@ -12,7 +12,8 @@ from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.tasks import Task, losses, metrics
-from rotograd_cli.training.step import evaluate, train_step
+from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.stepper import train_step
 
 NUM = 12
 KIND = Task("kind", 3, losses.cross_entropy, (metrics.accuracy(3),))

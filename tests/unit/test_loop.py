@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from rotograd_cli.errors import ConfigError, NonFiniteError, SelectionError
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.tasks.losses import mean_squared_error
 from rotograd_cli.training.checkpoint import load_checkpoint
-from rotograd_cli.training.loop import LoopOptions, OptimizerGroup, Trainer
+from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.options import CheckpointOptions, TrainOptions
+from rotograd_cli.training.run_state import OptimizerGroup, RunState
 from rotograd_cli.training.seeding import epoch_draws, epoch_order
 from rotograd_cli.training.state import TrainState
-from rotograd_cli.training.step import evaluate
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
-OPTIONS = LoopOptions(
+OPTIONS = TrainOptions(
     epochs=3,
     batch_size=6,  # 3 batches of the 20 examples, 2 examples left out
     accumulate_steps=1,
@@ -37,6 +39,8 @@ OPTIONS = LoopOptions(
     evaluate_train=False,
     select="val/geomean_loss",
     select_mode="min",
+    on_nonfinite="stop",
+    max_skipped_steps=0,
 )
 
 
@@ -66,7 +70,7 @@ def trainer(
     *,
     dataset: ToyDataset | None = None,
     seed: int = 0,
-    cls: type[Trainer] = Trainer,
+    script: Sequence[float] = (),
     **changes: Any,
 ) -> Any:
     torch.manual_seed(0)
@@ -82,47 +86,49 @@ def trainer(
             schedule = step if by_step else epoch
             groups.append(OptimizerGroup(name, optimizer, schedule, "step" if by_step else "epoch"))
     folder.mkdir(exist_ok=True)
-    return cls(
-        model,
+    loop: Any = Trainer(
+        RunState(model, groups),
         dataset or ToyDataset(),
-        groups,
         replace(OPTIONS, **changes),
         Memory(),
         checkpoint_dir=folder,
+        checkpoints=CheckpointOptions(every_minutes=math.inf, keep_epochs=0),
         seed=seed,
-        device=torch.device("cpu"),
         config={"seed": seed},
     )
+    if script:
+        loop.evaluator = Scripted(loop, script)
+    return loop
 
 
 # ---- counting
 
 
 def test_state_counts_epochs_and_steps_of_whole_batches(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    run.fit()
-    assert (run.state.epoch, run.state.step) == (3, 9)
-    assert run.recorder.num_progress == 9
+    loop = trainer(tmp_path)
+    loop.fit()
+    assert (loop.run.state.epoch, loop.run.state.step) == (3, 9)
+    assert loop.recorder.num_progress == 9
     saved = load_checkpoint(tmp_path / "last.pt")
-    wanted = run.state.state_dict()
-    assert 0 < saved["state"].pop("wall_s") <= run.wall_s
-    assert saved["state"] == {key: wanted[key] for key in wanted if key != "wall_s"}
+    expected = loop.run.state.state_dict()
+    assert 0 < saved["state"].pop("wall_s") <= loop.run.wall_s
+    assert saved["state"] == {key: expected[key] for key in expected if key != "wall_s"}
     assert saved["config"] == {"seed": 0}
 
 
 def test_limit_shortens_the_epoch(tmp_path: Path) -> None:
-    run = trainer(tmp_path, limit_batches=2, limit_eval_batches=1)
-    run.train_epoch()
-    assert run.state.step == 2
-    first = run.dataset.batch("val", torch.arange(4))
-    assert run.metrics("val") == evaluate(run.model, TASKS, [first], "val")
+    loop = trainer(tmp_path, limit_batches=2, limit_eval_batches=1)
+    loop.train_epoch()
+    assert loop.run.state.step == 2
+    first = loop.dataset.batch("val", torch.arange(4))
+    assert loop.evaluator.metrics("val") == evaluate(loop.run.model, TASKS, [first], "val")
 
 
 def test_schedules_advance_per_step_and_per_epoch(tmp_path: Path) -> None:
-    run = trainer(tmp_path, "rotograd")
-    network, method = (group.optimizer.param_groups[0] for group in run.groups)
+    loop = trainer(tmp_path, "rotograd")
+    network, method = (group.optimizer.param_groups[0] for group in loop.run.groups)
     for epoch in range(1, 4):
-        run.train_epoch()
+        loop.train_epoch()
         assert network["lr"] == pytest.approx(0.1 * 0.5 ** (epoch // 2), rel=1e-12)
         assert method["lr"] == pytest.approx(0.1 * 0.9 ** (3 * epoch), rel=1e-12)
 
@@ -132,8 +138,8 @@ def test_micro_batches_split_the_batch_and_take_one_step(tmp_path: Path) -> None
     whole.train_epoch()
     split.train_epoch()
     assert split.dataset.order == whole.dataset.order
-    assert split.state.step == whole.state.step == 3
-    for p, q in zip(split.model.parameters(), whole.model.parameters(), strict=True):
+    assert split.run.state.step == whole.run.state.step == 3
+    for p, q in zip(split.run.model.parameters(), whole.run.model.parameters(), strict=True):
         torch.testing.assert_close(p, q)  # float32 sums in another order
 
 
@@ -158,12 +164,12 @@ def test_training_examples_alone_are_augmented_by_numbers_of_seed_and_epoch(tmp_
         for n in (1, 3)
     )
     plain = trainer(tmp_path, dataset=Noisy(), seed=5, augment=False)
-    for run in (whole, split, plain):
-        run.fit()
+    for loop in (whole, split, plain):
+        loop.fit()
     expected = torch.cat([epoch_draws(18, 2, seed=5, epoch=epoch) for epoch in range(3)])
-    for run in (whole, split):
-        assert torch.equal(torch.cat(run.dataset.draws), expected)
-    one, three, other = (next(run.model.parameters()) for run in (whole, split, plain))
+    for loop in (whole, split):
+        assert torch.equal(torch.cat(loop.dataset.draws), expected)
+    one, three, other = (next(loop.run.model.parameters()) for loop in (whole, split, plain))
     torch.testing.assert_close(one, three)  # float32 sums in another order
     assert not torch.equal(one, other)
     assert plain.dataset.draws == []
@@ -174,8 +180,8 @@ def test_evaluations_may_be_rarer_but_the_last_epoch_has_one(tmp_path: Path) -> 
     often.fit()
     rare.fit()
 
-    def evaluations(run: Any) -> dict[float, float]:
-        records = [r for r in run.recorder.records if "val/loss" in r]
+    def evaluations(loop: Any) -> dict[float, float]:
+        records = [r for r in loop.recorder.records if "val/loss" in r]
         return {record["epoch"]: record["val/loss"] for record in records}
 
     assert list(evaluations(rare)) == [3, 5]
@@ -184,18 +190,18 @@ def test_evaluations_may_be_rarer_but_the_last_epoch_has_one(tmp_path: Path) -> 
 
 
 def test_a_method_is_told_of_the_end_of_every_epoch_before_it_is_saved(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    run.model.register_buffer("steps_at_ends", torch.zeros(0, dtype=torch.int64))
+    loop = trainer(tmp_path)
+    loop.run.model.register_buffer("steps_at_ends", torch.zeros(0, dtype=torch.int64))
 
     def end_epoch() -> None:
-        now = torch.tensor([run.state.step])
-        run.model.steps_at_ends = torch.cat((run.model.steps_at_ends, now))
+        now = torch.tensor([loop.run.state.step])
+        loop.run.model.steps_at_ends = torch.cat((loop.run.model.steps_at_ends, now))
 
-    run.model.end_epoch = end_epoch
+    loop.run.model.end_epoch = end_epoch
     kept = []
     for _ in range(2):
-        run.train_epoch()
-        run._save("last.pt")
+        loop.train_epoch()
+        loop.checkpoints.save("last.pt")
         kept.append(load_checkpoint(tmp_path / "last.pt")["model"]["steps_at_ends"].tolist())
     assert kept == [[3], [3, 6]]
 
@@ -204,24 +210,24 @@ def test_a_method_is_told_of_the_end_of_every_epoch_before_it_is_saved(tmp_path:
 
 
 def test_every_epoch_has_its_own_order_of_the_seed(tmp_path: Path) -> None:
-    run = trainer(tmp_path, seed=4)
-    run.fit()
+    loop = trainer(tmp_path, seed=4)
+    loop.fit()
     expected = [epoch_order(20, seed=4, epoch=epoch)[:18] for epoch in range(3)]
-    assert run.dataset.order == torch.cat(expected).tolist()
+    assert loop.dataset.order == torch.cat(expected).tolist()
 
 
 def test_order_without_shuffling_is_that_of_the_data_set(tmp_path: Path) -> None:
-    run = trainer(tmp_path, shuffle=False)
-    run.train_epoch()
-    assert run.dataset.order == list(range(18))
+    loop = trainer(tmp_path, shuffle=False)
+    loop.train_epoch()
+    assert loop.dataset.order == list(range(18))
 
 
 def test_order_is_independent_of_the_method(tmp_path: Path) -> None:
     orders = []
     for method in METHODS:
-        run = trainer(tmp_path, method)
-        run.fit()
-        orders.append(run.dataset.order)
+        loop = trainer(tmp_path, method)
+        loop.fit()
+        orders.append(loop.dataset.order)
     assert all(order == orders[0] for order in orders)
 
 
@@ -229,8 +235,8 @@ def test_order_is_independent_of_the_method(tmp_path: Path) -> None:
 def test_two_runs_of_a_seed_are_bit_identical(method: str, tmp_path: Path) -> None:
     results = []
     for name in ("first", "second"):
-        run = trainer(tmp_path / name, method)
-        results.append((run.fit(), run.recorder.records))
+        loop = trainer(tmp_path / name, method)
+        results.append((loop.fit(), loop.recorder.records))
     assert results[0] == results[1]
     assert trainer(tmp_path / "other", method, seed=1).fit() != results[0][0]
 
@@ -238,15 +244,21 @@ def test_two_runs_of_a_seed_are_bit_identical(method: str, tmp_path: Path) -> No
 # ---- selection
 
 
-class Scripted(Trainer):
-    """Validation values by script; keeps the weights of every epoch."""
+class Scripted:
+    """An evaluator with validation values by script; keeps the weights of every epoch."""
 
-    script = (3.0, 1.0, 2.0)
+    def __init__(self, loop: Trainer, script: Sequence[float]) -> None:
+        self.loop = loop
+        self.others = loop.evaluator
+        self.script = script
+        self.kept: list[dict[str, Any]] = []
 
-    def evaluate_epoch(self) -> dict[str, float]:
-        state = {key: value.clone() for key, value in self.model.state_dict().items()}
-        self.kept = [*getattr(self, "kept", []), state]
-        return {self.selection.key: self.script[self.state.epoch - 1]}
+    def metrics(self, split: Split) -> dict[str, float]:
+        if split == "test":
+            return self.others.metrics(split)
+        model = self.loop.run.model
+        self.kept.append({key: value.clone() for key, value in model.state_dict().items()})
+        return {self.loop.selection.key: self.script[self.loop.run.state.epoch - 1]}
 
 
 @pytest.mark.parametrize(
@@ -263,37 +275,35 @@ class Scripted(Trainer):
 def test_test_metrics_are_those_of_the_selected_epoch(
     script: tuple[float, ...], mode: str, best: int, tmp_path: Path
 ) -> None:
-    cls = type("Script", (Scripted,), {"script": script})
     key = {"min": "val/value/mse", "max": "val/flag/f1"}[mode]
-    run = trainer(tmp_path, "rotograd", cls=cls, select=key, select_mode=mode)
-    metrics = run.fit()
-    assert run.state.best_epoch == best
+    loop = trainer(tmp_path, "rotograd", script=script, select=key, select_mode=mode)
+    metrics = loop.fit()
+    assert loop.run.state.best_epoch == best
     assert metrics.pop(key) == script[best - 1]
     expected = toy_model("rotograd")
-    expected.load_state_dict(run.kept[best - 1])
-    whole = run.dataset.batches("test", torch.arange(9).split(4))
+    expected.load_state_dict(loop.evaluator.kept[best - 1])
+    whole = loop.dataset.batches("test", torch.arange(9).split(4))
     assert metrics == evaluate(expected, TASKS, whole, "test")
-    assert run.recorder.records[-1] == {"step": 9, "epoch": best, **metrics}
+    assert loop.recorder.records[-1] == {"step": 9, "epoch": best, **metrics}
 
 
 def test_nothing_is_tested_where_no_epoch_has_a_finite_value(tmp_path: Path) -> None:
     script = (math.nan, math.inf, -math.inf)
-    cls = type("Script", (Scripted,), {"script": script})
-    run = trainer(tmp_path, cls=cls, select="val/value/mse")
+    loop = trainer(tmp_path, script=script, select="val/value/mse")
     with pytest.raises(SelectionError, match=r"val/value/mse was infinite or NaN in every eval"):
-        run.fit()
-    assert not any("test/loss" in record for record in run.recorder.records)
+        loop.fit()
+    assert not any("test/loss" in record for record in loop.recorder.records)
     assert not (tmp_path / "best.pt").exists()
-    assert run.state.best_epoch == run.state.num_candidates == 0
+    assert loop.run.state.best_epoch == loop.run.state.num_candidates == 0
 
 
 def test_what_an_earlier_version_selected_by_nan_is_not_tested(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    run.state.best_epoch = 1  # with a value of NaN
-    run.state.epoch = 3
+    loop = trainer(tmp_path)
+    loop.run.state.best_epoch = 1  # with a value of NaN
+    loop.run.state.epoch = 3
     with pytest.raises(SelectionError, match="No epoch can be selected"):
-        run.fit()
-    assert not any("test/loss" in record for record in run.recorder.records)
+        loop.fit()
+    assert not any("test/loss" in record for record in loop.recorder.records)
 
 
 class DropsTheLast(ToyDataset):
@@ -311,9 +321,9 @@ def test_an_evaluation_of_fewer_batches_than_asked_for_is_refused(tmp_path: Path
 def test_the_selected_epoch_and_what_it_was_compared_with_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cls = type("Script", (Scripted,), {"script": (2.0, math.nan, 1.5)})
+    script = (2.0, math.nan, 1.5)
     with caplog.at_level(logging.INFO, "rotograd_cli"):
-        trainer(tmp_path, cls=cls, select="val/value/mse").fit()
+        trainer(tmp_path, script=script, select="val/value/mse").fit()
     said = (
         "Selected epoch 3: val/value/mse 1.5000, the best of the 2 finite values of 3 evaluations."
     )
@@ -335,10 +345,10 @@ def with_signed_loss() -> ToyDataset:
 def test_losses_of_either_sign_are_compared_with_those_of_the_untrained_network(
     tmp_path: Path,
 ) -> None:
-    run = trainer(tmp_path, dataset=with_signed_loss(), select="val/auto")
-    untrained = run.metrics("val")
-    metrics = run.fit()
-    evaluations = [record for record in run.recorder.records if "val/loss" in record]
+    loop = trainer(tmp_path, dataset=with_signed_loss(), select="val/auto")
+    untrained = loop.evaluator.metrics("val")
+    metrics = loop.fit()
+    evaluations = [record for record in loop.recorder.records if "val/loss" in record]
     values = []
     for record in evaluations:
         changes = [
@@ -349,18 +359,18 @@ def test_losses_of_either_sign_are_compared_with_those_of_the_untrained_network(
         assert record["val/relative_loss"] == pytest.approx(values[-1], rel=1e-12)
     assert min(values) < 0
     assert any(record["val/value/loss"] < 0 for record in evaluations)
-    assert run.state.best_epoch == 1 + values.index(min(values))
+    assert loop.run.state.best_epoch == 1 + values.index(min(values))
     assert metrics["val/relative_loss"] == pytest.approx(min(values), rel=1e-12)
 
 
 def test_a_geometric_mean_over_a_negative_loss_ends_the_run(tmp_path: Path) -> None:
-    run = trainer(tmp_path, dataset=with_signed_loss(), epochs=30, select="val/geomean_loss")
+    loop = trainer(tmp_path, dataset=with_signed_loss(), epochs=30, select="val/geomean_loss")
     with pytest.raises(SelectionError) as caught:
-        run.fit()
+        loop.fit()
     message = str(caught.value)
     assert "that of task 'value' is -" in message
     assert message.endswith("train.select=val/relative_loss, or with a metric of one task.")
-    assert not any("test/loss" in record for record in run.recorder.records)
+    assert not any("test/loss" in record for record in loop.recorder.records)
 
 
 def test_auto_is_the_geometric_mean_where_no_loss_can_be_negative(tmp_path: Path) -> None:
@@ -386,9 +396,9 @@ def test_a_mode_that_takes_the_worst_epoch_is_refused(
 
 
 def test_selected_metrics_are_those_of_validation_in_its_epoch(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    metrics = run.fit()
-    evaluations = [record for record in run.recorder.records if "val/loss" in record]
+    loop = trainer(tmp_path)
+    metrics = loop.fit()
+    evaluations = [record for record in loop.recorder.records if "val/loss" in record]
     assert [record["epoch"] for record in evaluations] == [1, 2, 3]
     best = min(evaluations, key=lambda record: record["val/geomean_loss"])
     assert {key: metrics[key] for key in best if key.startswith("val/")} == {
@@ -420,9 +430,9 @@ def test_training_losses_are_means_over_the_steps_since_the_last_record(tmp_path
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_record_is_made_of_plain_numbers(method: str, tmp_path: Path) -> None:
-    run = trainer(tmp_path, method)
-    run.fit()
-    for record in run.recorder.records:
+    loop = trainer(tmp_path, method)
+    loop.fit()
+    for record in loop.recorder.records:
         assert {"step", "epoch"} <= set(record)
         assert json.loads(json.dumps(record)) == record
 
@@ -430,12 +440,12 @@ def test_every_record_is_made_of_plain_numbers(method: str, tmp_path: Path) -> N
 def test_loss_that_is_not_finite_stops_with_its_task_and_keeps_the_last_checkpoint(
     tmp_path: Path,
 ) -> None:
-    run = trainer(tmp_path)
-    run.train_epoch()
-    run._save("last.pt")
-    run.dataset.targets["train"]["value"].fill_(math.inf)
+    loop = trainer(tmp_path)
+    loop.train_epoch()
+    loop.checkpoints.save("last.pt")
+    loop.dataset.targets["train"]["value"].fill_(math.inf)
     with pytest.raises(NonFiniteError, match="loss of task 'value' became inf in step 4"):
-        run.train_epoch()
+        loop.train_epoch()
     assert load_checkpoint(tmp_path / "last.pt")["state"]["step"] == 3
 
 
@@ -452,11 +462,11 @@ def test_epoch_reads_values_only_when_it_records(
     monkeypatch.setattr(plan, "reads_are_free", lambda device: False)  # an accelerator's way
     reads = []
     for num_train in (12, 60):
-        run = trainer(
+        loop = trainer(
             tmp_path, method, dataset=ToyDataset((num_train, 1, 1)), log_every_steps=1_000
         )
-        monkeypatch.setattr(run.dataset, "order", _Ignored())
-        reads.append(count_reads(run.train_epoch))
+        monkeypatch.setattr(loop.dataset, "order", _Ignored())
+        reads.append(count_reads(loop.train_epoch))
     assert reads[0] == reads[1]
 
 
@@ -493,8 +503,8 @@ def test_selection_on_training_examples_needs_their_evaluation(tmp_path: Path) -
 
 
 def test_training_metrics_can_be_selected_by_where_they_are_evaluated(tmp_path: Path) -> None:
-    run = trainer(tmp_path, select="train/flag/f1", select_mode="max", evaluate_train=True)
-    metrics = run.fit()
+    loop = trainer(tmp_path, select="train/flag/f1", select_mode="max", evaluate_train=True)
+    metrics = loop.fit()
     num = {key.split("/")[0] for key in metrics}
     assert num == {"train", "val", "test"}
 
@@ -520,42 +530,42 @@ class Poisoned(ToyDataset):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_skipped_step_changes_no_parameter_and_is_counted(method: str, tmp_path: Path) -> None:
-    run = trainer(tmp_path, method, dataset=Poisoned(2), on_nonfinite="skip", max_skipped_steps=1)
-    wanted = trainer(tmp_path, method)
-    run.train_epoch()
+    loop = trainer(tmp_path, method, dataset=Poisoned(2), on_nonfinite="skip", max_skipped_steps=1)
+    expected = trainer(tmp_path, method)
+    loop.train_epoch()
     order = epoch_order(20, seed=0, epoch=0)
-    wanted.model.train()
+    expected.run.model.train()
     for step in (0, 2):  # the same batches without the second
-        wanted._step([wanted.dataset.batch("train", order[6 * step : 6 * step + 6])])
-    assert (run.state.step, run.state.skipped_steps) == (3, 1)
+        expected.stepper.take([expected.dataset.batch("train", order[6 * step : 6 * step + 6])])
+    assert (loop.run.state.step, loop.run.state.skipped_steps) == (3, 1)
     if method == "vanilla":  # elsewhere the method's schedule is a step further
-        for p, q in zip(run.model.parameters(), wanted.model.parameters(), strict=True):
+        for p, q in zip(loop.run.model.parameters(), expected.run.model.parameters(), strict=True):
             assert torch.equal(p, q)
-    assert all(p.isfinite().all() for p in run.model.parameters())
+    assert all(p.isfinite().all() for p in loop.run.model.parameters())
 
 
 def test_skipping_ends_at_its_limit(tmp_path: Path) -> None:
-    run = trainer(tmp_path, dataset=Poisoned(1, 3), on_nonfinite="skip", max_skipped_steps=1)
+    loop = trainer(tmp_path, dataset=Poisoned(1, 3), on_nonfinite="skip", max_skipped_steps=1)
     with pytest.raises(NonFiniteError, match="became inf in step 3 after 1 skipped steps"):
-        run.train_epoch()
+        loop.train_epoch()
 
 
 def test_a_step_that_stops_the_run_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
-    run = trainer(tmp_path, dataset=Poisoned(1))
-    before = [p.clone() for p in run.model.parameters()]
+    loop = trainer(tmp_path, dataset=Poisoned(1))
+    before = [p.clone() for p in loop.run.model.parameters()]
     with pytest.raises(NonFiniteError, match="loss of task 'value' became inf in step 1"):
-        run.train_epoch()
-    assert all(torch.equal(p, q) for p, q in zip(run.model.parameters(), before, strict=True))
-    assert all(p.grad is None for p in run.model.parameters())
+        loop.train_epoch()
+    assert all(torch.equal(p, q) for p, q in zip(loop.run.model.parameters(), before, strict=True))
+    assert all(p.grad is None for p in loop.run.model.parameters())
 
 
 def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    run.model.heads[1][0].weight.register_hook(lambda gradient: gradient * math.inf)
+    loop = trainer(tmp_path)
+    loop.run.model.heads[1][0].weight.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(
         NonFiniteError, match=r"gradient of heads.1.0.weight became infinite or NaN"
     ):
-        run.train_epoch()
+        loop.train_epoch()
 
 
 # ---- data that turn out wrong late
@@ -581,9 +591,9 @@ KIND = "the target must be a class in 0..2, or -1 for no label, got 3 in 1 of "
 def test_a_step_that_is_not_finite_for_its_data_names_them(
     what: str, text: str, tmp_path: Path
 ) -> None:
-    run = trainer(tmp_path, dataset=Late("train", what), accumulate_steps=2)
+    loop = trainer(tmp_path, dataset=Late("train", what), accumulate_steps=2)
     with pytest.raises(NonFiniteError, match=r"became nan in step \d\. Data set 'toy', ") as caught:
-        run.fit()
+        loop.fit()
     assert f"{text}3" in str(caught.value)
     assert "lr" not in str(caught.value)
 
@@ -593,9 +603,9 @@ def test_a_step_that_is_not_finite_for_its_data_names_them(
 def test_an_evaluation_of_wrong_data_names_them(
     what: str, text: str, split: Split, tmp_path: Path
 ) -> None:
-    run = trainer(tmp_path, dataset=Late(split, what))
+    loop = trainer(tmp_path, dataset=Late(split, what))
     with pytest.raises(ConfigError, match=f"^Data set 'toy', split {split}") as caught:
-        run.fit()
+        loop.fit()
     assert text in str(caught.value)
 
 
@@ -606,6 +616,6 @@ def test_a_later_target_of_another_shape_is_never_broadcast(tmp_path: Path) -> N
             column = batch.targets["value"].unsqueeze(1)
             return Batch(batch.inputs, {**batch.targets, "value": column})
 
-    run = trainer(tmp_path, dataset=Column())
+    loop = trainer(tmp_path, dataset=Column())
     with pytest.raises(ConfigError, match=r"Task 'value': the target must have shape \[6\]"):
-        run.fit()
+        loop.fit()

@@ -13,7 +13,7 @@ from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.training.precision import AUTOCAST, LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
-from rotograd_cli.training.step import train_step
+from rotograd_cli.training.stepper import train_step
 from tests.cli.test_resume import same
 from tests.contract.test_methods import METHODS as ALL_METHODS
 from tests.contract.test_methods import build, max_num_tasks

@@ -24,8 +24,10 @@ from rotograd_cli.tasks.losses import (
     segmentation_cross_entropy,
 )
 from rotograd_cli.tasks.metrics import f1, segmentation
+from rotograd_cli.training.batch_checks import check_predictions
+from rotograd_cli.training.evaluation import evaluate
 from rotograd_cli.training.selection import directions_of
-from rotograd_cli.training.step import check_predictions, evaluate, train_step
+from rotograd_cli.training.stepper import train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
 
 LR = 0.1
@@ -451,7 +453,7 @@ def warnings_of_evaluation(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.LogCaptureFixture]:
     """Warnings of an evaluation, whatever an earlier run did to the package's logger."""
-    logger = logging.getLogger("rotograd_cli.training.step")
+    logger = logging.getLogger("rotograd_cli.training.evaluation")
     monkeypatch.setattr(logger, "propagate", False)
     logger.addHandler(caplog.handler)
     yield caplog

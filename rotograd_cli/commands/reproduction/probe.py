@@ -3,11 +3,15 @@
 import dataclasses
 import math
 import time
-from pathlib import Path
+from collections.abc import Callable
+from itertools import chain, count, islice
 
 from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.runs.experiment import make_trainer
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.runs.experiment import build_run
+from rotograd_cli.training.batches import EpochBatches
+from rotograd_cli.training.evaluation import Evaluator
+from rotograd_cli.training.records import training_record
+from rotograd_cli.training.stepper import Stepper
 
 STEPS = 3
 """Steps that are timed, after one that is not."""
@@ -27,44 +31,37 @@ def measured_seconds(config: TrainConfig) -> float:
     Raises:
         RotogradError: If the run cannot be built.
     """
-    trainer = make_trainer(config, _Silent(), Path())
-    options = trainer.options
-    num_steps = trainer.num_batches
-    evaluated = {split: trainer.dataset.num_examples(split) for split in ("val", "test")}
-    batches = {split: _num_batches(num, config) for split, num in evaluated.items()}
-    few = dataclasses.replace(options, log_every_steps=STEPS + 2, limit_eval_batches=1)
-    trainer.options = dataclasses.replace(few, limit_batches=1)
-    trainer.train_epoch()
-    trainer.options = dataclasses.replace(few, limit_batches=STEPS)
-    start = time.monotonic()
-    trainer.train_epoch()
-    step_s = (time.monotonic() - start) / min(STEPS, num_steps)
-    start = time.monotonic()
-    trainer.metrics("val")
-    batch_s = time.monotonic() - start
+    run, dataset = build_run(config)
+    batches = EpochBatches(dataset, config.train, config.seed, run.device)
+    stepper = Stepper(run, batches, config.train)
+    run.begin_epoch()
+    steps = chain.from_iterable(map(batches.steps, count()))
+
+    def train(num_steps: int) -> None:
+        for micro_batches in islice(steps, num_steps):
+            stepper.take(micro_batches)
+        training_record(run, dataset.tasks)  # waits for the device
+
+    train(1)
+    step_s = _seconds(lambda: train(STEPS)) / STEPS
+    few = dataclasses.replace(config.train, limit_eval_batches=1)
+    evaluator = Evaluator(run.model, dataset, few)
+    batch_s = _seconds(lambda: evaluator.metrics("val"))
+    options = config.train
     num_evaluations = math.ceil(options.epochs / options.eval_every_epochs)
-    evaluation_s = batch_s * (num_evaluations * batches["val"] + batches["test"])
-    return options.epochs * num_steps * step_s + evaluation_s
+    num_val = _num_batches(dataset.num_examples("val"), config)
+    num_test = _num_batches(dataset.num_examples("test"), config)
+    evaluation_s = batch_s * (num_evaluations * num_val + num_test)
+    return options.epochs * batches.num_steps * step_s + evaluation_s
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
 
 
 def _num_batches(num_examples: int, config: TrainConfig) -> int:
     num = math.ceil(num_examples / config.train.eval_batch_size)
     limit = config.train.limit_eval_batches
     return num if limit is None else min(num, limit)
-
-
-class _Silent:
-    """A recorder that keeps nothing."""
-
-    def log(self, record: dict[str, float]) -> None:
-        """Nothing."""
-
-    def position(self) -> dict[str, int]:
-        """Nothing."""
-        return {}
-
-    def poll(self) -> None:
-        """Nothing."""
-
-    def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
-        """Nothing."""

@@ -1,0 +1,199 @@
+"""Losses and metrics over a split, on any number of ranks."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
+from rotograd_cli.tasks.task import Task, task_statistics
+from rotograd_cli.training.batch_checks import find_fault
+from rotograd_cli.training.coverage import complete_batches, evaluation_parts
+from rotograd_cli.training.objective import predict, task_losses
+from rotograd_cli.training.options import TrainOptions
+
+logger = logging.getLogger(__name__)
+TOGETHER = 2
+"""Consecutive batches that one rank evaluates: a metric may pair an odd image with the next."""
+
+
+class Evaluator:
+    """Measures the splits of a data set at the current weights.
+
+    Args:
+        model: The network with its method.
+        dataset: The data.
+        options: Batch size and limits.
+        poll: Called between batches; raises where the run is to stop.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskMethod,
+        dataset: MultiTaskDataset,
+        options: TrainOptions,
+        poll: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._model = model
+        self._dataset = dataset
+        self._options = options
+        self._poll = poll
+        self._faultless: set[Split] = set()
+
+    def metrics(self, split: Split) -> dict[str, float]:
+        """Return what :func:`evaluate` does for a split.
+
+        Raises:
+            ConfigError: If values of the split make a loss NaN or infinite.
+        """
+        parts = evaluation_parts(self._dataset, split, self._options)
+        local_parts = parts_of_rank(parts, self._model.ranks.rank, self._model.ranks.size)
+        batches = complete_batches(self._dataset, split, local_parts)
+        tasks = self._dataset.tasks
+        metrics = evaluate(self._model, tasks, self._polled(batches), split)
+        names = [task.name for task in tasks]
+        suspects = [n for n in names if not math.isfinite(metrics[f"{split}/{n}/loss"])]
+        if suspects and split not in self._faultless:
+            self._refuse_fault(split, parts, suspects)
+            self._faultless.add(split)
+        return metrics
+
+    def _refuse_fault(
+        self, split: Split, parts: Sequence[Tensor], suspects: Collection[str]
+    ) -> None:
+        batches = self._dataset.batches(split, parts)
+        fault = find_fault(batches, self._dataset.tasks, self._dataset.name, split, suspects)
+        if fault is not None:
+            raise ConfigError(fault)
+
+    def _polled(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if self._model.ranks.size == 1:  # many ranks stop between two steps alone
+                self._poll()
+            yield batch
+
+
+def parts_of_rank(parts: Sequence[Tensor], rank: int, num_ranks: int) -> list[Tensor]:
+    """Return the batches that a rank evaluates: ``TOGETHER`` consecutive ones at a time."""
+    return [part for i, part in enumerate(parts) if i // TOGETHER % num_ranks == rank]
+
+
+@torch.no_grad()
+def evaluate(
+    model: MultiTaskMethod, tasks: Sequence[Task], batches: Iterable[Batch], split: str
+) -> dict[str, float]:
+    """Return losses and metrics over a split, each accumulated over all its examples.
+
+    The model is put into evaluation mode and back. The device is waited for at the end alone.
+
+    A loss over the split is the mean over all the elements with a label
+    (:meth:`Task.num_labelled`), whatever the batch size. Where all tasks lead with the same metric,
+    its statistics over the tasks are added (:func:`rotograd_cli.tasks.statistics.statistics`).
+
+    A NaN in a prediction is no class, and neither above nor below a threshold: if a task has one,
+    all its metrics are NaN, and a warning says in how many examples.
+
+    Args:
+        model: The network with its method.
+        tasks: The K tasks.
+        batches: The split; with many ranks (``model.ranks``), this rank's batches of it
+            (:func:`parts_of_rank`). torchmetrics adds up what the ranks have counted.
+        split: Its name, the first part of every key.
+
+    Returns:
+        ``split/task/metric``, ``split/task/loss``, ``split/min_metric`` and the other statistics,
+        ``split/loss`` (the sum over tasks) and ``split/geomean_loss`` (their geometric mean); NaN
+        for a task without any target.
+    """
+    device = next(model.parameters()).device
+    accumulators = [_Accumulator(task, device) for task in tasks]
+    with model.evaluating():
+        for batch in batches:
+            predictions = predict(model, batch)
+            for k, loss in enumerate(task_losses(tasks, predictions, batch)):
+                if loss is not None:
+                    accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
+    sums = model.ranks.sum(torch.stack([a.sums for a in accumulators]))
+    num_batches = model.ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
+    values = [
+        accumulator.values() if num else accumulator.missing()
+        for accumulator, num in zip(accumulators, num_batches, strict=True)
+    ]
+    numbers = torch.cat([sums.flatten(), *values]).tolist()  # one transfer
+    return _named(tasks, numbers, split)
+
+
+def _named(tasks: Sequence[Task], numbers: Sequence[float], split: str) -> dict[str, float]:
+    """Return keys and values from the sums of all tasks, followed by the metrics of each."""
+    losses: dict[str, float] = {}
+    metrics: dict[str, list[float]] = {}
+    start = 3 * len(tasks)
+    for k, task in enumerate(tasks):
+        total, num, num_nan = numbers[3 * k : 3 * k + 3]
+        losses[task.name] = total / num if num else math.nan
+        end = start + len(task.metrics)
+        metrics[task.name] = list(numbers[start:end])
+        start = end
+        if num_nan:
+            metrics[task.name] = [math.nan] * len(task.metrics)
+            logger.warning(
+                "The prediction of task %r is NaN in %d examples of split %s; its metrics are NaN.",
+                task.name,
+                num_nan,
+                split,
+            )
+    result = {f"{split}/{name}/loss": loss for name, loss in losses.items()}
+    for task in tasks:
+        for spec, value in zip(task.metrics, metrics[task.name], strict=True):
+            result[f"{split}/{task.name}/{spec.name}"] = value
+    for statistic in task_statistics(tasks):
+        leading = torch.tensor([values[0] for values in metrics.values()], dtype=torch.float64)
+        result[f"{split}/{statistic.name}"] = float(statistic.of(leading))
+    result[f"{split}/loss"] = sum(losses.values())
+    result[f"{split}/geomean_loss"] = geometric_mean(losses)
+    return result
+
+
+class _Accumulator:
+    """Loss, metrics and NaN of one task over a split, on the device until they are read."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task = task
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        """Loss times elements, elements, examples with a NaN in the prediction."""
+        self.num_batches = 0
+        shared = {_sharing_key(spec): spec for spec in task.metrics}
+        self.metrics = {key: spec.create().to(device) for key, spec in shared.items()}
+
+    def add(self, loss: Tensor, prediction: Tensor, target: Tensor) -> None:
+        """Add a batch that has a target."""
+        num = self.task.num_labelled(target)
+        total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
+        with_nan = prediction.isnan().flatten(1).any(1).sum()
+        self.sums += torch.stack((total, num, with_nan))
+        self.num_batches += 1
+        for (_, prepare), metric in self.metrics.items():
+            metric.update(prepare(prediction), target)
+
+    def values(self) -> Tensor:
+        """Return the metrics over all ranks, in order, float64, shape ``[num_metrics]``."""
+        with warnings.catch_warnings():  # a rank without a target has nothing to add, and may
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
+            computed = {key: metric.compute() for key, metric in self.metrics.items()}
+        values = [spec.value(computed[_sharing_key(spec)]).double() for spec in self.task.metrics]
+        return torch.stack(values) if values else self.missing()
+
+    def missing(self) -> Tensor:
+        """Return what the metrics are where no batch had a target."""
+        return self.sums.new_full((len(self.task.metrics),), math.nan)
+
+
+def _sharing_key(spec: MetricSpec) -> tuple[object, Callable[[Tensor], Tensor]]:
+    """The same for metrics that share an accumulator."""
+    return spec.create, spec.prepare

@@ -1,0 +1,182 @@
+"""The task losses of a step: predictions, losses, and a rank's or micro-batch's share in them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.data.base import Batch
+from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.tasks.task import Task
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def predict(model: MultiTaskMethod, batch: Batch) -> Sequence[Tensor]:
+    """Return the predictions of all tasks without extra outputs, float32 or wider."""
+    output = model(batch.inputs)
+    predictions: Sequence[Tensor] = output[0] if isinstance(output, tuple) else output
+    return [x.float() if x.dtype in _HALF else x for x in predictions]
+
+
+def task_losses(
+    tasks: Sequence[Task],
+    predictions: Sequence[Tensor],
+    batch: Batch,
+    *,
+    one_graph: bool = True,
+) -> list[Tensor | None]:
+    """Return the loss of every task.
+
+    Args:
+        tasks: The K tasks.
+        predictions: One per task.
+        batch: The targets.
+        one_graph: Whether losses may be computed at once, which makes them parts of one graph: fine
+            for one backward pass from all of them, not for one pass each.
+
+    Returns:
+        Scalars, None where the batch has no target.
+    """
+    if one_graph and _fit_one_operation(tasks, predictions, batch):
+        targets = torch.stack([batch.targets[task.name] for task in tasks])
+        return list(torch.vmap(tasks[0].loss)(torch.stack(list(predictions)), targets).unbind())
+    return [
+        _loss(task, prediction, batch.targets[task.name]) if task.name in batch.targets else None
+        for task, prediction in zip(tasks, predictions, strict=True)
+    ]
+
+
+def _loss(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
+    try:
+        return task.loss(prediction, target)
+    except (ConfigError, ShapeError) as error:
+        raise ConfigError(f"Task {task.name!r}: {error}") from error
+
+
+def _fit_one_operation(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch) -> bool:
+    """Whether the losses of all tasks can be one operation: forty tasks, not forty times one."""
+    first = tasks[0]
+    return len(tasks) > 1 and all(
+        task.batchable
+        and task.loss is first.loss
+        and task.name in batch.targets
+        and prediction.shape == predictions[0].shape
+        and batch.targets[task.name].shape == batch.targets[first.name].shape
+        for task, prediction in zip(tasks, predictions, strict=True)
+    )
+
+
+class Objective:
+    """The task losses of one optimiser step, whose parts add up over micro-batches and ranks.
+
+    A task's loss is the mean over all elements with a label in the step. Every micro-batch of every
+    rank has a share of them, and its part of the loss is its own mean times that share.
+
+    Args:
+        model: The network with its method.
+        tasks: The K tasks.
+        micro_batches: This rank's rows of the parts of one batch.
+    """
+
+    def __init__(
+        self, model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch]
+    ) -> None:
+        self.model = model
+        self.tasks = tasks
+        self.micro_batches = micro_batches
+        here = [[task.name in batch.targets for task in tasks] for batch in micro_batches]
+        self._present = model.ranks.begin_step(here, len(micro_batches[0].inputs))
+        self._shares = self._measure_shares()
+
+    def parts(self, index: int) -> list[Tensor | None]:
+        """Return this rank's parts of the losses of a micro-batch.
+
+        A task that has targets on other ranks alone gets a loss of zero that depends on everything
+        its loss would, so that the same gradients are there on all ranks.
+
+        Args:
+            index: Which micro-batch.
+
+        Returns:
+            Scalars, None for a task without a target in this micro-batch on any rank.
+        """
+        batch = self.micro_batches[index]
+        predictions = predict(self.model, batch)
+        losses = task_losses(self.tasks, predictions, batch)
+        if self._shares is None:
+            return losses
+        parts: list[Tensor | None] = []
+        for k, loss in enumerate(losses):
+            if not self._present[index][k]:
+                parts.append(None)
+            elif loss is None:
+                parts.append((predictions[k] * 0).sum())
+            else:
+                parts.append(loss * self._shares[index, k].to(loss.dtype))
+        return parts
+
+    @torch.no_grad()
+    def measure(self) -> Tensor:
+        """Return the losses of the step for the model as it is now, as :func:`total_of` does.
+
+        Neither random numbers are used up nor buffers (running statistics) changed.
+        """
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        device = next(self.model.parameters()).device
+        values = []
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for index in range(len(self.micro_batches)):
+                losses = self.parts(index)
+                like = next(loss for loss in losses if loss is not None)
+                known = [torch.zeros_like(like) if loss is None else loss for loss in losses]
+                values.append(with_presence(self.model.ranks.sum(torch.stack(known)), losses))
+        self.model.forget()
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        return total_of(values)
+
+    def _measure_shares(self) -> Tensor | None:
+        """Return the share of every micro-batch in the labelled elements of the step.
+
+        Returns:
+            Shape ``[num_micro_batches, K]``, float64; None where there is one micro-batch on one
+            rank, whose share is 1.
+        """
+        ranks = self.model.ranks
+        num = len(self.micro_batches)
+        if num == 1 and ranks.size == 1:
+            return None
+        counts = torch.stack([self._count_labelled(batch) for batch in self.micro_batches])
+        total = ranks.sum(counts.sum(0))
+        equal = 1 / (num * ranks.size)
+        return torch.where(total > 0, counts / total.clamp_min(1), equal)
+
+    def _count_labelled(self, batch: Batch) -> Tensor:
+        device = next(self.model.parameters()).device
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        return torch.stack(
+            [
+                task.num_labelled(batch.targets[task.name]).to(device)
+                if task.name in batch.targets
+                else zero
+                for task in self.tasks
+            ]
+        )
+
+
+def with_presence(values: Tensor, losses: Sequence[Tensor | None]) -> Tensor:
+    """Return values of the losses and their presence, shape ``[2, K]``, float32 or wider."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    zero = torch.zeros_like(values[0])
+    one = torch.ones_like(values[0])
+    present = [zero if loss is None else one for loss in losses]
+    return torch.stack((values, torch.stack(present)))
+
+
+def total_of(values: Sequence[Tensor]) -> Tensor:
+    """Return the sum of the values and the presence in any of the micro-batches, ``[2, K]``."""
+    losses, present = torch.stack(list(values)).unbind(1)
+    return torch.stack((losses.sum(0), present.amax(0)))

@@ -1,0 +1,199 @@
+"""One optimiser step: forward pass, task losses, the method, two optimisers."""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rotograd_cli.data.base import Batch
+from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rotation.holding import cached
+from rotograd_cli.tasks.task import Task
+from rotograd_cli.training.batches import EpochBatches
+from rotograd_cli.training.nonfinite import explain
+from rotograd_cli.training.objective import Objective, total_of, with_presence
+from rotograd_cli.training.options import TrainOptions
+from rotograd_cli.training.run_state import RunState
+
+logger = logging.getLogger(__name__)
+
+
+@cached()  # micro-batches see the same rotations
+def train_step(
+    model: MultiTaskMethod,
+    tasks: Sequence[Task],
+    micro_batches: Sequence[Batch],
+    optimizers: Iterable[Optimizer],
+    *,
+    grad_clip_norm: float | None = None,
+    check_finite: bool = False,
+    loss_scale: float | None = None,
+) -> Tensor:
+    """Take one step: forward, task losses, the method's backward pass, every optimiser.
+
+    Args:
+        model: The network with its method, in training mode.
+        tasks: The K tasks.
+        micro_batches: Parts of one batch, of equal size; their gradients add up to the batch's. A
+            task's loss is the mean over all their elements with a label. With many ranks
+            (``model.ranks``), this rank's rows of them.
+        optimizers: Stepped in order, the network's first, then cleared.
+        grad_clip_norm: Largest norm of the network's gradient; None leaves it.
+        check_finite: Look at losses and gradients before anything is updated, which waits for the
+            device.
+        loss_scale: What losses are multiplied by and gradients divided by, a power of two.
+
+    Returns:
+        Task losses of the batch (0 where there is none) and whether each was there (1 or 0),
+        detached, shape ``[2, K]``.
+
+    Raises:
+        NonFiniteError: With ``check_finite``, if a loss or a gradient is infinite or NaN; no
+            parameter has changed, and all gradients are cleared.
+    """
+    optimizers = list(optimizers)
+    num = len(micro_batches)
+    objective = Objective(model, tasks, micro_batches)
+    values = []
+    for index in range(num):
+        is_last = index == num - 1
+        with model.ranks.accumulating(not is_last):
+            losses = objective.parts(index)
+            total = model.backward(
+                _scaled(losses, loss_scale),
+                loss_scale=loss_scale,
+                num_micro_batches=num,
+                accumulating=not is_last,
+                one_head_per_loss=True,  # a task's loss takes its own prediction
+            )
+        values.append(with_presence(total, losses))
+    total = total_of(values)
+    if loss_scale is not None:
+        total[0] /= loss_scale
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, loss_scale)
+    if check_finite:
+        _check_finite(model, tasks, total[0], optimizers)
+    if grad_clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(model.model_parameters(), grad_clip_norm)
+    for index, optimizer in enumerate(optimizers):
+        optimizer.step()
+        optimizer.zero_grad()
+        if index == 0 and model.needs_losses_after_update:
+            model.observe_update(total[0], objective.measure()[0], total[1] > 0)
+    return total
+
+
+def _scaled(losses: Sequence[Tensor | None], scale: float | None) -> Sequence[Tensor | None]:
+    if scale is None:
+        return losses
+    return [None if loss is None else loss * scale for loss in losses]
+
+
+def _check_finite(
+    model: MultiTaskMethod, tasks: Sequence[Task], losses: Tensor, optimizers: Sequence[Optimizer]
+) -> None:
+    """Refuse losses and gradients that are not finite; one read from the device if all are."""
+    named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    norm = torch.nn.utils.get_total_norm(list(named.values()))
+    *values, norm_value = torch.cat((losses, norm.reshape(1).to(losses))).tolist()
+    if all(map(math.isfinite, (*values, norm_value))):
+        return
+    by_task = {task.name: value for task, value in zip(tasks, values, strict=True)}
+    reasons = [
+        f"The loss of task {name!r} became {value}"
+        for name, value in by_task.items()
+        if not math.isfinite(value)
+    ]
+    reasons += [
+        f"The gradient of {name} became infinite or NaN"
+        for name, gradient in named.items()
+        if not gradient.isfinite().all()
+    ]
+    reason = reasons[0] if reasons else _overflow(named)
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    raise NonFiniteError(reason, losses=by_task)
+
+
+def _overflow(gradients: Mapping[str, Tensor]) -> str:
+    norms = {name: float(torch.linalg.vector_norm(g.double())) for name, g in gradients.items()}
+    name = max(norms, key=norms.__getitem__)
+    return f"The norm of the gradient, largest in {name} ({norms[name]:.3g}), overflowed"
+
+
+class Stepper:
+    """Takes the steps of a run: with its loss scale, and its policy for one that is not finite.
+
+    Args:
+        run: What is trained.
+        batches: Where micro-batches come from.
+        options: Largest gradient norm; policy.
+        check_finite: Look at losses and gradients in every step. By default where that is free (on
+            a CPU) or needed (``skip``, a loss scale): on an accelerator a look waits.
+    """
+
+    def __init__(
+        self,
+        run: RunState,
+        batches: EpochBatches,
+        options: TrainOptions,
+        *,
+        check_finite: bool | None = None,
+    ) -> None:
+        self._run = run
+        self._batches = batches
+        self._options = options
+        self._skips = options.on_nonfinite == "skip"
+        by_default = self._skips or run.device.type == "cpu" or run.loss_scale is not None
+        self._check_finite = by_default if check_finite is None else check_finite
+
+    def take(self, micro_batches: Sequence[Batch]) -> None:
+        """Take the next step of the run and note its losses.
+
+        A skipped step leaves everything but the method's counters alone.
+
+        Args:
+            micro_batches: Those of the step.
+
+        Raises:
+            NonFiniteError: If it is not finite and may not be skipped.
+        """
+        try:
+            losses = self.attempt(micro_batches)
+        except NonFiniteError as error:
+            self._skip_or_raise(error, micro_batches)
+        else:
+            self._run.window.add(losses)
+
+    def attempt(self, micro_batches: Sequence[Batch]) -> Tensor:
+        """Take a step as :func:`train_step` does, with the run's options; count nothing."""
+
+        def step(loss_scale: float | None = None) -> Tensor:
+            return train_step(
+                self._run.model,
+                self._batches.dataset.tasks,
+                micro_batches,
+                [group.optimizer for group in self._run.groups],
+                grad_clip_norm=self._options.grad_clip_norm,
+                check_finite=self._check_finite,
+                loss_scale=loss_scale,
+            )
+
+        scale = self._run.loss_scale
+        return step() if scale is None else scale.take(self._run.model, step)
+
+    def _skip_or_raise(self, error: NonFiniteError, micro_batches: Sequence[Batch]) -> None:
+        state = self._run.state
+        step = state.step + 1
+        if self._skips and state.skipped_steps < self._options.max_skipped_steps:
+            state.skipped_steps += 1
+            logger.warning("%s in step %d, which is skipped.", error, step)
+            return
+        already = f" after {state.skipped_steps} skipped steps" if self._skips else ""
+        reason = explain(error, self._run, self._batches, micro_batches)
+        raise NonFiniteError(f"{error} in step {step}{already}{reason}") from error
