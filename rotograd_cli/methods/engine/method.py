@@ -91,7 +91,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         accumulating: bool = False,
         one_head_per_loss: bool = False,
     ) -> Tensor:
-        """Whole backward pass: gradients of heads, method parameters and backbone.
+        """Run the whole backward pass: gradients of heads, method parameters and backbone.
 
         Gradients are added to ``.grad``, as ``Tensor.backward`` does. With many ranks, they are
         those of the whole batch after the last micro-batch of an optimiser step.
@@ -175,7 +175,7 @@ class MultiTaskMethod(MultiTaskNetwork):
     def _weigh(
         self, losses: Sequence[Tensor | None], step: Step
     ) -> tuple[Sequence[Tensor | None], Tensor | None]:
-        """Losses as the heads are trained by them, and the rule's factors if it has any."""
+        """Return losses as they train the heads, and the rule's factors if it has any."""
         if self.rotated is not None and self.rotated.normalize_losses:
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
@@ -186,7 +186,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         return multiply_losses(losses, factors), factors
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
-        """The backbone loss, over its own start value where the task losses are normalised."""
+        """Divide the backbone loss by its own start value where the task losses are normalised."""
         if loss is None or self.rotated is None or not self.rotated.normalize_losses:
             return loss
         value = self.ranks.sum(step.whole(loss).reshape(1))
@@ -292,7 +292,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             self.rotations.ranks = ranks
 
     def changing_state(self) -> dict[str, Any]:
-        """The part of the ``state_dict`` that passes change: all but what optimisers do.
+        """Return the part of the ``state_dict`` that passes change: all but what optimisers do.
 
         Bases, which may be large, stay where nothing re-bases them.
 
@@ -308,23 +308,23 @@ class MultiTaskMethod(MultiTaskNetwork):
         return {name: value for name, value in state.items() if id(value) not in unchanged}
 
     def refresh(self) -> None:
-        """Called where waiting for the device is allowed, once per logging step."""
+        """Read what waits for the device; called once per logging step."""
         if self.rule is not None:
             self.rule.refresh()
         if self.rotated is not None:
             self.rotations.refresh()
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Numbers of each task worth recording, by name, each of shape ``[K]``."""
+        """Return numbers of each task worth recording, by name, each of shape ``[K]``."""
         return {} if self.rule is None else dict(self.rule.diagnostics())
 
     def end_epoch(self) -> None:
-        """Called after the last step of an epoch."""
+        """Tell the rule that an epoch has ended."""
         if self.rule is not None:
             self.rule.end_epoch()
 
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
-        """Called between the network's update and the method's, where the rule asks for it.
+        """Learn from the losses after the network's update, before the method's own.
 
         Args:
             before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.

@@ -57,7 +57,7 @@ class ForwardPass:
     def joint_gradients(
         self, losses: Sequence[Tensor | None], *, retain_graph: bool
     ) -> Sequence[Tensor]:
-        """Gradients of the leaves by one pass from all losses, which fills those of the heads.
+        """Return gradients of the leaves by one pass from all losses, which fills the heads'.
 
         Args:
             losses: K scalars, as they are back-propagated; None for an absent task.
@@ -75,13 +75,13 @@ class ForwardPass:
     def separate_gradients(
         self, losses: Sequence[Tensor | None], weighed: Sequence[Tensor | None]
     ) -> Sequence[Tensor]:
-        """As :meth:`joint_gradients` for losses that use several heads: a pass from each."""
+        """Do as :meth:`joint_gradients` for losses that use several heads: a pass from each."""
         assert self.leaves is not None
         return gradients_of_each(losses, weighed, self.leaves.tensors)
 
 
 def take(run: ForwardPass | None, *, keep: bool) -> ForwardPass:
-    """The last pass for its backward pass; unless ``keep``, its features alone stay behind.
+    """Take the last pass for its backward pass; unless ``keep``, its features alone stay.
 
     Raises:
         BackwardError: If there is nothing to differentiate.
@@ -99,7 +99,7 @@ def take(run: ForwardPass | None, *, keep: bool) -> ForwardPass:
 
 
 def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
-    """Features and extra outputs of a backbone.
+    """Return features and extra outputs of a backbone.
 
     Raises:
         ShapeError: If it returned no features.
@@ -114,7 +114,7 @@ def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
 
 
 def split_output(output: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The first item of a tuple or list, and the others; anything else as it is."""
+    """Split a tuple or list into its first item and the others."""
     if isinstance(output, (list, tuple)) and output:
         return output[0], tuple(output[1:])
     return output, ()

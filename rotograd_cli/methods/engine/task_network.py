@@ -36,13 +36,13 @@ class TaskNetwork(nn.Module):
         self.register_buffer("constant_rotation", R, persistent=False)
 
     def forward(self, x: Any) -> Any:
-        """Output of the task's head, differentiable in all but the rotation."""
+        """Return the output of the task's head, differentiable in all but the rotation."""
         features, _ = features_of(self.method.backbone(x))
         self.method.check_features(features)
         return head_output(self.method.heads[self.task], self.view(features))
 
     def view(self, features: Tensor) -> Tensor:
-        """Features as the head sees them."""
+        """Return features as the head sees them."""
         if self.rotated is None:
             return features
         R = self.constant_rotation

@@ -18,7 +18,7 @@ from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, Tas
 def training_leaves(
     heads: nn.ModuleList, features: Tensor, rotated: RotatedFeatures | None, *, per_task: bool
 ) -> Leaves:
-    """Leaves of a pass that :meth:`MultiTaskMethod.backward` differentiates.
+    """Return the leaves of a pass that :meth:`MultiTaskMethod.backward` differentiates.
 
     Args:
         heads: The K heads.
@@ -53,7 +53,7 @@ def _per_task(
     batched: BatchedHeads | None,
     back: Callable[[Sequence[Tensor]], TaskGradients],
 ) -> Leaves:
-    """Leaves over what every head sees, with the tasks on the first axis."""
+    """Return leaves over what every head sees, with the tasks on the first axis."""
     stacked = batched is not None
     tensors = [views] if stacked else views.unbind()
     leaves = [new_leaf(tensor) for tensor in tensors]
@@ -63,7 +63,7 @@ def _per_task(
 def evaluated_heads(
     heads: nn.ModuleList, features: Tensor, rotated: RotatedFeatures | None
 ) -> Leaves:
-    """What the heads see in a pass that is an ordinary differentiable function.
+    """Return what the heads see in a pass that is an ordinary differentiable function.
 
     Args:
         heads: The K heads.
@@ -97,7 +97,7 @@ def _folded(
     *,
     constant: bool,
 ) -> Leaves | None:
-    """Rotations folded into the heads, where that is asked for or pays."""
+    """Fold the rotations into the heads, where that is asked for or pays."""
     if rotated.path == "general":
         return None
     axes = rotated.axes
