@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # a thread each: threads of several processes on the same cores wait for each other
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations=30
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-slow test-gpu test-data test-all lint types format check smoke wheel clean
@@ -24,7 +24,7 @@ install: $(STAMP) ## create .venv and install the package with its development t
 run: $(STAMP) ## train RotoGradNorm on embedded real digits and print the results
 	$(BIN)/rotograd train method=rotogradnorm
 
-test: $(STAMP) ## run the tests (CPU, no network), side by side on all cores
+test: $(STAMP) ## run the default tests (CPU, no network) side by side on all cores
 	$(PARALLEL)
 
 test-slow: $(STAMP) ## run the slow checks: whole grids, many processes, kills
@@ -36,7 +36,7 @@ test-gpu: $(STAMP) ## run the tests that need a CUDA device
 test-data: $(STAMP) ## run the tests that need real files under ROTOGRAD_DATA
 	$(BIN)/python -m pytest -m data
 
-test-all: $(STAMP) ## run every test that this machine can (a device and real files may be missing)
+test-all: $(STAMP) ## run every test, also the slow ones, and those of a GPU and of real files where there are any
 	$(PARALLEL) -m ""
 
 lint: $(STAMP) ## check style and formatting (ruff)

@@ -8,7 +8,8 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -48,16 +49,25 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
-            _check(name, value, signature.parameters[name].annotation)
+            check_range(name, value, signature.parameters[name].annotation)
         return function(*args, **kwargs)
 
     return wrapper
 
 
-def _check(name: str, value: Any, annotation: Any) -> None:
+def check_range(name: str, value: Any, annotation: Any) -> None:
+    """Refuse a value outside what an annotation declares.
+
+    Raises:
+        ConfigError: If it is.
+        TypeError: If it cannot be compared with a bound.
+    """
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         choices = " or ".join(map(str, get_args(annotation)))
         raise ConfigError(f"`{name}` must be {choices}, got {value!r}.")
+    if get_origin(annotation) in (Union, UnionType) and value is not None:  # a bound, or None
+        for alternative in get_args(annotation):
+            check_range(name, value, alternative)
     for bound in getattr(annotation, "__metadata__", ()):
         attribute, holds, words = _COMPARISONS[type(bound)]
         limit = getattr(bound, attribute)

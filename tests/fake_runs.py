@@ -9,7 +9,7 @@ import yaml
 
 from rotograd_cli.tables.results import Results, collect
 from rotograd_cli.tables.runs import Run, RunKey
-from rotograd_cli.tables.spec import TableSpec
+from rotograd_cli.tables.schema import TableSpec
 
 METRIC_SPECS: dict[str, dict[str, Any]] = {
     "left/accuracy": {"better": "higher", "percent": True},

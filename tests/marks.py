@@ -7,7 +7,13 @@ import pytest
 
 
 def slow_unless(quick: Collection[Any], values: Iterable[Any]) -> list[Any]:
-    """Return the values for ``parametrize``, those that are not quick marked slow."""
-    return [
-        value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values
-    ]
+    """Return the values for ``parametrize``; those that are not quick are marked slow.
+
+    A tuple holds the values of several arguments.
+    """
+    result = []
+    for value in values:
+        arguments = value if isinstance(value, tuple) else (value,)
+        marks = () if value in quick else pytest.mark.slow
+        result.append(pytest.param(*arguments, marks=marks))
+    return result

@@ -17,12 +17,16 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig, component_names, component_node, suggest
 from rotograd_cli.runs.experiment import Networks, join
-from rotograd_cli.tasks import Task
 from rotograd_cli.training.compiling import compile_networks
 from rotograd_cli.training.objective import predict, task_losses
 
-IDEAL, REFERENCE = "ideal", "reference"
+IDEAL = "ideal"
+REFERENCE = "reference"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,28 @@ class Contender:
     name: str
     label: str
     """Name with what it stands for."""
-    step: Callable[[Batch], None]
-    """A whole step; gradients are cleared at its end."""
-    gradients: Callable[[Batch], None]
-    """The step up to and including the backward pass; gradients are left in place."""
-    reset: Callable[[], None]
-    """Gives the rotations their prepared values."""
     model: Any
     """Its module, with the attributes ``backbone`` and ``heads``."""
+    gradients: Callable[[Batch], None]
+    """The step up to and including the backward pass; gradients are left in place."""
+    parameters: Sequence[nn.Parameter]
+    """All that is trained."""
+    optimizers: Sequence[Optimizer]
+    """Optimisers that are part of the step; none unless ``bench.optimizers``."""
+    reset: Callable[[], None] = _nothing
+    """Gives the rotations their prepared values."""
+
+    def step(self, batch: Batch) -> None:
+        """Do a whole step; gradients are cleared at its end."""
+        self.gradients(batch)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
 
 
 def method_nodes(config: BenchConfig) -> dict[str, Mapping[str, Any]]:
-    """Configuration of every contender that is a method of ours, by name.
+    """Return the configuration of every contender that is a method of ours, by name.
 
     Args:
         config: Checked configuration; Hydra must be running.
@@ -55,13 +69,13 @@ def method_nodes(config: BenchConfig) -> dict[str, Mapping[str, Any]]:
     Raises:
         ConfigError: If a contender is unknown.
     """
-    known = [IDEAL, REFERENCE, *component_names("method")]
+    choices = [IDEAL, REFERENCE, *component_names("method")]
     nodes: dict[str, Mapping[str, Any]] = {}
     for name in config.bench.contenders:
-        if name not in known:
+        if name not in choices:
             raise ConfigError(
                 f"`bench.contenders` must hold ideal, reference and names of methods, got "
-                f"{name!r}; {suggest(name, known)}"
+                f"{name!r}; {suggest(name, choices)}"
             )
         if name not in (IDEAL, REFERENCE):
             node = component_node("method", name, rotation=asdict(config.rotation))
@@ -70,14 +84,12 @@ def method_nodes(config: BenchConfig) -> dict[str, Mapping[str, Any]]:
 
 
 def adapted(node: Mapping[str, Any], configured: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A method's options with the values of the configured method's where it has them too.
+    """Return a method's options with the configured method's values where it has them too.
 
     Args:
         node: Options of a method.
-        configured: Options of the configured method.
-
-    Returns:
-        The options; ``configured`` itself if both have the same target.
+        configured: Options of the configured method, returned as they are if both have the same
+            target.
     """
     if node.get("_target_") == configured.get("_target_"):
         return configured
@@ -95,47 +107,45 @@ class Builder:
     """
 
     def __init__(self, config: BenchConfig, constructors: Constructors, networks: Networks) -> None:
-        self._config, self._constructors, self._networks = config, constructors, networks
-        self._options = config.bench
+        self._config = config
+        self._constructors = constructors
+        self._networks = networks
         self._rotations = RotationState(config.bench.rotation_norm, config.seed)
         self.configured = join(self._copy(), constructors)
         """The configured method on the CPU, whose sizes and options count."""
 
     def build(self, name: str, node: Mapping[str, Any] | None) -> Contender:
-        """One contender on the device, in training mode.
+        """Build one contender on the device, in training mode.
 
         Args:
             name: Its name.
             node: Options of its method; None for the ideal and the reference.
-
-        Returns:
-            The contender.
 
         Raises:
             ReferenceUnavailableError: If it is the reference, and that cannot take part.
             RotogradError: If the method does not fit.
         """
         if name == IDEAL:
-            return self._ideal(name)
+            return self._ideal()
         if name == REFERENCE:
-            return self._reference(name)
+            return self._reference()
         assert node is not None
         return self._method(name, node)
 
-    def _ideal(self, name: str) -> Contender:
+    def _ideal(self) -> Contender:
         networks = self._copy()
         model = self._placed(_Plain(networks.backbone, networks.heads), networks)
 
         def gradients(batch: Batch) -> None:
             with self._autocast():
-                losses = task_losses(self._tasks, model(batch.inputs), batch)
+                losses = task_losses(self._networks.dataset.tasks, model(batch.inputs), batch)
                 total = torch.stack([loss for loss in losses if loss is not None]).sum()
             torch.autograd.backward(total)
 
-        optimizers = self._optimizers(model.parameters(), ())
-        step = _whole_step(gradients, model.parameters(), optimizers)
+        network = list(model.parameters())
+        optimizers = self._optimizers(network, [])
         label = "autograd on the summed losses"
-        return Contender(name, label, step, gradients, lambda: None, model)
+        return Contender(IDEAL, label, model, gradients, network, optimizers)
 
     def _method(self, name: str, node: Mapping[str, Any]) -> Contender:
         constructors = Constructors(replace(self._config, method=node))
@@ -144,20 +154,19 @@ class Builder:
 
         def gradients(batch: Batch) -> None:
             with self._autocast():
-                losses = task_losses(self._tasks, predict(model, batch), batch)
+                losses = task_losses(self._networks.dataset.tasks, predict(model, batch), batch)
             model.backward(losses, one_head_per_loss=True)
 
         def reset() -> None:
             self._rotations.give(model)
 
         reset()
-        own = list(model.mtl_parameters())
-        optimizers = self._optimizers(model.model_parameters(), own)
-        step = _whole_step(gradients, model.parameters(), optimizers)
+        optimizers = self._optimizers(model.model_parameters(), model.mtl_parameters())
+        parameters = list(model.parameters())
         label = model.method_name
-        return Contender(name, label, step, gradients, reset, model)
+        return Contender(name, label, model, gradients, parameters, optimizers, reset)
 
-    def _reference(self, name: str) -> Contender:
+    def _reference(self) -> Contender:
         networks = self._copy()
         model = reference.build_reference(self.configured, networks.backbone, networks.heads)
         self._placed(model, networks)
@@ -167,26 +176,22 @@ class Builder:
         def gradients(batch: Batch) -> None:
             # its backward pass fails outside autocast where the forward pass was inside
             with cached(), self._autocast():
-                predictions = predict(model, batch)  # it goes back from each loss on its own
-                model.backward(task_losses(self._tasks, predictions, batch, one_graph=False))
+                tasks = self._networks.dataset.tasks
+                # it goes back from each loss on its own
+                losses = task_losses(tasks, predict(model, batch), batch, one_graph=False)
+                model.backward(losses)
 
         def reset() -> None:
             if bases:
                 self._rotations.give_to(bases, free_parameters)
 
         reset()
-        own = list(model.mtl_parameters()) if bases else []
         network = list(model.model_parameters())
-        optimizers = self._optimizers(network, own)
-        step = _whole_step(gradients, [*network, *own], optimizers)
+        of_method = list(model.mtl_parameters()) if bases else []
+        optimizers = self._optimizers(network, of_method)
         label = f"{type(self.configured).__name__} of {reference.PACKAGE} {reference.version()}"
-        return Contender(name, label, step, gradients, reset, model)
-
-    # ---- what all share
-
-    @property
-    def _tasks(self) -> Sequence[Task]:
-        return self._networks.dataset.tasks
+        parameters = [*network, *of_method]
+        return Contender(REFERENCE, label, model, gradients, parameters, optimizers, reset)
 
     def _copy(self) -> Networks:
         backbone = copy.deepcopy(self._networks.backbone)
@@ -194,22 +199,22 @@ class Builder:
 
     def _placed(self, model: Any, networks: Networks) -> Any:
         """On the device, in the type and mode of the benchmark, its networks compiled if asked."""
-        model = model.to(device=self._networks.device, dtype=DTYPES[self._options.dtype])
+        model = model.to(device=self._networks.device, dtype=DTYPES[self._config.bench.dtype])
         model.train()
         if self._config.compile:
             compile_networks((networks.backbone, *networks.heads))
         return model
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        enabled = self._options.dtype == "bfloat16"
+        enabled = self._config.bench.dtype == "bfloat16"
         return torch.autocast(self._networks.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _optimizers(
-        self, network: Iterable[nn.Parameter], own: Sequence[nn.Parameter]
+        self, network: Iterable[nn.Parameter], of_method: Iterable[nn.Parameter]
     ) -> list[Optimizer]:
-        if not self._options.optimizers:
+        if not self._config.bench.optimizers:
             return []
-        groups = {"model": list(network), "method": list(own)}
+        groups = {"model": list(network), "method": list(of_method)}
         make = self._constructors.optimizers
         return [make[name](parameters) for name, parameters in groups.items() if parameters]
 
@@ -219,33 +224,16 @@ class _Plain(nn.Module):
 
     def __init__(self, backbone: nn.Module, heads: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.backbone, self.heads = backbone, nn.ModuleList(heads)
+        self.backbone = backbone
+        self.heads = nn.ModuleList(heads)
+        # a head that writes into its input gets a copy of the features
         self._in_place = [any(getattr(m, "inplace", False) for m in h.modules()) for h in heads]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Predictions of all tasks."""
         z = _first(self.backbone(x))
-        return [
-            _first(head(z.clone() if in_place else z))
-            for head, in_place in zip(self.heads, self._in_place, strict=True)
-        ]
-
-
-def _whole_step(
-    gradients: Callable[[Batch], None],
-    parameters: Iterable[nn.Parameter],
-    optimizers: Sequence[Optimizer],
-) -> Callable[[Batch], None]:
-    trained = list(parameters)
-
-    def step(batch: Batch) -> None:
-        gradients(batch)
-        for optimizer in optimizers:
-            optimizer.step()
-        for parameter in trained:
-            parameter.grad = None
-
-    return step
+        heads = zip(self.heads, self._in_place, strict=True)
+        return [_first(head(z.clone() if in_place else z)) for head, in_place in heads]
 
 
 def _first(output: Any) -> Any:

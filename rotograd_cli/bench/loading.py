@@ -3,100 +3,70 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
-
-import torch
 
 from rotograd_cli.bench.measure import Plan, Subject, measure
 from rotograd_cli.bench.statistics import spread, times_by_round
-from rotograd_cli.data.base import Batch, MultiTaskDataset, in_parts
-from rotograd_cli.training.seeding import epoch_draws, epoch_order
+from rotograd_cli.bench.workload import batches
+from rotograd_cli.data.base import Batch
+from rotograd_cli.runs.config import BenchConfig
+from rotograd_cli.runs.experiment import Networks
 
-LOADER, AUGMENTED, STEP = "loader", "loader and augmentation", "whole step"
+LOADER = "loader"
+AUGMENTED = "loader and augmentation"
+STEP = "whole step"
 
 
 def loading(
-    dataset: MultiTaskDataset,
-    step: Callable[[Batch], None],
-    *,
-    batch_size: int,
-    num_batches: int,
-    plan: Plan,
-    device: torch.device,
+    config: BenchConfig, networks: Networks, num: int, step: Callable[[Batch], None], plan: Plan
 ) -> dict[str, Any]:
-    """Measures passes over the first batches of an epoch, files read as in training.
+    """Measure passes over the first batches of training, files read as in training.
 
     Args:
-        dataset: The data.
+        config: Checked configuration.
+        networks: What it builds.
+        num: Batches of a pass.
         step: A training step on a batch.
-        batch_size: Examples per batch, at most those of the training split.
-        num_batches: Batches of a pass; the epoch's order is repeated where it is shorter.
         plan: How long.
-        device: Where the batches are wanted.
 
     Returns:
         ``examples_per_s`` (median and spread over the rounds) of the three, and the share of the
         whole step's time, in percent, in which it waited for its batch.
     """
-    feed = _Feed(dataset, batch_size, num_batches, plan.seed, device)
+    plain = partial(batches, config, networks, num, augment=False)
+    augmented = partial(batches, config, networks, num, augment=True)
     waiting: list[float] = []
-
-    def whole() -> None:
-        start, waited = time.perf_counter(), 0.0
-        batches = feed.augmented()
-        while True:
-            before = time.perf_counter()
-            batch = next(batches, None)
-            waited += time.perf_counter() - before
-            if batch is None:
-                break
-            step(batch)
-        waiting.append(100 * waited / (time.perf_counter() - start))
-
     subjects = [
-        Subject(LOADER, lambda: _exhaust(feed.plain())),
-        Subject(AUGMENTED, lambda: _exhaust(feed.augmented())),
-        Subject(STEP, whole),
+        Subject(LOADER, lambda: _exhaust(plain())),
+        Subject(AUGMENTED, lambda: _exhaust(augmented())),
+        Subject(STEP, lambda: waiting.append(_waiting_percent(augmented(), step))),
     ]
-    times = times_by_round(measure(subjects, plan, device))
-    num = batch_size * num_batches
+    times = times_by_round(measure(subjects, plan, networks.device))
+    size = config.train.batch_size * num
     return {
-        "batches": num_batches,
+        "batches": num,
         "examples_per_s": {
-            subject.name: asdict(spread([num / s for s in times[subject.name].values()]))
+            subject.name: asdict(spread([size / s for s in times[subject.name].values()]))
             for subject in subjects
         },
         "waiting_percent": asdict(spread(waiting[plan.warmup_steps :])),
     }
 
 
-class _Feed:
-    """The batches of a pass."""
-
-    def __init__(
-        self,
-        dataset: MultiTaskDataset,
-        batch_size: int,
-        num_batches: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.dataset = dataset
-        num = dataset.num_examples("train") // batch_size * batch_size
-        order = epoch_order(dataset.num_examples("train"), seed=seed, epoch=0)[:num]
-        wanted = torch.arange(num_batches * batch_size) % num
-        draws = epoch_draws(num, dataset.num_draws, seed=seed, epoch=0).to(device)
-        self.order = in_parts(order[wanted], batch_size)
-        self.draws = in_parts(draws[wanted.to(device)], batch_size)
-
-    def plain(self) -> Iterator[Batch]:
-        return self.dataset.batches("train", self.order)
-
-    def augmented(self) -> Iterator[Batch]:
-        for batch, draws in zip(self.plain(), self.draws, strict=True):
-            yield self.dataset.augment(batch, draws) if self.dataset.num_draws else batch
-
-
-def _exhaust(batches: Iterator[Batch]) -> None:
-    for _ in batches:
+def _exhaust(examples: Iterator[Batch]) -> None:
+    for _ in examples:
         pass
+
+
+def _waiting_percent(examples: Iterator[Batch], step: Callable[[Batch], None]) -> float:
+    """Share of the time of some steps in which they waited for their batch."""
+    start = time.perf_counter()
+    waited_s = 0.0
+    while True:
+        before = time.perf_counter()
+        batch = next(examples, None)
+        waited_s += time.perf_counter() - before
+        if batch is None:
+            return 100 * waited_s / (time.perf_counter() - start)
+        step(batch)

@@ -1,30 +1,29 @@
 """The machine that figures belong to."""
 
-import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rotograd_cli.runs.directory import package_versions, source_commit
+from rotograd_cli.runs.packing import available_cores
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What figures depend on besides the code, as far as it can be found out.
+    """Return what figures depend on besides the code, as far as it can be found out.
 
     Args:
         device: Where the benchmark runs.
-
-    Returns:
-        Plain values.
     """
+    is_gpu = device.type == "cuda"
     return {
         "cpu": cpu_model(),
-        "cores": num_cores(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "gpu": torch.cuda.get_device_name(device) if is_gpu else None,
+        "cuda": torch.version.cuda if is_gpu else None,
         "system": platform.system(),
         "versions": package_versions(),
         "commit": source_commit(),
@@ -32,7 +31,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Name of the processor: the kernel's where it tells, else the platform's."""
+    """Return the name of the processor: the kernel's where it tells, else the platform's."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -41,15 +40,8 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return next(filter(None, names), "") or platform.processor() or platform.machine()
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def one_line(machine: dict[str, Any]) -> str:
-    """The machine in one line, for tables."""
+def one_line(machine: Mapping[str, Any]) -> str:
+    """Return the machine in one line, for tables."""
     versions = machine["versions"]
     parts = [
         machine["gpu"],

@@ -1,6 +1,7 @@
 """Time and memory of a step: blocks of steps, interleaved in random order; one profiled step."""
 
 import gc
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,13 @@ class Subject:
     name: str
     step: Callable[[], None]
     """One step."""
-    reset: Callable[[], None] = lambda: None
-    """Called before every block, not timed."""
+    reset: Callable[[], None] | None = None
+    """Called before every block, not timed; None for nothing to reset."""
+
+    def prepare(self) -> None:
+        """Reset what is timed."""
+        if self.reset is not None:
+            self.reset()
 
 
 @dataclass(frozen=True)
@@ -34,32 +40,17 @@ class Plan:
 
 
 def interleaved_orders(num: int, rounds: int, seed: int) -> list[list[int]]:
-    """A fresh random order of all subjects for every round.
-
-    Args:
-        num: Number of subjects.
-        rounds: Number of rounds.
-        seed: Seed of the orders.
-
-    Returns:
-        ``rounds`` permutations of 0..num-1.
-    """
+    """Return a fresh permutation of 0..num-1 for every round."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randperm(num, generator=generator).tolist() for _ in range(rounds)]
 
 
 def warm_up(subject: Subject, steps: int, device: torch.device) -> float:
-    """Runs the first steps, in which libraries compile, choose kernels and fill their caches.
+    """Run the first steps, at least one, and return the seconds of the last one.
 
-    Args:
-        subject: What will be timed.
-        steps: Number of steps, at least 1.
-        device: Where it runs.
-
-    Returns:
-        Seconds of the last step.
+    In them libraries compile, choose kernels and fill their caches.
     """
-    subject.reset()
+    subject.prepare()
     for _ in range(steps):
         seconds = timed(subject.step, 1, device)
     return seconds
@@ -71,7 +62,7 @@ def measure(
     device: torch.device,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Block]:
-    """Warms every subject up, then times blocks of steps, round by round.
+    """Warm every subject up, then time blocks of steps, round by round.
 
     The number of steps of a block follows from the subject's latest block (at first from its last
     warm-up step), so that no clock is read, and no device waited for, inside a block.
@@ -80,7 +71,7 @@ def measure(
         subjects: What is timed.
         plan: How long.
         device: Where it runs.
-        progress: Told the number of rounds done, after each.
+        progress: Called with the number of rounds done, after each.
 
     Returns:
         All blocks in the order of their execution.
@@ -91,7 +82,7 @@ def measure(
         for index, order in enumerate(interleaved_orders(len(subjects), plan.rounds, plan.seed)):
             for position, which in enumerate(order):
                 subject = subjects[which]
-                subject.reset()
+                subject.prepare()
                 gc.collect()  # nobody pays for the garbage of another
                 steps = block_steps(step_s[which], plan)
                 seconds = timed(subject.step, steps, device)
@@ -103,7 +94,7 @@ def measure(
 
 @contextmanager
 def _old_objects_left_alone() -> Iterator[None]:
-    """Inside, collecting garbage does not look at what was there before: libraries, mostly."""
+    """Keep the garbage collector from what was there before: libraries, mostly."""
     gc.collect()
     gc.freeze()
     try:
@@ -113,15 +104,7 @@ def _old_objects_left_alone() -> Iterator[None]:
 
 
 def block_steps(step_s: float, plan: Plan) -> int:
-    """Steps that fill a block: at least one, at most the limit.
-
-    Args:
-        step_s: Expected seconds of a step.
-        plan: How long a block is.
-
-    Returns:
-        The number.
-    """
+    """Return the number of steps that fill a block: at least one, at most the plan's limit."""
     steps = int(plan.block_s / max(step_s, 1e-9))
     if plan.max_steps_per_block is not None:
         steps = min(steps, plan.max_steps_per_block)
@@ -129,7 +112,7 @@ def block_steps(step_s: float, plan: Plan) -> int:
 
 
 def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
-    """Seconds of a number of steps; an accelerator is waited for before and after, not between."""
+    """Return the seconds of some steps; the device is waited for before and after, not between."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(steps):
@@ -139,23 +122,16 @@ def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for everything that was queued on a device; the CPU has no queue."""
+    """Wait for everything that was queued on a device; the CPU has no queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
-    """Largest amount of memory that a step holds beyond what was held before it.
+    """Return the largest number of bytes that a step holds beyond what was held before it.
 
     Counted are torch's own allocations: of the device's caching allocator, or of the CPU's
     allocator as the profiler reports them. Workspaces of BLAS libraries are not among them.
-
-    Args:
-        step: One step.
-        device: Where it runs.
-
-    Returns:
-        Bytes.
     """
     gc.collect()
     if device.type == "cuda":
@@ -165,11 +141,7 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int:
         step()
         synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
-    held = peak = 0
-    for change in _cpu_allocations(step):
-        held += change
-        peak = max(peak, held)
-    return peak
+    return max(itertools.accumulate(_cpu_allocations(step), initial=0))
 
 
 def _cpu_allocations(step: Callable[[], None]) -> list[int]:
@@ -186,7 +158,7 @@ def _cpu_allocations(step: Callable[[], None]) -> list[int]:
 
 @contextmanager
 def num_threads(num: int | None) -> Iterator[None]:
-    """Inside, torch computes with this many threads; None leaves it as it is."""
+    """Let torch compute with this many threads; None leaves it as it is."""
     before = torch.get_num_threads()
     if num is not None:
         torch.set_num_threads(num)

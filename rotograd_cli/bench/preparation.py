@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from rotograd_cli.methods.rotation.rotations import Rotations
 
-_PLANES, _DECAY = 8, 0.5
+_PLANES = 8
+_DECAY = 0.5
 
 
 def skew_parameters(num: int, size: int, norm: float, seed: int) -> Tensor:
-    r"""Free parameters X of random skew matrices :math:`A_k` with :math:`\lVert A_k\rVert_2` given.
+    r"""Return free parameters X of random skew matrices :math:`A_k` of a given spectral norm.
 
     Every :math:`A_k` turns a few random planes, each half as far as the one before, as rotations do
     after training: their :math:`\lVert A\rVert_F/\sqrt2` is 1.15 times the spectral norm (1.05 to
@@ -47,13 +48,14 @@ class RotationState:
     """
 
     def __init__(self, norm: float, seed: int) -> None:
-        self._norm, self._seed = norm, seed
+        self._norm = norm
+        self._seed = seed
         self._bases: dict[torch.Size, Tensor] = {}
         self._parameters: dict[torch.Size, Tensor] = {}
 
     @torch.no_grad()
     def give(self, model: nn.Module) -> None:
-        """Sets all rotations of a model; the bases are those of the first model of that shape."""
+        """Set all rotations of a model; the bases are those of the first model of that shape."""
         for rotations in rotations_of(model):
             base, X = self._state(rotations.base)
             rotations.base.copy_(base)
@@ -62,7 +64,7 @@ class RotationState:
 
     @torch.no_grad()
     def give_to(self, bases: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
-        """Sets rotations that are kept one by one: K bases and K free parameters."""
+        """Set rotations that are kept one by one: K bases and K free parameters."""
         stack = torch.stack([base.detach() for base in bases])
         for target, source in zip((bases, parameters), self._state(stack), strict=True):
             for matrix, value in zip(target, source, strict=True):
@@ -78,5 +80,5 @@ class RotationState:
 
 
 def rotations_of(model: nn.Module) -> list[Rotations]:
-    """The stacks of rotations in a model; none for methods without."""
+    """Return the stacks of rotations in a model; none for methods without."""
     return [module for module in model.modules() if isinstance(module, Rotations)]

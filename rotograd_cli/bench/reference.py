@@ -24,10 +24,7 @@ class ReferenceUnavailableError(ConfigError):
 
 
 def load_reference() -> Any:
-    """Imports the package, with the module that newer geotorch dropped in its place meanwhile.
-
-    Returns:
-        The module.
+    """Import the package, with a stand-in for the module that newer geotorch dropped.
 
     Raises:
         ReferenceUnavailableError: If it cannot be imported.
@@ -47,7 +44,7 @@ def load_reference() -> Any:
 
 
 def version() -> str:
-    """Version of the installed package."""
+    """Return the version of the installed package."""
     try:
         return metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
@@ -55,7 +52,7 @@ def version() -> str:
 
 
 def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
-    """The authors' class of one of our methods, with its options.
+    """Build the authors' class of one of our methods, with its options, on the CPU.
 
     Its exponential is left as it is: torch's unbatched ``matrix_exp``, differentiated by autograd.
 
@@ -63,9 +60,6 @@ def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[
         ours: Our method, whose class name and options count.
         backbone: Network of its own.
         heads: Networks of its own, one per task.
-
-    Returns:
-        The authors' module on the CPU.
 
     Raises:
         ReferenceUnavailableError: If the package is not there, or has no such method.
@@ -89,14 +83,14 @@ def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[
 
 
 def cached(model: Any) -> Callable[[], AbstractContextManager[Any]]:
-    """The package's context manager inside which every rotation is computed once."""
+    """Return the package's context manager inside which every rotation is computed once."""
     module = sys.modules[type(model).__module__]
     result: Callable[[], AbstractContextManager[Any]] = module.cached
     return result
 
 
 def rotations(model: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """Its K bases and K free parameters; none for its VanillaMTL."""
+    """Return its K bases and K free parameters; none for its VanillaMTL."""
     owners = [
         getattr(model.parametrizations, f"rotation_{k}")
         for k in range(len(model.heads))

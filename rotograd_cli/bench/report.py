@@ -39,7 +39,7 @@ def grid(result: Mapping[str, Any]) -> Grid:
 
 
 def title(result: Mapping[str, Any]) -> str:
-    """Workload and its settings in one line."""
+    """Return workload and settings in one line."""
     s = result["settings"]
     words = [
         f"K = {s['K']}",
@@ -55,14 +55,7 @@ def title(result: Mapping[str, Any]) -> str:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The result as a section of a document, complete in itself.
-
-    Args:
-        result: What :func:`rotograd_cli.bench.run.bench` returned.
-
-    Returns:
-        The text.
-    """
+    """Return the result as a section of a document, complete in itself."""
     labels = [f"`{c['name']}`: {c['label']}" for c in result["contenders"]]
     parts = [
         f"## {title(result)}",
@@ -78,29 +71,26 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def notes(result: Mapping[str, Any]) -> str:
-    """How to read the table."""
+    """Return how to read the table."""
     s = result["settings"]
-    what = "forward, losses, backward, clearing of gradients"
-    stack = s["rotation_stack_bytes"]
+    optimizers = ", the optimisers' steps." if s["optimizers"] else "; no optimiser."
     sentences = [
         f"Data {s['data']}, backbone {s['backbone']}, heads {s['head']}, configured method "
-        f"{s['method']}, seed {s['seed']}. A step is {what}"
-        + (", the optimisers' steps." if s["optimizers"] else "; no optimiser.")
-        + f" Medians over {s['rounds']} rounds, in each of which every contender runs one block of "
+        f"{s['method']}, seed {s['seed']}.",
+        f"A step is forward, losses, backward, clearing of gradients{optimizers}",
+        f"Medians over {s['rounds']} rounds, in each of which every contender runs one block of "
         f"steps ({s['block_s']:g} s, at least one step) in random order; ratios are of blocks of "
         "the same round.",
-        "Memory is the peak of a step above what is held before it"
-        + (
-            "."
-            if stack is None
-            else f"; a stack is all K rotations, K*m*m numbers, {stack / _MIB:.3g} MiB."
-        ),
     ]
-    return " ".join(sentences)
+    memory = "Memory is the peak of a step above what is held before it"
+    stack = s["rotation_stack_bytes"]
+    if stack is not None:
+        memory += f"; a stack is all K rotations, K*m*m numbers, {stack / _MIB:.3g} MiB"
+    return " ".join([*sentences, f"{memory}."])
 
 
 def loading_notes(result: Mapping[str, Any]) -> str:
-    """Examples per second of the loader and of a step fed by it; empty where not measured."""
+    """Return examples per second of the loader and of a step fed by it; empty if not measured."""
     loads = result["loading"]
     if loads is None:
         return ""
@@ -117,7 +107,7 @@ def loading_notes(result: Mapping[str, Any]) -> str:
 
 
 def write(result: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
-    """Writes ``bench.json`` (with all raw times), ``bench.md`` and ``config.yaml``.
+    """Write ``bench.json`` (with all raw times), ``bench.md`` and ``config.yaml``.
 
     Args:
         result: What :func:`rotograd_cli.bench.run.bench` returned.

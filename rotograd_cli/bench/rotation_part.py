@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.methods.engine.method import MultiTaskMethod
@@ -12,21 +13,21 @@ from rotograd_cli.methods.heads.choose import training_leaves
 from rotograd_cli.methods.rule import Losses
 
 
-def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | None:
-    """The rotation work of one step, alone, to be timed in blocks of its own.
+def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
+    """Return the rotation work of one step, alone, to be timed in blocks of its own.
 
     What the heads see is computed from fixed features, and fixed gradients of it are combined: all
     that a step does besides running and differentiating backbone, heads and losses. First layers
     that rotations are folded into are part of it.
 
     Args:
-        model: Method in training mode, on the device, with its rotations prepared.
+        model: A contender's model in training mode, on the device, its rotations prepared.
         batch: A batch of the benchmark.
 
     Returns:
         What does that work once, without a network; None for methods without rotations.
     """
-    if model.rotated is None:
+    if not isinstance(model, MultiTaskMethod) or model.rotated is None:
         return None
     model(batch.inputs)
     features = model.rep

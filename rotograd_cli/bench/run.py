@@ -1,6 +1,7 @@
 """A benchmark from its configuration to its result."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -10,41 +11,31 @@ import torch
 from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender, method_nodes
 from rotograd_cli.bench.loading import loading
 from rotograd_cli.bench.machine import describe_machine
-from rotograd_cli.bench.measure import (
-    Plan,
-    Subject,
-    measure,
-    num_threads,
-    peak_bytes,
-    warm_up,
-)
+from rotograd_cli.bench.measure import Plan, Subject, measure, num_threads, peak_bytes, warm_up
 from rotograd_cli.bench.preparation import rotations_of
 from rotograd_cli.bench.reference import ReferenceUnavailableError
 from rotograd_cli.bench.rotation_part import rotation_part
 from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by_round
-from rotograd_cli.data.base import Batch, in_parts
+from rotograd_cli.bench.workload import converted, first_batches
+from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig
 from rotograd_cli.runs.experiment import Networks, build_networks, memory_errors
 from rotograd_cli.training.compiling import compilation
-from rotograd_cli.training.seeding import epoch_order
 
-_NUM_BATCHES = 4  # every contender goes through the same few batches again and again
-_PART = "rotation part of "
+PART = "rotation part of "
+Say = Callable[[str], None]
 
 
 @memory_errors()
-def bench(
-    config: BenchConfig, command: str, say: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
-    """Measures all contenders of a configuration.
+def bench(config: BenchConfig, command: str, say: Say = lambda _: None) -> dict[str, Any]:
+    """Measure all contenders of a configuration.
 
     Args:
         config: Checked configuration; Hydra must be running.
         command: What the user typed, for the record.
-        say: Told what goes on, a line at a time.
+        say: Reports a line of progress.
 
     Returns:
         Plain values: settings, machine, raw times and statistics, the content of ``bench.json``.
@@ -56,7 +47,7 @@ def bench(
     constructors = Constructors(config)
     with num_threads(config.bench.threads), compilation(config.compile):
         networks = build_networks(config, constructors)
-        batches = _batches(config, networks)
+        batches = first_batches(config, networks)
         builder = Builder(config, constructors, networks)
         contenders, left_out = _contenders(config, builder, nodes, batches)
         for name, reason in left_out.items():
@@ -78,35 +69,11 @@ def bench(
         }
 
 
-def _batches(config: BenchConfig, networks: Networks) -> list[Batch]:
-    """The first batches of the first epoch, in the type of the benchmark."""
-    size, num = config.train.batch_size, networks.dataset.num_examples("train")
-    if size > num:
-        raise ConfigError(
-            f"`train.batch_size` must be at most the {num} training examples, got {size}; lower "
-            "it, or raise data.num_train where the data set has that."
-        )
-    order = epoch_order(num, seed=config.seed, epoch=0)[: min(_NUM_BATCHES, num // size) * size]
-    dtype = DTYPES[config.bench.dtype]
-    batches = networks.dataset.batches("train", in_parts(order, size))
-    return [_converted(batch, dtype) for batch in batches]
-
-
-def _converted(batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch with its floating-point tensors in the type of the benchmark."""
-
-    def converted(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-    targets = {name: converted(target) for name, target in batch.targets.items()}
-    return Batch(converted(batch.inputs), targets)
-
-
 def _contenders(
     config: BenchConfig,
     builder: Builder,
     nodes: Mapping[str, Mapping[str, Any]],
-    batches: list[Batch],
+    batches: Sequence[Batch],
 ) -> tuple[list[Contender], dict[str, str]]:
     """All that can take part, after one step each, and why others cannot."""
     contenders: list[Contender] = []
@@ -124,7 +91,7 @@ def _contenders(
     return contenders, left_out
 
 
-def _first_step(contender: Contender, batches: list[Batch]) -> None:
+def _first_step(contender: Contender, batches: Sequence[Batch]) -> None:
     """One step, so that what a contender cannot do is known before anything is timed."""
     if contender.name == REFERENCE and len({len(batch.targets) for batch in batches}) > 1:
         raise ReferenceUnavailableError("it needs a loss of every task in every batch")
@@ -139,41 +106,43 @@ def _first_step(contender: Contender, batches: list[Batch]) -> None:
 
 def _time(
     config: BenchConfig,
-    contenders: list[Contender],
-    batches: list[Batch],
+    contenders: Sequence[Contender],
+    batches: Sequence[Batch],
     device: torch.device,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[Block]:
-    options = config.bench
     subjects = []
     for contender in contenders:
-        reset = contender.reset if options.optimizers else _nothing
-        subjects.append(Subject(contender.name, _cycling(contender.step, batches), reset))
-        ours = isinstance(contender.model, MultiTaskMethod)
-        part = rotation_part(contender.model, batches[0]) if ours else None
+        step = _cycling(contender.step, batches)
+        # nothing but an optimiser moves the rotations
+        reset = contender.reset if config.bench.optimizers else None
+        subjects.append(Subject(contender.name, step, reset))
+        part = rotation_part(contender.model, batches[0])
         if part is not None:
-            subjects.append(Subject(_PART + contender.name, part))
-    return measure(subjects, _plan(config), device, lambda n: say(f"round {n} of {options.rounds}"))
+            subjects.append(Subject(PART + contender.name, part))
+    rounds = config.bench.rounds
+    return measure(subjects, _plan(config), device, lambda n: say(f"round {n} of {rounds}"))
+
+
+def _cycling(step: Callable[[Batch], None], batches: Sequence[Batch]) -> Callable[[], None]:
+    endless = itertools.cycle(batches)
+    return lambda: step(next(endless))
 
 
 def _loading(
-    config: BenchConfig, builder: Builder, networks: Networks, say: Callable[[str], None]
+    config: BenchConfig, builder: Builder, networks: Networks, say: Say
 ) -> dict[str, Any] | None:
     """Examples per second of the loader, and of the configured method's step fed by it."""
-    options = config.bench
-    if options.loading_batches is None:
+    num = config.bench.loading_batches
+    if num is None:
         return None
     say("loading")
     contender = builder.build("configured", config.method)
-    dtype = DTYPES[options.dtype]
-    return loading(
-        networks.dataset,
-        lambda batch: contender.step(_converted(batch, dtype)),
-        batch_size=config.train.batch_size,
-        num_batches=options.loading_batches,
-        plan=_plan(config),
-        device=networks.device,
-    )
+
+    def step(batch: Batch) -> None:
+        contender.step(converted(batch, config.bench.dtype))
+
+    return loading(config, networks, num, step, _plan(config))
 
 
 def _plan(config: BenchConfig) -> Plan:
@@ -185,21 +154,6 @@ def _plan(config: BenchConfig) -> Plan:
         options.warmup_steps,
         config.seed,
     )
-
-
-def _nothing() -> None:
-    """No reset is needed where no optimiser moves the rotations."""
-
-
-def _cycling(step: Callable[[Batch], None], batches: list[Batch]) -> Callable[[], None]:
-    position = 0
-
-    def next_step() -> None:
-        nonlocal position
-        step(batches[position % len(batches)])
-        position += 1
-
-    return next_step
 
 
 def _peak(contender: Contender, batch: Batch, device: torch.device) -> int:
@@ -230,25 +184,26 @@ def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict
 
 
 def _results(
-    contenders: list[Contender],
+    contenders: Sequence[Contender],
     nodes: Mapping[str, Mapping[str, Any]],
-    blocks: list[Block],
+    blocks: Sequence[Block],
     peaks: Mapping[str, int],
     settings: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     times = times_by_round(blocks)
+    stack = settings["rotation_stack_bytes"]
     results = []
     for contender in contenders:
         name = contender.name
+        node = nodes.get(name)
         over = peaks[name] - peaks[IDEAL] if IDEAL in peaks else None
-        stack = settings["rotation_stack_bytes"]
         ratios = paired_ratios(times[name], times[IDEAL]) if IDEAL in times else None
-        part = times.get(_PART + name)
+        part = times.get(PART + name)
         results.append(
             {
                 "name": name,
                 "label": contender.label,
-                "options": dict(nodes[name]) if name in nodes else None,
+                "options": None if node is None else dict(node),
                 "ratio_to_ideal": None if ratios is None else asdict(spread(ratios)),
                 "step_ms": _milliseconds(times[name]),
                 "rotation_part_ms": None if part is None else _milliseconds(part),

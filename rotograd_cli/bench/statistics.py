@@ -37,13 +37,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, 10th and 90th percentile, interpolated linearly between neighbours.
-
-    Args:
-        values: At least one.
-
-    Returns:
-        The three numbers.
+    """Return median, 10th and 90th percentile, interpolated linearly between neighbours.
 
     Examples:
         >>> spread([1.0, 2.0, 3.0])
@@ -54,7 +48,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def times_by_round(blocks: Sequence[Block]) -> dict[str, dict[int, float]]:
-    """Mean time of a step in seconds, by subject and round."""
+    """Return the mean time of a step in seconds, by subject and round."""
     result: dict[str, dict[int, float]] = {}
     for block in blocks:
         result.setdefault(block.subject, {})[block.round] = block.step_s
@@ -62,15 +56,12 @@ def times_by_round(blocks: Sequence[Block]) -> dict[str, dict[int, float]]:
 
 
 def paired_ratios(times: Mapping[int, float], base: Mapping[int, float]) -> list[float]:
-    """Ratios of two subjects' times in the same round.
+    """Return the ratio of two subjects' times for every round that both have, in order.
 
     A machine that slows down for a while slows both, and the ratio stays.
 
     Args:
         times: Time by round.
         base: Time of the denominator by round.
-
-    Returns:
-        One ratio for every round that both have, in order.
     """
     return [times[index] / base[index] for index in sorted(times) if index in base]

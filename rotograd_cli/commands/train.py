@@ -110,7 +110,7 @@ def _run(
     from rotograd_cli.runs.report import read_summary
 
     with launch.joined(str(config.device)) as ranks:
-        target = ranks.same(lambda: _target(config, run_dir, overrides, is_cell))
+        target = ranks.broadcast(lambda: _target(config, run_dir, overrides, is_cell))
         if target.resumed and not is_cell:
             session.remove_unused_folders()  # Hydra's, for a new run
         if target.finished:

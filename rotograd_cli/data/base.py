@@ -5,15 +5,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.tasks import Task
 
 Split = Literal["train", "val", "test"]
+AtLeastOne = Annotated[int, Ge(1)]
+NotNegative = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 
 @dataclass(frozen=True)

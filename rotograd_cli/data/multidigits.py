@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from rotograd_cli.data.base import Split
-from rotograd_cli.data.two_digits import SIZE, Digits, TwoDigits, check_options
+from rotograd_cli.bounds import checked
+from rotograd_cli.data.base import AtLeastOne, Positive, Seed, Split
+from rotograd_cli.data.two_digits import SIZE, Digits, TwoDigits
 from rotograd_cli.errors import ConfigError
 
 
@@ -33,21 +34,21 @@ class MultiDigits(TwoDigits):
         ConfigError: If an option is out of range, or a split would be too small.
     """
 
+    @checked
     def __init__(
         self,
         *,
         data_dir: Path,
         tasks: Sequence[str] | None,
         device: torch.device,
-        partners: int,
+        partners: AtLeastOne,
         num_val: int,
         num_test: int,
-        seed: int,
+        seed: Seed,
         mean: float,
-        std: float,
+        std: Positive,
     ) -> None:
         del data_dir
-        check_options(partners=partners, seed=seed, std=std)
         _check_sizes(num_val, num_test)
         super().__init__(
             name="multidigits",

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotograd_cli.data.base import FileCheck, Split
-from rotograd_cli.data.two_digits import Digits, TwoDigits, check_options
+from rotograd_cli.bounds import checked
+from rotograd_cli.data.base import AtLeastOne, FileCheck, Positive, Seed, Split
+from rotograd_cli.data.two_digits import Digits, TwoDigits
 from rotograd_cli.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -51,19 +52,19 @@ class MultiMNIST(TwoDigits):
         DatasetError: If a file is absent, corrupt or not MNIST's.
     """
 
+    @checked
     def __init__(
         self,
         *,
         data_dir: Path,
         tasks: Sequence[str] | None,
         device: torch.device,
-        partners: int,
+        partners: AtLeastOne,
         download: bool,
-        seed: int,
+        seed: Seed,
         mean: float,
-        std: float,
+        std: Positive,
     ) -> None:
-        check_options(partners=partners, seed=seed, std=std)
         super().__init__(
             name="multimnist",
             digits=_load(Path(data_dir), download),

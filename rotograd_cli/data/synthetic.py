@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
+from rotograd_cli.bounds import checked
+from rotograd_cli.data.base import AtLeastOne, Batch, MultiTaskDataset, Seed, Split, hash_tensors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
@@ -52,6 +53,7 @@ class Synthetic(MultiTaskDataset):
 
     name = "synthetic"
 
+    @checked
     def __init__(
         self,
         *,
@@ -59,23 +61,18 @@ class Synthetic(MultiTaskDataset):
         tasks: Sequence[str] | None,
         device: torch.device,
         input_shape: Sequence[int],
-        num_tasks: int,
+        num_tasks: AtLeastOne,
         kind: Kind,
-        num_outputs: int,
+        num_outputs: AtLeastOne,
         map_shape: Sequence[int] | None,
-        num_train: int,
-        num_val: int,
-        num_test: int,
-        seed: int,
+        num_train: AtLeastOne,
+        num_val: AtLeastOne,
+        num_test: AtLeastOne,
+        seed: Seed,
     ) -> None:
         del data_dir
-        _check_positive(
-            num_tasks=num_tasks, num_train=num_train, num_val=num_val, num_test=num_test
-        )
         if len(input_shape) == 0 or min(input_shape) < 1:
             raise ConfigError(f"`data.input_shape` must hold positive sizes, got {input_shape}.")
-        if not 0 <= seed < 2**32:
-            raise ConfigError(f"`data.seed` must be in 0..4294967295, got {seed}.")
         _check_kind(kind, num_outputs, map_shape)
         self.input_shape = tuple(input_shape)
         available = [
@@ -109,25 +106,14 @@ class Synthetic(MultiTaskDataset):
         return hash_tensors(*self._inputs.values(), *targets)
 
 
-def _check_positive(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"`data.{name}` must be at least 1, got {count}.")
-
-
 def _check_kind(kind: Kind, num_outputs: int, map_shape: Sequence[int] | None) -> None:
-    if kind not in get_args(Kind):
-        raise ConfigError(f"`data.kind` must be {' | '.join(get_args(Kind))}, got {kind!r}.")
     if kind in ("binary", "regression") and num_outputs != 1:
         raise ConfigError(
             f"`data.num_outputs` must be 1 for kind={kind}, got {num_outputs}; set it to 1 or "
             "choose kind=classification or kind=map."
         )
-    least = 2 if kind == "classification" else 1
-    if num_outputs < least:
-        raise ConfigError(
-            f"`data.num_outputs` must be at least {least} for kind={kind}, got {num_outputs}."
-        )
+    if kind == "classification" and num_outputs < 2:
+        raise ConfigError(f"`data.num_outputs` must be at least 2 for kind={kind}, got 1.")
     if kind != "map" and map_shape is not None:
         raise ConfigError(
             f"`data.map_shape` must be null for kind={kind}, got {list(map_shape)}; leave it out "

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
 SIZE = 28  # of a digit and of the result, in pixels
@@ -67,25 +66,6 @@ def draw_partners(num: int, num_partners: int, generator: torch.Generator) -> Te
         ``i % num``.
     """
     return torch.randint(num, (num_partners * num,), generator=generator)
-
-
-def check_options(*, partners: int, seed: int, std: float) -> None:
-    """Refuses options that no data set of this kind can work with, before any file is read.
-
-    Args:
-        partners: Right digits drawn for every left digit.
-        seed: Seed of the partners.
-        std: Pixel standard deviation of the normalisation.
-
-    Raises:
-        ConfigError: If one is out of range.
-    """
-    if partners < 1:
-        raise ConfigError(f"`data.partners` must be at least 1, got {partners}.")
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"`data.seed` must be in 0..4294967295, got {seed}.")
-    if not std > 0:
-        raise ConfigError(f"`data.std` must be positive, got {std}.")
 
 
 class TwoDigits(MultiTaskDataset):

@@ -14,7 +14,7 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def see_whole_batch(model: nn.Module, ranks: Ranks) -> None:
-    """Makes BatchNorm and dropout, in place, compute what one process would over the whole batch.
+    """Let BatchNorm and dropout compute, in place, what one process would over the whole batch.
 
     Parameters, buffers and names stay as they are.
 
@@ -48,7 +48,7 @@ def see_whole_batch(model: nn.Module, ranks: Ranks) -> None:
 
 
 class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation with the statistics of all ranks, as ``nn.SyncBatchNorm``, on the CPU."""
+    """``nn.SyncBatchNorm``, which refuses the CPU, for the CPU."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any, as the layer that this one was."""
@@ -73,7 +73,7 @@ class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
         return scaled
 
     def _follow(self, mean: Tensor, variance: Tensor, num: Tensor) -> None:
-        """Moves the running statistics, as torch does."""
+        """Update the running statistics as torch does."""
         if not (self.training and self.track_running_stats) or self.running_mean is None:
             return
         assert self.running_var is not None
@@ -106,7 +106,7 @@ class WholeBatchDropout(nn.Dropout):
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the ranks, of which every rank's share in the loss is differentiated."""
+    """Differentiable sum over the ranks; torch's own (``distributed.nn``) is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

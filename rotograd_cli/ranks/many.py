@@ -33,7 +33,8 @@ class ManyRanks(Ranks):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
         self._num_examples: list[int] = []  # of a micro-batch, by rank
         self._backbone: list[DistributedDataParallel] = []  # in a list: no module of the model's
 
@@ -76,25 +77,26 @@ class ManyRanks(Ranks):
         start = len(like) * before // here
         return whole[start : start + len(like)]
 
-    def share(self, num: int) -> slice:
+    def shard(self, num: int) -> slice:
         """See :class:`Ranks`; equal parts, the last ones shorter or empty."""
         part = -(-num // self.size)
         return slice(min(self.rank * part, num), min((self.rank + 1) * part, num))
 
-    def gather(self, stack: Tensor) -> None:
+    def all_gather(self, stack: Tensor) -> None:
         """See :class:`Ranks`."""
         padded = self._padded(stack)
         self.traffic.count(padded)
         _all_gather(padded, padded.chunk(self.size)[self.rank].clone())
         stack.copy_(padded[: len(stack)])
 
-    def sum_share(self, stack: Tensor) -> None:
+    def reduce_scatter(self, stack: Tensor) -> None:
         """See :class:`Ranks`."""
-        padded, own = self._padded(stack), self.share(len(stack))
+        padded = self._padded(stack)
         self.traffic.count(padded)
         total = torch.empty_like(padded.chunk(self.size)[self.rank])
         _reduce_scatter(total, padded)
-        stack.zero_()[own] = total[: own.stop - own.start]
+        shard = self.shard(len(stack))
+        stack.zero_()[shard] = total[: shard.stop - shard.start]
 
     def _padded(self, stack: Tensor) -> Tensor:
         """With zeros at the end, so that it falls into equal parts; the stack itself if it does."""
@@ -107,18 +109,18 @@ class ManyRanks(Ranks):
         """See :class:`Ranks`."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         for _, group in groupby(sorted(gradients, key=_kind), key=_kind):
-            together = list(group)
-            flat = torch.cat([gradient.reshape(-1) for gradient in together])
+            group_gradients = list(group)
+            flat = torch.cat([gradient.reshape(-1) for gradient in group_gradients])
             self._all_reduce(flat)
-            sums = torch.split(flat, [gradient.numel() for gradient in together])
-            for gradient, total in zip(together, sums, strict=True):
+            sums = torch.split(flat, [gradient.numel() for gradient in group_gradients])
+            for gradient, total in zip(group_gradients, sums, strict=True):
                 gradient.copy_(total.view_as(gradient))
 
     def attach(self, model: nn.Module, input_shape: Sequence[int]) -> None:
-        """Makes layers that look at the whole batch do so, and wraps the backbone.
+        """Let layers see the whole batch, and wrap the backbone.
 
-        The wrapped backbone, which sums gradients while the backward pass is still under way, is
-        no module of the model's, so that names in the ``state_dict`` stay as they are.
+        The wrapped backbone sums gradients while the backward pass is still under way. It is no
+        submodule of the model, so that names in the ``state_dict`` stay as they are.
         """
         see_whole_batch(model, self)
         backbone = model.backbone
@@ -149,7 +151,7 @@ class ManyRanks(Ranks):
         context: AbstractContextManager[None] = self._backbone[0].no_sync()
         return context
 
-    def same(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """See :class:`Ranks`."""
         box: list[Any] = [None, None]
         if self.is_first:
@@ -164,14 +166,14 @@ class ManyRanks(Ranks):
         made: T = result
         return made
 
-    def same_content(self, make: Callable[[], T]) -> T:
+    def broadcast_content(self, make: Callable[[], T]) -> T:
         """See :class:`Ranks`."""
-        packed = self.same(lambda: _packed(make()))
+        packed = self.broadcast(lambda: _packed(make()))
         content: T = torch.load(io.BytesIO(packed), weights_only=True)
         return content
 
-    def check_same(self, model: nn.Module) -> None:
-        """See :class:`Ranks`; one operation of two numbers per parameter.
+    def check_equal(self, model: nn.Module) -> None:
+        """See :class:`Ranks`; one operation on two numbers per parameter.
 
         Raises:
             RankError: If a parameter differs.
@@ -208,7 +210,7 @@ def _sum_bucket(
     ranks: ManyRanks,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
-    """A hook of the wrapped backbone: sums where torch's default would average."""
+    """Sum a bucket of gradients, where torch's default hook would average."""
     tensor = bucket.buffer()
     ranks.traffic.count(tensor)
     work = dist.all_reduce(tensor, async_op=True)
@@ -219,7 +221,7 @@ def _sum_bucket(
 def _has_unused(
     backbone: nn.Module, parameters: Sequence[nn.Parameter], input_shape: Sequence[int]
 ) -> bool:
-    """Whether the features do not depend on some parameter, by trying one example."""
+    """Whether the features of an example do not depend on some parameter."""
     was_training = backbone.training
     backbone.eval()
     like = parameters[0]
@@ -227,8 +229,8 @@ def _has_unused(
         features = backbone(like.new_zeros(1, *input_shape))
     backbone.train(was_training)
     features = features[0] if isinstance(features, (list, tuple)) else features
-    found = torch.autograd.grad(features.sum(), list(parameters), allow_unused=True)
-    return any(gradient is None for gradient in found)
+    gradients = torch.autograd.grad(features.sum(), list(parameters), allow_unused=True)
+    return any(gradient is None for gradient in gradients)
 
 
 def _packed(content: Any) -> bytes:
@@ -238,7 +240,7 @@ def _packed(content: Any) -> bytes:
 
 
 def _fingerprint(parameter: Tensor) -> Tensor:
-    """Two numbers that differ where parameters do, but for accidents."""
+    """Two sums of a parameter's entries, which differ between parameters but by accident."""
     values = parameter.detach().double().flatten()
     places = torch.arange(1, len(values) + 1, device=values.device, dtype=values.dtype)
     return torch.stack((values.sum(), torch.dot(values, places.rsqrt())))

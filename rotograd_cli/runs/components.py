@@ -4,6 +4,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import hydra
@@ -14,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from torch import nn
 
+from rotograd_cli.bounds import check_range
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
@@ -225,6 +227,8 @@ def _check_type(value: Any, annotation: Any, name: str) -> None:
             reason = error.errors()[0]["msg"]
         else:
             return
+    with suppress(TypeError):  # another type has no range
+        check_range(name, value, annotation)
     raise ConfigError(f"`{name}` has a wrong value: {reason}, got {value!r}.")
 
 

@@ -139,7 +139,7 @@ def train(
     recorder = _Recorder()
     trainer = make_trainer(config, recorder, run_dir / "checkpoints", constructors, ranks)
     if resume:
-        ranks.same(lambda: refuse_other_data(run_dir, trainer.dataset, config.paths.data_dir))
+        ranks.broadcast(lambda: refuse_other_data(run_dir, trainer.dataset, config.paths.data_dir))
     if not ranks.is_first:
         with compilation(config.compile):
             return _follow(trainer, resume=resume)
@@ -282,7 +282,7 @@ def build_run(
         return _optimizer_groups(model, constructors)
 
     model = experiment.model
-    ranks.same(lambda: dry_pass(model, experiment.dataset, make_groups, config.train))
+    ranks.broadcast(lambda: dry_pass(model, experiment.dataset, make_groups, config.train))
     ranks.attach(model, experiment.dataset.input_shape)
     model.join(ranks)
     return RunState(model, make_groups(model)), experiment.dataset

@@ -12,14 +12,7 @@ CONVENTIONS = ("paper", "nash", "libmtl")
 
 
 def check_spec(spec: TableSpec) -> None:
-    """Refuses a table that refers to what it does not have.
-
-    Args:
-        spec: Table.
-
-    Raises:
-        ConfigError: With the key, what it must be, and what was found.
-    """
+    """Refuse a table that refers to what it does not have."""
     if not re.fullmatch(r"[\w.-]+", spec.name):
         raise ConfigError(f"`table.name` must be a word (it names files), got {spec.name!r}.")
     if spec.seeds < 1:
@@ -27,12 +20,12 @@ def check_spec(spec: TableSpec) -> None:
     check_choice("table.statistic", spec.statistic, STATISTICS)
     if spec.delta is not None:
         check_choice("table.delta", spec.delta, CONVENTIONS)
-    for key, found in (("rows", spec.rows), ("columns", spec.columns)):
-        if not found:
+    for key, entries in (("rows", spec.rows), ("columns", spec.columns)):
+        if not entries:
             raise ConfigError(f"`table.{key}` must have at least one entry, got none.")
     for key, row in (("base", spec.base), ("compare_with", spec.compare_with)):
         if row is not None:
-            _check_known(f"table.{key}", row, spec.rows)
+            _check_in_table(f"table.{key}", row, spec.rows)
     _check_rows(spec)
     for name, column in spec.columns.items():
         _check_column(spec, name, column)
@@ -43,26 +36,17 @@ def check_spec(spec: TableSpec) -> None:
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    """Refuses a value that is not one of the choices, with the closest one.
-
-    Args:
-        key: Name for the message.
-        value: What was written.
-        choices: What may be written.
-
-    Raises:
-        ConfigError: If it is none of them.
-    """
-    known = list(choices)
-    if value not in known:
+    """Refuse the value of a key that is none of the choices, and suggest the closest one."""
+    options = list(choices)
+    if value not in options:
         raise ConfigError(
-            f"`{key}` must be one of {', '.join(known)}, got {value!r}; {suggest(value, known)}"
+            f"`{key}` must be one of {', '.join(options)}, got {value!r}; {suggest(value, options)}"
         )
 
 
-def _check_known(key: str, name: str, known: Mapping[str, object]) -> None:
-    if name not in known:
-        raise ConfigError(f"`{key}` is not in the table: {name!r}; {suggest(name, list(known))}")
+def _check_in_table(key: str, name: str, names: Mapping[str, object]) -> None:
+    if name not in names:
+        raise ConfigError(f"`{key}` is not in the table: {name!r}; {suggest(name, list(names))}")
 
 
 def _check_rows(spec: TableSpec) -> None:
@@ -115,8 +99,8 @@ def _check_delta(spec: TableSpec, key: str, tasks: list[str]) -> None:
 
 
 def _check_grid(grid: GridSpec) -> None:
-    for name, found in (("values", grid.values), ("seeds", grid.seeds)):
-        if not found:
+    for name, entries in (("values", grid.values), ("seeds", grid.seeds)):
+        if not entries:
             raise ConfigError(f"`table.grid.{name}` must not be empty; table.grid=null for none.")
     for name, values in grid.values.items():
         if not values:
@@ -125,11 +109,11 @@ def _check_grid(grid: GridSpec) -> None:
 
 def _check_paper(spec: TableSpec, paper: PaperSpec) -> None:
     for column in paper.columns:
-        _check_known("table.paper.columns", column, spec.columns)
+        _check_in_table("table.paper.columns", column, spec.columns)
     for row, cells in paper.rows.items():
-        _check_known("table.paper.rows", row, spec.rows)
+        _check_in_table("table.paper.rows", row, spec.rows)
         for column, printed in cells.items():
-            _check_known(f"table.paper.rows.{row}", column, spec.columns)
+            _check_in_table(f"table.paper.rows.{row}", column, spec.columns)
             if not _is_printed(printed):
                 raise ConfigError(
                     f"`table.paper.rows.{row}.{column}` must be a number, [value, spread] or "

@@ -10,7 +10,8 @@ from rotograd_cli.tables.conditions import COMMON, PROTOCOL, TASKS, alike, notes
 from rotograd_cli.tables.parts import Row
 from rotograd_cli.tables.results import Results
 from rotograd_cli.tables.runs import Run, varying
-from rotograd_cli.tables.spec import TableSpec, row_label
+from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import row_label
 
 MAX_NAMED = 5
 """Tasks that a footnote lists."""

@@ -31,7 +31,7 @@ def sentences(table: Table, best: str, second: str) -> list[str]:
 
 
 def value_grid(table: Table) -> Grid:
-    """Values of the rows, each column followed by that of the paper's numbers, where it has any."""
+    """Return the values of the rows, each column followed by that of the paper's numbers if any."""
     heads = ["method"]
     for column in table.columns:
         heads += [_head(column), *([] if column.paper_label is None else [column.paper_label])]
@@ -43,24 +43,21 @@ def value_grid(table: Table) -> Grid:
 
 
 def difference_grid(table: Table) -> Grid | None:
-    """Differences from the reference row; None where nothing is compared."""
+    """Return the differences from the reference row; None where nothing is compared."""
     columns = [c for c in table.columns if any(row.cells[c.name].difference for row in table.rows)]
     if table.compare_with is None or not columns:
         return None
     rows = [
-        [
-            Entry(_row_label(table, row)),
-            *(Entry(_difference(table, c, row.cells[c.name])) for c in columns),
-        ]
+        [_row_label(table, row), *(_difference(table, c, row.cells[c.name]) for c in columns)]
         for row in table.rows
         if any(row.cells[c.name].difference for c in columns)
     ]
     title = f"{table.title}: difference from {table.compare_with}"
-    return Grid(title, ["method", *map(_head, columns)], rows)
+    return Grid.of_texts(["method", *map(_head, columns)], rows, title)
 
 
 def number(value: float, digits: int) -> str:
-    """A number, without a minus sign before a zero.
+    """Return a number as text, without a minus sign before a zero.
 
     Examples:
         >>> number(-2.514, 2), number(-0.001, 2)
@@ -85,13 +82,13 @@ def _entries(table: Table, column: Column, cell: Cell) -> list[Entry]:
     text = _centre_and_spread(cell.centre, cell.spread, column.digits)
     mark = _mark(table, column, cell.difference)
     note = f" ({cell.note})" if cell.note else ""
-    own = Entry(f"{text}{mark}{note}", cell.rank)
+    measured = Entry(f"{text}{mark}{note}", cell.rank)
     if column.paper_label is None:
-        return [own]
+        return [measured]
     if cell.paper is None:
-        return [own, Entry("-")]
+        return [measured, Entry("-")]
     printed = _centre_and_spread(cell.paper.value, cell.paper.spread, column.paper_digits)
-    return [own, Entry(f"{printed}{cell.paper.mark}")]
+    return [measured, Entry(f"{printed}{cell.paper.mark}")]
 
 
 def _centre_and_spread(centre: float | None, spread: float | None, digits: int) -> str:
@@ -112,11 +109,13 @@ def _mark(table: Table, column: Column, difference: Difference | None) -> str:
 
 
 def _difference(table: Table, column: Column, cell: Cell) -> str:
-    found = cell.difference
-    if found is None:
+    difference = cell.difference
+    if difference is None:
         return "-"
-    mean, low, high = (number(v, column.digits) for v in (found.mean, found.low, found.high))
-    sign = "" if found.mean <= 0 or mean.strip("0.") == "" else "+"
-    seeds = "" if found.num_seeds == len(table.seeds) else f" ({found.num_seeds} seeds)"
-    mark = _mark(table, column, found)
-    return f"{sign}{mean} [{low}, {high}], p {found.p_holm:.2g}{mark}{seeds}"
+    values = (difference.mean, difference.low, difference.high)
+    mean, low, high = (number(value, column.digits) for value in values)
+    sign = "" if difference.mean <= 0 or mean.strip("0.") == "" else "+"
+    is_short = difference.num_seeds < len(table.seeds)
+    seeds = f" ({difference.num_seeds} seeds)" if is_short else ""
+    mark = _mark(table, column, difference)
+    return f"{sign}{mean} [{low}, {high}], p {difference.p_holm:.2g}{mark}{seeds}"

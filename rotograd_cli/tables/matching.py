@@ -8,7 +8,7 @@ from typing import Any
 from rotograd_cli.runs.identity import setting
 from rotograd_cli.tables.conditions import evaluated, evaluated_by
 from rotograd_cli.tables.runs import Run, RunKey, listed
-from rotograd_cli.tables.spec import TableSpec
+from rotograd_cli.tables.schema import TableSpec
 
 NETWORK = ("data", "backbone", "head")
 """Components that a run must share with the table's experiment."""

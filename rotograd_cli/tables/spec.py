@@ -10,10 +10,7 @@ from omegaconf import DictConfig
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import suggest, typed
 from rotograd_cli.tables.checks import check_spec
-from rotograd_cli.tables.schema import ColumnSpec, GridSpec, PaperSpec, RowSpec, TableSpec
-
-__all__ = ["ColumnSpec", "GridSpec", "PaperSpec", "PaperValue", "RowSpec", "TableSpec"]
-__all__ += ["paper_value", "row_label", "row_overrides", "select_rows", "to_table_spec"]
+from rotograd_cli.tables.schema import TableSpec
 
 
 @dataclass(frozen=True)
@@ -26,13 +23,10 @@ class PaperValue:
 
 
 def to_table_spec(content: DictConfig | Mapping[str, Any]) -> TableSpec:
-    """Typed and checked table.
+    """Return the typed and checked table.
 
     Args:
         content: Node ``table`` of a composed configuration, or the content of a YAML file.
-
-    Returns:
-        The table.
 
     Raises:
         ConfigError: If a key is unknown, missing, of a wrong type, or names what is not there.
@@ -43,7 +37,7 @@ def to_table_spec(content: DictConfig | Mapping[str, Any]) -> TableSpec:
 
 
 def select_rows(spec: TableSpec, names: Sequence[str] | None) -> TableSpec:
-    """The table with the rows that are needed, and no others, in the table's order.
+    """Cut a table to the rows that are needed, in its order.
 
     Args:
         spec: Table.
@@ -83,26 +77,21 @@ def _check_names(spec: TableSpec, names: Sequence[str]) -> None:
 
 
 def row_overrides(spec: TableSpec, row: str) -> list[str]:
-    """Overrides of a row's runs but for seed, tasks and grid: experiment, the table's, the row's.
+    """Return the overrides of a row's runs but for seed, tasks and grid; later ones win.
 
-    Args:
-        spec: Table.
-        row: Key of the row.
-
-    Returns:
-        Words as on the command line; later ones win.
+    They are the experiment, the table's own and the row's.
     """
     experiment = [] if spec.experiment is None else [f"experiment={spec.experiment}"]
     return [*experiment, *spec.overrides, *spec.rows[row].overrides]
 
 
 def row_label(spec: TableSpec, row: str) -> str:
-    """Name of a row in the table."""
+    """Return the name of a row in the table."""
     return spec.rows[row].label or row
 
 
 def paper_value(spec: TableSpec, row: str, column: str) -> PaperValue | None:
-    """The number that the paper printed for a cell; None if it printed none."""
+    """Return the number that the paper printed for a cell; None if it printed none."""
     printed = None if spec.paper is None else spec.paper.rows.get(row, {}).get(column)
     if printed is None:
         return None

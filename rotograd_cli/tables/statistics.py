@@ -38,16 +38,10 @@ class Difference:
 
 
 def summarise(values: Sequence[float], statistic: str) -> tuple[float, float | None]:
-    r"""Centre and spread of the values of several seeds.
+    r"""Return centre and spread of one finite value per seed; the spread of a single seed is None.
 
-    Args:
-        values: One finite value per seed, at least one.
-        statistic: ``median_std`` (the paper's), ``mean_std``, or ``mean_ci95``, whose spread is
-            :math:`t_{0.975,\,n-1}\, s / \sqrt{n}`.
-
-    Returns:
-        Centre, and spread; None for a single seed, which has none. Standard deviations are those of
-        a sample, divided by n - 1.
+    Standard deviations are those of a sample, divided by n - 1. The spread of ``mean_ci95`` is
+    :math:`t_{0.975,\,n-1}\, s / \sqrt{n}`.
 
     Examples:
         >>> summarise([1.0, 2.0, 6.0], "median_std")
@@ -68,15 +62,10 @@ def summarise(values: Sequence[float], statistic: str) -> tuple[float, float | N
 
 
 def ranks(centres: Mapping[str, float], better: Better | None) -> dict[str, int]:
-    """Best and second best.
+    """Return 1 for the best row and 2 for the second best; no other row is in the result.
 
-    Args:
-        centres: Value by row.
-        better: Direction; None ranks nothing.
-
-    Returns:
-        1 or 2 by row, for these rows alone. Equal rows share their rank, and two best rows leave no
-        second. A single row is not ranked: there is nothing that it could be better than.
+    Equal rows share their rank, and two best rows leave no second. A single row is not ranked:
+    there is nothing that it could be better than. Without a direction there are no ranks.
 
     Examples:
         >>> ranks({"a": 1.0, "b": 3.0, "c": 2.0}, "higher")
@@ -95,18 +84,14 @@ def ranks(centres: Mapping[str, float], better: Better | None) -> dict[str, int]
 
 
 def compare(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
-    """Paired comparison of two rows over the seeds that both have.
+    """Compare a row with the reference row over the seeds that both have; None with fewer than two.
 
     Pairs share the seed, so that what a seed does to both rows (initial network, order of
-    examples) cancels out.
+    examples) cancels out. The resampling has its own seed: equal values give equal numbers.
 
     Args:
         values: Value of the row by seed.
         reference: Value of the reference row by seed.
-
-    Returns:
-        The comparison, not yet corrected; None with fewer than two common seeds. The same input
-        gives the same numbers: the resampling has its own seed.
     """
     seeds = sorted(set(values) & set(reference))
     if len(seeds) < 2:
@@ -117,17 +102,11 @@ def compare(values: Mapping[int, float], reference: Mapping[int, float]) -> Diff
     return Difference(float(differences.mean()), low, high, p, len(seeds))
 
 
-def bootstrap_interval(differences: "np.ndarray") -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean.
+def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of values, shape ``[n]``.
 
     With few seeds it is too narrow (five seeds: it covers about 85 % of the time, not 95 %), as any
     bootstrap of five values; the test does not have this weakness.
-
-    Args:
-        differences: Values, shape ``[n]``.
-
-    Returns:
-        The 2.5 % and 97.5 % quantiles of the means of ``RESAMPLES`` resamples.
     """
     n = len(differences)
     draws = np.random.default_rng(SEED).integers(n, size=(RESAMPLES, n))
@@ -135,20 +114,16 @@ def bootstrap_interval(differences: "np.ndarray") -> tuple[float, float]:
     return float(low), float(high)
 
 
-def sign_flip_p(differences: "np.ndarray") -> float:
-    """Two-sided p of the sign-flip permutation test of a mean of 0.
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Return the two-sided p of the sign-flip permutation test of a mean of 0.
 
     If the two rows were the same, each pair's difference would be as likely with the other sign. Up
-    to 13 pairs all :math:`2^n` sign patterns are counted, so the test is exact and valid for any
-    number of seeds; it cannot go below :math:`2 / 2^n`: 2/32 = 0.0625 with five seeds, which is
-    therefore never significant at 5 %, 0.03125 with six, 0.002 with ten. Beyond 13 pairs,
-    ``RESAMPLES`` random patterns stand for all.
+    to 13 pairs all :math:`2^n` sign patterns are counted, so the test is exact; it cannot go below
+    :math:`2 / 2^n`: 0.0625 with five seeds, which is therefore never significant at 5 %, 0.03125
+    with six, 0.002 with ten. Beyond 13 pairs, ``RESAMPLES`` random patterns stand for all.
 
     Args:
-        differences: Paired differences, shape ``[n]``, n at least 2.
-
-    Returns:
-        p, 1 where all differences are 0.
+        differences: Paired differences, shape ``[n]``, n at least 2; p is 1 where all are 0.
     """
     from scipy import stats
 
@@ -164,7 +139,7 @@ def sign_flip_p(differences: "np.ndarray") -> float:
 
 
 def smallest_p(num_seeds: int) -> float:
-    """The smallest p that the sign-flip test can give.
+    """Return the smallest p that the sign-flip test can give.
 
     Examples:
         >>> smallest_p(5)
@@ -174,17 +149,10 @@ def smallest_p(num_seeds: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    r"""Holm's correction of the p-values of several tests.
+    r"""Return the p-values of m tests with Holm's correction, in the same order.
 
     In ascending order, :math:`\tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})`. The
-    chance of any false rejection among the m tests stays below the level, whatever their
-    dependence.
-
-    Args:
-        values: The m p-values.
-
-    Returns:
-        Corrected p-values, in the same order.
+    chance of any false rejection stays below the level, whatever the tests' dependence.
 
     References:
         Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of

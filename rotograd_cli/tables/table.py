@@ -13,7 +13,8 @@ from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.results import MetricSpecs, Results, metric_specs
-from rotograd_cli.tables.spec import TableSpec, paper_value, row_label
+from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import paper_value, row_label
 from rotograd_cli.tables.statistics import compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
 

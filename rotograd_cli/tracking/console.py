@@ -19,7 +19,7 @@ MAX_LOSSES = 10
 
 
 class ConsoleTracker:
-    """One line per evaluation, and on a terminal a bar with rate and losses, on standard error.
+    """Print a line per evaluation to standard error and, on a terminal, a bar with rate and losses.
 
     Args:
         num_epochs: Epochs of the run.
@@ -28,7 +28,8 @@ class ConsoleTracker:
 
     def __init__(self, *, num_epochs: int, select: str) -> None:
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
-        self._num_epochs, self._select = num_epochs, select
+        self._num_epochs = num_epochs
+        self._select = select
         self._progress: Progress | None = None
         self._losses = ""
         if self._console.is_terminal:
@@ -46,17 +47,19 @@ class ConsoleTracker:
             self._progress.start()
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Prints evaluations; keeps training losses for the bar."""
-        epoch, num = int(record["epoch"]), self._num_epochs
+        """Print evaluations; keep training losses for the bar."""
+        epoch = int(record["epoch"])
         if "val/loss" in record:
-            self._print(f"epoch {epoch}/{num}  {_short(record, 'val', self._select)}")
+            selected = f"{self._select} {record[self._select]:.4f}"
+            losses = _losses(record, "val")
+            self._print(f"epoch {epoch}/{self._num_epochs}  {selected}  val {losses}")
         elif "train/loss" in record:
             self._losses = _losses(record, "train")
         elif "test/loss" in record:
             self._print(f"test of epoch {epoch}  {_losses(record, 'test')}")
 
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
-        """Moves the bar."""
+        """Move the bar."""
         if self._progress is not None:
             speed = self._progress.tasks[self._bar].speed
             self._progress.update(
@@ -69,7 +72,7 @@ class ConsoleTracker:
             )
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Removes the bar."""
+        """Remove the bar."""
         del summary
         if self._progress is not None:
             self._progress.stop()
@@ -99,11 +102,11 @@ class ProgressBars:
         self._tenths: dict[str, int] = {}
 
     def say(self, line: str) -> None:
-        """Prints a line, on standard output."""
+        """Print a line to standard output."""
         print(line, flush=True)
 
     def update(self, what: str, done: int, total: int) -> None:
-        """Shows how much of a piece of work is done."""
+        """Show how much of a piece of work is done."""
         if not self._console.is_terminal:
             tenth = 10 * done // max(total, 1)
             if tenth > self._tenths.get(what, 0):
@@ -117,11 +120,7 @@ class ProgressBars:
 
 @contextmanager
 def progress_bars() -> Iterator[ProgressBars]:
-    """Bars that are removed at the end.
-
-    Yields:
-        The bars.
-    """
+    """Show bars that are removed at the end."""
     bars = ProgressBars()
     with bars.bars:
         yield bars
@@ -133,7 +132,3 @@ def _losses(record: Mapping[str, float], split: str) -> str:
     if len(values) > MAX_LOSSES:
         return f"loss {record[f'{split}/loss']:.4f} (sum of {len(values)} tasks)"
     return "loss " + " ".join(f"{task} {value:.4f}" for task, value in values.items())
-
-
-def _short(record: Mapping[str, float], split: str, select: str) -> str:
-    return f"{select} {record[select]:.4f}  {split} {_losses(record, split)}"

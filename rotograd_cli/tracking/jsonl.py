@@ -12,34 +12,34 @@ logger = logging.getLogger(__name__)
 
 
 class JsonlTracker:
-    """Appends records to a file, each flushed, so that a killed run keeps what it wrote.
+    """Append records to a file, each flushed, so that a killed run keeps what it wrote.
 
     Args:
         path: The file.
-        size: Bytes of it that count; what a killed run wrote after its last checkpoint is cut off,
-            because it will be written again.
+        size: Bytes to keep. What a killed run wrote after its last checkpoint is cut off, because
+            the resumed run writes it again.
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
         self._file = path.open("a", encoding="utf-8")
-        found = os.path.getsize(path)
-        if found < size:
-            logger.warning("%s lacks records: %d of %d bytes are there.", path, found, size)
-        self._file.truncate(min(size, found))
+        actual = os.path.getsize(path)
+        if actual < size:
+            logger.warning("%s lacks records: %d of %d bytes are there.", path, actual, size)
+        self._file.truncate(min(size, actual))
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Writes one line. Infinite and NaN values become null: JSON has neither."""
+        """Write one line. Infinite and NaN values become null: JSON has neither."""
         finite = {key: value if math.isfinite(value) else None for key, value in record.items()}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
 
     def position(self) -> int:
-        """Bytes written, on disk before this returns."""
+        """Return the number of bytes written, after they are on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Closes the file."""
+        """Close the file."""
         del summary
         self._file.close()

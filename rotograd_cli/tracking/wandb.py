@@ -1,4 +1,4 @@
-"""Weights & Biases, the only place that imports it."""
+"""Weights & Biases; the only module that imports it."""
 
 import logging
 import os
@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 class WandbTracker:
-    """Mirrors records and summary. A wandb that cannot start or fails later costs a warning.
+    """Mirror records and summary. If wandb cannot start or fails later, the run goes on and warns.
 
     Args:
         run_dir: Run directory; wandb writes below it, unless WANDB_DIR says otherwise.
         config: Resolved configuration.
-        tags: Words to find the run by; WANDB_TAGS where there are none.
+        tags: Tags for finding the run; WANDB_TAGS if there are none.
         mode: ``offline`` needs no account and no network; ``online`` falls back to it;
             ``disabled``.
         project: Project name.
@@ -60,16 +60,17 @@ class WandbTracker:
                 return
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Mirrors one record."""
+        """Mirror one record."""
         if self._run is not None:
             values = {key: value for key, value in record.items() if key != "step"}
             self._guard("log", lambda: self._run.log(values, step=int(record["step"])))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mirrors the summary and closes."""
-        run, self._run = self._run, None
+        """Mirror the summary and close."""
+        run = self._run
         if run is None:
             return
+        self._run = None
         failed = summary.get("status") != "finished"
         self._guard("write the summary", lambda: run.summary.update(_flat(summary)))
         self._guard("finish", lambda: run.finish(exit_code=int(failed)))
@@ -94,14 +95,12 @@ class WandbTracker:
 
 
 def _unless_in_environment(run_dir: Path, tags: Sequence[str]) -> dict[str, Any]:
-    """Arguments that stand above wandb's variables, left out where only these say something."""
-    own = {
-        "WANDB_DIR": ("dir", str(run_dir)),
-        "WANDB_NAME": ("name", "/".join(run_dir.parts[-3:])),
-    }
-    options: dict[str, Any] = {
-        name: value for variable, (name, value) in own.items() if not os.environ.get(variable)
-    }
+    """Arguments of wandb, without those that only its environment variables set."""
+    options: dict[str, Any] = {}
+    if not os.environ.get("WANDB_DIR"):
+        options["dir"] = str(run_dir)
+    if not os.environ.get("WANDB_NAME"):
+        options["name"] = "/".join(run_dir.parts[-3:])
     if tags or not os.environ.get("WANDB_TAGS"):
         options["tags"] = list(tags)
     return options

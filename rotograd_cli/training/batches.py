@@ -41,7 +41,8 @@ class EpochBatches:
         size = self.options.batch_size
         if size > num:
             raise ConfigError(
-                f"`train.batch_size` must be at most the {num} training examples, got {size}."
+                f"`train.batch_size` must be at most the {num} training examples, got {size}; "
+                "lower it."
             )
         if self._micro_size < self.ranks.size:
             raise ConfigError(

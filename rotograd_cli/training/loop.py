@@ -111,7 +111,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Evaluate the epoch just finished, unless its turn is later, and save."""
         state = self.run.state
-        self.run.ranks.check_same(self.run.model)
+        self.run.ranks.check_equal(self.run.model)
         is_last = state.epoch == self.options.epochs
         if is_last or state.epoch % self.options.eval_every_epochs == 0:
             metrics = self._evaluate()

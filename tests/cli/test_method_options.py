@@ -3,10 +3,11 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torchjd._mixins
+
+from tests.marks import slow_unless
 
 from .conftest import CHECKOUT, SMOKE, Cli
 from .test_wrong_input import refused
@@ -20,7 +21,7 @@ EXTRAS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "package", "extra", "licence"), EXTRAS)
+@pytest.mark.parametrize(("method", "package", "extra", "licence"), slow_unless(EXTRAS[:1], EXTRAS))
 def test_a_missing_package_names_extra_licence_and_command(
     cli: Cli,
     tmp_path: Path,
@@ -51,39 +52,32 @@ def test_no_method_needs_a_package_under_the_gpl_by_default() -> None:
         assert any(extra in requirement for requirement in extras["dev"])
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (
-            "method=fairgrad method.alpha=-1",
-            "`method.alpha` has a wrong value",
-        ),
-        ("method=fairgrad method.alpha=even", "`method.alpha`"),
-        ("method=alignedmtl method.scale_mode=max", "'min', 'median' or 'rmse', got 'max'"),
-        (
-            "method=cagrad method.c=-1",
-            "should be greater than or equal to 0, got -1",
-        ),
-        ("method=cagrad method.c=null", "`method.c`"),
-        ("method=nashmtl method.update_every=0", "greater than or equal to 1, got 0"),
-        ("method=nashmtl method.num_iterations=1.5", "`method.num_iterations`"),
-        ("method=pcgrad +method.c=1", "`method.c` is not an option of PCGrad"),
-        ("method=single", "trains one network for 1 task, got"),
-    ],
+# an option of another value, of another type, and one that is none
+KINDS = (
+    ("method=cagrad method.c=-1", "should be greater than or equal to 0, got -1"),
+    ("method=cagrad method.c=null", "`method.c`"),
+    ("method=pcgrad +method.c=1", "`method.c` is not an option of PCGrad"),
 )
-def test_a_wrong_option_is_refused(cli: Cli, tmp_path: Path, words: str, expected: str) -> None:
-    assert expected in refused(cli, tmp_path, "train", *SMOKE, *words.split())
+WRONG = (
+    *KINDS,
+    ("method=fairgrad method.alpha=-1", "`method.alpha` has a wrong value"),
+    ("method=fairgrad method.alpha=even", "`method.alpha`"),
+    ("method=alignedmtl method.scale_mode=max", "'min', 'median' or 'rmse', got 'max'"),
+    ("method=nashmtl method.update_every=0", "greater than or equal to 1, got 0"),
+    ("method=nashmtl method.num_iterations=1.5", "`method.num_iterations`"),
+    ("method=single", "trains one network for 1 task, got"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "expected"), slow_unless(KINDS, WRONG))
+def test_a_wrong_option_is_refused(cli: Cli, tmp_path: Path, arguments: str, expected: str) -> None:
+    assert expected in refused(cli, tmp_path, "train", *SMOKE, *arguments.split())
 
 
 METHODS = sorted(file.stem for file in (CHECKOUT / "conf" / "method").glob("*.yaml"))
-QUICK = ("vanilla", "rotateonly", "rotograd", "rotogradnorm", "famo", "nashmtl", "single")
 
 
-def slow(method: str) -> Any:
-    return pytest.param(method, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("method", [m if m in QUICK else slow(m) for m in METHODS])
+@pytest.mark.parametrize("method", slow_unless(["famo", "single"], METHODS))
 def test_a_trained_model_is_evaluated_from_its_checkpoint(cli: Cli, method: str) -> None:
     words = ("tasks=[left]",) if method == "single" else ()
     result = cli("train", *SMOKE, f"method={method}", *words, "hydra.run.dir=run")
@@ -93,7 +87,7 @@ def test_a_trained_model_is_evaluated_from_its_checkpoint(cli: Cli, method: str)
     assert "values equal the run's record exactly." in result.out
 
 
-@pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
+@pytest.mark.parametrize("method", slow_unless(["graddrop"], ["graddrop", "pcgrad"]))
 def test_the_same_seed_draws_the_same(cli: Cli, tmp_path: Path, method: str) -> None:
     records = []
     for name in ("a", "b"):

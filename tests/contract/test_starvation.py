@@ -127,11 +127,10 @@ QUICK = [("rotograd", {}), ("pcgrad", {}), ("famo", {})]
 ALL = [*CASES, ("nashmtl", {}), ("nashmtl", {"update_every": 5})]
 
 
-@pytest.mark.parametrize("case", slow_unless(QUICK, ALL), ids=str)
+@pytest.mark.parametrize(("method", "options"), slow_unless(QUICK, ALL), ids=str)
 def test_a_task_learns_beside_one_that_has_nothing_to_learn(
-    case: tuple[str, dict[str, Any]],
+    method: str, options: dict[str, Any]
 ) -> None:
-    method, options = case
     for kind in OTHERS:
         if kind == "vanishing" and method in EXTREME:
             continue

@@ -25,6 +25,7 @@ from rotograd_cli.bench.preparation import rotations_of, skew_parameters
 from rotograd_cli.bench.reference import ReferenceUnavailableError, load_reference, rotations
 from rotograd_cli.bench.statistics import Block, Spread, paired_ratios, spread, times_by_round
 from rotograd_cli.data.base import Batch
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.rotations import skew
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.components import Constructors
@@ -288,6 +289,26 @@ def test_a_node_of_the_same_target_is_the_configured_one() -> None:
     }
 
 
+@pytest.mark.usefixtures("hydra_running")
+def test_options_out_of_range_are_refused_by_their_key() -> None:
+    for word in (
+        "bench.contenders=[]",
+        "bench.contenders=[ideal,ideal]",
+        "bench.rounds=0",
+        "bench.warmup_steps=0",
+        "bench.max_steps_per_block=0",
+        "bench.threads=0",
+        "bench.block_s=-1",
+        "bench.rotation_norm=nan",
+        "bench.dtype=float8",
+        "bench.name=",
+    ):
+        key, _, value = word.partition("=")
+        with pytest.raises(ConfigError, match=f"`{key}` must") as caught:
+            composed(word)
+        assert "\n" not in str(caught.value), value
+
+
 # ---- the authors' package
 
 
@@ -395,7 +416,6 @@ def test_the_name_of_the_processor_is_read_or_guessed(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor: 0\nmodel name\t: Fast One\nmodel name\t: Other\n")
     assert machine.cpu_model(tmp_path / "cpuinfo") == "Fast One"
     assert machine.cpu_model(tmp_path / "nowhere") != ""
-    assert machine.num_cores() >= 1
 
 
 # ---- compilation

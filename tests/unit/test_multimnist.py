@@ -186,7 +186,7 @@ def test_files_that_are_there_are_never_downloaded(
 
 
 def test_bad_option_is_refused_before_files_are_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"`data\.partners` must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"`partners` must be at least 1, got 0"):
         load(tmp_path / "absent", partners=0)
 
 

@@ -448,17 +448,14 @@ def test_check_counts_the_files_of_every_folder(tmp_path: Path) -> None:
     assert "654 of each are wanted" in test.remedy
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"limit": 4}, r"`data\.limit` must be null or at least 5, got 4"),
-        ({"protocol": "mean"}, r"`data\.protocol` must be one of exact, mtan_batch, got 'mean'"),
-        ({"read_ahead": -1}, r"`data\.read_ahead` must be at least 0, got -1"),
-    ],
-)
-def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build(Path("nowhere"), **options)
+def test_options_out_of_range_are_refused() -> None:
+    for options, message in (
+        ({"limit": 4}, "`limit` must be at least 5, got 4"),
+        ({"protocol": "mean"}, "`protocol` must be exact or mtan_batch, got 'mean'"),
+        ({"read_ahead": -1}, "`read_ahead` must be at least 0, got -1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build(Path("nowhere"), **options)
 
 
 def test_notes_name_the_subset_and_the_protocol(data_dir: Path) -> None:

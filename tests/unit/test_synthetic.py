@@ -106,32 +106,26 @@ def test_splits_share_no_input() -> None:
     assert len(rows.unique(dim=0)) == len(rows)
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes", "message"),
-    [
-        ("binary", {"num_outputs": 2}, "must be 1 for kind=binary, got 2; set it to 1 or choose"),
-        ("regression", {"num_outputs": 3}, "must be 1 for kind=regression, got 3"),
-        ("classification", {"num_outputs": 1}, "at least 2 for kind=classification, got 1"),
-        ("map", {"num_outputs": 0}, "at least 1 for kind=map, got 0"),
-        ("map", {"map_shape": None}, "positive sizes for kind=map, got None; set it to the height"),
-        ("map", {"map_shape": [4, 0]}, r"positive sizes for kind=map, got \[4, 0\]"),
-        ("binary", {"map_shape": [4, 4]}, r"must be null for kind=binary, got \[4, 4\]"),
-        (
-            "binary",
-            {"kind": "dense"},
-            r"classification \| binary \| regression \| map, got 'dense'",
-        ),
-        ("binary", {"num_tasks": 0}, "`data.num_tasks` must be at least 1, got 0"),
-        ("binary", {"num_test": 0}, "`data.num_test` must be at least 1, got 0"),
-        ("binary", {"input_shape": []}, r"`data.input_shape` must hold positive sizes, got \[\]"),
-        ("binary", {"input_shape": [3, 0]}, r"must hold positive sizes, got \[3, 0\]"),
-        ("binary", {"seed": -1}, r"`data.seed` must be in 0\.\.4294967295, got -1"),
-        ("binary", {"tasks": ["left"]}, "got 'left'; choose from task_0, task_1"),
-    ],
+BAD_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("binary", {"num_outputs": 2}, "must be 1 for kind=binary, got 2; set it to 1 or choose"),
+    ("regression", {"num_outputs": 3}, "must be 1 for kind=regression, got 3"),
+    ("classification", {"num_outputs": 1}, "at least 2 for kind=classification, got 1"),
+    ("map", {"num_outputs": 0}, "`num_outputs` must be at least 1, got 0"),
+    ("map", {"map_shape": None}, "positive sizes for kind=map, got None; set it to the height"),
+    ("map", {"map_shape": [4, 0]}, r"positive sizes for kind=map, got \[4, 0\]"),
+    ("binary", {"map_shape": [4, 4]}, r"must be null for kind=binary, got \[4, 4\]"),
+    ("binary", {"kind": "dense"}, "classification or binary or regression or map, got 'dense'"),
+    ("binary", {"num_tasks": 0}, "`num_tasks` must be at least 1, got 0"),
+    ("binary", {"num_test": 0}, "`num_test` must be at least 1, got 0"),
+    ("binary", {"input_shape": []}, r"`data.input_shape` must hold positive sizes, got \[\]"),
+    ("binary", {"input_shape": [3, 0]}, r"must hold positive sizes, got \[3, 0\]"),
+    ("binary", {"seed": -1}, "`seed` must be at least 0, got -1"),
+    ("binary", {"tasks": ["left"]}, "got 'left'; choose from task_0, task_1"),
 )
-def test_bad_option_is_refused_in_one_line(
-    kind: str, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
-        synthetic(kind, **changes)
-    assert "\n" not in str(caught.value)
+
+
+def test_bad_option_is_refused_in_one_line() -> None:
+    for kind, changes, message in BAD_OPTIONS:
+        with pytest.raises(ConfigError, match=message) as caught:
+            synthetic(kind, **changes)
+        assert "\n" not in str(caught.value)

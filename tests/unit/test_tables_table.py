@@ -31,7 +31,8 @@ from rotograd_cli.tables.layout import difference_grid, grids, sentences, value_
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results, SeedResult
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.tables.spec import TableSpec, to_table_spec
+from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import to_table_spec
 from rotograd_cli.tables.table import build_table
 from tests.fake_runs import collected, fake_run, fake_summary
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rotograd_cli.data.base import Split
-from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, PARTITION_FILE, SOURCE, Files, present
+from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, PARTITION_FILE, SOURCE, Files
 from rotograd_cli.data.sources import is_page
 from rotograd_cli.errors import DatasetError
 
@@ -52,11 +52,8 @@ class Annotations:
         Raises:
             DatasetError: If a file is absent or wrong, or the splits have other sizes.
         """
-        names, columns, attributes = read_attributes(
-            present(ATTRIBUTE_FILE, files.attributes, files)
-        )
-        partition = present(PARTITION_FILE, files.partition, files)
-        splits = read_partition(partition, limit, names)
+        names, columns, attributes = read_attributes(files.require(ATTRIBUTE_FILE))
+        splits = read_partition(files.require(PARTITION_FILE), limit, names)
         positions = {split: np.flatnonzero(splits == i)[:limit] for i, split in enumerate(SPLITS)}
         return cls(names, positions, columns, attributes)
 

@@ -7,13 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, FileCheck, Preparation
+from rotograd_cli.bounds import checked
+from rotograd_cli.data.base import (
+    AtLeastOne,
+    Batch,
+    FileCheck,
+    NotNegative,
+    Positive,
+    Preparation,
+)
 from rotograd_cli.data.celeba import preparation
 from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations
-from rotograd_cli.data.celeba.files import SOURCE, Files, find
+from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, SOURCE, Files, find
 from rotograd_cli.data.celeba.preparation import rows_of
 from rotograd_cli.data.stored import StoredDataset
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.errors import DatasetError
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
 TASKS = tuple(
@@ -46,19 +54,19 @@ class CelebA(StoredDataset):
 
     name = "celeba"
 
+    @checked
     def __init__(
         self,
         *,
         data_dir: Path,
         tasks: Sequence[str] | None,
         device: torch.device,
-        image_size: int,
-        limit: int | None,
-        read_ahead: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        image_size: AtLeastOne,
+        limit: AtLeastOne | None,
+        read_ahead: NotNegative,
+        mean: tuple[float, float, float],
+        std: tuple[Positive, Positive, Positive],
     ) -> None:
-        _check_options(image_size, limit, read_ahead, mean, std)
         select_tasks(TASKS, tasks)  # a wrong name is refused before files are read
         self.input_shape = (3, image_size, image_size)
         files = find(Path(data_dir))
@@ -96,14 +104,12 @@ class CelebA(StoredDataset):
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """Both annotation files, the images, and every prepared row."""
-        size, limit = _size_and_limit(options)
-        return preparation.check(Path(data_dir), size, limit)
+        return preparation.check(Path(data_dir), options["image_size"], options["limit"])
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
         """Decodes and resizes the images of all splits, or the first ``limit`` of each."""
-        size, limit = _size_and_limit(options)
-        preparation.prepare(Path(data_dir), size, limit, how)
+        preparation.prepare(Path(data_dir), options["image_size"], options["limit"], how)
 
 
 def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -> tuple[Task, ...]:
@@ -111,33 +117,8 @@ def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -
     absent = [name for name in names or () if name not in columns]
     if absent:
         raise DatasetError(
-            f"{files.attributes} must have the attribute {absent[0]}, which `tasks` names, got "
-            f"{len(columns)} others; get the whole file from {SOURCE}, or leave "
+            f"{files.require(ATTRIBUTE_FILE)} must have the attribute {absent[0]}, which `tasks` "
+            f"names, got {len(columns)} others; get the whole file from {SOURCE}, or leave "
             f"{', '.join(absent)} out of `tasks`."
         )
     return select_tasks([task for task in TASKS if task.name in columns], names)
-
-
-def _size_and_limit(options: Mapping[str, Any]) -> tuple[int, int | None]:
-    names = ("image_size", "limit", "read_ahead", "mean", "std")
-    _check_options(**{name: options[name] for name in names})
-    return options["image_size"], options["limit"]
-
-
-def _check_options(
-    image_size: int,
-    limit: int | None,
-    read_ahead: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> None:
-    if image_size < 1:
-        raise ConfigError(f"`data.image_size` must be at least 1, got {image_size}.")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"`data.limit` must be at least 1, or null for all, got {limit}.")
-    if read_ahead < 0:
-        raise ConfigError(f"`data.read_ahead` must be at least 0, got {read_ahead}.")
-    if len(mean) != 3:
-        raise ConfigError(f"`data.mean` must have 3 numbers, got {list(mean)}.")
-    if len(std) != 3 or not all(value > 0 for value in std):
-        raise ConfigError(f"`data.std` must have 3 positive numbers, got {list(std)}.")

@@ -1,7 +1,7 @@
 """CelebA's prepared rows: what ``rotograd data prepare celeba`` and ``data check celeba`` do."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,15 +18,12 @@ from rotograd_cli.data.celeba.annotations import (
 from rotograd_cli.data.celeba.files import (
     AGAIN,
     ATTRIBUTE_FILE,
-    IMAGES,
     MD5,
     PARTITION_FILE,
     SOURCE,
     Files,
     find,
-    present,
     read_image,
-    where_from,
 )
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.rows import Rows
@@ -66,9 +63,9 @@ def rows_of(
         },
         fields={"image": Field((image_size, image_size, 3), "uint8")},
         files=[(annotations.names[position],) for position in positions],
-        source=files.images or files.folder / IMAGES,
-        remedy=command if files.images else f"{where_from(files)}, then {command}",
-        restore=f"{AGAIN}, or {leave_out}" if files.images else where_from(files),
+        source=files.images,
+        remedy=f"{files.remedy}, then {command}" if files.remedy else command,
+        restore=files.remedy or f"{AGAIN}, or {leave_out}",
     )
 
 
@@ -114,7 +111,7 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
     names: list[str] = []  # in the attribute file
 
     def attributes() -> str:
-        path = present(ATTRIBUTE_FILE, files.attributes, files)
+        path = files.require(ATTRIBUTE_FILE)
         images, columns, _ = read_attributes(path)
         names.extend(images)
         if columns == ATTRIBUTES:
@@ -122,7 +119,7 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
         return f"{path}, {len(names):,} rows, {len(columns)} of {len(ATTRIBUTES)} attributes"
 
     def partition() -> str:
-        path = present(PARTITION_FILE, files.partition, files)
+        path = files.require(PARTITION_FILE)
         counts = np.bincount(read_partition(path, limit, names or None)).tolist()
         return f"{path}, {numbers(counts)} images, {_official(path, limit)}"
 
@@ -134,7 +131,7 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
         unseen = [FileCheck(x, False, "not looked at", remedy) for x in ("images", "prepared rows")]
         return [*checks, *unseen]
     rows = rows_of(data_dir, files, annotations, image_size, limit)
-    images = FileCheck.of("images", lambda: _look_at_images(rows, annotations, files, image_size))
+    images = FileCheck.of("images", lambda: _look_at_images(rows, annotations.names, image_size))
     return [*checks, images, FileCheck.of("prepared rows", rows.look)]
 
 
@@ -154,9 +151,9 @@ def _official(path: Path, limit: int | None) -> str:
     )
 
 
-def _look_at_images(rows: Rows, annotations: Annotations, files: Files, image_size: int) -> str:
-    existing = set() if files.images is None else {path.name for path in files.images.iterdir()}
-    unnamed = sorted(existing.difference(annotations.names))
+def _look_at_images(rows: Rows, names: Sequence[str], image_size: int) -> str:
+    existing = {path.name for path in rows.source.glob("*.jpg")}
+    unnamed = sorted(existing.difference(names))
     also = f"; {len(unnamed):,} that no annotation names: {listed(unnamed)}" if unnamed else ""
     absent = [name for (name,) in rows.files if name not in existing]
     total = len(rows.files)

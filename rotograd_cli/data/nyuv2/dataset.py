@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, FileCheck, Preparation
+from rotograd_cli.bounds import checked
+from rotograd_cli.data.base import Batch, FileCheck, NotNegative, Preparation
 from rotograd_cli.data.nyuv2 import augmentation, checking, preparation
 from rotograd_cli.data.nyuv2.layout import (
+    FIRST_VALIDATION_FRAME,
     HEIGHT,
     NUM_CLASSES,
     NUM_FRAMES,
     WIDTH,
     Part,
-    check_limit,
     find_layout,
     validation_frames,
 )
@@ -24,7 +26,7 @@ from rotograd_cli.data.nyuv2.rows import NAME, command, find_rows
 from rotograd_cli.data.nyuv2.storage import decode_depth, decode_image, decode_label, decode_normal
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.stored import StoredDataset
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.errors import DatasetError
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 from rotograd_cli.tasks.metrics import Protocol
 
@@ -47,8 +49,9 @@ class NYUv2(StoredDataset):
         data_dir: Data root.
         tasks: Names of the wanted tasks; None for all three.
         device: Where batches are wanted.
-        limit: Takes the first frames only, so many of the training and so many of the test frames;
-            None demands the official numbers.
+        limit: Largest number of training frames and of test frames, the first ones; at least 5,
+            because training frame 4 is the first of the validation split. None requires the
+            official numbers.
         protocol: How depth and normal metrics are averaged.
         read_ahead: Batches that are read before they are asked for.
         normals: Folder of published normals, for :meth:`prepare`.
@@ -63,18 +66,18 @@ class NYUv2(StoredDataset):
     input_shape = (3, HEIGHT, WIDTH)
     num_draws: ClassVar[int] = augmentation.NUM_DRAWS
 
+    @checked
     def __init__(
         self,
         *,
         data_dir: Path,
         tasks: Sequence[str] | None,
         device: torch.device,
-        limit: int | None,
+        limit: Annotated[int, Ge(FIRST_VALIDATION_FRAME + 1)] | None,
         protocol: Protocol,
-        read_ahead: int,
+        read_ahead: NotNegative,
         normals: str | None,
     ) -> None:
-        _check_options(limit=limit, protocol=protocol, read_ahead=read_ahead)
         self.tasks = select_tasks(make_tasks(protocol), tasks)
         data_dir = Path(data_dir)
         rows, chosen = find_rows(data_dir, find_layout(data_dir), limit, normals)
@@ -119,7 +122,6 @@ class NYUv2(StoredDataset):
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """MTAN's layout, the prepared rows (with their checksums) and the official file."""
-        check_limit(options["limit"])
         return checking.check(Path(data_dir), options["limit"], options["normals"])
 
     @classmethod
@@ -132,10 +134,8 @@ class NYUv2(StoredDataset):
             how: Source, threads, whom to tell.
 
         Raises:
-            ConfigError: If ``limit`` is out of range.
             DatasetError: If files are absent, damaged or of another origin.
         """
-        check_limit(options["limit"])
         preparation.prepare(Path(data_dir), options["limit"], options["normals"], how)
 
 
@@ -172,15 +172,6 @@ def make_tasks(protocol: Protocol) -> tuple[Task, ...]:
             shape,
         ),
     )
-
-
-def _check_options(*, limit: int | None, protocol: str, read_ahead: int) -> None:
-    check_limit(limit)
-    if protocol not in get_args(Protocol):
-        known = ", ".join(get_args(Protocol))
-        raise ConfigError(f"`data.protocol` must be one of {known}, got {protocol!r}.")
-    if read_ahead < 0:
-        raise ConfigError(f"`data.read_ahead` must be at least 0, got {read_ahead}.")
 
 
 def _check_targets(arrays: PreparedArrays, tasks: Sequence[Task], prepare: str) -> None:

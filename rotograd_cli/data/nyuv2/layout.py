@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rotograd_cli.data.nyuv2.arrays import load_array
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.errors import DatasetError
 
 Part = Literal["train", "val"]
 """Folder of the layout; ``val`` holds the official test frames."""
@@ -216,20 +216,6 @@ def chosen_frames(
                 f"{where}; add files."
             )
     return chosen
-
-
-def check_limit(limit: int | None) -> None:
-    """Refuses a number of frames that leaves a split empty.
-
-    Raises:
-        ConfigError: If it does.
-    """
-    least = FIRST_VALIDATION_FRAME + 1
-    if limit is not None and limit < least:
-        raise ConfigError(
-            f"`data.limit` must be null or at least {least}, got {limit}: training frame "
-            f"{FIRST_VALIDATION_FRAME} is the first of the validation split."
-        )
 
 
 @cache

@@ -49,13 +49,13 @@ class WholeRotations:
         """
         R = torch.empty_like(base)
         bounds = []
-        for part in parts(X, None if ranks is None else ranks.share(len(X))):
+        for part in parts(X, None if ranks is None else ranks.shard(len(X))):
             F, bound = map.minus_one(skew(wide(X[part])), planned)
             B = wide(base[part])
             R[part] = torch.baddbmm(B, B, F)
             bounds.append((part, bound))
         if ranks is not None:
-            ranks.gather(R)
+            ranks.all_gather(R)
         return cls(R, X.detach(), map, bounds, ranks)
 
     def gradient_(self, W: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class WholeRotations:
             Strictly lower triangular, shape ``[K, m, m]``.
         """
         if self.ranks is not None:
-            self.ranks.sum_share(W)  # the other tasks' part becomes zero
+            self.ranks.reduce_scatter(W)  # the other tasks' part becomes zero
         for part, bound in self.bounds:
             A = skew(self.free_parameters[part].to(W.dtype))
             W[part] = self.map.pull_back(A, W[part] - W[part].mT, bound)
