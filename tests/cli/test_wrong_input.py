@@ -57,7 +57,6 @@ def test_a_wrong_command_is_refused(cli: Cli, tmp_path: Path, words: str, expect
     assert expected in refused(cli, tmp_path, *words.split())
 
 
-<<<<<<< HEAD
 WRONG_OVERRIDES = [
     # names
     ("methd=rotograd", "`methd` is not a key; did you mean method?"),
@@ -141,90 +140,6 @@ WRONG_OVERRIDES = [
 
 # by default every fourth, which are some of each kind
 @pytest.mark.parametrize(("word", "expected"), slow_unless(WRONG_OVERRIDES[::4], WRONG_OVERRIDES))
-=======
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        # names
-        ("methd=rotograd", "`methd` is not a key; did you mean method?"),
-        ("method=rotogard", "got 'rotogard'. Did you mean rotograd?"),
-        ("method=../data/multidigits", "`method`"),
-        ("optimizer@model_optimizer=adm", "Did you mean adam?"),
-        ("optimizer=adam", "write optimizer@model_optimizer=NAME or optimizer@method_optimizer"),
-        ("model_optimizer=sgd", "choose one with optimizer@model_optimizer=NAME"),
-        ("method=null", "must name a file of its group, got 'method=null'"),
-        ("method=3", "must name a file of its group, got 'method=3'"),
-        ("method=[vanilla,rotograd]", "takes one file"),
-        ("hydra/launcher=joblb", "`hydra/launcher` must be one of"),
-        ("train.epocs=3", "did you mean train.epochs?"),
-        ("epochs=3", "did you mean train.epochs?"),
-        ("method=", "`method` must be one of"),
-        ("'method=[vanilla'", "must read KEY=VALUE"),
-        ("hydra.run.dir=", "`hydra.run.dir` must be a folder of its own"),
-        ("+train.epocs=3", "did you mean train.epochs?"),
-        ("++foo=3", "`foo` is not a key; choose from backbone"),
-        ("method.foo=3", "`method.foo` is not a key; keys of `method` here"),
-        ("+method.foo=3", "`method.foo` is not an option of RotoGrad; choose from"),
-        ("+backbone.input_shape=[1]", "given by the runner; leave it out"),
-        ("hydra.run.dirr=x", "--cfg hydra prints Hydra's"),
-        ("heads.left.hidden=[3]", "+heads.left.hidden=VALUE adds an option"),
-        ("+heads.foo.hidden=[3]", "`heads.foo` is not a task of this run"),
-        ("+heads.left.hiden=[3]", "did you mean heads.left.hidden?"),
-        ("+heads.left=3", "write +heads.left.KEY=VALUE"),
-        ("tasks=[lft]", "got 'lft'; did you mean left?"),
-        ("tasks=[left,left]", "each task once"),
-        ("tasks=[]", "use null for all"),
-        ("train.select=val/foo", "choose from val/auto, val/left/loss"),
-        ("method._target_=nowhere.Foo", "cannot be imported, got 'nowhere.Foo'"),
-        ("~seed", "`seed` needs a value; add seed=VALUE"),
-        ("~train.epochs", "`train.epochs` cannot be removed"),
-        ("~foo", "`foo` is not a key"),
-        # values
-        ("seed=abc", "a whole number is needed, got 'abc'"),
-        ("seed=1.5", "a whole number is needed"),
-        ("seed=", "a whole number is needed, got ''"),
-        ("seed=null", "a value is needed"),
-        ("seed=-1", "must be in 0..4294967295"),
-        ("seed=0,1", "add -m to run them all, or write seed=[0,1] for a list"),
-        ("deterministic=maybe", "true or false is needed"),
-        ("tags=abc", "a list is needed, tags=[abc]"),
-        ("train=3", "train.KEY=VALUE"),
-        ("device=tpu", "auto, cpu, cuda or cuda:i, got 'tpu'"),
-        ("device=cuda:99", "use device=auto or device=cpu"),
-        ("train.epochs=0", "must be at least 1"),
-        ("train.batch_size=1000000", "must be at most the 11970 training examples"),
-        ("train.accumulate_steps=3", "must divide train.batch_size"),
-        ("train.grad_clip_norm=0", "must be positive or null"),
-        ("train.select_mode=least", "one of min, max"),
-        ("model_optimizer.lr=fast", "should be a valid number, got 'fast'"),
-        ("model_optimizer.lr=-1", "was refused by"),
-        ("method_scheduler.interval=day", "must be step or epoch"),
-        ("backbone.num_features=many", "should be a valid integer"),
-        ("backbone.num_features=0", "must be at least 1"),
-        ("head.hidden=3", "`head.hidden` has a wrong value"),
-        ("method.init=harr", "haar or identity, got 'harr'"),
-        ("method._recursive_=3", "_recursive_"),
-        ("data.partners=0", "must be at least 1"),
-        ("data.seed=-1", "`data"),
-        ("paths.output_dir=", "`paths.output_dir` must name a folder"),
-        ("hydra.verbose=3", "check the command"),
-        # what does not fit together
-        ("method.rotation_shape=60", "choose a size of at most 50"),
-        ("+heads.left._target_=torch.nn.Identity", "must return shape [N, 10], got [N, 50]"),
-        ("head.hidden=[100000000000]", "does not fit into memory; lower"),
-        # grammar
-        ("foo", "must read KEY=VALUE, got 'foo'"),
-        ("", "must read KEY=VALUE, got ''"),
-        ("=3", "must read KEY=VALUE, got '=3'"),
-        ("seed=[1", "check brackets and quotes"),
-        ("seed='1", "check brackets and quotes"),
-        ("seed=1\n2", "check brackets and quotes"),
-        ("seed=${sed}", "Interpolation key 'sed' not found"),
-        ("seed=${oc.env:ROTOGRAD_NOT_SET}", "'ROTOGRAD_NOT_SET' not found"),
-        ("paths.output_dir=${oc.env:ROTOGRAD_NOT_SET}", "'ROTOGRAD_NOT_SET' not found"),
-    ],
-)
->>>>>>> main
 def test_a_wrong_override_is_refused(cli: Cli, tmp_path: Path, word: str, expected: str) -> None:
     if word.startswith("method._rec"):
         word = f"+{word}"

@@ -25,7 +25,6 @@ USERS = {
     "rich": {"printing.terminal", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduce.figures"},
-    "geotorch": {"methods.rotations"},
     "pydantic": {"runs.components"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
@@ -94,7 +93,6 @@ def test_graph_has_no_cycle() -> None:
     TopologicalSorter(graph).prepare()  # raises with the cycle
 
 
-<<<<<<< HEAD
 def test_package_is_imported_in_its_one_place() -> None:
     for package, users in USERS.items():
         importing = {
@@ -103,26 +101,6 @@ def test_package_is_imported_in_its_one_place() -> None:
             if any(name.split(".")[0] == package for name in imported(tree))
         }
         assert importing == users, package
-=======
-@pytest.mark.parametrize(
-    ("package", "users"),
-    [
-        ("wandb", {"tracking.wandb"}),
-        ("rich", {"printing.terminal", "tracking.console"}),
-        ("torchjd", {f"methods.{name}" for name in TORCHJD}),
-        ("matplotlib", {"commands.reproduction.figures"}),
-        ("geotorch", set()),
-        ("pydantic", {"runs.components"}),
-    ],
-)
-def test_package_is_imported_in_its_one_place(package: str, users: set[str]) -> None:
-    found = {
-        module
-        for module, tree in modules().items()
-        if any(name.split(".")[0] == package for name in imported(tree))
-    }
-    assert found == users
->>>>>>> main
 
 
 def test_mathematics_never_sees_a_configuration() -> None:
