@@ -24,7 +24,7 @@ USERS = {
     "wandb": {"tracking.wandb"},
     "rich": {"printing.terminal", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
-    "matplotlib": {"commands.reproduce.figures"},
+    "matplotlib": {"commands.reproduction.figures"},
     "pydantic": {"runs.components"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
