@@ -1,7 +1,7 @@
 """A network for K tasks that knows how to back-propagate K losses."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,6 @@ class MultiTaskMethod(MultiTaskNetwork):
     Raises:
         ShapeError: If there is no head.
     """
-
-    max_num_tasks: ClassVar[int | None] = None
-    """Largest K; None for any."""
 
     num_nonfinite: Tensor
     """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
