@@ -11,8 +11,8 @@ from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.prepared import Make, PreparedArrays, Progress, SourceFiles, ignore
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.sources import Comparison
-from rotograd_cli.data.wording import listed, readable
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.data.wording import readable
+from rotograd_cli.errors import DatasetError, listed
 
 
 @dataclass(frozen=True)

@@ -59,18 +59,19 @@ def train_step(
     num = len(micro_batches)
     objective = Objective(model, tasks, micro_batches)
     values = []
-    for index in range(num):
-        is_last = index == num - 1
-        with model.ranks.accumulating(not is_last):
-            losses = objective.parts(index)
-            total = model.backward(
-                _scaled(losses, loss_scale),
-                loss_scale=loss_scale,
-                num_micro_batches=num,
-                accumulating=not is_last,
-                one_head_per_loss=True,  # a task's loss takes its own prediction
-            )
-        values.append(with_presence(total, losses))
+    with cached():  # the micro-batches see the same rotations
+        for index in range(num):
+            is_last = index == num - 1
+            with model.ranks.accumulating(not is_last):
+                losses = objective.parts(index)
+                total = model.backward(
+                    _scaled(losses, loss_scale),
+                    loss_scale=loss_scale,
+                    num_micro_batches=num,
+                    accumulating=not is_last,
+                    one_head_per_loss=True,  # a task's loss takes its own prediction
+                )
+            values.append(with_presence(total, losses))
     total = total_of(values)
     if loss_scale is not None:
         total[0] /= loss_scale

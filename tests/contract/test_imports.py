@@ -25,6 +25,7 @@ USERS = {
     "rich": {"printing.terminal", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduction.figures"},
+    "geotorch": set(),
     "pydantic": {"runs.components"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
