@@ -123,31 +123,18 @@ class MultiTaskMethod(MultiTaskNetwork):
         losses = list(losses)
         run = take(self._pass, keep=retain_graph)
         step = Step.read(
-            losses,
-            self.num_tasks,
-            self.ranks,
-            scale=loss_scale,
-            num_micro_batches=num_micro_batches,
-            accumulating=accumulating,
+            losses, self.num_tasks, self.ranks, loss_scale, num_micro_batches, accumulating
         )
         self._watch.begin_backward(self, losses, loss_scale)
         crosses = not one_head_per_loss and self._losses_cross(losses, run)
         weighed, factors = self._weigh(losses, step)
-        if crosses:
-            gradients = run.separate_gradients(losses, weighed)
-        else:
-            gradients = run.joint_gradients(weighed, retain_graph=retain_graph)
+        gradients = run.gradients(losses, weighed, separately=crosses, keep=retain_graph)
         features = run.features
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             shared, of_heads = self.combine(run, gradients, factors, step)
         del run, gradients  # their memory is free for the backbone's pass
-        carry(
-            of_heads,
-            features,
-            shared,
-            self._weigh_backbone_loss(backbone_loss, step),
-            retain_graph=retain_graph,
-        )
+        regulariser = self._weigh_backbone_loss(backbone_loss, step)
+        carry(of_heads, features, shared, regulariser, retain_graph=retain_graph)
         if not accumulating:
             self.ranks.sum_gradients(self._parameters_beside_backbone())
         return step.values

@@ -78,7 +78,7 @@ class MultiTaskNetwork(nn.Module, ABC):
             IndexError: If there is no such task.
         """
         index = range(self.num_tasks)[task]
-        return TaskNetwork(self, self.rotated, index)
+        return TaskNetwork(self, index)
 
     def mtl_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return the method's own parameters (rotations, task weights): the second optimiser's."""

@@ -32,7 +32,6 @@ class Step:
         losses: Sequence[Tensor | None],
         num_tasks: int,
         ranks: Ranks,
-        *,
         scale: float | Tensor | None,
         num_micro_batches: int,
         accumulating: bool,

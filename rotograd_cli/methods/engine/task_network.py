@@ -19,20 +19,19 @@ class TaskNetwork(nn.Module):
 
     Args:
         method: The method.
-        rotated: How it rotates the features; None where it does not.
         task: Index of the task.
     """
 
     constant_rotation: Tensor | None
 
-    def __init__(self, method: Any, rotated: RotatedFeatures | None, task: int) -> None:
+    def __init__(self, method: Any, task: int) -> None:
         super().__init__()
         self.method = method
-        self.rotated = rotated
+        self.rotated: RotatedFeatures | None = method.rotated
         self.task = task
         R = None
-        if rotated is not None and is_holding():
-            R = rotated.rotations.of_task(task)
+        if self.rotated is not None and is_holding():
+            R = self.rotated.rotations.of_task(task)
         self.register_buffer("constant_rotation", R, persistent=False)
 
     def forward(self, x: Any) -> Any:
