@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.methods.base import BackwardStep
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.tasks import Task, select_tasks
 from rotograd_cli.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
@@ -254,10 +253,10 @@ class FaultyMethod(VanillaMTL):
         super().__init__(backbone, heads, feature_shape=feature_shape)
         self.kind = kind
 
-    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
-        if self.kind == "shared_gradient":
+    def backward(self, *args: Any, **options: Any) -> Tensor:
+        if self.kind == "backward":
             raise AttributeError("no weights yet")
-        return super().shared_gradient(task_gradients, step)
+        return super().backward(*args, **options)
 
     def end_epoch(self) -> None:
         if self.kind == "end_epoch":

@@ -14,8 +14,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, in_parts
-from rotograd_cli.methods import rotations
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.tasks import Task
@@ -168,7 +168,7 @@ def train(
     In the second step the last task has targets in the rows of the first rank alone, and is no
     target at all of the other ranks; in the third it has none anywhere.
     """
-    rotations._SHARED_FROM = 0 if shape in SHARING else 2**62
+    plan.SHARED_FROM = 0 if shape in SHARING else 2**62
     model, tasks = make_model(method, shape)
     input_shape = make_batch(shape, tasks, 0, 1).inputs.shape[1:]
     ranks.attach(model, input_shape)

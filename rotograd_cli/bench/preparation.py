@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.methods.rotations import Rotations
+from rotograd_cli.methods.rotation.rotations import Rotations
 
 _PLANES = 8
 _DECAY = 0.5
@@ -60,7 +60,7 @@ class RotationState:
             base, X = self._state(rotations.base)
             rotations.base.copy_(base)
             rotations.free_parameters.copy_(X)
-            rotations.train(rotations.training)  # forgets what was computed from other values
+            rotations.refresh()  # accelerators plan for these values
 
     @torch.no_grad()
     def give_to(self, bases: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.gradnorm import GradNormWeights
 
 PACKAGE = "rotograd"
 _DROPPED = "geotorch.parametrize"  # imported by the package, dropped by geotorch 0.4
@@ -49,8 +51,8 @@ def version() -> str:
         return "of unknown version"
 
 
-def build_reference(ours: nn.Module, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
-    """Build the authors' class of one of our methods, with its options, on the CPU.
+def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
+    """The authors' class of one of our methods, with its options.
 
     Its exponential is left as it is: torch's unbatched ``matrix_exp``, differentiated by autograd.
 
@@ -67,11 +69,17 @@ def build_reference(ours: nn.Module, backbone: nn.Module, heads: Sequence[nn.Mod
     target = getattr(module, name, None)
     if target is None or not type(ours).__module__.startswith("rotograd_cli."):
         raise ReferenceUnavailableError(f"the authors' package has no {name}")
-    if not hasattr(ours, "rotation_shape"):
+    rotated = ours.rotated
+    if rotated is None:
         return target(backbone, list(heads))
-    names = ("post_shape", "normalize_losses", "burn_in_period", "alpha")
-    options = {key: getattr(ours, key) for key in names if hasattr(ours, key)}
-    return target(backbone, list(heads), ours.rotation_shape, **options)
+    options: dict[str, Any] = {
+        "post_shape": rotated.axes.post_shape,
+        "normalize_losses": rotated.normalize_losses,
+        "burn_in_period": rotated.burn_in_period,
+    }
+    if isinstance(ours.rule, GradNormWeights):
+        options["alpha"] = ours.rule.alpha
+    return target(backbone, list(heads), rotated.axes.rotation_shape, **options)
 
 
 def cached(model: Any) -> Callable[[], AbstractContextManager[Any]]:

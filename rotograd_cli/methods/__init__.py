@@ -4,9 +4,8 @@
 ``docs/migration.md`` lists what differs on purpose.
 """
 
-from torch.nn.utils.parametrize import cached
-
 from rotograd_cli.methods.rotateonly import RotateOnly
+from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.methods.rotograd import RotoGrad
 from rotograd_cli.methods.rotogradnorm import RotoGradNorm
 from rotograd_cli.methods.vanilla import VanillaMTL

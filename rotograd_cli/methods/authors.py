@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import CheckpointError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotateonly import RotateOnly
 from rotograd_cli.methods.rotogradnorm import RotoGradNorm
 
@@ -46,8 +46,6 @@ def load_authors_state_dict(
     for name, value in known.items():
         # the authors' free parameters may hold anything above the diagonal, where nobody reads it
         places[name].copy_(value.tril(-1) if name.endswith(".original") else value)
-    if isinstance(model, RotateOnly):
-        model.rotations.clear_cache()
 
 
 def _own_places(model: MultiTaskMethod) -> dict[str, Tensor]:
@@ -60,7 +58,8 @@ def _own_places(model: MultiTaskMethod) -> dict[str, Tensor]:
             places[f"{name}.original"] = rotations.free_parameters.detach()[k]
             places[f"{name}.0.base"] = rotations.base[k]
     if isinstance(model, RotoGradNorm):
-        places |= {f"weight_.{k}": omega for k, omega in enumerate(model.log_weight.detach())}
+        log_weight = model.get_parameter("rule.log_weight").detach()
+        places |= {f"weight_.{k}": omega for k, omega in enumerate(log_weight)}
     return places
 
 

@@ -1,7 +1,11 @@
 """Single-task learning: what multi-task learning is measured against."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
+from torch import nn
+
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.vanilla import VanillaMTL
 
 
@@ -11,10 +15,19 @@ class SingleTask(VanillaMTL):
     Args:
         backbone: Network of the task.
         heads: The task's head.
-        feature_shape: Shape of the features of one example; not needed here.
+        **options: As :class:`VanillaMTL`.
 
     Raises:
         ConfigError: If there is more than one head.
     """
 
     max_num_tasks: ClassVar[int | None] = 1
+
+    def __init__(self, backbone: nn.Module, heads: Sequence[nn.Module], **options: Any) -> None:
+        if len(heads) > 1:
+            raise ConfigError(
+                f"{type(self).__name__} trains one network for 1 task, got "
+                f"{len(heads)} tasks; choose one with tasks=[NAME], or run each with "
+                "-m 'tasks=[NAME],[OTHER]'."
+            )
+        super().__init__(backbone, heads, **options)

@@ -1,8 +1,10 @@
 """Vanilla multi-task learning: the sum of the task losses."""
 
-from torch import Tensor
+from collections.abc import Sequence
 
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
+from torch import nn
+
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 
 
 class VanillaMTL(MultiTaskMethod):
@@ -14,8 +16,11 @@ class VanillaMTL(MultiTaskMethod):
         feature_shape: Shape of the features of one example; not needed here.
     """
 
-    per_task_gradients = False
-
-    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
-        """The sum that autograd has formed."""
-        return task_gradients
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: Sequence[nn.Module],
+        *,
+        feature_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(backbone, heads, feature_shape=feature_shape)

@@ -19,7 +19,6 @@ from rotograd_cli.bounds import check_range
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.runs.config import TrainConfig, suggest
 from rotograd_cli.tasks import Task
 
@@ -81,7 +80,7 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         ConfigError: As :func:`constructor`.
     """
     if _is_rule(node, "method"):
-        return functools.partial(_ruled, Ruled, _rule_constructor(node, "method"))
+        return functools.partial(_ruled, MultiTaskMethod, _rule_constructor(node, "method"))
     rule = node.get("rule") if isinstance(node, Mapping) else None
     if rule is None:
         return constructor(node, "method", backbone=0, heads=0, feature_shape=0)

@@ -181,10 +181,13 @@ def _follow(trainer: Trainer, config: TrainConfig, *, resume: bool) -> RunSummar
     try:
         if resume:
             trainer.checkpoints.resume()
-        with interrupts.deferring(), run_under_way(), memory_errors():
-            with compilation(config.compile):
-                metrics = trainer.fit()
-        return RunSummary(metrics=dict(metrics))
+        with (
+            interrupts.deferring(),
+            run_under_way(),
+            memory_errors(),
+            compilation(config.compile),
+        ):
+            return RunSummary(metrics=dict(trainer.fit()))
     except interrupts.StopRequested as error:
         interrupts.hand_on(error)
         raise

@@ -111,16 +111,14 @@ def evaluate(
         ``split/loss`` (the sum over tasks) and ``split/geomean_loss`` (their geometric mean); NaN
         for a task without any target.
     """
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     accumulators = [_Accumulator(task, device) for task in tasks]
-    for batch in batches:
-        predictions = predict(model, batch)
-        for k, loss in enumerate(task_losses(tasks, predictions, batch)):
-            if loss is not None:
-                accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
-    model.train(was_training)
+    with model.evaluating():
+        for batch in batches:
+            predictions = predict(model, batch)
+            for k, loss in enumerate(task_losses(tasks, predictions, batch)):
+                if loss is not None:
+                    accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
     sums = model.ranks.sum(torch.stack([a.sums for a in accumulators]))
     num_batches = model.ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
     values = [

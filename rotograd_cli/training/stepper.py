@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.task import Task
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.nonfinite import explain
@@ -57,18 +58,19 @@ def train_step(
     num = len(micro_batches)
     objective = Objective(model, tasks, micro_batches)
     values = []
-    for index in range(num):
-        is_last = index == num - 1
-        with model.ranks.accumulating(not is_last):
-            losses = objective.parts(index)
-            total = model.backward(
-                _scaled(losses, loss_scale),
-                loss_scale=loss_scale,
-                num_micro_batches=num,
-                accumulating=not is_last,
-                one_head_per_loss=True,  # a task's loss takes its own prediction
-            )
-        values.append(with_presence(total, losses))
+    with cached():  # the micro-batches see the same rotations
+        for index in range(num):
+            is_last = index == num - 1
+            with model.ranks.accumulating(not is_last):
+                losses = objective.parts(index)
+                total = model.backward(
+                    _scaled(losses, loss_scale),
+                    loss_scale=loss_scale,
+                    num_micro_batches=num,
+                    accumulating=not is_last,
+                    one_head_per_loss=True,  # a task's loss takes its own prediction
+                )
+            values.append(with_presence(total, losses))
     total = total_of(values)
     if loss_scale is not None:
         total[0] /= loss_scale

@@ -101,11 +101,11 @@ def test_a_bug_in_a_cell_shows_its_traceback_and_the_others_run(
     (tmp_path / "buggy.py").write_text(
         "from rotograd_cli.methods.vanilla import VanillaMTL\n"
         "class Buggy(VanillaMTL):\n"
-        "    def shared_gradient(self, task_gradients, step):\n"
+        "    def backward(self, *args, **options):\n"
         "        self.calls = getattr(self, 'calls', 0) + 1\n"
         "        if self.calls == 2:  # after the one that tries it on a copy\n"
         "            return {}['missing']\n"
-        "        return super().shared_gradient(task_gradients, step)\n"
+        "        return super().backward(*args, **options)\n"
     )
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "buggy.yaml").write_text("_target_: buggy.Buggy\n")

@@ -173,26 +173,22 @@ def test_a_batch_can_be_learned_by_heart(cli: Cli, tmp_path: Path) -> None:
 
 FOO = '''
 """Half of the plain sum, and a method parameter."""
-import torch
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rule import Weighting
 
 
-class Foo(MultiTaskMethod):
+class Foo(Weighting):
     """The sum of the task gradients times a strength.
 
     Args:
-        backbone: Shared network.
-        heads: One per task.
-        feature_shape: Of one example.
         strength: Factor.
     """
 
-    def __init__(self, backbone, heads, *, feature_shape, strength: float):
-        super().__init__(backbone, heads, feature_shape=feature_shape)
+    def __init__(self, *, strength: float):
+        super().__init__()
         self.strength = strength
 
-    def shared_gradient(self, task_gradients, step):
-        return self.strength * task_gradients.sum(0)
+    def weights(self, s):
+        return self.strength * s.present
 '''
 FOO_YAML = """# Foo: the sum of the task gradients times a strength.
 _target_: foo_method.Foo

@@ -141,7 +141,7 @@ COMPONENTS = {
     "head=faulty head.kind=fails": "The head of task 'size' cannot take features of ",
     "head=faulty head.kind=train": "a training step: the `head` of task 'size' fails "
     "(ZeroDivisionError: by zero, faulty.py line ",
-    "method=faulty method.kind=shared_gradient": "a training step: `method` fails (AttributeError: "
+    "method=faulty method.kind=backward": "a training step: `method` fails (AttributeError: "
     "no weights yet, faulty.py line ",
     "method=faulty method.kind=end_epoch": "`method` fails (IndexError: no epoch, faulty.py line ",
 }

@@ -101,7 +101,7 @@ def test_loading_changes_what_has_been_computed_before() -> None:
     theirs, ours = build(reference, "RotoGrad"), build(methods, "RotoGrad").eval()
     ours(torch.zeros(2, NUM_INPUTS, dtype=torch.float64))  # fills the cache of rotations
     load_authors_state_dict(ours, theirs.state_dict())
-    torch.testing.assert_close(ours.rotations.current(), torch.stack(list(theirs.rotation)))
+    torch.testing.assert_close(ours.rotations.whole().R, torch.stack(list(theirs.rotation)))
 
 
 def test_heads_from_a_python_list_are_left_to_the_caller() -> None:

@@ -248,9 +248,9 @@ def test_both_paths_agree_with_the_authors_package(
 ) -> None:
     theirs, general = pair(method, FOLDABLE[case], normalize_losses)
     start = [p.detach().clone() for p in general.parameters()]
-    general.rotation_path = "general"
+    general.rotated.path = "general"
     folded = copy.deepcopy(general)
-    folded.rotation_path = "folded"  # refuses heads that it cannot fold
+    folded.rotated.path = "folded"  # refuses heads that it cannot fold
     for model in (theirs, general, folded):
         train(model, method_parameters(model), FOLDABLE[case], OPTIMIZERS[optimizer])
     for ours in (general, folded):
@@ -364,7 +364,7 @@ def train_drawn(model: nn.Module, drawn: Shapes) -> None:
 def test_both_paths_agree_with_the_authors_package_at_any_shape(method: str, drawn: Shapes) -> None:
     theirs, general = drawn_pair(method, drawn)
     folded = copy.deepcopy(general)
-    folded.rotation_path = "folded"
+    folded.rotated.path = "folded"
     for model in (theirs, general, folded):
         train_drawn(model, drawn)
     for ours in (general, folded):

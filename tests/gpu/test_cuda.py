@@ -14,13 +14,12 @@ from rotograd_cli.cli import main
 from rotograd_cli.data.base import Batch
 from rotograd_cli.data.multidigits import MultiDigits
 from rotograd_cli.data.two_digits import TASKS
-from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.dwa import DynamicWeightAverage
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.gradnorm import GradNorm
 from rotograd_cli.methods.rlw import RandomLossWeighting
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.methods.ruled import Ruled
 from rotograd_cli.methods.scaleonly import ScaleOnly
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
 from rotograd_cli.training.stepper import train_step
@@ -45,7 +44,7 @@ def model(case: str) -> MultiTaskMethod:
     method, *words = case.split()
     if method in WEIGHTING:
         backbone, heads = network("linear")
-        return Ruled(backbone, heads, WEIGHTING[method](len(heads))).train()
+        return MultiTaskMethod(backbone, heads, WEIGHTING[method](len(heads))).train()
     if not words:
         return getattr(methods, method)(*network("linear")).train()
     path, rotation_map, heads, rebase_every = words

@@ -55,6 +55,36 @@ def test_a_state_of_an_earlier_version_loads_into_the_rule(method: str) -> None:
         assert torch.equal(value, expected) if isinstance(value, Tensor) else value == expected
 
 
+ROTATED: dict[str, dict[str, Any]] = {
+    "rotateonly": {},
+    "rotograd": initial("initial_norms"),
+    "rotogradnorm": {"log_weight": torch.tensor([0.1, -0.2, 0.3])},
+    "imtlg_rotations": {},
+}
+
+
+def test_a_state_of_an_earlier_version_loads_into_rotations_and_rule() -> None:
+    """Start losses, which every rotated method had, are RotoGradNorm's too."""
+    for method, own in ROTATED.items():
+        model = build(method, [nn.Linear(SIZE, 1) for _ in range(K)])
+        shared = {n: t for n, t in model.state_dict().items() if not n.startswith("rule.")}
+        shared["rotations.free_parameters"] = torch.randn(K, SIZE, SIZE).tril(-1)
+        expected = {**shared, **initial("initial_losses")}
+        model.load_state_dict({**expected, **own})
+        expected |= {f"rule.{name}": value for name, value in own.items()}
+        if method == "rotogradnorm":
+            expected |= {f"rule.{n}": value for n, value in initial("initial_losses").items()}
+        state = model.state_dict()
+        assert state.keys() == expected.keys(), method
+        assert all(torch.equal(state[name], value) for name, value in expected.items()), method
+
+
+def test_parameters_keep_their_order_in_the_state_of_the_second_optimiser() -> None:
+    model = build("rotogradnorm", [nn.Linear(SIZE, 1) for _ in range(K)])
+    shapes = [tuple(p.shape) for p in model.mtl_parameters()]
+    assert shapes == [(K,), (K, SIZE, SIZE)]  # task weights, then rotations, as before
+
+
 def test_a_state_of_this_version_is_loaded_as_it_is() -> None:
     model = build("famo", [nn.Linear(SIZE, 1) for _ in range(K)])
     state = model.state_dict()

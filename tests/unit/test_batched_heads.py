@@ -10,23 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rotograd_cli.methods.base import BackwardStep, MultiTaskMethod
-from rotograd_cli.methods.batched_heads import BatchedHeads
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.heads.batched import BatchedHeads
+from rotograd_cli.methods.rule import Statistics, Weighting
 from rotograd_cli.methods.vanilla import VanillaMTL
 from tests.toy import METHODS
 
 K, N, D = 5, 7, 6
 
 
-class MeanOfUnits(MultiTaskMethod):
-    """A method that needs every task's gradient: the sum of the normalised ones."""
+class Units(Weighting):
+    """A rule that needs every task's gradient: the sum of the normalised ones."""
 
-    def shared_gradient(self, task_gradients: Tensor, step: BackwardStep) -> Tensor:
-        norms = task_gradients.flatten(1).norm(dim=1).clamp_min(1e-12)
-        return (task_gradients / norms.view(-1, 1, 1)).sum(0)
+    def weights(self, s: Statistics) -> Tensor:
+        return s.present / s.norms.clamp_min(1e-12)
 
 
-ALL: dict[str, Any] = {**METHODS, "mean_of_units": MeanOfUnits}
+def sum_of_units(backbone: nn.Module, heads: Sequence[nn.Module]) -> MultiTaskMethod:
+    return MultiTaskMethod(backbone, heads, Units())
+
+
+ALL: dict[str, Any] = {**METHODS, "sum_of_units": sum_of_units}
 
 
 class Alone(nn.Module):
@@ -81,8 +85,8 @@ def test_outputs_and_gradients_are_those_of_the_heads_one_by_one(
     x = torch.randn(N, 4, dtype=torch.float64)
     for model in (together, alone):
         model.backward(losses_of(model(x), absent))
-    assert together.batched_heads.fits(together.heads, torch.zeros(N, D))
-    assert not alone.batched_heads.fits(alone.heads, torch.zeros(N, D))
+    assert BatchedHeads.of(together.heads, torch.zeros(N, D)) is not None
+    assert BatchedHeads.of(alone.heads, torch.zeros(N, D)) is None
     found, expected = parameters(together), parameters(alone)
     assert found.keys() == expected.keys()
     for key, parameter in expected.items():
@@ -150,19 +154,22 @@ def test_gradients_under_autocast_are_those_of_the_heads_one_by_one() -> None:
 
 def test_only_equal_plain_linear_layers_are_batched() -> None:
     z = torch.zeros(3, D)
-    batched = BatchedHeads()
-    assert batched.fits(heads(), z)
-    assert not batched.fits(heads()[:1], z)  # nothing to gain
-    assert not batched.fits([*heads(), nn.Linear(D, 3).double()], z)
-    assert not batched.fits([*heads(), nn.Linear(D, 2)], z)  # another type
-    assert not batched.fits([*heads(), nn.Linear(D, 2, bias=False).double()], z)
-    assert not batched.fits([*heads(), nn.Sequential(nn.Linear(D, 2).double(), nn.ReLU())], z)
-    assert not batched.fits(heads(), torch.zeros(3, 4, D))  # other axes
+    others = {
+        "another width": nn.Linear(D, 3).double(),
+        "another type": nn.Linear(D, 2),
+        "no bias": nn.Linear(D, 2, bias=False).double(),
+        "more layers": nn.Sequential(nn.Linear(D, 2).double(), nn.ReLU()),
+    }
+    assert BatchedHeads.of(heads(), z) is not None
+    assert BatchedHeads.of(heads()[:1], z) is None  # nothing to gain
+    for name, other in others.items():
+        assert BatchedHeads.of([*heads(), other], z) is None, name
+    assert BatchedHeads.of(heads(), torch.zeros(3, 4, D)) is None  # other axes
     hooked = heads()
     handle = hooked[1].register_forward_hook(lambda module, inputs, output: output + 1)
-    assert not batched.fits(hooked, z)
+    assert BatchedHeads.of(hooked, z) is None
     handle.remove()
-    assert batched.fits(hooked, z)
+    assert BatchedHeads.of(hooked, z) is not None
 
 
 def test_a_frozen_head_gets_no_gradient_and_a_frozen_backbone_none_at_all() -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods import task_gradients
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.rotation import features as rotated_features
 from tests.unit.test_linear_heads import (
     METHODS,
     assert_same_gradients,
@@ -74,8 +73,7 @@ def test_convolutions_over_the_rotated_channels_fold_to_the_same_gradients(
     num_axes, build = FIT[case]
     folded, general = pair([build(), build()], **options_of(num_axes, rotated))
     pass_once(general)
-    monkeypatch.setattr(MultiTaskMethod, "make_leaves", None)  # of the general path
-    monkeypatch.setattr(task_gradients, "rotate", None)
+    monkeypatch.setattr(rotated_features, "rotate", None)  # of the general path
     pass_once(folded)
     assert_same_gradients(folded, general)
 
@@ -109,7 +107,7 @@ def test_other_heads_do_not_fold_and_auto_takes_the_general_path(case: str) -> N
     folded, general = pair(heads, **options_of())
     with pytest.raises(ConfigError, match=r"needs heads that begin with nn.Linear or nn.Conv"):
         folded(inputs())
-    folded.rotation_path = "auto"
+    folded.rotated.path = "auto"
     for m in (folded, general):
         pass_once(m)
     assert_same_gradients(folded, general)
@@ -161,7 +159,7 @@ def test_channels_may_come_last_in_memory() -> None:
 def test_a_hook_that_comes_later_and_a_head_that_is_replaced_are_seen() -> None:
     auto = model(usual_heads(), "auto", **options_of())
     general = copy.deepcopy(auto)
-    general.rotation_path = "general"
+    general.rotated.path = "general"
     new = nn.Conv2d(CHANNELS, 2, 1).double()
     for m in (auto, general):
         train(m, 1)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from rotograd_cli.bench.measure import peak_bytes
 from rotograd_cli.methods import RotateOnly, RotoGrad, VanillaMTL
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.heads.folded_conv import FoldedConvLeaves
+from rotograd_cli.methods.heads.leaves import PlainLeaves, writes_into_input
 from rotograd_cli.models.backbones.segnet import SegNet, SegNetMTAN
 from rotograd_cli.models.heads import ASPPHead, ConvHead, MTANHead, share_layers
 from rotograd_cli.models.segnet_maps import PackedMaps
@@ -68,14 +70,16 @@ def test_a_step_reaches_every_parameter_and_stays_finite(method: str, kind: str,
     factor = 2 if kind == "aspp" else 1
     sizes = tuple(factor * size for size in SIZE)
     assert [p.shape for p in predictions] == [(3, num, *sizes) for num in OUTPUTS]
+    if isinstance(model, RotateOnly):
+        assert model._pass is not None
+        folds = kind == "conv" and mode != "flat"
+        assert isinstance(model._pass.leaves, FoldedConvLeaves if folds else PlainLeaves)
     model.backward([(prediction - 1).square().mean() for prediction in predictions])
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    assert not any(model._copies_input)
+    assert not any(writes_into_input(head) for head in model.heads)
     if isinstance(model, RotateOnly):
-        folds = kind == "conv" and mode != "flat"
-        assert model._path == ("conv" if folds else "general")
         gradients = model.rotations.free_parameters.grad
         assert gradients is not None
         assert bool(gradients.flatten(1).any(1).all())  # every task's rotation moves
@@ -104,8 +108,9 @@ def test_heads_see_their_rotated_features(kind: str, mode: str) -> None:
 def test_rotations_of_mtan_leave_all_maps_but_the_last_alone(mode: str) -> None:
     model = model_of("rotograd", "mtan", mode).eval()
     z = model.backbone(images())
-    for k in range(len(OUTPUTS)):
-        assert torch.equal(model.task_features(z, k)[:, FILTERS[0] :], z[:, FILTERS[0] :])
+    assert model.rotated is not None
+    for view in model.rotated.views(z, model.rotations.whole().R):
+        assert torch.equal(view[:, FILTERS[0] :], z[:, FILTERS[0] :])
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 from rotograd_cli import methods
 from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.linalg.rotations import haar_rotations
-from rotograd_cli.methods.rotations import Rotations
+from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.models.heads import MLPHead
 from tests.networks import Reshape
 
@@ -94,7 +94,7 @@ def pair(heads: Sequence[nn.Module], **options: Any) -> tuple[Any, Any]:
     """The same on the folded and on the general path."""
     folded = model(heads, "folded", **options)
     general = copy.deepcopy(folded)
-    general.rotation_path = "general"
+    general.rotated.path = "general"
     return folded, general
 
 
@@ -269,7 +269,7 @@ def test_other_heads_do_not_fold_and_auto_takes_the_general_path(case: str) -> N
     assert not folds([head if "shape" in options else linear(), head], **options)
     auto = model([head, head], "auto", **options)
     general = copy.deepcopy(auto)
-    general.rotation_path = "general"
+    general.rotated.path = "general"
     if case != "flattened from the batch on":  # which does not fit a batch of more than one
         for m in (auto, general):
             pass_once(m)
@@ -286,7 +286,7 @@ def test_a_batch_that_is_flattened_away_is_not_folded_even_if_it_is_one_example(
     """Its sizes fit then, but the prediction has no batch axis."""
     auto = model([nn.Sequential(nn.Flatten(0), linear())], "auto", rotated=4)
     assert auto(inputs()[:1])[0].shape == (2,)
-    auto.rotation_path = "folded"
+    auto.rotated.path = "folded"
     with pytest.raises(ConfigError):
         auto(inputs()[:1])
 
@@ -295,8 +295,8 @@ def test_auto_forms_no_rotation_for_narrow_heads_and_does_for_wide_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     formed: list[int] = []
-    current = Rotations.current
-    monkeypatch.setattr(Rotations, "current", lambda self: (formed.append(1), current(self))[1])
+    whole = Rotations.whole
+    monkeypatch.setattr(Rotations, "whole", lambda self: (formed.append(1), whole(self))[1])
     narrow = model([linear(SIZE // 2), linear(1)], "auto")
     formed.clear()  # by the assignment of the start
     pass_once(narrow)
@@ -338,12 +338,12 @@ def test_a_hook_that_comes_later_is_called_and_one_that_goes_leaves_no_trace() -
         handle = m.heads[0].register_forward_hook(
             lambda module, args, y: (calls.append(1), 2 * y)[1]
         )
-        m.rotation_path = "auto" if m is both[0] else "general"
+        m.rotated.path = "auto" if m is both[0] else "general"
         train(m, 2, seed=5)
         assert len(calls) == 2
         calls.clear()
         handle.remove()
-        m.rotation_path = "folded" if m is both[0] else "general"
+        m.rotated.path = "folded" if m is both[0] else "general"
         train(m, 2, seed=8)
         assert not calls
     assert_same_parameters(*both)
@@ -566,6 +566,11 @@ def test_evaluation_with_gradients_is_differentiable() -> None:
         assert m.heads[2][0].weight.grad is not None
 
 
+def larger(m: Any) -> dict[str, Tensor]:
+    """A state with all numbers larger but those of the bases, which are rotations."""
+    return {k: v if "base" in k else v * 1.5 for k, v in m.state_dict().items()}
+
+
 CHANGES: dict[str, Callable[[Any], object]] = {
     "in place": lambda m: m.heads[0].weight.detach().add_(0.1),
     "bias in place": lambda m: m.heads[0].bias.detach().add_(0.1),
@@ -575,10 +580,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "new data of the rotations": lambda m: setattr(
         m.rotations.free_parameters, "data", 2 * m.rotations.free_parameters.data
     ),
-    "state dict": lambda m: m.load_state_dict({k: v * 1.5 for k, v in m.state_dict().items()}),
-    "assigned state": lambda m: m.load_state_dict(
-        {k: v * 1.5 for k, v in m.state_dict().items()}, assign=True
-    ),
+    "state dict": lambda m: m.load_state_dict(larger(m)),
+    "assigned state": lambda m: m.load_state_dict(larger(m), assign=True),
 }
 
 

@@ -15,6 +15,7 @@ from torch.optim import optimizer as optimizers_of_torch
 from torch.optim.swa_utils import AveragedModel
 
 from rotograd_cli.methods import RotateOnly
+from rotograd_cli.methods.rotation import plan
 from tests.contract.test_methods import METHODS, build, max_num_tasks
 from tests.marks import slow_unless
 
@@ -157,7 +158,7 @@ def test_task_weights_that_were_forgotten_beside_rotations() -> None:
     model = network("rotogradnorm")
     optimizers = [sgd(model.model_parameters()), sgd([model.rotations.free_parameters])]
     heard = said(lambda: [step(model, optimizers) for _ in range(5)] and None)
-    assert [text.split(" is in no")[0] for text in heard] == ["`log_weight` of RotoGradNorm"]
+    assert [text.split(" is in no")[0] for text in heard] == ["`rule.log_weight` of RotoGradNorm"]
 
 
 CONV = [nn.Conv2d(SIZE, 1, 1), nn.Conv2d(SIZE, 2, 1)]
@@ -474,8 +475,9 @@ def test_watching_ends_after_three_steps_and_with_the_model() -> None:
 
 
 def test_watching_waits_for_the_device_in_no_right_loop(
-    count_reads: Callable[[Callable[[], Any]], int],
+    count_reads: Callable[[Callable[[], Any]], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plan, "reads_are_free", lambda device: False)
     for loop in (rotations_now_and_then, usual):
         model = network("graddrop")  # itself reads nothing
         assert count_reads(lambda m=model, loop=loop: loop(m)) == 0

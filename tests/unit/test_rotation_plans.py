@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from rotograd_cli.methods import rotations as rotations_module
-from rotograd_cli.methods.rotations import Rotations
+from rotograd_cli.methods.rotation import plan
+from rotograd_cli.methods.rotation.rotations import Rotations
 from tests.unit.test_linear_heads import (
     METHODS,
     assert_same_parameters,
@@ -63,7 +63,7 @@ def reads_cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Switches between an accelerator (at first) and the CPU."""
 
     def switch(cost: bool) -> None:
-        monkeypatch.setattr(rotations_module, "_reads_are_free", lambda device: not cost)
+        monkeypatch.setattr(plan, "reads_are_free", lambda device: not cost)
 
     switch(True)
     return switch
@@ -179,13 +179,13 @@ def test_plans_have_room_for_growth_and_shrink_with_the_norm(
     rotations.refresh()
     for value, planned in ((13.9, True), (14.1, False)):
         X[1, 3, 0] = value
-        assert rotations.current().isnan().any() != planned
+        assert rotations.whole().R.isnan().any() != planned
         assert rotations.fold(rows).weight.isnan().any() != planned
     X[1, 3, 0] = 1.0
     rotations.refresh()
     for value, planned in ((3.9, True), (4.1, False)):
         X[1, 3, 0] = value
-        assert rotations.current().isnan().any() != planned
+        assert rotations.whole().R.isnan().any() != planned
         assert rotations.fold(rows).weight.isnan().any() != planned
 
 

@@ -24,8 +24,9 @@ from rotograd_cli.linalg.exponential import (
 )
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods import RotoGrad
-from rotograd_cli.methods.rotations import Rotations
-from rotograd_cli.methods.trivialisations import RotationMap
+from rotograd_cli.methods.rotation.holding import cached
+from rotograd_cli.methods.rotation.maps import RotationMap
+from rotograd_cli.methods.rotation.rotations import Rotations
 from tests.waiting import PATIENCE_S
 
 NORMS = (1e-3, 0.04, 0.3, 1.0, 5.0, 20.0)
@@ -181,7 +182,7 @@ def test_folded_float32_gradient_has_a_relative_error_of_some_roundings(
     generator = torch.Generator().manual_seed(2)
     U, Q, P = torch.randn(3, 2, 3, size, generator=generator)
     folded = in_float32.fold(U)
-    gradient, turned = in_float32.folded_gradient(folded, Q, P)
+    gradient, turned = folded.gradient(Q, P)
     R = exact.base @ torch.linalg.matrix_exp(skew(exact.free_parameters.detach()))
     rows = U.double() @ R
     assert frobenius_error(folded.weight, rows) < 2.4e-6
@@ -249,9 +250,9 @@ def test_haar_rotations_follow_the_generator() -> None:
 def test_rotations_start_at_their_base_and_identity_at_the_identity() -> None:
     torch.manual_seed(0)
     haar, identity = Rotations(2, 5), Rotations(2, 5, init="identity")
-    assert torch.equal(haar.current(), haar.base)
+    assert torch.equal(haar.whole().R, haar.base)
     assert not torch.equal(haar.base[0], haar.base[1])
-    assert torch.equal(identity.current(), torch.eye(5).expand(2, 5, 5))
+    assert torch.equal(identity.whole().R, torch.eye(5).expand(2, 5, 5))
     assert not haar.free_parameters.any()
     with pytest.raises(ConfigError, match="`init` must be haar or identity, got 'orthogonal'"):
         Rotations(2, 5, init="orthogonal")  # type: ignore[arg-type]
@@ -267,18 +268,18 @@ def test_the_start_depends_on_nothing_but_the_seed() -> None:
 
 @pytest.mark.parametrize("rotation_map", ["expm", "cayley"])
 def test_gradient_is_that_of_autograd_through_the_matrices(rotation_map: RotationMap) -> None:
-    rotations = Rotations(3, 5, map=rotation_map).double()
+    rotations = Rotations(3, 5, rotation_map=rotation_map).double()
     rotations.assign(haar_rotations(3, 5))
     M = torch.randn(3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         rotations.free_parameters.copy_(M.mT)
     (rotations.matrices * M).sum().backward()
-    found = rotations.gradient_(rotations.current().mT @ M)
+    found = rotations.whole().gradient_(rotations.whole().R.mT @ M)
     torch.testing.assert_close(found, rotations.free_parameters.grad)
     assert not found.triu().any()
     psi = {"expm": torch.linalg.matrix_exp, "cayley": cayley_map}[rotation_map]
     wanted = rotations.base @ psi(skew(rotations.free_parameters.detach()))
-    for R in (rotations.current(), rotations.matrices):
+    for R in (rotations.whole().R, rotations.matrices):
         torch.testing.assert_close(R.detach(), wanted, rtol=0, atol=1e-13)
 
 
@@ -287,21 +288,21 @@ def test_gradient_is_that_of_autograd_through_the_matrices(rotation_map: Rotatio
 def test_folded_rotations_are_those_of_whole_matrices(
     norm: float, rotation_map: RotationMap
 ) -> None:
-    rotations = moved(5, norm, map=rotation_map)
+    rotations = moved(5, norm, rotation_map=rotation_map)
     generator = torch.Generator().manual_seed(2)
     U, Q, P = torch.randn(3, 2, 3, 5, generator=generator, dtype=torch.float64)
     folded = rotations.fold(U)
-    gradient, turned = rotations.folded_gradient(folded, Q, P)
+    gradient, turned = folded.gradient(Q, P)
     R = rotations.matrices.detach()
     torch.testing.assert_close(folded.weight, U @ R, rtol=0, atol=1e-13)
     torch.testing.assert_close(turned, P @ R.mT, rtol=0, atol=1e-13)
-    wanted = rotations.gradient_((U @ R).mT @ Q)
+    wanted = rotations.whole().gradient_((U @ R).mT @ Q)
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-12)
 
 
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="`rotation_map` must be expm or cayley, got 'svd'"):
-        Rotations(2, 5, map="svd")  # type: ignore[arg-type]
+        Rotations(2, 5, rotation_map="svd")  # type: ignore[arg-type]
     for wrong in (0, -3):
         message = f"`rebase_every` must be at least 1 optimiser step or null, got {wrong}"
         with pytest.raises(ConfigError, match=message):
@@ -312,12 +313,11 @@ def with_gradient() -> Rotations:
     torch.manual_seed(0)
     rotations = Rotations(2, 4)
     rotations.free_parameters.grad = torch.randn(2, 4, 4)
-    rotations.current()
     return rotations
 
 
 def is_fresh(rotations: Rotations) -> bool:
-    return torch.allclose(rotations.current(), rotations.matrices.detach(), rtol=0, atol=1e-6)
+    return torch.allclose(rotations.whole().R, rotations.matrices.detach(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("foreach", [True, False])
@@ -326,10 +326,9 @@ def test_an_optimiser_step_is_seen(
     optimizer: Callable[..., torch.optim.Optimizer], foreach: bool
 ) -> None:
     rotations = with_gradient()
-    before = rotations.current()
-    assert rotations.current() is before  # computed once
+    before = rotations.whole().R
     optimizer(rotations.parameters(), lr=0.1, foreach=foreach).step()
-    assert not torch.equal(rotations.current(), before)
+    assert not torch.equal(rotations.whole().R, before)
     assert is_fresh(rotations)
 
 
@@ -337,17 +336,34 @@ def test_an_optimiser_step_is_seen(
 def test_a_fused_step_after_backward_is_seen(
     optimizer: Callable[..., torch.optim.Optimizer],
 ) -> None:
-    """Fused optimisers do not advance the version counter that the cache watches."""
+    """Fused optimisers do not advance version counters."""
     torch.manual_seed(0)
     model = RotoGrad(nn.Linear(3, 4), [nn.Linear(4, 1), nn.Linear(4, 1)], 4)
     step = optimizer(model.mtl_parameters(), lr=0.1, fused=True).step
     for _ in range(2):
-        before = model.rotations.current()
+        before = model.rotations.whole().R
         model.backward([(p - 1).square().mean() for p in model(torch.randn(5, 3))])
         step()
-        assert not torch.equal(model.rotations.current(), before)
+        assert not torch.equal(model.rotations.whole().R, before)
         assert is_fresh(model.rotations)
-        model.rotations.clear_cache()
+
+
+def test_inside_cached_rotations_are_computed_once_until_the_step_ends() -> None:
+    rotations = with_gradient()
+    assert rotations.whole() is not rotations.whole()
+    with cached():
+        first = rotations.whole()
+        with cached():
+            assert rotations.whole() is first
+        assert rotations.whole() is first
+        rotations.count_step()
+        rotations.free_parameters.data.add_(0.1)
+        assert is_fresh(rotations)
+        second = rotations.whole()
+        rotations.free_parameters = nn.Parameter(rotations.free_parameters.detach() * 2)
+        assert is_fresh(rotations)  # other tensors are noticed
+    assert second is not first
+    assert is_fresh(rotations)
 
 
 def other_state() -> dict[str, Tensor]:
@@ -363,9 +379,7 @@ CHANGES: dict[str, Callable[[Rotations], object]] = {
     "double": lambda r: r.double(),
     "twice half": lambda r: r.double().float(),
     "in place": lambda r: r.free_parameters.detach().add_(0.1),
-    "train": lambda r: (r.free_parameters.data.add_(0.1), r.train()),
-    "eval": lambda r: (r.free_parameters.data.add_(0.1), r.eval()),
-    "clear_cache": lambda r: (r.free_parameters.data.add_(0.1), r.clear_cache()),
+    "around the counter": lambda r: r.free_parameters.data.add_(0.1),
     "deepcopy": lambda r: copy.deepcopy(r),
 }
 
@@ -397,7 +411,7 @@ def test_assigned_rotations_are_kept() -> None:
     model.rotation = R
     torch.testing.assert_close(model.rotation, R, rtol=0, atol=0)
     model.rotation = [R[1], R[0]]
-    torch.testing.assert_close(model.rotations.current(), R.flip(0), rtol=0, atol=0)
+    torch.testing.assert_close(model.rotations.whole().R, R.flip(0), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -412,10 +426,10 @@ def test_assigned_rotations_are_kept() -> None:
 )
 def test_what_is_no_rotation_is_refused(wrong: Callable[[Tensor], Tensor], message: str) -> None:
     rotations = Rotations(2, 4)
-    before = rotations.current().clone()
+    before = rotations.whole().R.clone()
     with pytest.raises(ShapeError, match=message):
         rotations.assign(wrong(haar_rotations(2, 4)))
-    assert torch.equal(rotations.current(), before)
+    assert torch.equal(rotations.whole().R, before)
 
 
 # ---- re-basing
@@ -426,11 +440,11 @@ def test_what_is_no_rotation_is_refused(wrong: Callable[[Tensor], Tensor], messa
 def test_rebasing_keeps_the_rotations_and_clears_the_free_parameters(
     norm: float, rotation_map: RotationMap
 ) -> None:
-    rotations = moved(6, norm, map=rotation_map, rebase_every=2)
+    rotations = moved(6, norm, rotation_map=rotation_map, rebase_every=2)
     before, base = rotations.matrices.detach(), rotations.base.clone()
     rotations.count_step()
     rotations.rebase()
-    for R in (rotations.current(), rotations.matrices.detach(), rotations.base):
+    for R in (rotations.whole().R, rotations.matrices.detach(), rotations.base):
         torch.testing.assert_close(R, before, rtol=0, atol=1e-12)
     assert (rotations.base - base).abs().max() > 0.01
     assert not rotations.free_parameters.any()
@@ -480,19 +494,19 @@ def test_the_clock_of_rebasing_is_state_where_it_is_used() -> None:
 def test_rebasing_in_every_step_is_riemannian_gradient_descent(rotation_map: RotationMap) -> None:
     lr, num_steps = 0.05, 40
     psi = {"expm": torch.linalg.matrix_exp, "cayley": cayley_map}[rotation_map]
-    rotations = moved(5, 0.0, map=rotation_map, rebase_every=1)
+    rotations = moved(5, 0.0, rotation_map=rotation_map, rebase_every=1)
     R, start = rotations.base.clone(), rotations.base.clone()
     optimizer = torch.optim.SGD(rotations.parameters(), lr=lr)
     target = haar_rotations(2, 5, generator=torch.Generator().manual_seed(9))
     for _ in range(num_steps):  # descends |R - target|²
         rotations.advance()
-        W = rotations.current().mT @ (2 * (rotations.current() - target))
-        rotations.free_parameters.grad = rotations.gradient_(W)
+        W = rotations.whole().R.mT @ (2 * (rotations.whole().R - target))
+        rotations.free_parameters.grad = rotations.whole().gradient_(W)
         rotations.count_step()
         optimizer.step()
         W = R.mT @ (2 * (R - target))
         R = R @ psi(-lr * (W - W.mT))
-        torch.testing.assert_close(rotations.current(), R, rtol=0, atol=1e-12)
+        torch.testing.assert_close(rotations.whole().R, R, rtol=0, atol=1e-12)
     assert (R - start).abs().max() > 0.5
 
 
@@ -560,7 +574,6 @@ def without_clock(model: nn.Module) -> dict[str, Tensor]:
 def test_averaged_bases_are_refused_wherever_they_are_used() -> None:
     model, averaged = trained(rebase_every=1)
     other = RotoGrad(nn.Linear(3, 6), [nn.Linear(6, 1), nn.Linear(6, 1)], 6)
-    other.load_state_dict(without_clock(averaged.module))
     x = torch.randn(2, 3)
     uses: list[Callable[[Any], Any]] = [
         lambda spoilt: spoilt.eval()(x),
@@ -570,10 +583,15 @@ def test_averaged_bases_are_refused_wherever_they_are_used() -> None:
         lambda spoilt: spoilt.rotations.rebase(),
     ]
     message = r"`rotations.base\[0\]` must be orthogonal, .*rebase_every=null"
-    for spoilt in (averaged.module, other, copy.deepcopy(other)):
+    for spoilt in (averaged.module, copy.deepcopy(averaged.module)):
         for use in uses:
             with pytest.raises(CheckpointError, match=message):
                 use(spoilt)
+    with pytest.raises(CheckpointError, match=message):
+        other.load_state_dict(without_clock(averaged.module))
+    for evaluates in (lambda: other.rotation, lambda: other.evaluating().__enter__()):
+        with pytest.raises(CheckpointError, match=message):  # the bases have been loaded
+            evaluates()
     other.load_state_dict(without_clock(model))
     other(x)
 
@@ -603,10 +621,10 @@ def test_rotations_stay_orthogonal_over_ten_thousand_steps() -> None:
     optimizer = torch.optim.Adam(rotations.parameters(), lr=0.01, foreach=True)
     targets = haar_rotations(20, 6).float().view(10, 2, 6, 6)
     for step in range(10_000):  # the target moves on every 1000 steps: -<R, target>
-        W = -rotations.current().mT @ (targets[step // 1000] + 0.1 * torch.randn(2, 6, 6))
-        rotations.free_parameters.grad = rotations.gradient_(W)
+        W = -rotations.whole().R.mT @ (targets[step // 1000] + 0.1 * torch.randn(2, 6, 6))
+        rotations.free_parameters.grad = rotations.whole().gradient_(W)
         optimizer.step()
-    R = rotations.current()
+    R = rotations.whole().R
     assert spectral_bound(skew(rotations.free_parameters)).max() > 2  # far from the start
     assert (R.mT @ R - torch.eye(6)).abs().max() < 1e-5
     assert (R - targets[-1]).abs().max() < 0.5  # and it has followed
@@ -616,7 +634,7 @@ def test_large_rotations_are_built_without_a_batched_determinant() -> None:
     """The manifold's own constructor takes one, which hangs here with two threads."""
     script = (
         "import torch; torch.set_num_threads(2); "
-        "from rotograd_cli.methods.rotations import Rotations; "
+        "from rotograd_cli.methods.rotation.rotations import Rotations; "
         "print(*Rotations(2, 512, init='identity').base.shape)"
     )
     done = subprocess.run(

@@ -10,15 +10,19 @@ from torch import Tensor, nn
 
 from rotograd_cli import methods
 from rotograd_cli.linalg.rotations import haar_rotations, skew
-from rotograd_cli.methods.features import RotatedAxes
-from rotograd_cli.methods.linear_heads import LinearHeads
-from rotograd_cli.methods.rotations import Rotations
-from rotograd_cli.methods.task_gradients import (
+from rotograd_cli.methods.engine.step import Step
+from rotograd_cli.methods.heads.folded_linear import FoldedLinearLeaves, split_heads
+from rotograd_cli.methods.heads.leaves import new_leaf
+from rotograd_cli.methods.rotation.axes import RotatedAxes
+from rotograd_cli.methods.rotation.maps import CayleyMap, ExponentialMap
+from rotograd_cli.methods.rotation.rotations import Rotations
+from rotograd_cli.methods.rotation.task_gradients import (
     DenseTaskGradients,
     FoldedTaskGradients,
     TaskGradients,
+    rotate,
 )
-from rotograd_cli.methods.trivialisations import CayleyMap, ExponentialMap
+from rotograd_cli.methods.rule import Losses
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 NUM_TASKS, NUM_EXAMPLES = 3, 5
@@ -81,7 +85,26 @@ def dense(layout: Layout, *, rotated: bool = True) -> tuple[Rotations, TaskGradi
             for n in range(NUM_EXAMPLES):
                 wanted[k, n, : layout.m] = R[k].T @ given[k, n, : layout.m]
     gradients = [g.reshape(NUM_EXAMPLES, layout.d, *post) for g in given.clone()]
-    return rotations, DenseTaskGradients(rotations, axes, gradients, rotated=rotated), wanted
+    return rotations, dense_gradients(rotations, axes, gradients, rotated=rotated), wanted
+
+
+def dense_gradients(
+    rotations: Rotations, axes: RotatedAxes, gradients: list[Tensor], *, rotated: bool
+) -> DenseTaskGradients:
+    """The object, of gradients at rotated features or at the features themselves."""
+    whole = rotations.whole()
+    blocks = [axes.to_blocks(gradient) for gradient in gradients]
+    if rotated:
+        blocks = list(rotate(whole.R.mT, blocks))
+    return DenseTaskGradients(blocks, whole)
+
+
+def folded_leaves(
+    layers: list[nn.Module], z: Tensor, rotations: Rotations, axes: RotatedAxes
+) -> FoldedLinearLeaves:
+    split = split_heads(layers, z, axes)
+    assert split is not None
+    return FoldedLinearLeaves(split, z, new_leaf, rotations, axes)
 
 
 def folded(
@@ -89,11 +112,11 @@ def folded(
 ) -> tuple[Rotations, FoldedTaskGradients, Tensor, Any]:
     """As :func:`dense`, with the first layers and what they saw."""
     torch.manual_seed(0)
-    rotations = rotations_of(layout.m, map=rotation_map)
+    rotations = rotations_of(layout.m, rotation_map=rotation_map)
     layers = [nn.Linear(layout.d, o).double() for o in layout.widths]
-    heads = LinearHeads(layers, rotations, RotatedAxes(layout.m, (), (layout.d,)))
     z = normal(NUM_EXAMPLES, layout.d, seed=5)
-    assert heads.fits(z)
+    axes = RotatedAxes(layout.m, (), (layout.d,))
+    leaves = folded_leaves(list(layers), z, rotations, axes)
     R = rotations.matrices.detach()
     delta = torch.zeros(NUM_TASKS, NUM_EXAMPLES, max(layout.widths), dtype=torch.float64)
     wanted = torch.zeros(NUM_TASKS, NUM_EXAMPLES, layout.d, 1, dtype=torch.float64)
@@ -103,8 +126,8 @@ def folded(
         for n in range(NUM_EXAMPLES):
             g = layer.weight.detach().T @ delta[k, n, :o]
             wanted[k, n, :, 0] = torch.cat((R[k].T @ g[:m], g[m:]))
-    found = heads.gradients(delta, z)
-    return rotations, found, wanted, (heads, layers, delta, z, R)
+    found = leaves.task_gradients(list(delta))
+    return rotations, found, wanted, (leaves, layers, delta, z, R)
 
 
 CASES = [("dense", case) for case in DENSE] + [("folded", case) for case in FOLDED]
@@ -183,15 +206,15 @@ def test_a_dropped_task_that_is_not_finite_leaves_the_others_finite(
     if form == "dense":
         gradients = list(normal(NUM_TASKS, NUM_EXAMPLES, 6))
         gradients[1][2, 3] = value
-        found = DenseTaskGradients(rotations, axes, gradients, rotated=True)
+        found = dense_gradients(rotations, axes, gradients, rotated=True)
     else:
         torch.manual_seed(0)
-        heads = LinearHeads([nn.Linear(6, 2).double() for _ in "abc"], rotations, axes)
+        layers: list[nn.Module] = [nn.Linear(6, 2).double() for _ in "abc"]
         z = normal(NUM_EXAMPLES, 6, seed=5)
-        assert heads.fits(z)
+        leaves = folded_leaves(layers, z, rotations, axes)
         delta = normal(NUM_TASKS, NUM_EXAMPLES, 2)
         delta[1, 2, 1] = value
-        found = heads.gradients(delta, z)
+        found = leaves.task_gradients(list(delta))
     finite = found.norms().isfinite()
     assert finite.tolist() == [True, False, True]
     found.drop(~finite)
@@ -209,19 +232,19 @@ def test_first_layers_get_the_gradients_that_they_would_have_seen(
     case: str, rotation_map: str
 ) -> None:
     layout = FOLDED[case]
-    rotations, found, g, (heads, layers, delta, z, R) = folded(layout, rotation_map)
+    rotations, found, g, (leaves, layers, delta, z, R) = folded(layout, rotation_map)
     v = normal(*g.shape[1:], seed=7)
     gradient = found.rotation_gradient(v, torch.tensor(0.7, dtype=torch.float64))
     torch.testing.assert_close(
         gradient, naive_rotation_gradient(rotations, g, v, 0.7), rtol=0, atol=100 * ROUNDING
     )
-    by_parameter = {id(p): t for p, t in heads.parameter_gradients(found, [True] * NUM_TASKS)}
+    by_parameter = {id(p): t for p, t in leaves.parameter_gradients(found)}
     assert len(by_parameter) == 2 * NUM_TASKS
     for k, layer in enumerate(layers):
         o, m = layer.out_features, layout.m
         seen = torch.cat((z[:, :m] @ R[k].T, z[:, m:]), dim=1)
         torch.testing.assert_close(
-            heads.outputs(z)[k][:, :o], layer(seen), rtol=0, atol=ROUNDING * 10
+            leaves.tensors[0][k][:, :o], layer(seen), rtol=0, atol=ROUNDING * 10
         )
         layer(seen).backward(delta[k, :, :o])
         for p in layer.parameters():
@@ -231,10 +254,10 @@ def test_first_layers_get_the_gradients_that_they_would_have_seen(
 def test_gradients_that_lie_one_after_the_other_are_not_copied() -> None:
     rotations, axes = rotations_of(4), RotatedAxes(4, (2,), (4, 2))
     whole = normal(NUM_TASKS, NUM_EXAMPLES, 4, 2)
-    found = DenseTaskGradients(rotations, axes, list(whole), rotated=False)
+    found = dense_gradients(rotations, axes, list(whole), rotated=False)
     assert found.G.data_ptr() == whole.data_ptr()
     for others in ([whole[1], whole[0], whole[2]], [whole[0]] * 3, [*whole[:2], whole[2].clone()]):
-        found = DenseTaskGradients(rotations, axes, list(others), rotated=False)
+        found = dense_gradients(rotations, axes, list(others), rotated=False)
         assert torch.equal(found.G, torch.stack(list(others)))
         assert found.G.data_ptr() != whole.data_ptr()
 
@@ -249,10 +272,18 @@ def test_gradients_at_unrotated_features_are_taken_as_they_are(case: str) -> Non
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=100 * ROUNDING)
 
 
+@pytest.mark.parametrize(("form", "case"), CASES)
+def test_the_matrix_has_the_gradients_as_rows(form: str, case: str) -> None:
+    _, found, g = build(form, case)
+    torch.testing.assert_close(found.matrix(), g.flatten(1), rtol=0, atol=20 * ROUNDING)
+
+
 def test_half_precision_is_accumulated_in_float32() -> None:
-    rotations = Rotations(1, 4, init="identity")
     gradient = torch.full((500, 4), 300.0, dtype=torch.float16)  # squares overflow in float16
-    found = DenseTaskGradients(rotations, RotatedAxes(4, (), None), [gradient], rotated=True)
+    losses = Losses(torch.ones(1), torch.ones(1, dtype=torch.bool))
+    step = Step(losses.values, losses, scale=None, num_micro_batches=1)
+    (wide,), _ = step.unscaled([gradient])
+    found = DenseTaskGradients([wide])
     assert found.norms().dtype == torch.float32
     torch.testing.assert_close(found.norms(), torch.tensor([300.0 * 2000**0.5]))
 

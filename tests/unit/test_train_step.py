@@ -162,7 +162,7 @@ def test_gradients_are_cleared_after_the_step(method: str) -> None:
 class Watchful(VanillaMTL):
     """Remembers what it is told, and the weights at that time."""
 
-    needs_losses_after_update = True
+    needs_losses_after_update = True  # type: ignore[assignment]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -173,7 +173,7 @@ class Watchful(VanillaMTL):
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
         self.calls.append((before, after, present))
         self.weights = [p.detach().clone() for p in self.model_parameters()]
-        self.add_gradient(self.own, torch.full((1,), 2.0))
+        self.own.grad = torch.full_like(self.own, 2.0)
 
 
 def watchful(extra: nn.Module | None = None) -> Watchful:
@@ -237,6 +237,8 @@ class Replay(nn.Module):
     """Predicts columns of its input, so that a test knows every prediction."""
 
     ranks = ONE
+    rotated = None
+    evaluating = MultiTaskMethod.evaluating
 
     def __init__(self, *, extras: bool = False) -> None:
         super().__init__()
@@ -369,6 +371,8 @@ class Repeat(nn.Module):
     """Predicts its input for every task."""
 
     ranks = ONE
+    rotated = None
+    evaluating = MultiTaskMethod.evaluating
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()

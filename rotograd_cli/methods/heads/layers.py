@@ -1,4 +1,4 @@
-"""What a head begins with, as far as it is known."""
+"""The layers that a head begins with, as far as they are known."""
 
 from dataclasses import dataclass
 

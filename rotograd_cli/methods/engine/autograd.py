@@ -1,4 +1,4 @@
-"""Parts of a backward pass: what goes into autograd, and what is taken out of it."""
+"""What goes into autograd, and what is taken out of it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 from rotograd_cli.errors import BackwardError
 
 
-class GradientCarrier(torch.autograd.Function):
+class _Carrier(torch.autograd.Function):
     """Carries gradients to tensors, and lets go of them, so that autograd need not copy them."""
 
     @staticmethod
@@ -24,6 +24,55 @@ class GradientCarrier(torch.autograd.Function):
         gradients = tuple(ctx.gradients)
         ctx.gradients.clear()
         return None, *gradients
+
+
+def carry(
+    of_heads: list[tuple[Tensor, Tensor]],
+    features: Tensor,
+    shared: Tensor,
+    backbone_loss: Tensor | None,
+    *,
+    retain_graph: bool,
+) -> None:
+    """One pass through the backbone, and into parameters of heads whose gradients are known.
+
+    Hooks of these parameters are called as in any backward pass.
+
+    Args:
+        of_heads: Parameters and their gradients; emptied.
+        features: Output of the backbone.
+        shared: Its gradient.
+        backbone_loss: Scalar loss of the backbone alone.
+        retain_graph: Keep the graph.
+
+    Raises:
+        BackwardError: If another pass went through the backbone before.
+    """
+    roots: list[Tensor] = []
+    gradients: list[Tensor | None] = []
+    if of_heads:
+        given = [gradient.to(tensor.dtype) for tensor, gradient in of_heads]
+        roots.append(_Carrier.apply(given, *[tensor for tensor, _ in of_heads]))
+        gradients.append(None)
+        of_heads.clear()
+    if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
+        roots.append(features)
+        gradients.append(shared.to(features.dtype))
+    if backbone_loss is not None and backbone_loss.requires_grad:
+        roots.append(backbone_loss)
+        gradients.append(None)
+    if not roots:
+        return
+    try:
+        torch.autograd.backward(roots, gradients, retain_graph=retain_graph)
+    except RuntimeError as error:
+        if "a second time" not in str(error):
+            raise
+        raise BackwardError(
+            "`backward` must be the first to go back through the backbone, but a task loss, or "
+            "a backward pass of your own, did so before: it uses the backbone's output itself "
+            "(model.rep); pass that term as model.backward(losses, backbone_loss=TERM)."
+        ) from error
 
 
 def summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:

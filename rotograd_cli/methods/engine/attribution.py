@@ -27,27 +27,24 @@ class Crossing(NamedTuple):
 
 
 class HeadOutputs:
-    """What the heads returned in the last forward pass, as places in autograd's graph.
+    """What the heads returned in one forward pass, as places in autograd's graph.
 
     A walk from a loss ends at these places, so that only the few operations between predictions and
-    loss are looked at, not the networks. Whether heads use each other is looked up once.
+    loss are looked at, not the networks.
+
+    Args:
+        features: Output of the backbone.
+        backbone_extras: What else it returned.
     """
 
-    def __init__(self) -> None:
-        self._owners: dict[Place, int] = {}
-        self._heads_are_known = False
-        self._crossing_heads: Crossing | None = None
-        self._warned = False
-
-    def begin(self, features: Tensor, backbone_extras: Sequence[Any]) -> None:
-        """Forgets the last forward pass; notes what the backbone returned in this one."""
-        self.clear()
+    def __init__(self, features: Tensor, backbone_extras: Sequence[Any]) -> None:
+        self.owners: dict[Place, int] = {}
         if not backbone_extras:  # with these, losses may reach the backbone in many ways
             self.record(_FEATURES, features)
         self.record(_EXTRAS_OF_BACKBONE, backbone_extras)
 
     def record(self, owner: int, output: Any) -> None:
-        """Notes what a head returned, or an intermediate result of it.
+        """Note what a head returned, or an intermediate result of it.
 
         Args:
             owner: Task of the head.
@@ -57,22 +54,63 @@ class HeadOutputs:
             return  # a compiled graph has no such places: each loss is assumed to use its own head
         for tensor in _tensors(output):
             if tensor.grad_fn is not None:
-                self._owners.setdefault((tensor.grad_fn, tensor.output_nr), owner)
+                self.owners.setdefault((tensor.grad_fn, tensor.output_nr), owner)
 
-    def clear(self) -> None:
-        """Forgets the last forward pass."""
-        self._owners.clear()
+    def ends(
+        self, start: Iterable[tuple[Node | None, int]], tasks: Mapping[int, int]
+    ) -> list[tuple[Place, int]]:
+        """Recorded places and leaves that a walk from ``start`` arrives at, with their owners.
+
+        Args:
+            start: Places to start from.
+            tasks: Task by the ``id`` of its leaf.
+
+        Returns:
+            Places and owners.
+        """
+        result: list[tuple[Place, int]] = []
+        todo, seen = list(start), set[object]()
+        while todo:
+            node, number = todo.pop()
+            if node is None or node in seen or (node, number) in seen:
+                continue
+            owner = self.owners.get((node, number))
+            if owner is not None:
+                seen.add((node, number))
+                result.append(((node, number), owner))
+                continue
+            seen.add(node)
+            if node.next_functions:
+                todo.extend(node.next_functions)
+                continue
+            leaf = tasks.get(id(getattr(node, "variable", None)))
+            if leaf is not None:
+                result.append(((node, number), leaf))
+        return result
+
+
+class Attribution:
+    """Whether each loss goes through its own head alone; heads that use each other, once."""
+
+    def __init__(self) -> None:
+        self._heads_are_known = False
+        self._crossing_heads: Crossing | None = None
+        self._warned = False
 
     def crossing(
-        self, losses: Sequence[Tensor | None], leaves: Sequence[Tensor]
+        self,
+        losses: Sequence[Tensor | None],
+        heads: HeadOutputs,
+        leaves: Sequence[Tensor],
     ) -> Crossing | None:
-        """Finds a loss whose gradient at another task's head is not zero.
+        """Find a loss whose gradient at another task's head is not zero.
 
         Where the graph has a way from a loss to another head (predictions were stacked, say), the
         numbers decide, which waits for the device.
 
         Args:
             losses: K scalars; None for an absent task.
+            heads: What the heads returned.
             leaves: What the heads saw, one per task; none where the tasks share one tensor.
 
         Returns:
@@ -82,14 +120,14 @@ class HeadOutputs:
             BackwardError: If a loss depends on the features in another way than through a head.
         """
         tasks = {id(leaf): k for k, leaf in enumerate(leaves)}
-        if not self._heads_are_known and self._owners:
-            self._crossing_heads = self._look_at_heads(tasks)
+        if not self._heads_are_known and heads.owners:
+            self._crossing_heads = _look_at_heads(heads, tasks)
             self._heads_are_known = True
-        found = self._crossing_heads
+        result = self._crossing_heads
         for k, loss in enumerate(losses):
             if loss is None:
                 continue
-            ends = self._ends([(loss.grad_fn, loss.output_nr)], tasks)
+            ends = heads.ends([(loss.grad_fn, loss.output_nr)], tasks)
             if any(owner == _FEATURES for _, owner in ends):
                 raise BackwardError(
                     f"`losses[{k}]` must depend on the features through heads alone, but uses the "
@@ -97,9 +135,9 @@ class HeadOutputs:
                     "model.backward(losses, backbone_loss=TERM)."
                 )
             others = [end for end in ends if end[1] not in (k, _EXTRAS_OF_BACKBONE)]
-            if others and found is None:
-                found = self._first_dependence(k, loss, others)
-        return found
+            if others and result is None:
+                result = self._first_dependence(k, loss, others)
+        return result
 
     def _first_dependence(
         self, task: int, loss: Tensor, ends: Sequence[tuple[Place, int]]
@@ -133,37 +171,14 @@ class HeadOutputs:
                 stacklevel=4,
             )
 
-    def _look_at_heads(self, tasks: Mapping[int, int]) -> Crossing | None:
-        """A head that uses another head's activations, if there is one."""
-        for (node, _), owner in self._owners.items():
-            for _, other in self._ends(node.next_functions, tasks) if owner >= 0 else ():
-                if other not in (owner, _FEATURES, _EXTRAS_OF_BACKBONE):
-                    return Crossing(owner, other)
-        return None
 
-    def _ends(
-        self, start: Iterable[tuple[Node | None, int]], tasks: Mapping[int, int]
-    ) -> list[tuple[Place, int]]:
-        """Recorded places and leaves that a walk from ``start`` arrives at, with their owners."""
-        ends: list[tuple[Place, int]] = []
-        todo, seen = list(start), set[object]()
-        while todo:
-            node, number = todo.pop()
-            if node is None or node in seen or (node, number) in seen:
-                continue
-            owner = self._owners.get((node, number))
-            if owner is not None:
-                seen.add((node, number))
-                ends.append(((node, number), owner))
-                continue
-            seen.add(node)
-            if node.next_functions:
-                todo.extend(node.next_functions)
-                continue
-            leaf = tasks.get(id(getattr(node, "variable", None)))
-            if leaf is not None:
-                ends.append(((node, number), leaf))
-        return ends
+def _look_at_heads(heads: HeadOutputs, tasks: Mapping[int, int]) -> Crossing | None:
+    """A head that uses another head's activations, if there is one."""
+    for (node, _), owner in heads.owners.items():
+        for _, other in heads.ends(node.next_functions, tasks) if owner >= 0 else ():
+            if other not in (owner, _FEATURES, _EXTRAS_OF_BACKBONE):
+                return Crossing(owner, other)
+    return None
 
 
 def gradients_of_each(

@@ -31,7 +31,7 @@ class RotatedAxes:
         self,
         rotation_shape: int | Sequence[int] | None,
         post_shape: Sequence[int],
-        feature_shape: tuple[int, ...] | None,
+        feature_shape: Sequence[int] | None,
     ) -> None:
         self.post_shape = torch.Size(post_shape)
         self.rotation_shape = _rotation_shape(rotation_shape, self.post_shape, feature_shape)
@@ -84,7 +84,7 @@ class RotatedAxes:
 def _rotation_shape(
     rotation_shape: int | Sequence[int] | None,
     post_shape: torch.Size,
-    feature_shape: tuple[int, ...] | None,
+    feature_shape: Sequence[int] | None,
 ) -> torch.Size:
     if rotation_shape is None:
         if feature_shape is None:

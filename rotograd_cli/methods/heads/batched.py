@@ -7,41 +7,43 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rotograd_cli.methods.linear_layers import SplitHead, split_head
+from rotograd_cli.methods.heads.layers import SplitHead, split_head
 
 
 class BatchedHeads:
-    """A view of K heads that are linear layers of one size, computed together.
+    """K heads that are linear layers of one size, computed together.
 
-    The heads stay the ordinary modules that the method owns; this class only reads them.
+    Args:
+        heads: Linear layers of one size, each maybe flattened first.
     """
 
-    def __init__(self) -> None:
-        self._split: list[SplitHead] = []
+    def __init__(self, heads: Sequence[SplitHead]) -> None:
+        self._layers = [head.layer for head in heads]
 
-    def fits(self, heads: Iterable[nn.Module], features: Tensor) -> bool:
-        """Whether all heads are plain linear layers of one size that take the features as rows.
+    @classmethod
+    def of(cls, heads: Iterable[nn.Module], features: Tensor) -> "BatchedHeads | None":
+        """Heads that are plain linear layers of one size and take the features as rows.
 
-        Asked before every forward pass: hooks come and go.
+        Asked in every forward pass: hooks come and go.
 
         Args:
             heads: The K heads; a single one is left alone.
             features: Shape ``[N, ...]``.
 
         Returns:
-            The answer; :meth:`outputs` works on these very heads.
+            The heads together; None for others.
         """
-        split = [split_head(head) for head in heads]
-        self._split = [head for head in split if head is not None and not head.rest]
-        if len(self._split) < max(2, len(split)):
-            return False
-        first = self._split[0]
+        every = [split_head(head) for head in heads]
+        split = [head for head in every if head is not None and not head.rest]
+        if len(split) < max(2, len(every)):
+            return None
+        first = split[0]
         if features.dim() != 2 and not (first.flattens and features.dim() > 2):
-            return False
-        return features[0].numel() == first.layer.in_features and all(
-            _alike(head, first) and head.layer.weight.device == features.device
-            for head in self._split
+            return None
+        fits = features[0].numel() == first.layer.in_features and all(
+            _alike(head, first) and head.layer.weight.device == features.device for head in split
         )
+        return cls(split) if fits else None
 
     def outputs(self, features: Tensor, num_task_axes: int) -> Sequence[Tensor]:
         """Outputs of all heads.
@@ -53,12 +55,10 @@ class BatchedHeads:
         Returns:
             K tensors of shape ``[N, o]``, not views: the caller may write into them.
         """
-        layers = [head.layer for head in self._split]
-        biases = [layer.bias for layer in layers if layer.bias is not None]
+        weights = [layer.weight for layer in self._layers]
+        biases = [layer.bias for layer in self._layers if layer.bias is not None]
         z = features.flatten(1 + num_task_axes)
-        result: Sequence[Tensor] = _BatchedLinear.apply(
-            z, len(layers), *(layer.weight for layer in layers), *biases
-        )
+        result: Sequence[Tensor] = _BatchedLinear.apply(z, len(weights), *weights, *biases)
         return result
 
 
@@ -72,34 +72,34 @@ def _alike(head: SplitHead, first: SplitHead) -> bool:
     )
 
 
-def rows(stacked: Tensor, reached: list[bool]) -> Sequence[Tensor]:
+def rows_of(stacked: Tensor) -> Sequence[Tensor]:
     """K tensors that share the memory of one, but are no views of it for autograd.
 
-    So each may be written into, and their gradients come back in one piece.
+    So each may be written into, and their gradients come back in one piece. After the backward
+    pass, ``grad_fn.reached`` says which of them a loss depended on.
 
     Args:
         stacked: Shape ``[K, ...]``, contiguous; its values are not used any more.
-        reached: Told, in the backward pass, which of them a loss depended on.
 
     Returns:
         Its K rows.
     """
-    result: Sequence[Tensor] = _Rows.apply(stacked, reached)
+    result: Sequence[Tensor] = _Rows.apply(stacked)
     return result
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, stacked: Tensor, reached: list[bool]) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, stacked: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.reached = reached
+        ctx.reached = [True] * len(stacked)
         return separate(stacked)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
-        ctx.reached[:] = [gradient is not None for gradient in gradients]
-        return _stack_present(gradients), None
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        ctx.reached = [gradient is not None for gradient in gradients]
+        return _stack_present(gradients)
 
 
 class _BatchedLinear(torch.autograd.Function):

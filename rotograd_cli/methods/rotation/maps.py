@@ -25,11 +25,15 @@ RotationMap = Literal["expm", "cayley"]
 
 
 class Trivialisation(Protocol):
-    """What :class:`~rotograd_cli.methods.rotations.Rotations` asks of a map."""
+    """What :class:`~rotograd_cli.methods.rotation.rotations.Rotations` asks of a map."""
 
     @staticmethod
     def differentiable(A: Tensor) -> Tensor:
-        """The map for autograd, as geotorch takes it."""
+        """The map for autograd, with its closed-form derivative."""
+
+    @staticmethod
+    def traced(A: Tensor) -> Tensor:
+        """The map by operations that compile, export and batch, whatever the norm of A."""
 
     def minus_one(self, A: Tensor, bound: float | None) -> tuple[Tensor, float]:
         r""":math:`\psi(A) - I` and a bound of the norms of A (``bound``, unless it is None)."""
@@ -60,6 +64,7 @@ class ExponentialMap(Trivialisation):
     """
 
     differentiable = staticmethod(exp_skew)
+    traced = staticmethod(torch.linalg.matrix_exp)
 
     def minus_one(self, A: Tensor, bound: float | None) -> tuple[Tensor, float]:
         """See :class:`Trivialisation`."""
@@ -93,6 +98,7 @@ class CayleyMap(Trivialisation):
     """
 
     differentiable = staticmethod(cayley)
+    traced = staticmethod(cayley)
 
     def minus_one(self, A: Tensor, bound: float | None) -> tuple[Tensor, float]:
         """See :class:`Trivialisation`."""

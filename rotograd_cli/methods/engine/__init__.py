@@ -1,0 +1,1 @@
+"""The network of K tasks: forward and backward pass, and what is measured of the gradients."""

@@ -1,0 +1,344 @@
+"""A network for K tasks that knows how to back-propagate K losses."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.errors import BackwardError, ConfigError
+from rotograd_cli.methods.engine.apply import apply_rule
+from rotograd_cli.methods.engine.attribution import Attribution
+from rotograd_cli.methods.engine.autograd import carry, multiply_losses
+from rotograd_cli.methods.engine.measure import measure
+from rotograd_cli.methods.engine.network import MultiTaskNetwork
+from rotograd_cli.methods.engine.passes import ForwardPass, take
+from rotograd_cli.methods.engine.states import take_names_of_before
+from rotograd_cli.methods.engine.step import Step
+from rotograd_cli.methods.initial_values import InitialValues
+from rotograd_cli.methods.rotation.features import RotatedFeatures
+from rotograd_cli.methods.rule import LossWeighting, Rule
+from rotograd_cli.ranks.base import Ranks
+
+
+class MultiTaskMethod(MultiTaskNetwork):
+    r"""Backbone, K heads, and the rule that turns K task gradients into one for the backbone.
+
+    A method is an ordinary module: backbone, heads and all of its own state are registered, so that
+    ``state_dict``, ``to``, ``double``, ``deepcopy`` and ``pickle`` reach everything. The features
+    are detached before the heads: one backward pass fills the task gradients and the heads'
+    gradients, the rule combines them, and one more pass carries the result through the backbone.
+
+    Where several processes train one model (:attr:`ranks`), each has its own examples, and what is
+    summed over the batch is summed over the ranks.
+
+    Args:
+        backbone: Shared network; returns features z, or a tuple that begins with them.
+        heads: One network per task; each returns a prediction, or a tuple that begins with it. The
+            sequence is not modified.
+        rule: What combines the task gradients, or weighs the losses; None adds the gradients up.
+        rotation: How the features are rotated for every task; None leaves them.
+        feature_shape: Shape of the features of one example; not needed here.
+
+    Raises:
+        ShapeError: If there is no head.
+    """
+
+    max_num_tasks: ClassVar[int | None] = None
+    """Largest K; None for any."""
+
+    num_nonfinite: Tensor
+    """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: Sequence[nn.Module],
+        rule: Rule | None = None,
+        *,
+        rotation: RotatedFeatures | None = None,
+        feature_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(backbone, heads, rotation)
+        self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
+        self.rule = rule
+        if rotation is not None:
+            self.rotations = rotation.rotations
+            self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
+            self.initial_backbone_loss = InitialValues(1, rotation.burn_in_period)
+        self._attribution = Attribution()
+        self.register_load_state_dict_pre_hook(take_names_of_before)  # type: ignore[no-untyped-call]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for hook in ("shared_gradient", "combine_gradients", "weigh_losses"):
+            if hook in vars(cls):
+                raise ConfigError(
+                    f"`{cls.__name__}.{hook}` would never be called; make {cls.__name__} a rule "
+                    "(rotograd_cli.methods.rule.Weighting, LossWeighting or Combining)."
+                )
+
+    # ---- backward
+
+    def backward(
+        self,
+        losses: Sequence[Tensor | None],
+        backbone_loss: Tensor | None = None,
+        *,
+        retain_graph: bool = False,
+        loss_scale: float | Tensor | None = None,
+        num_micro_batches: int = 1,
+        accumulating: bool = False,
+        one_head_per_loss: bool = False,
+    ) -> Tensor:
+        """Whole backward pass: gradients of heads, method parameters and backbone.
+
+        Gradients are added to ``.grad``, as ``Tensor.backward`` does. With many ranks, they are
+        those of the whole batch after the last micro-batch of an optimiser step.
+
+        Args:
+            losses: K scalar task losses; None for a task without a loss in this batch, which then
+                takes no part in any mean and keeps its start values and its clock. With many ranks,
+                this rank's parts, which add up to the batch's losses; None on all ranks or none.
+            backbone_loss: Scalar loss of the backbone alone (a regulariser, say), added as it is.
+            retain_graph: Keep the graphs for a second call.
+            loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All
+                gradients come out multiplied by it, those of rotations and task weights too, which
+                are not linear in it. If a task gradient overflowed, they come out NaN, those of
+                the heads alone excepted, so that whoever looks at them leaves the step out.
+            num_micro_batches: Backward passes that make up one optimiser step, whose losses the
+                caller has divided by this number. Start values are those of the whole step.
+            accumulating: True for every micro-batch of an optimiser step but the last: burn-in
+                clocks count optimiser steps.
+            one_head_per_loss: Promises that ``losses[k]`` depends on the outputs of ``heads[k]``
+                alone. Otherwise that is looked up, and a loss that uses several heads gets a pass
+                of its own, so that its task's gradient is its own.
+
+        Returns:
+            The losses, detached, summed over the ranks, shape ``[K]``; 0 for an absent task.
+
+        Raises:
+            BackwardError: If no forward pass in training mode with gradients enabled came before;
+                if a loss uses the backbone's output itself; if one uses several heads that do not
+                see the same features.
+            ShapeError: If the number or shape of the losses is wrong.
+        """
+        losses = list(losses)
+        run = take(self._pass, keep=retain_graph)
+        step = Step.read(
+            losses,
+            self.num_tasks,
+            self.ranks,
+            scale=loss_scale,
+            num_micro_batches=num_micro_batches,
+            accumulating=accumulating,
+        )
+        self._watch.begin_backward(self, losses, loss_scale)
+        crosses = not one_head_per_loss and self._losses_cross(losses, run)
+        weighed, factors = self._weigh(losses, step)
+        if crosses:
+            gradients = run.separate_gradients(losses, weighed)
+        else:
+            gradients = run.joint_gradients(weighed, retain_graph=retain_graph)
+        features = run.features
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            shared, of_heads = self.combine(run, gradients, factors, step)
+        del run, gradients  # their memory is free for the backbone's pass
+        carry(
+            of_heads,
+            features,
+            shared,
+            self._weigh_backbone_loss(backbone_loss, step),
+            retain_graph=retain_graph,
+        )
+        if not accumulating:
+            self.ranks.sum_gradients(self._parameters_beside_backbone())
+        return step.values
+
+    def _losses_cross(self, losses: Sequence[Tensor | None], run: ForwardPass) -> bool:
+        """Whether a loss depends on another task's head."""
+        if not self.per_task_gradients:
+            return False  # autograd adds up, whatever goes where
+        assert run.leaves is not None
+        assert run.head_outputs is not None
+        leaves = () if run.leaves.stacked else run.leaves.tensors
+        crossing = self._attribution.crossing(losses, run.head_outputs, leaves)
+        if crossing is not None and self.rotated is not None:
+            raise BackwardError(
+                f"`losses[{crossing.loss}]` must depend on head {crossing.loss} alone, since "
+                f"{self.method_name} turns the features of every head in its own way, but depends "
+                f"on head {crossing.head} too; detach that head's outputs in it "
+                f"(predictions[{crossing.head}].detach()), or take a method without rotations."
+            )
+        return crossing is not None
+
+    def _weigh(
+        self, losses: Sequence[Tensor | None], step: Step
+    ) -> tuple[Sequence[Tensor | None], Tensor | None]:
+        """Losses as they are back-propagated into the heads, and the rule's factors if it has any.
+
+        Records the start values.
+        """
+        if self.rotated is not None:
+            now = step.losses
+            self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
+            if self.rotated.normalize_losses:
+                losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
+        if not isinstance(self.rule, LossWeighting):
+            return losses, None
+        factors = self.rule.factors(step.losses)
+        return multiply_losses(losses, factors), factors
+
+    def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
+        """The backbone loss, over its own start value where the task losses are normalised."""
+        if loss is None or self.rotated is None or not self.rotated.normalize_losses:
+            return loss
+        value = self.ranks.sum(step.whole(loss).reshape(1))
+        present = torch.ones_like(value, dtype=torch.bool)
+        accumulating = step.losses.accumulating
+        self.initial_backbone_loss.update(value, present, accumulating=accumulating)
+        return loss / self.initial_backbone_loss.denominators[0]
+
+    def combine(
+        self, run: ForwardPass, gradients: Sequence[Tensor], factors: Tensor | None, step: Step
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Combine the task gradients, and set the gradients of what the method learns.
+
+        Args:
+            run: The forward pass.
+            gradients: Those of its leaves.
+            factors: Of the losses, where the rule weighs them.
+            step: The losses.
+
+        Returns:
+            The gradient at the features; parameters of heads with their gradients.
+        """
+        assert run.leaves is not None
+        gradients, scale = step.unscaled(gradients)
+        if isinstance(self.rule, LossWeighting):
+            for parameter, gradient in self.rule.learn(step.losses).items():
+                part = gradient / step.num_micro_batches
+                self._add_gradient(parameter, part, scale, of_all_ranks=True)
+        if not self.per_task_gradients:
+            return _scaled(gradients[0], scale), []
+        G = run.leaves.task_gradients(gradients)
+        s = measure(G, step.losses, self.num_nonfinite, self.ranks, run.features.shape)
+        shared, learned = apply_rule(self.rule, G, s, factors, self.ranks)
+        for parameter, gradient in learned.items():
+            self._add_gradient(parameter, gradient, scale, of_all_ranks=True)
+        if self.rotated is not None:
+            gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
+            self._add_gradient(self.rotations.free_parameters, gradient, scale)
+            if not step.losses.accumulating:
+                self.rotations.count_step()
+        of_heads = [(p, _scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
+        return _scaled(shared.reshape(run.features.shape), scale), of_heads
+
+    def _add_gradient(
+        self,
+        parameter: nn.Parameter,
+        gradient: Tensor,
+        scale: float | Tensor | None,
+        *,
+        of_all_ranks: bool = False,
+    ) -> None:
+        """Add to the gradient of a parameter of the method, with the loss scale applied.
+
+        Args:
+            parameter: Registered by the method itself.
+            gradient: Its gradient.
+            scale: The loss scale.
+            of_all_ranks: Whether the gradient covers the examples of all ranks already, rather than
+                being this rank's part of a sum.
+        """
+        self._watch.saw_gradient = True
+        if not parameter.requires_grad:
+            return
+        if of_all_ranks and not self.ranks.is_first:
+            gradient = torch.zeros_like(gradient)  # the sum over ranks counts it once
+        gradient = _scaled(gradient, scale).to(parameter.dtype)
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+    def _parameters_beside_backbone(self) -> Iterator[nn.Parameter]:
+        of_backbone = {id(p) for p in self.backbone.parameters()}
+        return (p for p in self.parameters() if id(p) not in of_backbone)
+
+    # ---- what training asks for
+
+    @property
+    def method_name(self) -> str:
+        """Name in records and messages: that of the rule, unless the class has one of its own."""
+        named = self if type(self) is not MultiTaskMethod or self.rule is None else self.rule
+        return type(named).__name__
+
+    @property
+    def per_task_gradients(self) -> bool:
+        """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
+        if self.rotated is not None:
+            return True
+        if isinstance(self.rule, LossWeighting):
+            return self.rule.sees_gradients
+        return self.rule is not None
+
+    @property
+    def needs_losses_after_update(self) -> bool:
+        """Whether :meth:`observe_update` is to be called, which costs one more forward pass."""
+        return isinstance(self.rule, LossWeighting) and self.rule.needs_losses_after_update
+
+    def join(self, ranks: Ranks) -> None:
+        """Take steps together with other processes, which call this as well.
+
+        Args:
+            ranks: The processes.
+        """
+        self.ranks = ranks
+        if self.rotated is not None:
+            self.rotations.ranks = ranks
+
+    def changing_state(self) -> dict[str, Any]:
+        """The part of the ``state_dict`` that passes change: all but what optimisers do.
+
+        Bases, which may be large, stay where nothing re-bases them.
+
+        Returns:
+            Entries by name, no copies.
+        """
+        unchanged = {id(parameter) for parameter in self.parameters()}
+        if self.rotated is not None and self.rotations.rebase_every is None:
+            unchanged.add(id(self.rotations.base))
+        elif self.rotated is not None:
+            unchanged.remove(id(self.rotations.free_parameters))
+        state: dict[str, Any] = self.state_dict(keep_vars=True)
+        return {name: value for name, value in state.items() if id(value) not in unchanged}
+
+    def refresh(self) -> None:
+        """Called where waiting for the device is allowed, once per logging step."""
+        if self.rule is not None:
+            self.rule.refresh()
+        if self.rotated is not None:
+            self.rotations.refresh()
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Numbers of each task worth recording, by name, each of shape ``[K]``."""
+        return {} if self.rule is None else dict(self.rule.diagnostics())
+
+    def end_epoch(self) -> None:
+        """Called after the last step of an epoch."""
+        if self.rule is not None:
+            self.rule.end_epoch()
+
+    def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
+        """Called between the network's update and the method's, where the rule asks for it.
+
+        Args:
+            before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.
+            after: The same of the same batch after the network's update.
+            present: Tasks with a loss, boolean, shape ``[K]``.
+        """
+        if isinstance(self.rule, LossWeighting):
+            for parameter, gradient in self.rule.after_update(before, after, present).items():
+                self._add_gradient(parameter, gradient, None)
+
+
+def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:
+    return gradient if scale is None else gradient * scale

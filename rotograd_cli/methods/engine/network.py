@@ -1,0 +1,206 @@
+"""Backbone and heads of K tasks, and what a forward pass keeps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.errors import ShapeError
+from rotograd_cli.methods.engine.misuse import Watch, warn_of_plain_backward
+from rotograd_cli.methods.engine.passes import (
+    ExtraOutputs,
+    ForwardPass,
+    features_of,
+    split_output,
+)
+from rotograd_cli.methods.engine.task_network import TaskNetwork
+from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
+from rotograd_cli.methods.rotation.features import RotatedFeatures
+from rotograd_cli.methods.rotation.holding import cached
+from rotograd_cli.ranks.base import ONE, Ranks
+
+
+class MultiTaskNetwork(nn.Module, ABC):
+    """The forward half of a :class:`~rotograd_cli.methods.engine.method.MultiTaskMethod`.
+
+    Args:
+        backbone: Shared network.
+        heads: One network per task.
+        rotation: How the features are rotated for every task; None leaves them.
+
+    Raises:
+        ShapeError: If there is no head.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: Sequence[nn.Module],
+        rotation: RotatedFeatures | None,
+    ) -> None:
+        super().__init__()
+        if len(heads) == 0:
+            raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
+        self.backbone = backbone
+        self.heads = nn.ModuleList(heads)
+        self.rotated = rotation
+        self.autocast_dtype: torch.dtype | None = None
+        """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
+        self.ranks: Ranks = ONE
+        self._pass: ForwardPass | None = None
+        self._watch = Watch()
+
+    @property
+    @abstractmethod
+    def per_task_gradients(self) -> bool:
+        """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
+
+    @property
+    def num_tasks(self) -> int:
+        """K."""
+        return len(self.heads)
+
+    @property
+    def rep(self) -> Tensor | None:
+        """Output of the backbone in the last forward pass in training mode; None before it."""
+        return None if self._pass is None else self._pass.features
+
+    def __len__(self) -> int:
+        return self.num_tasks
+
+    def __getitem__(self, task: int) -> nn.Module:
+        """End-to-end network of one task, from input to prediction; shares all parameters.
+
+        Raises:
+            IndexError: If there is no such task.
+        """
+        index = range(self.num_tasks)[task]
+        return TaskNetwork(self, self.rotated, index)
+
+    def mtl_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """The method's own parameters (rotations, task weights), for the second optimiser."""
+        network = {id(p) for p in self.model_parameters()}
+        return (p for p in self.parameters(recurse) if id(p) not in network)
+
+    def model_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Backbone and head parameters, each once, for the first optimiser."""
+        seen: set[int] = set()
+        for module in (self.backbone, *self.heads):
+            for parameter in module.parameters(recurse):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield parameter
+
+    @property
+    def leaves(self) -> Sequence[Tensor]:
+        """What the heads are differentiated at, between a forward pass and its backward pass."""
+        if self._pass is None or self._pass.leaves is None:
+            return ()
+        return self._pass.leaves.tensors
+
+    def forget(self) -> None:
+        """Drop what a forward pass kept for its backward pass."""
+        self._pass = None
+
+    # ---- forward
+
+    def forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+        """Predictions of all tasks.
+
+        In training mode with gradients enabled, the heads get detached features and
+        :meth:`backward` is the way to differentiate; otherwise the result is an ordinary
+        differentiable function.
+
+        Args:
+            x: Whatever the backbone takes.
+
+        Returns:
+            The K predictions. Where the backbone or a head returns a tuple, a pair of the
+            predictions and :class:`ExtraOutputs`.
+
+        Raises:
+            ShapeError: If the features do not have the shape that the method was built for.
+        """
+        if self.training and torch.compiler.is_dynamo_compiling():
+            # leaves are no part of a graph; backbone and heads can be compiled one by one
+            eagerly: Any = torch.compiler.disable(self._in_autocast)  # type: ignore[no-untyped-call]
+            result: list[Any] = eagerly(x)
+            return result
+        return self._in_autocast(x)
+
+    def _in_autocast(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+        if self.autocast_dtype is None:
+            return self._forward(x)
+        device = next(self.parameters()).device.type
+        with torch.autocast(device, dtype=self.autocast_dtype):
+            return self._forward(x)
+
+    def _forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+        differentiates = self.training and torch.is_grad_enabled()
+        output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
+        features, backbone_extras = features_of(output)
+        self.check_features(features)
+        if differentiates:
+            results = self._training_outputs(features, backbone_extras)
+        else:
+            self._pass = ForwardPass(features) if self.training else self._pass
+            results = evaluated_heads(self.heads, features, self.rotated).outputs()
+        outputs = [split_output(result) for result in results]
+        predictions = [prediction for prediction, _ in outputs]
+        head_extras = [extras for _, extras in outputs]
+        if backbone_extras or any(head_extras):
+            return predictions, ExtraOutputs(backbone_extras, head_extras)
+        return predictions
+
+    def _training_outputs(self, features: Tensor, extras: tuple[Any, ...]) -> Sequence[Any]:
+        """Outputs of the heads on leaves, which this pass keeps for :meth:`backward`."""
+        if self._pass is not None and self._pass.was_differentiated() and features.requires_grad:
+            warn_of_plain_backward(self._watch)
+        self._pass = None  # its memory is free for this one
+        if self.rotated is not None:
+            self.rotated.rotations.advance()
+        leaves = training_leaves(
+            self.heads, features.detach(), self.rotated, per_task=self.per_task_gradients
+        )
+        run = ForwardPass(features, extras, leaves)
+        outputs = run.outputs()
+        self._pass = run
+        return outputs
+
+    def check_features(self, features: Tensor) -> None:
+        """Refuse features whose trailing axes do not fit the rotation.
+
+        Args:
+            features: Output of the backbone, shape ``[batch..., *feature_shape]``.
+
+        Raises:
+            ShapeError: If they do not fit.
+        """
+        if self.rotated is not None:
+            self.rotated.axes.check(features.shape)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside; rotations and folded layers are computed once.
+
+        Parameters must stay as they are meanwhile.
+
+        Raises:
+            CheckpointError: If the bases of the rotations are not orthogonal.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            with cached():
+                if self.rotated is not None:
+                    self.rotated.rotations.check_bases()
+                yield
+        finally:
+            self.train(was_training)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # tensors with a graph can neither be pickled nor copied, and belong to one pass
+        return {**self.__dict__, "_pass": None, "ranks": ONE, "_watch": Watch()}

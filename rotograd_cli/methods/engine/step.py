@@ -1,0 +1,117 @@
+"""What one backward pass is given: losses, their scale, and their place in the optimiser step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.errors import BackwardError, ShapeError
+from rotograd_cli.linalg.gradients import norms_of
+from rotograd_cli.methods.rule import Losses
+from rotograd_cli.ranks.base import Ranks
+
+
+@dataclass(frozen=True)
+class Step:
+    """One backward pass."""
+
+    values: Tensor
+    """The losses as they were given, detached, summed over the ranks, shape ``[K]``; 0 for an
+    absent task."""
+    losses: Losses
+    """The same without their scale, of the whole optimiser step."""
+    scale: float | Tensor | None
+    """Factor that the losses came with."""
+    num_micro_batches: int
+    """Micro-batches of the optimiser step; each brings that part of the step's losses."""
+
+    @classmethod
+    def read(
+        cls,
+        losses: Sequence[Tensor | None],
+        num_tasks: int,
+        ranks: Ranks,
+        *,
+        scale: float | Tensor | None,
+        num_micro_batches: int,
+        accumulating: bool,
+    ) -> "Step":
+        """Check the losses and sum them over the ranks.
+
+        Args:
+            losses: This rank's part of K scalar losses; None for an absent task.
+            num_tasks: K.
+            ranks: The processes.
+            scale: Factor that the losses came with.
+            num_micro_batches: Micro-batches of the optimiser step.
+            accumulating: True for every micro-batch but the last.
+
+        Returns:
+            The step.
+
+        Raises:
+            BackwardError: If a loss depends on nothing trainable, or if there is none.
+            ShapeError: If the number or shape of the losses is wrong.
+        """
+        _check(losses, num_tasks)
+        first = next(loss for loss in losses if loss is not None).detach().reshape(())
+        zero = torch.zeros_like(first)
+        here = [zero if loss is None else loss.detach().reshape(()) for loss in losses]
+        values = ranks.sum(torch.stack(here))
+        present = torch.ones_like(values, dtype=torch.bool)
+        for k, loss in enumerate(losses):
+            if loss is None:
+                present[k] = False
+        whole = _whole(values, scale, num_micro_batches)
+        return cls(values, Losses(whole, present, accumulating), scale, num_micro_batches)
+
+    def whole(self, loss: Tensor) -> Tensor:
+        """Value of a loss without its scale, and of the whole step instead of a micro-batch."""
+        return _whole(loss.detach(), self.scale, self.num_micro_batches)
+
+    def unscaled(
+        self, gradients: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], float | Tensor | None]:
+        """Gradients without the loss scale, in float32 or wider.
+
+        Args:
+            gradients: As autograd left them.
+
+        Returns:
+            The gradients, and the scale to hand results on with: NaN if one has overflowed, so that
+            whoever looks at the results leaves the step out.
+        """
+        dtype = torch.promote_types(gradients[0].dtype, torch.float32)
+        wide = [gradient.to(dtype) for gradient in gradients]
+        if self.scale is None:
+            return wide, None
+        wide = [gradient / self.scale for gradient in wide]
+        return wide, self.scale + 0 * norms_of(wide).sum()
+
+
+def _check(losses: Sequence[Tensor | None], num_tasks: int) -> None:
+    if len(losses) != num_tasks:
+        raise ShapeError(
+            f"`losses` must hold one entry per task ({num_tasks}), got {len(losses)}; "
+            "pass None for a task without a loss."
+        )
+    for k, loss in enumerate(losses):
+        if loss is not None and loss.numel() != 1:
+            raise ShapeError(
+                f"`losses[{k}]` must be a scalar, got shape {list(loss.shape)}; "
+                "reduce it with mean()."
+            )
+        if loss is not None and not loss.requires_grad:
+            raise BackwardError(
+                f"`losses[{k}]` does not depend on any trainable tensor; "
+                "pass None for a task without a loss."
+            )
+    if all(loss is None for loss in losses):
+        raise BackwardError("`losses` must hold at least one loss, got None for every task.")
+
+
+def _whole(loss: Tensor, scale: float | Tensor | None, num_micro_batches: int) -> Tensor:
+    wide = loss.to(torch.promote_types(loss.dtype, torch.float32))
+    unscaled = wide if scale is None else wide / scale
+    return unscaled * num_micro_batches

@@ -1,0 +1,1 @@
+"""What the heads are differentiated at, in the forms that computing them takes."""

@@ -1,0 +1,94 @@
+"""Heads that begin with a convolution over rotated channels: rotations folded into its weight."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from rotograd_cli.methods.heads.layers import is_plain, sequence_of
+from rotograd_cli.methods.heads.leaves import Leaf, Leaves
+from rotograd_cli.methods.rotation.axes import RotatedAxes
+from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
+from rotograd_cli.methods.rotation.whole import WholeRotations
+
+_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def begin_with_convolutions(
+    heads: Iterable[nn.Module], features: Tensor, axes: RotatedAxes
+) -> bool:
+    """Whether every head begins with a plain convolution over exactly the rotated channels."""
+    kind = _CONVOLUTIONS.get(len(axes.post_shape))
+    if kind is None or len(axes.rotation_shape) != 1:
+        return False
+    if features.dim() != 2 + len(axes.post_shape):
+        return False
+    return all(_fits(sequence_of(head), kind, features) for head in heads)
+
+
+def _fits(modules: Sequence[nn.Module], kind: type[nn.Module], features: Tensor) -> bool:
+    if not modules or type(modules[0]) is not kind or not is_plain(modules[0]):
+        return False
+    layer: Any = modules[0]
+    return bool(
+        layer.groups == 1
+        and layer.in_channels == features.shape[1]
+        and layer.weight.device == features.device
+    )
+
+
+class FoldedConvLeaves(Leaves):
+    r"""The features themselves, one leaf per task, before heads with folded convolutions.
+
+    A convolution sums over channels, so :math:`W * (R z) = (W R) * z`, whatever its kernel, stride
+    and padding: the head gets the features as they are, with a folded weight, and the gradient at
+    them needs no rotating back. The weight's own gradient is autograd's, through the folding.
+
+    Args:
+        heads: See :func:`begin_with_convolutions`.
+        features: z, shape ``[N, d, *post_shape]``.
+        leaf: Makes a leaf.
+        rotations: The rotations.
+        axes: Layout of the features.
+    """
+
+    def __init__(
+        self,
+        heads: nn.ModuleList,
+        features: Tensor,
+        leaf: Leaf,
+        rotations: WholeRotations,
+        axes: RotatedAxes,
+    ) -> None:
+        self.tensors = [leaf(features) for _ in heads]
+        self._heads = heads
+        self._rotations = rotations
+        self._axes = axes
+
+    def outputs(self) -> Sequence[Any]:
+        """See :class:`Leaves`."""
+        triples = zip(self._heads, self.tensors, self._rotations.R, strict=True)
+        return [_output(head, z, R) for head, z, R in triples]
+
+    def task_gradients(self, gradients: Sequence[Tensor]) -> TaskGradients:
+        """See :class:`Leaves`."""
+        blocks = [self._axes.to_blocks(gradient) for gradient in gradients]
+        return DenseTaskGradients(blocks, self._rotations)
+
+
+def _output(head: nn.Module, features: Tensor, R: Tensor) -> Any:
+    """Output of a head for the rotated features, from features as they are."""
+    layer, *rest = sequence_of(head)
+    kernel = layer.weight
+    assert isinstance(kernel, Tensor)
+    m = R.shape[0]
+    with torch.autocast(features.device.type, enabled=False):
+        by_channel = kernel.movedim(1, -1)  # [o, *kernel, d]
+        weight = by_channel[..., :m] @ R.to(kernel.dtype)
+        weight = torch.cat((weight, by_channel[..., m:]), dim=-1).movedim(-1, 1)
+    result: Any = functional_call(layer, {"weight": weight.contiguous()}, (features,))
+    for module in rest:
+        result = module(result)
+    return result

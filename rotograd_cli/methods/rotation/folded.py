@@ -1,0 +1,84 @@
+"""Rotations folded into a few rows per task, without forming a rotation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.linalg.chebyshev import Series, series
+from rotograd_cli.methods.rotation.maps import Trivialisation
+from rotograd_cli.methods.rotation.plan import parts, wide
+
+
+@dataclass(frozen=True)
+class FoldedRotations:
+    r"""Rows times rotations, :math:`W_k R_k`, and what the gradient takes."""
+
+    weight: Tensor
+    r"""Rows :math:`W_k R_k`, shape ``[K, o, m]``."""
+    left: Tensor
+    """Left factors of the rotation gradient, shape ``[K, q o, m]``."""
+    operand: Tensor
+    """Matrices that rows are multiplied with, shape ``[K, m, m]``."""
+    base: Tensor
+    """B, shape ``[K, m, m]``."""
+    map: Trivialisation
+    plan: Series
+
+    @classmethod
+    def compute(
+        cls, rows: Tensor, X: Tensor, base: Tensor, map: Trivialisation, planned: float | None
+    ) -> "FoldedRotations":
+        """Fold the rotations into rows.
+
+        Args:
+            rows: The rotated columns of the first layers' weights, shape ``[K, o, m]``.
+            X: Free parameters, shape ``[K, m, m]``.
+            base: B, shape ``[K, m, m]``.
+            map: The map.
+            planned: Norm to compute for; None reads it.
+
+        Returns:
+            The folded rows.
+        """
+        X = wide(X)
+        base = wide(base)
+        operand, norm = _operand(X, map)
+        rows = wide(rows) @ base
+        if planned is None:
+            plan = series(float(norm), X.dtype, X.device)
+        else:
+            plan = series(planned, X.dtype, X.device)
+            rows = rows * torch.where(norm <= planned, 1.0, torch.nan)
+        weight, left = map.fold(operand, rows, plan)
+        return cls(weight, left, operand, base, map, plan)
+
+    def gradient(self, Q: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return the gradient at X for :math:`(W_k R_k)^\top Q_k`, and :math:`P_k R_k^\top`.
+
+        Args:
+            Q: Shape ``[K, o, m]``.
+            P: Shape ``[K, o, m]``.
+
+        Returns:
+            The gradient, strictly lower triangular, shape ``[K, m, m]``, and the rows
+            :math:`P_k R_k^\top`, shape ``[K, o, m]``.
+        """
+        right, turned = self.map.unfold(self.operand, Q, P, self.plan)
+        gradient = torch.bmm(self.left.mT, right).baddbmm_(right.mT, self.left, alpha=-1)
+        return gradient.tril_(-1), turned @ self.base.mT
+
+
+def _operand(X: Tensor, map: Trivialisation) -> tuple[Tensor, Tensor]:
+    """Matrices of the low-rank form, and the largest norm of A."""
+    result = torch.empty_like(X)
+    norms = []
+    for part in parts(X):
+        lower = X[part].tril(-1)
+        norms.append(torch.linalg.vector_norm(lower, dim=(1, 2)))
+        A = torch.sub(lower, lower.mT, out=result[part])
+        operand = map.operand(A)
+        if operand is not A:
+            A.copy_(operand)
+    # of X, which bounds the spectral norm of A: its singular values come in pairs
+    return result, torch.cat(norms).amax()

@@ -1,0 +1,41 @@
+r"""What the rotations descend: each a function from task gradients to the rotations' gradient.
+
+Arguments are the task gradients, their statistics, the features z ``[N, d, S]`` and the factor of
+the sum over examples; the result is the gradient of the free parameters, ``[K, m, m]``, of this
+process's examples.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.methods.rotation.direction import common_direction
+from rotograd_cli.methods.rotation.task_gradients import TaskGradients
+from rotograd_cli.methods.rule import Statistics
+
+Objective = Callable[[TaskGradients, Statistics, Tensor, float], Tensor]
+ObjectiveName = Literal["alignment", "task_loss"]
+
+
+def alignment(G: TaskGradients, s: Statistics, z: Tensor, reduction: float) -> Tensor:
+    r"""RotoGrad's loss :math:`\sum_n \lVert R_k v'_n - \tilde g_{n,k} \rVert^2`.
+
+    With v' and :math:`\tilde g_k = R_k g_k` constant, :math:`W_k = R_k^\top\,\partial/\partial R_k
+    = 2\sum_n (v'_n - g_{n,k})\,v_n'^\top`. Only the skew part of W moves a rotation, so the
+    symmetric first term, and with it the residual, is never formed.
+    """
+    direction, length = common_direction(G, s)
+    return G.rotation_gradient(direction, -2.0 * reduction * length)
+
+
+def task_loss(G: TaskGradients, s: Statistics, z: Tensor, reduction: float) -> Tensor:
+    r"""The task's own loss: :math:`W_k = \sum_n g_{n,k} z_n^\top`.
+
+    The rotations are nothing but more parameters of the heads then: the paper's control.
+    """
+    return G.rotation_gradient(z.to(s.norms.dtype), torch.ones_like(s.norms[0]))
+
+
+OBJECTIVES: dict[ObjectiveName, Objective] = {"alignment": alignment, "task_loss": task_loss}

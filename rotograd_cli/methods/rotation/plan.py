@@ -1,0 +1,69 @@
+"""How much of a rotation is computed at a time, for which norm, and by which process."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.ranks.base import Ranks
+
+SHARED_FROM = 2**24
+"""K m³ from which processes share the work: less takes less time than telling the others."""
+
+_SMALLEST_PLAN = 4.0  # norms that an accelerator plans for at least
+_CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**28}  # temporaries: in the cache, or a small part of memory
+
+
+def reads_are_free(device: torch.device) -> bool:
+    """Whether reading a number from the device waits for nothing."""
+    return device.type == "cpu"
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return a constant in float32 or wider."""
+    tensor = tensor.detach()
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def parts(X: Tensor, tasks: slice | None = None) -> Iterator[slice]:
+    """Yield ranges of tasks that are computed together, so that temporaries stay small.
+
+    Args:
+        X: Free parameters, shape ``[K, m, m]``.
+        tasks: Tasks to compute; all by default.
+    """
+    tasks = tasks or slice(0, len(X))
+    bytes_per_task = max(1, X[0].numel() * X.element_size())
+    num = max(1, _CHUNK_BYTES.get(X.device.type, 2**28) // bytes_per_task)
+    for start in range(tasks.start, tasks.stop, num):
+        yield slice(start, min(start + num, tasks.stop))
+
+
+def share_work(ranks: Ranks, X: Tensor) -> bool:
+    """Whether each process computes whole rotations of its share of the tasks for all."""
+    K, m = X.shape[:2]
+    return ranks.size > 1 and K * m**3 >= SHARED_FROM
+
+
+class NormPlan:
+    """The norm of A that accelerators compute for, where reading the norm means waiting.
+
+    Twice the norm at the last reading, at least 4. A norm that outgrows it makes the results NaN,
+    never inexact. The CPU reads the norm in every pass and has no plan.
+    """
+
+    def __init__(self) -> None:
+        self._norm: float | None = None
+
+    def norm(self, X: Tensor) -> float | None:
+        """Return the planned norm; None where reading is free. Reads it the first time."""
+        if reads_are_free(X.device):
+            return None
+        if self._norm is None:
+            norms = torch.linalg.vector_norm(wide(X).tril(-1), dim=(1, 2))
+            self._norm = max(_SMALLEST_PLAN, 2 * float(norms.amax()))
+        return self._norm
+
+    def forget(self) -> None:
+        """Have the next pass read the norm."""
+        self._norm = None

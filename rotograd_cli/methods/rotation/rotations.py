@@ -1,0 +1,271 @@
+"""The K rotations of a method: one stacked parameter over constant bases."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rotograd_cli.bounds import checked
+from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
+from rotograd_cli.linalg.rotations import haar_rotations, skew
+from rotograd_cli.methods.rotation import plan
+from rotograd_cli.methods.rotation.folded import FoldedRotations
+from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
+from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
+from rotograd_cli.methods.rotation.plan import NormPlan, parts, share_work
+from rotograd_cli.methods.rotation.whole import WholeRotations
+from rotograd_cli.ranks.base import ONE, Ranks
+
+RotationInit = Literal["haar", "identity"]
+
+_ROUNDING = 3e-5  # of bases in float32, several times what a large one is off by
+
+
+class Rotations(nn.Module):
+    r"""K trainable rotations :math:`R_k = B_k\,\psi(A_k)` of size m; :math:`A_k = 0` at the start.
+
+    The bases B are constant buffers; A has the strictly lower triangles of the free parameters X,
+    shape ``[K, m, m]``.
+
+    :meth:`whole` and :meth:`fold` compute from X and B in every call. Inside
+    :func:`~rotograd_cli.methods.rotation.holding.cached` the rotations are computed once.
+
+    How many terms a series needs depends on the norms of A. The CPU reads them in every step. On an
+    accelerator reading means waiting: the norm is read after a switch of the mode and by
+    :meth:`refresh`, and the series planned for twice that; a norm that outgrows its plan in between
+    makes the results NaN, never inexact.
+
+    Bases must be orthogonal. The mean of several bases is refused where a state is loaded and where
+    an evaluation begins, and with ``rebase_every`` in every pass on the CPU: one product with a
+    random vector finds it. Averages of models (EMA, SWA) therefore need ``rebase_every=None``: with
+    a constant base the mean of the free parameters belongs to a rotation, without one it means
+    nothing, even where the base is copied and stays orthogonal.
+
+    Where several processes train one model (:attr:`ranks`), each computes the whole rotations of
+    its share of the tasks and tells the others, in training; so too for the gradients. Evaluations,
+    in which processes are not in step, and small rotations are computed by everyone.
+
+    Args:
+        num_tasks: K.
+        size: m.
+        init: ``haar`` draws every B from the uniform measure on SO(m), what the authors' code does;
+            ``identity`` starts without rotation, which is another algorithm.
+        rotation_map: :math:`\psi`: ``expm``, the authors' choice, or ``cayley``, another algorithm
+            with the same fixed points.
+        rebase_every: Optimiser steps after which B becomes R and A becomes 0 ("dynamic
+            trivialisation"), another algorithm for every optimiser with memory; None never does.
+
+    Raises:
+        ConfigError: If an option is out of range.
+
+    References:
+        Lezcano-Casado, "Trivializations for Gradient-Based Optimization on Manifolds", NeurIPS
+        2019.
+    """
+
+    @checked
+    def __init__(
+        self,
+        num_tasks: int,
+        size: int,
+        *,
+        init: RotationInit = "haar",
+        rotation_map: RotationMap = "expm",
+        rebase_every: int | None = None,
+    ) -> None:
+        super().__init__()
+        if rebase_every is not None and rebase_every < 1:
+            raise ConfigError(
+                f"`rebase_every` must be at least 1 optimiser step or null, got {rebase_every}."
+            )
+        self.size = size
+        self.map = MAPS[rotation_map]()
+        self.rebase_every = rebase_every
+        self.steps_since_rebase = 0
+        place = torch.get_default_device()  # under torch.device("meta") nothing can be drawn
+        with torch.device("cpu"):
+            start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
+            start = start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1)
+            self.manifold = nn.Module()  # a place of its own in the names of the state
+            self.manifold.register_buffer("base", start.contiguous().to(place))
+        self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
+        self.ranks: Ranks = ONE
+        self._plan = NormPlan()
+        self.register_load_state_dict_post_hook(_check_loaded)  # type: ignore[no-untyped-call]
+
+    @property
+    def base(self) -> Tensor:
+        """B, shape ``[K, m, m]``."""
+        base = self.manifold.base
+        assert isinstance(base, Tensor)
+        return base
+
+    @property
+    def matrices(self) -> Tensor:
+        """The rotations R, shape ``[K, m, m]``, differentiable in the free parameters X."""
+        if is_traced():
+            psi = self.map.traced
+        else:
+            psi = self.map.differentiable
+            self.check_bases()
+        with torch.autocast(self.base.device.type, enabled=False):
+            matrices: Tensor = self.base @ psi(skew(self.free_parameters))
+        return matrices
+
+    # ---- constants of one pass
+
+    def whole(self) -> WholeRotations:
+        """The rotations as matrices, for any head."""
+        X, base = self.free_parameters, self.base
+        ranks = self.ranks if self.training and share_work(self.ranks, X) else None
+
+        def compute() -> WholeRotations:
+            self._check_before_use()
+            return WholeRotations.compute(X, base, self.map, self._plan.norm(X), ranks)
+
+        return constant(self, "whole", (X, base), compute)
+
+    def of_task(self, task: int) -> Tensor:
+        """One rotation as a constant, shape ``[1, m, m]``."""
+        one = slice(task, task + 1)
+        if is_traced():
+            return self.matrices[one].detach()
+        if is_holding():
+            return self.whole().R[one]
+        X, base = self.free_parameters, self.base
+
+        def compute() -> Tensor:
+            self._check_before_use()
+            return WholeRotations.compute(X[one], base[one], self.map, self._plan.norm(X)).R
+
+        return constant(self, "one", (X, base), compute)
+
+    def fold(self, rows: Tensor) -> FoldedRotations:
+        """Rows times rotations, for heads that begin with a linear layer.
+
+        Args:
+            rows: The rotated columns of the layers' weights, shape ``[K, o, m]``.
+
+        Returns:
+            The folded rows.
+        """
+        self._check_before_use()
+        X = self.free_parameters
+        return FoldedRotations.compute(rows, X, self.base, self.map, self._plan.norm(X))
+
+    # ---- state
+
+    @torch.no_grad()
+    def check_bases(self) -> None:
+        """Refuse bases that are not orthogonal, which reads a number of each.
+
+        Raises:
+            CheckpointError: If one is not.
+        """
+        if self.base.is_meta:
+            return
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.base.device)
+        exact = (B.double() for B in self.base)  # one by one, for their size
+        errors = torch.stack([(B.mT @ (B @ x) - x).norm() / x.norm() for B in exact])
+        tolerance = max(_ROUNDING, 4 * torch.finfo(self.base.dtype).eps)
+        for k, error in enumerate(errors.tolist()):
+            if error >= tolerance:  # NaN, of a run that diverged, shows in every result
+                raise CheckpointError(
+                    f"`rotations.base[{k}]` must be orthogonal, got one that is off by "
+                    f"{error:.1e}; averages of rotations are none: average models (EMA, SWA) that "
+                    "were built with rebase_every=null, or load a state that was not averaged."
+                )
+
+    def _check_before_use(self) -> None:
+        # only bases that change can be averaged into something else; reading must not cost a wait
+        if self.rebase_every is not None and plan.reads_are_free(self.base.device):
+            self.check_bases()
+
+    def refresh(self) -> None:
+        """Plan for the norms as they are now; waits for an accelerator."""
+        release(self)  # what an outgrown plan made NaN
+        self._plan.forget()
+        self._plan.norm(self.free_parameters)
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Called before the first forward pass of an optimiser step; re-bases where it is due."""
+        if self.rebase_every is not None and self.steps_since_rebase >= self.rebase_every:
+            self.rebase()
+
+    def count_step(self) -> None:
+        """Called by the last backward pass of an optimiser step."""
+        self.steps_since_rebase += 1
+        release(self)  # an optimiser comes next
+
+    @torch.no_grad()
+    def rebase(self) -> None:
+        r"""Makes the current rotations the bases and the free parameters zero.
+
+        The product is polished by one Newton-Schulz step in float64, so that rounding does not add
+        up however often this happens.
+        """
+        R = self.whole().R
+        for part in parts(R):
+            exact = R[part].double()
+            self.base[part] = (1.5 * exact - 0.5 * exact @ exact.mT @ exact).to(R.dtype)
+        self.free_parameters.zero_()
+        self.steps_since_rebase = 0
+        release(self)
+
+    @torch.no_grad()
+    def assign(self, rotations: Tensor | Sequence[Tensor]) -> None:
+        """Sets the rotations: the bases become ``rotations``, the free parameters zero.
+
+        Args:
+            rotations: Rotation matrices, shape ``[K, m, m]``, or a sequence of K.
+
+        Raises:
+            ShapeError: If the shape differs, or a matrix is not orthogonal with determinant +1.
+        """
+        X = self.free_parameters
+        R = rotations if isinstance(rotations, Tensor) else torch.stack(list(rotations))
+        if R.shape != X.shape:
+            raise ShapeError(f"`rotation` must have shape {list(X.shape)}, got {list(R.shape)}.")
+        R = R.detach().to(device="cpu", dtype=torch.float64)
+        error = (R.mT @ R - torch.eye(R.shape[-1], dtype=R.dtype)).abs().amax((-2, -1))
+        for k, matrix in enumerate(R):
+            sign = torch.linalg.slogdet(matrix).sign  # one by one: batched LU can hang on the CPU
+            if not (error[k] < 1e-3 and sign > 0):
+                raise ShapeError(
+                    f"`rotation[{k}]` must be orthogonal with determinant +1, got one with "
+                    f"|RᵀR - I| = {error[k]:.1e} and determinant sign {sign:+.0f}; "
+                    "orthogonalise it first (torch.linalg.qr)."
+                )
+        self.base.copy_(R)
+        X.zero_()
+        self.steps_since_rebase = 0
+        release(self)
+
+    def train(self, mode: bool = True) -> "Rotations":
+        """Switch the mode; accelerators read the norm anew."""
+        self._plan.forget()
+        return super().train(mode)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.rebase_every is not None:
+            destination[prefix + "steps_since_rebase"] = torch.tensor(self.steps_since_rebase)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        self._plan.forget()
+        release(self)
+        if self.rebase_every is not None:
+            self.steps_since_rebase = int(state_dict.pop(prefix + "steps_since_rebase", 0))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "ranks": ONE, "_plan": NormPlan()}
+
+
+def _check_loaded(rotations: Rotations, keys: object) -> None:
+    rotations.check_bases()
