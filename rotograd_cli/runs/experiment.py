@@ -187,7 +187,8 @@ def _follow(trainer: Trainer, config: TrainConfig, *, resume: bool) -> RunSummar
             memory_errors(),
             compilation(config.compile),
         ):
-            return RunSummary(metrics=dict(trainer.fit()))
+            metrics = trainer.fit()
+        return RunSummary(metrics=dict(metrics))
     except interrupts.StopRequested as error:
         interrupts.hand_on(error)
         raise

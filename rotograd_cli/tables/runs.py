@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
 
+from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.runs.identity import setting
@@ -152,10 +153,7 @@ def _order(folder: Path) -> list[tuple[int, str]]:
 
 def listed(runs: Sequence[Run]) -> str:
     """Return the folders of a few runs, with what became of them."""
-    names = [f"{run.folder} ({run.outcome})" for run in runs[:MAX_NAMED]]
-    if len(runs) > MAX_NAMED:
-        names.append(f"{len(runs) - MAX_NAMED} more")
-    return ", ".join(names)
+    return errors.listed([f"{run.folder} ({run.outcome})" for run in runs], MAX_NAMED)
 
 
 def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:

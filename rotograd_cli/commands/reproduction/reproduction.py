@@ -117,9 +117,7 @@ class Reproduction:
     def failures(self) -> list[str]:
         """Return why cells are not finished, and why rows have no choice."""
         results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
-        cells = [
-            f"{folder}: {result}" for folder, result in results.items() if result != "finished"
-        ]
+        cells = [f"{f}: {result}" for f, result in results.items() if result != "finished"]
         reasons = without_choice(self.candidates)
         return [*cells, *(f"{self._label(place)}: {why}" for place, why in reasons.items())]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotograd_cli.errors import CELL_FAILED
+from rotograd_cli.errors import CELL_FAILED, hydra_value, suggested
 
 if TYPE_CHECKING:
     from rotograd_cli.runs.summary import RunSummary
@@ -41,6 +41,15 @@ def report_failures() -> int:
     code = CELL_FAILED if failures else 0
     failures.clear()
     return code
+
+
+def how_to_continue() -> list[str]:
+    """Return a line with the command that continues the sweep that was interrupted, if any."""
+    replaced = ("hydra.sweep.dir=", "resume=")
+    arguments = [word for word in sys.argv[1:] if not word.startswith(replaced)]
+    folders = [f"hydra.sweep.dir={hydra_value(str(folder))}" for folder in sweep_dirs]
+    commands = [suggested("train", *arguments, folder, "resume=auto") for folder in folders]
+    return [f"Continue the sweep with: {command}" for command in commands]
 
 
 @dataclass(frozen=True)
