@@ -47,6 +47,12 @@ def one_line(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines()).strip()
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text; its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def suggested(*words: object) -> str:
     """Command of this package for a message, quoted so that a shell takes it as it is.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from rotograd_cli.data.base import Batch, MultiTaskDataset, in_parts
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.training.coverage import num_steps
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.seeding import epoch_draws, epoch_order
 
@@ -53,8 +54,7 @@ class EpochBatches:
     @property
     def num_steps(self) -> int:
         """Optimiser steps per epoch."""
-        num = self.dataset.num_examples("train") // self.options.batch_size
-        return num if self.options.limit_batches is None else min(num, self.options.limit_batches)
+        return num_steps(self.dataset, self.options)
 
     def steps(self, epoch: int, first: int = 0) -> Iterator[list[Batch]]:
         """Read what is left of an epoch.

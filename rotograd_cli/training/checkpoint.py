@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rotograd_cli.errors import CheckpointError, suggested
+from rotograd_cli.errors import CheckpointError, first_line, suggested
 
 FORMAT = 1
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__ or error
-        reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+        reason = getattr(cause, "strerror", None) or first_line(cause)
         raise CheckpointError(
             f"{path} cannot be written ({reason}); fix that, then go on from the last good "
             f"checkpoint with {suggested('train', f'resume={path.parent.parent}')}."
@@ -182,7 +182,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 def _reason(error: Exception) -> str:
     """Never in torch's words, which advise to read the file in the way that executes code."""
     if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return first_line(error)
     if isinstance(error, zipfile.BadZipFile):
         return "it is damaged, or no checkpoint"
     return "it is damaged, or holds more than tensors and plain values"

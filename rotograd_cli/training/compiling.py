@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, first_line
 
 
 def compile_networks(networks: Iterable[nn.Module]) -> None:
-    """Has every network compiled at its first call, each as one graph.
+    """Have every network compiled at its first call, each as one graph.
 
     The modules stay what they are: their parameters, names and ``state_dict`` do not change.
 
@@ -47,7 +47,7 @@ def compilation(enabled: bool) -> Iterator[None]:
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise ConfigError(
             f"`compile` cannot be true here: torch.compile fails ({reason}); install a compiler, "
             "or leave it out."

@@ -10,6 +10,12 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.training.options import TrainOptions
 
 
+def num_steps(dataset: MultiTaskDataset, options: TrainOptions) -> int:
+    """Return the number of optimiser steps per epoch; an incomplete batch is left out."""
+    num = dataset.num_examples("train") // options.batch_size
+    return num if options.limit_batches is None else min(num, options.limit_batches)
+
+
 def num_evaluated(dataset: MultiTaskDataset, split: Split, options: TrainOptions) -> int:
     """Number of examples of a split that an evaluation reads: the first ones.
 

@@ -15,9 +15,11 @@ from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError, SelectionError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
+from rotograd_cli.tasks import Task
+from rotograd_cli.training.batch_checks import check_form, where
 from rotograd_cli.training.blame import blamed
-from rotograd_cli.training.coverage import evaluation_parts
+from rotograd_cli.training.coverage import complete_batches, evaluation_parts
+from rotograd_cli.training.faults import SeenFlags, find_fault
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import Selection, select_by
@@ -41,7 +43,7 @@ def dry_pass(
     make_groups: MakeGroups,
     options: TrainOptions,
 ) -> None:
-    """Tries data set, networks, method, optimisers and schedules; says nothing when all is well.
+    """Try data set, networks, method, optimisers and schedules; say nothing when all is well.
 
     Args:
         model: The network with its method, on the device; one process's.
@@ -71,7 +73,7 @@ def dry_pass(
 
 
 def _example(model: MultiTaskMethod, dataset: MultiTaskDataset) -> Tensor:
-    """An input as the networks take it."""
+    """Return an input as the networks take it."""
     real = (p for p in model.model_parameters() if p.is_floating_point())
     like = next(real, torch.zeros(()))
     return like.new_zeros(1, *dataset.input_shape)
@@ -84,93 +86,98 @@ def _read(
     selection: Selection,
     example: Tensor,
 ) -> Batch:
-    """The first batch of a split; the split has been looked at as far as that is cheap."""
+    """Return the first batch of a split; look at as much of the split as is cheap."""
+    parts = _parts(dataset, split, options)
+    needed = {selection.split: selection.tasks_needed(), "train": selection.task_names}
+    missing = set(needed.get(split, ()))
+    flags = SeenFlags(dataset.tasks)
+    first: Batch | None = None
+    start = time.process_time()
+    num_read = 0
+    for batch, part in zip(_batches(dataset, split, parts), parts, strict=False):
+        _check(batch, dataset, split, example, len(part))
+        first = first or batch
+        missing -= _labelled(dataset, split, batch)
+        flags.add(batch)
+        num_read += 1
+        is_slow = isinstance(dataset, StoredDataset) or time.process_time() - start > SCAN_S
+        if is_slow and not missing:
+            break
+    flags.check(dataset.name, split, is_whole=num_read == len(parts))
+    assert first is not None
+    if missing:
+        _refuse_unlabelled(dataset, split, selection, missing, first)
+    return first
+
+
+def _parts(dataset: MultiTaskDataset, split: Split, options: TrainOptions) -> Sequence[Tensor]:
     place = where(dataset.name, split)
-    with blamed(f"{place}: the data set fails", "correct its `num_examples`"):
+    with blamed("the data set fails", "correct its `num_examples`", place):
         num = dataset.num_examples(split)
     if num < 1:
         raise ConfigError(
             f"{place}: at least one example is needed, got {num}; move examples from another "
             "split there."
         )
-    parts = evaluation_parts(dataset, split, options)
     if split == "train":
-        parts = in_parts(torch.arange(num), min(num, options.batch_size))
-    needed = {selection.split: selection.tasks_needed(), "train": selection.task_names}
-    missing = set(needed.get(split, ()))
-    result: Batch | None = None
-    seen = SeenFlags(dataset.tasks)
-    start = time.process_time()
-    batches = _batches(dataset, split, parts)
-    num_read = 0
-    for num_batches, part in enumerate(parts):
-        batch = next(batches, None)
-        if batch is None:
-            raise ConfigError(
-                f"{place}: `batches` must yield a batch for each of the {len(parts)} parts, got "
-                f"{num_batches}; yield the last, smaller one too (drop_last=False)."
-            )
-        num_read += len(part)
-        checked = check_form(batch, dataset.tasks, example, len(part), place)
-        fault = find_fault([checked], dataset.tasks, dataset.name, split)
-        if fault is not None:
-            raise ConfigError(fault)
-        missing -= _labelled(dataset, split, checked)
-        seen.add(checked)
-        result = result or checked
-        enough = isinstance(dataset, StoredDataset) or time.process_time() - start > SCAN_S
-        if enough and not missing:
-            break
-    seen.check(dataset.name, split, is_whole=num_read == sum(map(len, parts)))
-    assert result is not None
-    if missing:
-        unknown = [str(name) for name in result.targets if name not in selection.task_names]
-        _refuse_unlabelled(dataset, split, selection, missing, unknown)
-    return result
+        return in_parts(torch.arange(num), min(num, options.batch_size))
+    return evaluation_parts(dataset, split, options)
 
 
 def _batches(dataset: MultiTaskDataset, split: Split, parts: Sequence[Tensor]) -> Iterator[Batch]:
-    with blamed(f"{where(dataset.name, split)}: the data set fails", "correct its `batch`"):
-        yield from dataset.batches(split, parts)
+    with blamed("the data set fails", "correct its `batch`", where(dataset.name, split)):
+        yield from complete_batches(dataset, split, parts)
+
+
+def _check(
+    batch: Batch, dataset: MultiTaskDataset, split: Split, example: Tensor, num: int
+) -> None:
+    check_form(batch, dataset.tasks, example, num, where(dataset.name, split))
+    fault = find_fault([batch], dataset.tasks, dataset.name, split)
+    if fault is not None:
+        raise ConfigError(fault)
 
 
 def _labelled(dataset: MultiTaskDataset, split: Split, batch: Batch) -> set[str]:
-    """Names of the tasks with a label in a batch."""
+    """Return the names of the tasks with a label in a batch."""
     names = set()
     for task in dataset.tasks:
         if task.name in batch.targets:
             place = where(dataset.name, split, task.name)
-            with blamed(f"{place}: the labels cannot be counted", "correct the target or `count`"):
+            with blamed("the labels cannot be counted", "correct the target or `count`", place):
                 if bool(task.num_labelled(batch.targets[task.name]) > 0):
                     names.add(task.name)
     return names
 
 
 def _refuse_unlabelled(
-    dataset: MultiTaskDataset,
-    split: Split,
-    selection: Selection,
-    missing: set[str],
-    unknown: Sequence[str],
+    dataset: MultiTaskDataset, split: Split, selection: Selection, missing: set[str], batch: Batch
 ) -> None:
-    names = [task.name for task in dataset.tasks]
-    first = next(name for name in names if name in missing)
-    others = [name for name in names if name not in missing]
-    without = f"tasks=[{','.join(others)}]" if others else "other data"
-    remedy = f"train with {without}"
-    if split == selection.split and others:
-        task = next(task for task in dataset.tasks if task.name == others[0])
-        last = task.metrics[0].name if task.metrics else "loss"
-        higher = task.metrics and task.metrics[0].better == "higher"
-        mode = " train.select_mode=max" if higher else ""
-        remedy = f"select by another task with train.select={split}/{others[0]}/{last}{mode}, or "
-        remedy += f"train with {without}"
-    reason = f"{selection.key} needs it" if split == selection.split else "it is to be trained"
+    first = next(task for task in dataset.tasks if task.name in missing)
+    others = [task for task in dataset.tasks if task.name not in missing]
+    names = ",".join(task.name for task in others)
+    remedy = f"train with tasks=[{names}]" if others else "train with other data"
+    reason = "it is to be trained"
+    if split == selection.split:
+        reason = f"{selection.key} needs it"
+        if others:
+            choice = _selection_by(others[0], split)
+            remedy = f"select by another task with {choice}, or {remedy}"
+    unknown = [str(name) for name in batch.targets if name not in selection.task_names]
     found = f"none (its batches have targets of {', '.join(unknown)} too)" if unknown else "none"
     raise ConfigError(
-        f"{where(dataset.name, split, first)}: at least one label is needed, as {reason}, got "
+        f"{where(dataset.name, split, first.name)}: at least one label is needed, as {reason}, got "
         f"{found}; {remedy}."
     )
+
+
+def _selection_by(task: Task, split: Split) -> str:
+    """Return the overrides that select by a task."""
+    if not task.metrics:
+        return f"train.select={split}/{task.name}/loss"
+    metric = task.metrics[0]
+    mode = " train.select_mode=max" if metric.better == "higher" else ""
+    return f"train.select={split}/{task.name}/{metric.name}{mode}"
 
 
 def _check_selection(selection: Selection, losses: dict[str, float]) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import ONE
-from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.compiling import eagerly
+from rotograd_cli.training.faults import find_fault
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import NONFINITE_REMEDY
 from rotograd_cli.training.run_state import RunState

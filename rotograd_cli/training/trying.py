@@ -16,8 +16,9 @@ from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
-from rotograd_cli.training.batch_checks import check_form, check_predictions, where
-from rotograd_cli.training.blame import blamed
+from rotograd_cli.training.batch_checks import check_form, check_predictions, require, where
+from rotograd_cli.training.blame import blamed, component_of
+from rotograd_cli.training.coverage import num_steps
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import OptimizerGroup
@@ -32,7 +33,7 @@ MakeGroups = Callable[[MultiTaskMethod], Sequence[OptimizerGroup]]
 def try_evaluation(
     model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
 ) -> dict[str, float]:
-    """Evaluates a few examples, or the whole batch where few are not enough.
+    """Evaluate a few examples, or the whole batch where few are not enough.
 
     Args:
         model: A copy of the network with its method.
@@ -58,79 +59,81 @@ def try_evaluation(
 def _evaluate(
     model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
 ) -> dict[str, float]:
-    model.eval()
     tasks = dataset.tasks
-    place = where(dataset.name, split)
-    with torch.no_grad(), blamed(_failing(model, tasks, place), "correct it or choose another"):
+    component = component_of(model, tasks)
+    model.eval()
+    with (
+        torch.no_grad(),
+        blamed(component, "correct it or choose another", where(dataset.name, split)),
+    ):
         predictions = predict(model, batch)
     check_predictions(tasks, predictions, len(batch.inputs))
     losses = {}
     for task, prediction in zip(tasks, predictions, strict=True):
         if task.name in batch.targets:
             place = where(dataset.name, split, task.name)
-            _check_prediction(prediction, place)
-            target = batch.targets[task.name]
-            losses[task.name] = _try_loss(task, prediction, target, place)
-            for spec in task.metrics:
-                _try_metric(spec, prediction, target, place)
+            losses[task.name] = _try_task(task, prediction, batch.targets[task.name], place)
     return losses
 
 
-def _check_prediction(prediction: Tensor, place: str) -> None:
-    if not bool(prediction.isfinite().all()):
-        raise ConfigError(
-            f"{place}: the prediction for finite inputs must be finite before training, got NaN or "
-            "infinity; correct the initial values of `backbone` or `head`."
-        )
+def _try_task(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
+    require(
+        bool(prediction.isfinite().all()),
+        f"{place}: the prediction for finite inputs",
+        "be finite before training",
+        "NaN or infinity",
+        "correct the initial values of `backbone` or `head`",
+    )
+    loss = _try_loss(task, prediction, target, place)
+    for spec in task.metrics:
+        _try_metric(spec, prediction, target, place)
+    return loss
 
 
 def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
     leaf = prediction.detach().clone().requires_grad_()
     before = target._version
-    with _named(f"{place}: the loss fails"), _NoBroadcasting(len(target)):
+    with blamed("the loss fails", "correct it", place), _NoBroadcasting(len(target)):
         loss: Any = task.loss(leaf, target)
     if target._version != before:
         raise ConfigError(
             f"{place}: the loss must leave the target as it is, which the metrics see too, but "
             "writes into it; write target = target.clone() first."
         )
-    needed = f"{place}: the loss must be a finite scalar that depends on the prediction"
-    if not isinstance(loss, Tensor):
-        raise ConfigError(f"{needed}, got a {type(loss).__name__}; return a tensor.")
-    if loss.dim() != 0:
-        raise ConfigError(f"{needed}, got shape {list(loss.shape)}; reduce it with mean().")
-    if not loss.requires_grad:
-        raise ConfigError(f"{needed}, got one without a gradient; leave out detach() and item().")
+    thing = f"{place}: the loss"
+    requirement = "be a finite scalar that depends on the prediction"
+    has_nan = bool(target.isnan().any())
+    hint = " that leaves out the NaN in the target" if has_nan else ""
+    is_tensor = isinstance(loss, Tensor)
+    require(is_tensor, thing, requirement, f"a {type(loss).__name__}", "return a tensor")
+    shape = f"shape {list(loss.shape)}"
+    require(loss.dim() == 0, thing, requirement, shape, "reduce it with mean()")
+    remedy = "leave out detach() and item()"
+    require(loss.requires_grad, thing, requirement, "one without a gradient", remedy)
     value = float(loss)
-    if not bool(loss.isfinite()):
-        hint = " that leaves out the NaN in the target" if _has_nan(target) else ""
-        raise ConfigError(f"{needed}, got {value}; correct the loss, or use one{hint}.")
-    with _named(f"{place}: the loss cannot be differentiated"):
-        loss.backward()  # type: ignore[no-untyped-call]
+    remedy = f"correct the loss, or use one{hint}"
+    require(bool(loss.isfinite()), thing, requirement, value, remedy)
+    with blamed("the loss cannot be differentiated", "correct it", place):
+        loss.backward()
     return value
 
 
-def _has_nan(target: Tensor) -> bool:
-    return bool(target.isnan().any())
-
-
 def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
-    with _named(f"{place}: the metric {spec.name!r} fails"):
+    name = f"the metric {spec.name!r}"
+    with blamed(f"{name} fails", "correct it", place):
         metric: Any = spec.create().to(prediction.device)
-        metric.distributed_available_fn = _never  # torchmetrics': the first rank is alone here
+        metric.distributed_available_fn = lambda: False  # torchmetrics': the first rank is alone
         with _NoBroadcasting(len(target)):
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())
-    if not isinstance(value, Tensor) or value.dim() != 0:
-        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(
-            f"{place}: the metric {spec.name!r} must be a scalar tensor, got {found}; pick one "
-            "with the `value` of MetricSpec."
-        )
-
-
-def _never() -> bool:
-    return False
+    is_tensor = isinstance(value, Tensor)
+    require(
+        is_tensor and value.dim() == 0,
+        f"{place}: {name}",
+        "be a scalar tensor",
+        f"shape {list(value.shape)}" if is_tensor else type(value).__name__,
+        "pick one with the `value` of MetricSpec",
+    )
 
 
 def try_training(
@@ -140,7 +143,7 @@ def try_training(
     options: TrainOptions,
     batch: Batch,
 ) -> None:
-    """Takes one step and advances every schedule once.
+    """Take one step and advance every schedule once.
 
     Args:
         model: A copy of the network with its method; trained here.
@@ -153,18 +156,16 @@ def try_training(
         ConfigError: If a component fails, or an optimiser or a schedule needs more than a call.
     """
     model.train()
-    tasks = dataset.tasks
     place = where(dataset.name, "train")
     batch = _augmented(dataset, batch, place) if options.augment else batch
     groups = make_groups(model)
-    optimizers: list[Any] = [_Stepped(group) for group in groups]
+    optimizers: list[Any] = [_NamedOptimizer(group) for group in groups]
     for group in groups:
         _check_call(group.optimizer, f"{group.name}_optimizer", "optimizer", "adam")
         _check_call(group.scheduler, f"{group.name}_scheduler", "scheduler", "constant")
-    with blamed(
-        _failing(model, tasks, f"{place}, a training step"), "correct it or choose another"
-    ):
-        train_step(model, tasks, [batch], optimizers, grad_clip_norm=options.grad_clip_norm)
+    component = component_of(model, dataset.tasks)
+    with blamed(component, "correct it or choose another", f"{place}, a training step"):
+        train_step(model, dataset.tasks, [batch], optimizers, grad_clip_norm=options.grad_clip_norm)
         model.refresh()
         model.diagnostics()
         model.end_epoch()
@@ -175,12 +176,10 @@ def try_training(
 
 
 def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: TrainOptions) -> None:
-    """Refuses a schedule that knows its length (a one-cycle one) and is over before the run."""
+    """Refuse a schedule that knows its length (a one-cycle one) and is over before the run."""
     length = getattr(group.scheduler, "total_steps", None)
-    num_batches = dataset.num_examples("train") // options.batch_size
-    if options.limit_batches is not None:
-        num_batches = min(num_batches, options.limit_batches)
-    needed = options.epochs * (num_batches if group.interval == "step" else 1)
+    per_epoch = num_steps(dataset, options) if group.interval == "step" else 1
+    needed = options.epochs * per_epoch
     if length is not None and length < needed:
         raise ConfigError(
             f"`{group.name}_scheduler.scheduler` ends after {length} steps, but the run takes "
@@ -194,28 +193,26 @@ def _augmented(dataset: MultiTaskDataset, batch: Batch, place: str) -> Batch:
     place = f"{place}, augmented"
     num = len(batch.inputs)
     draws = torch.full((num, dataset.num_draws), 0.5, device=batch.inputs.device)
-    with blamed(f"{place}: the data set fails", "correct its `augment`"):
+    with blamed("the data set fails", "correct its `augment`", place):
         result = dataset.augment(batch, draws)
     return check_form(result, dataset.tasks, batch.inputs[:1], num, place)
 
 
-class _Stepped:
+class _NamedOptimizer:
     """An optimiser that is named where it fails."""
 
     def __init__(self, group: OptimizerGroup) -> None:
         self.optimizer = group.optimizer
+        self.zero_grad = group.optimizer.zero_grad
         self.name = f"`{group.name}_optimizer`"
 
     def step(self) -> None:
         with blamed(f"{self.name} fails in its first step", "correct it or choose another"):
             self.optimizer.step()
 
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
-
 
 def _check_call(component: Any, name: str, group: str, choice: str) -> None:
-    """Refuses a ``step`` that needs what a training loop does not have: a closure, a metric."""
+    """Refuse a ``step`` that needs what a training loop does not have: a closure, a metric."""
     try:
         inspect.signature(type(component).step).bind(component)
     except TypeError as error:
@@ -225,41 +222,10 @@ def _check_call(component: Any, name: str, group: str, choice: str) -> None:
         ) from error
 
 
-def _failing(
-    model: MultiTaskMethod, tasks: Sequence[Task], place: str
-) -> Callable[[Exception], str]:
-    """Tells from an error which module was running: what is outside of all is losses at once."""
-
-    def what(error: Exception) -> str:
-        owners = {id(model): "`method`", id(model.backbone): "`backbone`"}
-        for task, head in zip(tasks, model.heads, strict=True):
-            owners[id(head)] = f"the `head` of task {task.name!r}"
-        name = "the loss of the tasks with batchable=True"
-        trace = error.__traceback__
-        while trace is not None:
-            name = owners.get(id(trace.tb_frame.f_locals.get("self")), name)
-            trace = trace.tb_next
-        return f"{place}: {name} fails"
-
-    return what
-
-
 def few(batch: Batch, num: int) -> Batch:
-    """The first examples of a batch."""
+    """Return the first examples of a batch."""
     targets = {name: target[:num] for name, target in batch.targets.items()}
     return Batch(batch.inputs[:num], targets)
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    """As :func:`blamed`, and errors of this package get the place as well."""
-    try:
-        with blamed(what, "correct it"):
-            yield
-    except (ConfigError, ShapeError) as error:
-        text = str(error)
-        place = what.rpartition(": ")[0]
-        raise ConfigError(text if text.startswith(place) else f"{place}: {text}") from error
 
 
 @contextmanager
@@ -294,8 +260,7 @@ class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         shapes = [tuple(x.shape) for x in args if isinstance(x, Tensor) and x.dim()]
-        numbers_of_axes = {len(shape) for shape in shapes}
-        if torch.Tag.pointwise in func.tags and len(numbers_of_axes) > 1:
+        if torch.Tag.pointwise in func.tags and len({len(shape) for shape in shapes}) > 1:
             shape = tuple(result.shape)
             if shape not in shapes and min(shapes, key=len)[0] == self.num:
                 found = " against ".join(str(list(shape)) for shape in shapes)

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rotograd_cli.printing.terminal import fitting
 from rotograd_cli.runs.report import sweep_table
 from rotograd_cli.runs.resuming import same_run
 from rotograd_cli.runs.saved import load_run_config
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 
 from .conftest import CHECKOUT, SMOKE, Cli
 
@@ -42,11 +44,13 @@ def test_tables_are_plain_where_the_terminal_has_ascii_alone(
 
 
 def test_wide_tables_are_cut_for_80_columns() -> None:
-    specs = {f"task_{k}/accuracy": {"better": "higher", "percent": True} for k in range(8)}
-    metrics = {f"test/task_{k}/accuracy": 0.1234 for k in range(8)}
+    specs = {f"task_{k}/accuracy": MetricDisplay("higher", True) for k in range(8)}
+    metrics: dict[str, float | None] = {f"test/task_{k}/accuracy": 0.1234 for k in range(8)}
     overrides = ["method=rotograd", "seed=0", "model_optimizer.lr=0.001"]
-    summary = {"status": "finished", "overrides": overrides, "metric_specs": specs}
-    cells = [(str(n), {**summary, "metrics": metrics, "seed": n}) for n in range(2)]
+    summary = RunSummary(
+        status="finished", overrides=overrides, metric_specs=specs, metrics=metrics
+    )
+    cells = [(str(n), replace(summary, seed=n)) for n in range(2)]
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     tables = fitting(sweep_table(cells), console)
     for table in tables:

@@ -128,8 +128,14 @@ def test_finite_steps_are_no_failure(tmp_path: Path) -> None:
 def test_a_gradient_that_the_method_sets_is_named_by_the_step(method: str, tmp_path: Path) -> None:
     loop = trainer(tmp_path, method)
     model: Any = loop.run.model
-    add = model.add_gradient
-    model.add_gradient = lambda p, gradient: add(p, gradient * math.nan)
+    backward = model.backward
+
+    def spoiled(*losses: Any, **options: Any) -> Tensor:
+        values: Tensor = backward(*losses, **options)
+        model.rotations.free_parameters.grad *= math.nan
+        return values
+
+    model.backward = spoiled
     assert failed(loop).startswith("The gradient of rotations.free_parameters became infinite or")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rotograd_cli.commands.reproduction.cells import Cell, unique
 from rotograd_cli.commands.reproduction.plan import Place
-from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label
 
@@ -92,7 +92,8 @@ def _row_plan(
 
 def mean_seconds(cells: Iterable[Cell]) -> float | None:
     """Return the mean wall time of the finished cells; None if none is."""
-    times = [(read_summary(cell.run_dir) or {})["wall_s"] for cell in cells if cell.finished]
+    summaries = [RunSummary.read(cell.run_dir) for cell in cells if cell.finished]
+    times = [summary.wall_s for summary in summaries if summary and summary.wall_s is not None]
     return statistics.fmean(times) if times else None
 
 

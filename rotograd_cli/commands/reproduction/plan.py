@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
-from rotograd_cli.runs.report import read_summary
-from rotograd_cli.runs.summaries import selected_value
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_overrides
@@ -150,13 +149,13 @@ def _nothing_to_choose(group: Sequence[Candidate]) -> str:
 
 
 def _candidates(place: Place, cells: Sequence[Cell]) -> list[Candidate]:
-    summaries = [read_summary(cell.run_dir) if cell.finished else None for cell in cells]
+    summaries = [RunSummary.read(cell.run_dir) if cell.finished else None for cell in cells]
     values: dict[tuple[tuple[str, float], ...], dict[int, float]] = defaultdict(dict)
     data: dict[tuple[tuple[str, float], ...], set[str]] = defaultdict(set)
     for cell, summary in zip(cells, summaries, strict=True):
-        value = selected_value(summary)
+        value = None if summary is None else summary.selected_value
         values[cell.point][cell.run.seed] = math.nan if value is None else value
-        data[cell.point] |= {str(summary.get("data_fingerprint"))} if summary else set()
+        data[cell.point] |= {str(summary.data_fingerprint)} if summary else set()
     return [
         Candidate(*place, dict(point), by_seed, data=frozenset(data[point]))
         for point, by_seed in values.items()

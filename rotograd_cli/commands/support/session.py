@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rotograd_cli.errors import CELL_FAILED, hydra_value, suggested
+
+if TYPE_CHECKING:
+    from rotograd_cli.runs.summary import RunSummary
 
 NOTE = "multirun.yaml"
 """File in which Hydra describes a sweep, in the sweep's folder."""
@@ -20,7 +23,7 @@ NOTE = "multirun.yaml"
 failures: list[str] = []
 """Cells of sweeps of this process that did not finish; the exit code depends on it."""
 
-refused: dict[Path, dict[str, Any]] = {}
+refused: dict[Path, "RunSummary"] = {}
 """What became of cells of this process that did not begin, by their absolute folder."""
 
 sweep_dirs: list[Path] = []

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError, OccupiedError, listed
-from rotograd_cli.runs.claims import is_used
 from rotograd_cli.runs.config import to_train_config
+from rotograd_cli.runs.directory import is_used
 from rotograd_cli.runs.identity import holds_run
 
 MAX_NAMED = 8
