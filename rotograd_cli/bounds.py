@@ -1,7 +1,8 @@
 """Ranges and choices of options, declared in the annotation of the parameter.
 
 ``alpha: Annotated[float, Ge(0)]`` and ``mode: Literal["min", "max"]`` say what is accepted, for
-YAML files and for Python callers alike.
+YAML files and for Python callers alike. In a schema of OmegaConf, which takes no ``Literal``, the
+latter is ``Annotated[str, Literal["min", "max"]]``.
 """
 
 import functools
@@ -64,12 +65,15 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
         TypeError: If it cannot be compared with a bound.
     """
     if get_origin(annotation) is Literal and value not in get_args(annotation):
-        choices = " or ".join(map(str, get_args(annotation)))
-        raise ConfigError(f"`{name}` must be {choices}, got {value!r}.")
+        choices = ", ".join(map(str, get_args(annotation)))
+        raise ConfigError(f"`{name}` must be one of {choices}, got {value!r}.")
     if get_origin(annotation) in (Union, UnionType) and value is not None:  # a bound, or None
         for alternative in get_args(annotation):
             check_range(name, value, alternative)
     for bound in getattr(annotation, "__metadata__", ()):
+        if get_origin(bound) is Literal:
+            check_range(name, value, bound)
+            continue
         attribute, holds, words = _COMPARISONS[type(bound)]
         limit = getattr(bound, attribute)
         if not holds(value, limit):  # NaN too

@@ -63,14 +63,10 @@ def run(arguments: Sequence[str]) -> int:
         Exit code: 0 if everything asked for is there, ``WRONG_INPUT`` if files are missing or
         wrong.
     """
-    from hydra import initialize_config_dir
-
-    from rotograd_cli.runs.config import register_schemas
-    from rotograd_cli.runs.config_files import config_dir
+    from rotograd_cli.runs.compose import composing
 
     request = _parse(arguments)
-    register_schemas()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with composing():
         if request.action == "prepare":
             return _prepare(request)
         return _check_all(request) if request.name is None else _check(request, request.name)
@@ -151,7 +147,7 @@ def _check(request: _Request, name: str) -> int:
 
 def _check_all(request: _Request) -> int:
     from rotograd_cli.data.wording import data_command
-    from rotograd_cli.runs.config import component_names
+    from rotograd_cli.runs.compose import component_names
 
     data_dir = Path()
     for name in component_names("data"):
@@ -174,7 +170,8 @@ def _data_set(request: _Request, name: str) -> _DataSet:
     from rotograd_cli.data.base import MultiTaskDataset
     from rotograd_cli.runs.arguments import search_path
     from rotograd_cli.runs.components import component_class
-    from rotograd_cli.runs.config import component_names, suggest, to_train_config
+    from rotograd_cli.runs.compose import component_names
+    from rotograd_cli.runs.config import suggest, to_train_config
     from rotograd_cli.runs.overrides import composed
 
     own: list[str] = []

@@ -32,24 +32,24 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(config: "DictConfig") -> float:
-    from rotograd_cli.runs.config import to_evaluate_config
+    from rotograd_cli.runs.config import EvaluateConfig, typed
 
-    typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
+    request = typed(config, EvaluateConfig)  # before torch is imported: a refusal comes at once
     from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.evaluation import evaluate_run
     from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.summary import RunSummary
     from rotograd_cli.runs.trust import user_folders
 
-    result = evaluate_run(typed, user_folders())
+    result = evaluate_run(request, user_folders())
     table, verdict = evaluation_table(result.measured, result.recorded, result.other_data)
     if result.other_data is not None:
         print(f"Other data: {result.other_data}.")
-    print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
-    summary = RunSummary.read(Path(typed.run)) or RunSummary()
+    print(f"{os.path.normpath(request.run)}: {request.checkpoint}.pt on {request.split}")
+    summary = RunSummary.read(Path(request.run)) or RunSummary()
     if not summary.is_finished:
         print(f"The run is not finished ({summary.outcome}): its best epoch may still change.")
     print_grid(table)
     for line in (verdict, *remarks(result.notes)):
         print(line)
-    return result.measured[f"{typed.split}/geomean_loss"]
+    return result.measured[f"{request.split}/geomean_loss"]

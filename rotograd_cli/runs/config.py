@@ -5,20 +5,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from annotated_types import Ge, Lt
-from hydra import compose
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.bounds import check_fields
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config_files import config_dir as config_dir
 from rotograd_cli.runs.config_files import is_group
-from rotograd_cli.runs.packing import register_resolvers
 from rotograd_cli.training.options import AtLeastOne, CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
@@ -65,7 +60,7 @@ class TrainConfig:
     seed: Annotated[int, Ge(0), Lt(2**32)] = MISSING
     device: str = MISSING
     deterministic: bool = MISSING
-    precision: str = MISSING
+    precision: Annotated[str, Literal["fp32", "bf16", "fp16"]] = MISSING
     compile: bool = MISSING
     tasks: list[str] | None = MISSING
     tags: list[str] = MISSING
@@ -101,7 +96,7 @@ class BenchOptions:
     max_steps_per_block: AtLeastOne | None = MISSING
     warmup_steps: AtLeastOne = MISSING
     threads: AtLeastOne | None = MISSING
-    dtype: str = MISSING
+    dtype: Annotated[str, Literal["float32", "float64", "bfloat16"]] = MISSING
     rotation_norm: _NotNegative = MISSING
     loading_batches: AtLeastOne | None = MISSING
     optimizers: bool = MISSING
@@ -119,20 +114,11 @@ class EvaluateConfig:
     """Everything of ``rotograd evaluate``."""
 
     run: str = MISSING
-    split: str = MISSING
-    checkpoint: str = MISSING
+    split: Annotated[str, Literal["train", "val", "test"]] = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
     device: str | None = MISSING
     data_dir: str | None = MISSING
     trust: bool = MISSING
-
-
-def register_schemas() -> None:
-    """Makes the schemas and resolvers known to Hydra under the names that the YAML files use."""
-    register_resolvers()
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainCommand)
-    store.store(name="bench_schema", node=BenchConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
@@ -147,7 +133,7 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
-    run = _container(config)
+    run = plain_values(config)
     for key in COMMAND_KEYS:
         run.pop(key, None)
     result = typed(run, TrainConfig)
@@ -188,44 +174,6 @@ def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
     return result
 
 
-def component_node(group: str, name: str, **context: Any) -> dict[str, Any]:
-    """Content of a file of a group, the built-in ones' or the user's (``--config-dir``).
-
-    Args:
-        group: Group, e.g. ``method``.
-        name: File, without its suffix.
-        **context: Keys of the configuration that the file refers to, with plain values.
-
-    Returns:
-        The node as a plain dictionary. Hydra must be running.
-
-    Raises:
-        ConfigError: If there is no such file.
-    """
-    config = OmegaConf.merge(_without_types(compose(f"{group}/{name}")), context)
-    assert isinstance(config, DictConfig)
-    return _container(config[group])
-
-
-def _without_types(config: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    return dict(plain)
-
-
-def component_names(group: str) -> list[str]:
-    """Files of a group, without their suffix, sorted; see :func:`component_node`."""
-    names: list[str] = sorted(GlobalHydra.instance().config_loader().get_group_options(group))
-    return names
-
-
-def to_evaluate_config(config: DictConfig) -> EvaluateConfig:
-    """Typed and checked configuration of an evaluation; see :func:`to_train_config`."""
-    result = typed(config, EvaluateConfig)
-    _check_choice("split", result.split, ("train", "val", "test"))
-    _check_choice("checkpoint", result.checkpoint, ("best", "last"))
-    return result
-
-
 def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str = "") -> T:
     """Fits a configuration to a dataclass; resolves interpolations.
 
@@ -240,9 +188,8 @@ def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str =
     Raises:
         ConfigError: If a key is unknown or missing, or a value has a wrong type.
     """
-    plain = OmegaConf.create(_container(config))
+    plain = OmegaConf.create(plain_values(config))
     assert isinstance(plain, DictConfig)
-    _check_missing(plain, prefix)
     _check_keys(plain, schema, prefix)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
@@ -255,7 +202,12 @@ def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str =
     return result
 
 
-def _container(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+def plain_values(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resolved content of a configuration.
+
+    Raises:
+        ConfigError: If a value is missing or an interpolation cannot be resolved.
+    """
     if not isinstance(config, DictConfig):
         return dict(config)
     try:
@@ -333,13 +285,9 @@ def _check_train(config: TrainConfig) -> None:
     for key, folder in vars(config.paths).items():
         if not folder.strip():
             raise ConfigError(f"`paths.{key}` must name a folder, got {folder!r}; . is this one.")
-    _check_choice("precision", config.precision, ("fp32", "bf16", "fp16"))
-    _check_choice("train.select_mode", options.select_mode, ("min", "max"))
-    _check_choice("train.on_nonfinite", options.on_nonfinite, ("stop", "skip"))
 
 
 def _check_bench(options: BenchOptions) -> None:
-    _check_choice("bench.dtype", options.dtype, ("float32", "float64", "bfloat16"))
     if not options.name.strip():
         raise ConfigError(f"`bench.name` must name a folder, got {options.name!r}; choose a word.")
     if len(options.contenders) == 0:
@@ -348,8 +296,3 @@ def _check_bench(options: BenchOptions) -> None:
         raise ConfigError(
             f"`bench.contenders` must name each contender once, got {options.contenders}."
         )
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"`{key}` must be one of {', '.join(choices)}, got {value!r}.")

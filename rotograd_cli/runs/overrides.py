@@ -1,25 +1,24 @@
 """What is wrong with overrides that Hydra refused: found by its parser, in the configuration."""
 
 import difflib
-import pkgutil
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError, RotogradError
+from rotograd_cli.errors import ConfigError, RotogradError, first_line
 from rotograd_cli.runs.arguments import no_choice
-from rotograd_cli.runs.config_files import choices, config_dir, is_group
+from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config_files import choices, is_group
 
 EXTRAS = {
     "joblib": "local",
@@ -34,6 +33,8 @@ NEEDED: Mapping[type, str] = {
     IntegerNode: "a whole number is needed",
     FloatNode: "a number is needed",
     BooleanNode: "true or false is needed",
+    ListConfig: "a list is needed, {key}=[VALUE,...]",
+    DictConfig: "it holds keys, set them one by one with {key}.KEY=VALUE",
 }
 SEARCH_PATH = "hydra.searchpath"
 DOTTED = "table.grid.values."
@@ -157,9 +158,8 @@ def _composed(command: str, overrides: Sequence[Override]) -> _Configuration | N
     chosen = [o for o in overrides if is_group(o.key_or_group, folders) and _is_choice(o, folders)]
     for some in (chosen, []):
         lines = [str(o.input_line) for o in (*paths, *some)]
-        GlobalHydra.instance().clear()
         try:
-            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            with composing():
                 config = compose(command, lines)
         except (HydraException, OmegaConfBaseException):
             continue
@@ -218,7 +218,7 @@ def _refusal_of_choice(override: Override, configuration: _Configuration) -> str
 
 def _unknown_key(key: str, configuration: _Configuration) -> str:
     keys = configuration.keys
-    parent, _, leaf = key.rpartition(".")
+    parent = key.rpartition(".")[0]
     if key.startswith(DOTTED):
         name = key.removeprefix(DOTTED)
         return f"`{key}` cannot be written so; write 'table.grid.values={{{name}:[VALUE,...]}}'."
@@ -231,8 +231,9 @@ def _unknown_key(key: str, configuration: _Configuration) -> str:
     siblings = [k for k in keys if k.rpartition(".")[0] == parent and "._" not in k]
     where = f"of `{parent}` here" if parent else "of the configuration"
     remedies = [f"keys {where}: {', '.join(siblings)}"] if siblings else []
-    if _can_be_added(parent, leaf, configuration.config):
-        remedies.append(f"+{key}=VALUE adds an option")
+    is_component = parent and OmegaConf.select(configuration.config, f"{parent}._target_")
+    if is_component or parent.startswith("heads."):
+        remedies.append(f"+{key}=VALUE adds an option that its class has")
     return f"`{key}` is not a key; {', or '.join(remedies)}."
 
 
@@ -249,50 +250,31 @@ def _close(key: str, keys: Sequence[str]) -> str | None:
     return result[0] if result else None
 
 
-def _can_be_added(parent: str, leaf: str, config: DictConfig) -> bool:
-    """Whether a component takes an option that its file leaves out."""
-    from rotograd_cli.runs.components import accepted_parameters  # loads torch
-
-    if parent.startswith("heads."):
-        return True
-    target = OmegaConf.select(config, f"{parent}._target_") if parent else None
-    if target is None:
-        return False
-    with suppress(ImportError, ValueError, AttributeError):
-        accepted = accepted_parameters(pkgutil.resolve_name(str(target)))
-        return accepted is None or leaf in accepted
-    return False
-
-
 def _wrong_value(override: Override, config: DictConfig) -> str | None:
     """Try the values on a copy of the configuration, as Hydra merges them."""
     key = override.key_or_group
     text = str(override.input_line).partition("=")[2]
-    values = [override.value()]
+    values = {text: override.value()}
     if override.is_sweep_override():
-        values = list(override.sweep_iterator()) if override.is_discrete_sweep() else []
-    for value in values:
-        shown = str(value) if override.is_sweep_override() else text
+        several = override.sweep_iterator() if override.is_discrete_sweep() else ()
+        values = {str(value): value for value in several}
+    for shown, value in values.items():
         try:
             OmegaConf.update(config.copy(), key, value, merge=True)
         except (OmegaConfBaseException, AssertionError) as error:
-            reason = _needed(config, key, value, shown) or str(error).splitlines()[0]
+            reason = _needed(config, key, value) or first_line(error)
             return f"`{key}` has a wrong value: {reason}, got {shown!r}."
     return None
 
 
-def _needed(config: DictConfig, key: str, value: Any, shown: str) -> str | None:
+def _needed(config: DictConfig, key: str, value: Any) -> str | None:
     """Return what a key takes, for a value that it does not take."""
-    parent, _, leaf = key.rpartition(".")
-    section = OmegaConf.select(config, parent) if parent else config
-    node = section._get_node(leaf)
     if value is None:
         return "a value is needed"
-    if isinstance(node, ListConfig):
-        return f"a list is needed, {key}=[{shown}]"
-    if isinstance(node, DictConfig):
-        return f"it holds keys, set them one by one with {key}.KEY=VALUE"
-    return NEEDED.get(type(node))
+    parent, _, leaf = key.rpartition(".")
+    section = OmegaConf.select(config, parent) if parent else config
+    requirement = NEEDED.get(type(section._get_node(leaf)))
+    return requirement and requirement.format(key=key)
 
 
 def _refusal_of_file(error: Exception, configuration: _Configuration) -> str | None:
@@ -303,8 +285,7 @@ def _refusal_of_file(error: Exception, configuration: _Configuration) -> str | N
     if not place or key is None:
         return None
     if str(key) in configuration.keys:
-        reason = str(cause).splitlines()[0]
-        return f"{place}`{key}` has a wrong value: {reason}; correct it there."
+        return f"{place}`{key}` has a wrong value: {first_line(cause)}; correct it there."
     return place + _unknown_key(str(key), configuration)
 
 

@@ -1,19 +1,19 @@
 """Configurations that runs have saved, read without resolving or importing anything they name."""
 
-from collections.abc import Iterator, Mapping
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 
 MAX_BYTES = 1_000_000
 """Size of a saved configuration beyond which it is none; a run's has some thousand bytes."""
-MAX_VALUES = 100_000
-"""Values in it likewise: containers that a pickle repeats can be more than memory holds."""
 
 ADDED_KEYS: Mapping[str, Any] = {
     "precision": "fp32",
@@ -64,7 +64,7 @@ def read_saved(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(_text(path), _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read ({_reason(error)}).") from error
+        raise ConfigError(f"{path} cannot be read ({first_line(error)}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}.")
     _add_keys(content)
@@ -85,10 +85,6 @@ def _text(path: Path) -> str:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES} bytes are no run's configuration")
     return path.read_text(encoding="utf-8")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,24 +110,9 @@ def saved_config(content: Any, source: Path) -> TrainConfig:
         ConfigError: If it is not a run's.
     """
     try:
-        for value in _values(content):
-            if isinstance(value, str) and "${" in value:
-                raise ConfigError(f"{value!r} is an interpolation, which no run saves")
+        interpolation = re.search(r'[^"]*\$\{[^"]*', json.dumps(content, default=str))
+        if interpolation is not None:
+            raise ConfigError(f"{interpolation[0]!r} is an interpolation, which no run saves")
         return to_train_config(content)
     except (OmegaConfBaseException, TypeError, ValueError, KeyError, RecursionError) as error:
-        raise ConfigError(f"{source} is not a run's configuration: {_reason(error)}") from error
-
-
-def _values(content: Any) -> Iterator[Any]:
-    """All keys and values at any depth; keeps no path, so that no depth is too deep."""
-    waiting = [content]
-    for _ in range(MAX_VALUES):
-        if not waiting:
-            return
-        value = waiting.pop()
-        yield value
-        if isinstance(value, Mapping):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple, set)):
-            waiting += value
-    raise ConfigError(f"it holds more than {MAX_VALUES} values")
+        raise ConfigError(f"{source} is not a run's configuration: {first_line(error)}") from error

@@ -26,7 +26,8 @@ from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.config import TrainConfig, config_dir
+from rotograd_cli.runs.config import TrainConfig
+from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tracking.base import Tracker
 
 NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}

@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
@@ -28,8 +28,8 @@ class TrainOptions:
     eval_every_epochs: AtLeastOne
     evaluate_train: bool
     select: str
-    select_mode: str
-    on_nonfinite: str
+    select_mode: Annotated[str, Literal["min", "max"]]
+    on_nonfinite: Annotated[str, Literal["stop", "skip"]]
     max_skipped_steps: Annotated[int, Ge(0)]
 
 

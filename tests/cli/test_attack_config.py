@@ -14,14 +14,13 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, Phase, given, settings
 from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.cli import main
-from rotograd_cli.runs.config import register_schemas
-from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.runs.compose import composing, register_schemas
 
 BASE = (
     "logger=none",
@@ -55,7 +54,7 @@ def known_values() -> dict[str, Any]:
     """Keys of a composed run with their values; output folders stay where they are."""
     register_schemas()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with composing():
         config = compose("train", [word for word in BASE if not word.startswith("hydra")])
     left_out = ("paths", "hydra", "resume", "compile", "data.num_", "data.input_shape")
     return {key: value for key, value in leaves(config, "") if not key.startswith(left_out)}

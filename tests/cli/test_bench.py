@@ -160,7 +160,7 @@ def test_a_method_of_ones_own_is_measured_without_a_reference(
 
 REFUSED = {
     "bench.contenders=[rotogard]": "got 'rotogard'; did you mean rotograd?",
-    "bench.contenders=rotograd": "a list is needed, bench.contenders=[rotograd]",
+    "bench.contenders=rotograd": "a list is needed, bench.contenders=[VALUE,...]",
     "bench.rounds=0": "`bench.rounds` must be at least 1, got 0",
     "bench.round=3": "did you mean bench.rounds?",
     "workload=linear4": "Did you mean linear40?",

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
 from rotograd_cli.runs.components import Constructors, accepted_parameters, constructor
+from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.config import (
     BenchConfig,
     TrainConfig,
     config_dir,
-    register_schemas,
     to_bench_config,
     to_train_config,
 )
@@ -57,15 +57,13 @@ COMPONENTS = [p for group in SUPPLIED for p in sorted((CONF / group).glob("*.yam
 
 
 def composed(*overrides: str) -> TrainConfig:
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with composing():
         config = compose("train", overrides=list(overrides))
     return to_train_config(config)
 
 
 def composed_bench(*overrides: str) -> BenchConfig:
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with composing():
         # the name refers to Hydra's own choices, which a composition alone does not have
         config = compose("bench", overrides=["bench.name=name", *overrides])
     return to_bench_config(config)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-from rotograd_cli.runs.config import register_schemas, to_train_config
-from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import to_train_config
 from rotograd_cli.runs.packing import available_cores
 from tests import fake_slurm
 from tests.forked import Forked
@@ -39,8 +39,7 @@ def run(cwd: Path, *words: str, **env: str) -> Result:
 
 
 def composed(*words: str) -> Any:
-    register_schemas()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with composing():
         return compose("train", list(words), return_hydra_config=True)
 
 
@@ -71,8 +70,7 @@ def test_a_search_has_the_direction_of_the_selection() -> None:
 @pytest.mark.parametrize("words", [TWO_AT_ONCE, ("launcher=slurm",), ("sweep=optuna",)])
 def test_how_runs_are_launched_is_no_part_of_a_run(words: tuple[str, ...]) -> None:
     def setting(*words: str) -> Any:
-        register_schemas()
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with composing():
             return to_train_config(compose("train", list(words)))
 
     assert setting(*words) == setting()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import initialize_config_dir
 from torch import Tensor, nn
 
 from rotograd_cli.linalg.rotations import haar_rotations
@@ -19,7 +18,7 @@ from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.components import method_constructor
-from rotograd_cli.runs.config import component_node
+from rotograd_cli.runs.compose import component_node, composing
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -29,7 +28,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 @cache
 def _composed(method: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with composing():
         return component_node("method", method)
 
 

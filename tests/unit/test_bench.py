@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from torch import Tensor, nn
 
 from rotograd_cli.bench import machine, report
@@ -30,7 +30,8 @@ from rotograd_cli.linalg.rotations import skew
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_networks
 from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import BenchConfig, config_dir, register_schemas, to_bench_config
+from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import BenchConfig, to_bench_config
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -183,8 +184,7 @@ def test_no_norm_and_no_plane_leave_zero() -> None:
 
 @pytest.fixture
 def hydra_running() -> Iterator[None]:
-    register_schemas()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with composing():
         yield
 
 

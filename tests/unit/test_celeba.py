@@ -23,7 +23,7 @@ from rotograd_cli.data.filling import WritableArrays
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.runs.components import component_class
-from rotograd_cli.runs.config import config_dir
+from rotograd_cli.runs.config_files import config_dir
 from tests import fake_celeba
 from tests.fake_celeba import COUNTS, OPTIONS, FakeFiles, Told, prepare
 

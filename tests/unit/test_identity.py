@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import TrainConfig, config_dir, register_schemas, to_train_config
+from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.identity import UNCOUNTED, flat, folders_by_key, holds_run, key, setting
 from rotograd_cli.runs.resuming import named_run, same_run
 from rotograd_cli.runs.saved import ADDED_KEYS
@@ -26,8 +27,7 @@ OTHER = {
 
 
 def composed(*words: str) -> TrainConfig:
-    register_schemas()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with composing():
         return to_train_config(compose("train", list(words)))
 
 

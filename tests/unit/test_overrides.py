@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import pytest
-from hydra import initialize_config_dir
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import register_schemas
-from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.overrides import composed, explaining
 
 REFUSED = [
@@ -30,7 +28,7 @@ REFUSED = [
     ("seed=null", "a value is needed"),
     ("seed=0,1", "add -m to run them all, or write seed=[0,1] for a list"),
     ("deterministic=maybe", "true or false is needed"),
-    ("tags=abc", "a list is needed, tags=[abc]"),
+    ("tags=abc", "a list is needed, tags=[VALUE,...]"),
     ("train=3", "train.KEY=VALUE"),
     ("foo", "must read KEY=VALUE, got 'foo'"),
     ("", "must read KEY=VALUE, got ''"),
@@ -45,9 +43,8 @@ REFUSED = [
 
 def refusal(overrides: Sequence[str], command: str = "train") -> str:
     """The message for overrides that do not compose."""
-    register_schemas()
     with (
-        initialize_config_dir(str(config_dir()), version_base="1.3"),
+        composing(),
         pytest.raises(ConfigError) as caught,
     ):
         composed(command, overrides)
@@ -67,9 +64,8 @@ def test_a_key_of_another_choice_is_looked_up_in_that_choice() -> None:
 
 
 def test_a_wrong_value_is_found_in_a_sweep_too() -> None:
-    register_schemas()
     with (
-        initialize_config_dir(str(config_dir()), version_base="1.3"),
+        composing(),
         pytest.raises(ConfigError, match="a whole number is needed, got 'a'"),
         explaining("train", ["seed=a,1"], is_sweep=True),
     ):

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from rotograd_cli.data import two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import config_dir, register_schemas, to_train_config
+from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import to_train_config
+from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tables.spec import (
     PaperValue,
     TableSpec,
@@ -106,8 +108,7 @@ def test_a_table_says_where_its_numbers_come_from(file: Path) -> None:
 )
 def test_rows_of_a_table_compose_and_fit_their_components(file: Path) -> None:
     spec = load(file)
-    register_schemas()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with composing():
         for row in spec.rows:
             words = row_overrides(spec, row)
             method = next(word for word in words if word.startswith("method="))

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, RunMode
 from rotograd_cli.commands.reproduction.cells import Cell
 from rotograd_cli.commands.reproduction.worker import train_cell
 from rotograd_cli.errors import hydra_value
-from rotograd_cli.runs.config import register_schemas
+from rotograd_cli.runs.compose import register_schemas
 from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.overrides import explaining
 

@@ -18,9 +18,10 @@ from rotograd_cli.commands.reproduction.plan import (
     without_choice,
 )
 from rotograd_cli.commands.reproduction.probe import measured_seconds
-from rotograd_cli.commands.reproduction.settings import composing, own_config
+from rotograd_cli.commands.reproduction.settings import own_config
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.runs.building import build
+from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table

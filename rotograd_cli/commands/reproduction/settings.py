@@ -1,17 +1,14 @@
 """What ``rotograd reproduce`` itself is asked for."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from rotograd_cli.commands.reproduction.arguments import Arguments
-from rotograd_cli.runs.config import register_schemas, typed
-from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import typed
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
@@ -30,15 +27,6 @@ class ReproduceConfig:
     output: str | None = None
 
 
-@contextmanager
-def composing() -> Iterator[None]:
-    """Inside, configurations of the command and of its runs can be composed."""
-    register_schemas()
-    ConfigStore.instance().store(name="reproduce_schema", node=ReproduceConfig)
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-
-
 def own_config(arguments: Arguments) -> ReproduceConfig:
     """Compose and check the command's own configuration.
 
@@ -48,7 +36,7 @@ def own_config(arguments: Arguments) -> ReproduceConfig:
     Raises:
         ConfigError: If an override is wrong.
     """
-    with composing():
+    with composing(reproduce_schema=ReproduceConfig):
         overrides = [*arguments.table, *arguments.search_path]
         return to_reproduce_config(composed("reproduce", overrides))
 

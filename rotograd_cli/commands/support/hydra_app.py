@@ -14,7 +14,8 @@ from rotograd_cli.commands.support.parsing import parsed
 from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.ranks.launch import job_rank, job_size
 from rotograd_cli.runs.arguments import ready, search_path
-from rotograd_cli.runs.config import check_added_keys, register_schemas
+from rotograd_cli.runs.compose import register_schemas
+from rotograd_cli.runs.config import check_added_keys
 from rotograd_cli.runs.config_files import config_dir, is_group
 from rotograd_cli.runs.overrides import explaining
 

@@ -1,0 +1,73 @@
+"""Composition of configurations by Hydra, outside of a command that Hydra itself runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from rotograd_cli.runs.config import BenchConfig, EvaluateConfig, TrainCommand, plain_values
+from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.runs.packing import register_resolvers
+
+
+def register_schemas(**schemas: type) -> None:
+    """Make the schemas and resolvers known to Hydra under the names that the YAML files use.
+
+    Args:
+        **schemas: Further dataclasses by name.
+    """
+    register_resolvers()
+    schemas |= {
+        "train_schema": TrainCommand,
+        "bench_schema": BenchConfig,
+        "evaluate_schema": EvaluateConfig,
+    }
+    for name, schema in schemas.items():
+        ConfigStore.instance().store(name=name, node=schema)
+
+
+@contextmanager
+def composing(**schemas: type) -> Iterator[None]:
+    """Inside, configurations can be composed: Hydra is running on the YAML files of this package.
+
+    Args:
+        **schemas: As :func:`register_schemas`.
+    """
+    register_schemas(**schemas)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
+
+
+def component_node(group: str, name: str, **context: Any) -> dict[str, Any]:
+    """Return the content of a file of a group, the built-in ones' or the user's (``--config-dir``).
+
+    Args:
+        group: Group, e.g. ``method``.
+        name: File, without its suffix.
+        **context: Keys of the configuration that the file refers to, with plain values.
+
+    Returns:
+        The node as a plain dictionary. Hydra must be running.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    config = OmegaConf.merge(_without_types(compose(f"{group}/{name}")), context)
+    assert isinstance(config, DictConfig)
+    return plain_values(config[group])
+
+
+def _without_types(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return dict(plain)
+
+
+def component_names(group: str) -> list[str]:
+    """Return the files of a group, without their suffix, sorted; see :func:`component_node`."""
+    names: list[str] = sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+    return names
