@@ -1,6 +1,5 @@
 """From a YAML node to a constructor: target, names and types are checked first."""
 
-import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -80,26 +79,22 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
     Raises:
         ConfigError: As :func:`constructor`.
     """
-    if _is_rule(node, "method"):
-        return functools.partial(_ruled, MultiTaskMethod, _rule_constructor(node, "method"))
-    rule = node.get("rule") if isinstance(node, Mapping) else None
-    if rule is None:
-        return constructor(node, "method", backbone=0, heads=0, feature_shape=0)
-    others = {key: value for key, value in node.items() if key != "rule"}
-    make = constructor(others, "method", backbone=0, heads=0, feature_shape=0, rule=0)
-    return functools.partial(_ruled, make, _rule_constructor(rule, "method.rule"))
+    make: Callable[..., MultiTaskMethod] = MultiTaskMethod
+    where = "method"
+    rule = node
+    if not _is_rule(node, "method"):
+        rule = node.get("rule") if isinstance(node, Mapping) else None
+        if rule is None:
+            return constructor(node, "method", backbone=0, heads=0, feature_shape=0)
+        others = {key: value for key, value in node.items() if key != "rule"}
+        make = constructor(others, "method", backbone=0, heads=0, feature_shape=0, rule=0)
+        where = "method.rule"
+    make_rule = _rule_constructor(rule, where)
 
+    def build(backbone: nn.Module, heads: Sequence[nn.Module], **shape: Any) -> MultiTaskMethod:
+        return make(backbone, heads, rule=make_rule(len(heads)), **shape)
 
-def _ruled(
-    make: Callable[..., MultiTaskMethod],
-    make_rule: Callable[[int], Rule],
-    backbone: nn.Module,
-    heads: Sequence[nn.Module],
-    *,
-    feature_shape: Sequence[int] | None = None,
-) -> MultiTaskMethod:
-    rule = make_rule(len(heads))
-    return make(backbone, heads, rule=rule, feature_shape=feature_shape)
+    return build
 
 
 def _is_rule(node: Any, where: str) -> bool:
@@ -120,7 +115,7 @@ def _rule_constructor(node: Any, where: str) -> Callable[[int], Rule]:
     parameters = accepted_parameters(_import(str(node["_target_"]), where)) or {}
     if "num_tasks" in parameters:
         return lambda num_tasks: make(num_tasks=num_tasks)
-    return lambda num_tasks: make()
+    return lambda _: make()
 
 
 def component_class(node: Any, where: str, **supplied: Any) -> type:
@@ -195,32 +190,24 @@ def accepted_parameters(target: Callable[..., Any]) -> dict[str, Any] | None:
             signature = inspect.signature(function)
         except ValueError:  # implemented in C
             return None
-        hints = _hints(function)
+        hints: dict[str, Any] = {}
+        with suppress(NameError, TypeError, AttributeError):
+            hints = typing.get_type_hints(function, include_extras=True)
         for name, parameter in signature.parameters.items():
-            if name != "self" and parameter.kind not in (
-                parameter.VAR_POSITIONAL,
-                parameter.VAR_KEYWORD,
-            ):
+            is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if name != "self" and not is_variadic:
                 result.setdefault(name, hints.get(name, parameter.annotation))
         if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
             return result
     return None
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError):
-        return {}
-
-
 def _check_type(value: Any, annotation: Any, name: str) -> None:
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
     try:
-        adapter = TypeAdapter(
-            annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True)
-        )
+        adapter = TypeAdapter(annotation, config=config)
     except (PydanticSchemaGenerationError, PydanticUserError):
         return  # an annotation that pydantic does not know
     candidates = [value, tuple(value)] if isinstance(value, list) else [value]
@@ -252,20 +239,15 @@ class Constructors:
         self.method = method_constructor(config.method)
         self.logger = constructor(config.logger, "logger", run_dir=0, config=0, tags=0)
         self.optimizers = {
-            name: constructor(node, f"{name}_optimizer", params=0)
-            for name, node in (
-                ("model", config.model_optimizer),
-                ("method", config.method_optimizer),
-            )
+            "model": constructor(config.model_optimizer, "model_optimizer", params=0),
+            "method": constructor(config.method_optimizer, "method_optimizer", params=0),
         }
         self.schedulers = {
-            name: _schedule(node, f"{name}_scheduler")
-            for name, node in (
-                ("model", config.model_scheduler),
-                ("method", config.method_scheduler),
-            )
+            "model": _schedule(config.model_scheduler, "model_scheduler"),
+            "method": _schedule(config.method_scheduler, "method_scheduler"),
         }
-        self._head, self._heads = config.head, config.heads
+        self._head = config.head
+        self._heads = config.heads
         constructor(config.head, "head", feature_shape=0, num_outputs=0)
 
     def head(self, task: Task, feature_shape: Sequence[int]) -> nn.Module:

@@ -2,15 +2,21 @@
 
 import dataclasses
 import logging
+import platform
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from rotograd_cli import __version__
 from rotograd_cli.data.base import Split
-from rotograd_cli.runs.provenance import device_name, package_versions, source_commit
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tasks.task import task_statistics
 from rotograd_cli.training.coverage import cut_notes, num_evaluated
@@ -18,6 +24,9 @@ from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.run_state import RunState
 
 logger = logging.getLogger(__name__)
+
+_PACKAGES = ("torch", "geotorch", "hydra-core", "omegaconf", "numpy")
+"""Packages that results depend on."""
 
 
 def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
@@ -63,7 +72,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
             "heads": _num_parameters(model.heads),
             "method": sum(p.numel() for p in model.mtl_parameters()),
         },
-        device=device_name(trainer.run.device),
+        device=_device_name(trainer.run.device),
         num_threads=torch.get_num_threads(),
         versions=package_versions(),
         commit=source_commit(),
@@ -130,3 +139,35 @@ def progressed(summary: RunSummary, run: RunState) -> RunSummary:
 
 def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of this package, of Python and of the packages results depend on."""
+    versions = {"rotograd-cli": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def source_commit() -> str | None:
+    """Return the commit of the source checkout, with ``+`` if it was changed; None for a wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return f"{commit}+" if _git(root, "status", "--porcelain") else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip()
+
+
+def _device_name(device: torch.device) -> str:
+    """Return a device with the name of its hardware: ``cuda:0 (NVIDIA H100)``."""
+    is_gpu = device.type == "cuda"
+    return f"{device} ({torch.cuda.get_device_name(device) if is_gpu else platform.machine()})"

@@ -1,5 +1,6 @@
 """``rotograd evaluate``: a checkpoint of a run, measured again."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.runs.directory import CHECKPOINTS, other_data
 from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.summary import recorded_metrics
-from rotograd_cli.runs.trust import Trust, without_extras
+from rotograd_cli.runs.trust import Trust
 from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
 from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.coverage import complete_batches, cut_notes, evaluation_parts
 from rotograd_cli.training.evaluation import evaluate
+
+NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Eval
             or names components that are not trusted.
     """
     run_dir = Path(config.run).expanduser()
-    run_config = without_extras(load_run_config(run_dir))
+    run_config = load_run_config(run_dir)
+    run_config.logger = NO_LOGGER
+    if isinstance(run_config.backbone, Mapping) and "pretrained" in run_config.backbone:
+        # the checkpoint has all weights
+        run_config.backbone = {**run_config.backbone, "pretrained": False}
     Trust(config.trust, folders).check(asdict(run_config), run_dir / "config.yaml", run_dir)
     if config.device is not None:
         run_config.device = config.device

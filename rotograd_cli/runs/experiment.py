@@ -3,7 +3,7 @@
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -80,16 +80,21 @@ def train(
         data_dir = config.paths.data_dir
         ranks.broadcast(lambda: refuse_other_data(run_dir, dataset.fingerprint, data_dir))
     if not ranks.is_first:
-        return _follow(trainer, config, resume=resume)
+        return _follow(trainer, run_dir, resume=resume)
     with claimed(run_dir) as folder, log_file(run_dir / "train.log", quiet=quiet):
         positions = trainer.checkpoints.resume() if resume else None
         folder.begin(None if resume else trainer.config)
         folder.summary = _first_summary(trainer, folder, overrides, resumed=positions is not None)
         folder.write()  # a run that is killed has said what it trained on
         with _recorded(folder, trainer, recorder):
-            with interrupts.deferring(), run_under_way(), memory_errors():
-                _open(recorder, folder, trainer, constructors, positions or {}, quiet=quiet)
-                metrics = _fit(trainer, config, run_dir)
+            with _under_way(trainer, run_dir):
+                recorder.open_file(run_dir, positions or {})
+                tracking = {"config": trainer.config, "tags": config.tags}
+                recorder.add(constructors.logger(run_dir=run_dir, **tracking))
+                if not quiet:
+                    select = trainer.selection.key
+                    recorder.add(ConsoleTracker(num_epochs=config.train.epochs, select=select))
+                metrics = trainer.fit()
             folder.note(status="finished", metrics=metrics)
     return folder.summary
 
@@ -116,25 +121,6 @@ def _first_summary(
     return summary
 
 
-def _open(
-    recorder: RunRecorder,
-    folder: RunFolder,
-    trainer: Trainer,
-    constructors: Constructors,
-    positions: Mapping[str, int],
-    *,
-    quiet: bool,
-) -> None:
-    """Add the run's file, the user's logger and the terminal to the recorder."""
-    config = trainer.config
-    recorder.open_file(folder.path, positions)
-    tags = config["tags"]
-    recorder.add(constructors.logger(run_dir=folder.path, config=config, tags=tags))
-    if not quiet:
-        num_epochs = trainer.options.epochs
-        recorder.add(ConsoleTracker(num_epochs=num_epochs, select=trainer.selection.key))
-
-
 @contextmanager
 def _recorded(folder: RunFolder, trainer: Trainer, recorder: RunRecorder) -> Iterator[None]:
     """Write what became of a run, however it ends."""
@@ -157,14 +143,19 @@ def _recorded(folder: RunFolder, trainer: Trainer, recorder: RunRecorder) -> Ite
             recorder.finish(folder.summary.content())
 
 
-def _fit(trainer: Trainer, config: TrainConfig, run_dir: Path) -> dict[str, float]:
-    """Train; a step that is not finite ends with the command that shows where it began."""
-    try:
-        with compilation(config.compile):
-            return trainer.fit()
-    except NonFiniteError as error:
-        command = _command(trainer, run_dir, "debug=nonfinite")
-        raise NonFiniteError(f"{error} {command} shows where it began.") from error
+@contextmanager
+def _under_way(trainer: Trainer, run_dir: Path) -> Iterator[None]:
+    """Inside, a run trains: an error is the run's failure, an interrupt waits for the step.
+
+    A step that is not finite ends with the command that shows where it began.
+    """
+    is_compiled = trainer.config["compile"]
+    with run_under_way(), interrupts.deferring(), memory_errors(), compilation(is_compiled):
+        try:
+            yield
+        except NonFiniteError as error:
+            command = _command(trainer, run_dir, "debug=nonfinite")
+            raise NonFiniteError(f"{error} {command} shows where it began.") from error
 
 
 def _command(trainer: Trainer, run_dir: Path, *overrides: str) -> str:
@@ -173,7 +164,7 @@ def _command(trainer: Trainer, run_dir: Path, *overrides: str) -> str:
     return f"{command}{word_for(trainer.config)}"
 
 
-def _follow(trainer: Trainer, config: TrainConfig, *, resume: bool) -> RunSummary:
+def _follow(trainer: Trainer, run_dir: Path, *, resume: bool) -> RunSummary:
     """Train on a rank that writes nothing."""
     package = logging.getLogger("rotograd_cli")
     level = package.level
@@ -181,12 +172,7 @@ def _follow(trainer: Trainer, config: TrainConfig, *, resume: bool) -> RunSummar
     try:
         if resume:
             trainer.checkpoints.resume()
-        with (
-            interrupts.deferring(),
-            run_under_way(),
-            memory_errors(),
-            compilation(config.compile),
-        ):
+        with _under_way(trainer, run_dir):
             metrics = trainer.fit()
         return RunSummary(metrics=dict(metrics))
     except interrupts.StopRequested as error:

@@ -282,7 +282,7 @@ def _refusal_of_file(error: Exception, configuration: _Configuration) -> str | N
     place = _place(error)
     cause = error.__cause__ or error.__context__
     key = getattr(cause, "full_key", None)
-    if not place or key is None:
+    if not place or cause is None or key is None:
         return None
     if str(key) in configuration.keys:
         return f"{place}`{key}` has a wrong value: {first_line(cause)}; correct it there."

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
@@ -26,38 +27,26 @@ from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tracking.base import Tracker
-
-NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
-"""Logger of what is built to be looked at, and not to be trained."""
 
 _PACKAGES = ("rotograd_cli.", "torch.nn.", "torch.optim.", "torchvision.models.")
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What a place of the configuration needs."""
-
-    base: type | tuple[type, ...]
-    words: str
-
-
-_NETWORK = _Kind(nn.Module, "a network of this package, torch.nn or torchvision.models")
-_OPTIMIZER = _Kind(Optimizer, "an optimiser of torch.optim")
-_SCHEDULE = _Kind(LRScheduler, "a schedule of torch.optim.lr_scheduler")
-_KINDS = {
-    "data": _Kind(MultiTaskDataset, "a data set of this package"),
-    "method": _Kind((MultiTaskMethod, Rule), "a method of this package"),
-    "method.rule": _Kind(Rule, "a rule of this package"),
+_NETWORK = (nn.Module, "a network of this package, torch.nn or torchvision.models")
+_OPTIMIZER = (Optimizer, "an optimiser of torch.optim")
+_SCHEDULE = (LRScheduler, "a schedule of torch.optim.lr_scheduler")
+_KINDS: Mapping[str, tuple[type | UnionType, str]] = {
+    "data": (MultiTaskDataset, "a data set of this package"),
+    "method": (MultiTaskMethod | Rule, "a method of this package"),
+    "method.rule": (Rule, "a rule of this package"),
     "model_optimizer": _OPTIMIZER,
     "method_optimizer": _OPTIMIZER,
     "model_scheduler.scheduler": _SCHEDULE,
     "method_scheduler.scheduler": _SCHEDULE,
-    "logger": _Kind(Tracker, "a logger of this package"),
+    "logger": (Tracker, "a logger of this package"),
 }
-"""Kind by place; backbone, heads and whatever a component holds are networks."""
+"""Class and name of what a place needs; backbone, heads and what a component holds are networks."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +79,9 @@ class Trust:
         named = set(_named_in(self.folders, run_dir)) if unknown else set()
         for where, name in unknown:
             if name not in named:
+                expected = _KINDS.get(where, _NETWORK)[1]
                 raise ConfigError(
-                    f"`{where}._target_` in {source} must be {_kind(where).words}, got {name!r}; "
+                    f"`{where}._target_` in {source} must be {expected}, got {name!r}; "
                     "add --config-dir DIR if one of your YAML files in DIR names it, or trust=true "
                     "to run it anyway."
                 )
@@ -131,21 +121,6 @@ def user_folders() -> tuple[Path, ...]:
     return tuple(Path(source.path) for source in own)
 
 
-def without_extras(config: TrainConfig) -> TrainConfig:
-    """What an evaluation builds: no logger, no pretrained weights (a checkpoint has all).
-
-    Args:
-        config: Configuration of a run; changed.
-
-    Returns:
-        The same.
-    """
-    config.logger = NO_LOGGER
-    if isinstance(config.backbone, Mapping) and "pretrained" in config.backbone:
-        config.backbone = {**config.backbone, "pretrained": False}
-    return config
-
-
 def _targets(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """Where a configuration calls something, and what, at any depth."""
     if isinstance(node, Mapping):
@@ -156,10 +131,6 @@ def _targets(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(node, (list, tuple)):
         for index, item in enumerate(node):
             yield from _targets(item, f"{where}[{index}]")
-
-
-def _kind(where: str) -> _Kind:
-    return _KINDS.get(where, _NETWORK)
 
 
 def _is_known(where: str, name: str) -> bool:
@@ -174,7 +145,7 @@ def _is_known(where: str, name: str) -> bool:
         target = _locate(name)  # as Hydra finds it when it is built
     except Exception:  # the modules of torch raise many kinds
         return False
-    base = _kind(where).base
+    base = _KINDS.get(where, _NETWORK)[0]
     if base is nn.Module and name.startswith("torchvision."):
         return _is_builder(target)
     own = f"{getattr(target, '__module__', '')}.".startswith(_PACKAGES)

@@ -13,13 +13,8 @@ from omegaconf import OmegaConf
 
 from rotograd_cli.runs.components import Constructors, accepted_parameters, constructor
 from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import (
-    BenchConfig,
-    TrainConfig,
-    config_dir,
-    to_bench_config,
-    to_train_config,
-)
+from rotograd_cli.runs.config import BenchConfig, TrainConfig, to_bench_config, to_train_config
+from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.saved import load_run_config
 
 from .conftest import SMOKE
