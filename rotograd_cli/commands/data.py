@@ -78,7 +78,7 @@ def _parse(arguments: Sequence[str]) -> _Request:
     parser = plain_parser()
     parser.add_argument("--from", dest="source")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    options = parsed(parser, "data", ready(arguments, "data"))
+    options = parsed(parser, "data", ready(arguments))
     action, *others = options.overrides or [""]
     if action not in ACTIONS:
         given = action or "nothing"

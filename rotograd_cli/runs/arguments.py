@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotograd_cli.errors import ConfigError, hydra_value
-from rotograd_cli.runs.config_files import choices, config_dir, is_group
+from rotograd_cli.runs.config_files import choices, is_group
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -24,26 +24,22 @@ FOLDER_OPTIONS = ("--config-dir", "-cd")
 PATH_OPTIONS = (*FOLDER_OPTIONS, "--from")
 
 
-def ready(arguments: Sequence[str], command: str) -> list[str]:
+def ready(arguments: Sequence[str]) -> list[str]:
     """Write arguments so that Hydra's grammar reads what the user meant.
 
     Args:
         arguments: What follows the command.
-        command: Name of the command.
 
     Returns:
-        The arguments: paths quoted for Hydra, ``~`` expanded, groups that are ``null`` by default
-        left out where null was asked for.
+        The arguments: paths quoted for Hydra, ``~`` expanded, ``GROUP=null`` as ``~GROUP``.
 
     Raises:
-        ConfigError: If ``--config-dir`` names no folder, or a group that is needed is left out.
+        ConfigError: If ``--config-dir`` names no folder.
     """
     config_dirs(arguments)
     is_sweep = "-m" in arguments or "--multirun" in arguments
-    result = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        result.append(_as_typed(_with_home(argument, before), is_sweep))
-    return _without_null_groups(result, command)
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [_as_typed(_with_home(argument, before), is_sweep) for before, argument in pairs]
 
 
 def config_dirs(arguments: Sequence[str]) -> list[Path]:
@@ -84,6 +80,8 @@ def _with_home(argument: str, before: str) -> str:
 def _as_typed(argument: str, is_sweep: bool) -> str:
     key, _, value = argument.partition("=")
     name = key.lstrip("+")
+    if value.lower() == "null" and is_group(name):
+        return f"~{name}"
     if not name or name.startswith("-") or value.lower() in ("", "null", "???"):
         return argument
     if name in PATH_KEYS:
@@ -95,28 +93,24 @@ def _as_typed(argument: str, is_sweep: bool) -> str:
 
 
 def _path_value(value: str, can_sweep: bool, can_list: bool) -> str:
-    """Return a path for Hydra: one that exists as it was typed, or what Hydra reads."""
+    """Return a path for Hydra: one that exists as it was typed, or what Hydra reads.
+
+    Of several paths that Hydra's grammar does not read, each is written for it.
+    """
     path = os.path.expanduser(value)
     if os.path.lexists(path):
         return hydra_value(path)
     override = _parsed(value)
     if override is None:
-        return _unparsed(value, can_sweep, can_list)
+        if can_list and value.startswith("[") and value.endswith("]"):
+            return f"[{_each(value[1:-1])}]"
+        return _each(value) if can_sweep and "," in value else hydra_value(path)
     if override.is_sweep_override():
         return value if can_sweep else hydra_value(value)
     meant = override.value()
     if isinstance(meant, str):
         return hydra_value(os.path.expanduser(meant))
     return value if can_list and isinstance(meant, list) else hydra_value(value)
-
-
-def _unparsed(value: str, can_sweep: bool, can_list: bool) -> str:
-    """Return one path, or each of several, that Hydra's grammar does not read."""
-    if can_list and value.startswith("[") and value.endswith("]"):
-        return f"[{_each(value[1:-1])}]"
-    if can_sweep and "," in value:
-        return _each(value)
-    return hydra_value(os.path.expanduser(value))
 
 
 def _each(values: str) -> str:
@@ -132,40 +126,6 @@ def _parsed(value: str) -> "Override | None":
         return OverridesParser.create().parse_override(f"key={value}")
     except HydraException:
         return None
-
-
-def _without_null_groups(arguments: Sequence[str], command: str) -> list[str]:
-    optional = _optional_groups(command) | _optional_groups("train")
-    kept: list[str] = []
-    for argument in arguments:
-        group = _left_out(argument)
-        if group in optional:
-            kept = [other for other in kept if other.partition("=")[0].lstrip("+") != group]
-        elif group is None:
-            kept.append(argument)
-        else:
-            raise no_choice(group, argument)
-    return kept
-
-
-def _left_out(argument: str) -> str | None:
-    """Return the group that ``GROUP=null`` or ``~GROUP`` leaves out."""
-    key, _, value = argument.partition("=")
-    name = key.lstrip("+~")
-    asks = key.startswith("~") or value.lower() == "null"
-    return name if asks and is_group(name) else None
-
-
-def _optional_groups(command: str) -> set[str]:
-    """Return the groups of a command whose default is null."""
-    import yaml
-
-    file = config_dir() / f"{command}.yaml"
-    if not file.is_file():  # a command without a configuration
-        return set()
-    defaults = yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]
-    entries = [entry for entry in defaults if isinstance(entry, dict)]
-    return {name for entry in entries for name, choice in entry.items() if choice is None}
 
 
 def no_choice(group: str, argument: str) -> ConfigError:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.bounds import check_fields
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config_files import is_group
+from rotograd_cli.runs.config_files import choices, is_group
 from rotograd_cli.training.options import AtLeastOne, CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
@@ -223,7 +223,9 @@ def _check_missing(config: Any, prefix: str = "") -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         name = prefix + missing[0]
-        raise ConfigError(f"`{name}` needs a value; add {name}=VALUE.")
+        files = choices(name)
+        values = f" ({', '.join(files)})" if files else ""
+        raise ConfigError(f"`{name}` needs a value; add {name}=VALUE{values}.")
 
 
 def _first_line(error: Exception, prefix: str = "") -> str:

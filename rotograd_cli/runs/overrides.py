@@ -233,7 +233,7 @@ def _unknown_key(key: str, configuration: _Configuration) -> str:
     remedies = [f"keys {where}: {', '.join(siblings)}"] if siblings else []
     is_component = parent and OmegaConf.select(configuration.config, f"{parent}._target_")
     if is_component or parent.startswith("heads."):
-        remedies.append(f"+{key}=VALUE adds an option that its class has")
+        remedies.append(f"+{key}=VALUE where its class has that option")
     return f"`{key}` is not a key; {', or '.join(remedies)}."
 
 

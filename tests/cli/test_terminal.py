@@ -200,17 +200,17 @@ def test_a_group_that_is_null_by_default_takes_null(cli: Cli) -> None:
     for word in ("logger=null", "~logger"):
         result = cli("train", *SMOKE, word)
         assert result.code == 2
-        assert result.err.endswith(f"got {word!r}; choose logger=none.\n")
+        assert "choose one with logger=NAME" in result.err
 
 
 @pytest.mark.slow
 def test_what_a_message_adds_can_be_added(cli: Cli) -> None:
-    for word in ("train.num_workers=4", "method.foo=3", "paths.foo=x", "foo=3"):
+    for word in ("train.num_workers=4", "paths.foo=x", "foo=3"):
         result = cli("train", *SMOKE, word)
         assert result.code == 2
         assert f"+{word.partition('=')[0]}=" not in result.err, word
     result = cli("train", *SMOKE, "model_optimizer.foreach=false")
-    assert "+model_optimizer.foreach=VALUE adds an option" in result.err
+    assert "+model_optimizer.foreach=VALUE where its class has that option" in result.err
     assert cli("train", *SMOKE, "+model_optimizer.foreach=false").code == 0
 
 

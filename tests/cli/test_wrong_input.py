@@ -61,7 +61,7 @@ WRONG_OVERRIDES = [
     # names
     ("method=../data/multidigits", "`method`"),
     ("model_optimizer=sgd", "choose one with optimizer@model_optimizer=NAME"),
-    ("method=null", "must name a file of its group, got 'method=null'"),
+    ("method=null", "`method` needs a value; add method=VALUE (alignedmtl, "),
     ("method=3", "must name a file of its group, got 'method=3'"),
     ("method=[vanilla,rotograd]", "takes one file"),
     ("hydra/launcher=joblb", "`hydra/launcher` must be one of"),
@@ -96,7 +96,7 @@ WRONG_OVERRIDES = [
     ("backbone.num_features=many", "should be a valid integer"),
     ("backbone.num_features=0", "must be at least 1"),
     ("head.hidden=3", "`head.hidden` has a wrong value"),
-    ("method.init=harr", "haar or identity, got 'harr'"),
+    ("method.init=harr", "one of haar, identity, got 'harr'"),
     ("method._recursive_=3", "_recursive_"),
     ("data.partners=0", "must be at least 1"),
     ("data.seed=-1", "`data"),

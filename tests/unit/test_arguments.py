@@ -18,7 +18,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(word: str, *flags: str) -> Any:
     """What Hydra makes of a word; the values of a sweep as a tuple."""
-    override = OverridesParser.create().parse_override(ready([word, *flags], "train")[0])
+    override = OverridesParser.create().parse_override(ready([word, *flags])[0])
     if override.is_sweep_override():
         return tuple(getattr(value, "text", value) for value in override.sweep_iterator())
     return override.value()
@@ -74,6 +74,6 @@ def test_options_that_name_a_path_know_the_home(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     words = ["nyuv2", "--from=~/a b.mat", "--from", "~/c", "--config-dir", "own"]
     expected = ["nyuv2", "--from=/home/me/a b.mat", "--from", "/home/me/c", "--config-dir", "own"]
-    assert ready(words, "data") == expected
+    assert ready(words) == expected
     with pytest.raises(ConfigError, match="must name an existing folder of YAML files, got 'no'"):
-        ready(["--config-dir=no"], "data")
+        ready(["--config-dir=no"])

@@ -19,7 +19,7 @@ REFUSED = [
     ("'method=[vanilla'", "must read KEY=VALUE"),
     ("method.foo=3", "`method.foo` is not a key; keys of `method` here"),
     ("hydra.run.dirr=x", "Could not override 'hydra.run.dirr'; check the command"),
-    ("heads.left.hidden=[3]", "+heads.left.hidden=VALUE adds an option"),
+    ("heads.left.hidden=[3]", "+heads.left.hidden=VALUE where its class has that option"),
     ("~train.epochs", "`train.epochs` cannot be removed"),
     ("~foo", "`foo` is not a key"),
     ("seed=abc", "a whole number is needed, got 'abc'"),

@@ -41,7 +41,7 @@ def parse(command: str, arguments: Sequence[str]) -> Arguments:
     Raises:
         ConfigError: If an option is unknown or an argument is no override.
     """
-    options = parsed(plain_parser(), command, ready(arguments, command))
+    options = parsed(plain_parser(), command, ready(arguments))
     folder = options.config_dir
     result = Arguments(config_dir=None if folder is None else Path(folder).resolve())
     for override in options.overrides:

@@ -38,7 +38,7 @@ def run_app(command: str, arguments: Sequence[str], task: Task, *, single: str =
         Exception: Whatever else went wrong, which Hydra would print and hide.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
-    given = ready(arguments, command)
+    given = ready(arguments)
     options = parsed(get_args_parser(), command, given)
     _check_options(command, options, single)
     _check_groups(options)
