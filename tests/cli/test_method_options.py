@@ -54,7 +54,7 @@ def test_no_method_needs_a_package_under_the_gpl_by_default() -> None:
 
 # an option of another value, of another type, and one that is none
 KINDS = (
-    ("method=cagrad method.c=-1", "should be greater than or equal to 0, got -1"),
+    ("method=cagrad method.c=-1", "`method.c` must be at least 0, got -1"),
     ("method=cagrad method.c=null", "`method.c`"),
     ("method=pcgrad +method.c=1", "`method.c` is not an option of PCGrad"),
 )
