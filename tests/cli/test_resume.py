@@ -290,7 +290,7 @@ WRONG = (
     ("-m resume=run seed=0,1", "must be auto"),
     ("resume=auto hydra.run.dir=run seed=3", "another configuration"),
     ("hydra.run.dir=run", "holds a run already"),
-    ("checkpoints.every_minutes=0", "must be above 0"),
+    ("checkpoints.every_minutes=0", "must be more than 0"),
     ("checkpoints.keep_epochs=-1", "must be at least 0"),
 )
 

@@ -12,6 +12,7 @@ from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.folded import FoldedRotations
 from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
+from rotograd_cli.methods.rotation.manifold import rotation_manifold
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
 from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
 from rotograd_cli.methods.rotation.whole import WholeRotations
@@ -87,8 +88,7 @@ class Rotations(nn.Module):
         with torch.device("cpu"):
             start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
             start = start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1)
-            self.manifold = nn.Module()  # a place of its own in the names of the state
-            self.manifold.register_buffer("base", start.contiguous().to(place))
+            self.manifold = rotation_manifold(start, self.map.differentiable).to(place)
         self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
         self.ranks: Ranks = ONE
         self._plan = NormPlan()
@@ -97,7 +97,7 @@ class Rotations(nn.Module):
 
     @property
     def base(self) -> Tensor:
-        """B, shape ``[K, m, m]``."""
+        """B, shape ``[K, m, m]``, a buffer of geotorch's."""
         base = self.manifold.base
         assert isinstance(base, Tensor)
         return base
@@ -105,13 +105,12 @@ class Rotations(nn.Module):
     @property
     def matrices(self) -> Tensor:
         """The rotations R, shape ``[K, m, m]``, differentiable in the free parameters X."""
-        if is_traced():
-            psi = self.map.traced
-        else:
-            psi = self.map.differentiable
+        X = self.free_parameters
+        with torch.autocast(X.device.type, enabled=False):
+            if is_traced():
+                return self.base @ self.map.traced(skew(X))
             self.check_bases()
-        with torch.autocast(self.base.device.type, enabled=False):
-            matrices: Tensor = self.base @ psi(skew(self.free_parameters))
+            matrices: Tensor = self.manifold(X)
         return matrices
 
     # ---- constants of one pass
