@@ -60,10 +60,10 @@ KINDS = (
 )
 WRONG = (
     *KINDS,
-    ("method=fairgrad method.alpha=-1", "`method.alpha` has a wrong value"),
+    ("method=fairgrad method.alpha=-1", "`method.alpha` must be at least 0, got -1"),
     ("method=fairgrad method.alpha=even", "`method.alpha`"),
-    ("method=alignedmtl method.scale_mode=max", "'min', 'median' or 'rmse', got 'max'"),
-    ("method=nashmtl method.update_every=0", "greater than or equal to 1, got 0"),
+    ("method=alignedmtl method.scale_mode=max", "must be min or median or rmse, got 'max'"),
+    ("method=nashmtl method.update_every=0", "`method.update_every` must be at least 1, got 0"),
     ("method=nashmtl method.num_iterations=1.5", "`method.num_iterations`"),
     ("method=single", "trains one network for 1 task, got"),
 )
