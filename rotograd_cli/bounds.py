@@ -65,8 +65,8 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
         TypeError: If it cannot be compared with a bound.
     """
     if get_origin(annotation) is Literal and value not in get_args(annotation):
-        choices = ", ".join(map(str, get_args(annotation)))
-        raise ConfigError(f"`{name}` must be one of {choices}, got {value!r}.")
+        choices = " or ".join(map(str, get_args(annotation)))
+        raise ConfigError(f"`{name}` must be {choices}, got {value!r}.")
     if get_origin(annotation) in (Union, UnionType) and value is not None:  # a bound, or None
         for alternative in get_args(annotation):
             check_range(name, value, alternative)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,13 @@ def build_run(
     """
     constructors = constructors or Constructors(config)
     experiment = build(config, constructors)
-
-    def make_groups(model: MultiTaskMethod) -> list[OptimizerGroup]:
-        return _optimizer_groups(model, constructors)
-
     model = experiment.model
-    ranks.broadcast(lambda: dry_pass(model, experiment.dataset, make_groups, config.train))
-    ranks.attach(model, experiment.dataset.input_shape)
+    dataset = experiment.dataset
+    make_groups = partial(_optimizer_groups, constructors)
+    ranks.broadcast(lambda: dry_pass(model, dataset, make_groups, config.train))
+    ranks.attach(model, dataset.input_shape)
     model.join(ranks)
-    return RunState(model, make_groups(model)), experiment.dataset
+    return RunState(model, make_groups(model)), dataset
 
 
 def build(config: TrainConfig, constructors: Constructors | None = None) -> Experiment:
@@ -162,13 +161,11 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
     return model
 
 
-def _optimizer_groups(model: MultiTaskMethod, constructors: Constructors) -> list[OptimizerGroup]:
-    parameters = {
-        "model": list(model.model_parameters()),
-        "method": list(model.mtl_parameters()),
-    }
+def _optimizer_groups(constructors: Constructors, model: MultiTaskMethod) -> list[OptimizerGroup]:
+    parameters = {"model": model.model_parameters(), "method": model.mtl_parameters()}
     groups = []
-    for name, params in parameters.items():
+    for name, iterator in parameters.items():
+        params = list(iterator)
         make_scheduler, interval = constructors.schedulers[name]
         if params:  # vanilla has no parameters of its own
             with building(f"{name}_optimizer"):
@@ -207,7 +204,7 @@ def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
     what = f"The backbone cannot take inputs of shape [{shape}]"
     with torch.no_grad(), blamed(what, "choose another backbone or data set"):
         output: Any = backbone(example)
-    features = output[0] if isinstance(output, (list, tuple)) and output else output
+    features = _first(output)
     if not isinstance(features, torch.Tensor):
         raise ConfigError(
             "The backbone must return features, a tensor with a first axis N, or a tuple that "
@@ -232,5 +229,10 @@ def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torc
         with torch.no_grad(), unchanged_generators(), blamed(what, remedy):
             output: Any = head(features.clone())
         head.train(training)
-        predictions.append(output[0] if isinstance(output, (list, tuple)) and output else output)
+        predictions.append(_first(output))
     check_predictions(tasks, predictions)
+
+
+def _first(output: Any) -> Any:
+    """Return the tensor of an output, or the first of several."""
+    return output[0] if isinstance(output, (list, tuple)) and output else output

@@ -165,16 +165,15 @@ def _command(trainer: Trainer, run_dir: Path, *overrides: str) -> str:
 
 
 def _follow(trainer: Trainer, run_dir: Path, *, resume: bool) -> RunSummary:
-    """Train on a rank that writes nothing."""
+    """Train on a rank that writes nothing; the first rank says what there is to say."""
     package = logging.getLogger("rotograd_cli")
     level = package.level
-    package.setLevel(logging.ERROR)  # the first rank says the rest
+    package.setLevel(logging.ERROR)
     try:
         if resume:
             trainer.checkpoints.resume()
         with _under_way(trainer, run_dir):
-            metrics = trainer.fit()
-        return RunSummary(metrics=dict(metrics))
+            return RunSummary(metrics=dict(trainer.fit()))
     except interrupts.StopRequested as error:
         interrupts.hand_on(error)
         raise

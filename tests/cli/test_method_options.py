@@ -62,7 +62,7 @@ WRONG = (
     *KINDS,
     ("method=fairgrad method.alpha=-1", "`method.alpha` must be at least 0, got -1"),
     ("method=fairgrad method.alpha=even", "`method.alpha`"),
-    ("method=alignedmtl method.scale_mode=max", "must be one of min, median, rmse, got 'max'"),
+    ("method=alignedmtl method.scale_mode=max", "must be min or median or rmse, got 'max'"),
     ("method=nashmtl method.update_every=0", "`method.update_every` must be at least 1, got 0"),
     ("method=nashmtl method.num_iterations=1.5", "`method.num_iterations`"),
     ("method=single", "trains one network for 1 task, got"),

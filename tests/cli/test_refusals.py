@@ -79,7 +79,7 @@ def test_a_refusal_changes_no_file(cli: Cli, folders: Path) -> None:
             "already holds runs",
         ),
         (("evaluate", "run=damaged", "checkpoint=last"), "cannot be read as a checkpoint"),
-        (("evaluate", "run=run", "split=tset"), "`split` must be one of"),
+        (("evaluate", "run=run", "split=tset"), "`split` must be train or val"),
         (("table", "runs=run", "table=nosuch", "output=run"), "`table` must be one of"),
         (("table", "runs=[run,sweep]", "seeds=0", "output=run"), "`seeds` must be"),
         (("bench", "data=synthetic", "hydra.run.dir=run"), "holds a run already"),

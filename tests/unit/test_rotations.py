@@ -254,7 +254,7 @@ def test_rotations_start_at_their_base_and_identity_at_the_identity() -> None:
     assert not torch.equal(haar.base[0], haar.base[1])
     assert torch.equal(identity.whole().R, torch.eye(5).expand(2, 5, 5))
     assert not haar.free_parameters.any()
-    with pytest.raises(ConfigError, match="`init` must be one of haar, identity, got 'orthogonal'"):
+    with pytest.raises(ConfigError, match="`init` must be haar or identity, got 'orthogonal'"):
         Rotations(2, 5, init="orthogonal")  # type: ignore[arg-type]
 
 
@@ -301,7 +301,7 @@ def test_folded_rotations_are_those_of_whole_matrices(
 
 
 def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(ConfigError, match="`rotation_map` must be one of expm, cayley, got 'svd'"):
+    with pytest.raises(ConfigError, match="`rotation_map` must be expm or cayley, got 'svd'"):
         Rotations(2, 5, rotation_map="svd")  # type: ignore[arg-type]
     for wrong in (0, -3):
         message = f"`rebase_every` must be at least 1 optimiser step or null, got {wrong}"
