@@ -3,13 +3,13 @@
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Lt
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from rotograd_cli.bounds import check_fields
 from rotograd_cli.errors import ConfigError
@@ -158,7 +158,12 @@ def check_added_keys(words: Sequence[str], folders: Sequence[Path]) -> None:
         if word.startswith("+") and is_key:
             added = OmegaConf.create({})
             OmegaConf.update(added, key, {})
-            _check_keys(added, TrainConfig, "")
+            try:
+                OmegaConf.merge(OmegaConf.structured(TrainConfig), added)
+            except ConfigKeyError as error:
+                raise _unknown_key(error) from error
+            except ValidationError:
+                continue  # {} stands for any value
 
 
 def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
@@ -188,13 +193,13 @@ def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str =
     Raises:
         ConfigError: If a key is unknown or missing, or a value has a wrong type.
     """
-    plain = OmegaConf.create(plain_values(config))
-    assert isinstance(plain, DictConfig)
-    _check_keys(plain, schema, prefix)
+    values = plain_values(config)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), plain)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         _check_missing(merged, prefix)
         result = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        raise _unknown_key(error, prefix) from error
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error, prefix)) from error
     assert isinstance(result, schema)
@@ -234,28 +239,12 @@ def _first_line(error: Exception, prefix: str = "") -> str:
     return f"`{prefix}{key}`: {text}" if key and (prefix or str(key) not in text) else text
 
 
-def _check_keys(config: DictConfig, schema: type, prefix: str) -> None:
-    """Refuses keys that the schema does not have (``+train.epocs=3`` passes composition)."""
-    known = {item.name: item for item in fields(schema)}
-    for key in config:
-        name = prefix + str(key)
-        if key not in known:
-            raise ConfigError(f"`{name}` is not a key; {suggest(str(key), list(known), prefix)}")
-        _check_section(config[key], known[str(key)].type, name)
-
-
-def _check_section(node: Any, kind: Any, name: str) -> None:
-    """Keys of a section: of a dataclass, an optional one, or a dictionary of them."""
-    schema = next(
-        (k for k in (kind, *get_args(kind)) if isinstance(k, type) and is_dataclass(k)), None
-    )
-    if schema is None or not isinstance(node, DictConfig):
-        return  # no section, or of a wrong type, as merging says
-    if get_origin(kind) is not dict:
-        _check_keys(node, schema, f"{name}.")
-        return
-    for key in node:
-        _check_section(node[key], schema, f"{name}.{key!s}")
+def _unknown_key(error: ConfigKeyError, prefix: str = "") -> ConfigError:
+    """Return the refusal of a key that the schema does not have."""
+    name = f"{prefix}{error.full_key}"
+    key = str(error.key)
+    siblings = [str(sibling) for sibling in error.parent_node or ()]
+    return ConfigError(f"`{name}` is not a key; {suggest(key, siblings, name.removesuffix(key))}")
 
 
 def suggest(wrong: str, known: list[str], prefix: str = "") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from hydra import compose
@@ -55,8 +56,6 @@ def explaining(command: str, overrides: Sequence[str], *, is_sweep: bool = False
     """
     try:
         yield
-    except RotogradError:
-        raise
     except Exception as error:
         if not _is_of_hydra(error):
             raise
@@ -81,10 +80,8 @@ def _is_of_hydra(error: Exception) -> bool:
     """Whether Hydra refused something, with or without a type of its own for that."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return True
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = str(trace.tb_frame.f_globals.get("__name__")) if trace else ""
+    frame, _ = list(walk_tb(error.__traceback__))[-1]
+    module = str(frame.f_globals.get("__name__"))
     refuses = isinstance(error, (ValueError, AssertionError))
     return refuses and module.startswith(("hydra.", "omegaconf."))
 
