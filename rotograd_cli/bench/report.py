@@ -10,7 +10,7 @@ import yaml
 from rotograd_cli.bench.machine import one_line
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.printing.markdown import markdown_table
+from rotograd_cli.printing.markup import markdown_table
 
 _MIB = 2**20
 

@@ -2,11 +2,12 @@
 
 import glob
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
@@ -14,6 +15,8 @@ from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.runs.identity import setting
 from rotograd_cli.runs.saved import read_saved
 from rotograd_cli.runs.summary import RunSummary, evaluations
+
+T = TypeVar("T")
 
 MAX_NAMED = 5
 _COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
@@ -156,6 +159,19 @@ def listed(runs: Sequence[Run]) -> str:
     return errors.listed([f"{run.folder} ({run.outcome})" for run in runs], MAX_NAMED)
 
 
+def grouped(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """Return the distinct values of every key, both in the order of their first appearance.
+
+    Examples:
+        >>> grouped([("a", 1), ("b", 2), ("a", 3), ("a", 1)])
+        {'a': [1, 3], 'b': [2]}
+    """
+    result: dict[str, dict[T, None]] = defaultdict(dict)
+    for key, value in pairs:
+        result[key][value] = None
+    return {key: list(values) for key, values in result.items()}
+
+
 def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the keys in which settings differ, in order; a key that one lacks differs too.
 
@@ -165,10 +181,9 @@ def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     several = list(settings)
     keys = dict.fromkeys(key for setting in several for key in setting)
+    absent = object()
     return [
-        key for key in keys if any(_differs(setting, several[0], key) for setting in several[1:])
+        key
+        for key in keys
+        if any(each.get(key, absent) != several[0].get(key, absent) for each in several)
     ]
-
-
-def _differs(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
-    return (key in one) != (key in other) or one.get(key) != other.get(key)

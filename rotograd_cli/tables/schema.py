@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from rotograd_cli.training.options import AtLeastOne
+
 
 @dataclass
 class RowSpec:
@@ -82,7 +84,7 @@ class TableSpec:
     """What every run changes, e.g. ``[train.epochs=100]``."""
     tasks: list[str] = field(default_factory=list)
     """Tasks of the data set, in order: the runs of a ``per_task`` row."""
-    seeds: int = MISSING
+    seeds: AtLeastOne = MISSING
     """Number of seeds: 0, 1, ..., seeds - 1."""
     base: str | None = None
     """Row that gains are relative to (convention ``paper``)."""

@@ -1,16 +1,17 @@
-"""A table's specification: checked, cut to the rows that are wanted, and what it says of a cell."""
+"""A table's specification: checked, cut to some of its rows, and what it says of a cell."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from omegaconf import DictConfig
+from types import NoneType
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import suggest, typed
-from rotograd_cli.tables.checks import check_spec
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.runs.config import suggest
+from rotograd_cli.tables.schema import ColumnSpec, GridSpec, PaperSpec, TableSpec
+from rotograd_cli.tables.statistics import DESCRIPTIONS
+
+CONVENTIONS = ("paper", "nash", "libmtl")
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,6 @@ class PaperValue:
     value: float
     spread: float | None = None
     mark: str = ""
-
-
-def to_table_spec(content: DictConfig | Mapping[str, Any]) -> TableSpec:
-    """Return the typed and checked table.
-
-    Args:
-        content: Node ``table`` of a composed configuration, or the content of a YAML file.
-
-    Raises:
-        ConfigError: If a key is unknown, missing, of a wrong type, or names what is not there.
-    """
-    spec = typed(content, TableSpec, prefix="table.")
-    check_spec(spec)
-    return spec
 
 
 def select_rows(spec: TableSpec, names: Sequence[str] | None) -> TableSpec:
@@ -66,10 +53,8 @@ def select_rows(spec: TableSpec, names: Sequence[str] | None) -> TableSpec:
 def _check_names(spec: TableSpec, names: Sequence[str]) -> None:
     for name in names:
         if name not in spec.rows:
-            raise ConfigError(
-                f"`methods` must name rows of the table, got {name!r}; "
-                f"{suggest(name, list(spec.rows))}"
-            )
+            hint = suggest(name, list(spec.rows))
+            raise ConfigError(f"`methods` must name rows of the table, got {name!r}; {hint}")
     if len(set(names)) < len(names):
         raise ConfigError(f"`methods` must name each row once, got [{', '.join(names)}].")
     if not names:
@@ -99,3 +84,123 @@ def paper_value(spec: TableSpec, row: str, column: str) -> PaperValue | None:
         return PaperValue(float(printed))
     value, spread, mark = (*printed, None, None)[:3]
     return PaperValue(float(value), None if spread is None else float(spread), mark or "")
+
+
+def check_spec(spec: TableSpec) -> None:
+    """Refuse a table that refers to what it does not have."""
+    for fault in _faults(spec):
+        raise ConfigError(fault)
+
+
+def check_statistic(key: str, statistic: str | None) -> None:
+    """Refuse an unknown statistic; None stands for the table's own."""
+    if statistic is not None:
+        for fault in _not_one_of(key, statistic, DESCRIPTIONS):
+            raise ConfigError(fault)
+
+
+def _faults(spec: TableSpec) -> Iterator[str]:
+    """The faults of a table that its types do not exclude; later ones presume earlier ones."""
+    if not re.fullmatch(r"[\w.-]+", spec.name):
+        yield f"`table.name` must be a word (it names files), got {spec.name!r}."
+    yield from _not_one_of("table.statistic", spec.statistic, DESCRIPTIONS)
+    if spec.delta is not None:
+        yield from _not_one_of("table.delta", spec.delta, CONVENTIONS)
+    for key, entries in (("rows", spec.rows), ("columns", spec.columns)):
+        if not entries:
+            yield f"`table.{key}` must have at least one entry, got none."
+    for key, row in (("base", spec.base), ("compare_with", spec.compare_with)):
+        if row is not None:
+            yield from _not_in_table(f"table.{key}", row, spec.rows)
+    yield from _faults_of_rows(spec)
+    for name, column in spec.columns.items():
+        yield from _faults_of_column(spec, f"table.columns.{name}", column)
+    if spec.grid is not None:
+        yield from _faults_of_grid(spec.grid)
+    if spec.paper is not None:
+        yield from _faults_of_paper(spec, spec.paper)
+
+
+def _not_one_of(key: str, value: str, choices: Iterable[str]) -> Iterator[str]:
+    options = list(choices)
+    if value not in options:
+        hint = suggest(value, options)
+        yield f"`{key}` must be one of {', '.join(options)}, got {value!r}; {hint}"
+
+
+def _not_in_table(key: str, name: str, names: Iterable[str]) -> Iterator[str]:
+    if name not in names:
+        yield f"`{key}` is not in the table: {name!r}; {suggest(name, list(names))}"
+
+
+def _faults_of_rows(spec: TableSpec) -> Iterator[str]:
+    for name, row in spec.rows.items():
+        if row.per_task and not spec.tasks:
+            yield f"`table.tasks` must name the tasks that per_task row {name!r} trains, got []."
+        for word in row.overrides:
+            if "=" not in word:
+                yield f"`table.rows.{name}.overrides` must hold KEY=VALUE words, got {word!r}."
+
+
+def _faults_of_column(spec: TableSpec, key: str, column: ColumnSpec) -> Iterator[str]:
+    kinds = (column.metric is not None, column.delta_of is not None, column.hours)
+    if sum(kinds) != 1:
+        yield f"`{key}` must have exactly one of metric, delta_of and hours, got {sum(kinds)}."
+    if column.better is not None:
+        yield from _not_one_of(f"{key}.better", column.better, ("higher", "lower"))
+    if column.digits is not None and not 0 <= column.digits <= 10:
+        yield f"`{key}.digits` must be in 0..10, got {column.digits}."
+    if column.delta_of is not None:
+        yield from _faults_of_gain(spec, key, column.delta_of)
+
+
+def _faults_of_gain(spec: TableSpec, key: str, tasks: list[str]) -> Iterator[str]:
+    if spec.delta is None:
+        yield f"`table.delta` must name a convention, as `{key}` is a gain; got null."
+    if spec.delta == "paper" and spec.base is None:
+        yield f"`table.base` must name a row, as `{key}` is relative to it; got null."
+    if not tasks:
+        yield f"`{key}.delta_of` must name at least one task, got []."
+    if spec.delta == "nash" and sorted(tasks) != ["depth", "normals", "segmentation"]:
+        yield (
+            f"`{key}.delta_of` must be [segmentation, depth, normals], as the convention nash "
+            f"averages all their metrics, got {tasks}."
+        )
+    for task in tasks if spec.tasks else []:
+        yield from _not_one_of(f"{key}.delta_of", task, spec.tasks)
+
+
+def _faults_of_grid(grid: GridSpec) -> Iterator[str]:
+    for name, entries in (("values", grid.values), ("seeds", grid.seeds)):
+        if not entries:
+            yield f"`table.grid.{name}` must not be empty; table.grid=null for none."
+    for name, values in grid.values.items():
+        if not values:
+            yield f"`table.grid.values.{name}` must list values, got []."
+
+
+def _faults_of_paper(spec: TableSpec, paper: PaperSpec) -> Iterator[str]:
+    for column in paper.columns:
+        yield from _not_in_table("table.paper.columns", column, spec.columns)
+    for row, cells in paper.rows.items():
+        yield from _not_in_table("table.paper.rows", row, spec.rows)
+        for column, printed in cells.items():
+            key = f"table.paper.rows.{row}"
+            yield from _not_in_table(key, column, spec.columns)
+            if not _is_printed(printed):
+                yield (
+                    f"`{key}.{column}` must be a number, [value, spread] or "
+                    f"[value, spread, mark], got {printed!r}."
+                )
+
+
+def _is_printed(printed: object) -> bool:
+    """Whether :func:`paper_value` can read it."""
+    if printed is None:
+        return True
+    entries = printed if isinstance(printed, list) else [printed]
+    kinds = ((int, float), (int, float, NoneType), (str, NoneType))
+    return 1 <= len(entries) <= 3 and all(
+        isinstance(entry, kind) and not isinstance(entry, bool)
+        for entry, kind in zip(entries, kinds, strict=False)
+    )

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.tables.cells import match_runs
 from rotograd_cli.tables.command import TableCommand, table_of_runs
 from rotograd_cli.tables.conditions import conditions, notes_of
-from rotograd_cli.tables.matching import match_runs
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.runs import find_runs, read_run
-from rotograd_cli.tables.spec import to_table_spec
-from tests.fake_runs import fake_config, fake_summary, write_run
+from tests.fake_runs import fake_config, fake_summary, to_table_spec, write_run
 
 SIZES = {"train": 640, "val": 2000, "test": 80}
 CUT = {"batch_size": 64, "eval_batch_size": 64, "limit_eval_batches": 1}

@@ -1,6 +1,7 @@
-r"""A grid as a LaTeX table; it needs ``\usepackage{booktabs}``."""
+r"""A grid as a table in Markdown and in LaTeX, which needs ``\usepackage{booktabs}``."""
 
 import re
+from collections.abc import Iterable
 
 from rotograd_cli.printing.grid import Entry, Grid
 
@@ -33,7 +34,7 @@ def latex_table(grid: Grid, label: str) -> str:
         r"\toprule",
         " & ".join(map(escape_latex, grid.heads)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_marked, row)) + r" \\" for row in grid.rows),
+        *(" & ".join(map(_latex, row)) + r" \\" for row in grid.rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -56,6 +57,36 @@ def escape_latex(text: str) -> str:
     return f"{{}}{body}" if body.startswith("[") else body
 
 
-def _marked(entry: Entry) -> str:
+def _latex(entry: Entry) -> str:
     command = {1: r"\textbf{%s}", 2: r"\underline{%s}", None: "%s"}[entry.rank]
     return command % escape_latex(entry.text)
+
+
+def markdown_table(grid: Grid) -> str:
+    """Return the rows of a Markdown table: the best value bold, the second best italic."""
+    num_numbers = len(grid.heads) - grid.num_labels
+    lines = [
+        _row(escape_markdown(head) for head in grid.heads),
+        _row(["---"] * grid.num_labels + ["---:"] * num_numbers),
+        *(_row(_markdown(entry) for entry in row) for row in grid.rows),
+    ]
+    return "\n".join(lines)
+
+
+def escape_markdown(text: str) -> str:
+    r"""Escape what Markdown would read as formatting; line breaks become blanks.
+
+    Examples:
+        >>> escape_markdown("A_b | [x]")
+        'A\\_b \\| \\[x\\]'
+    """
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def _row(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _markdown(entry: Entry) -> str:
+    mark = {1: "**", 2: "*", None: ""}[entry.rank]
+    return f"{mark}{escape_markdown(entry.text)}{mark}"
