@@ -11,8 +11,7 @@ from rotograd_cli.runs.config import typed
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.results import Results, collect
 from rotograd_cli.tables.runs import Run, RunKey
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import check_spec
+from rotograd_cli.tables.spec import TableSpec, check_spec
 
 METRIC_SPECS: dict[str, dict[str, Any]] = {
     "left/accuracy": {"better": "higher", "percent": True},

@@ -62,7 +62,7 @@ def warm_up(subject: Subject, steps: int, device: torch.device) -> float:
     return seconds
 
 
-def measure(
+def blocks(
     subjects: Sequence[Subject],
     options: BenchOptions,
     seed: int,
@@ -85,7 +85,7 @@ def measure(
         All blocks in the order of their execution.
     """
     step_s = [warm_up(subject, options.warmup_steps, device) for subject in subjects]
-    blocks = []
+    result = []
     with _old_objects_left_alone():
         for index, order in enumerate(interleaved_orders(len(subjects), options.rounds, seed)):
             for position, which in enumerate(order):
@@ -94,10 +94,10 @@ def measure(
                 gc.collect()  # nobody pays for the garbage of another
                 steps = block_steps(step_s[which], options)
                 seconds = timed(subject.step, steps, device)
-                blocks.append(Block(subject.name, index, position, steps, seconds))
+                result.append(Block(subject.name, index, position, steps, seconds))
                 step_s[which] = seconds / steps
             progress(index + 1)
-    return blocks
+    return result
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import yaml
 from rotograd_cli.bench.machine import one_line
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.printing.markup import markdown_table
 
 _MIB = 2**20
 
@@ -62,7 +61,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"## {title(result)}",
         f"```\n{result['command']}\n```",
         f"{result['date'][:10]}; {one_line(result['machine'])}.",
-        markdown_table(grid(result)),
+        grid(result).markdown(),
         *notes(result),
         f"Contenders: {'; '.join(labels)}.",
         *[f"Left out: `{name}` ({reason})." for name, reason in result["left_out"].items()],

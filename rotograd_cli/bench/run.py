@@ -8,18 +8,9 @@ from typing import Any
 
 import torch
 
+from rotograd_cli.bench import measure
 from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender, method_nodes
 from rotograd_cli.bench.machine import describe_machine
-from rotograd_cli.bench.measure import (
-    Block,
-    Subject,
-    measure,
-    num_threads,
-    paired_ratios,
-    peak_bytes,
-    spread,
-    times_by_round,
-)
 from rotograd_cli.bench.reference import ReferenceUnavailableError
 from rotograd_cli.bench.rotations import rotation_part, rotations_of
 from rotograd_cli.bench.workload import converted, first_batches, loading
@@ -52,7 +43,7 @@ def bench(config: BenchConfig, command: str, say: Say = lambda _: None) -> dict[
     """
     nodes = method_nodes(config)
     constructors = Constructors(config)
-    with num_threads(config.bench.threads), compilation(config.compile):
+    with measure.num_threads(config.bench.threads), compilation(config.compile):
         networks = build_networks(config, constructors)
         batches = first_batches(config, networks)
         builder = Builder(config, constructors, networks)
@@ -117,22 +108,22 @@ def _time(
     batches: Sequence[Batch],
     device: torch.device,
     say: Say,
-) -> list[Block]:
+) -> list[measure.Block]:
     subjects = []
     for contender in contenders:
         step = _cycling(contender.step, batches)
-        subject = Subject(contender.name, step)
+        subject = measure.Subject(contender.name, step)
         if config.bench.optimizers:  # nothing else moves the rotations
             subject = replace(subject, reset=contender.reset)
         subjects.append(subject)
         part = rotation_part(contender.model, batches[0])
         if part is not None:
-            subjects.append(Subject(PART + contender.name, part))
+            subjects.append(measure.Subject(PART + contender.name, part))
 
     def progress(rounds: int) -> None:
         say(f"round {rounds} of {config.bench.rounds}")
 
-    return measure(subjects, config.bench, config.seed, device, progress)
+    return measure.blocks(subjects, config.bench, config.seed, device, progress)
 
 
 def _cycling(step: Callable[[Batch], None], batches: Sequence[Batch]) -> Callable[[], None]:
@@ -159,7 +150,7 @@ def _loading(
 def _peak(contender: Contender, batch: Batch, device: torch.device) -> int:
     contender.reset()
     contender.step(batch)
-    return peak_bytes(lambda: contender.step(batch), device)
+    return measure.peak_bytes(lambda: contender.step(batch), device)
 
 
 def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict[str, Any]:
@@ -186,25 +177,25 @@ def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict
 def _results(
     contenders: Sequence[Contender],
     nodes: Mapping[str, Mapping[str, Any]],
-    blocks: Sequence[Block],
+    blocks: Sequence[measure.Block],
     peaks: Mapping[str, int],
     settings: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    times = times_by_round(blocks)
+    times = measure.times_by_round(blocks)
     stack = settings["rotation_stack_bytes"]
     results = []
     for contender in contenders:
         name = contender.name
         node = nodes.get(name)
         over = peaks[name] - peaks[IDEAL] if IDEAL in peaks else None
-        ratios = paired_ratios(times[name], times[IDEAL]) if IDEAL in times else None
+        ratios = measure.paired_ratios(times[name], times[IDEAL]) if IDEAL in times else None
         part = times.get(PART + name)
         results.append(
             {
                 "name": name,
                 "label": contender.label,
                 "options": None if node is None else dict(node),
-                "ratio_to_ideal": None if ratios is None else spread(ratios),
+                "ratio_to_ideal": None if ratios is None else measure.spread(ratios),
                 "step_ms": _milliseconds(times[name]),
                 "rotation_part_ms": None if part is None else _milliseconds(part),
                 "peak_bytes": peaks[name],
@@ -216,4 +207,4 @@ def _results(
 
 
 def _milliseconds(times: Mapping[int, float]) -> dict[str, float]:
-    return spread([1000 * seconds for seconds in times.values()])
+    return measure.spread([1000 * seconds for seconds in times.values()])

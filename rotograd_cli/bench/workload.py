@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from rotograd_cli.bench.contenders import DTYPES
-from rotograd_cli.bench.measure import Subject, measure, spread, times_by_round
+from rotograd_cli.bench.measure import Subject, blocks, spread, times_by_round
 from rotograd_cli.data.base import Batch
 from rotograd_cli.runs.building import Networks
 from rotograd_cli.runs.config import BenchConfig
@@ -95,7 +95,7 @@ def loading(
         Subject("loader and augmentation", lambda: deque(augmented(), maxlen=0)),
         Subject("whole step", lambda: waiting.append(_waiting_percent(augmented(), step))),
     ]
-    times = times_by_round(measure(subjects, config.bench, config.seed, networks.device))
+    times = times_by_round(blocks(subjects, config.bench, config.seed, networks.device))
     size = config.train.batch_size * num
     return {
         "batches": num,

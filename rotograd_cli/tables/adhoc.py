@@ -9,7 +9,7 @@ from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.report import shown_metrics
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import Run, RunKey, listed, varying
-from rotograd_cli.tables.schema import ColumnSpec, RowSpec, TableSpec
+from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
 REFERENCE = "VanillaMTL"
 ONE_BY_ONE = "one task at a time"

@@ -7,9 +7,8 @@ from typing import Any
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.identity import setting
-from rotograd_cli.tables.conditions import COMMON, conditions, evaluated, evaluated_by
-from rotograd_cli.tables.runs import Run, RunKey, grouped, listed, varying
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.runs import COMMON, Run, RunKey, conditions, grouped, listed, varying
+from rotograd_cli.tables.spec import TableSpec
 
 NETWORK = ("data", "backbone", "head")
 """Components that a run must share with the table's experiment."""
@@ -42,7 +41,7 @@ def match_runs(
         row = None if run.config is None else _row_of(spec, run, expected)
         if row is None:
             unmatched.append(run)
-        elif run.is_finished and not _evaluates(run, expected[row]):
+        elif run.is_finished and not run.evaluates_as(expected[row]):
             cut.append(run)
         else:
             task = run.only_task if spec.rows[row].per_task else None
@@ -53,14 +52,10 @@ def match_runs(
     if cut:
         notes.append(
             "Left out, as they do not evaluate what the table does (train.limit_eval_batches): "
-            f"{listed(cut)}; the first one {evaluated(cut[0])}. Without `table=` they are rows of "
+            f"{listed(cut)}; the first one {cut[0].evaluated}. Without `table=` they are rows of "
             "their own."
         )
     return cells, notes
-
-
-def _evaluates(run: Run, expected: Mapping[str, Any]) -> bool:
-    return evaluated(run) == evaluated_by(expected, run.summary.num_examples)
 
 
 def _row_of(spec: TableSpec, run: Run, expected: Configurations) -> str | None:

@@ -15,8 +15,7 @@ from rotograd_cli.tables.cells import match_runs, one_per_cell
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import check_spec, check_statistic, row_overrides, select_rows
+from rotograd_cli.tables.spec import TableSpec, check_spec, row_overrides, select_rows
 from rotograd_cli.tables.table import build_table
 
 
@@ -50,9 +49,7 @@ def to_table_command(config: DictConfig | Mapping[str, Any]) -> TableCommand:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
     command = typed(config, TableCommand)
-    if command.table is not None:
-        check_spec(command.table)
-    check_statistic("statistic", command.statistic)
+    check_spec(command.table, command.statistic)
     _patterns(command)
     if command.output is not None and not command.output.strip():
         raise ConfigError(f"`output` must name a folder, got {command.output!r}; null for none.")

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
-from rotograd_cli.tables.conditions import COMMON, alike
 from rotograd_cli.tables.results import Rows, SeedResult, metric_specs
+from rotograd_cli.tables.runs import COMMON, alike
 from rotograd_cli.tasks.metrics import Better, delta_m
 
 NASH_BASE = {

@@ -5,12 +5,10 @@ from typing import Any
 
 from rotograd_cli.runs.report import remarks
 from rotograd_cli.tables import delta, statistics
-from rotograd_cli.tables.conditions import COMMON, PROTOCOL, TASKS, alike, notes_of
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results
-from rotograd_cli.tables.runs import Run, grouped, varying
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import row_label
+from rotograd_cli.tables.runs import COMMON, PROTOCOL, TASKS, Run, alike, grouped, varying
+from rotograd_cli.tables.spec import TableSpec, row_label
 
 MAX_NAMED = 5
 """Tasks that a footnote lists."""
@@ -40,7 +38,7 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
         *_comparison_note(table),
         *(_run_notes(results, runs) if runs else ["There is no finished run."]),
         *_conditions(spec, results),
-        *remarks(note for run in runs for note in notes_of(run)),
+        *remarks(note for run in runs for note in run.notes),
         *_paper_notes(spec),
         *spec.notes,
         *_short_cells(table),

@@ -9,13 +9,7 @@ from pathlib import Path
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
-from rotograd_cli.printing.grid import Entry, Grid
-from rotograd_cli.printing.markup import (
-    escape_latex,
-    escape_markdown,
-    latex_table,
-    markdown_table,
-)
+from rotograd_cli.printing.grid import Entry, Grid, escape_latex, escape_markdown
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.statistics import LEVEL, Difference
 
@@ -27,7 +21,7 @@ def to_markdown(table: Table) -> str:
     """Return title, table, table of differences, and the sentences below."""
     parts = []
     for level, grid in zip(("#", "##"), grids(table), strict=False):
-        parts += [f"{level} {escape_markdown(grid.title)}", markdown_table(grid)]
+        parts += [f"{level} {escape_markdown(grid.title)}", grid.markdown()]
     notes = sentences(table, "Bold", "italic")
     parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
@@ -37,7 +31,7 @@ def to_latex(table: Table) -> str:
     """Return floats of at most ``LATEX_COLUMNS``, and a list of the sentences below."""
     parts = zip(grids(table), LATEX_COLUMNS, strict=False)
     blocks = [block for grid, width in parts for block in grid.blocks(width)]
-    floats = [latex_table(block, f"tab:{table.name}-{i}") for i, block in enumerate(blocks, 1)]
+    floats = [block.latex(f"tab:{table.name}-{i}") for i, block in enumerate(blocks, 1)]
     notes = sentences(table, "Bold", "underlined")
     items = "\n".join(rf"  \item {escape_latex(note)}" for note in notes)
     below = "\\begin{itemize}\\footnotesize\n" + items + "\n\\end{itemize}"

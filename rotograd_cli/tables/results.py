@@ -9,9 +9,8 @@ import numpy as np
 
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.conditions import Conditions, conditions
-from rotograd_cli.tables.runs import Run, RunKey
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions
+from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import geometric_mean
 
 GEOMEAN_LOSS = MetricKey(None, "geomean_loss")

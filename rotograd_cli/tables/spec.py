@@ -1,17 +1,114 @@
-"""A table's specification: checked, cut to some of its rows, and what it says of a cell."""
+"""A table's specification: schema of ``conf/table``, checks, and what it says of a cell."""
 
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import NoneType
+from typing import Any
+
+from omegaconf import MISSING
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import suggest
-from rotograd_cli.tables.schema import ColumnSpec, GridSpec, PaperSpec, TableSpec
 from rotograd_cli.tables.statistics import DESCRIPTIONS
+from rotograd_cli.training.options import AtLeastOne
 
 CONVENTIONS = ("paper", "nash", "libmtl")
+
+
+@dataclass
+class RowSpec:
+    """A row: one setting, trained once per seed."""
+
+    label: str = ""
+    """Name in the table; empty: the row's key."""
+    overrides: list[str] = field(default_factory=list)
+    """What this row changes, in the words of the command line: ``[method=rotograd]``."""
+    per_task: bool = False
+    """One run per task of ``TableSpec.tasks``, with ``tasks=[task]``, makes one seed."""
+    shown: bool = False
+    """In the table unless ``methods`` names other rows."""
+    method_grid: bool = False
+    """The method has parameters of its own, so that grid keys of ``method_optimizer`` apply."""
+
+
+@dataclass
+class ColumnSpec:
+    """A column: exactly one of ``metric``, ``delta_of`` and ``hours``."""
+
+    metric: str | None = None
+    """Key of a test metric without the split: ``pixels/mse``, ``mean_f1``."""
+    delta_of: list[str] | None = None
+    """Tasks whose relative gain is averaged, by the table's convention."""
+    hours: bool = False
+    """Wall time of the training steps of a seed in hours, summed over its runs."""
+    label: str = ""
+    """Head of the column without unit and arrow; empty: the column's key."""
+    better: str | None = None
+    """``higher`` or ``lower``; null: the metric's own."""
+    percent: bool | None = None
+    """Show the value times 100; null: as the metric declares."""
+    digits: int | None = None
+    """Decimals; null: 2 of percentages, gains and hours, of others 2 to 4 by their size."""
+
+
+@dataclass
+class GridSpec:
+    """Settings of which every row takes the best on validation, by its own ``train.select``."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """Values by key, all combinations; ``method_optimizer`` keys hold for ``method_grid`` rows."""
+    seeds: list[int] = field(default_factory=list)
+    """Seeds that every combination is trained with."""
+
+
+@dataclass
+class PaperSpec:
+    """Printed numbers, in the unit of our columns."""
+
+    source: str = MISSING
+    """Where they come from."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Head of a printed column by our column's key, where ``<label> (paper)`` would not do."""
+    digits: int = 2
+    """Decimals as printed."""
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By row and column: a number, ``[value, spread]`` or ``[value, spread, mark]``; null: none."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences below the table, among them what the marks mean."""
+
+
+@dataclass
+class TableSpec:
+    """A table; one file of ``conf/table`` each."""
+
+    name: str = MISSING
+    """Name of the files that are written; the YAML file's own."""
+    title: str = MISSING
+    """Title."""
+    experiment: str | None = None
+    """File of ``conf/experiment``; null: the defaults of ``rotograd train``."""
+    overrides: list[str] = field(default_factory=list)
+    """What every run changes, e.g. ``[train.epochs=100]``."""
+    tasks: list[str] = field(default_factory=list)
+    """Tasks of the data set, in order: the runs of a ``per_task`` row."""
+    seeds: AtLeastOne = MISSING
+    """Number of seeds: 0, 1, ..., seeds - 1."""
+    base: str | None = None
+    """Row that gains are relative to (convention ``paper``)."""
+    delta: str | None = None
+    """Convention of the gains: ``paper``, ``nash``, ``libmtl``; null: no such column."""
+    statistic: str = "median_std"
+    """``median_std``, ``mean_std`` or ``mean_ci95``."""
+    compare_with: str | None = "vanilla"
+    """Row that every other is compared with, seed by seed; null: no comparison."""
+    rows: dict[str, RowSpec] = field(default_factory=dict)
+    columns: dict[str, ColumnSpec] = field(default_factory=dict)
+    grid: GridSpec | None = None
+    paper: PaperSpec | None = None
+    notes: list[str] = field(default_factory=list)
+    """Sentences below the table."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +183,22 @@ def paper_value(spec: TableSpec, row: str, column: str) -> PaperValue | None:
     return PaperValue(float(value), None if spread is None else float(spread), mark or "")
 
 
-def check_spec(spec: TableSpec) -> None:
-    """Refuse a table that refers to what it does not have."""
-    for fault in _faults(spec):
-        raise ConfigError(fault)
+def check_spec(spec: TableSpec | None, statistic: str | None = None) -> None:
+    """Refuse a table that refers to what it does not have.
 
-
-def check_statistic(key: str, statistic: str | None) -> None:
-    """Refuse an unknown statistic; None stands for the table's own."""
+    Args:
+        spec: Table; None for none.
+        statistic: What a command takes in place of the table's own statistic; None for that.
+    """
     if statistic is not None:
-        for fault in _not_one_of(key, statistic, DESCRIPTIONS):
-            raise ConfigError(fault)
+        _refuse(_not_one_of("statistic", statistic, DESCRIPTIONS))
+    if spec is not None:
+        _refuse(_faults(spec))
+
+
+def _refuse(faults: Iterator[str]) -> None:
+    for fault in faults:
+        raise ConfigError(fault)
 
 
 def _faults(spec: TableSpec) -> Iterator[str]:

@@ -9,13 +9,12 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.config import suggest
 from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.conditions import COMMON, TASKS, alike
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.results import Results, SeedResult, metric_specs
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import paper_value, row_label
+from rotograd_cli.tables.runs import COMMON, TASKS, alike
+from rotograd_cli.tables.spec import TableSpec, paper_value, row_label
 from rotograd_cli.tables.statistics import compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
 

@@ -16,8 +16,8 @@ from rotograd_cli.bench.measure import (
     Block,
     Subject,
     block_steps,
+    blocks,
     interleaved_orders,
-    measure,
     num_threads,
     paired_ratios,
     peak_bytes,
@@ -106,11 +106,11 @@ def test_every_subject_has_one_block_in_every_round_and_is_reset_before_it() -> 
 
     options = BenchOptions(rounds=6, block_s=1.0, max_steps_per_block=3, warmup_steps=2)
     rounds: list[int] = []
-    blocks = measure([subject("a"), subject("b")], options, 0, CPU, rounds.append)
+    result = blocks([subject("a"), subject("b")], options, 0, CPU, rounds.append)
     assert rounds == [1, 2, 3, 4, 5, 6]
-    assert [(b.round, b.position) for b in blocks] == [(i, j) for i in range(6) for j in (0, 1)]
+    assert [(b.round, b.position) for b in result] == [(i, j) for i in range(6) for j in (0, 1)]
     for name in "ab":
-        own = [block for block in blocks if block.subject == name]
+        own = [block for block in result if block.subject == name]
         assert [block.round for block in own] == list(range(6))
         assert {block.steps for block in own} == {3}
         assert all(block.seconds > 0 for block in own)

@@ -15,7 +15,7 @@ from rotograd_cli.tables.delta import BETTER, NASH_BASE, gains
 from rotograd_cli.tables.footnotes import differing_settings
 from rotograd_cli.tables.results import SeedResult
 from rotograd_cli.tables.runs import RunKey, read_run
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import TableSpec
 from tests.fake_runs import collected, fake_run, fake_summary, to_table_spec
 
 

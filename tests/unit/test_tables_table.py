@@ -17,7 +17,7 @@ from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.printing.markup import escape_latex
+from rotograd_cli.printing.grid import escape_latex
 from rotograd_cli.printing.terminal import fitting
 from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
@@ -34,7 +34,7 @@ from rotograd_cli.tables.formats import (
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results, SeedResult
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tables.table import build_table
 from tests.fake_runs import collected, fake_run, fake_summary, to_table_spec
 
