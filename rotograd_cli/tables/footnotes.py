@@ -1,9 +1,11 @@
 """What stands below a table: everything that a reader needs to judge its numbers."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rotograd_cli.runs.report import remarks
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results
@@ -110,29 +112,37 @@ def _short_cells(table: Table) -> list[str]:
 
 
 def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
-    protocols = _distinct(run.summary.protocol for run in runs)
-    names = ", ".join(_distinct(run.summary.data for run in runs))
-    prints = ", ".join(_distinct(run.summary.data_fingerprint for run in runs))
-    seconds = sum(run.summary.wall_s or 0.0 for run in runs)
+    summaries = [run.summary for run in runs]
+    protocols = _distinct(summary.protocol for summary in summaries)
+    epochs = ", ".join(_distinct(summary.epochs for summary in summaries))
+    sizes = ", ".join(_distinct((run.section("train") or {}).get("batch_size") for run in runs))
+    devices = ", ".join(_distinct(summary.device for summary in summaries))
+    names = ", ".join(_distinct(summary.data for summary in summaries))
+    prints = ", ".join(_distinct(summary.data_fingerprint for summary in summaries))
+    seconds = sum(summary.wall_s or 0.0 for summary in summaries)
     wall = f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return [
         *(f"Protocol: {text}." for text in protocols),
-        _budget(runs),
+        f"Epochs: {epochs}{f'; batch size {sizes}' if sizes else ''}.",
         *differing_settings(results),
-        *_machine(runs),
+        f"Device: {devices or 'unknown'}.",
+        _versions(summaries),
         f"Data: {names}, fingerprint {prints or 'unknown'}.",
         f"Wall time of the {len(runs)} runs together: {wall}.",
     ]
 
 
+def _versions(summaries: Sequence[RunSummary]) -> str:
+    versions = grouped(item for summary in summaries for item in summary.versions.items())
+    listed = ", ".join(f"{name} {' / '.join(texts)}" for name, texts in versions.items())
+    # a commit in short, with a plus where the source was changed
+    commits = [re.sub(r"^(.{12}).*?(\+?)$", r"\1\2", s.commit) for s in summaries if s.commit]
+    source = ", ".join(dict.fromkeys(commits))
+    return f"Versions: {listed}{f'; commit {source}' if source else ''}."
+
+
 def _distinct(values: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value is not None))
-
-
-def _budget(runs: Sequence[Run]) -> str:
-    epochs = ", ".join(_distinct(run.summary.epochs for run in runs))
-    sizes = ", ".join(_distinct((run.section("train") or {}).get("batch_size") for run in runs))
-    return f"Epochs: {epochs}; batch size {sizes}." if sizes else f"Epochs: {epochs}."
 
 
 def differing_settings(results: Results) -> list[str]:
@@ -150,23 +160,6 @@ def differing_settings(results: Results) -> list[str]:
             values = [f"{value} ({', '.join(names)})" for value, names in rows.items()]
             notes.append(f"{key}: {'; '.join(values)}.")
     return notes
-
-
-def _machine(runs: Sequence[Run]) -> list[str]:
-    devices = ", ".join(_distinct(run.summary.device for run in runs))
-    versions = grouped(item for run in runs for item in run.summary.versions.items())
-    listed = ", ".join(f"{name} {' / '.join(texts)}" for name, texts in versions.items())
-    commits = [_commit(run.summary.commit or "") for run in runs]
-    source = ", ".join(filter(None, dict.fromkeys(commits)))
-    return [
-        f"Device: {devices or 'unknown'}.",
-        f"Versions: {listed}{f'; commit {source}' if source else ''}.",
-    ]
-
-
-def _commit(text: str) -> str:
-    """A commit in short, with a plus where the source was changed."""
-    return text[:12] + ("+" if text.endswith("+") else "")
 
 
 def _conditions(spec: TableSpec, results: Results) -> list[str]:
