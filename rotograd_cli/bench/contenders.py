@@ -139,8 +139,10 @@ class Builder:
                 total = torch.stack([loss for loss in losses if loss is not None]).sum()
             torch.autograd.backward(total)
 
+        network = list(model.parameters())
+        optimizers = self._optimizers(network, [])
         label = "autograd on the summed losses"
-        return self._contender(IDEAL, label, model, gradients, model.parameters())
+        return Contender(IDEAL, label, model, gradients, network, optimizers)
 
     def _method(self, name: str, node: Mapping[str, Any], networks: Networks) -> Contender:
         constructors = Constructors(replace(self._config, method=node))
@@ -153,8 +155,10 @@ class Builder:
 
         reset = partial(self._rotations.give, model)
         reset()
-        parameters = (model.model_parameters(), model.mtl_parameters())
-        return self._contender(name, model.method_name, model, gradients, *parameters, reset)
+        optimizers = self._optimizers(model.model_parameters(), model.mtl_parameters())
+        parameters = list(model.parameters())
+        label = model.method_name
+        return Contender(name, label, model, gradients, parameters, optimizers, reset)
 
     def _reference(self, networks: Networks) -> Contender:
         model = reference.build_reference(self.configured, networks.backbone, networks.heads)
@@ -172,28 +176,12 @@ class Builder:
 
         reset = partial(self._rotations.give_to, bases, free_parameters)
         reset()
-        network = model.model_parameters()
-        of_method = model.mtl_parameters() if bases else []
+        network = list(model.model_parameters())
+        of_method = list(model.mtl_parameters()) if bases else []
+        optimizers = self._optimizers(network, of_method)
         label = f"{type(self.configured).__name__} of {reference.PACKAGE} {reference.version()}"
-        return self._contender(REFERENCE, label, model, gradients, network, of_method, reset)
-
-    def _contender(
-        self,
-        name: str,
-        label: str,
-        model: Any,
-        gradients: Callable[[Batch], None],
-        network: Iterable[nn.Parameter],
-        of_method: Iterable[nn.Parameter] = (),
-        reset: Callable[[], None] = lambda: None,
-    ) -> Contender:
-        groups = {"model": list(network), "method": list(of_method)}
-        optimizers = []
-        if self._config.bench.optimizers:
-            make = self._constructors.optimizers
-            optimizers = [make[group](given) for group, given in groups.items() if given]
-        parameters = [*groups["model"], *groups["method"]]
-        return Contender(name, label, model, gradients, parameters, optimizers, reset)
+        parameters = [*network, *of_method]
+        return Contender(REFERENCE, label, model, gradients, parameters, optimizers, reset)
 
     def _copy(self) -> Networks:
         backbone = copy.deepcopy(self._networks.backbone)
@@ -210,6 +198,15 @@ class Builder:
     def _autocast(self) -> AbstractContextManager[Any]:
         enabled = self._config.bench.dtype == "bfloat16"
         return torch.autocast(self._networks.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _optimizers(
+        self, network: Iterable[nn.Parameter], of_method: Iterable[nn.Parameter]
+    ) -> list[Optimizer]:
+        if not self._config.bench.optimizers:
+            return []
+        groups = {"model": list(network), "method": list(of_method)}
+        make = self._constructors.optimizers
+        return [make[name](parameters) for name, parameters in groups.items() if parameters]
 
 
 class _Plain(nn.Module):

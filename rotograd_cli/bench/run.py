@@ -10,8 +10,8 @@ import torch
 
 from rotograd_cli.bench import measure
 from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender, method_nodes
-from rotograd_cli.bench.machine import describe_machine
 from rotograd_cli.bench.reference import ReferenceUnavailableError
+from rotograd_cli.bench.report import describe_machine
 from rotograd_cli.bench.rotations import rotation_part, rotations_of
 from rotograd_cli.bench.workload import converted, first_batches, loading
 from rotograd_cli.data.base import Batch

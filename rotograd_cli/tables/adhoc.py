@@ -16,9 +16,7 @@ ONE_BY_ONE = "one task at a time"
 SettingKey = tuple[tuple[str, str], ...]
 
 
-def spec_from_runs(
-    runs: Sequence[Run],
-) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
+def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
     """Make a table of whatever was run.
 
     Args:
@@ -105,10 +103,8 @@ def _distinctions(groups: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def _distinction(key: str, value: Any) -> str:
-    if key == "tasks" and value is None:
-        return ""
-    if key == "tasks" and value == ONE_BY_ONE:
-        return f", {ONE_BY_ONE}"
+    if key == "tasks" and not isinstance(value, tuple):
+        return f", {value}" if value else ""
     text = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
     return f", {key}={text}"
 

@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from rotograd_cli.bench import machine, report
+from rotograd_cli.bench import report
 from rotograd_cli.bench.contenders import Builder, Contender, adapted, method_nodes
 from rotograd_cli.bench.measure import (
     Block,
@@ -371,7 +371,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "command": "rotograd bench workload=toy",
         "date": "2026-01-02T03:04:05+00:00",
         "settings": settings,
-        "machine": machine.describe_machine(CPU),
+        "machine": report.describe_machine(CPU),
         "contenders": [{**contender, **changes}],
         "loading": None,
         "left_out": {"reference": "not installed"},
@@ -412,7 +412,7 @@ def test_the_markdown_stands_alone() -> None:
         "rotograd bench workload=toy",
         "2026-01-02",
         f"torch {torch.__version__.split('+')[0]}",
-        machine.cpu_model(),
+        report.cpu_model(),
         "| rotograd | 2.00 | 1.50-2.50 |",
         "0.25 MiB",
         "Left out: `reference` (not installed).",
@@ -422,8 +422,8 @@ def test_the_markdown_stands_alone() -> None:
 
 def test_the_name_of_the_processor_is_read_or_guessed(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor: 0\nmodel name\t: Fast One\nmodel name\t: Other\n")
-    assert machine.cpu_model(tmp_path / "cpuinfo") == "Fast One"
-    assert machine.cpu_model(tmp_path / "nowhere") != ""
+    assert report.cpu_model(tmp_path / "cpuinfo") == "Fast One"
+    assert report.cpu_model(tmp_path / "nowhere") != ""
 
 
 # ---- compilation
