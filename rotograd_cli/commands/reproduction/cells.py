@@ -57,7 +57,7 @@ def folder_name(config: TrainConfig) -> str:
 
 
 class CellMaker:
-    """Makes cells; Hydra must be running (:func:`hydra.initialize_config_dir`).
+    """Makes cells; Hydra must be running (:func:`rotograd_cli.runs.compose.composing`).
 
     Args:
         overrides: Overrides of every run, after the table's own.
