@@ -18,7 +18,7 @@ from rotograd_cli.bench.rotation_part import rotation_part
 from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by_round
 from rotograd_cli.bench.workload import converted, first_batches
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig
 from rotograd_cli.runs.experiment import Networks, build_networks, memory_errors
@@ -98,7 +98,7 @@ def _first_step(contender: Contender, batches: Sequence[Batch]) -> None:
     try:
         contender.step(batches[0])
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         if contender.name != REFERENCE:
             raise
         raise ReferenceUnavailableError(f"it fails with these settings ({reason})") from error

@@ -6,7 +6,7 @@ what is a sum over the examples of the batch (losses, squared norms, inner produ
 parameters) goes through :meth:`Ranks.sum`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -139,15 +139,6 @@ class Ranks:
 
     def check_equal(self, model: nn.Module) -> None:
         """Refuse models that differ between processes."""
-
-    def own(self, parts: Sequence[T], group: int) -> Iterator[tuple[int, T]]:
-        """Yield the batches that this process evaluates, with their positions.
-
-        Args:
-            parts: All batches.
-            group: Number of consecutive batches that stay together.
-        """
-        yield from enumerate(parts)
 
 
 ONE = Ranks()

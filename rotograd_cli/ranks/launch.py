@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotograd_cli.errors import ConfigError, RankError
+from rotograd_cli.errors import ConfigError, RankError, first_line
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -213,7 +213,7 @@ def lost_other(error: BaseException) -> str | None:
     told = isinstance(error, RuntimeError) and any(word in str(error) for word in known)
     if not (told or isinstance(error, dist.DistError)):
         return None
-    reason = str(error).splitlines()[0].split(". ")[0]
+    reason = first_line(error).split(". ")[0]
     return f"Another rank is gone ({reason}); rotograd train resume=auto goes on."
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any, TypeVar
@@ -191,12 +191,6 @@ class ManyRanks(Ranks):
                 f"{len(named)} parameters that differ; draw random numbers in a network with "
                 "layers of torch, or train with one process."
             )
-
-    def own(self, parts: Sequence[T], group: int) -> Iterator[tuple[int, T]]:
-        """See :class:`Ranks`."""
-        for index, part in enumerate(parts):
-            if index // group % self.size == self.rank:
-                yield index, part
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ManyRanks":
         return self

@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError, RotogradError
+from rotograd_cli.errors import ConfigError, RotogradError, first_line
 from rotograd_cli.runs.arguments import no_choice
 from rotograd_cli.runs.config_files import choices, config_dir, is_group
 
@@ -309,7 +309,7 @@ def _wrong_value(override: Override, config: DictConfig) -> str | None:
         try:
             OmegaConf.update(config.copy(), key, value, merge=True)
         except (OmegaConfBaseException, AssertionError) as error:
-            reason = _needed(config, key, value, shown) or str(error).splitlines()[0]
+            reason = _needed(config, key, value, shown) or first_line(error)
             return f"`{key}` has a wrong value: {reason}, got {shown!r}."
     return None
 

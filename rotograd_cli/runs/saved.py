@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 
 MAX_BYTES = 1_000_000
@@ -64,7 +64,7 @@ def read_saved(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(_text(path), _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read ({_reason(error)}).") from error
+        raise ConfigError(f"{path} cannot be read ({first_line(error)}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}.")
     _add_keys(content)
@@ -85,10 +85,6 @@ def _text(path: Path) -> str:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES} bytes are no run's configuration")
     return path.read_text(encoding="utf-8")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Loader(yaml.SafeLoader):
@@ -119,7 +115,7 @@ def saved_config(content: Any, source: Path) -> TrainConfig:
                 raise ConfigError(f"{value!r} is an interpolation, which no run saves")
         return to_train_config(content)
     except (OmegaConfBaseException, TypeError, ValueError, KeyError, RecursionError) as error:
-        raise ConfigError(f"{source} is not a run's configuration: {_reason(error)}") from error
+        raise ConfigError(f"{source} is not a run's configuration: {first_line(error)}") from error
 
 
 def _values(content: Any) -> Iterator[Any]:

@@ -5,20 +5,22 @@ import os
 import shutil
 import warnings
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from rotograd_cli.errors import CheckpointError, first_line, suggested
+from rotograd_cli.files import replace_file
 
 FORMAT = 1
 logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes a checkpoint: to a temporary file first, then in the place of the old one.
+    """Write a checkpoint whole or not at all, and keep the one that it replaces.
 
     The old one stays beside it under the name of :func:`previous_of`. A process that is killed at
     any moment leaves one of the two complete under its name, and none half written.
@@ -30,19 +32,18 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         CheckpointError: If it cannot be written; what was there is left as it is.
     """
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
+
+    def write(file: IO[bytes]) -> None:
+        torch.save({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
         if path.exists():
-            _keep(path, previous_of(path))
-        temporary.replace(path)
+            _link(path, previous_of(path), otherwise=os.replace)
+
+    try:
+        replace_file(path, write)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__ or error
         reason = getattr(cause, "strerror", None) or first_line(cause)
         raise CheckpointError(
@@ -52,21 +53,27 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint goes that a newer one replaced: ``last.pt`` to ``last.previous.pt``."""
+    """Return the name of a replaced checkpoint: ``last.previous.pt`` of ``last.pt``."""
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def _keep(path: Path, other: Path) -> None:
-    """Another name for a file, without a moment in which the first one is not there."""
-    other.unlink(missing_ok=True)
+def _link(path: Path, name: Path, otherwise: Callable[[Path, Path], object]) -> None:
+    """Give a file another name, which costs no bytes: a checkpoint is never changed in place.
+
+    Args:
+        path: The file.
+        name: The other name; what had it loses it.
+        otherwise: What to do on a file system without links.
+    """
+    name.unlink(missing_ok=True)
     try:
-        os.link(path, other)
-    except OSError:  # a file system without links
-        path.replace(other)
+        os.link(path, name)
+    except OSError:
+        otherwise(path, name)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes new names survive a loss of power, where the system has that for folders."""
+    """Make new names survive a loss of power, where the system has that for folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -76,34 +83,26 @@ def _sync_folder(folder: Path) -> None:
 
 
 def keep_epoch(folder: Path, epoch: int, num: int) -> None:
-    """Keeps ``last.pt`` as the checkpoint of its epoch, and the newest ``num`` of these.
+    """Keep ``last.pt`` as the checkpoint of its epoch, and the newest ``num`` of these.
 
     Args:
         folder: Folder of the checkpoints.
         epoch: Finished epochs.
         num: How many to keep, at least 1.
     """
-    _keep_copy(folder / "last.pt", folder / f"epoch_{epoch:05d}.pt")
+    _link(folder / "last.pt", folder / f"epoch_{epoch:05d}.pt", otherwise=shutil.copyfile)
     for path in sorted(folder.glob("epoch_*.pt"))[:-num]:
         path.unlink()
 
 
-def _keep_copy(path: Path, copy: Path) -> None:
-    copy.unlink(missing_ok=True)
-    try:
-        os.link(path, copy)  # no bytes: a checkpoint is never changed in its place
-    except OSError:
-        shutil.copyfile(path, copy)
-
-
 def drop_previous(folder: Path) -> None:
-    """Removes the checkpoints that newer ones replaced: a finished run has no use for them."""
+    """Remove the checkpoints that newer ones replaced: a finished run has no use for them."""
     for path in folder.glob("*.previous.pt"):
         path.unlink()
 
 
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest checkpoint that can be read: ``last.pt``, or the one before it with a warning.
+    """Return the newest checkpoint that can be read: ``last.pt``, or its predecessor and warn.
 
     Args:
         folder: Folder of the checkpoints.
@@ -116,21 +115,21 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
         CheckpointError: If there are checkpoints and none can be read.
     """
     last = folder / "last.pt"
-    found = [path for path in (last, previous_of(last)) if path.exists()]
-    if not found:
-        return None
+    previous = previous_of(last)
+    if not last.exists():
+        return load_checkpoint(previous, device) if previous.exists() else None
     try:
-        return load_checkpoint(found[0], device)
+        return load_checkpoint(last, device)
     except CheckpointError as error:
-        if len(found) == 1:
+        if not previous.exists():
             raise
-        content = load_checkpoint(found[1], device)
-        logger.warning("%s Going back to %s.", error, found[1].name)
+        content = load_checkpoint(previous, device)
+        logger.warning("%s Going back to %s.", error, previous.name)
         return content
 
 
 def restore_best(folder: Path, best_epoch: int) -> None:
-    """Makes ``best.pt`` the selected epoch again that the resumed state knows of.
+    """Make ``best.pt`` the selected epoch again that the resumed state knows of.
 
     A run that was killed between writing ``best.pt`` and ``last.pt`` has a ``best.pt`` from after
     the state it goes on from; the one before it has been kept.
@@ -151,7 +150,7 @@ def restore_best(folder: Path, best_epoch: int) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint; never executes code from it.
+    """Read a checkpoint; never executes code from it.
 
     Args:
         path: The file.
@@ -180,7 +179,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def _reason(error: Exception) -> str:
-    """Never in torch's words, which advise to read the file in the way that executes code."""
+    """Return why, never in torch's words: they advise to read it in the way that executes code."""
     if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
         return first_line(error)
     if isinstance(error, zipfile.BadZipFile):
@@ -198,7 +197,7 @@ def _read(path: Path, device: torch.device | str) -> Any:
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Loads a model's state, all of it.
+    """Load a model's state, all of it.
 
     Args:
         model: The model.

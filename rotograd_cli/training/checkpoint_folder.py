@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rotograd_cli.errors import CheckpointError
+from rotograd_cli.files import remove_temporaries
 from rotograd_cli.training.checkpoint import (
     drop_previous,
     keep_epoch,
@@ -89,6 +90,7 @@ class CheckpointFolder:
             return None
         self._run.restore(content, self.path / "last.pt")
         if self._run.ranks.is_first:
+            remove_temporaries(self.path)  # of a process that was killed
             restore_best(self.path, self._run.state.best_epoch)
         return _positions(content, self.path / "last.pt")
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rotograd_cli.data.nyuv2.layout import NUM_CLASSES, Part
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DatasetError, first_line
 
 FILE = "nyu_depth_v2_labeled.mat"
 PAGE = "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html"
@@ -114,7 +114,7 @@ def open_official(path: Path, folder: Path) -> Iterator[OfficialFile]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        reason = "a folder" if path.is_dir() else str(error).splitlines()[0]
+        reason = "a folder" if path.is_dir() else first_line(error)
         raise _bad(path, f"must be {FILE} (HDF5)", reason) from error
     with file:
         yield OfficialFile(path, file, folder)
