@@ -42,7 +42,8 @@ def _farewell() -> None:
     continuing = stop_launcher()
     session.remove_unused_folders()
     if launch.job_rank() == 0:
-        print(" ".join([_INTERRUPTED, *continuing]), file=sys.stderr)
+        for line in (*session.how_to_continue(), " ".join([_INTERRUPTED, *continuing])):
+            print(line, file=sys.stderr)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.results import Results, collect
 from rotograd_cli.tables.runs import Run, RunKey
 from rotograd_cli.tables.schema import TableSpec
@@ -63,7 +64,7 @@ def fake_run(summary: Mapping[str, Any]) -> Run:
     content = dict(summary)
     config = {**fake_config(summary.get("seed", 0)), **content.pop("config", {})}
     first_evaluation = content.pop("first_evaluation", None)
-    return Run(Path("run"), content, config, first_evaluation)
+    return Run(Path("run"), RunSummary(**content), config, first_evaluation)
 
 
 def collected(

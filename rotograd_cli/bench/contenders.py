@@ -14,9 +14,9 @@ from rotograd_cli.bench import reference
 from rotograd_cli.bench.preparation import RotationState
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.building import Networks, join
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig, component_names, component_node, suggest
-from rotograd_cli.runs.experiment import Networks, join
 from rotograd_cli.training.compiling import compile_networks
 from rotograd_cli.training.objective import predict, task_losses
 

@@ -10,8 +10,8 @@ from rotograd_cli.bench.measure import Plan, Subject, measure
 from rotograd_cli.bench.statistics import spread, times_by_round
 from rotograd_cli.bench.workload import batches
 from rotograd_cli.data.base import Batch
+from rotograd_cli.runs.building import Networks
 from rotograd_cli.runs.config import BenchConfig
-from rotograd_cli.runs.experiment import Networks
 
 LOADER = "loader"
 AUGMENTED = "loader and augmentation"

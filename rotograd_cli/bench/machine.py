@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from rotograd_cli.runs.directory import package_versions, source_commit
 from rotograd_cli.runs.packing import available_cores
+from rotograd_cli.runs.provenance import package_versions, source_commit
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

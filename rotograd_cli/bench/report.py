@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from rotograd_cli.bench.machine import one_line
+from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.printing.markdown import markdown_table
 
@@ -62,46 +63,41 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"```\n{result['command']}\n```",
         f"{result['date'][:10]}; {one_line(result['machine'])}.",
         markdown_table(grid(result)),
-        notes(result),
-        *filter(None, [loading_notes(result)]),
+        *notes(result),
         f"Contenders: {'; '.join(labels)}.",
         *[f"Left out: `{name}` ({reason})." for name, reason in result["left_out"].items()],
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def notes(result: Mapping[str, Any]) -> str:
-    """Return how to read the table."""
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """Return how to read the table, and what loading the data costs where it was measured."""
     s = result["settings"]
     optimizers = ", the optimisers' steps." if s["optimizers"] else "; no optimiser."
-    sentences = [
-        f"Data {s['data']}, backbone {s['backbone']}, heads {s['head']}, configured method "
-        f"{s['method']}, seed {s['seed']}.",
-        f"A step is forward, losses, backward, clearing of gradients{optimizers}",
-        f"Medians over {s['rounds']} rounds, in each of which every contender runs one block of "
-        f"steps ({s['block_s']:g} s, at least one step) in random order; ratios are of blocks of "
-        "the same round.",
-    ]
     memory = "Memory is the peak of a step above what is held before it"
     stack = s["rotation_stack_bytes"]
     if stack is not None:
         memory += f"; a stack is all K rotations, K*m*m numbers, {stack / _MIB:.3g} MiB"
-    return " ".join([*sentences, f"{memory}."])
-
-
-def loading_notes(result: Mapping[str, Any]) -> str:
-    """Return examples per second of the loader and of a step fed by it; empty if not measured."""
+    reading = (
+        f"Data {s['data']}, backbone {s['backbone']}, heads {s['head']}, configured method "
+        f"{s['method']}, seed {s['seed']}. A step is forward, losses, backward, clearing of "
+        f"gradients{optimizers} Medians over {s['rounds']} rounds, in each of which every "
+        f"contender runs one block of steps ({s['block_s']:g} s, at least one step) in random "
+        f"order; ratios are of blocks of the same round. {memory}."
+    )
     loads = result["loading"]
-    if loads is None:
-        return ""
+    return [reading] if loads is None else [reading, _loading_note(loads, s)]
+
+
+def _loading_note(loads: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     rates = [
         f"{name} {_median(rate, ',.0f')} ({_interval(rate, ',.0f')})"
         for name, rate in loads["examples_per_s"].items()
     ]
     waits = loads["waiting_percent"]
     return (
-        f"Examples per second, {loads['batches']} batches of {result['settings']['N']} a pass: "
-        f"{'; '.join(rates)}. A step of {result['settings']['method']} waits for its batch "
+        f"Examples per second, {loads['batches']} batches of {settings['N']} a pass: "
+        f"{'; '.join(rates)}. A step of {settings['method']} waits for its batch "
         f"{_median(waits, '.1f')} % ({_interval(waits, '.1f')}) of its time."
     )
 
@@ -124,7 +120,7 @@ def write(result: Mapping[str, Any], config: Mapping[str, Any], folder: Path) ->
         "bench.json": json.dumps(result, indent=1) + "\n",
     }
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        replace_text(folder / name, text)
 
 
 def _median(value: Mapping[str, float] | None, form: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.methods.engine.method import MultiTaskMethod
@@ -12,7 +13,7 @@ from rotograd_cli.methods.heads.choose import training_leaves
 from rotograd_cli.methods.rule import Losses
 
 
-def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | None:
+def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
     """Return the rotation work of one step, alone, to be timed in blocks of its own.
 
     What the heads see is computed from fixed features, and fixed gradients of it are combined: all
@@ -26,7 +27,7 @@ def rotation_part(model: MultiTaskMethod, batch: Batch) -> Callable[[], None] | 
     Returns:
         What does that work once, without a network; None for methods without rotations.
     """
-    if model.rotated is None:
+    if not isinstance(model, MultiTaskMethod) or model.rotated is None:
         return None
     model(batch.inputs)
     features = model.rep

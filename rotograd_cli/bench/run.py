@@ -19,9 +19,10 @@ from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by
 from rotograd_cli.bench.workload import converted, first_batches
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, first_line
+from rotograd_cli.runs.building import Networks, build_networks
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig
-from rotograd_cli.runs.experiment import Networks, build_networks, memory_errors
+from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.training.compiling import compilation
 
 PART = "rotation part of "

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rotograd_cli.bench.contenders import DTYPES
 from rotograd_cli.data.base import Batch
+from rotograd_cli.runs.building import Networks
 from rotograd_cli.runs.config import BenchConfig
-from rotograd_cli.runs.experiment import Networks
 from rotograd_cli.training.batches import EpochBatches
 
 NUM_BATCHES = 4

@@ -60,7 +60,7 @@ def _bench(config: "DictConfig") -> None:
     # the profiler's notes on the terminal; both are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from rotograd_cli.bench.report import grid, loading_notes, notes, write
+    from rotograd_cli.bench.report import grid, notes, write
     from rotograd_cli.bench.run import bench
     from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.config import to_bench_config
@@ -71,7 +71,6 @@ def _bench(config: "DictConfig") -> None:
     result = bench(typed, command, lambda line: print(line, file=sys.stderr))
     write(result, asdict(typed), run_dir)
     print_grid(grid(result))
-    print(notes(result))
-    if result["loading"] is not None:
-        print(loading_notes(result))
+    for line in notes(result):
+        print(line)
     print(f"Bench directory: {os.path.relpath(run_dir)}")

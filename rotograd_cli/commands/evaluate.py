@@ -36,9 +36,9 @@ def _evaluate(config: "DictConfig") -> float:
 
     typed = to_evaluate_config(config)  # before torch is imported: a refusal comes at once
     from rotograd_cli.printing.terminal import print_grid
-    from rotograd_cli.runs.experiment import evaluate_run
-    from rotograd_cli.runs.report import evaluation_table, read_summary, remarks
-    from rotograd_cli.runs.summaries import outcome
+    from rotograd_cli.runs.evaluation import evaluate_run
+    from rotograd_cli.runs.report import evaluation_table, remarks
+    from rotograd_cli.runs.summary import RunSummary
     from rotograd_cli.runs.trust import user_folders
 
     result = evaluate_run(typed, user_folders())
@@ -46,10 +46,10 @@ def _evaluate(config: "DictConfig") -> float:
     if result.other_data is not None:
         print(f"Other data: {result.other_data}.")
     print(f"{os.path.normpath(typed.run)}: {typed.checkpoint}.pt on {typed.split}")
-    state = outcome(read_summary(Path(typed.run)) or {})
-    if state != "finished":
-        print(f"The run is not finished ({state}): its best epoch may still change.")
+    summary = RunSummary.read(Path(typed.run)) or RunSummary()
+    if not summary.is_finished:
+        print(f"The run is not finished ({summary.outcome}): its best epoch may still change.")
     print_grid(table)
-    for line in (verdict, *remarks([{"notes": result.notes}])):
+    for line in (verdict, *remarks(result.notes)):
         print(line)
     return result.measured[f"{typed.split}/geomean_loss"]

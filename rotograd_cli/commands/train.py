@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rotograd_cli.runs.resuming import Target
+    from rotograd_cli.runs.summary import RunSummary
 
 SUMMARY = "train one run, or a sweep with -m"
 
@@ -72,7 +73,6 @@ def _train(config: "DictConfig") -> float | None:
 
     from rotograd_cli.commands.sweeps.cell import run_cell
     from rotograd_cli.commands.sweeps.status import check_direction
-    from rotograd_cli.runs.summaries import selected_value
 
     launch.read_launcher()
     hydra: Any = HydraConfig.get()
@@ -90,7 +90,7 @@ def _train(config: "DictConfig") -> float | None:
         summary, run_dir = _run(config, run_dir, overrides, False)
         if launch.job_rank() == 0:
             _print_run(summary, run_dir)
-    value = selected_value(summary)
+    value = summary.selected_value
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
     return worst if value is None else value
 
@@ -104,10 +104,10 @@ def _diagnose(config: "DictConfig", overrides: list[str], is_sweep: bool) -> Non
 
 def _run(
     config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: bool
-) -> tuple[dict[str, Any], Path]:
+) -> "tuple[RunSummary, Path]":
     """Train the run that is meant; return its summary and its folder."""
     from rotograd_cli.runs.experiment import train
-    from rotograd_cli.runs.report import read_summary
+    from rotograd_cli.runs.summary import RunSummary
 
     with launch.joined(str(config.device)) as ranks:
         target = ranks.broadcast(lambda: _target(config, run_dir, overrides, is_cell))
@@ -116,7 +116,7 @@ def _run(
         if target.finished:
             if ranks.is_first:
                 print(f"{os.path.relpath(target.run_dir)} is finished.", file=sys.stderr)
-            return read_summary(target.run_dir) or {}, target.run_dir
+            return RunSummary.read(target.run_dir) or RunSummary(), target.run_dir
         summary = train(
             target.config, target.run_dir, overrides, resume=target.resumed, ranks=ranks
         )
@@ -140,7 +140,7 @@ def _target(config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: 
     return same_run(typed, run_dir, others)
 
 
-def _print_run(summary: dict[str, Any], run_dir: Path) -> None:
+def _print_run(summary: "RunSummary", run_dir: Path) -> None:
     """Print the results.
 
     Raises:
@@ -158,12 +158,12 @@ def _print_run(summary: dict[str, Any], run_dir: Path) -> None:
             ) from error
 
 
-def _print_results(summary: dict[str, Any], run_dir: Path) -> None:
+def _print_results(summary: "RunSummary", run_dir: Path) -> None:
     from rotograd_cli.printing.terminal import print_grid
     from rotograd_cli.runs.report import remarks, run_table, training_time
 
     print_grid(run_table(summary))
-    for line in (f"Protocol: {summary['protocol']}.", *remarks([summary])):
+    for line in (f"Protocol: {summary.protocol}.", *remarks(summary.notes)):
         print(line)
     print(training_time(summary))
     print(f"Run directory: {os.path.relpath(run_dir)}")

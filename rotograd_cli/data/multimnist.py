@@ -78,7 +78,7 @@ class MultiMNIST(TwoDigits):
 
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
-        """The four files, their checksums verified."""
+        """Look at the four files and verify their checksums."""
         del options
         paths = _find(data_dir)
         if paths is None:
@@ -111,21 +111,15 @@ def _load(data_dir: Path, download: bool) -> dict[Split, Digits]:
 
 
 def _find(data_dir: Path) -> dict[str, Path] | None:
-    """The four files in the first folder that has them all, plain before ``.gz``."""
-    for folder in FOLDERS:
-        found = _find_in(data_dir / folder)
-        if len(found) == len(FILES):
-            return found
-    return None
+    """Find the four files in the first folder that has them all, plain before ``.gz``."""
+    candidates = [_find_in(data_dir / folder) for folder in FOLDERS]
+    return next((paths for paths in candidates if len(paths) == len(FILES)), None)
 
 
 def _find_in(folder: Path) -> dict[str, Path]:
-    found = {}
-    for name in FILES:
-        existing = [p for p in (folder / name, folder / f"{name}.gz") if p.is_file()]
-        if existing:
-            found[name] = existing[0]
-    return found
+    places = {name: (folder / name, folder / f"{name}.gz") for name in FILES}
+    existing = {name: [p for p in paths if p.is_file()] for name, paths in places.items()}
+    return {name: paths[0] for name, paths in existing.items() if paths}
 
 
 def _download(data_dir: Path) -> None:
@@ -144,10 +138,12 @@ def _download(data_dir: Path) -> None:
 
 def _absent(data_dir: Path, why: str) -> str:
     folder = max((data_dir / name for name in FOLDERS), key=lambda path: len(_find_in(path)))
-    found = _find_in(folder)
-    names = ", ".join(f"{name}[.gz]" for name in FILES if name not in found)
-    if found:
-        return f"{folder} has {len(found)} of MNIST's 4 files and {why}; put {names} beside them."
+    existing = _find_in(folder)
+    names = ", ".join(f"{name}[.gz]" for name in FILES if name not in existing)
+    if existing:
+        return (
+            f"{folder} has {len(existing)} of MNIST's 4 files and {why}; put {names} beside them."
+        )
     return (
         f"MNIST is not in {data_dir} and {why}; put the files {names} into "
         f"{data_dir / 'mnist'}, or set paths.data_dir (or ROTOGRAD_DATA) to their folder."
@@ -155,7 +151,7 @@ def _absent(data_dir: Path, why: str) -> str:
 
 
 def _read(path: Path, md5: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Content of an idx file, checked against its checksum."""
+    """Read an idx file and verify its checksum."""
     try:
         raw = path.read_bytes()
         content = gzip.decompress(raw) if path.suffix == ".gz" else raw
@@ -163,10 +159,10 @@ def _read(path: Path, md5: str, shape: tuple[int, ...]) -> torch.Tensor:
         raise DatasetError(
             f"{path} cannot be read ({error}); delete it and download MNIST again."
         ) from error
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
+    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if actual != md5:
         raise DatasetError(
-            f"{path} must have the MD5 {md5} (uncompressed), got {found} from {len(content)} "
+            f"{path} must have the MD5 {md5} (uncompressed), got {actual} from {len(content)} "
             "bytes, so it is truncated or not MNIST's; delete it and download MNIST again."
         )
     header = 4 + 4 * len(shape)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.data.base import Preparation
-from rotograd_cli.data.prepared import Make, PreparedArrays, Progress, SourceFiles, ignore
+from rotograd_cli.data.filling import Make, WritableArrays
+from rotograd_cli.data.prepared import PreparedArrays, Progress, SourceFiles, ignore
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.sources import Comparison
-from rotograd_cli.data.wording import listed, readable
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.data.wording import readable
+from rotograd_cli.errors import DatasetError, listed
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Rows:
         why = f" ({'; '.join(state.faults)})" if state.faults else ""
         size = readable(len(todo) * sum(field.num_bytes for field in self.fields.values()))
         how.say(f"{self.title}: {len(todo):,} of {total} to prepare{why}; they need {size}")
-        arrays = PreparedArrays.create(self.root, self.settings, self.fields, self.files)
+        arrays = WritableArrays.create(self.root, self.settings, self.fields, self.files)
         arrays.forget(arrays.rows_of(state.outdated))
         rows = arrays.rows_of(self.files)
         progress = partial(how.progress, "preparing")
@@ -182,7 +183,7 @@ class _State:
         if self.arrays is None or self.comparison is None or not self.comparison.is_touched.any():
             return
         with suppress(DatasetError):
-            PreparedArrays(self.arrays.folder, writable=True).remember_times(self.comparison)
+            WritableArrays(self.arrays.folder).remember_times(self.comparison)
 
 
 def describe_files(names: Sequence[str]) -> str:

@@ -90,11 +90,11 @@ class Synthetic(MultiTaskDataset):
             }
 
     def num_examples(self, split: Split) -> int:
-        """Number of examples of a split."""
+        """Return the number of examples of a split."""
         return len(self._inputs[split])
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs ``[N, *input_shape]`` and the chosen tasks' targets, as the table above has it."""
+        """Return inputs ``[N, *input_shape]`` and the chosen tasks' targets (see the table)."""
         indices = indices.to(self._inputs[split].device)
         targets = {task.name: self._targets[split][task.name][indices] for task in self.tasks}
         return Batch(self._inputs[split][indices], targets)

@@ -104,7 +104,8 @@ class TwoDigits(MultiTaskDataset):
     ) -> None:
         self.name = name
         self.tasks = select_tasks(TASKS, tasks)
-        self._mean, self._std = 255 * mean, 255 * std
+        self._mean = 255 * mean
+        self._std = 255 * std
         generator = torch.Generator().manual_seed(seed)
         self._images: dict[Split, Tensor] = {}
         self._targets: dict[Split, dict[str, Tensor]] = {}
@@ -112,17 +113,18 @@ class TwoDigits(MultiTaskDataset):
             num = digits[split].labels.shape[0]
             right = draw_partners(num, partners, generator).to(device)
             left = torch.arange(num, device=device).repeat(partners)
-            images, labels = digits[split].images.to(device), digits[split].labels.to(device)
+            images = digits[split].images.to(device)
+            labels = digits[split].labels.to(device)
             self._images[split] = compose(images[left], images[right])
             self._targets[split] = _targets(self._images[split], labels[left], labels[right])
         self._standardise_pixels()
 
     def num_examples(self, split: Split) -> int:
-        """Number of composed images of a split."""
+        """Return the number of composed images of a split."""
         return self._images[split].shape[0]
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Normalised images ``[N, 1, 28, 28]`` and the chosen tasks' targets ``[N]``."""
+        """Return normalised images ``[N, 1, 28, 28]`` and the chosen tasks' targets ``[N]``."""
         indices = indices.to(self._images[split].device)
         images = self._images[split][indices].unsqueeze(1).float()
         targets = {task.name: self._targets[split][task.name][indices] for task in self.tasks}

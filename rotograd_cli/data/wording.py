@@ -1,11 +1,9 @@
-"""Parts of the messages of all data sets: commands to paste, sizes, lists of names."""
+"""Parts of the messages of all data sets: commands to paste, sizes."""
 
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from rotograd_cli.errors import suggested
+from rotograd_cli.errors import hydra_value, suggested
 
 
 def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
@@ -29,18 +27,3 @@ def readable(num_bytes: int) -> str:
         if num_bytes >= factor:
             return f"{num_bytes / factor:.3g} {unit}"
     return f"{num_bytes} bytes"
-
-
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names, and how many more there are."""
-    rest = len(names) - most
-    more = f" and {rest:,} more" if rest > 0 else ""
-    return ", ".join(names[:most]) + more
-
-
-def hydra_value(text: str) -> str:
-    """Return a text as Hydra reads it after ``KEY=``: in quotes where it needs them."""
-    if re.fullmatch(r"[\w./+@-]+", text, re.ASCII):
-        return text
-    escaped = text.replace('"', '\\"')
-    return f'"{escaped}"'

@@ -80,8 +80,8 @@ def exponential_minus_one(A: Tensor, bound: float | None = None) -> tuple[Tensor
         return A.clone(), 0.0
     shape, A = A.shape, A.reshape(-1, *A.shape[-2:])
     square = torch.bmm(A, A)
-    found = torch.linalg.vector_norm(square, dim=(1, 2)).amax().div_(math.sqrt(2)).sqrt_()
-    planned = float(found) if bound is None else bound
+    largest = torch.linalg.vector_norm(square, dim=(1, 2)).amax().div_(math.sqrt(2)).sqrt_()
+    planned = float(largest) if bound is None else bound
     step = 0.05 if A.dtype == torch.float64 else 0.5  # where the polynomial is exact to rounding
     squarings = max(0, math.ceil(math.log2(planned / step))) if 0 < planned < math.inf else 0
     scale = 2.0**-squarings
@@ -89,7 +89,7 @@ def exponential_minus_one(A: Tensor, bound: float | None = None) -> tuple[Tensor
     for _ in range(squarings):
         F = torch.baddbmm(F, F, F, beta=2)  # (I + F)² - I
     if bound is not None:
-        F *= torch.where(found <= bound, 1.0, math.nan)
+        F *= torch.where(largest <= bound, 1.0, math.nan)
     return F.view(shape), planned
 
 

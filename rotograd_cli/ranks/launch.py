@@ -1,10 +1,9 @@
 """Joining the job of a launcher (torchrun, or SLURM's srun through submitit), and leaving it.
 
-A launcher starts this program several times and tells each process by environment variables who it
-is. Nothing here imports torch before a job is joined.
+A launcher starts this program several times; environment variables give each process its rank.
+Nothing here imports torch before a job is joined.
 """
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,6 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotograd_cli.errors import ConfigError, RankError, first_line
@@ -28,35 +26,35 @@ _FIRST_SPEAKS_S = 5.0  # the launcher stops the others meanwhile
 
 
 def job_size() -> int:
-    """Number of processes of this process's job; 1 without a launcher."""
+    """Return the number of processes of this job; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def job_rank() -> int:
-    """Number of this process in its job, from 0."""
+    """Return the rank of this process in its job, from 0."""
     return int(os.environ.get("RANK", "0")) if job_size() > 1 else 0
 
 
 def read_launcher() -> None:
-    """Makes known what submitit tells the tasks of a job, where torchrun has said nothing."""
+    """Set RANK and WORLD_SIZE from submitit's environment unless torchrun has set them."""
     if "SUBMITIT_EXECUTOR" not in os.environ or "WORLD_SIZE" in os.environ:
         return
     from submitit.helpers import TorchDistributedEnvironment
 
-    told = TorchDistributedEnvironment()
-    if told.world_size > 1:
-        told.export(set_cuda_visible_devices=False)
+    environment = TorchDistributedEnvironment()
+    if environment.world_size > 1:
+        environment.export(set_cuda_visible_devices=False)
 
 
 @contextmanager
 def joined(device: str) -> Iterator["Ranks"]:
-    """Inside, the processes of the job can talk to each other.
+    """Inside, the processes of the job can communicate.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:i``, as configured.
 
     Yields:
-        The processes; the one process of an ordinary run without a launcher.
+        The ranks; without a launcher the one of an ordinary run.
 
     Raises:
         ConfigError: If this process has no device of its own.
@@ -89,11 +87,11 @@ def joined(device: str) -> Iterator["Ranks"]:
 
 
 def end_process(code: int) -> None:
-    """Ends a process that has joined a job at once; returns in any other.
+    """End a process that has joined a job at once; return in any other.
 
-    Threads of gloo live as long as anything refers to the group. One that asks for Python's lock
-    while the interpreter shuts down aborts a process that has done all its work ("terminate called
-    without an active exception"), which the launcher takes for a failure.
+    Threads of gloo live as long as anything refers to the group. A thread that asks for Python's
+    lock while the interpreter shuts down aborts a process that has done all its work ("terminate
+    called without an active exception"), and the launcher reports a failure.
 
     Args:
         code: Exit code.
@@ -106,23 +104,24 @@ def end_process(code: int) -> None:
 
 
 def meet(store: "Store", rank: int, size: int) -> str:
-    """A name for this attempt of a job that no earlier one has used, the same for all ranks.
+    """Agree on a name for this attempt of a job that no earlier attempt has used.
 
-    torchrun lets every attempt have the same store, where the addresses of processes that are gone
-    would be taken for those of their successors: a job that was restarted would wait for ever.
+    torchrun gives every attempt the same store. A restarted job would take the addresses of
+    processes that are gone for those of their successors, and wait for ever.
 
     Args:
-        store: What all ranks of all attempts share.
-        rank: Number of this process.
+        store: Store that all ranks of all attempts share.
+        rank: Rank of this process.
         size: Number of processes.
 
     Returns:
-        The name, which rank 0 draws.
+        The name, which rank 0 draws; the same on all ranks.
 
     Raises:
-        RankError: If not all ranks are there in time.
+        RankError: If not all ranks start in time.
     """
-    mine, deadline = uuid.uuid4().hex, time.monotonic() + _MEETING_S
+    mine = uuid.uuid4().hex
+    deadline = time.monotonic() + _MEETING_S
     if rank > 0:
         store.set(f"hello/{rank}", mine)
         while not store.check([f"name/{mine}"]):
@@ -154,22 +153,23 @@ def _wait(deadline: float, rank: int, size: int) -> None:
 def _take_device(device: str) -> None:
     import torch
 
-    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    num_devices = torch.cuda.device_count()
     if device not in ("auto", "cuda"):
         raise ConfigError(
             f"`device` must leave each of the {job_size()} ranks a device of its own, got "
             f"{device!r}; use device=cuda or device=cpu."
         )
-    if local >= there:
+    if local >= num_devices:
         raise ConfigError(
-            f"`--nproc-per-node` must be at most the {there} CUDA devices of this machine, got "
-            f"rank {local} on it; start fewer processes or use device=cpu."
+            f"`--nproc-per-node` must be at most the {num_devices} CUDA devices of this machine, "
+            f"got rank {local} on it; start fewer processes or use device=cpu."
         )
     torch.cuda.set_device(local)
 
 
 def say_failure(message: str) -> None:
-    """Prints a line of this process on standard error, once where all ranks have it to say.
+    """Print a line on standard error; a line that all ranks print should come from rank 0 first.
 
     Args:
         message: The line.
@@ -181,23 +181,26 @@ def say_failure(message: str) -> None:
 
 
 def say_death(error: BaseException) -> None:
-    """Prints what ended this process of a job, and tells the launcher, which ends the others.
+    """Print what ended this process of a job, and tell the launcher, which ends the others.
 
     Args:
-        error: Neither wrong input nor an interrupt.
+        error: An error that is neither wrong input nor an interrupt.
     """
     name = f"rank {job_rank()} of {job_size()}"
     lost = lost_other(error)
     if lost is not None:
         print(f"{name}: {lost}", file=sys.stderr, flush=True)
         return
-    _tell_launcher(error)
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    with suppress(OSError):
+        get_error_handler().record_exception(error)  # where torchrun reads the cause
     text = "".join(traceback.format_exception(error))
     print(f"{name} failed:\n{text}", file=sys.stderr, end="", flush=True)
 
 
 def lost_other(error: BaseException) -> str | None:
-    """What to say of an operation that failed because another process is gone.
+    """Return a line for an operation that failed because another process is gone.
 
     Args:
         error: What was raised in this process.
@@ -209,27 +212,9 @@ def lost_other(error: BaseException) -> str | None:
         return None
     import torch.distributed as dist
 
-    known = ("gloo", "NCCL", "Connection closed", "Connection reset")
-    told = isinstance(error, RuntimeError) and any(word in str(error) for word in known)
-    if not (told or isinstance(error, dist.DistError)):
+    signs = ("gloo", "NCCL", "Connection closed", "Connection reset")
+    is_named = isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    if not (is_named or isinstance(error, dist.DistError)):
         return None
     reason = first_line(error).split(". ")[0]
-    return f"Another rank is gone ({reason}); rotograd train resume=auto goes on."
-
-
-def _tell_launcher(error: BaseException) -> None:
-    """Writes the file that torchrun reads the cause from."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path is None:
-        return
-    content = {
-        "message": {
-            "message": f"{type(error).__name__}: {error}",
-            "extraInfo": {
-                "py_callstack": "".join(traceback.format_exception(error)),
-                "timestamp": str(int(time.time())),
-            },
-        }
-    }
-    with suppress(OSError):
-        Path(path).write_text(json.dumps(content), encoding="utf-8")
+    return f"Another rank is gone ({reason}); rotograd train resume=auto continues."

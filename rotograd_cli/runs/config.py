@@ -5,8 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
+from annotated_types import Interval
 from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -14,12 +15,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.bounds import check_bounds
 from rotograd_cli.runs.config_files import config_dir as config_dir
 from rotograd_cli.runs.config_files import is_group
 from rotograd_cli.runs.packing import register_resolvers
-from rotograd_cli.training.options import CheckpointOptions, TrainOptions
+from rotograd_cli.training.options import AtLeastOne, CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
+
+_NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 
 COMMAND_KEYS = ("diagnose", "launcher", "resume", "trust")
 """Keys of ``rotograd train`` that are no part of a run: where it happens, what it goes on from."""
@@ -58,7 +62,7 @@ class TrainConfig:
     method_scheduler: Any = MISSING
     logger: Any = MISSING
     paths: Paths = field(default_factory=Paths)
-    seed: int = MISSING
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = MISSING
     device: str = MISSING
     deterministic: bool = MISSING
     precision: str = MISSING
@@ -92,14 +96,14 @@ class BenchOptions:
 
     name: str = MISSING
     contenders: list[str] = MISSING
-    rounds: int = MISSING
-    block_s: float = MISSING
-    max_steps_per_block: int | None = MISSING
-    warmup_steps: int = MISSING
-    threads: int | None = MISSING
+    rounds: AtLeastOne = MISSING
+    block_s: _NotNegative = MISSING
+    max_steps_per_block: AtLeastOne | None = MISSING
+    warmup_steps: AtLeastOne = MISSING
+    threads: AtLeastOne | None = MISSING
     dtype: str = MISSING
-    rotation_norm: float = MISSING
-    loading_batches: int | None = MISSING
+    rotation_norm: _NotNegative = MISSING
+    loading_batches: AtLeastOne | None = MISSING
     optimizers: bool = MISSING
 
 
@@ -247,6 +251,7 @@ def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str =
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error, prefix)) from error
     assert isinstance(result, schema)
+    check_bounds(result, prefix)
     return result
 
 
@@ -320,65 +325,20 @@ def suggest(wrong: str, known: list[str], prefix: str = "") -> str:
 
 def _check_train(config: TrainConfig) -> None:
     options = config.train
-    at_least_one = {
-        "train.epochs": options.epochs,
-        "train.batch_size": options.batch_size,
-        "train.accumulate_steps": options.accumulate_steps,
-        "train.eval_batch_size": options.eval_batch_size,
-        "train.log_every_steps": options.log_every_steps,
-        "train.eval_every_epochs": options.eval_every_epochs,
-        "train.limit_batches": options.limit_batches,
-        "train.limit_eval_batches": options.limit_eval_batches,
-    }
-    for key, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"`{key}` must be at least 1, got {value}.")
     if options.batch_size % options.accumulate_steps != 0:
         raise ConfigError(
             f"`train.accumulate_steps` must divide train.batch_size ({options.batch_size}), got "
             f"{options.accumulate_steps}."
         )
-    if options.grad_clip_norm is not None and not options.grad_clip_norm > 0:
-        raise ConfigError(
-            f"`train.grad_clip_norm` must be positive or null, got {options.grad_clip_norm}."
-        )
     for key, folder in vars(config.paths).items():
         if not folder.strip():
             raise ConfigError(f"`paths.{key}` must name a folder, got {folder!r}; . is this one.")
-    if not config.checkpoints.every_minutes > 0:
-        raise ConfigError(
-            f"`checkpoints.every_minutes` must be positive, got {config.checkpoints.every_minutes}."
-        )
-    if config.checkpoints.keep_epochs < 0:
-        raise ConfigError(
-            f"`checkpoints.keep_epochs` must be 0 or more, got {config.checkpoints.keep_epochs}."
-        )
-    if not 0 <= config.seed < 2**32:
-        raise ConfigError(f"`seed` must be in 0..4294967295, got {config.seed}.")
     _check_choice("precision", config.precision, ("fp32", "bf16", "fp16"))
     _check_choice("train.select_mode", options.select_mode, ("min", "max"))
     _check_choice("train.on_nonfinite", options.on_nonfinite, ("stop", "skip"))
-    if options.max_skipped_steps < 0:
-        raise ConfigError(
-            f"`train.max_skipped_steps` must be 0 or more, got {options.max_skipped_steps}."
-        )
 
 
 def _check_bench(options: BenchOptions) -> None:
-    at_least_one = {
-        "rounds": options.rounds,
-        "max_steps_per_block": options.max_steps_per_block,
-        "warmup_steps": options.warmup_steps,
-        "threads": options.threads,
-        "loading_batches": options.loading_batches,
-    }
-    for key, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"`bench.{key}` must be at least 1, got {value}.")
-    not_negative = {"block_s": options.block_s, "rotation_norm": options.rotation_norm}
-    for key, number in not_negative.items():
-        if not (math.isfinite(number) and number >= 0):
-            raise ConfigError(f"`bench.{key}` must be a finite number of at least 0, got {number}.")
     _check_choice("bench.dtype", options.dtype, ("float32", "float64", "bfloat16"))
     if not options.name.strip():
         raise ConfigError(f"`bench.name` must name a folder, got {options.name!r}; choose a word.")

@@ -7,11 +7,12 @@ from typing import Any
 
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.ranks import launch
+from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig, to_train_config
+from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.runs.directory import refuse_other_data
-from rotograd_cli.runs.experiment import build_run, memory_errors
-from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.resuming import named_run
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest, previous_of
@@ -62,13 +63,14 @@ def find_failure(config: TrainConfig, run_dir: Path) -> str:
         RotogradError: If the run cannot be built, or has no checkpoint of its own.
     """
     run, dataset = build_run(config)
-    refuse_other_data(run_dir, dataset, config.paths.data_dir)
+    refuse_other_data(run_dir, dataset.fingerprint, config.paths.data_dir)
     _go_back(run, run_dir / "checkpoints" / "last.pt")
     batches = EpochBatches(dataset, config.train, config.seed, run.device)
     first_step = run.state.step + 1
     last_step = config.train.epochs * batches.num_steps
-    steps = (read_summary(run_dir) or {}).get("steps", last_step)
-    last_step = min(last_step, steps + 1)  # the one that failed was not counted
+    summary = RunSummary.read(run_dir)
+    if summary is not None and summary.steps is not None:
+        last_step = min(last_step, summary.steps + 1)  # the one that failed was not counted
     with compilation(config.compile):
         origin = find_origin(run, batches, config.train, last_step=last_step)
     if origin is not None:

@@ -1,88 +1,222 @@
-"""The files of a run: configuration, log, summary."""
+"""A run directory: who may write in it, its configuration, log and summary."""
 
-import json
+import dataclasses
 import logging
+import os
 import platform
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import yaml
+from filelock import FileLock, Timeout
 
-from rotograd_cli import __version__
-from rotograd_cli.data.base import MultiTaskDataset, Split
-from rotograd_cli.errors import DatasetError
-from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.ranks.base import Ranks
-from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.runs.report import read_summary
-from rotograd_cli.runs.summaries import is_evaluation
-from rotograd_cli.tasks.task import task_statistics
-from rotograd_cli.training.coverage import cut_notes, num_evaluated
-from rotograd_cli.training.selection import Selection
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.errors import ConfigError, DatasetError, OccupiedError
+from rotograd_cli.files import replace_text
+from rotograd_cli.runs.summary import RunSummary
 
-logger = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in a run directory."""
 
 
-def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float]:
-    """Metrics that a run recorded of a checkpoint.
+class RunFolder:
+    """A run directory that no other process can train in.
 
     Args:
-        run_dir: Run directory.
-        checkpoint: ``best``: the selected epoch, from ``summary.json``; ``last``: the last
-            evaluation, of every split but test, from ``metrics.jsonl``.
-
-    Returns:
-        Metrics by key; empty where the run recorded none.
+        path: Run directory.
     """
-    if checkpoint == "best":
-        return dict((read_summary(run_dir) or {}).get("metrics", {}))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.summary = RunSummary()
+        self.begun = False
+
+    def begin(self, config: Mapping[str, Any] | None = None) -> None:
+        """Write who trains here, and the configuration of a new run: the first change.
+
+        Args:
+            config: Resolved configuration of a new run; None goes on with the run that is there.
+
+        Raises:
+            ConfigError: If it holds a run already, or cannot be written.
+        """
+        if config is not None:
+            refuse_used(self.path)
+        self.begun = True
+        with _unwritable(self.path):
+            owner = f"process {os.getpid()} on {platform.node()}\n"
+            (self.path / ".lock").write_text(owner, encoding="utf-8")
+            if config is not None:
+                text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+                replace_text(self.path / "config.yaml", text)
+
+    def note(self, **changes: Any) -> None:
+        """Change the summary, which :meth:`write` writes."""
+        self.summary = dataclasses.replace(self.summary, **changes)
+
+    def write(self) -> None:
+        """Write the summary."""
+        self.summary.write(self.path)
+
+
+@contextmanager
+def claimed(run_dir: Path) -> Iterator[RunFolder]:
+    """Keep other processes from training in a run directory; the claim ends with the process.
+
+    Args:
+        run_dir: Run directory; created if absent.
+
+    Yields:
+        The folder. Until its run begins, what is there stays as it is, and what was made for the
+        claim is removed with it.
+
+    Raises:
+        ConfigError: If another process has it, it cannot be written, or one of its files is a link.
+    """
+    _refuse_links(run_dir)
+    _refuse_foreign_checkpoints(run_dir)
+    lock = run_dir / ".lock"
+    new = [path for path in (lock, run_dir / CHECKPOINTS, run_dir) if not path.exists()]
+    with _unwritable(run_dir):
+        (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        claim = _acquired(lock, run_dir)
+    with claim:
+        folder = RunFolder(run_dir)
+        try:
+            yield folder
+        finally:
+            if not folder.begun:
+                _remove(new)
+
+
+def _acquired(path: Path, run_dir: Path) -> FileLock:
+    lock = FileLock(path, blocking=False)
     try:
-        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
-    except (OSError, ValueError, RecursionError):
-        return {}
-    evaluations = [record for record in records if is_evaluation(record)]
-    return dict(evaluations[-1]) if evaluations else {}
+        lock.acquire()
+    except Timeout as error:
+        owner = path.read_text(encoding="utf-8").strip() or "another process"
+        raise OccupiedError(
+            f"{run_dir} must be free, but {owner} is training in it; wait for that, or stop it "
+            "first."
+        ) from error
+    return lock
 
 
-def other_data(run_dir: Path, dataset: MultiTaskDataset) -> str | None:
-    """That a run saw other data, in words.
+@contextmanager
+def _unwritable(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"The run directory {run_dir} cannot be written ({error.strerror}); set "
+            "paths.output_dir (or hydra.run.dir) to a writable folder."
+        ) from error
+
+
+def _refuse_links(run_dir: Path) -> None:
+    """A run directory of somebody else's could have training write over any file of the user's."""
+    if not run_dir.is_dir():
+        return
+    for path in (*run_dir.iterdir(), *(run_dir / CHECKPOINTS).glob("*.tmp")):
+        if path.is_symlink() and not path.is_dir():
+            raise ConfigError(
+                f"{path} must be a file, got a link to {os.readlink(path)!r}, and training would "
+                "write through it; copy that file here, or remove the link."
+            )
+
+
+def _refuse_foreign_checkpoints(run_dir: Path) -> None:
+    """A link to a large disk is fine, one into another run's folder would replace its files."""
+    folder = run_dir / CHECKPOINTS
+    other = folder.resolve().parent
+    if folder.is_symlink() and is_used(other):
+        raise ConfigError(
+            f"{folder} must be this run's own, got a link into the run {other}, whose checkpoints "
+            "training would replace; copy them here, or remove the link."
+        )
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):  # a folder that is not empty
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def is_used(run_dir: Path) -> bool:
+    """Return whether a run began in a folder."""
+    return (run_dir / "config.yaml").exists()
+
+
+def refuse_used(run_dir: Path) -> None:
+    """Refuse a directory for a new run that holds one.
+
+    Raises:
+        OccupiedError: If there is a run in it.
+    """
+    if is_used(run_dir):
+        raise OccupiedError(f"{run_dir} holds a run already; choose another folder or remove it.")
+
+
+def check_own_folder(run_dir: Path) -> None:
+    """Refuse the working directory as the directory of a run.
+
+    Raises:
+        ConfigError: If it is the working directory.
+    """
+    if run_dir.resolve() == Path.cwd():
+        raise ConfigError("`hydra.run.dir` must be a folder of its own, got the current one.")
+
+
+def record_failure(run_dir: Path, overrides: Sequence[str], reason: str) -> RunSummary:
+    """Write why a run did not begin, unless its folder holds a run, which speaks for itself.
 
     Args:
         run_dir: Run directory.
-        dataset: The data that are there now.
+        overrides: What the user changed.
+        reason: One line.
 
     Returns:
-        What the fingerprints are; None if they agree, or the run recorded none.
+        The summary.
     """
-    then = (read_summary(run_dir) or {}).get("data_fingerprint")
-    now = dataset.fingerprint
-    if not isinstance(then, str) or then == now:
-        return None
-    return f"{run_dir} was trained on data with fingerprint {then!r}, those here have {now!r}"
+    summary = RunSummary(status="failed", overrides=list(overrides), error=reason)
+    if not is_used(run_dir):
+        summary.write(run_dir)
+    return summary
 
 
-def refuse_other_data(run_dir: Path, dataset: MultiTaskDataset, data_dir: str) -> None:
-    """Refuses to go on with other data than a run began with.
+def other_data(run_dir: Path, fingerprint: str | None) -> str | None:
+    """Say that a run was trained on other data.
 
     Args:
         run_dir: Run directory.
-        dataset: The data that are there now.
+        fingerprint: Fingerprint of the data that are there now.
+
+    Returns:
+        Both fingerprints; None if they agree, or the run recorded none.
+    """
+    summary = RunSummary.read(run_dir)
+    before = None if summary is None else summary.data_fingerprint
+    if before in (None, fingerprint):
+        return None
+    return (
+        f"{run_dir} was trained on data with fingerprint {before!r}, those here have "
+        f"{fingerprint!r}"
+    )
+
+
+def refuse_other_data(run_dir: Path, fingerprint: str | None, data_dir: str) -> None:
+    """Refuse to go on with other data than a run began with.
+
+    Args:
+        run_dir: Run directory.
+        fingerprint: Fingerprint of the data that are there now.
         data_dir: The data root, for the message.
 
     Raises:
         DatasetError: If the fingerprints differ.
     """
-    difference = other_data(run_dir, dataset)
+    difference = other_data(run_dir, fingerprint)
     if difference is not None:
         raise DatasetError(
             f"`resume` needs the data that the run began with, but {difference}; restore the files "
@@ -93,7 +227,7 @@ def refuse_other_data(run_dir: Path, dataset: MultiTaskDataset, data_dir: str) -
 
 @contextmanager
 def log_file(path: Path, *, quiet: bool = False) -> Iterator[None]:
-    """Logs of this package, while a run lasts: all to a file, the rest to standard error.
+    """Log this package's messages to a file, and to standard error from INFO up.
 
     Args:
         path: The file.
@@ -105,7 +239,8 @@ def log_file(path: Path, *, quiet: bool = False) -> Iterator[None]:
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING if quiet else logging.INFO)
     handlers = (file, terminal)
-    before = package.level, package.propagate
+    level = package.level
+    propagate = package.propagate
     package.setLevel(logging.DEBUG)
     package.propagate = False
     for handler in handlers:
@@ -113,173 +248,8 @@ def log_file(path: Path, *, quiet: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        package.setLevel(before[0])
-        package.propagate = before[1]
+        package.setLevel(level)
+        package.propagate = propagate
         for handler in handlers:
             package.removeHandler(handler)
             handler.close()
-
-
-def describe_run(
-    config: TrainConfig,
-    dataset: MultiTaskDataset,
-    model: MultiTaskMethod,
-    selection: Selection,
-    device: torch.device,
-    overrides: Sequence[str],
-) -> dict[str, Any]:
-    """What is known of a run before it begins: the first part of ``summary.json``.
-
-    Args:
-        config: Configuration.
-        dataset: Its data.
-        model: Its network.
-        selection: How its epochs are compared.
-        device: Where it runs.
-        overrides: What the user changed.
-
-    Returns:
-        Plain values.
-    """
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    evaluated = splits if config.train.evaluate_train else splits[1:]
-    return {
-        "status": "running",
-        "method": model.method_name,
-        "data": dataset.name,
-        "tasks": [task.name for task in dataset.tasks],
-        "metric_specs": {
-            f"{task.name}/{spec.name}": {"better": spec.better, "percent": spec.percent}
-            for task in dataset.tasks
-            for spec in task.metrics
-        },
-        "statistic_specs": {
-            statistic.name: {"better": statistic.better, "percent": statistic.percent}
-            for statistic in task_statistics(dataset.tasks)
-            if len(dataset.tasks) > 1
-        },
-        "seed": config.seed,
-        "protocol": (
-            f"epoch selected by {selection.key} ({selection.mode}), test measured once at that "
-            "epoch"
-        ),
-        "select": selection.key,
-        "overrides": list(overrides),
-        "notes": [*dataset.notes, *cut_notes(dataset, evaluated, config.train)],
-        "data_fingerprint": dataset.fingerprint,
-        "num_examples": {split: dataset.num_examples(split) for split in splits},
-        "num_evaluated": {
-            split: num_evaluated(dataset, split, config.train) for split in evaluated
-        },
-        "num_parameters": {
-            "backbone": _count(model.backbone),
-            "heads": _count(model.heads),
-            "method": sum(p.numel() for p in model.mtl_parameters()),
-        },
-        "device": _device_name(device),
-        "num_threads": torch.get_num_threads(),
-        "versions": package_versions(),
-        "commit": source_commit(),
-        "command": sys.argv,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def described_before(run_dir: Path, state: TrainState) -> dict[str, Any]:
-    """What a run's summary keeps when the run is resumed.
-
-    Args:
-        run_dir: Run directory.
-        state: Where it goes on.
-
-    Returns:
-        Its start, and the steps from which it was resumed.
-    """
-    before = read_summary(run_dir) or {}
-    now = torch.get_num_threads()
-    if before.get("num_threads", now) != now:
-        logger.warning(
-            "%d threads before, %d now: the result may differ in rounding from a run in one go.",
-            before["num_threads"],
-            now,
-        )
-    first = ("started", "overrides", "command")
-    kept = {name: value for name, value in before.items() if name in first}
-    return {**kept, "resumed_at_steps": [*before.get("resumed_at_steps", []), state.step]}
-
-
-def describe_progress(state: TrainState, wall_s: float) -> dict[str, Any]:
-    """How far a run came: the last part of ``summary.json``.
-
-    Args:
-        state: What the loop remembers.
-        wall_s: Wall time of the whole run in seconds.
-
-    Returns:
-        Plain values.
-    """
-    return {
-        "selected_epoch": state.best_epoch,
-        "epochs": state.epoch,
-        "steps": state.step,
-        "skipped_steps": state.skipped_steps,
-        "train_s": round(state.train_s, 3),
-        "data_s": round(state.data_s, 3),
-        "wall_s": round(wall_s, 3),
-    }
-
-
-def describe_ranks(ranks: Ranks, num_steps: int) -> dict[str, Any]:
-    """How many processes trained, and what they exchanged: a part of ``summary.json``.
-
-    Args:
-        ranks: The processes.
-        num_steps: Optimiser steps of the run.
-
-    Returns:
-        Number of processes and, of several, collective operations and bytes per step of this
-        process, evaluations included; nothing for one process.
-    """
-    if ranks.size == 1:
-        return {}
-    steps = max(1, num_steps)
-    traffic = ranks.traffic
-    return {
-        "num_ranks": ranks.size,
-        "collectives_per_step": round(traffic.calls / steps, 2),
-        "collective_bytes_per_step": round(traffic.num_bytes / steps),
-    }
-
-
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def _device_name(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return f"{device} ({name})"
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of this package, of Python and of the packages that results depend on."""
-    packages = ("torch", "hydra-core", "omegaconf", "torchmetrics", "numpy")
-    found = {"rotograd-cli": __version__, "python": platform.python_version()}
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
-def source_commit() -> str | None:
-    """Commit of the running source checkout, with ``+`` if it was changed; None for a wheel."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-
-    def git(*arguments: str) -> str:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-        return result.stdout.strip()
-
-    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "") or None

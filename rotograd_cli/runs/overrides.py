@@ -4,7 +4,7 @@ import difflib
 import pkgutil
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ NEEDED: Mapping[type, str] = {
     BooleanNode: "true or false is needed",
 }
 SEARCH_PATH = "hydra.searchpath"
+DOTTED = "table.grid.values."
+"""Section whose keys have dots, as the path of an override has."""
 
 
 @contextmanager
@@ -92,7 +94,7 @@ class _Configuration:
 
     command: str
     config: DictConfig
-    """Composed with the groups that were chosen; with Hydra's own node if an override names it."""
+    """Composed with the groups that were chosen."""
     keys: Sequence[str]
     folders: Sequence[Path]
     """The user's folders of YAML files."""
@@ -131,16 +133,14 @@ def _unknown_choice(error: MissingConfigException) -> str:
     close = difflib.get_close_matches(name, options, n=1)
     remedy = f" Did you mean {close[0]}?" if close else ""
     required = f"one of {', '.join(options)}" if options else "one of its group's files"
-    place = _place(error)
-    where = f"In {place!r}: " if place else ""
-    return f"{where}`{group}` must be {required}, got {name!r}.{remedy}"
+    return f"{_place(error)}`{group}` must be {required}, got {name!r}.{remedy}"
 
 
 def _place(error: Exception) -> str:
     """The file below a group that an error is about, as Hydra names it; empty for none."""
     start, quote, _ = str(error).partition("': ")
-    name = start.removeprefix("In '")
-    return name if quote and "/" in name and start != name else ""
+    is_file = quote and start.startswith("In '") and "/" in start
+    return f"{start}': " if is_file else ""
 
 
 def _not_an_override(override: str, command: str) -> str:
@@ -155,13 +155,12 @@ def _composed(command: str, overrides: Sequence[Override]) -> _Configuration | N
     paths = [o for o in overrides if o.key_or_group == SEARCH_PATH]
     folders = [Path(str(f).removeprefix("file://")) for o in paths for f in o.value()]  # type: ignore[union-attr]
     chosen = [o for o in overrides if is_group(o.key_or_group, folders) and _is_choice(o, folders)]
-    with_hydra = any(str(o.key_or_group).startswith("hydra.") for o in overrides)
     for some in (chosen, []):
         lines = [str(o.input_line) for o in (*paths, *some)]
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
-                config = compose(command, lines, return_hydra_config=with_hydra)
+                config = compose(command, lines)
         except (HydraException, OmegaConfBaseException):
             continue
         return _Configuration(command, config, list(_walk(config, "")), folders)
@@ -188,13 +187,13 @@ def _refusal(override: Override, configuration: _Configuration, is_sweep: bool) 
     several = override.is_sweep_override()
     if several and not is_sweep:
         return _several_values(override, configuration.command)
-    if key.startswith("hydra/"):
-        return None  # an unknown choice is an error of its own
+    if key.startswith(("hydra/", "hydra.")):
+        return None  # Hydra's own line names it
     if override.package is not None or is_group(key, configuration.folders):
         return _refusal_of_choice(override, configuration)
     if override.is_add() or override.is_force_add():
         return None  # added keys are checked with the configuration
-    if key not in configuration.keys:
+    if key not in configuration.keys or key.startswith(DOTTED):
         return _unknown_key(key, configuration)
     if override.is_delete():
         return f"`{key}` cannot be removed; give it a value: {key}=VALUE."
@@ -212,43 +211,24 @@ def _refusal_of_choice(override: Override, configuration: _Configuration) -> str
     name = group if override.package is None else f"{group}@{override.package}"
     if not is_group(group, configuration.folders):
         return f"`{name}` is not a group; rotograd {configuration.command} --help lists them."
-    names = _choice_names(name, configuration.keys)
-    if names and not override.is_add() and (override.package or group) not in configuration.keys:
-        return f"`{name}` is not the name of a choice; write {' or '.join(names)}."
     if override.is_sweep_override() or isinstance(override.value(), str):
         return None
     return str(no_choice(name, str(override.input_line)))
 
 
-def _choice_names(name: str, keys: Sequence[str]) -> list[str]:
-    """How to choose for the nodes that share a group, as the two optimisers do.
-
-    Args:
-        name: Name of the group or of a node.
-        keys: Keys of the configuration.
-    """
-    node = name.rpartition("@")[2]
-    group = node.rpartition("_")[2]
-    if not is_group(group) or group in keys:
-        return []
-    sharing = [key for key in keys if key.endswith(f"_{group}") and "." not in key]
-    return [f"{group}@{each}=NAME" for each in ([node] if node in keys else sharing)]
-
-
 def _unknown_key(key: str, configuration: _Configuration) -> str:
-    command, keys = configuration.command, configuration.keys
+    keys = configuration.keys
     parent, _, leaf = key.rpartition(".")
-    if key.startswith("hydra."):
-        return f"`{key}` is not a key; rotograd {command} --cfg hydra prints Hydra's."
-    if key.startswith("table.grid.values."):  # its keys have dots, an override's path too
-        name = key.removeprefix("table.grid.values.")
+    if key.startswith(DOTTED):
+        name = key.removeprefix(DOTTED)
         return f"`{key}` cannot be written so; write 'table.grid.values={{{name}:[VALUE,...]}}'."
     if parent in keys and OmegaConf.select(configuration.config, parent) is None:
-        return _below_null(key, parent)
+        remedy = f"choose one with {parent}=NAME" if is_group(parent) else f"add {parent}=VALUE"
+        return f"`{key}` cannot be set while `{parent}` is null; {remedy}."
     close = _close(key, keys)
     if close is not None:
         return f"`{key}` is not a key; did you mean {close}?"
-    siblings = _siblings(parent, keys)
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent and "._" not in k]
     where = f"of `{parent}` here" if parent else "of the configuration"
     remedies = [f"keys {where}: {', '.join(siblings)}"] if siblings else []
     if _can_be_added(parent, leaf, configuration.config):
@@ -256,29 +236,17 @@ def _unknown_key(key: str, configuration: _Configuration) -> str:
     return f"`{key}` is not a key; {', or '.join(remedies)}."
 
 
-def _below_null(key: str, parent: str) -> str:
-    if is_group(parent):
-        return f"`{key}` needs a `{parent}` that has it; choose one with {parent}=NAME."
-    return f"`{key}` cannot be set while `{parent}` is null; add {parent}=VALUE."
-
-
 def _close(key: str, keys: Sequence[str]) -> str | None:
     """Return the key that was probably meant."""
     parent, _, leaf = key.rpartition(".")
-    leaves = [sibling.rpartition(".")[2] for sibling in _siblings(parent, keys)]
-    near = difflib.get_close_matches(leaf, leaves, n=1)
+    siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
+    near = difflib.get_close_matches(leaf, siblings, n=1)
     if near:
-        return f"{parent}.{near[0]}" if parent else near[0]
+        return siblings[near[0]]
     # a key without its section, epochs for train.epochs
-    own = [name for name in keys if not name.startswith("hydra")]
-    below = [] if parent else [name for name in own if name.rpartition(".")[2] == leaf]
-    found = below or difflib.get_close_matches(key, own, n=1, cutoff=0.85)
-    return found[0] if found else None
-
-
-def _siblings(parent: str, keys: Sequence[str]) -> list[str]:
-    others = [key for key in keys if key.rpartition(".")[0] == parent]
-    return [key for key in others if "._" not in key and not key.startswith("hydra")]
+    below = [] if parent else [name for name in keys if name.rpartition(".")[2] == leaf]
+    result = below or difflib.get_close_matches(key, keys, n=1, cutoff=0.85)
+    return result[0] if result else None
 
 
 def _can_be_added(parent: str, leaf: str, config: DictConfig) -> bool:
@@ -290,11 +258,10 @@ def _can_be_added(parent: str, leaf: str, config: DictConfig) -> bool:
     target = OmegaConf.select(config, f"{parent}._target_") if parent else None
     if target is None:
         return False
-    try:
+    with suppress(ImportError, ValueError, AttributeError):
         accepted = accepted_parameters(pkgutil.resolve_name(str(target)))
-    except (ImportError, ValueError, AttributeError):
-        return False
-    return accepted is None or leaf in accepted
+        return accepted is None or leaf in accepted
+    return False
 
 
 def _wrong_value(override: Override, config: DictConfig) -> str | None:
@@ -333,27 +300,12 @@ def _refusal_of_file(error: Exception, configuration: _Configuration) -> str | N
     place = _place(error)
     cause = error.__cause__ or error.__context__
     key = getattr(cause, "full_key", None)
-    for name in _overridden_by(place, configuration.folders):
-        if not is_group(name, configuration.folders) and not name.startswith("hydra/"):
-            names = _choice_names(name, configuration.keys)
-            refusal = f"`{name}` is not the name of a choice; write {' or '.join(names)}."
-            return f"In {place!r}: {refusal if names else _unknown_key(name, configuration)}"
     if not place or key is None:
         return None
     if str(key) in configuration.keys:
         reason = str(cause).splitlines()[0]
-        return f"In {place!r}: `{key}` has a wrong value: {reason}; correct it there."
-    return f"In {place!r}: {_unknown_key(str(key), configuration)}"
-
-
-def _overridden_by(name: str, folders: Sequence[Path]) -> list[str]:
-    """Return the groups that the defaults of a user's file override."""
-    files = [folder / f"{name}.yaml" for folder in folders]
-    contents: list[Any] = [OmegaConf.load(file) for file in files if name and file.is_file()]
-    defaults = [entry for content in contents for entry in content.get("defaults", [])]
-    keys = [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry]
-    overrides = [key for key in keys if key.startswith("override ")]
-    return [key.removeprefix("override ").strip(" /") for key in overrides]
+        return f"{place}`{key}` has a wrong value: {reason}; correct it there."
+    return place + _unknown_key(str(key), configuration)
 
 
 def _in_hydras_words(error: Exception) -> str:
@@ -362,8 +314,9 @@ def _in_hydras_words(error: Exception) -> str:
     if isinstance(cause, RotogradError):  # of a resolver
         return str(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = (lines[0] if lines else type(error).__name__).rstrip(".")
+    suggestions = [line for line in lines[1:2] if line.startswith("Did you mean")]
+    text = " ".join([*lines[:1], *suggestions]) or type(error).__name__
     key = getattr(error, "full_key", None)
     if key and str(key) not in text:
         text = f"`{key}`: {text}"
-    return f"{text}; check the command and the files that it names."
+    return f"{text.rstrip('.?')}; check the command and the files that it names."

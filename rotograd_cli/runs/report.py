@@ -1,81 +1,50 @@
 """From run directories to tables."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.runs.summaries import is_summary, outcome, selected_value
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary, finite
 
 MAX_COLUMNS = 10
 """Metrics in a table of several runs, beyond which statistics over tasks replace them."""
 
 
-def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """Reads ``summary.json`` of a run.
-
-    Args:
-        run_dir: Run directory.
-
-    Returns:
-        Its content, or None if there is none, it is unreadable, or holds what no run writes.
-    """
-    try:
-        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if is_summary(content) else None
-
-
-def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
-    """Writes ``summary.json``, atomically. Infinite and NaN values become null.
-
-    Args:
-        run_dir: Run directory.
-        summary: Plain values.
-    """
-    temporary = run_dir / "summary.tmp"
-    temporary.write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(run_dir / "summary.json")
-
-
-def run_table(summary: Mapping[str, Any], splits: Sequence[str] = ("val", "test")) -> Grid:
+def run_table(summary: RunSummary, splits: Sequence[str] = ("val", "test")) -> Grid:
     """Return the results of one run: a row per metric of a task, then statistics over tasks.
 
     Args:
-        summary: Content of ``summary.json``.
+        summary: What the run recorded.
         splits: Splits that get a column, after that of ``train`` where it was evaluated.
     """
-    metrics = summary["metrics"]
+    metrics = summary.metrics
     splits = [split for split in ("train", *splits) if of_split(metrics, split)]
 
     def row(task: str, label: str, key: str, percent: bool = False) -> list[str]:
         return [task, label, *(format_value(metrics.get(f"{s}/{key}"), percent) for s in splits)]
 
-    specs = summary["metric_specs"]
+    specs = summary.metric_specs
     measured = {MetricKey.parse(key).task for key in specs}
     # a task without metrics is shown by its loss
-    rows = [row(t, "loss ↓", f"{t}/loss") for t in summary["tasks"] if t not in measured]
+    rows = [row(t, "loss ↓", f"{t}/loss") for t in summary.tasks if t not in measured]
     for key, spec in specs.items():
         task, name = MetricKey.parse(key)
-        rows.append(row(str(task), label(name, spec), key, spec["percent"]))
-    for key, spec in summary.get("statistic_specs", {}).items():
-        rows.append(row("all", column_head(key, spec), key, spec["percent"]))
-    if str(summary.get("select")).endswith("/relative_loss"):
+        rows.append(row(str(task), label(name, spec), key, spec.percent))
+    for key, spec in summary.statistic_specs.items():
+        rows.append(row("all", column_head(key, spec), key, spec.percent))
+    if str(summary.select).endswith("/relative_loss"):
         rows.append(row("all", "loss relative to the untrained network ↓", "relative_loss"))
     else:
         rows.append(row("all", "geometric mean of losses ↓", "geomean_loss"))
     title = (
-        f"{summary['method']} on {summary['data']}, seed {summary['seed']}, "
-        f"epoch {summary['selected_epoch']} of {summary['epochs']}"
+        f"{summary.method} on {summary.data}, seed {summary.seed}, "
+        f"epoch {summary.selected_epoch} of {summary.epochs}"
     )
     return Grid.of_texts(["task", "metric", *splits], rows, title, labels=2)
 
 
-def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Grid:
+def sweep_table(summaries: Sequence[tuple[str, RunSummary | None]]) -> Grid:
     """Return status, selection value and test metrics of the cells of a sweep.
 
     Numbers are those of finished cells. The selection value is what a search minimises or
@@ -84,100 +53,77 @@ def sweep_table(summaries: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Gr
     Args:
         summaries: Name and summary of each cell; None where a cell wrote nothing.
     """
-    contents = [summary for _, summary in summaries if summary is not None]
-    specs = shown_metrics(contents)
-    selected = dict.fromkeys(str(summary["select"]) for summary in contents if "select" in summary)
-    common = common_overrides([summary for _, summary in summaries])
+    known = [summary for _, summary in summaries if summary is not None]
+    specs = shown_metrics(known)
+    selected = dict.fromkeys(summary.select for summary in known if summary.select is not None)
+    common = common_overrides(known)
     heads = ["cell", "status", "overrides"]
     if selected:
         heads.append(f"selected by {' / '.join(selected)}")
     heads += [column_head(key, spec) for key, spec in specs.items()]
     rows = []
     for name, summary in summaries:
-        content = summary or {"status": "no result"}
-        overrides = [word for word in content.get("overrides", []) if word not in common]
-        row = [name, outcome(content), "\n".join(overrides)]
+        cell = summary or RunSummary(status="no result")
+        overrides = [word for word in cell.overrides if word not in common]
+        row = [name, cell.outcome, "\n".join(overrides)]
         if selected:
-            value = selected_value(content)
+            value = cell.selected_value
             row.append("-" if value is None else f"{value:.6g}")
-        rows.append([*row, *_test_metrics(content, specs)])
+        rows.append([*row, *_test_metrics(cell, specs)])
     return Grid.of_texts(heads, rows, labels=3)
 
 
-def _test_metrics(summary: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _test_metrics(summary: RunSummary, specs: Mapping[str, MetricDisplay]) -> list[str]:
     """Test metrics as texts; dashes where the run did not finish."""
-    metrics = summary.get("metrics", {}) if outcome(summary) == "finished" else {}
-    return [
-        format_value(metrics.get(f"test/{key}"), spec["percent"]) for key, spec in specs.items()
-    ]
+    metrics = summary.metrics if summary.is_finished else {}
+    return [format_value(metrics.get(f"test/{key}"), spec.percent) for key, spec in specs.items()]
 
 
-def shown_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Metrics that get a column in a table of several runs.
+def shown_metrics(summaries: Iterable[RunSummary]) -> dict[str, MetricDisplay]:
+    """Return the metrics that get a column in a table of several runs.
 
     Args:
         summaries: Summaries of the runs.
 
     Returns:
-        Direction and unit by key (without the split): the metrics of the tasks and the statistics
-        over tasks, or where the metrics are more than ``MAX_COLUMNS``, the statistics alone.
+        By key without the split: the metrics of the tasks and the statistics over tasks, or where
+        the metrics are more than ``MAX_COLUMNS``, the statistics alone.
     """
-    metrics: dict[str, Mapping[str, Any]] = {}
-    statistics: dict[str, Mapping[str, Any]] = {}
+    metrics: dict[str, MetricDisplay] = {}
+    statistics: dict[str, MetricDisplay] = {}
     for summary in summaries:
-        metrics |= summary.get("metric_specs", {})
-        statistics |= summary.get("statistic_specs", {})
+        metrics |= summary.metric_specs
+        statistics |= summary.statistic_specs
     return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics | statistics
 
 
-def column_head(key: str, spec: Mapping[str, Any]) -> str:
+def column_head(key: str, spec: MetricDisplay) -> str:
     """Head of a metric's column: ``left accuracy % ↑``, ``mean f1 % ↑``."""
     task, name = MetricKey.parse(key)
     text = name.replace("_", " ", 1) if task is None else f"{task} {name}"
     return label(text, spec)
 
 
-def remarks(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
-    """What must stand below every table of these runs: notes on their data, each once.
-
-    Args:
-        summaries: Contents of ``summary.json``; None where a run wrote nothing.
-
-    Returns:
-        The lines.
-    """
-    notes = [note for summary in summaries for note in (summary or {}).get("notes", [])]
+def remarks(notes: Iterable[str]) -> list[str]:
+    """Return the lines below a table for the notes of its runs on their data, each note once."""
     return [f"Note: {note.rstrip('.')}." for note in dict.fromkeys(notes)]
 
 
-def training_time(summary: Mapping[str, Any]) -> str:
-    """Wall time of the training steps and the share of it in which they waited for data.
-
-    Args:
-        summary: Content of ``summary.json``.
-
-    Returns:
-        A sentence.
-    """
-    seconds, waiting = summary["train_s"], summary["data_s"]
-    share = 100 * waiting / seconds if seconds else 0.0
+def training_time(summary: RunSummary) -> str:
+    """Say how long the training steps took, and how much of that they waited for data."""
+    seconds = summary.train_s or 0.0
+    waiting_s = summary.data_s or 0.0
+    share = 100 * waiting_s / seconds if seconds else 0.0
     text = f"{seconds:.1f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return f"Training steps took {text}, {share:.1f} % of it waiting for data."
 
 
-def common_overrides(summaries: Sequence[Mapping[str, Any] | None]) -> list[str]:
-    """Overrides that all cells of a sweep have, in order; none for a single cell.
-
-    Args:
-        summaries: Summaries of the cells; None where a cell wrote nothing.
-
-    Returns:
-        The overrides.
-    """
-    lists = [summary.get("overrides", []) for summary in summaries if summary is not None]
-    if len(lists) < 2:
+def common_overrides(summaries: Sequence[RunSummary]) -> list[str]:
+    """Return the overrides that all cells of a sweep have, in order; none for a single cell."""
+    if len(summaries) < 2:
         return []
-    return [word for word in lists[0] if all(word in others for others in lists)]
+    first, *others = summaries
+    return [word for word in first.overrides if all(word in s.overrides for s in others)]
 
 
 def evaluation_table(
@@ -200,7 +146,7 @@ def evaluation_table(
         before = recorded.get(key)
         rows.append([key, f"{value:.8g}", "-" if before is None else f"{before:.8g}"])
     table = Grid.of_texts(["metric", "now", "recorded"], rows)
-    different = [key for key, value in recorded.items() if _finite(measured[key]) != value]
+    different = [key for key, value in recorded.items() if finite(measured[key]) != value]
     if not recorded:
         return table, "The run recorded no metrics of this split and checkpoint."
     if not different:
@@ -214,10 +160,10 @@ def evaluation_table(
     )
 
 
-def label(name: str, spec: Mapping[str, Any]) -> str:
+def label(name: str, spec: MetricDisplay) -> str:
     """Name of a metric with its unit and an arrow in the direction of better, if it has one."""
-    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[spec["better"]]
-    return f"{name}{' %' if spec['percent'] else ''}{arrow}"
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[spec.better]
+    return f"{name}{' %' if spec.percent else ''}{arrow}"
 
 
 def format_value(value: float | None, percent: bool) -> str:
@@ -225,11 +171,3 @@ def format_value(value: float | None, percent: bool) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{100 * value:.2f}" if percent else f"{value:.4f}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

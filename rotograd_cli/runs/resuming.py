@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rotograd_cli.errors import ConfigError, OccupiedError, suggested
-from rotograd_cli.runs.claims import is_used
 from rotograd_cli.runs.config import COMMAND_KEYS, TrainConfig
+from rotograd_cli.runs.directory import is_used
 from rotograd_cli.runs.identity import UNCOUNTED, holds_run
-from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.saved import load_run_config
-from rotograd_cli.runs.summaries import is_finished, outcome
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust
 
 
@@ -26,8 +25,8 @@ class Target:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        summary = read_summary(self.run_dir) if self.resumed else None
-        return summary is not None and is_finished(summary) and outcome(summary) == "finished"
+        summary = RunSummary.read(self.run_dir) if self.resumed else None
+        return summary is not None and summary.is_finished and summary.is_complete
 
 
 def named_run(

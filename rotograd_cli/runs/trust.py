@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,9 @@ class Trust:
         )
 
 
-def word_for(config: TrainConfig) -> str:
+def word_for(config: Mapping[str, Any]) -> str:
     """What a suggested command on the user's own run ends with: nothing, or ``trust=true``."""
-    known = all(_is_known(where, name) for where, name in _targets(asdict(config)))
+    known = all(_is_known(where, name) for where, name in _targets(config))
     return "" if known else " trust=true"
 
 

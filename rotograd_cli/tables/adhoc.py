@@ -7,6 +7,7 @@ from typing import Any
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.report import shown_metrics
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import Run, RunKey, listed, varying
 from rotograd_cli.tables.schema import ColumnSpec, RowSpec, TableSpec
 
@@ -36,7 +37,7 @@ def spec_from_runs(
     finished = [run.summary for run in runs if run.is_finished]
     if not finished:
         raise ConfigError(f"`runs` must name a finished run, got {listed(runs)}.")
-    data = list(dict.fromkeys(str(summary["data"]) for summary in finished))
+    data = list(dict.fromkeys(str(summary.data) for summary in finished))
     if len(data) > 1:
         raise ConfigError(f"`runs` must be of one data set, got {', '.join(data)}; narrow `runs`.")
     cells: dict[RunKey, list[Run]] = defaultdict(list)
@@ -107,13 +108,13 @@ def _distinction(key: str, value: Any) -> str:
 
 
 def _spec(
-    rows: Mapping[str, RowSpec], summaries: Sequence[Mapping[str, Any]], data: str, num_seeds: int
+    rows: Mapping[str, RowSpec], summaries: Sequence[RunSummary], data: str, num_seeds: int
 ) -> TableSpec:
-    tasks = list(dict.fromkeys(task for summary in summaries for task in summary["tasks"]))
+    tasks = list(dict.fromkeys(task for summary in summaries for task in summary.tasks))
     bases = [name for name, row in rows.items() if row.per_task]
     base = bases[0] if len(bases) == 1 and len(rows) > 1 else None
     columns = _columns(summaries)
-    measured = {MetricKey.parse(key).task for s in summaries for key in s["metric_specs"]}
+    measured = {MetricKey.parse(key).task for s in summaries for key in s.metric_specs}
     with_gain = [task for task in tasks if task in measured]
     if base is not None and with_gain:
         columns = {"delta": ColumnSpec(label="Δ", delta_of=with_gain), **columns}
@@ -132,11 +133,11 @@ def _spec(
     )
 
 
-def _columns(summaries: Sequence[Mapping[str, Any]]) -> dict[str, ColumnSpec]:
+def _columns(summaries: Sequence[RunSummary]) -> dict[str, ColumnSpec]:
     """The metrics of the runs of several tasks, and the geometric mean of losses above 0."""
-    several = [s for s in summaries if len(s["tasks"]) > 1] or list(summaries)
+    several = [s for s in summaries if len(s.tasks) > 1] or list(summaries)
     columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown_metrics(several)}
-    has_mean = any(s["metrics"].get("test/geomean_loss") is not None for s in several)
+    has_mean = any(s.metrics.get("test/geomean_loss") is not None for s in several)
     if has_mean or not columns:
         label = "geometric mean of losses"
         columns["geomean_loss"] = ColumnSpec(label=label, metric="geomean_loss")

@@ -28,7 +28,7 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
     chosen = {}
     notes = []
     for key, runs in groups.items():
-        by_start = sorted(finished[key] or runs, key=lambda run: run.summary.get("started") or "")
+        by_start = sorted(finished[key] or runs, key=lambda run: run.summary.started or "")
         newest = chosen[key] = by_start[-1]
         times = len(finished[key])
         if times > 1:

@@ -1,4 +1,4 @@
-"""``rotograd table``: a table of runs that are there, without training."""
+"""Tables of runs that are there, as ``rotograd table`` asks for them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -36,12 +36,12 @@ class TableCommand:
 
 
 def register_schema() -> None:
-    """Makes the schema known to Hydra under the name that ``conf/table.yaml`` uses."""
+    """Register the schema with Hydra under the name that ``conf/table.yaml`` uses."""
     ConfigStore.instance().store(name="table_command_schema", node=TableCommand)
 
 
 def to_table_command(config: DictConfig | Mapping[str, Any]) -> TableCommand:
-    """Typed and checked configuration of the command.
+    """Return the typed and checked configuration of the command.
 
     Args:
         config: Composed configuration.
@@ -73,7 +73,7 @@ def _patterns(command: TableCommand) -> list[str]:
 
 
 def to_seeds(value: Any) -> list[int] | None:
-    """Seeds from ``seeds=5`` (0 to 4) or ``seeds=[0,3]``.
+    """Return the seeds of ``seeds=5`` (0 to 4) or ``seeds=[0,3]``.
 
     Args:
         value: What was written; None: not restricted.
@@ -106,7 +106,7 @@ def _is_whole(value: object) -> bool:
 
 
 def table_of_runs(command: TableCommand) -> Table:
-    """Builds the table that was asked for. Hydra must be running.
+    """Build the table that was asked for. Hydra must be running.
 
     Args:
         command: Checked configuration.

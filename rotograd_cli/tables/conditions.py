@@ -25,11 +25,11 @@ def conditions(runs: Sequence[Run]) -> Conditions:
         runs: One run, or the runs of single tasks that make one result.
     """
     texts: dict[str, list[str]] = {
-        DATA: [f"fingerprint {run.summary.get('data_fingerprint', 'unknown')}" for run in runs],
+        DATA: [f"fingerprint {run.summary.data_fingerprint or 'unknown'}" for run in runs],
         PROTOCOL: [str((run.section("data") or {}).get("protocol", "none")) for run in runs],
         EVALUATED: [evaluated(run) for run in runs],
     }
-    tasks = {task for run in runs for task in run.summary.get("tasks", ())}
+    tasks = {task for run in runs for task in run.summary.tasks}
     together = {key: " and ".join(dict.fromkeys(values)) for key, values in texts.items()}
     return {**together, TASKS: ", ".join(sorted(tasks))}
 
@@ -41,8 +41,8 @@ def alike(several: Iterable[Conditions], keys: Sequence[str]) -> bool:
 
 def evaluated(run: Run) -> str:
     """Return the part of its splits that a run evaluated: ``64 of 2,000 test examples``."""
-    sizes = run.summary.get("num_examples") or {}
-    counts = run.summary.get("num_evaluated")
+    sizes = run.summary.num_examples
+    counts = run.summary.num_evaluated
     if counts is None:  # of a version that did not count
         return evaluated_by(run.config or {}, sizes)
     return _parts(counts, sizes)
@@ -73,14 +73,14 @@ def _parts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
 
 def notes_of(run: Run) -> list[str]:
     """Return the notes of a run, with what a version that did not say it left out."""
-    notes = list(run.summary.get("notes", ()))
-    if "num_evaluated" in run.summary:  # its notes have it
+    notes = list(run.summary.notes)
+    if run.summary.num_evaluated is not None:  # its notes have it
         return notes
     if evaluated(run) != WHOLE:
         notes.append(f"Evaluated in part: {evaluated(run)} (train.limit_eval_batches).")
     train = run.section("train") or {}
     limit = train.get("limit_batches")
-    size = (run.summary.get("num_examples") or {}).get("train", 0)
+    size = run.summary.num_examples.get("train", 0)
     if limit is not None and limit < size // train.get("batch_size", 1):
         notes.append(f"Trained on {limit} batches per epoch (train.limit_batches={limit}).")
     return notes

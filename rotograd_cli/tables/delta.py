@@ -94,7 +94,7 @@ def _gain(
 def _directions(result: SeedResult) -> dict[MetricKey, Better]:
     """Direction of every metric of a task."""
     specs = metric_specs(result.runs)
-    return {key: spec["better"] for key, spec in specs.items() if key.task is not None}
+    return {key: s.better for key, s in specs.items() if key.task is not None and s.better}
 
 
 def _nash(result: SeedResult) -> float:

@@ -46,7 +46,7 @@ def footnotes(
         *_comparison_note(reference, rows),
         *(_run_notes(results, runs) if runs else ["There is no finished run."]),
         *_conditions(spec, results),
-        *remarks([{"notes": notes_of(run)} for run in runs]),
+        *remarks(note for run in runs for note in notes_of(run)),
         *_paper_notes(spec),
         *spec.notes,
         *notes,
@@ -106,10 +106,10 @@ def _smallest_p(rows: Sequence[Row]) -> float:
 
 
 def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
-    protocols = _distinct(run.summary.get("protocol") for run in runs)
-    names = ", ".join(_distinct(run.summary.get("data") for run in runs))
-    prints = ", ".join(_distinct(run.summary.get("data_fingerprint") for run in runs))
-    seconds = sum(float(run.summary.get("wall_s", 0.0)) for run in runs)
+    protocols = _distinct(run.summary.protocol for run in runs)
+    names = ", ".join(_distinct(run.summary.data for run in runs))
+    prints = ", ".join(_distinct(run.summary.data_fingerprint for run in runs))
+    seconds = sum(run.summary.wall_s or 0.0 for run in runs)
     wall = f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return [
         *(f"Protocol: {text}." for text in protocols),
@@ -126,7 +126,7 @@ def _distinct(values: Iterable[Any]) -> list[str]:
 
 
 def _budget(runs: Sequence[Run]) -> str:
-    epochs = ", ".join(_distinct(run.summary.get("epochs") for run in runs))
+    epochs = ", ".join(_distinct(run.summary.epochs for run in runs))
     sizes = ", ".join(_distinct((run.section("train") or {}).get("batch_size") for run in runs))
     return f"Epochs: {epochs}; batch size {sizes}." if sizes else f"Epochs: {epochs}."
 
@@ -151,13 +151,13 @@ def differing_settings(results: Results) -> list[str]:
 
 
 def _machine(runs: Sequence[Run]) -> list[str]:
-    devices = ", ".join(_distinct(run.summary.get("device") for run in runs))
+    devices = ", ".join(_distinct(run.summary.device for run in runs))
     versions: dict[str, dict[str, None]] = defaultdict(dict)
     for run in runs:
-        for package, version in run.summary.get("versions", {}).items():
+        for package, version in run.summary.versions.items():
             versions[package][version] = None
     listed = ", ".join(f"{name} {' / '.join(texts)}" for name, texts in versions.items())
-    commits = [_commit(run.summary.get("commit") or "") for run in runs]
+    commits = [_commit(run.summary.commit or "") for run in runs]
     source = ", ".join(filter(None, dict.fromkeys(commits)))
     return [
         f"Device: {devices or 'unknown'}.",

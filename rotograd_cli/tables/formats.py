@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Every value of every seed, one a line: row, column, unit, seed, value (in full precision)."""
+    """Return a line per value of a seed: row, column, unit, seed, value (in full precision)."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["row", "column", "unit", "seed", "value"])
@@ -52,19 +51,16 @@ def to_csv(table: Table) -> str:
 
 
 def to_json(table: Table) -> str:
-    """Everything: the fields of :class:`~rotograd_cli.tables.table.Table`; seeds become texts."""
+    """Return all fields of :class:`~rotograd_cli.tables.parts.Table`; seeds become texts."""
     return json.dumps(asdict(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """Writes ``table.md``, ``table.tex``, ``table.csv`` and ``table.json``, each atomically.
+    """Write ``table.md``, ``table.tex``, ``table.csv`` and ``table.json``, each in one piece.
 
     Args:
         table: Table.
-        folder: Where to; made if it is not there.
-
-    Returns:
-        The files.
+        folder: Where to; created if it does not exist.
 
     Raises:
         ConfigError: If the folder cannot be written.
@@ -80,8 +76,3 @@ def write_table(table: Table, folder: Path) -> list[Path]:
             "choose another one."
         ) from error
     return [folder / f"table.{ending}" for ending in texts]
-
-
-def temporary_of(path: Path) -> Path:
-    """Where a file is written before it takes its name: no other process writes there."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,6 +1,5 @@
 """Which row of a table a run belongs to."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +11,14 @@ from rotograd_cli.tables.schema import TableSpec
 
 NETWORK = ("data", "backbone", "head")
 """Components that a run must share with the table's experiment."""
+Configurations = Mapping[str, Mapping[str, Any]]
+"""Configuration by row."""
 
 
 def match_runs(
-    spec: TableSpec, runs: Sequence[Run], expected: Mapping[str, Mapping[str, Any]]
+    spec: TableSpec, runs: Sequence[Run], expected: Configurations
 ) -> tuple[dict[RunKey, list[Run]], list[str]]:
-    """Cells of the runs of a table.
+    """Find the cells of runs.
 
     A run belongs to a row if it has the row's method with the same options, the row's other
     overrides, and the experiment's classes of data, backbone and head; of several such rows to that
@@ -33,112 +34,103 @@ def match_runs(
         Runs by cell, and notes: runs of no row, and settings that are not the table's.
     """
     cells: dict[RunKey, list[Run]] = defaultdict(list)
-    strangers, cut = [], []
+    unmatched = []
+    cut = []
     for run in runs:
-        key = None if run.config is None else _key(spec, run, expected)
-        if key is None:
-            strangers.append(run)
-        elif not _evaluates_the_same(run, expected[key.row]):
+        row = None if run.config is None else _row_of(spec, run, expected)
+        if row is None:
+            unmatched.append(run)
+        elif run.is_finished and not _evaluates_alike(run, expected[row]):
             cut.append(run)
         else:
-            cells[key].append(run)
-    notes = [f"Runs of no row of this table: {listed(strangers)}."] if strangers else []
+            task = run.only_task if spec.rows[row].per_task else None
+            cells[RunKey(row, run.seed, task)].append(run)
+    notes = _departures(spec, cells, expected)
+    if unmatched:
+        notes.append(f"Runs of no row of this table: {listed(unmatched)}.")
     if cut:
-        part = evaluated(cut[0])
         notes.append(
             "Left out, as they do not evaluate what the table does (train.limit_eval_batches): "
-            f"{listed(cut)}; the first one {part}. Without `table=` they are rows of their own."
+            f"{listed(cut)}; the first one {evaluated(cut[0])}. Without `table=` they are rows of "
+            "their own."
         )
-    return cells, [*_departures(spec, cells, expected), *notes]
+    return cells, notes
 
 
-def _evaluates_the_same(run: Run, expected: Mapping[str, Any]) -> bool:
-    """Whether a run has no evaluation yet, or one of the row's examples."""
-    sizes = run.summary.get("num_examples") or {}
-    same = evaluated(run) == evaluated_by(expected, sizes)
-    return same or not run.is_finished
-
-
-def _key(spec: TableSpec, run: Run, expected: Mapping[str, Mapping[str, Any]]) -> RunKey | None:
+def _row_of(spec: TableSpec, run: Run, expected: Configurations) -> str | None:
     rows = [row for row in expected if _belongs(spec, row, run, expected[row])]
-    if not rows:
-        return None
-    row = max(rows, key=lambda name: len(spec.rows[name].overrides))
-    task = run.only_task if spec.rows[row].per_task else None
-    return RunKey(row, run.seed, task)
+    return max(rows, key=lambda row: len(spec.rows[row].overrides), default=None)
 
 
 def _belongs(spec: TableSpec, row: str, run: Run, expected: Mapping[str, Any]) -> bool:
-    assert run.config is not None
-    for group in NETWORK:
-        if _target(run.config, group) != _target(expected, group):
-            return False
-    if not _same_options(run.config.get("method"), expected.get("method")):
-        return False
-    keys = [_key_of(word) for word in spec.rows[row].overrides]
-    if any(_at(run.config, key) != _at(expected, key) for key in keys if key != "method"):
-        return False
-    return _fitting_tasks(spec, spec.rows[row].per_task, run.tasks)
+    keys = [f"{group}._target_" for group in NETWORK]
+    keys += [key for key in map(_key_of, spec.rows[row].overrides) if key != "method"]
+    return (
+        all(_at(run.config, key) == _at(expected, key) for key in keys)
+        and _has_options(run.section("method"), expected.get("method"))
+        and _has_tasks(spec, row, run.tasks)
+    )
 
 
-def _fitting_tasks(spec: TableSpec, per_task: bool, tasks: tuple[str, ...] | None) -> bool:
-    if per_task:
+def _has_tasks(spec: TableSpec, row: str, tasks: tuple[str, ...] | None) -> bool:
+    if spec.rows[row].per_task:
         return tasks is not None and len(tasks) == 1 and tasks[0] in spec.tasks
     return tasks is None or not spec.tasks or set(tasks) == set(spec.tasks)
 
 
-def _target(config: Mapping[str, Any], group: str) -> Any:
-    return (config.get(group) or {}).get("_target_")
-
-
-def _same_options(found: Any, wanted: Any) -> bool:
-    """Equal in what both know: an option that one version lacks is no difference."""
-    if not isinstance(found, Mapping) or not isinstance(wanted, Mapping):
+def _has_options(options: Any, expected: Any) -> bool:
+    """Whether options are equal; one that an earlier version lacks is no difference."""
+    if not isinstance(options, Mapping) or not isinstance(expected, Mapping):
         return False
-    return all(found[key] == value for key, value in wanted.items() if key in found)
+    return all(options[key] == value for key, value in expected.items() if key in options)
 
 
-def _key_of(word: str) -> str:
+def _key_of(override: str) -> str:
     """Where an override acts: ``+a.b=1`` at ``a.b``, ``optimizer@model_optimizer=sgd`` there."""
-    key = re.split("=", word.lstrip("+~"), maxsplit=1)[0]
+    key = override.lstrip("+~").partition("=")[0]
     return key.rpartition("@")[2]
 
 
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    node: Any = config
+def _at(config: Any, key: str) -> Any:
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
 
 
-def _settings(run: Run, expected: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a run and of its row, tasks among them."""
-    wanted = setting(expected, run.summary.get("select"))
-    own_tasks = {"tasks": _list(run.tasks)}
-    return {**run.setting, **own_tasks}, {**wanted, "tasks": _list(expected.get("tasks"))}
-
-
-def _list(tasks: Sequence[str] | None) -> str:
-    return "all" if tasks is None else f"[{','.join(tasks)}]"
+def _evaluates_alike(run: Run, expected: Mapping[str, Any]) -> bool:
+    return evaluated(run) == evaluated_by(expected, run.summary.num_examples)
 
 
 def _departures(
-    spec: TableSpec,
-    cells: Mapping[RunKey, Sequence[Run]],
-    expected: Mapping[str, Mapping[str, Any]],
+    spec: TableSpec, cells: Mapping[RunKey, Sequence[Run]], expected: Configurations
 ) -> list[str]:
     """Settings of finished runs that are not the table's, the keys of its grid aside."""
-    grid = () if spec.grid is None else tuple(spec.grid.values)
-    found: dict[str, list[str]] = defaultdict(list)
+    texts: dict[str, dict[str, None]] = defaultdict(dict)
     for key, runs in cells.items():
         for run in runs:
-            own, wanted = _settings(run, expected[key.row]) if run.is_finished else ({}, {})
-            if spec.rows[key.row].per_task or spec.tasks:  # the run's tasks are the row's
-                own.pop("tasks", None)
-            for name in own:
-                if name in wanted and name not in grid and own[name] != wanted[name]:
-                    text = f"{own[name]} instead of {wanted[name]}"
-                    if text not in found[name]:
-                        found[name].append(text)
-    texts = [f"{name} {', '.join(values)}" for name, values in found.items()]
-    return [f"Not the table's own setting: {'; '.join(texts)}."] if texts else []
+            if run.is_finished:
+                for name, text in _differences(spec, key.row, run, expected[key.row]).items():
+                    texts[name][text] = None
+    names = [f"{name} {', '.join(values)}" for name, values in texts.items()]
+    return [f"Not the table's own setting: {'; '.join(names)}."] if names else []
+
+
+def _differences(
+    spec: TableSpec, row: str, run: Run, expected: Mapping[str, Any]
+) -> dict[str, str]:
+    """By key, what a run has instead of its row's setting."""
+    actual = run.setting
+    of_row = setting(expected, run.summary.select)
+    if not spec.rows[row].per_task and not spec.tasks:  # else its tasks are the row's
+        actual["tasks"] = _listed_tasks(run.tasks)
+        of_row["tasks"] = _listed_tasks(expected.get("tasks"))
+    in_grid = () if spec.grid is None else spec.grid.values
+    return {
+        name: f"{value} instead of {of_row[name]}"
+        for name, value in actual.items()
+        if name in of_row and name not in in_grid and value != of_row[name]
+    }
+
+
+def _listed_tasks(tasks: Sequence[str] | None) -> str:
+    return "all" if tasks is None else f"[{','.join(tasks)}]"

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from rotograd_cli.metric_keys import MetricKey
+from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.conditions import Conditions, conditions
 from rotograd_cli.tables.runs import Run, RunKey
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tasks.metrics import geometric_mean
 
 GEOMEAN_LOSS = MetricKey(None, "geomean_loss")
-MetricSpecs = dict[MetricKey, Mapping[str, Any]]
+MetricSpecs = dict[MetricKey, MetricDisplay]
 """Direction (``better``) and unit (``percent``) by metric."""
 
 
@@ -141,8 +142,8 @@ def _over_tasks(metrics: Mapping[MetricKey, float], runs: Iterable[Run]) -> dict
 
 def metric_specs(runs: Iterable[Run]) -> MetricSpecs:
     """Return direction and unit of all metrics of some runs, then of the statistics over tasks."""
-    specs: dict[str, Mapping[str, Any]] = {}
+    specs: dict[str, MetricDisplay] = {}
     for run in runs:
-        specs |= {**run.summary.get("metric_specs", {}), **run.summary.get("statistic_specs", {})}
-    specs["geomean_loss"] = {"better": "lower", "percent": False}
+        specs |= run.summary.metric_specs | run.summary.statistic_specs
+    specs["geomean_loss"] = MetricDisplay("lower", False)
     return {MetricKey.parse(key): spec for key, spec in specs.items()}

@@ -1,7 +1,6 @@
 """Run directories: found by a pattern and read with what a table needs of their files."""
 
 import glob
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +8,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
 
+from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.runs.identity import setting
-from rotograd_cli.runs.report import read_summary
 from rotograd_cli.runs.saved import read_saved
-from rotograd_cli.runs.summaries import is_evaluation, is_finished, outcome
+from rotograd_cli.runs.summary import RunSummary, evaluations
 
 MAX_NAMED = 5
 _COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
@@ -39,8 +38,7 @@ class Run:
     """A run directory."""
 
     folder: Path
-    summary: Mapping[str, Any] = field(repr=False)
-    """Content of ``summary.json``; empty where there is none."""
+    summary: RunSummary = field(repr=False)
     config: Mapping[str, Any] | None = field(repr=False)
     """Content of ``config.yaml``; None where it cannot be read, or the run never began."""
     first_evaluation: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -49,14 +47,9 @@ class Run:
     @property
     def outcome(self) -> str:
         """``finished`` if a table can show the run, else what became of it."""
-        if not self.summary:
-            return "no summary"
-        status = outcome(self.summary)
-        if status != "finished":
-            return status
-        if self.config is None:
+        if self.summary.is_finished and self.config is None:
             return "config.yaml cannot be read"
-        return status if is_finished(self.summary, in_table=True) else "summary.json lacks results"
+        return self.summary.outcome
 
     @property
     def is_finished(self) -> bool:
@@ -66,7 +59,7 @@ class Run:
     @property
     def setting(self) -> dict[str, Any]:
         """What makes its row (:func:`~rotograd_cli.runs.identity.setting`)."""
-        return setting(self.config or {}, self.summary.get("select"))
+        return setting(self.config or {}, self.summary.select)
 
     @property
     def seed(self) -> int:
@@ -90,13 +83,13 @@ class Run:
 
     def metrics(self, split: str) -> dict[MetricKey, float]:
         """Return the recorded metrics of a split; NaN for a value that was not finite."""
-        return of_split(self.summary["metrics"], split)
+        return of_split(self.summary.metrics, split)
 
 
 def read_run(folder: Path) -> Run:
     """Read a run directory; what is missing or damaged is left out."""
-    config = read_config(folder)
-    return Run(folder, read_summary(folder) or {}, config, _first_evaluation(folder))
+    summary = RunSummary.read(folder) or RunSummary(status="no summary")
+    return Run(folder, summary, read_config(folder), next(evaluations(folder), None))
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
@@ -113,15 +106,6 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
         and isinstance(config.get("tasks") or [], list)
     )
     return config if is_runs else None
-
-
-def _first_evaluation(run_dir: Path) -> dict[str, Any] | None:
-    try:
-        with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
-            records = map(json.loads, file)
-            return next((dict(record) for record in records if is_evaluation(record)), None)
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def find_runs(patterns: Sequence[str]) -> list[Run]:
@@ -169,10 +153,7 @@ def _order(folder: Path) -> list[tuple[int, str]]:
 
 def listed(runs: Sequence[Run]) -> str:
     """Return the folders of a few runs, with what became of them."""
-    names = [f"{run.folder} ({run.outcome})" for run in runs[:MAX_NAMED]]
-    if len(runs) > MAX_NAMED:
-        names.append(f"{len(runs) - MAX_NAMED} more")
-    return ", ".join(names)
+    return errors.listed([f"{run.folder} ({run.outcome})" for run in runs], MAX_NAMED)
 
 
 def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:

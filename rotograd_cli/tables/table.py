@@ -8,11 +8,12 @@ from typing import Any
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.config import suggest
+from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.conditions import COMMON, TASKS, alike
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
-from rotograd_cli.tables.results import MetricSpecs, Results, metric_specs
+from rotograd_cli.tables.results import MetricSpecs, Results, SeedResult, metric_specs
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import paper_value, row_label
 from rotograd_cli.tables.statistics import compare, holm, ranks, summarise
@@ -105,9 +106,13 @@ def _unit_and_direction(
             f"`table.columns.{name}.metric` must be a metric of the runs, got {str(metric)!r}; "
             f"{suggest(str(metric), list(map(str, specs)))}"
         )
-    declared = specs.get(metric, {"better": None, "percent": False})
-    percent = declared["percent"] if column.percent is None else column.percent
-    return "%" if percent else "", better or declared["better"]
+    declared = specs.get(metric, MetricDisplay(None, False))
+    percent = declared.percent if column.percent is None else column.percent
+    return "%" if percent else "", better or declared.better
+
+
+def _hours(result: SeedResult) -> float:
+    return sum(run.summary.train_s or 0.0 for run in result.runs) / 3600
 
 
 def _values(
@@ -119,7 +124,7 @@ def _values(
         return gains(str(spec.delta), column.delta_of, results.rows, spec.base)
     if column.hours:
         return {
-            row: {s: sum(run.summary["train_s"] for run in r.runs) / 3600 for s, r in seeds.items()}
+            row: {seed: _hours(result) for seed, result in seeds.items()}
             for row, seeds in results.rows.items()
         }
     key = MetricKey.parse(str(column.metric))

@@ -56,11 +56,7 @@ def _signed(target: Tensor) -> Tensor:
 
 
 def check_shapes(values: Tensor, target: Tensor) -> None:
-    """Refuses a target that would be broadcast against the values that it is compared with.
-
-    Args:
-        values: What is compared, as far as a head's output is.
-        target: The target.
+    """Refuse a target that would be broadcast against the values it is compared with.
 
     Raises:
         ShapeError: If the shapes differ.

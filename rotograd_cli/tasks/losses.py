@@ -31,31 +31,26 @@ from rotograd_cli.tasks.labels import (
 
 @dataclass(frozen=True)
 class TargetRule:
-    """What a loss takes as target of a task."""
+    """Targets that a loss takes."""
 
     needed: str
     """The values, in words; ``{last}`` is the last class, ``{void}`` stands for no label."""
     labelled: Callable[..., Tensor]
-    """Takes a target to a mask of the elements that the loss averages over."""
+    """Maps a target to a mask of the elements that the loss averages over."""
     wrong: Callable[..., Tensor]
-    """Takes a target and ``num_outputs`` to a mask of the elements that the loss cannot take."""
+    """Maps a target and ``num_outputs`` to a mask of the elements that the loss cannot take."""
 
 
 def target_rule(loss: Callable[..., Tensor]) -> TargetRule | None:
-    """The rule of a loss of this module, or of ``functools.partial`` of one with keywords.
+    """Return the rule of a loss of this module, None for a loss of the user's.
 
-    None of these losses is ever negative.
-
-    Args:
-        loss: Any loss.
-
-    Returns:
-        Its rule; None for a loss of the user's.
+    ``functools.partial`` of a loss with keywords has a rule too. None of these losses is ever
+    negative.
     """
     if isinstance(loss, partial) and not loss.args:
         rule = target_rule(loss.func)
         return rule and _with_keywords(rule, loss.keywords)
-    rules = (rule for known, rule in _RULES if known is loss)
+    rules = (rule for function, rule in _RULES if function is loss)
     return next(rules, None)
 
 
@@ -122,9 +117,9 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """
     values = prediction.squeeze(1) if prediction.dim() == 2 else prediction
     check_shapes(values, target)
-    known = is_number(target)
-    difference = torch.where(known, values - target.to(values.dtype), 0)
-    return _masked_mean(difference.square(), known)
+    labelled = is_number(target)
+    difference = torch.where(labelled, values - target.to(values.dtype), 0)
+    return _masked_mean(difference.square(), labelled)
 
 
 def segmentation_cross_entropy(prediction: Tensor, target: Tensor, void: int = NO_LABEL) -> Tensor:

@@ -43,7 +43,7 @@ class Task:
     None: what a loss of this package leaves, and for other losses the length of the first axis."""
 
     def __post_init__(self) -> None:
-        """Refuses what keys, heads and tables could not use.
+        """Refuse what keys, heads and tables could not use.
 
         Raises:
             ConfigError: If the name is no part of a key ``split/task/metric``, ``num_outputs`` no
@@ -64,13 +64,9 @@ class Task:
             )
 
     def num_labelled(self, target: Tensor) -> Tensor:
-        """Number of elements that the loss averages over: the weight of a batch in a split's loss.
+        """Return the number of elements of a target that the loss averages over.
 
-        Args:
-            target: A target of this task.
-
-        Returns:
-            The number, float64, scalar, on the device of the target.
+        It is the weight of a batch in a split's loss: float64, scalar, on the target's device.
         """
         if self.count is not None:
             return self.count(target).double()
@@ -81,14 +77,11 @@ class Task:
 
 
 def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:
-    """Picks tasks by name, in the order asked for.
+    """Select tasks by name, in the given order.
 
     Args:
         available: All tasks of a data set.
-        names: Names of the wanted tasks; None takes all.
-
-    Returns:
-        The chosen tasks.
+        names: Names of the tasks; None selects all.
 
     Raises:
         ConfigError: If a name is unknown or repeated, or none is given.
@@ -100,10 +93,11 @@ def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tupl
         raise ConfigError("`tasks` must name at least one task, got []; use null for all of them.")
     for name in names:
         if name not in by_name:
-            known = {key.lower(): key for key in by_name}
-            close = difflib.get_close_matches(name.lower(), known, n=1)
-            remedy = f"did you mean {known[close[0]]}?" if close else ""
-            remedy = remedy or f"choose from {', '.join(by_name)}."
+            spellings = {key.lower(): key for key in by_name}
+            close = difflib.get_close_matches(name.lower(), spellings, n=1)
+            remedy = f"choose from {', '.join(by_name)}."
+            if close:
+                remedy = f"did you mean {spellings[close[0]]}?"
             raise ConfigError(f"`tasks` must name tasks of the data set, got {name!r}; {remedy}")
     if len(set(names)) < len(names):
         raise ConfigError(f"`tasks` must name each task once, got [{', '.join(names)}].")

@@ -17,7 +17,7 @@ def num_steps(dataset: MultiTaskDataset, options: TrainOptions) -> int:
 
 
 def num_evaluated(dataset: MultiTaskDataset, split: Split, options: TrainOptions) -> int:
-    """Number of examples of a split that an evaluation reads: the first ones.
+    """Return how many examples of a split, the first ones, an evaluation reads.
 
     With ``limit_batches`` the training split is cut to the number of examples trained on.
 
@@ -25,9 +25,6 @@ def num_evaluated(dataset: MultiTaskDataset, split: Split, options: TrainOptions
         dataset: The data.
         split: Which split.
         options: Batch sizes and limits.
-
-    Returns:
-        The number.
     """
     num = dataset.num_examples(split)
     if options.limit_eval_batches is not None:
@@ -40,15 +37,12 @@ def num_evaluated(dataset: MultiTaskDataset, split: Split, options: TrainOptions
 def evaluation_parts(
     dataset: MultiTaskDataset, split: Split, options: TrainOptions
 ) -> Sequence[Tensor]:
-    """Positions of the batches of a split in its own order, as every evaluation reads them.
+    """Return the positions of the batches of a split, in its order, that every evaluation reads.
 
     Args:
         dataset: The data.
         split: Which split.
         options: Batch sizes and limits.
-
-    Returns:
-        The positions of every batch.
     """
     num = num_evaluated(dataset, split, options)
     return in_parts(torch.arange(num), options.eval_batch_size)
@@ -57,7 +51,7 @@ def evaluation_parts(
 def complete_batches(
     dataset: MultiTaskDataset, split: Split, parts: Sequence[Tensor]
 ) -> Iterator[Batch]:
-    """Batches of a split, as many as were asked for.
+    """Read the batches of a split, as many as were asked for.
 
     Args:
         dataset: The data.
@@ -84,7 +78,7 @@ def complete_batches(
 def cut_notes(
     dataset: MultiTaskDataset, splits: Sequence[Split], options: TrainOptions
 ) -> tuple[str, ...]:
-    """What must be said of numbers that do not come from whole splits.
+    """Return notes for numbers that do not come from whole splits.
 
     Args:
         dataset: The data.

@@ -56,7 +56,7 @@ def _loss(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _fit_one_operation(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch) -> bool:
-    """Whether the losses of all tasks can be one operation: forty tasks, not forty times one."""
+    """Return whether the losses of all tasks, forty say, can be one operation."""
     first = tasks[0]
     return len(tasks) > 1 and all(
         task.batchable

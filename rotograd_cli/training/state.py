@@ -46,11 +46,11 @@ class TrainState:
     """Wall time of earlier processes that trained this run, in seconds."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
+        """Return the fields as plain values."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` returned.
+        """Restore what :meth:`state_dict` returned.
 
         Args:
             state: The fields. One that an earlier version did not have keeps its value.
@@ -58,11 +58,10 @@ class TrainState:
         Raises:
             CheckpointError: If a field is missing, unknown or of another type.
         """
-        known = asdict(self)
-        complete = {**{name: known[name] for name in _LATER}, **state}
-        if set(complete) != set(known) or any(
-            type(complete[name]) is not type(value) for name, value in known.items()
-        ):
+        fields = asdict(self)
+        complete = {**{name: fields[name] for name in _LATER}, **state}
+        types = {name: type(value) for name, value in fields.items()}
+        if {name: type(value) for name, value in complete.items()} != types:
             raise CheckpointError(
                 "The checkpoint's `state` must hold the fields of this version's; resume the run "
                 "with the version that it was trained with."
@@ -71,7 +70,7 @@ class TrainState:
             setattr(self, key, value)
 
     def update_best(self, metrics: dict[str, float], selection: Selection) -> bool:
-        """Keeps the metrics of the epoch just finished if its selection value is the best so far.
+        """Keep the metrics of the epoch just finished if its selection value is the best so far.
 
         Args:
             metrics: Evaluation metrics of the epoch.

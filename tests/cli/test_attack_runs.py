@@ -18,7 +18,7 @@ import torch
 
 from rotograd_cli.cli import main
 from rotograd_cli.errors import RUN_FAILED, ConfigError
-from rotograd_cli.runs.claims import claimed
+from rotograd_cli.runs.directory import claimed
 from rotograd_cli.runs.packing import available_cores
 from tests.waiting import PATIENCE_S, wait_for
 

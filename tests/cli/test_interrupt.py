@@ -75,6 +75,8 @@ def test_an_interrupted_sweep_starts_no_further_cell(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "sweep" / "0" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert not (tmp_path / "sweep" / "1").exists()
+    assert "Continue the sweep with: rotograd train -m " in err.splitlines()[-2]
+    assert err.splitlines()[-2].endswith(" hydra.sweep.dir=sweep resume=auto")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rotograd_cli.errors import CELL_FAILED, WRONG_INPUT
-from rotograd_cli.runs.claims import claimed
+from rotograd_cli.runs.directory import claimed
 from tests.forked import Forked
 
 from .conftest import Cli, run_in

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from rotograd_cli.errors import RUN_FAILED
-from rotograd_cli.runs.directory import described_before
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.runs.description import resumed
+from rotograd_cli.runs.summary import RunSummary
 from tests.forked import Forked
 from tests.marks import slow_unless
 from tests.waiting import PATIENCE_S, wait_for
@@ -246,13 +246,11 @@ def test_a_preempted_job_of_submitit_goes_back_into_its_queue_and_on(tmp_path: P
     assert_same_run(run, tmp_path / "wanted" / "0")
 
 
-def test_another_number_of_threads_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "summary.json").write_text('{"num_threads": 99, "started": "then"}')
-    described = described_before(tmp_path, TrainState(step=7))
-    assert described == {"started": "then", "resumed_at_steps": [7]}
-    assert "99 threads before" in caplog.text
+def test_another_number_of_threads_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    before = RunSummary(num_threads=99, started="then", resumed_at_steps=[3])
+    summary = resumed(RunSummary(num_threads=1, started="now"), before, 7)
+    assert summary == RunSummary(num_threads=1, started="then", resumed_at_steps=[3, 7])
+    assert "99 threads before, 1 now" in caplog.text
 
 
 def test_auto_goes_on_with_the_run_of_this_configuration(cli: Cli, tmp_path: Path) -> None:
@@ -294,8 +292,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         (["-m", "resume=run", "seed=0,1"], "must be auto"),
         (["resume=auto", "hydra.run.dir=run", *LONGER, "seed=3"], "another configuration"),
         (["hydra.run.dir=run", *LONGER], "holds a run already"),
-        (["checkpoints.every_minutes=0"], "must be positive"),
-        (["checkpoints.keep_epochs=-1"], "must be 0 or more"),
+        (["checkpoints.every_minutes=0"], "must be above 0"),
+        (["checkpoints.keep_epochs=-1"], "must be at least 0"),
     ],
 )
 def test_wrong_input_is_one_line(cli: Cli, words: list[str], message: str) -> None:

@@ -6,16 +6,19 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
+from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.printing.terminal import fitting
 from rotograd_cli.runs.report import sweep_table
 from rotograd_cli.runs.resuming import same_run
 from rotograd_cli.runs.saved import load_run_config
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 
 from .conftest import CHECKOUT, SMOKE, Cli
 
@@ -41,11 +44,13 @@ def test_tables_are_plain_where_the_terminal_has_ascii_alone(
 
 
 def test_wide_tables_are_cut_for_80_columns() -> None:
-    specs = {f"task_{k}/accuracy": {"better": "higher", "percent": True} for k in range(8)}
-    metrics = {f"test/task_{k}/accuracy": 0.1234 for k in range(8)}
+    specs = {f"task_{k}/accuracy": MetricDisplay("higher", True) for k in range(8)}
+    metrics: dict[str, float | None] = {f"test/task_{k}/accuracy": 0.1234 for k in range(8)}
     overrides = ["method=rotograd", "seed=0", "model_optimizer.lr=0.001"]
-    summary = {"status": "finished", "overrides": overrides, "metric_specs": specs}
-    cells = [(str(n), {**summary, "metrics": metrics, "seed": n}) for n in range(2)]
+    summary = RunSummary(
+        status="finished", overrides=overrides, metric_specs=specs, metrics=metrics
+    )
+    cells = [(str(n), replace(summary, seed=n)) for n in range(2)]
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     tables = fitting(sweep_table(cells), console)
     for table in tables:
@@ -93,6 +98,27 @@ def test_a_full_disk_is_no_closed_pipe(cli: Cli, monkeypatch: pytest.MonkeyPatch
         result = cli("table", "--help")
     assert result.code == 2
     assert "No space left on device" in result.err
+
+
+def test_a_run_whose_results_cannot_be_printed_is_finished(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        result = cli("train", *SMOKE, "hydra.run.dir=run")
+    assert result.code == RUN_FAILED
+    assert "run is finished, but its results cannot be printed (No space left" in result.err
+    assert "rotograd evaluate run=" in result.err.splitlines()[-1]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_evaluation_says_that_a_run_is_not_finished(cli: Cli, smoke_run: Path) -> None:
+    assert "not finished" not in cli("evaluate", "run=run").out
+    path = smoke_run / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "interrupted"}))
+    result = cli("evaluate", "run=run")
+    assert result.code == 0, result.err
+    assert "The run is not finished (interrupted): its best epoch may still change." in result.out
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ USERS = {
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduction.figures"},
     "geotorch": set(),
-    "pydantic": {"runs.components"},
+    "pydantic": {"runs.components", "runs.summary"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 

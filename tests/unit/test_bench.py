@@ -28,9 +28,9 @@ from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.rotations import skew
 from rotograd_cli.printing.grid import Grid
+from rotograd_cli.runs.building import build_networks
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig, config_dir, register_schemas, to_bench_config
-from rotograd_cli.runs.experiment import build_networks
 
 CPU = torch.device("cpu")
 SMALL = (

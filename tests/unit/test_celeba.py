@@ -19,6 +19,7 @@ from rotograd_cli.data.celeba import CelebA
 from rotograd_cli.data.celeba import preparation as celeba_preparation
 from rotograd_cli.data.celeba.annotations import ATTRIBUTES
 from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
+from rotograd_cli.data.filling import WritableArrays
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.runs.components import component_class
@@ -407,7 +408,7 @@ def test_preparation_says_what_it_does(files: FakeFiles, tmp_path: Path) -> None
 def test_interrupted_preparation_goes_on_to_the_same_bits(
     broken: int, files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rotograd_cli.data.prepared._CHUNK", 1)
+    monkeypatch.setattr("rotograd_cli.data.filling._CHUNK", 1)
     read_image, read = celeba_preparation.read_image, []
 
     def interrupted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
@@ -685,7 +686,7 @@ def test_prepared_images_on_a_read_only_disk_are_enough(
     files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path)
-    monkeypatch.setattr(PreparedArrays, "create", lambda *args: pytest.fail("wrote"))
+    monkeypatch.setattr(WritableArrays, "create", lambda *args: pytest.fail("wrote"))
     assert "is complete" in prepare(tmp_path).lines[0]
 
 

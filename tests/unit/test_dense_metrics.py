@@ -290,17 +290,17 @@ def test_agreement_is_0_and_opposition_180_degrees(
     assert [measured[f"within_{limit}"] for limit in ("11.25", "22.5", "30")] == [sign > 0] * 3
 
 
-@pytest.mark.parametrize("degrees", [1e-4, 1e-3, 1e-2, 89.999, 179.9999])
-def test_exact_angles_are_accurate_in_float32_near_0_and_180_degrees(degrees: float) -> None:
-    target = unit(drawn(1, 3, 20, 20)).float()
-    across = torch.linalg.cross(target, unit(drawn(1, 3, 20, 20, seed=1)).float(), dim=1)
-    angle = math.radians(degrees)
-    turned = (
-        math.cos(angle) * unit(target.double()) + math.sin(angle) * unit(across.double())
-    ).float()
-    measured = measure(metrics.normals("exact"), turned, target, (1,))
-    # rounding of the inputs to 6e-8 is 3.4e-6 degrees; that of the angle at 180 is 8e-6
-    assert measured["angle_mean"] == pytest.approx(degrees, abs=2e-5)
+def test_exact_angles_are_accurate_in_float32_near_0_and_180_degrees() -> None:
+    for degrees in [1e-4, 1e-3, 1e-2, 89.999, 179.9999]:
+        target = unit(drawn(1, 3, 20, 20)).float()
+        across = torch.linalg.cross(target, unit(drawn(1, 3, 20, 20, seed=1)).float(), dim=1)
+        angle = math.radians(degrees)
+        turned = (
+            math.cos(angle) * unit(target.double()) + math.sin(angle) * unit(across.double())
+        ).float()
+        measured = measure(metrics.normals("exact"), turned, target, (1,))
+        # rounding of the inputs to 6e-8 is 3.4e-6 degrees; that of the angle at 180 is 8e-6
+        assert measured["angle_mean"] == pytest.approx(degrees, abs=2e-5)
 
 
 @both_protocols
@@ -397,23 +397,23 @@ def segmented(num_classes: int = 6, void: int = -1) -> tuple[Tensor, Tensor]:
     return logits, torch.where(hidden, void, labels)
 
 
-@pytest.mark.parametrize("sizes", [SIZES, (NUM,), (1,) * NUM], ids=str)
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
-def test_segmentation_is_that_of_scikit_learn_over_the_labelled_pixels(
-    sizes: Sequence[int], dtype: torch.dtype
-) -> None:
-    logits, labels = segmented()
-    known = labels != -1
-    true, predicted = labels[known], logits.argmax(1)[known]
-    occurring = sorted({*true.tolist(), *predicted.tolist()})
-    assert len(occurring) == 4  # of 6
-    assert measure(metrics.segmentation(6), logits, labels.to(dtype), sizes) == pytest.approx(
-        {
-            "miou": sklearn.metrics.jaccard_score(true, predicted, average="macro"),
-            "pixel_accuracy": sklearn.metrics.accuracy_score(true, predicted),
-        },
-        rel=1e-12,
-    )
+def test_segmentation_is_that_of_scikit_learn_over_the_labelled_pixels() -> None:
+    for dtype in [torch.int8, torch.int32, torch.int64]:
+        for sizes in [SIZES, (NUM,), (1,) * NUM]:
+            logits, labels = segmented()
+            known = labels != -1
+            true, predicted = labels[known], logits.argmax(1)[known]
+            occurring = sorted({*true.tolist(), *predicted.tolist()})
+            assert len(occurring) == 4  # of 6
+            assert measure(
+                metrics.segmentation(6), logits, labels.to(dtype), sizes
+            ) == pytest.approx(
+                {
+                    "miou": sklearn.metrics.jaccard_score(true, predicted, average="macro"),
+                    "pixel_accuracy": sklearn.metrics.accuracy_score(true, predicted),
+                },
+                rel=1e-12,
+            )
 
 
 def test_confusion_matrix_is_that_of_torchmetrics() -> None:

@@ -16,59 +16,53 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return 3 * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("num", [1, 5])
-def test_cross_entropy_is_the_mean_negative_log_likelihood(num: int) -> None:
-    logits, target = drawn(num, 4), torch.arange(num) % 4
-    terms = [
-        math.log(sum(math.exp(x) for x in row)) - row[k]
-        for row, k in zip(logits.tolist(), target.tolist(), strict=True)
-    ]
-    loss = losses.cross_entropy(logits, target)
-    assert float(loss) == pytest.approx(sum(terms) / num, rel=1e-12)
+def test_cross_entropy_is_the_mean_negative_log_likelihood() -> None:
+    for num in [1, 5]:
+        logits, target = drawn(num, 4), torch.arange(num) % 4
+        terms = [
+            math.log(sum(math.exp(x) for x in row)) - row[k]
+            for row, k in zip(logits.tolist(), target.tolist(), strict=True)
+        ]
+        loss = losses.cross_entropy(logits, target)
+        assert float(loss) == pytest.approx(sum(terms) / num, rel=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
-@pytest.mark.parametrize("num", [1, 5])
-def test_binary_cross_entropy_is_the_mean_negative_log_likelihood(
-    num: int, dtype: torch.dtype
-) -> None:
-    logits, target = drawn(num, 1), (torch.arange(num) % 2).to(dtype)
-    terms = [
-        math.log1p(math.exp(-x if y else x))
-        for (x,), y in zip(logits.tolist(), target.tolist(), strict=True)
-    ]
-    loss = losses.binary_cross_entropy(logits, target)
-    assert float(loss) == pytest.approx(sum(terms) / num, rel=1e-12)
+def test_binary_cross_entropy_is_the_mean_negative_log_likelihood() -> None:
+    for num in [1, 5]:
+        for dtype in [torch.float32, torch.int64, torch.bool]:
+            logits, target = drawn(num, 1), (torch.arange(num) % 2).to(dtype)
+            terms = [
+                math.log1p(math.exp(-x if y else x))
+                for (x,), y in zip(logits.tolist(), target.tolist(), strict=True)
+            ]
+            loss = losses.binary_cross_entropy(logits, target)
+            assert float(loss) == pytest.approx(sum(terms) / num, rel=1e-12)
 
 
-@pytest.mark.parametrize("num", [1, 5])
-def test_mean_squared_error_pairs_each_prediction_with_its_target(num: int) -> None:
-    values, target = drawn(num, 1), drawn(num, seed=1)
-    terms = [(x - y) ** 2 for (x,), y in zip(values.tolist(), target.tolist(), strict=True)]
-    loss = losses.mean_squared_error(values, target)
-    assert float(loss) == pytest.approx(sum(terms) / num, rel=1e-12)
+def test_mean_squared_error_pairs_each_prediction_with_its_target() -> None:
+    for num in [1, 5]:
+        values, target = drawn(num, 1), drawn(num, seed=1)
+        terms = [(x - y) ** 2 for (x,), y in zip(values.tolist(), target.tolist(), strict=True)]
+        loss = losses.mean_squared_error(values, target)
+        assert float(loss) == pytest.approx(sum(terms) / num, rel=1e-12)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_mean_squared_error_of_maps_is_the_mean_over_every_pixel(channels: int) -> None:
-    # one channel is the case that squeezing would broadcast to [N, N, H, W]
-    values, target = drawn(3, channels, 2, 5), drawn(3, channels, 2, 5, seed=1)
-    pairs = zip(values.flatten().tolist(), target.flatten().tolist(), strict=True)
-    expected = sum((x - y) ** 2 for x, y in pairs) / values.numel()
-    loss = losses.mean_squared_error(values, target)
-    assert float(loss) == pytest.approx(expected, rel=1e-12)
+def test_mean_squared_error_of_maps_is_the_mean_over_every_pixel() -> None:
+    for channels in [1, 2]:
+        # one channel is the case that squeezing would broadcast to [N, N, H, W]
+        values, target = drawn(3, channels, 2, 5), drawn(3, channels, 2, 5, seed=1)
+        pairs = zip(values.flatten().tolist(), target.flatten().tolist(), strict=True)
+        expected = sum((x - y) ** 2 for x, y in pairs) / values.numel()
+        loss = losses.mean_squared_error(values, target)
+        assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "loss", [losses.binary_cross_entropy, losses.mean_squared_error], ids=["bce", "mse"]
-)
-def test_large_logits_neither_overflow_nor_change_the_dtype(
-    loss: Callable[[Tensor, Tensor], Tensor],
-) -> None:
-    value = loss(torch.full((2, 1), 1e4), torch.tensor([0, 1]))
-    assert value.dtype == torch.float32
-    assert value.shape == ()
-    assert value.isfinite()
+def test_large_logits_neither_overflow_nor_change_the_dtype() -> None:
+    for loss in [losses.binary_cross_entropy, losses.mean_squared_error]:
+        value = loss(torch.full((2, 1), 1e4), torch.tensor([0, 1]))
+        assert value.dtype == torch.float32
+        assert value.shape == ()
+        assert value.isfinite()
 
 
 # ---- dense tasks: naive loops over pixels, gradients, pixels without a target
@@ -190,11 +184,11 @@ def test_dense_losses_and_counts_read_nothing_from_the_device(
     assert count_reads(lambda: prediction[invalid(target).expand_as(prediction)]) > 0  # would
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
-def test_labels_of_any_integer_type_give_the_same_loss(dtype: torch.dtype) -> None:
-    prediction, target = dense_pairs()["segmentation_cross_entropy"]
-    expected = losses.segmentation_cross_entropy(prediction, target)
-    assert losses.segmentation_cross_entropy(prediction, target.to(dtype)) == expected
+def test_labels_of_any_integer_type_give_the_same_loss() -> None:
+    for dtype in [torch.int8, torch.int32, torch.int64]:
+        prediction, target = dense_pairs()["segmentation_cross_entropy"]
+        expected = losses.segmentation_cross_entropy(prediction, target)
+        assert losses.segmentation_cross_entropy(prediction, target.to(dtype)) == expected
 
 
 def test_void_may_be_any_label() -> None:
@@ -206,14 +200,14 @@ def test_void_may_be_any_label() -> None:
     assert count(name, other, void=255) == count(name, target)
 
 
-@pytest.mark.parametrize("name", ["depth_l1", "normal_cosine"])
-def test_half_precision_targets_are_read_in_the_precision_of_the_prediction(name: str) -> None:
-    prediction, target = dense_pairs()[name]
-    half = target.half()
-    loss = getattr(losses, name)(prediction.float(), half)
-    assert loss.dtype == torch.float32
-    expected = getattr(losses, name)(prediction, half.double())
-    assert float(loss) == pytest.approx(float(expected), rel=1e-6)  # float32
+def test_half_precision_targets_are_read_in_the_precision_of_the_prediction() -> None:
+    for name in ["depth_l1", "normal_cosine"]:
+        prediction, target = dense_pairs()[name]
+        half = target.half()
+        loss = getattr(losses, name)(prediction.float(), half)
+        assert loss.dtype == torch.float32
+        expected = getattr(losses, name)(prediction, half.double())
+        assert float(loss) == pytest.approx(float(expected), rel=1e-6)  # float32
 
 
 def test_zero_vector_as_a_predicted_normal_has_cosine_0_and_a_bounded_gradient() -> None:
@@ -224,11 +218,9 @@ def test_zero_vector_as_a_predicted_normal_has_cosine_0_and_a_bounded_gradient()
     assert gradient.flatten().tolist() == pytest.approx([0, 0, -1e6])  # 1 / eps
 
 
-@pytest.mark.parametrize(("sign", "expected"), [(1, 0.0), (-1, 2.0)])
-def test_equal_normals_cost_0_and_opposite_ones_2_whatever_the_length(
-    sign: int, expected: float
-) -> None:
-    _, target = dense_pairs()["normal_cosine"]
-    lengths = torch.logspace(-4, 6, 24, dtype=torch.float64).view(2, 1, 3, 4)
-    loss = losses.normal_cosine(sign * lengths * target, target)
-    assert float(loss) == pytest.approx(expected, abs=1e-12)
+def test_equal_normals_cost_0_and_opposite_ones_2_whatever_the_length() -> None:
+    for sign, expected in [(1, 0.0), (-1, 2.0)]:
+        _, target = dense_pairs()["normal_cosine"]
+        lengths = torch.logspace(-4, 6, 24, dtype=torch.float64).view(2, 1, 3, 4)
+        loss = losses.normal_cosine(sign * lengths * target, target)
+        assert float(loss) == pytest.approx(expected, abs=1e-12)

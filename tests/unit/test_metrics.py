@@ -37,13 +37,13 @@ def test_accuracy_over_uneven_batches_is_that_of_the_split() -> None:
     assert over_batches(metrics.accuracy(4), logits, target) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
-def test_f1_over_uneven_batches_is_that_of_the_split(dtype: torch.dtype) -> None:
-    logits = torch.randn(17, 1, generator=generator())
-    target = (torch.rand(17, generator=generator()) < 0.4).to(dtype)
-    expected = sklearn.metrics.f1_score(target, logits[:, 0] > 0)
-    assert 0 < expected < 1
-    assert over_batches(metrics.f1(), logits, target) == pytest.approx(expected, rel=1e-6)
+def test_f1_over_uneven_batches_is_that_of_the_split() -> None:
+    for dtype in [torch.float32, torch.int64]:
+        logits = torch.randn(17, 1, generator=generator())
+        target = (torch.rand(17, generator=generator()) < 0.4).to(dtype)
+        expected = sklearn.metrics.f1_score(target, logits[:, 0] > 0)
+        assert 0 < expected < 1
+        assert over_batches(metrics.f1(), logits, target) == pytest.approx(expected, rel=1e-6)
 
 
 def test_f1_takes_logits_between_0_and_1_for_logits() -> None:
@@ -53,9 +53,9 @@ def test_f1_takes_logits_between_0_and_1_for_logits() -> None:
     assert over_batches(metrics.f1(), logits, target) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("logit", [-1.0, 1.0])
-def test_f1_without_positives_is_0(logit: float) -> None:
-    assert over_batches(metrics.f1(), torch.full((17, 1), logit), torch.zeros(17)) == 0
+def test_f1_without_positives_is_0() -> None:
+    for logit in [-1.0, 1.0]:
+        assert over_batches(metrics.f1(), torch.full((17, 1), logit), torch.zeros(17)) == 0
 
 
 def test_mse_is_accumulated_in_float64() -> None:
@@ -66,15 +66,13 @@ def test_mse_is_accumulated_in_float64() -> None:
     assert over_batches(metrics.mse(), values, target) == pytest.approx(expected, rel=1e-14)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("channels", [1, 2])
-def test_mse_of_maps_covers_every_pixel_of_the_split_in_any_layout(
-    channels: int, layout: torch.memory_format
-) -> None:
-    values, target = torch.randn(2, 17, channels, 3, 4, generator=generator())
-    expected = sklearn.metrics.mean_squared_error(target.flatten(), values.flatten())
-    measured = over_batches(metrics.mse(), values.to(memory_format=layout), target)
-    assert measured == pytest.approx(expected, rel=1e-6)  # scikit-learn's sum is float32
+def test_mse_of_maps_covers_every_pixel_of_the_split_in_any_layout() -> None:
+    for channels in [1, 2]:
+        for layout in [torch.contiguous_format, torch.channels_last]:
+            values, target = torch.randn(2, 17, channels, 3, 4, generator=generator())
+            expected = sklearn.metrics.mean_squared_error(target.flatten(), values.flatten())
+            measured = over_batches(metrics.mse(), values.to(memory_format=layout), target)
+            assert measured == pytest.approx(expected, rel=1e-6)  # scikit-learn's sum is float32
 
 
 def test_directions_and_units_are_declared() -> None:
@@ -107,14 +105,14 @@ def test_statistics_have_the_direction_and_unit_of_their_metric_and_the_spread_n
     assert [s.percent for s in found] == [True] * 4
 
 
-@pytest.mark.parametrize("num", [2, 3, 40, 41])
-def test_statistics_are_those_of_numpy(num: int) -> None:
-    values = torch.rand(num, generator=generator(), dtype=torch.float64)
-    found = statistics([metrics.f1()] * num)
-    expected = [function(values.numpy()) for function in (np.min, np.median, np.mean, np.std)]
-    assert [float(s.of(values)) for s in found] == pytest.approx(expected, rel=1e-12)
-    values[num // 2] = math.nan
-    assert all(s.of(values).isnan() for s in found)
+def test_statistics_are_those_of_numpy() -> None:
+    for num in [2, 3, 40, 41]:
+        values = torch.rand(num, generator=generator(), dtype=torch.float64)
+        found = statistics([metrics.f1()] * num)
+        expected = [function(values.numpy()) for function in (np.min, np.median, np.mean, np.std)]
+        assert [float(s.of(values)) for s in found] == pytest.approx(expected, rel=1e-12)
+        values[num // 2] = math.nan
+        assert all(s.of(values).isnan() for s in found)
 
 
 # ---- geometric mean
@@ -153,20 +151,17 @@ def test_geometric_mean_of_negative_or_nan_is_nan() -> None:
 BETTER: dict[str, Better] = {"acc": "higher", "err": "lower"}
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
+def test_delta_m_is_the_mean_gain_in_percent_and_positive_when_better() -> None:
+    for values, expected in [
         ({"acc": 0.8, "err": 4.0}, 0.0),
         ({"acc": 0.9, "err": 4.0}, 6.25),  # (0.1 / 0.8) / 2
         ({"acc": 0.8, "err": 2.0}, 25.0),  # (2 / 4) / 2
         ({"acc": 0.7, "err": 5.0}, -18.75),  # (-0.125 - 0.25) / 2
         ({"err": 5.0}, -25.0),
-    ],
-)
-def test_delta_m_is_the_mean_gain_in_percent_and_positive_when_better(
-    values: dict[str, float], expected: float
-) -> None:
-    assert delta_m(values, {"acc": 0.8, "err": 4.0}, BETTER) == pytest.approx(expected, abs=1e-9)
+    ]:
+        assert delta_m(values, {"acc": 0.8, "err": 4.0}, BETTER) == pytest.approx(
+            expected, abs=1e-9
+        )
 
 
 def test_delta_m_refuses_a_missing_or_zero_baseline() -> None:

@@ -48,10 +48,10 @@ def test_lenet_takes_the_smallest_image_it_promises() -> None:
     assert lenet(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
 
 
-@pytest.mark.parametrize("shape", [(1, 15, 28), (28, 28), (64,)])
-def test_lenet_refuses_what_is_no_image_or_too_small(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match=r"at least 16x16 pixels.*use backbone=mlp"):
-        LeNet(input_shape=shape, num_features=50)
+def test_lenet_refuses_what_is_no_image_or_too_small() -> None:
+    for shape in [(1, 15, 28), (28, 28), (64,)]:
+        with pytest.raises(ShapeError, match=r"at least 16x16 pixels.*use backbone=mlp"):
+            LeNet(input_shape=shape, num_features=50)
 
 
 def test_mlp_flattens_its_input_and_returns_features_that_are_not_negative() -> None:
@@ -65,25 +65,25 @@ def test_mlp_flattens_its_input_and_returns_features_that_are_not_negative() -> 
     assert torch.equal(features, mlp(x.view(5, 6)))
 
 
-@pytest.mark.parametrize(("size", "d"), [((64, 64), 2048), ((32, 32), 512), ((47, 96), 1536)])
-def test_resnet18_is_torchvisions_behind_a_stem_of_its_own(size: tuple[int, int], d: int) -> None:
-    torch.manual_seed(0)
-    resnet = ResNet18(input_shape=(1, *size)).eval()
-    published = torchvision.models.resnet18().eval()
-    state = {k: v for k, v in resnet.network.state_dict().items() if k != "conv1.weight"}
-    missing = published.load_state_dict(state, strict=False)
-    assert missing.unexpected_keys == []
-    assert set(missing.missing_keys) == {"conv1.weight", "fc.weight", "fc.bias"}
-    x = torch.randn(2, 1, *size)
-    with torch.no_grad():
-        stem = F.conv2d(x, resnet.network.conv1.weight, padding=1)
-        z = F.relu(published.bn1(stem))
-        for layer in (published.layer1, published.layer2, published.layer3, published.layer4):
-            z = layer(z)
-        expected = F.avg_pool2d(z, 4).flatten(1)
-        features = resnet(x)
-    assert features.shape == (2, d)
-    assert torch.equal(features, expected)
+def test_resnet18_is_torchvisions_behind_a_stem_of_its_own() -> None:
+    for size, d in [((64, 64), 2048), ((32, 32), 512), ((47, 96), 1536)]:
+        torch.manual_seed(0)
+        resnet = ResNet18(input_shape=(1, *size)).eval()
+        published = torchvision.models.resnet18().eval()
+        state = {k: v for k, v in resnet.network.state_dict().items() if k != "conv1.weight"}
+        missing = published.load_state_dict(state, strict=False)
+        assert missing.unexpected_keys == []
+        assert set(missing.missing_keys) == {"conv1.weight", "fc.weight", "fc.bias"}
+        x = torch.randn(2, 1, *size)
+        with torch.no_grad():
+            stem = F.conv2d(x, resnet.network.conv1.weight, padding=1)
+            z = F.relu(published.bn1(stem))
+            for layer in (published.layer1, published.layer2, published.layer3, published.layer4):
+                z = layer(z)
+            expected = F.avg_pool2d(z, 4).flatten(1)
+            features = resnet(x)
+        assert features.shape == (2, d)
+        assert torch.equal(features, expected)
 
 
 def test_resnet18_stem_starts_as_torchvisions_convolutions_do() -> None:
@@ -94,10 +94,10 @@ def test_resnet18_stem_starts_as_torchvisions_convolutions_do() -> None:
     assert float(weight.detach().std()) == pytest.approx((2 / 576) ** 0.5, rel=0.06)
 
 
-@pytest.mark.parametrize("shape", [(3, 31, 64), (3, 64, 31), (64, 64), (64,)])
-def test_resnet18_refuses_what_is_no_image_or_too_small(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"at least 32x32 pixels.*use backbone=lenet"):
-        ResNet18(input_shape=shape)
+def test_resnet18_refuses_what_is_no_image_or_too_small() -> None:
+    for shape in [(3, 31, 64), (3, 64, 31), (64, 64), (64,)]:
+        with pytest.raises(ConfigError, match=r"at least 32x32 pixels.*use backbone=lenet"):
+            ResNet18(input_shape=shape)
 
 
 def celeba_conv(*, size: tuple[int, int] = (64, 64), **options: Any) -> CelebAConv:
@@ -148,16 +148,16 @@ def test_celeba_conv_trains_on_two_examples_and_takes_one_in_evaluation() -> Non
     assert network.eval()(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
 
 
-@pytest.mark.parametrize("shape", [(3, 7, 64), (3, 64, 7), (64, 64), (64,)])
-def test_celeba_conv_refuses_what_is_no_image_or_too_small(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"at least 8x8 pixels.*use backbone=mlp"):
-        CelebAConv(input_shape=shape, channels=[1, 1, 1, 1], num_features=1)
+def test_celeba_conv_refuses_what_is_no_image_or_too_small() -> None:
+    for shape in [(3, 7, 64), (3, 64, 7), (64, 64), (64,)]:
+        with pytest.raises(ConfigError, match=r"at least 8x8 pixels.*use backbone=mlp"):
+            CelebAConv(input_shape=shape, channels=[1, 1, 1, 1], num_features=1)
 
 
-@pytest.mark.parametrize("options", [{"channels": [8, 8, 8]}, {"num_features": 0}])
-def test_celeba_conv_refuses_other_sizes(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="must hold four positive numbers"):
-        celeba_conv(**options)
+def test_celeba_conv_refuses_other_sizes() -> None:
+    for options in [{"channels": [8, 8, 8]}, {"num_features": 0}]:
+        with pytest.raises(ConfigError, match="must hold four positive numbers"):
+            celeba_conv(**options)
 
 
 def test_conv_backbone_keeps_the_map_and_equals_its_formula() -> None:
@@ -172,15 +172,11 @@ def test_conv_backbone_keeps_the_map_and_equals_its_formula() -> None:
     assert len(backbone.layers) == 6
 
 
-@pytest.mark.parametrize(
-    ("channels", "strides"), [([], []), ([4, 4], [1]), ([4], [1, 1]), ([0], [1]), ([4], [0])]
-)
-def test_conv_backbone_refuses_layers_without_channels_or_stride(
-    channels: list[int], strides: list[int]
-) -> None:
-    with pytest.raises(ConfigError, match="one positive number per layer each") as caught:
-        ConvNet(input_shape=(3, 8, 8), channels=channels, strides=strides)
-    assert f"got {channels} and {strides}" in str(caught.value)
+def test_conv_backbone_refuses_layers_without_channels_or_stride() -> None:
+    for channels, strides in [([], []), ([4, 4], [1]), ([4], [1, 1]), ([0], [1]), ([4], [0])]:
+        with pytest.raises(ConfigError, match="one positive number per layer each") as caught:
+            ConvNet(input_shape=(3, 8, 8), channels=channels, strides=strides)
+        assert f"got {channels} and {strides}" in str(caught.value)
 
 
 def test_conv_backbone_refuses_what_is_no_image() -> None:
@@ -200,10 +196,10 @@ def test_conv_head_is_two_convolutions_without_activation() -> None:
     torch.testing.assert_close(head(z), expected)  # float64 rounding
 
 
-@pytest.mark.parametrize("shape", [(50,), (4, 5), (4, 5, 6, 7)])
-def test_conv_head_refuses_features_that_are_no_map(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"needs feature maps.*use a backbone.*or head=mlp"):
-        ConvHead(feature_shape=shape, num_outputs=3)
+def test_conv_head_refuses_features_that_are_no_map() -> None:
+    for shape in [(50,), (4, 5), (4, 5, 6, 7)]:
+        with pytest.raises(ConfigError, match=r"needs feature maps.*use a backbone.*or head=mlp"):
+            ConvHead(feature_shape=shape, num_outputs=3)
 
 
 def test_head_of_linear_layers_equals_its_formula() -> None:

@@ -26,18 +26,16 @@ def angles(normals: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.degrees(2 * np.arcsin(np.linalg.norm(normals - expected, axis=-1) / 2))
 
 
-@pytest.mark.parametrize(
-    "normal", [(0, 0, -1), (0.7, 0, -0.7), (0, -0.9, -0.4), (-0.4, 0.5, -0.6)], ids=str
-)
-def test_planes_have_their_exact_normal(normal: tuple[float, float, float]) -> None:
-    n = unit(*normal)
-    depth = 2 * n[2] / (rays() @ n)
-    depth[depth <= 0] = 0
-    result = estimate_normals(depth, CAMERA)
-    known = depth > 0
-    assert known.sum() > 100
-    assert angles(result[known], n).max() < 1e-4  # float32 of the result
-    assert (result[~known] == 0).all()
+def test_planes_have_their_exact_normal() -> None:
+    for normal in [(0, 0, -1), (0.7, 0, -0.7), (0, -0.9, -0.4), (-0.4, 0.5, -0.6)]:
+        n = unit(*normal)
+        depth = 2 * n[2] / (rays() @ n)
+        depth[depth <= 0] = 0
+        result = estimate_normals(depth, CAMERA)
+        known = depth > 0
+        assert known.sum() > 100
+        assert angles(result[known], n).max() < 1e-4  # float32 of the result
+        assert (result[~known] == 0).all()
 
 
 def test_wall_floor_and_left_side_show_the_axes() -> None:

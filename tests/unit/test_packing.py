@@ -17,14 +17,8 @@ from rotograd_cli.commands.sweeps.launchers import launcher_failure
 from rotograd_cli.commands.sweeps.status import check_direction
 from rotograd_cli.commands.sweeps.workers import Worker, take_slot
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.experiment import resolve_device
+from rotograd_cli.runs.device import resolve_device
 from rotograd_cli.runs.packing import num_jobs, num_threads, packing_devices
-
-
-@pytest.fixture(autouse=True)
-def _free() -> Iterator[None]:
-    yield
-    workers._free_slot()
 
 
 @pytest.mark.parametrize(
@@ -84,14 +78,14 @@ def test_a_run_takes_the_first_slot_that_nobody_has(tmp_path: Path, hold: Hold) 
     others = [hold(tmp_path, index) for index in (0, 1, 3)]
     assert take_slot(tmp_path, 4, job=0)[0] == 2
     others[0].close()  # that run ended, or its process died
-    assert take_slot(tmp_path, 4, job=7) == 0
+    assert take_slot(tmp_path, 4, job=7)[0] == 0
     hold(tmp_path, 2)  # the slot that it had is free
 
 
 def test_a_run_waits_where_every_slot_is_taken(tmp_path: Path, hold: Hold) -> None:
     others = [hold(tmp_path, index) for index in (0, 1)]
     threading.Timer(0.2, others[1].close).start()
-    assert take_slot(tmp_path, 2, job=5) == 1
+    assert take_slot(tmp_path, 2, job=5)[0] == 1
     assert not others[0].closed
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rotograd_cli.data import prepared
+from rotograd_cli.data import filling
+from rotograd_cli.data.filling import WritableArrays
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.errors import DatasetError
@@ -46,13 +47,13 @@ def name(row: int) -> str:
     return f"{row}.txt"
 
 
-def create(root: Path, num: int = NUM) -> PreparedArrays:
+def create(root: Path, num: int = NUM) -> WritableArrays:
     files = [(name(row),) for row in range(num)]
-    return PreparedArrays.create(root, SETTINGS, FIELDS, files)
+    return WritableArrays.create(root, SETTINGS, FIELDS, files)
 
 
 def fill(
-    arrays: PreparedArrays,
+    arrays: WritableArrays,
     rows: Sequence[int],
     make: Callable[[int], Mapping[str, np.ndarray]] = content,
     **options: Any,
@@ -70,7 +71,7 @@ def missing(arrays: PreparedArrays, rows: Sequence[int]) -> list[int]:
     return np.asarray(rows)[~arrays.is_done(rows)].tolist()
 
 
-def filled(root: Path) -> PreparedArrays:
+def filled(root: Path) -> WritableArrays:
     arrays = create(root)
     fill(arrays, range(NUM))
     return arrays
@@ -143,7 +144,7 @@ def test_row_of_another_shape_is_never_broadcast(tmp_path: Path) -> None:
 def test_preparation_that_fails_keeps_what_it_made_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "_CHUNK", 4)
+    monkeypatch.setattr(filling, "_CHUNK", 4)
 
     def breaks(row: int) -> Mapping[str, np.ndarray]:
         if row == 60:
@@ -169,10 +170,11 @@ def test_preparation_that_fails_keeps_what_it_made_and_goes_on(
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from rotograd_cli.data import prepared
+from rotograd_cli.data import filling
+from rotograd_cli.data.filling import WritableArrays
 from tests.unit.test_prepared import NUM, content, create, fill, missing
 
-prepared._CHUNK, prepared._COMMIT_S = 4, 0.0
+filling._CHUNK, filling._COMMIT_S = 4, 0.0
 
 def make(row):
     if row == 60:
@@ -241,7 +243,7 @@ def test_folder_that_another_process_made_meanwhile_is_opened(
 
 def test_other_settings_are_another_folder(tmp_path: Path) -> None:
     arrays = filled(tmp_path)
-    other = PreparedArrays.create(
+    other = WritableArrays.create(
         tmp_path, {**SETTINGS, "size": 3}, FIELDS, [(name(row),) for row in range(NUM)]
     )
     assert other.folder != arrays.folder
@@ -323,7 +325,7 @@ def test_folder_and_fingerprint_are_those_of_earlier_versions(tmp_path: Path) ->
 
 def test_fingerprint_does_not_depend_on_the_order_in_which_rows_were_added(tmp_path: Path) -> None:
     create(tmp_path / "a", num=3)
-    late = PreparedArrays.create(tmp_path / "a", SETTINGS, FIELDS, [("9.txt",), ("4.txt",)])
+    late = WritableArrays.create(tmp_path / "a", SETTINGS, FIELDS, [("9.txt",), ("4.txt",)])
     rows = late.rows_of([("4.txt",), ("9.txt",), ("1.txt",)])
     assert rows.tolist() == [4, 3, 1]
     fill(late, rows)

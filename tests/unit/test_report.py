@@ -3,8 +3,7 @@
 import io
 import json
 import math
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -15,30 +14,28 @@ from rotograd_cli.runs.report import (
     common_overrides,
     evaluation_table,
     format_value,
-    read_summary,
     remarks,
     run_table,
-    selected_value,
     sweep_table,
     training_time,
-    write_summary,
 )
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 
-SUMMARY: dict[str, Any] = {
-    "status": "finished",
-    "method": "RotoGrad",
-    "data": "toy",
-    "tasks": ["left", "sum"],
-    "seed": 3,
-    "selected_epoch": 2,
-    "epochs": 5,
-    "protocol": "selection on validation",
-    "overrides": ["tasks=[left,right]", "seed=3"],
-    "metric_specs": {
-        "left/accuracy": {"better": "higher", "percent": True},
-        "sum/mse": {"better": "lower", "percent": False},
+SUMMARY = RunSummary(
+    status="finished",
+    method="RotoGrad",
+    data="toy",
+    tasks=["left", "sum"],
+    seed=3,
+    selected_epoch=2,
+    epochs=5,
+    protocol="selection on validation",
+    overrides=["tasks=[left,right]", "seed=3"],
+    metric_specs={
+        "left/accuracy": MetricDisplay("higher", True),
+        "sum/mse": MetricDisplay("lower", False),
     },
-    "metrics": {
+    metrics={
         "val/left/accuracy": 0.91236,
         "val/sum/mse": 1.5,
         "val/geomean_loss": 0.5,
@@ -46,7 +43,7 @@ SUMMARY: dict[str, Any] = {
         "test/sum/mse": math.nan,
         "test/geomean_loss": 0.25,
     },
-}
+)
 
 
 def text(grid: Grid) -> str:
@@ -54,29 +51,6 @@ def text(grid: Grid) -> str:
     with console.capture() as capture:
         console.print(*fitting(grid, console))
     return capture.get()
-
-
-def test_summary_is_read_as_it_was_written_with_null_for_what_json_does_not_have(
-    tmp_path: Path,
-) -> None:
-    summary = {"a": 0.1 + 0.2, "b": [math.nan, 1], "c": {"d": -math.inf}, "e": None, "f": "ü"}
-    write_summary(tmp_path, summary)
-    assert read_summary(tmp_path) == {**summary, "b": [None, 1], "c": {"d": None}}
-    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
-
-
-def test_failure_while_writing_leaves_the_old_summary(tmp_path: Path) -> None:
-    write_summary(tmp_path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_summary(tmp_path, {"a": object()})
-    assert read_summary(tmp_path) == {"a": 1}
-
-
-@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"[1]", b"\xff\xfe\x00"])
-def test_absent_or_unreadable_summary_is_none(content: bytes | None, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "summary.json").write_bytes(content)
-    assert read_summary(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -107,31 +81,33 @@ def test_run_table_names_run_and_directions() -> None:
 
 
 def test_a_task_without_metrics_is_shown_by_its_loss() -> None:
-    summary = {**SUMMARY, "tasks": ["left", "sum", "extra"]}
-    summary["metrics"] = {**SUMMARY["metrics"], "test/extra/loss": 0.125}
+    metrics = {**SUMMARY.metrics, "test/extra/loss": 0.125}
+    summary = replace(SUMMARY, tasks=["left", "sum", "extra"], metrics=metrics)
     row = next(line for line in text(run_table(summary)).splitlines() if "extra" in line)
     assert "loss" in row
     assert "0.1250" in row
 
 
-def many_tasks(num: int) -> dict[str, Any]:
+def many_tasks(num: int) -> RunSummary:
     """Summary of a run with tasks that share their metric."""
     names = [f"a{k}" for k in range(num)]
-    spec = {"better": "higher", "percent": True}
-    statistics = {f"{name}_f1": dict(spec) for name in ("min", "median", "mean")}
-    return {
-        **SUMMARY,
-        "tasks": names,
-        "metric_specs": {f"{name}/f1": spec for name in names},
-        "statistic_specs": {**statistics, "std_f1": {"better": None, "percent": True}},
-        "metrics": {
+    spec = MetricDisplay("higher", True)
+    return replace(
+        SUMMARY,
+        tasks=names,
+        metric_specs={f"{name}/f1": spec for name in names},
+        statistic_specs={
+            **{f"{name}_f1": spec for name in ("min", "median", "mean")},
+            "std_f1": MetricDisplay(None, True),
+        },
+        metrics={
             **{f"test/{name}/f1": 0.5 for name in names},
             "test/min_f1": 0.25,
             "test/median_f1": 0.5,
             "test/mean_f1": 0.625,
             "test/std_f1": 0.125,
         },
-    }
+    )
 
 
 def test_run_table_ends_with_the_statistics_over_tasks() -> None:
@@ -159,13 +135,13 @@ def test_sweep_table_shows_many_tasks_by_their_statistics(num: int, shown: str) 
 
 
 def test_many_metrics_without_statistics_are_all_shown() -> None:
-    summary = {key: value for key, value in many_tasks(12).items() if key != "statistic_specs"}
+    summary = replace(many_tasks(12), statistic_specs={})
     assert len(sweep_table([("0", summary)]).heads) == 3 + 12
 
 
 def test_sweep_table_shows_only_the_overrides_in_which_cells_differ() -> None:
-    cells = [{**SUMMARY, "overrides": [f"seed={seed}", "logger=none"]} for seed in (0, 1)]
-    assert common_overrides([*cells, None]) == ["logger=none"]
+    cells = [replace(SUMMARY, overrides=[f"seed={seed}", "logger=none"]) for seed in (0, 1)]
+    assert common_overrides(cells) == ["logger=none"]
     assert common_overrides(cells[:1]) == []
     printed = text(sweep_table([("0", cells[0]), ("1", cells[1])]))
     assert "seed=1" in printed
@@ -173,7 +149,7 @@ def test_sweep_table_shows_only_the_overrides_in_which_cells_differ() -> None:
 
 
 def test_sweep_table_has_a_row_for_every_cell_even_where_a_run_left_nothing() -> None:
-    failed = {"status": "failed", "overrides": ["method=vanilla"]}
+    failed = RunSummary(status="failed", overrides=["method=vanilla"])
     table = text(sweep_table([("0", SUMMARY), ("1", failed), ("2", None)]))
     rows = {line.split()[1]: line for line in table.splitlines() if line.startswith("│")}
     assert "finished" in rows["0"]
@@ -185,9 +161,9 @@ def test_sweep_table_has_a_row_for_every_cell_even_where_a_run_left_nothing() ->
 
 def test_sweep_table_shows_what_cells_are_chosen_by_and_numbers_of_finished_cells_alone() -> None:
     key = "val/geomean_loss"
-    finished = {**SUMMARY, "select": key}
-    failed = {**finished, "status": "failed"}
-    nan = {**finished, "metrics": {**SUMMARY["metrics"], key: None}}
+    finished = replace(SUMMARY, select=key)
+    failed = replace(finished, status="failed")
+    nan = replace(finished, metrics={**SUMMARY.metrics, key: None})
     table = text(sweep_table([("0", finished), ("1", failed), ("2", nan), ("3", None)]))
     assert f"selected by {key}" in table
     rows = [line.split("│") for line in table.splitlines() if line.startswith("│")]
@@ -201,19 +177,9 @@ def test_sweep_table_shows_what_cells_are_chosen_by_and_numbers_of_finished_cell
     ]
 
 
-@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_is_no_selection_value(value: float | None) -> None:
-    summary = {"status": "finished", "select": "val/loss", "metrics": {"val/loss": value}}
-    assert selected_value(summary) is None
-    assert selected_value({**summary, "metrics": {"val/loss": 0.0}}) == 0.0
-    assert selected_value({**summary, "metrics": {"val/loss": 0.0}, "status": "failed"}) is None
-    assert selected_value({**summary, "metrics": {}}) is None
-    assert selected_value(None) is None
-
-
 def test_brackets_of_overrides_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["tasks=[left,right]", "+heads.sum.hidden=[/bold]"]
-    odd = {**SUMMARY, "overrides": overrides, "data": "[x]"}
+    odd = replace(SUMMARY, overrides=overrides, data="[x]")
     print_grid(sweep_table([("0", odd)]))
     print_grid(run_table(odd))
     printed = capsys.readouterr().out
@@ -248,13 +214,15 @@ def test_table_goes_to_standard_output_complete_in_a_narrow_terminal(
 
 
 def test_notes_on_the_data_are_said_once_for_all_runs() -> None:
-    runs = [{"notes": ["a subset"]}, None, {"notes": ["a subset", "Estimated."]}, {}]
-    assert remarks(runs) == ["Note: a subset.", "Note: Estimated."]
+    assert remarks(["a subset", "a subset", "Estimated."]) == [
+        "Note: a subset.",
+        "Note: Estimated.",
+    ]
 
 
 def test_training_time_says_how_much_of_it_waited_for_data() -> None:
-    assert training_time({"train_s": 20.0, "data_s": 1.0}) == (
+    assert training_time(RunSummary(train_s=20.0, data_s=1.0)) == (
         "Training steps took 20.0 s, 5.0 % of it waiting for data."
     )
-    assert "took 2.00 h, 0.0 %" in training_time({"train_s": 7200.0, "data_s": 0.0})
-    assert "took 0.0 s, 0.0 %" in training_time({"train_s": 0.0, "data_s": 0.0})
+    assert "took 2.00 h, 0.0 %" in training_time(RunSummary(train_s=7200.0, data_s=0.0))
+    assert "took 0.0 s, 0.0 %" in training_time(RunSummary(train_s=0.0, data_s=0.0))

@@ -112,27 +112,27 @@ def test_levels_have_two_or_three_units_as_published() -> None:
     assert layers == [*encoder, *decoder, [(3, 2), (2, 2)], [(2, 2), (2, 2)]]
 
 
-@pytest.mark.parametrize("kind", ["backbone", "conv", "mtan"])
-def test_weights_start_as_published(kind: str) -> None:
-    torch.manual_seed(0)
-    network: nn.Module = {
-        "backbone": lambda: SegNet(input_shape=(3, 4, 4), filters=[64, 128]),
-        "conv": lambda: ConvHead(feature_shape=(64, 2, 2), num_outputs=13),
-        "mtan": lambda: mtan_head([64, 128], 4),
-    }[kind]()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            assert module.bias is not None
-            assert not module.bias.any()
-            weight = module.weight.detach()
-            area = weight[0, 0].numel()
-            variance = 2 / (area * (weight.shape[0] + weight.shape[1]))  # Xavier
-            # the deviation of n normal draws is known to 1 / sqrt(2 n): five times that
-            tolerance = 5 / (2 * weight.numel()) ** 0.5
-            assert float(weight.std()) == pytest.approx(variance**0.5, rel=tolerance)
-        if isinstance(module, nn.BatchNorm2d):
-            assert bool((module.weight == 1).all())
-            assert not module.bias.any()
+def test_weights_start_as_published() -> None:
+    for kind in ["backbone", "conv", "mtan"]:
+        torch.manual_seed(0)
+        network: nn.Module = {
+            "backbone": lambda: SegNet(input_shape=(3, 4, 4), filters=[64, 128]),
+            "conv": lambda: ConvHead(feature_shape=(64, 2, 2), num_outputs=13),
+            "mtan": lambda: mtan_head([64, 128], 4),
+        }[kind]()
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                assert module.bias is not None
+                assert not module.bias.any()
+                weight = module.weight.detach()
+                area = weight[0, 0].numel()
+                variance = 2 / (area * (weight.shape[0] + weight.shape[1]))  # Xavier
+                # the deviation of n normal draws is known to 1 / sqrt(2 n): five times that
+                tolerance = 5 / (2 * weight.numel()) ** 0.5
+                assert float(weight.std()) == pytest.approx(variance**0.5, rel=tolerance)
+            if isinstance(module, nn.BatchNorm2d):
+                assert bool((module.weight == 1).all())
+                assert not module.bias.any()
 
 
 def test_unpooling_puts_values_where_the_maxima_were() -> None:
@@ -271,18 +271,18 @@ def random_stages(filters: list[int], size: tuple[int, int]) -> list[tuple[Tenso
     ]
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_maps_come_out_bit_by_bit_as_they_went_in(memory_format: torch.memory_format) -> None:
-    torch.manual_seed(0)
-    stages = random_stages(SMALL, (64, 32))
-    maps = PackedMaps(SMALL)
-    packed = maps.pack(stages).to(memory_format=memory_format)
-    assert packed.shape == (2, maps.num_channels, 64, 32)
-    for stage, expected in zip(maps.unpack(packed), stages, strict=True):
-        assert all(torch.equal(got, want) for got, want in zip(stage, expected, strict=True))
-    last, first = stages[-1][1], stages[0][0]
-    assert torch.equal(packed[:, :4], last)
-    assert torch.equal(packed[:, 4:8], first)
+def test_maps_come_out_bit_by_bit_as_they_went_in() -> None:
+    for memory_format in [torch.contiguous_format, torch.channels_last]:
+        torch.manual_seed(0)
+        stages = random_stages(SMALL, (64, 32))
+        maps = PackedMaps(SMALL)
+        packed = maps.pack(stages).to(memory_format=memory_format)
+        assert packed.shape == (2, maps.num_channels, 64, 32)
+        for stage, expected in zip(maps.unpack(packed), stages, strict=True):
+            assert all(torch.equal(got, want) for got, want in zip(stage, expected, strict=True))
+        last, first = stages[-1][1], stages[0][0]
+        assert torch.equal(packed[:, :4], last)
+        assert torch.equal(packed[:, 4:8], first)
 
 
 def test_unpacked_maps_are_views() -> None:
@@ -330,44 +330,35 @@ def test_heads_with_other_options_are_not_joined() -> None:
         share_layers(heads)
 
 
-@pytest.mark.parametrize("shape", [(3, 288, 380), (3, 16, 32), (3, 0, 32), (288, 384), (64,)])
-@pytest.mark.parametrize("kind", [SegNet, SegNetMTAN])
-def test_images_that_cannot_be_halved_five_times_are_refused(
-    kind: type[SegNet], shape: tuple[int, ...]
-) -> None:
-    with pytest.raises(ConfigError, match=r"multiples of 32.*crop or resize") as caught:
-        kind(input_shape=shape, filters=FILTERS)
-    assert f"got inputs of shape {list(shape)}" in str(caught.value)
+def test_images_that_cannot_be_halved_five_times_are_refused() -> None:
+    for kind in [SegNet, SegNetMTAN]:
+        for shape in [(3, 288, 380), (3, 16, 32), (3, 0, 32), (288, 384), (64,)]:
+            with pytest.raises(ConfigError, match=r"multiples of 32.*crop or resize") as caught:
+                kind(input_shape=shape, filters=FILTERS)
+            assert f"got inputs of shape {list(shape)}" in str(caught.value)
 
 
-@pytest.mark.parametrize("filters", [[], [4, 0], [-1]])
-def test_levels_without_channels_are_refused(filters: list[int]) -> None:
-    with pytest.raises(ConfigError, match="one positive number of channels per level"):
-        SegNet(input_shape=(3, 32, 32), filters=filters)
+def test_levels_without_channels_are_refused() -> None:
+    for filters in [[], [4, 0], [-1]]:
+        with pytest.raises(ConfigError, match="one positive number of channels per level"):
+            SegNet(input_shape=(3, 32, 32), filters=filters)
 
 
-@pytest.mark.parametrize(
-    ("filters", "level", "channels"), [([4, 6], 1, 6), ([3, 4], 1, 3), ([4, 16, 24], 2, 24)]
-)
-def test_filters_whose_maps_cannot_be_packed_are_refused(
-    filters: list[int], level: int, channels: int
-) -> None:
-    words = f"level {level} a multiple of {4**level} channels.*got {channels} of"
-    with pytest.raises(ConfigError, match=words):
-        SegNetMTAN(input_shape=(3, 32, 32), filters=filters)
+def test_filters_whose_maps_cannot_be_packed_are_refused() -> None:
+    for filters, level, channels in [([4, 6], 1, 6), ([3, 4], 1, 3), ([4, 16, 24], 2, 24)]:
+        words = f"level {level} a multiple of {4**level} channels.*got {channels} of"
+        with pytest.raises(ConfigError, match=words):
+            SegNetMTAN(input_shape=(3, 32, 32), filters=filters)
 
 
-@pytest.mark.parametrize(
-    ("shape", "words"),
-    [
+def test_mtan_head_refuses_what_are_no_packed_maps() -> None:
+    for shape, words in [
         ((50,), "needs feature maps"),
         ((64, 32, 32), r"\[460, height, width\], multiples of 32, got .*\[64, 32, 32\]; use"),
         ((460, 32, 40), r"got features of shape \[460, 32, 40\]; use backbone=segnet_mtan"),
-    ],
-)
-def test_mtan_head_refuses_what_are_no_packed_maps(shape: tuple[int, ...], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        MTANHead(feature_shape=shape, num_outputs=1, filters=FILTERS, shared_blocks=True)
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            MTANHead(feature_shape=shape, num_outputs=1, filters=FILTERS, shared_blocks=True)
 
 
 def test_mtan_head_without_a_backbone_of_levels_says_which_one_it_needs() -> None:

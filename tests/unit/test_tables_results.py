@@ -65,7 +65,7 @@ def test_runs_of_single_tasks_are_joined_into_one_result() -> None:
         "sum/loss": 1.0,
         "geomean_loss": pytest.approx(2.0),  # of both tasks: sqrt(4 * 1)
     }
-    assert [run.summary["tasks"] for run in joined.runs] == [["left"], ["sum"]]
+    assert [run.summary.tasks for run in joined.runs] == [["left"], ["sum"]]
     assert results.rows["vanilla"][0].metrics[MetricKey.parse("left/accuracy")] == 0.9
     assert results.missing == {"single": {}, "vanilla": {}}
 
@@ -108,7 +108,7 @@ def test_validation_metrics_stay_out() -> None:
         (RunKey("vanilla", 1), None, "no run"),
         (RunKey("vanilla", 1), {"status": "running"}, "not finished"),
         (RunKey("vanilla", 1), {"status": "failed"}, "failed"),
-        (RunKey("vanilla", 1), {}, "no summary"),
+        (RunKey("vanilla", 1), {}, "no status"),
         (RunKey("single", 1, "sum"), None, "sum: no run"),
         (RunKey("single", 1, "sum"), {"status": "failed"}, "sum: failed"),
     ],
@@ -145,9 +145,11 @@ def test_a_metric_that_was_not_finite_is_nan() -> None:
 def test_a_run_is_read_with_its_configuration_and_first_evaluation(tmp_path: Path) -> None:
     assert read_run(tmp_path).outcome == "no summary"
     (tmp_path / "summary.json").write_text(json.dumps({"status": "finished"}))
+    assert read_run(tmp_path).outcome == "summary.json lacks results"
+    (tmp_path / "summary.json").write_text(json.dumps(fake_summary({})))
     assert read_run(tmp_path).outcome == "config.yaml cannot be read"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed": 3}))
-    assert read_run(tmp_path).outcome == "summary.json lacks results"
+    assert read_run(tmp_path).outcome == "finished"
     records = [{"train/loss": 1.0}, {"val/loss": 0.5, "epoch": 1}, {"val/loss": 0.25, "epoch": 2}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
     run = read_run(tmp_path)
@@ -161,7 +163,7 @@ def test_an_unreadable_log_is_no_first_evaluation(tmp_path: Path, content: str) 
     (tmp_path / "metrics.jsonl").write_text(content)
     (tmp_path / "config.yaml").write_text("{")
     run = read_run(tmp_path)
-    assert (run.summary, run.config, run.first_evaluation) == ({}, None, None)
+    assert (run.config, run.first_evaluation) == (None, None)
 
 
 # -- gains -------------------------------------------------------------------------------------

@@ -10,12 +10,14 @@ from rotograd_cli.data.wording import data_command, readable
 from rotograd_cli.errors import listed
 
 
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (17_664, "17.7 kB"), (2_489_000_000, "2.49 GB")],
-)
-def test_a_size_shows_its_first_digits(num_bytes: int, text: str) -> None:
-    assert readable(num_bytes) == text
+def test_a_size_shows_its_first_digits() -> None:
+    for num_bytes, text in [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (17_664, "17.7 kB"),
+        (2_489_000_000, "2.49 GB"),
+    ]:
+        assert readable(num_bytes) == text
 
 
 def test_a_list_names_the_first_and_counts_the_others() -> None:
@@ -23,14 +25,14 @@ def test_a_list_names_the_first_and_counts_the_others() -> None:
     assert listed(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
 
 
-@pytest.mark.parametrize("name", ["/data", "da ta", 'a"b', "a'b", "größe", "$HOME", "a=b,c", "[1]"])
-def test_a_command_names_the_root_so_that_shell_and_hydra_read_it_as_it_is(name: str) -> None:
-    command = data_command("prepare", "celeba", Path(name), "data.limit=5")
-    *first, root = shlex.split(command)
-    assert first == ["rotograd", "data", "prepare", "celeba", "data.limit=5"]
-    (override,) = OverridesParser.create().parse_overrides([root])
-    assert override.key_or_group == "paths.data_dir"
-    assert str(override.value()) == name
+def test_a_command_names_the_root_so_that_shell_and_hydra_read_it_as_it_is() -> None:
+    for name in ["/data", "da ta", 'a"b', "a'b", "größe", "$HOME", "a=b,c", "[1]"]:
+        command = data_command("prepare", "celeba", Path(name), "data.limit=5")
+        *first, root = shlex.split(command)
+        assert first == ["rotograd", "data", "prepare", "celeba", "data.limit=5"]
+        (override,) = OverridesParser.create().parse_overrides([root])
+        assert override.key_or_group == "paths.data_dir"
+        assert str(override.value()) == name
 
 
 def test_the_default_root_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

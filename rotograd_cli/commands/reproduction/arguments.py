@@ -1,5 +1,6 @@
 """Arguments of ``rotograd reproduce`` and ``rotograd plot``, by what they are for."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,21 +9,20 @@ from rotograd_cli.commands.support.parsing import parsed, plain_parser
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.arguments import ready, search_path
 
-OWN_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "figure")
-"""First parts of the overrides that are the command's; the others are for its runs."""
-
+TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
+FIGURE_KEYS = ("figure", "output")
 LAUNCHER_KEYS = ("hydra", "launcher")
-"""First parts of the overrides that say how the runs are started."""
 
 
 @dataclass
 class Arguments:
     """Overrides by what they are for."""
 
-    own: list[str] = field(default_factory=list)
-    runs: list[str] = field(default_factory=list)
+    figure: list[str] = field(default_factory=list)
+    table: list[str] = field(default_factory=list)
     launcher: list[str] = field(default_factory=list)
     """For Hydra: the choice of a launcher and its options."""
+    runs: list[str] = field(default_factory=list)
     config_dir: Path | None = None
 
     @property
@@ -45,20 +45,17 @@ def parse(command: str, arguments: Sequence[str]) -> Arguments:
     folder = options.config_dir
     result = Arguments(config_dir=None if folder is None else Path(folder).resolve())
     for override in options.overrides:
-        first = key_of(override).replace("/", ".").split(".")[0]
-        if first in OWN_KEYS:
-            result.own.append(override)
+        first = re.split("[./]", override.partition("=")[0].lstrip("+~"))[0]
+        if command == "plot" and first in FIGURE_KEYS:
+            result.figure.append(override)
+        elif first in TABLE_KEYS:
+            result.table.append(override)
         elif first in LAUNCHER_KEYS:
             result.launcher.append(override)
         else:
             _check_of_run(override)
             result.runs.append(override)
     return result
-
-
-def key_of(override: str) -> str:
-    """Return the key of an override."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def _check_of_run(override: str) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from rotograd_cli.runs import identity, summaries
+from rotograd_cli.runs import identity
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.overrides import composed
-from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
 
 
@@ -46,7 +46,8 @@ def is_finished(run_dir: Path, config: TrainConfig) -> bool:
     Returns:
         True if its summary says so and its ``config.yaml`` has the same key.
     """
-    return summaries.is_finished(read_summary(run_dir)) and identity.holds_run(run_dir, config)
+    summary = RunSummary.read(run_dir)
+    return summary is not None and summary.is_complete and identity.holds_run(run_dir, config)
 
 
 def folder_name(config: TrainConfig) -> str:
@@ -56,7 +57,7 @@ def folder_name(config: TrainConfig) -> str:
 
 
 class CellMaker:
-    """Composes cells; Hydra must be running (:func:`hydra.initialize_config_dir`).
+    """Makes cells; Hydra must be running (:func:`hydra.initialize_config_dir`).
 
     Args:
         overrides: Overrides of every run, after the table's own.
@@ -94,7 +95,7 @@ class CellMaker:
         return Cell(run, tuple(point.items()), (*setting, *own), config, run_dir)
 
     def _run_dir(self, cells: Path, config: TrainConfig) -> Path:
-        """The folder that holds the run, else a new one.
+        """Return the folder that holds the run, else a new one.
 
         An earlier version gave a run another name: it is found by its content.
         """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rotograd_cli.commands.reproduction.cells import Cell, unique
 from rotograd_cli.commands.reproduction.plan import Place
-from rotograd_cli.runs.report import read_summary
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_label
 
@@ -41,13 +41,11 @@ def plan_table(
         num = sum(n for (name, _), n in num_final.items() if name == row)
         seconds = measured.get(row, overall)
         rows.append(_row_plan(row_label(spec, row), grid, final, num, seconds))
-    hours = _hours(None if any(r.is_unknown for r in rows) else sum(r.hours or 0 for r in rows))
-    lines = [
-        [r.label, str(r.done + r.left), str(r.done), str(r.left), _hours(r.hours)] for r in rows
-    ]
-    lines.append(["all", "", "", str(sum(row.left for row in rows)), hours])
+    known = not any(row.is_unknown for row in rows)
+    hours = sum(row.hours or 0 for row in rows) if known else None
+    total = ["all", "", "", str(sum(row.left for row in rows)), _hours(hours)]
     heads = ["row", "runs", "finished", "to train", "hours, one after another"]
-    return heads, lines, f"Plan of table {spec.name}"
+    return heads, [*(row.texts for row in rows), total], f"Plan of table {spec.name}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,12 @@ class _RowPlan:
     @property
     def hours(self) -> float | None:
         return None if self.seconds is None else self.left * self.seconds / 3600
+
+    @property
+    def texts(self) -> list[str]:
+        """Cells of the table."""
+        counts = (self.done + self.left, self.done, self.left)
+        return [self.label, *map(str, counts), _hours(self.hours)]
 
     @property
     def is_unknown(self) -> bool:
@@ -88,7 +92,8 @@ def _row_plan(
 
 def mean_seconds(cells: Iterable[Cell]) -> float | None:
     """Return the mean wall time of the finished cells; None if none is."""
-    times = [(read_summary(cell.run_dir) or {})["wall_s"] for cell in cells if cell.finished]
+    summaries = [RunSummary.read(cell.run_dir) for cell in cells if cell.finished]
+    times = [summary.wall_s for summary in summaries if summary and summary.wall_s is not None]
     return statistics.fmean(times) if times else None
 
 

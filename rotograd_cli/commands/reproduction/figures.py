@@ -10,17 +10,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from rotograd_cli.commands.reproduction.arguments import Arguments, key_of
+from rotograd_cli.commands.reproduction.arguments import Arguments
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.settings import composing
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_file
 from rotograd_cli.runs.config import suggest, typed
 from rotograd_cli.runs.overrides import composed
-from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.parts import Cell, Table
 from rotograd_cli.tables.schema import ColumnSpec, TableSpec
-
-OWN_KEYS = ("figure", "output")
 
 
 @dataclass
@@ -76,22 +74,17 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
 
 
 def _own_config(arguments: Arguments) -> PlotConfig:
-    own = [word for word in arguments.own if _section(word) in OWN_KEYS]
     with composing():
         ConfigStore.instance().store(name="plot_schema", node=PlotConfig)
-        return typed(composed("plot", [*own, *arguments.search_path]), PlotConfig)
+        return typed(composed("plot", [*arguments.figure, *arguments.search_path]), PlotConfig)
 
 
 def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
-    """Return the arguments without the figure's, with its table unless another is named."""
-    own = [word for word in arguments.own if _section(word) not in OWN_KEYS]
-    if not any(key_of(word) == "table" for word in own):
-        own.insert(0, f"table={figure.table}")
-    return dataclasses.replace(arguments, own=own)
-
-
-def _section(override: str) -> str:
-    return key_of(override).split(".")[0]
+    """Return the arguments with the figure's table unless another is named."""
+    if any(override.startswith("table=") for override in arguments.table):
+        return arguments
+    table = [f"table={figure.table}", *arguments.table]
+    return dataclasses.replace(arguments, table=table)
 
 
 @dataclass(frozen=True)
@@ -147,19 +140,22 @@ def _draw_boxes(axes: Any, table: Table) -> None:
         axes.plot([place] * len(group), group, ".", color="black", alpha=0.4)
 
 
+def _bar(cell: Cell) -> tuple[float, float, float]:
+    """Return the centre and its distances to the extremes, beyond which rounding may put it."""
+    assert cell.centre is not None
+    low = max(0.0, cell.centre - min(cell.values.values()))
+    high = max(0.0, max(cell.values.values()) - cell.centre)
+    return cell.centre, low, high
+
+
 def _draw_gains(axes: Any, table: Table) -> None:
     rows = [row for row in table.rows if any(cell.values for cell in row.cells.values())]
     width = 0.8 / len(rows)
     for index, row in enumerate(rows):
-        places, heights, lows, highs = [], [], [], []
-        for place, column in enumerate(table.columns):
-            values = list(row.cells[column.name].values.values())
-            centre = row.cells[column.name].centre
-            if centre is not None and values:
-                places.append(place + (index - (len(rows) - 1) / 2) * width)
-                heights.append(centre)
-                lows.append(max(0.0, centre - min(values)))  # rounding of the centre
-                highs.append(max(0.0, max(values) - centre))
+        shift = (index - (len(rows) - 1) / 2) * width
+        cells = enumerate(row.cells[column.name] for column in table.columns)
+        bars = [(place + shift, *_bar(cell)) for place, cell in cells if cell.values]
+        places, heights, lows, highs = zip(*bars, strict=True)
         axes.bar(places, heights, width, yerr=(lows, highs), capsize=2, label=row.label)
     axes.set_xticks(range(len(table.columns)), [column.label for column in table.columns])
     axes.axhline(0, color="black", linewidth=0.8)

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
-from rotograd_cli.runs.report import read_summary
-from rotograd_cli.runs.summaries import selected_value
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.schema import TableSpec
 from rotograd_cli.tables.spec import row_overrides
@@ -26,7 +25,7 @@ Place = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting of the grid and how it did on validation."""
+    """A setting of the grid and its validation values."""
 
     row: str
     task: str | None
@@ -52,23 +51,25 @@ class Planner:
     """Cells of a table.
 
     Args:
-        spec: Table with the rows that are wanted.
+        spec: Table with the rows to train.
         maker: Composes cells.
         seeds: Seeds of every row.
     """
 
     def __init__(self, spec: TableSpec, maker: CellMaker, seeds: Sequence[int]) -> None:
-        self.spec, self.maker, self.seeds = spec, maker, list(seeds)
+        self.spec = spec
+        self.maker = maker
+        self.seeds = list(seeds)
 
     def places(self) -> Iterator[Place]:
-        """Rows, and of rows that are trained task by task each task."""
+        """Yield the rows, and each task of rows that are trained task by task."""
         for row, row_spec in self.spec.rows.items():
             tasks: Sequence[str | None] = self.spec.tasks if row_spec.per_task else [None]
             for task in tasks:
                 yield row, task
 
     def points(self, row: str) -> list[Point]:
-        """Combinations of the grid that a row tries; one empty point without a grid."""
+        """Return the combinations of the grid that a row tries; one empty point without a grid."""
         values = {} if self.spec.grid is None else self.spec.grid.values
         has_parameters = self.spec.rows[row].method_grid
         keys = [k for k in values if has_parameters or not k.startswith(METHOD_PREFIX)]
@@ -76,7 +77,7 @@ class Planner:
         return [dict(zip(keys, combination, strict=True)) for combination in combinations]
 
     def grid_cells(self) -> list[Cell]:
-        """Every combination of the grid at its seeds; none where a row has nothing to choose."""
+        """Return every combination of the grid at its seeds; none of a row without a choice."""
         seeds = [] if self.spec.grid is None else self.spec.grid.seeds
         return [
             self._cell(row, task, seed, point)
@@ -87,13 +88,13 @@ class Planner:
         ]
 
     def final_cells(self, chosen: Mapping[Place, Point]) -> list[Cell]:
-        """The chosen setting of every row at every seed.
+        """Return the chosen setting of every row at every seed.
 
         Args:
             chosen: Point by row and task; rows with one point may be absent.
 
         Returns:
-            The cells, those of the first seed first; without rows that are to be chosen still.
+            The cells, those of the first seed first; without rows whose setting is not chosen yet.
         """
         cells = []
         for seed in self.seeds:
@@ -105,14 +106,14 @@ class Planner:
         return cells
 
     def candidates(self) -> list[Candidate]:
-        """How the grid's settings did, the best of each row and task marked as chosen."""
+        """Return the grid's settings, the best of each row and task marked as chosen."""
         cells: dict[Place, list[Cell]] = defaultdict(list)
         for cell in self.grid_cells():
             cells[cell.run.row, cell.run.task].append(cell)
         return [
             candidate
-            for place, own in cells.items()
-            for candidate in _marked(_candidates(place, own), own[0].config.train.select_mode)
+            for place, group in cells.items()
+            for candidate in _marked(_candidates(place, group), group[0].config.train.select_mode)
         ]
 
     def _cell(self, row: str, task: str | None, seed: int, point: Point) -> Cell:
@@ -120,12 +121,12 @@ class Planner:
 
 
 def choices(candidates: Sequence[Candidate]) -> dict[Place, Point]:
-    """The chosen points by row and task."""
+    """Return the chosen points by row and task."""
     return {(c.row, c.task): c.point for c in candidates if c.chosen}
 
 
 def without_choice(candidates: Sequence[Candidate]) -> dict[Place, str]:
-    """Why there is nothing to choose from, by row and task, where it is so."""
+    """Return why there is nothing to choose from, by row and task."""
     groups: dict[Place, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         groups[candidate.row, candidate.task].append(candidate)
@@ -148,16 +149,16 @@ def _nothing_to_choose(group: Sequence[Candidate]) -> str:
 
 
 def _candidates(place: Place, cells: Sequence[Cell]) -> list[Candidate]:
-    summaries = [read_summary(cell.run_dir) if cell.finished else None for cell in cells]
+    summaries = [RunSummary.read(cell.run_dir) if cell.finished else None for cell in cells]
     values: dict[tuple[tuple[str, float], ...], dict[int, float]] = defaultdict(dict)
     data: dict[tuple[tuple[str, float], ...], set[str]] = defaultdict(set)
     for cell, summary in zip(cells, summaries, strict=True):
-        value = selected_value(summary)
+        value = None if summary is None else summary.selected_value
         values[cell.point][cell.run.seed] = math.nan if value is None else value
-        data[cell.point] |= {str(summary.get("data_fingerprint"))} if summary else set()
+        data[cell.point] |= {str(summary.data_fingerprint)} if summary else set()
     return [
-        Candidate(*place, dict(point), own, data=frozenset(data[point]))
-        for point, own in values.items()
+        Candidate(*place, dict(point), by_seed, data=frozenset(data[point]))
+        for point, by_seed in values.items()
     ]
 
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from itertools import chain, count, islice
 
+from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.runs.experiment import build_run
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.evaluation import Evaluator
 from rotograd_cli.training.records import training_record

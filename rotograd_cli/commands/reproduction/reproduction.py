@@ -20,9 +20,8 @@ from rotograd_cli.commands.reproduction.plan import (
 from rotograd_cli.commands.reproduction.probe import measured_seconds
 from rotograd_cli.commands.reproduction.settings import composing, own_config
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.runs.experiment import build
-from rotograd_cli.runs.report import read_summary
-from rotograd_cli.runs.summaries import outcome
+from rotograd_cli.runs.building import build
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table
@@ -118,9 +117,7 @@ class Reproduction:
     def failures(self) -> list[str]:
         """Return why cells are not finished, and why rows have no choice."""
         results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
-        cells = [
-            f"{folder}: {result}" for folder, result in results.items() if result != "finished"
-        ]
+        cells = [f"{f}: {result}" for f, result in results.items() if result != "finished"]
         reasons = without_choice(self.candidates)
         return [*cells, *(f"{self._label(place)}: {why}" for place, why in reasons.items())]
 
@@ -181,9 +178,9 @@ def _pending(cells: Sequence[Cell]) -> list[Cell]:
 
 def _result(cell: Cell) -> str:
     """``finished``, or in words why it is not."""
-    summary = read_summary(cell.run_dir)
+    summary = RunSummary.read(cell.run_dir)
     if summary is None:
         return "no result"
     if cell.finished:
-        return outcome(summary)
-    return str(summary.get("error", f"{summary.get('status')}, not finished"))
+        return summary.outcome
+    return summary.error or f"{summary.status}, not finished"

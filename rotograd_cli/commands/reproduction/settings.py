@@ -49,7 +49,7 @@ def own_config(arguments: Arguments) -> ReproduceConfig:
         ConfigError: If an override is wrong.
     """
     with composing():
-        overrides = [*arguments.own, *arguments.search_path]
+        overrides = [*arguments.table, *arguments.search_path]
         return to_reproduce_config(composed("reproduce", overrides))
 
 

@@ -15,13 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.commands.reproduction.cells import is_finished
 from rotograd_cli.errors import CheckpointError, RotogradError
-from rotograd_cli.runs.claims import record_failure
 from rotograd_cli.runs.config import TrainConfig, to_train_config
+from rotograd_cli.runs.directory import CHECKPOINTS, record_failure
 from rotograd_cli.runs.experiment import train
 from rotograd_cli.runs.identity import holds_run
 from rotograd_cli.runs.messages import describe_failure
-from rotograd_cli.runs.report import read_summary
-from rotograd_cli.runs.summaries import selected_value
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.training.checkpoint import load_newest
 
 
@@ -59,9 +58,9 @@ def _train(
 ) -> None:
     start = time.monotonic()
     summary = train(config, run_dir, overrides, quiet=True, resume=resume)
-    value = selected_value(summary)
+    value = summary.selected_value
     shown = "has no finite value" if value is None else f"{value:.4g}"
-    _say(f"{name}: {summary['select']} {shown}, {time.monotonic() - start:.0f} s")
+    _say(f"{name}: {summary.select} {shown}, {time.monotonic() - start:.0f} s")
 
 
 def _say(line: str) -> None:
@@ -73,10 +72,12 @@ def _can_resume(run_dir: Path, config: TrainConfig) -> bool:
 
     One that failed begins anew: it would fail in the same step again.
     """
-    if (read_summary(run_dir) or {}).get("status") == "failed" or not holds_run(run_dir, config):
+    summary = RunSummary.read(run_dir)
+    has_failed = summary is not None and summary.status == "failed"
+    if has_failed or not holds_run(run_dir, config):
         return False
     try:
-        return load_newest(run_dir / "checkpoints") is not None
+        return load_newest(run_dir / CHECKPOINTS) is not None
     except CheckpointError:
         return False
 

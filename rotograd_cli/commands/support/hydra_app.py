@@ -37,14 +37,14 @@ def run_app(command: str, arguments: Sequence[str], task: Task, *, single: str =
         Exception: Whatever else went wrong, which Hydra would print and hide.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
-    words = ready(arguments, command)
-    options = parsed(get_args_parser(), command, words)
+    given = ready(arguments, command)
+    options = parsed(get_args_parser(), command, given)
     _check_options(command, options, single)
     _check_groups(options)
     completes = any(argument in COMPLETION for argument in arguments)
     # Hydra registers the completion under this name
     program = "rotograd" if completes else f"rotograd {command}"
-    sys.argv = [program, *_of_this_rank(command, options, words)]
+    sys.argv = [program, *_of_this_rank(command, options, given)]
     register_schemas()
     carrier = _Carrier(task)
     decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)

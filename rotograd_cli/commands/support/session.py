@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rotograd_cli.errors import CELL_FAILED
+from rotograd_cli.errors import CELL_FAILED, hydra_value, suggested
+
+if TYPE_CHECKING:
+    from rotograd_cli.runs.summary import RunSummary
 
 NOTE = "multirun.yaml"
 """File in which Hydra describes a sweep, in the sweep's folder."""
@@ -20,7 +23,7 @@ NOTE = "multirun.yaml"
 failures: list[str] = []
 """Cells of sweeps of this process that did not finish; the exit code depends on it."""
 
-refused: dict[Path, dict[str, Any]] = {}
+refused: dict[Path, "RunSummary"] = {}
 """What became of cells of this process that did not begin, by their absolute folder."""
 
 sweep_dirs: list[Path] = []
@@ -38,6 +41,15 @@ def report_failures() -> int:
     code = CELL_FAILED if failures else 0
     failures.clear()
     return code
+
+
+def how_to_continue() -> list[str]:
+    """Return a line with the command that continues the sweep that was interrupted, if any."""
+    replaced = ("hydra.sweep.dir=", "resume=")
+    arguments = [word for word in sys.argv[1:] if not word.startswith(replaced)]
+    folders = [f"hydra.sweep.dir={hydra_value(str(folder))}" for folder in sweep_dirs]
+    commands = [suggested("train", *arguments, folder, "resume=auto") for folder in folders]
+    return [f"Continue the sweep with: {command}" for command in commands]
 
 
 @dataclass(frozen=True)

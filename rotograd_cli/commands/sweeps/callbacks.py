@@ -15,7 +15,7 @@ from rotograd_cli.commands.sweeps.folder import check_sweep_folder
 from rotograd_cli.commands.sweeps.status import print_status
 from rotograd_cli.errors import Refusal
 from rotograd_cli.ranks.launch import job_rank
-from rotograd_cli.runs.claims import check_own_folder, refuse_used
+from rotograd_cli.runs.directory import check_own_folder, refuse_used
 
 
 class NewFolders(Callback):

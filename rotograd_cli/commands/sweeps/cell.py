@@ -4,7 +4,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -12,13 +11,14 @@ from rotograd_cli.commands.support import session
 from rotograd_cli.commands.sweeps.folder import is_search
 from rotograd_cli.errors import RUN_FAILED, OccupiedError, Refusal, RotogradError, exit_code
 from rotograd_cli.ranks.launch import job_rank
-from rotograd_cli.runs.claims import record_failure
+from rotograd_cli.runs.directory import record_failure
 from rotograd_cli.runs.messages import describe_failure
+from rotograd_cli.runs.summary import RunSummary
 
 
 def run_cell(
-    train: Callable[[], dict[str, Any]], overrides: Sequence[str], hydra: DictConfig
-) -> dict[str, Any]:
+    train: Callable[[], RunSummary], overrides: Sequence[str], hydra: DictConfig
+) -> RunSummary:
     """Train a cell; its failure is recorded in its directory, and the others run.
 
     Args:
@@ -49,4 +49,4 @@ def run_cell(
         if exit_code(error) != RUN_FAILED:  # else the run has recorded it
             run_dir = Path(hydra.runtime.output_dir)
             session.refused[run_dir] = record_failure(run_dir, overrides, reason)
-        return {}
+        return RunSummary()

@@ -1,4 +1,4 @@
-"""The folder of a sweep: its cells go on with what is there, or nothing begins."""
+"""The folder of a sweep: its cells continue the runs in it, or nothing begins."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError, OccupiedError
-from rotograd_cli.runs.claims import is_used
+from rotograd_cli.errors import ConfigError, OccupiedError, listed
 from rotograd_cli.runs.config import to_train_config
+from rotograd_cli.runs.directory import is_used
 from rotograd_cli.runs.identity import holds_run
 
 MAX_NAMED = 8
 
 
 def check_sweep_folder(config: DictConfig) -> None:
-    """Refuses a sweep whose cells would meet other runs in their folders, before its first cell.
+    """Refuse a sweep whose cells would find other runs in their folders, before its first cell.
 
     Args:
         config: What Hydra composed for the sweep, with its own node.
@@ -55,7 +55,7 @@ def check_sweep_folder(config: DictConfig) -> None:
 
 
 def is_search(hydra: DictConfig) -> bool:
-    """Whether the sweeper draws cells one after the other, by what earlier ones gave.
+    """Return whether the sweeper draws cells one after the other, from earlier results.
 
     Args:
         hydra: Hydra's own node.
@@ -68,8 +68,8 @@ def _cells(config: DictConfig) -> Iterator[tuple[Path, DictConfig]]:
     sweep_dir = Path(config.hydra.sweep.dir)
     compose = GlobalHydra.instance().config_loader().load_sweep_config
     jobs = _trials(config) if is_search(config.hydra) else _jobs(config)
-    for number, words in enumerate(jobs):
-        cell = compose(config, list(words)) if words else config.copy()
+    for number, overrides in enumerate(jobs):
+        cell = compose(config, list(overrides)) if overrides else config.copy()
         with open_dict(cell):
             cell.hydra.job.id = number
             cell.hydra.job.num = number
@@ -85,15 +85,15 @@ def _trials(config: DictConfig) -> Sequence[Sequence[str]]:
 
 def _jobs(config: DictConfig) -> Sequence[Sequence[str]]:
     """Overrides of every cell, as Hydra's own sweeper combines them."""
-    words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *words]), None)
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *overrides]), None)
     return jobs
 
 
 def _is_occupied(folder: Path, cell: DictConfig) -> bool:
-    """Whether a folder holds something that the run of a cell would not go on with."""
+    """Whether a folder holds something that the run of a cell would not continue."""
     if cell.resume == "auto":
         return is_used(folder) and not _is_run_of(folder, cell)
     return is_used(folder) or (folder / "summary.json").exists()
@@ -110,15 +110,13 @@ def _is_run_of(folder: Path, cell: DictConfig) -> bool:
 
 
 def _message(sweep_dir: Path, occupied: Sequence[Path], resume: str | None) -> str:
-    names = [str(folder.relative_to(sweep_dir)) for folder in occupied]
-    more = [f"{len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
-    where = ", ".join([*names[:MAX_NAMED], *more])
+    where = listed([str(folder.relative_to(sweep_dir)) for folder in occupied], MAX_NAMED)
     if resume is None:
         return (
             f"{sweep_dir} already holds runs, in {where}; choose another "
-            "hydra.sweep.dir, or add resume=auto to go on with runs of the same configuration."
+            "hydra.sweep.dir, or add resume=auto to continue runs of the same configuration."
         )
     return (
         f"{sweep_dir} holds runs of other configurations, in {where}; choose another "
-        "hydra.sweep.dir (resume=auto goes on with runs of the same configuration only)."
+        "hydra.sweep.dir (resume=auto continues only runs of the same configuration)."
     )

@@ -10,10 +10,8 @@ import yaml
 from rotograd_cli.commands.support import session
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.printing.terminal import print_grid
-from rotograd_cli.runs.report import common_overrides, read_summary, remarks, sweep_table
-from rotograd_cli.runs.summaries import outcome
-
-Summary = dict[str, Any] | None
+from rotograd_cli.runs.report import common_overrides, remarks, sweep_table
+from rotograd_cli.runs.summary import RunSummary
 
 
 def print_status(sweep_dir: Path) -> None:
@@ -24,12 +22,13 @@ def print_status(sweep_dir: Path) -> None:
     """
     cells = {cell.name: _summary(cell) for cell in _folders(sweep_dir)}
     session.refused.clear()
-    summaries = list(cells.values())
+    summaries = [summary for summary in cells.values() if summary is not None]
     print_grid(sweep_table(list(cells.items())))
     common = common_overrides(summaries)
     if common:
         print(f"In all cells: {' '.join(common)}")
-    for line in (*remarks(summaries), *_best(sweep_dir), f"Sweep directory: {sweep_dir}"):
+    notes = remarks(note for summary in summaries for note in summary.notes)
+    for line in (*notes, *_best(sweep_dir), f"Sweep directory: {sweep_dir}"):
         print(line)
     _record_failures(sweep_dir, cells)
 
@@ -47,18 +46,18 @@ def _folders(sweep_dir: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: (len(folder.name), folder.name))  # 2 before 10
 
 
-def _summary(cell: Path) -> Summary:
+def _summary(cell: Path) -> RunSummary | None:
     """What became of a cell that was refused in this process; a run in its folder keeps its own."""
-    return session.refused.get(cell.absolute()) or read_summary(cell)
+    return session.refused.get(cell.absolute()) or RunSummary.read(cell)
 
 
-def _record_failures(sweep_dir: Path, cells: Mapping[str, Summary]) -> None:
+def _record_failures(sweep_dir: Path, cells: Mapping[str, RunSummary | None]) -> None:
     if not cells:
         session.failures.append(f"{sweep_dir}: no cell; give the sweep's keys at least one value.")
     for name, summary in cells.items():
-        result = "no result" if summary is None else outcome(summary)
-        if result != "finished":
-            session.failures.append(f"{sweep_dir / name}: {(summary or {}).get('error', result)}")
+        result = summary or RunSummary(status="no result")
+        if not result.is_finished:
+            session.failures.append(f"{sweep_dir / name}: {result.error or result.outcome}")
 
 
 def _best(sweep_dir: Path) -> list[str]:

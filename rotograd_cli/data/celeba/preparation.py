@@ -27,8 +27,8 @@ from rotograd_cli.data.celeba.files import (
 )
 from rotograd_cli.data.row_files import Field
 from rotograd_cli.data.rows import Rows
-from rotograd_cli.data.wording import data_command, listed
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.data.wording import data_command
+from rotograd_cli.errors import ConfigError, DatasetError, listed
 
 YAML_SIZE = 64  # of conf/data/celeba.yaml: the commands that we suggest leave it out
 _VERSION = 2  # of what a row holds; to be raised whenever that changes

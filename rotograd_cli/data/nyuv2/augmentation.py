@@ -42,15 +42,12 @@ class Variation:
 
 
 def vary(draws: Tensor, height: int, width: int) -> Variation:
-    """Variations from uniform numbers.
+    """Choose one of three scales and a position of the crop, all equally likely, and a flip.
 
     Args:
-        draws: In [0, 1), shape ``[N, 4]``: scale, row, column, flip.
+        draws: Uniform in [0, 1), shape ``[N, 4]``: scale, row, column, flip.
         height: Rows, a multiple of 6.
         width: Columns, a multiple of 6.
-
-    Returns:
-        Three scales with equal probability, every position of the crop with equal probability.
     """
     step = _whole(draws[:, 0], 3)
     return Variation(
@@ -64,7 +61,7 @@ def vary(draws: Tensor, height: int, width: int) -> Variation:
 def augment_maps(
     image: Tensor, targets: Mapping[str, Tensor], variation: Variation
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Applies variations. With s = 1 and no flip an example stays as it is, bit for bit.
+    """Apply variations. With s = 1 and no flip an example stays as it is, bit for bit.
 
     Args:
         image: Shape ``[N, 3, H, W]``.

@@ -7,8 +7,8 @@ from rotograd_cli.data.base import FileCheck
 from rotograd_cli.data.nyuv2 import official
 from rotograd_cli.data.nyuv2.layout import NUM_FRAMES, SHAPES, Layout, Part, find_layout
 from rotograd_cli.data.nyuv2.rows import MTAN_PAGE, NAME, find_rows
-from rotograd_cli.data.wording import listed, readable
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.data.wording import readable
+from rotograd_cli.errors import DatasetError, listed
 
 
 def check(data_dir: Path, limit: int | None, normals: str | None) -> Sequence[FileCheck]:

@@ -107,70 +107,29 @@ class NYUv2(StoredDataset):
         return Batch(decode_image(rows["image"]), targets)
 
     def augment(self, batch: Batch, draws: Tensor) -> Batch:
-        """Scales, crops and mirrors every example; see :mod:`rotograd_cli.data.nyuv2.augmentation`.
-
-        Args:
-            batch: Training examples.
-            draws: Uniform in [0, 1), shape ``[N, 4]``: scale, row, column, flip.
-
-        Returns:
-            As many examples.
-        """
+        """Scale, crop and mirror every example: :mod:`rotograd_cli.data.nyuv2.augmentation`."""
         variation = augmentation.vary(draws, HEIGHT, WIDTH)
         return Batch(*augmentation.augment_maps(batch.inputs, batch.targets, variation))
 
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
-        """MTAN's layout, the prepared rows (with their checksums) and the official file."""
+        """Look at MTAN's layout, the official file and the prepared rows."""
         return checking.check(Path(data_dir), options["limit"], options["normals"])
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
-        """Packs MTAN's layout; ``how.source``, the official file, builds the layout first.
-
-        Args:
-            data_dir: Data root.
-            options: ``limit`` and ``normals`` are used.
-            how: Source, threads, whom to tell.
-
-        Raises:
-            DatasetError: If files are absent, damaged or of another origin.
-        """
+        """Pack MTAN's layout, which is first built from ``how.source``, the official file."""
         preparation.prepare(Path(data_dir), options["limit"], options["normals"], how)
 
 
 def make_tasks(protocol: Protocol) -> tuple[Task, ...]:
-    """The three tasks.
-
-    Args:
-        protocol: How depth and normal metrics are averaged.
-
-    Returns:
-        ``segmentation``, ``depth`` and ``normals``.
-    """
+    """Return the three tasks; the protocol says how depth and normal metrics are averaged."""
     shape = (HEIGHT, WIDTH)
+    segmentation = metrics.segmentation(NUM_CLASSES)
     return (
-        Task(
-            "segmentation",
-            NUM_CLASSES,
-            losses.segmentation_cross_entropy,
-            metrics.segmentation(NUM_CLASSES),
-            shape,
-        ),
-        Task(
-            "depth",
-            1,
-            losses.depth_l1,
-            metrics.depth(protocol),
-            shape,
-        ),
-        Task(
-            "normals",
-            3,
-            losses.normal_cosine,
-            metrics.normals(protocol),
-            shape,
-        ),
+        Task("segmentation", NUM_CLASSES, losses.segmentation_cross_entropy, segmentation, shape),
+        Task("depth", 1, losses.depth_l1, metrics.depth(protocol), shape),
+        Task("normals", 3, losses.normal_cosine, metrics.normals(protocol), shape),
     )
 
 

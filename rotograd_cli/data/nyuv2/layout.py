@@ -47,7 +47,7 @@ class Layout:
 
     @classmethod
     def scan(cls, root: Path) -> "Layout":
-        """Looks at the names of all files.
+        """Read the names of all files.
 
         Raises:
             DatasetError: If ``provenance.json`` cannot be read.
@@ -70,30 +70,21 @@ class Layout:
         return tuple(kind for kind in SHAPES if kind in {"image", *there})
 
     @property
-    def num_files(self) -> Mapping[Part, int]:
-        """Frames up to the last one that has a file."""
-        last = {
-            part: max(max(self.frames[part, kind], default=-1) for kind in SHAPES)
+    def num_frames(self) -> Mapping[Part, int]:
+        """Frames up to the last one that has a file; of a layout of ours, frames of its source."""
+        if self.provenance is not None:
+            num: Mapping[Part, int] = self.provenance["num_frames"]
+            return num
+        return {
+            part: 1 + max(max(self.frames[part, kind], default=-1) for kind in SHAPES)
             for part in NUM_FRAMES
         }
-        return {part: number + 1 for part, number in last.items()}
-
-    @property
-    def num_frames(self) -> Mapping[Part, int]:
-        """Frames of the source: of a layout of ours that is not finished more than are there."""
-        if self.provenance is None:
-            return self.num_files
-        num: Mapping[Part, int] = self.provenance["num_frames"]
-        return num
 
     def absent(self, chosen: Mapping[Part, int]) -> list[str]:
-        """Files that the first frames of each folder lack, of the kinds that are there.
+        """Return the files, of the kinds that are there, which the first frames lack.
 
         Args:
-            chosen: Numbers of frames.
-
-        Returns:
-            Their names, as in ``train/image/2.npy``.
+            chosen: Number of frames of each folder.
         """
         return [
             file_name(part, kind, frame)
@@ -104,7 +95,7 @@ class Layout:
         ]
 
     def files(self, part: Part, frame: int) -> tuple[str, ...]:
-        """Names of a frame's files; that of the image comes first."""
+        """Return the names of a frame's files, the image first."""
         return tuple(file_name(part, kind, frame) for kind in self.kinds)
 
     def read(self, files: Sequence[str], read: Callable[[str], bytes]) -> dict[Kind, np.ndarray]:
@@ -141,12 +132,12 @@ class Layout:
 
 
 def file_name(part: Part, kind: Kind, frame: int) -> str:
-    """Name of a file below the root of a layout."""
+    """Return the name of a file below the root of a layout."""
     return f"{part}/{kind}/{frame}.npy"
 
 
 def find_layout(data_dir: Path) -> Layout | None:
-    """The first folder below the data root that holds MTAN's layout; None without any.
+    """Find the first folder below the data root that holds MTAN's layout.
 
     Raises:
         DatasetError: If a ``provenance.json`` cannot be read.
@@ -161,7 +152,7 @@ def find_layout(data_dir: Path) -> Layout | None:
 
 
 def read_provenance(root: Path) -> dict[str, Any] | None:
-    """What ``provenance.json`` says; None without one.
+    """Read ``provenance.json``; return None where there is none.
 
     Raises:
         DatasetError: If it cannot be read.
@@ -185,42 +176,35 @@ def read_provenance(root: Path) -> dict[str, Any] | None:
 def chosen_frames(
     num_frames: Mapping[Part, int], limit: int | None, where: Path
 ) -> dict[Part, int]:
-    """How many frames of each folder are used.
+    """Return how many frames of each folder are used.
 
     Args:
         num_frames: Frames that the source has.
-        limit: Largest number of each; None demands the official numbers.
-        where: Named in errors.
-
-    Returns:
-        Numbers.
+        limit: Largest number of each; None requires the official numbers.
+        where: Source, for errors.
 
     Raises:
         DatasetError: If frames are missing.
     """
-    if limit is None:
-        for part, num in NUM_FRAMES.items():
-            if num_frames[part] != num:
-                raise DatasetError(
-                    f"NYUv2 must have {num} frames in {part}, got {num_frames[part]} in {where}; "
-                    "complete the files, or take a subset on purpose with data.limit=N."
-                )
-        return dict(NUM_FRAMES)
-    chosen = {part: min(limit, num) for part, num in num_frames.items()}
-    needed = {"train": FIRST_VALIDATION_FRAME + 1, "val": 1}
-    for part, num in chosen.items():
-        if num < needed[part]:
+    for part, num in num_frames.items():
+        if limit is None and num != NUM_FRAMES[part]:
             raise DatasetError(
-                f"NYUv2 must have at least {needed[part]} frames in {part} (training frame "
+                f"NYUv2 must have {NUM_FRAMES[part]} frames in {part}, got {num} in {where}; "
+                "complete the files, or take a subset on purpose with data.limit=N."
+            )
+        least = FIRST_VALIDATION_FRAME + 1 if part == "train" else 1
+        if num < least:
+            raise DatasetError(
+                f"NYUv2 must have at least {least} frames in {part} (training frame "
                 f"{FIRST_VALIDATION_FRAME} is the first of the validation split), got {num} in "
                 f"{where}; add files."
             )
-    return chosen
+    return {part: num if limit is None else min(limit, num) for part, num in num_frames.items()}
 
 
 @cache
 def validation_frames() -> frozenset[int]:
-    """Numbers of the training frames that make up the validation split.
+    """Return the numbers of the training frames that make up the validation split.
 
     Raises:
         DatasetError: If the list is not there, which means a broken installation.
@@ -243,15 +227,17 @@ def _frame_number(path: Path) -> int | None:
 
 def _check_values(path: Path, kind: Kind, array: np.ndarray) -> None:
     low, high = float(array.min()), float(array.max())
-    found = f"{low:.6g} to {high:.6g}"
-    if kind == "label":
-        if not (np.isin(array, np.arange(-1, NUM_CLASSES)).all()):
-            raise _bad(path, "must be whole numbers from -1 (void) to 12", found)
-    elif kind == "depth":
-        if low < 0 or high > _LARGEST_DEPTH:
-            raise _bad(path, "must be metres, at least 0 (unknown)", found)
-    elif low < (-1 if kind == "normal" else 0) - _SLACK or high > 1 + _SLACK:
-        raise _bad(path, f"must lie in [{-1 if kind == 'normal' else 0}, 1]", found)
+    is_right, requirement = {
+        "image": (low >= -_SLACK and high <= 1 + _SLACK, "must lie in [0, 1]"),
+        "label": (
+            bool(np.isin(array, np.arange(-1, NUM_CLASSES)).all()),
+            "must be whole numbers from -1 (void) to 12",
+        ),
+        "depth": (low >= 0 and high <= _LARGEST_DEPTH, "must be metres, at least 0 (unknown)"),
+        "normal": (low >= -1 - _SLACK and high <= 1 + _SLACK, "must lie in [-1, 1]"),
+    }[kind]
+    if not is_right:
+        raise _bad(path, requirement, f"{low:.6g} to {high:.6g}")
 
 
 def _bad(path: Path, requirement: str, found: str) -> DatasetError:

@@ -11,8 +11,7 @@ from rotograd_cli.data.nyuv2.layout import find_layout
 from rotograd_cli.data.nyuv2.published_normals import find_normals
 from rotograd_cli.data.nyuv2.rows import NAME, describe_absence, find_rows
 from rotograd_cli.data.nyuv2.storage import encode
-from rotograd_cli.data.wording import listed
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DatasetError, listed
 
 
 def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Preparation) -> None:

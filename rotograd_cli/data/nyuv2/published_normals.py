@@ -35,10 +35,7 @@ class NormalsFolder:
         return f"read from {'the archive' if self.is_archive else 'files in'} {self.path.name}"
 
     def read(self, frame_id: int) -> np.ndarray:
-        """Normals of a frame.
-
-        Args:
-            frame_id: 1-based official id.
+        """Read the normals of a frame by its 1-based official id.
 
         Returns:
             Unit vectors, float32, shape ``[480, 640, 3]``; zero where there is none.
@@ -54,15 +51,12 @@ class NormalsFolder:
 
 
 def find_normals(option: str | None, folder: Path) -> NormalsFolder | None:
-    """The folder of published normals.
+    """Find the folder of published normals; return None if none was asked for and none is there.
 
     Args:
         option: Folder, relative to ``folder`` or absolute; None takes the unpacked archive where it
             is in ``folder``.
         folder: Folder of the data set.
-
-    Returns:
-        The normals; None when nothing was asked for and the archive is not there.
 
     Raises:
         DatasetError: If the folder asked for has neither form.
@@ -106,7 +100,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray, shortest: float) -> np.ndarray:
-    """Brings vectors to unit length; those up to the shortest length become zero."""
+    """Scale vectors to unit length; those up to the shortest length become zero."""
     length = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     valid = length > shortest
     return np.where(valid, vectors / np.where(valid, length, 1), 0).astype(np.float32)

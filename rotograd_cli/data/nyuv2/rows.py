@@ -16,8 +16,8 @@ from rotograd_cli.data.nyuv2.layout import (
 from rotograd_cli.data.nyuv2.storage import FIELDS
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.rows import Rows
-from rotograd_cli.data.wording import data_command, hydra_value, listed
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.data.wording import data_command
+from rotograd_cli.errors import DatasetError, hydra_value, listed
 
 NAME = "nyuv2"
 MTAN_PAGE = "https://github.com/lorenmt/mtan"

@@ -20,7 +20,7 @@ _SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
 def encode(frame: Mapping[Kind, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of a prepared row.
+    """Return the arrays of a prepared row.
 
     Errors: an image in steps of 1/255 is exact (others are off by up to 1/510), labels are exact,
     a depth is off by up to 1/2048 of itself (1 mm from 2 to 4 m, 4 mm from 8 to 16 m), a component
@@ -29,9 +29,6 @@ def encode(frame: Mapping[Kind, np.ndarray]) -> dict[str, np.ndarray]:
 
     Args:
         frame: Arrays as :meth:`Layout.read` returns them.
-
-    Returns:
-        Those arrays by their names in :data:`FIELDS`.
     """
     return {kind: _ENCODERS[kind](array) for kind, array in frame.items()}
 
@@ -39,10 +36,6 @@ def encode(frame: Mapping[Kind, np.ndarray]) -> dict[str, np.ndarray]:
 def _bytes(image: np.ndarray) -> np.ndarray:
     result: np.ndarray = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return result
-
-
-def _classes(label: np.ndarray) -> np.ndarray:
-    return label.astype(np.int8)
 
 
 def _half(depth: np.ndarray) -> np.ndarray:
@@ -65,7 +58,7 @@ def _fixed_point(normals: np.ndarray) -> np.ndarray:
 
 _ENCODERS: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {
     "image": _bytes,
-    "label": _classes,
+    "label": lambda label: label.astype(np.int8),
     "depth": _half,
     "normal": _fixed_point,
 }

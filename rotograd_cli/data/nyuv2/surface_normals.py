@@ -23,7 +23,7 @@ class Camera:
     cy: float
 
     def resized(self, height: float, width: float) -> "Camera":
-        """The camera of an image whose sides are multiplied by these factors.
+        """Return the camera of an image whose sides are multiplied by these factors.
 
         Pixels are areas: the image of 640 columns covers u from -1/2 to 639 1/2.
         """
@@ -41,7 +41,7 @@ KINECT = Camera(fx=518.857901, fy=519.469611, cx=325.582449, cy=253.736166)
 
 
 def estimate_normals(depth: np.ndarray, camera: Camera, window: int = WINDOW) -> np.ndarray:
-    """Unit normals of the surfaces that a depth map shows.
+    """Estimate the unit normals of the surfaces that a depth map shows.
 
     A plane is fitted to the window around every pixel. Where that is no plane (a depth edge, a
     crease), the flattest of the nine windows that have the pixel in the middle, at a corner or in
@@ -57,16 +57,16 @@ def estimate_normals(depth: np.ndarray, camera: Camera, window: int = WINDOW) ->
         forward; they point towards the camera, so that a wall seen at a right angle has (0, 0, -1).
         Zero where the depth is unknown or fewer than three pixels in general position are known.
     """
-    known = depth > 0
-    inverse = np.where(known, 1 / np.where(known, depth, 1).astype(np.float64), 0.0)
+    is_known = depth > 0
+    inverse = np.where(is_known, 1 / np.where(is_known, depth, 1).astype(np.float64), 0.0)
     height, width = depth.shape
     v, u = np.meshgrid(np.arange(height) - camera.cy, np.arange(width) - camera.cx, indexing="ij")
-    fit, residual = _fit_affine(u, v, inverse, known.astype(np.float64), window // 2)
+    fit, residual = _fit_affine(u, v, inverse, is_known.astype(np.float64), window // 2)
     fit = _flattest(fit, residual, inverse, window // 2)
     # of a plane <n, X> = 1: 1/z = n_x (u - cx)/fx + n_y (v - cy)/fy + n_z, and n points away
     normals = -np.stack([fit[1] * camera.fx, fit[2] * camera.fy, fit[0]], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    valid = known[..., None] & np.isfinite(length) & (length > 0)
+    valid = is_known[..., None] & np.isfinite(length) & (length > 0)
     units: np.ndarray = np.where(valid, normals / np.where(valid, length, 1), 0)
     result: np.ndarray = units.astype(np.float32)
     return result
@@ -101,7 +101,7 @@ def _fit_affine(
 
 
 def _flattest(fit: np.ndarray, residual: np.ndarray, q: np.ndarray, radius: int) -> np.ndarray:
-    """Replaces the fit of a window that is no plane by that of the flattest window around."""
+    """Replace the fit of a window that is no plane by that of the flattest window around."""
     best, smallest = fit.copy(), residual.copy()
     uneven = residual > _UNEVEN * q
     height, width = q.shape

@@ -1,0 +1,236 @@
+"""Data set, networks and method of a run, built from its configuration and tried together."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rotograd_cli.data.base import MultiTaskDataset
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.models.heads import share_layers
+from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.runs.components import Constructors
+from rotograd_cli.runs.config import TrainConfig
+from rotograd_cli.runs.device import memory_errors, resolve_device
+from rotograd_cli.tasks import Task
+from rotograd_cli.training.batch_checks import check_predictions
+from rotograd_cli.training.blame import blamed
+from rotograd_cli.training.compiling import compile_networks
+from rotograd_cli.training.dry_pass import dry_pass
+from rotograd_cli.training.precision import AUTOCAST
+from rotograd_cli.training.run_state import OptimizerGroup, RunState
+from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A data set and a model on a device, ready to train or evaluate."""
+
+    dataset: MultiTaskDataset
+    model: MultiTaskMethod
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A data set, and networks that fit it, before a method joins them; networks on the CPU."""
+
+    dataset: MultiTaskDataset
+    backbone: nn.Module
+    heads: list[nn.Module]
+    feature_shape: tuple[int, ...]
+    device: torch.device
+
+
+def build_run(
+    config: TrainConfig, constructors: Constructors | None = None, ranks: Ranks = ONE
+) -> tuple[RunState, MultiTaskDataset]:
+    """Build what a run trains and what it trains on, and try both.
+
+    Args:
+        config: Checked configuration.
+        constructors: The configuration's checked constructors; made here if None.
+        ranks: The processes that train together.
+
+    Returns:
+        Model and optimisers before the first step, and the data.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
+    constructors = constructors or Constructors(config)
+    experiment = build(config, constructors)
+
+    def make_groups(model: MultiTaskMethod) -> list[OptimizerGroup]:
+        return _optimizer_groups(model, constructors)
+
+    model = experiment.model
+    ranks.broadcast(lambda: dry_pass(model, experiment.dataset, make_groups, config.train))
+    ranks.attach(model, experiment.dataset.input_shape)
+    model.join(ranks)
+    return RunState(model, make_groups(model)), experiment.dataset
+
+
+def build(config: TrainConfig, constructors: Constructors | None = None) -> Experiment:
+    """Builds data set, backbone, heads and method, in this order, from the seed.
+
+    Networks are drawn before the method draws its rotations, so all methods start from the same
+    networks for the same seed.
+
+    Args:
+        config: Checked configuration.
+        constructors: Its checked constructors; made here if None.
+
+    Returns:
+        Everything on the device.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
+    constructors = constructors or Constructors(config)
+    networks = build_networks(config, constructors)
+    model = join(networks, constructors)
+    model.autocast_dtype = AUTOCAST[config.precision]
+    if config.compile:
+        compile_networks((model.backbone, *model.heads))
+    return Experiment(networks.dataset, model.to(networks.device), networks.device)
+
+
+def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
+    """The first part of :func:`build`: everything but the method.
+
+    Args:
+        config: Checked configuration.
+        constructors: Its checked constructors.
+
+    Returns:
+        The data set on the device, the networks on the CPU.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
+    device = resolve_device(config.device)
+    set_deterministic(config.deterministic)
+    with building("data"):
+        dataset = constructors.data(
+            data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
+        )
+    _check_attributes(dataset)
+    constructors.check_heads(dataset.tasks)
+    seed_everything(config.seed)
+    with building("backbone"):
+        backbone = constructors.backbone(input_shape=dataset.input_shape)
+    features = _features(backbone, torch.zeros(1, *dataset.input_shape))
+    feature_shape = tuple(features.shape[1:])
+    with building("head"):
+        heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
+    share_layers(heads)
+    _try_heads(heads, dataset.tasks, features)
+    return Networks(dataset, backbone, heads, feature_shape, device)
+
+
+def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
+    """The second part of :func:`build`: the method over the networks, tried on one example.
+
+    Args:
+        networks: What the method joins; the model holds these very modules.
+        constructors: Checked constructors.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        RotogradError: If the method is refused, or does not fit the networks.
+    """
+    shape = networks.feature_shape
+    too_large = (
+        f"The method does not fit into memory: it may rotate features of shape {list(shape)} for "
+        f"each of {len(networks.heads)} tasks; rotate fewer, for instance with rotation.shape=512."
+    )
+    with memory_errors(too_large), building("method"):
+        model: MultiTaskMethod = constructors.method(
+            networks.backbone, networks.heads, feature_shape=shape
+        )
+    model.eval()
+    with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
+        model(torch.zeros(1, *networks.dataset.input_shape))
+    return model
+
+
+def _optimizer_groups(model: MultiTaskMethod, constructors: Constructors) -> list[OptimizerGroup]:
+    parameters = {
+        "model": list(model.model_parameters()),
+        "method": list(model.mtl_parameters()),
+    }
+    groups = []
+    for name, params in parameters.items():
+        make_scheduler, interval = constructors.schedulers[name]
+        if params:  # vanilla has no parameters of its own
+            with building(f"{name}_optimizer"):
+                optimizer = constructors.optimizers[name](params)
+            with building(f"{name}_scheduler.scheduler"):
+                scheduler = make_scheduler(optimizer)
+            groups.append(OptimizerGroup(name, optimizer, scheduler, interval))
+    return groups
+
+
+def building(component: str) -> AbstractContextManager[None]:
+    """Blame a component for an error of the body."""
+    return blamed(f"`{component}` cannot be built", "correct it or its values")
+
+
+def _check_attributes(dataset: MultiTaskDataset) -> None:
+    for name in ("name", "tasks", "input_shape"):
+        if not hasattr(dataset, name):
+            raise ConfigError(
+                f"`data` must have the attributes name, tasks and input_shape, but "
+                f"{type(dataset).__name__} has no {name}; set it in the class or its __init__."
+            )
+    names = [task.name for task in dataset.tasks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(
+            f"`tasks` of data set {dataset.name!r} must have different names, got "
+            f"{', '.join(repeated)} more than once."
+        )
+
+
+def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
+    """Features of one example, by trying."""
+    backbone.eval()
+    shape = ", ".join(map(str, ("N", *example.shape[1:])))
+    what = f"The backbone cannot take inputs of shape [{shape}]"
+    with torch.no_grad(), blamed(what, "choose another backbone or data set"):
+        output: Any = backbone(example)
+    features = output[0] if isinstance(output, (list, tuple)) and output else output
+    if not isinstance(features, torch.Tensor):
+        raise ConfigError(
+            "The backbone must return features, a tensor with a first axis N, or a tuple that "
+            f"begins with them, got a {type(features).__name__}; return the tensor in its forward."
+        )
+    if features.dim() < 2 or len(features) != 1:
+        raise ConfigError(
+            f"The backbone must return features of shape [N, ...], got {list(features.shape)} for "
+            "one example; keep the examples on the first axis."
+        )
+    return features
+
+
+def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torch.Tensor) -> None:
+    """Refuses heads that cannot take the features or do not fit their task."""
+    predictions = []
+    for task, head in zip(tasks, heads, strict=True):
+        training = head.training
+        head.eval()
+        what = f"The head of task {task.name!r} cannot take features of {list(features.shape)}"
+        remedy = f"check `head` and `heads.{task.name}`"
+        with torch.no_grad(), unchanged_generators(), blamed(what, remedy):
+            output: Any = head(features.clone())
+        head.train(training)
+        predictions.append(output[0] if isinstance(output, (list, tuple)) and output else output)
+    check_predictions(tasks, predictions)

@@ -1,0 +1,132 @@
+"""The parts of a run's summary: what is known when it begins, is resumed, and ends."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import torch
+from torch import nn
+
+from rotograd_cli.data.base import Split
+from rotograd_cli.runs.provenance import device_name, package_versions, source_commit
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary
+from rotograd_cli.tasks.task import task_statistics
+from rotograd_cli.training.coverage import cut_notes, num_evaluated
+from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.run_state import RunState
+
+logger = logging.getLogger(__name__)
+
+
+def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
+    """Return what is known of a run before its first step.
+
+    Args:
+        trainer: The loop.
+        overrides: What the user changed.
+    """
+    dataset = trainer.dataset
+    model = trainer.run.model
+    selection = trainer.selection
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    evaluated = splits if trainer.options.evaluate_train else splits[1:]
+    tasks = dataset.tasks
+    statistics = task_statistics(tasks) if len(tasks) > 1 else ()
+    return RunSummary(
+        status="running",
+        method=model.method_name,
+        data=dataset.name,
+        tasks=[task.name for task in tasks],
+        metric_specs={
+            f"{task.name}/{spec.name}": MetricDisplay(spec.better, spec.percent)
+            for task in tasks
+            for spec in task.metrics
+        },
+        statistic_specs={s.name: MetricDisplay(s.better, s.percent) for s in statistics},
+        seed=trainer.config["seed"],
+        protocol=(
+            f"epoch selected by {selection.key} ({selection.mode}), test measured once at that "
+            "epoch"
+        ),
+        select=selection.key,
+        overrides=list(overrides),
+        notes=[*dataset.notes, *cut_notes(dataset, evaluated, trainer.options)],
+        data_fingerprint=dataset.fingerprint,
+        num_examples={split: dataset.num_examples(split) for split in splits},
+        num_evaluated={
+            split: num_evaluated(dataset, split, trainer.options) for split in evaluated
+        },
+        num_parameters={
+            "backbone": _num_parameters(model.backbone),
+            "heads": _num_parameters(model.heads),
+            "method": sum(p.numel() for p in model.mtl_parameters()),
+        },
+        device=device_name(trainer.run.device),
+        num_threads=torch.get_num_threads(),
+        versions=package_versions(),
+        commit=source_commit(),
+        command=list(sys.argv),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def resumed(summary: RunSummary, before: RunSummary | None, step: int) -> RunSummary:
+    """Return the summary of a run that goes on: its start is that of the first attempt.
+
+    Args:
+        summary: What is known of it now.
+        before: What it recorded until it was interrupted; None if that is lost.
+        step: Step from which it goes on.
+    """
+    if before is None:
+        return dataclasses.replace(summary, resumed_at_steps=[step])
+    if before.num_threads not in (None, summary.num_threads):
+        logger.warning(
+            "%d threads before, %d now: the result may differ in rounding from a run in one go.",
+            before.num_threads,
+            summary.num_threads,
+        )
+    return dataclasses.replace(
+        summary,
+        started=before.started or summary.started,
+        overrides=before.overrides,
+        command=before.command,
+        resumed_at_steps=[*before.resumed_at_steps, step],
+    )
+
+
+def progressed(summary: RunSummary, run: RunState) -> RunSummary:
+    """Return the summary with how far the run came.
+
+    Of several ranks, what this one has exchanged is recorded, evaluations included.
+
+    Args:
+        summary: What is known of the run.
+        run: The run, however it ended.
+    """
+    state = run.state
+    result = dataclasses.replace(
+        summary,
+        selected_epoch=state.best_epoch,
+        epochs=state.epoch,
+        steps=state.step,
+        skipped_steps=state.skipped_steps,
+        train_s=round(state.train_s, 3),
+        data_s=round(state.data_s, 3),
+        wall_s=round(run.wall_s, 3),
+        num_ranks=run.ranks.size,
+    )
+    if run.ranks.size == 1:
+        return result
+    num_steps = max(1, state.step)
+    return dataclasses.replace(
+        result,
+        collectives_per_step=round(run.ranks.traffic.calls / num_steps, 2),
+        collective_bytes_per_step=round(run.ranks.traffic.num_bytes / num_steps),
+    )
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

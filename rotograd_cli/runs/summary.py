@@ -1,0 +1,184 @@
+"""What a run records of itself: ``summary.json``, and the evaluations in ``metrics.jsonl``.
+
+Every reader and writer of these files goes through this module. They may be damaged or somebody
+else's, so types are checked.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Strict, StringConstraints, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from rotograd_cli.files import replace_text
+
+SCHEMA_VERSION = 1
+"""Version of ``summary.json``; files of before have none."""
+
+_STRICT = ConfigDict(strict=True)
+_RESULTS = ("method", "data", "tasks", "metric_specs", "metrics")
+"""Keys without which a finished run has no results to show."""
+
+
+# fields are strict, the record itself is made of an object of JSON
+@dataclass(frozen=True)
+class MetricDisplay:
+    """How a metric is shown."""
+
+    better: Literal["higher", "lower"] | None
+    percent: Annotated[bool, Strict()]
+
+
+_TaskAndMetric = Annotated[str, StringConstraints(pattern="^[^/]*/[^/]*$")]
+_RECORD = TypeAdapter(dict[str, float | None], config=_STRICT)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunSummary:
+    """What is known of a run; None where it is not known.
+
+    A version that did not record a key leaves it at its default, which is what that version did.
+    """
+
+    status: str = "no status"
+    """``running``, ``finished``, ``failed`` or ``interrupted``."""
+    method: str | None = None
+    data: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    metric_specs: dict[_TaskAndMetric, MetricDisplay] = field(default_factory=dict)
+    """By ``task/metric``."""
+    statistic_specs: dict[str, MetricDisplay] = field(default_factory=dict)
+    """Statistics over tasks."""
+    seed: int | None = None
+    protocol: str | None = None
+    select: str | None = None
+    """Metric by which the epoch was selected, never ``split/auto``."""
+    overrides: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    data_fingerprint: str | None = None
+    num_examples: dict[str, int] = field(default_factory=dict)
+    """By split."""
+    num_evaluated: dict[str, int] | None = None
+    """By split that is evaluated; None where an earlier version did not count them."""
+    num_parameters: dict[str, int] = field(default_factory=dict)
+    device: str | None = None
+    num_threads: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    command: list[str] = field(default_factory=list)
+    started: str | None = None
+    resumed_at_steps: list[int] = field(default_factory=list)
+    error: str | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """Of the selected epoch, by ``split/task/metric`` or ``split/statistic``; None for a value
+    that is not finite."""
+    selected_epoch: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    skipped_steps: int = 0
+    train_s: float | None = None
+    data_s: float | None = None
+    """Part of ``train_s`` in which steps waited for data."""
+    wall_s: float | None = None
+    num_ranks: int = 1
+    collectives_per_step: float | None = None
+    collective_bytes_per_step: int | None = None
+    schema_version: int = 0
+
+    @property
+    def outcome(self) -> str:
+        """What became of the run: its status, or why a finished one has nothing to show.
+
+        An earlier version that compared no epochs tested the first, and called the run finished.
+        """
+        if self.status == "finished" and self.select is not None and self.selected_value is None:
+            return f"no finite {self.select}"
+        return self.status
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has test metrics, of an epoch that was selected by a finite value."""
+        return self.outcome == "finished"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run is over and has recorded everything that is shown of it."""
+        shown = (self.seed, self.protocol, self.selected_epoch, self.epochs, self.train_s)
+        return self.status == "finished" and None not in (*shown, self.data_s, self.wall_s)
+
+    @property
+    def selected_value(self) -> float | None:
+        """Value by which epochs and runs are compared; None if there is none that is finite."""
+        if self.status != "finished" or self.select is None:
+            return None
+        return finite(self.metrics.get(self.select))
+
+    def content(self) -> dict[str, Any]:
+        """Return the values of ``summary.json``, without those that are not known."""
+        values = dataclasses.asdict(self)
+        return {key: value for key, value in values.items() if value is not None}
+
+    def write(self, run_dir: Path) -> None:
+        """Write ``summary.json`` in one piece. Infinite and NaN values become null."""
+        content = {**self.content(), "schema_version": SCHEMA_VERSION}
+        content["metrics"] = {key: finite(value) for key, value in self.metrics.items()}
+        text = json.dumps(content, indent=2, allow_nan=False)
+        replace_text(run_dir / "summary.json", text + "\n")
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "RunSummary | None":
+        """Read ``summary.json`` of a run.
+
+        Returns:
+            What it holds; None if it does not exist, cannot be read or holds what no run writes.
+        """
+        try:
+            content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+            summary = cls(**content)
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+        if summary.status == "finished" and any(key not in content for key in _RESULTS):
+            return dataclasses.replace(summary, status="summary.json lacks results")
+        return summary
+
+
+def finite(value: float | None) -> float | None:
+    """Return a value as files have it: None if it is infinite or NaN."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def evaluations(run_dir: Path) -> Iterator[dict[str, float | None]]:
+    """Yield the evaluations of the validation split that ``metrics.jsonl`` holds, in order.
+
+    Nothing where the file cannot be read; what follows a damaged line is left out.
+    """
+    try:
+        with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                record = _RECORD.validate_python(json.loads(line))
+                if any(key.startswith("val/") for key in record):
+                    yield record
+    except (OSError, ValueError, RecursionError):
+        return
+
+
+def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float | None]:
+    """Return the metrics that a run recorded of a checkpoint.
+
+    Args:
+        run_dir: Run directory.
+        checkpoint: ``best``: the selected epoch, from ``summary.json``; ``last``: the last
+            evaluation, of every split but test, from ``metrics.jsonl``.
+
+    Returns:
+        Metrics by key; empty where the run recorded none.
+    """
+    if checkpoint == "best":
+        summary = RunSummary.read(run_dir)
+        return {} if summary is None else summary.metrics
+    return next(reversed(list(evaluations(run_dir))), {})

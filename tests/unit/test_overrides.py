@@ -1,0 +1,81 @@
+"""What is wrong with an override: found by Hydra's parser and in the composed configuration."""
+
+from collections.abc import Sequence
+
+import pytest
+from hydra import initialize_config_dir
+
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.config import register_schemas
+from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.runs.overrides import composed, explaining
+
+REFUSED = [
+    ("methd=rotograd", "`methd` is not a key; did you mean method?"),
+    ("method=rotogard", "got 'rotogard'. Did you mean rotograd?"),
+    ("optimizer@model_optimizer=adm", "Did you mean adam?"),
+    ("optimizer=adam", "Did you mean to override one of optimizer@method_optimizer"),
+    ("train.epocs=3", "did you mean train.epochs?"),
+    ("epochs=3", "did you mean train.epochs?"),
+    ("method=", "`method` must be one of"),
+    ("'method=[vanilla'", "must read KEY=VALUE"),
+    ("method.foo=3", "`method.foo` is not a key; keys of `method` here"),
+    ("hydra.run.dirr=x", "Could not override 'hydra.run.dirr'; check the command"),
+    ("heads.left.hidden=[3]", "+heads.left.hidden=VALUE adds an option"),
+    ("~train.epochs", "`train.epochs` cannot be removed"),
+    ("~foo", "`foo` is not a key"),
+    ("seed=abc", "a whole number is needed, got 'abc'"),
+    ("seed=1.5", "a whole number is needed"),
+    ("seed=", "a whole number is needed, got ''"),
+    ("seed=null", "a value is needed"),
+    ("seed=0,1", "add -m to run them all, or write seed=[0,1] for a list"),
+    ("deterministic=maybe", "true or false is needed"),
+    ("tags=abc", "a list is needed, tags=[abc]"),
+    ("train=3", "train.KEY=VALUE"),
+    ("foo", "must read KEY=VALUE, got 'foo'"),
+    ("", "must read KEY=VALUE, got ''"),
+    ("=3", "must read KEY=VALUE, got '=3'"),
+    ("seed=[1", "check brackets and quotes"),
+    ("seed='1", "check brackets and quotes"),
+    ("method=3", "must name a file of its group, got 'method=3'"),
+    ("nogroup@here=3", "`nogroup@here` is not a group; rotograd train --help lists them"),
+    ("launcher.jobs_per_device=2", "while `launcher` is null; choose one with launcher=NAME"),
+]
+
+
+def refusal(overrides: Sequence[str], command: str = "train") -> str:
+    """The message for overrides that do not compose."""
+    register_schemas()
+    with (
+        initialize_config_dir(str(config_dir()), version_base="1.3"),
+        pytest.raises(ConfigError) as caught,
+    ):
+        composed(command, overrides)
+    return str(caught.value)
+
+
+def test_a_refusal_is_one_line_that_names_thing_and_remedy() -> None:
+    for override, expected in REFUSED:
+        for others in ([], ["debug=smoke", "logger=none"]):
+            message = refusal([*others, override])
+            assert expected in message, override
+            assert len(message.splitlines()) == 1, override
+
+
+def test_a_key_of_another_choice_is_looked_up_in_that_choice() -> None:
+    assert "did you mean method.c?" in refusal(["method=cagrad", "method.cc=3"])
+
+
+def test_a_wrong_value_is_found_in_a_sweep_too() -> None:
+    register_schemas()
+    with (
+        initialize_config_dir(str(config_dir()), version_base="1.3"),
+        pytest.raises(ConfigError, match="a whole number is needed, got 'a'"),
+        explaining("train", ["seed=a,1"], is_sweep=True),
+    ):
+        composed("train", ["seed=a"])
+
+
+def test_an_error_of_something_else_passes() -> None:
+    with pytest.raises(ValueError, match="a bug"), explaining("train", []):
+        raise ValueError("a bug")
