@@ -15,7 +15,6 @@ from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError, SelectionError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.tasks import Task
 from rotograd_cli.training.batch_checks import check_form, where
 from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.coverage import complete_batches, evaluation_parts
@@ -161,7 +160,7 @@ def _refuse_unlabelled(
     if split == selection.split:
         reason = f"{selection.key} needs it"
         if others:
-            choice = _selection_by(others[0], split)
+            choice = f"train.select={split}/{others[0].name}/loss"
             remedy = f"select by another task with {choice}, or {remedy}"
     unknown = [str(name) for name in batch.targets if name not in selection.task_names]
     found = f"none (its batches have targets of {', '.join(unknown)} too)" if unknown else "none"
@@ -171,19 +170,9 @@ def _refuse_unlabelled(
     )
 
 
-def _selection_by(task: Task, split: Split) -> str:
-    """Return the overrides that select by a task."""
-    if not task.metrics:
-        return f"train.select={split}/{task.name}/loss"
-    metric = task.metrics[0]
-    mode = " train.select_mode=max" if metric.better == "higher" else ""
-    return f"train.select={split}/{task.name}/{metric.name}{mode}"
-
-
 def _check_selection(selection: Selection, losses: dict[str, float]) -> None:
-    metrics = {f"{selection.split}/{name}/loss": 0.0 for name in selection.task_names}
-    metrics |= {f"{selection.split}/{name}/loss": loss for name, loss in losses.items()}
+    by_task = {**dict.fromkeys(selection.task_names, 0.0), **losses}
     try:
-        selection.check(metrics)
+        selection.check({f"{selection.split}/{name}/loss": x for name, x in by_task.items()})
     except SelectionError as error:
         raise ConfigError(str(error)) from error

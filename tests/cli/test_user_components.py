@@ -56,7 +56,7 @@ def test_what_can_be_trained_on_is_trained_on(
 
 DATA = {
     f"absent {REGRESSION}": "split val, task 'spread': at least one label is needed, as "
-    "val/geomean_loss needs it, got none; select by another task with train.select=val/size/mse, "
+    "val/geomean_loss needs it, got none; select by another task with train.select=val/size/loss, "
     "or train with tasks=[size].",
     f"unlabelled {REGRESSION}": "split val, task 'spread': at least one label is needed",
     f"untrained {REGRESSION}": "split train, task 'spread': at least one label is needed, as it is "
@@ -121,7 +121,7 @@ def test_wrong_data_are_refused_before_anything_is_written(
 
 
 def test_the_remedy_for_a_task_without_labels_works(cli: Cli, folder: Path) -> None:
-    for remedy in (("train.select=val/size/mse", REGRESSION), ("tasks=[size]",)):
+    for remedy in (("train.select=val/size/loss", REGRESSION), ("tasks=[size]",)):
         folder_of_its_own = f"hydra.run.dir=run_{len(remedy)}"
         result = cli(*WORDS, "data.kind=absent", *remedy, folder_of_its_own)
         assert result.code == 0, result.err
