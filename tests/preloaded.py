@@ -5,10 +5,9 @@ import hydra._internal.hydra
 import sklearn.datasets
 import torch
 import torch._dynamo
-import torchmetrics.classification
 
 import rotograd_cli.cli
 import rotograd_cli.commands.sweeps.callbacks
 import rotograd_cli.runs.experiment
 
-__all__ = ["hydra", "rotograd_cli", "sklearn", "torch", "torchmetrics"]
+__all__ = ["hydra", "rotograd_cli", "sklearn", "torch"]

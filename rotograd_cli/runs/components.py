@@ -41,8 +41,9 @@ def constructor(node: Any, where: str, **supplied: Any) -> Callable[..., Any]:
             type.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
-        group = where.rpartition("_")[2]
-        choice = f"{group}@{where}" if group in ("optimizer", "scheduler") else where
+        group = "method" if where == "method.rule" else where.rpartition("_")[2]
+        is_shared = where != "method" and group in ("method", "optimizer", "scheduler")
+        choice = f"{group}@{where}" if is_shared else where
         raise ConfigError(
             f"`{where}` must be a component with a _target_, got {node!r}; choose one with "
             f"{choice}=NAME (rotograd train --help lists them)."
@@ -112,7 +113,10 @@ def _rule_constructor(node: Any, where: str) -> Callable[[int], Rule]:
     """Constructor of a rule from the number of tasks, which it gets if it asks for it."""
     make = constructor(node, where, num_tasks=0)
     if not _is_rule(node, where):
-        raise ConfigError(f"`{where}._target_` must be a rule, got {node['_target_']!r}.")
+        raise ConfigError(
+            f"`{where}._target_` must be a rule, got {node['_target_']!r}; choose one with "
+            f"method@{where}=NAME, or the plain sum with {where}=null."
+        )
     parameters = accepted_parameters(_import(str(node["_target_"]), where)) or {}
     if "num_tasks" in parameters:
         return lambda num_tasks: make(num_tasks=num_tasks)

@@ -13,7 +13,7 @@ from rotograd_cli import __version__
 if TYPE_CHECKING:
     import torch
 
-_PACKAGES = ("torch", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+_PACKAGES = ("torch", "geotorch", "hydra-core", "omegaconf", "numpy")
 """Packages that results depend on."""
 
 

@@ -66,13 +66,19 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
         by_row[key, ONE_BY_ONE if is_one_of_several else run.tasks].append(run)
     by_method: dict[str, list[list[Run]]] = defaultdict(list)
     for members in by_row.values():
-        target = str((members[0].section("method") or {}).get("_target_", "?"))
-        by_method[target.rpartition(".")[2]].append(members)
+        by_method[_method_name(members[0])].append(members)
     return {
         f"{method}{distinction}": members
         for method, groups in by_method.items()
         for members, distinction in zip(groups, _distinctions(groups), strict=True)
     }
+
+
+def _method_name(run: Run) -> str:
+    """Class of the method, and of the rule where the method has one of the user's choice."""
+    method = run.section("method") or {}
+    targets = [str(node.get("_target_", "?")) for node in (method, method.get("rule")) if node]
+    return " + ".join(target.rpartition(".")[2] for target in targets)
 
 
 def _setting_key(run: Run) -> SettingKey:

@@ -8,17 +8,16 @@ Two protocols average depth and normal metrics (``metrics.Protocol``):
   Its "median" is a mean of medians, and a pair with few valid pixels weighs as much as any other.
 
 Both are independent of the batch size of the evaluation. Everything stays on the device: masks
-instead of indexing, and nothing is read before ``compute``. This module imports torchmetrics, which
-is slow; :mod:`rotograd_cli.tasks.metrics` imports it where a metric is created.
+instead of indexing, and nothing is read before ``compute``.
 
 An element without a label (:mod:`rotograd_cli.tasks.labels`) takes no part.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
 
 from rotograd_cli.tasks.element_errors import (
     THRESHOLDS,
@@ -32,25 +31,36 @@ BINS_PER_DEGREE = 1000
 NUM_BINS = 180 * BINS_PER_DEGREE
 
 
-class ConfusionMatrix(Metric):
+class Accumulator(nn.Module):
+    """Sums over a split, one buffer each, that add up over ranks.
+
+    A subclass registers them with :meth:`add_sum`, adds a batch in ``update`` and returns the
+    metrics in ``compute``. torchmetrics has such a class, but importing it takes a second, as it
+    imports torchvision, SciPy's signal processing and matplotlib.
+    """
+
+    def add_sum(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> None:
+        """Register a sum that begins at zero, float64 or int64."""
+        self.register_buffer(name, torch.zeros(shape, dtype=dtype), persistent=False)
+
+
+class ConfusionMatrix(Accumulator):
     """Mean intersection over union and pixel accuracy, from counts over the split.
 
-    torchmetrics' own confusion matrix has the same counts, but picks labelled pixels by indexing,
-    which waits for the device at every batch.
+    torchmetrics has the same counts, but picks labelled pixels by indexing, which waits for the
+    device at every batch.
 
     Args:
         num_classes: Number of classes C.
         void: Target of pixels without a label; they take no part.
     """
 
-    full_state_update = False
     counts: Tensor
 
     def __init__(self, num_classes: int, void: int) -> None:
         super().__init__()
         self.num_classes, self.void = num_classes, void
-        counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64)  # the last: no class
-        self.add_state("counts", counts, dist_reduce_fx="sum")
+        self.add_sum("counts", (num_classes**2 + 1,), torch.int64)  # the last: no class
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Counts pairs of target and prediction.
@@ -81,7 +91,7 @@ class ConfusionMatrix(Metric):
         return torch.stack((mean_iou, correct.sum() / matrix.sum()))
 
 
-class SplitMeans(Metric):
+class SplitMeans(Accumulator):
     """Means of errors over all valid pixels of a split, summed in float64.
 
     Args:
@@ -89,16 +99,14 @@ class SplitMeans(Metric):
         num_errors: How many it returns, V.
     """
 
-    full_state_update = False
     sums: Tensor
     num: Tensor
 
     def __init__(self, errors: Errors, num_errors: int) -> None:
         super().__init__()
         self.errors = errors
-        sums = torch.zeros(num_errors, dtype=torch.float64)
-        self.add_state("sums", sums, dist_reduce_fx="sum")
-        self.add_state("num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("sums", (num_errors,), torch.float64)
+        self.add_sum("num", (), torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Adds the pixels of a batch.
@@ -135,8 +143,7 @@ class SplitAngles(SplitMeans):
 
     def __init__(self) -> None:
         super().__init__(accurate_angles, 1 + len(THRESHOLDS))
-        histogram = torch.zeros(NUM_BINS, dtype=torch.int64)
-        self.add_state("histogram", histogram, dist_reduce_fx="sum")
+        self.add_sum("histogram", (NUM_BINS,), torch.int64)
 
     def compute(self) -> Tensor:
         """Mean, median, shares.
@@ -162,7 +169,7 @@ class SplitAngles(SplitMeans):
         return ((bins + (rank.double() + 0.5) / inside) / BINS_PER_DEGREE).mean()
 
 
-class PairMeans(Metric):
+class PairMeans(Accumulator):
     """Means of errors over every pair of consecutive images, averaged over the pairs.
 
     A pair may span two updates: an odd image waits for the next one. A last odd image is a pair of
@@ -174,7 +181,6 @@ class PairMeans(Metric):
         num_errors: How many numbers :meth:`_of_pairs` makes of them, V.
     """
 
-    full_state_update = False
     sums: Tensor
     num: Tensor
     odd_sums: Tensor
@@ -183,13 +189,12 @@ class PairMeans(Metric):
     def __init__(self, errors: Errors, num_errors: int) -> None:
         super().__init__()
         self.errors = errors
-        sums = torch.zeros(num_errors, dtype=torch.float64)
-        self.add_state("sums", sums, dist_reduce_fx="sum")
-        self.add_state("num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sum("sums", (num_errors,), torch.float64)
+        self.add_sum("num", (), torch.int64)
         # of an odd image, as if it were the last
-        self.add_state("odd_sums", sums.clone(), dist_reduce_fx="sum")
-        self.add_state("odd_num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.waiting: list[Tensor] = []  # its prediction and target: no state, no other rank's
+        self.add_sum("odd_sums", (num_errors,), torch.float64)
+        self.add_sum("odd_num", (), torch.int64)
+        self.waiting: list[Tensor] = []  # its prediction and target: no sum
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Adds the pairs of a batch, beginning with an image that waited.
@@ -215,11 +220,6 @@ class PairMeans(Metric):
             Float64, shape ``[V]``; NaN when no pair has a valid pixel.
         """
         return (self.sums + self.odd_sums) / (self.num + self.odd_num)
-
-    def reset(self) -> None:
-        """Forget the images so far."""
-        super().reset()
-        self.waiting = []
 
     def _sums(self, prediction: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Sums over groups of ``size`` images, and the number of groups with a valid pixel."""

@@ -4,20 +4,25 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
+from typing import Protocol as Interface
 
 import torch
 from torch import Tensor
 
+from rotograd_cli.tasks.dense_metrics import (
+    ConfusionMatrix,
+    PairAngles,
+    PairMeans,
+    SplitAngles,
+    SplitMeans,
+)
 from rotograd_cli.tasks.element_errors import (
     class_hits,
     depth_errors,
     flag_counts,
     squared_errors,
 )
-
-if TYPE_CHECKING:
-    from torchmetrics import Metric
 
 Key = TypeVar("Key")
 Better = Literal["higher", "lower"]
@@ -35,32 +40,45 @@ def _itself(value: Any) -> Tensor:
 
 
 def _only(values: Any) -> Tensor:
-    result: Tensor = values.squeeze(0)  # torchmetrics has squeezed it already, or not
+    result: Tensor = values.squeeze(0)
     return result
+
+
+class Metric(Interface):
+    """What accumulates a metric over a split: an ``Accumulator``, or a metric of torchmetrics."""
+
+    def to(self, device: torch.device) -> "Metric":
+        """Move the metric to a device."""
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add a batch."""
+
+    def compute(self) -> Any:
+        """Return the metrics over all batches; torchmetrics adds up those of all ranks."""
 
 
 @dataclass(frozen=True)
 class MetricSpec:
     """A metric of a task: how to build it and how to read it.
 
-    Accumulation is a torchmetrics metric's and covers the split, never the mean of batch values. It
-    sees targets without a label (:mod:`rotograd_cli.tasks.labels`) and has to leave them out, as
-    those of this package do; it must not wait for the device at every batch. Metrics of a task with
-    the very same ``create`` and ``prepare`` share one accumulator, which sees every batch once.
+    Accumulation covers the split and is never the mean of batch values. It sees targets without a
+    label (:mod:`rotograd_cli.tasks.labels`) and has to leave them out, as those of this package do;
+    it must not wait for the device at every batch. Metrics of a task with the very same ``create``
+    and ``prepare`` share one accumulator, which sees every batch once.
     """
 
     name: str
     """Last part of the key ``split/task/metric``."""
     better: Better
     """Whether a higher or a lower value is better."""
-    create: Callable[[], "Metric"]
-    """Makes a fresh torchmetrics metric."""
+    create: Callable[[], Metric]
+    """Makes a fresh metric."""
     prepare: Callable[[Tensor], Tensor]
     """Turns a head's output into what the metric takes."""
     percent: bool = False
     """Whether tables print the value times 100."""
     value: Callable[[Any], Tensor] = _itself
-    """Reads the number, a scalar, from what ``compute()`` of the torchmetrics metric returns."""
+    """Reads the number, a scalar, from what ``compute()`` returns."""
 
 
 def accuracy(num_classes: int) -> MetricSpec:
@@ -68,12 +86,8 @@ def accuracy(num_classes: int) -> MetricSpec:
 
     NaN when no example is labelled (-1: no label), and when a target is no class.
     """
-
-    def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import SplitMeans  # slow import
-
-        return SplitMeans(partial(class_hits, num_classes=num_classes), 1)
-
+    hits = partial(class_hits, num_classes=num_classes)
+    create = partial(SplitMeans, hits, 1)
     return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_only)
 
 
@@ -84,11 +98,6 @@ def f1() -> MetricSpec:
     label), and when a target is neither 0 nor 1.
     """
 
-    def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import SplitMeans
-
-        return SplitMeans(flag_counts, 3)
-
     def value(means: Tensor) -> Tensor:
         both, predicted, true = means
         positive = predicted + true
@@ -97,6 +106,7 @@ def f1() -> MetricSpec:
     def prepare(logits: Tensor) -> Tensor:
         return (logits > 0).squeeze(1).long()
 
+    create = partial(SplitMeans, flag_counts, 3)
     return MetricSpec("f1", "higher", create, prepare, percent=True, value=value)
 
 
@@ -106,14 +116,10 @@ def mse() -> MetricSpec:
     Over the targets that are not NaN; NaN when all are.
     """
 
-    def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import SplitMeans
-
-        return SplitMeans(squared_errors, 1)
-
     def prepare(prediction: Tensor) -> Tensor:
         return (prediction.squeeze(1) if prediction.dim() == 2 else prediction).double()
 
+    create = partial(SplitMeans, squared_errors, 1)
     return MetricSpec("mse", "lower", create, prepare, value=_only)
 
 
@@ -128,12 +134,7 @@ def segmentation(num_classes: int, void: int = -1) -> tuple[MetricSpec, ...]:
         ``miou``, the mean over the classes that occur in predictions or targets, and
         ``pixel_accuracy``, both in [0, 1], NaN when no pixel is labelled.
     """
-
-    def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import ConfusionMatrix
-
-        return ConfusionMatrix(num_classes, void)
-
+    create = partial(ConfusionMatrix, num_classes, void)
     return _sharing(create, _classes, ("miou", "pixel_accuracy"), "higher", percent=True)
 
 
@@ -147,12 +148,7 @@ def depth(protocol: Protocol) -> tuple[MetricSpec, ...]:
         ``abs_err``, mean of abs(p - t) in the unit of the target (metres), and ``rel_err``, mean of
         abs(p - t) / t; NaN when no pixel has a depth.
     """
-
-    def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import PairMeans, SplitMeans
-
-        return (SplitMeans if protocol == "exact" else PairMeans)(depth_errors, num_errors=2)
-
+    create = partial(SplitMeans if protocol == "exact" else PairMeans, depth_errors, 2)
     return _sharing(create, _itself, ("abs_err", "rel_err"), "lower")
 
 
@@ -167,12 +163,7 @@ def normals(protocol: Protocol) -> tuple[MetricSpec, ...]:
         ``within_30``, the share of pixels with a smaller angle, in [0, 1]. NaN when no pixel has a
         normal.
     """
-
-    def create() -> "Metric":
-        from rotograd_cli.tasks.dense_metrics import PairAngles, SplitAngles
-
-        return SplitAngles() if protocol == "exact" else PairAngles()
-
+    create = SplitAngles if protocol == "exact" else PairAngles
     angles = _sharing(create, _itself, ("angle_mean", "angle_median"), "lower")
     shares = ("within_11.25", "within_22.5", "within_30")
     return angles + _sharing(create, _itself, shares, "higher", percent=True, start=len(angles))
@@ -183,7 +174,7 @@ def _classes(logits: Tensor) -> Tensor:
 
 
 def _sharing(
-    create: Callable[[], "Metric"],
+    create: Callable[[], Metric],
     prepare: Callable[[Tensor], Tensor],
     names: Sequence[str],
     better: Better,

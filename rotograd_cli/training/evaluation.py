@@ -11,6 +11,8 @@ from torch import Tensor
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.ranks.base import Ranks
+from rotograd_cli.tasks.dense_metrics import Accumulator
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training.coverage import complete_batches, evaluation_parts
@@ -103,7 +105,7 @@ def evaluate(
         model: The network with its method.
         tasks: The K tasks.
         batches: The split; with many ranks (``model.ranks``), this rank's batches of it
-            (:func:`parts_of_rank`). torchmetrics adds up what the ranks have counted.
+            (:func:`parts_of_rank`).
         split: Its name, the first part of every key.
 
     Returns:
@@ -122,7 +124,7 @@ def evaluate(
     sums = model.ranks.sum(torch.stack([a.sums for a in accumulators]))
     num_batches = model.ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
     values = [
-        accumulator.values() if num else accumulator.missing()
+        accumulator.values(model.ranks) if num else accumulator.missing()
         for accumulator, num in zip(accumulators, num_batches, strict=True)
     ]
     numbers = torch.cat([sums.flatten(), *values]).tolist()  # one transfer
@@ -181,8 +183,12 @@ class _Accumulator:
         for (_, prepare), metric in self.metrics.items():
             metric.update(prepare(prediction), target)
 
-    def values(self) -> Tensor:
+    def values(self, ranks: Ranks) -> Tensor:
         """Return the metrics over all ranks, in order, float64, shape ``[num_metrics]``."""
+        for metric in self.metrics.values():
+            if isinstance(metric, Accumulator):  # those of torchmetrics add up themselves
+                for total in metric.buffers():
+                    total.copy_(ranks.sum(total))
         with warnings.catch_warnings():  # a rank without a target has nothing to add, and may
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
             computed = {key: metric.compute() for key, metric in self.metrics.items()}

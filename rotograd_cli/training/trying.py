@@ -121,8 +121,8 @@ def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> flo
 def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
     name = f"the metric {spec.name!r}"
     with blamed(f"{name} fails", "correct it", place):
-        metric = spec.create().to(prediction.device)
-        metric.distributed_available_fn = lambda: False  # the first rank is alone here
+        metric: Any = spec.create().to(prediction.device)
+        metric.distributed_available_fn = lambda: False  # torchmetrics': the first rank is alone
         with _NoBroadcasting(len(target)):
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())

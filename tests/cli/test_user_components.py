@@ -198,7 +198,7 @@ def test_a_run_has_the_numbers_that_it_has_without_the_pass(
 ) -> None:
     words = ("train", *SMOKE, *SETTINGS[setting])
     assert cli(*words, "hydra.run.dir=with").code == 0
-    monkeypatch.setattr("rotograd_cli.runs.experiment.dry_pass", lambda *_: None)
+    monkeypatch.setattr("rotograd_cli.runs.building.dry_pass", lambda *_: None)
     assert cli(*words, "hydra.run.dir=without").code == 0
     states = []
     for name in ("with", "without"):

@@ -89,6 +89,32 @@ def test_linalg_knows_errors_alone() -> None:
             assert {unit(other) for other in own_imports(tree)} <= {"errors", "linalg"}, module
 
 
+# rooms of methods/, low to high
+ROOMS = ("methods.rotation", "methods.heads", "methods.engine")
+# of the modules directly in methods/, those that are networks and not rules
+NETWORKS = ("methods.authors", "methods.base", "methods.rotate", "methods.vanilla")
+
+
+def room(module: str) -> int:
+    """Height of a module's room in methods/; -1 for one that is in none."""
+    return next((height for height, name in enumerate(ROOMS) if module.startswith(name)), -1)
+
+
+def test_rooms_of_methods_import_lower_rooms_and_rules_alone() -> None:
+    for module, tree in modules().items():
+        for other in own_imports(tree):
+            if room(module) >= 0 and unit(other) == "methods":
+                lower = room(other) in range(room(module) + 1)
+                assert lower or other in ("methods.rule", "methods.initial_values"), module
+
+
+def test_a_rule_knows_neither_engine_nor_ranks() -> None:
+    for module, tree in modules().items():
+        if module.startswith("methods.") and room(module) < 0 and module not in NETWORKS:
+            for other in own_imports(tree):
+                assert not other.startswith(("methods.engine", "ranks")), f"{module}: {other}"
+
+
 def test_graph_has_no_cycle() -> None:
     graph = {module: own_imports(tree) for module, tree in modules().items()}
     TopologicalSorter(graph).prepare()  # raises with the cycle
@@ -128,3 +154,12 @@ def test_command_line_is_imported_without_anything_heavy() -> None:
 def test_methods_are_imported_without_hydra_and_the_runner() -> None:
     heavy = {"hydra", "omegaconf", "wandb", "torchmetrics", "rich", "pydantic"}
     assert loaded_after("import rotograd_cli.methods") & heavy == set()
+
+
+def test_a_run_imports_no_library_that_its_components_do_not_use() -> None:
+    statement = (
+        "import rotograd_cli.runs.experiment, rotograd_cli.data.multidigits, "
+        "rotograd_cli.models.backbones.lenet, rotograd_cli.models.heads"
+    )
+    heavy = {"torchvision", "torchmetrics", "matplotlib", "wandb", "sklearn", "torchjd"}
+    assert loaded_after(statement) & heavy == set()

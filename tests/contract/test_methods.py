@@ -3,13 +3,13 @@
 import copy
 import pkgutil
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from hydra import initialize_config_dir
 from torch import Tensor, nn
 
 from rotograd_cli.linalg.rotations import haar_rotations
@@ -17,13 +17,26 @@ from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL
 from rotograd_cli.methods.engine import measure
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation import plan
+from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.components import method_constructor
+from rotograd_cli.runs.config import component_node
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
-METHODS = [file.stem for file in FILES]
+CONF = Path(__file__).parents[2] / "conf"
+METHODS = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
 every_method = pytest.mark.parametrize("method", METHODS)
-every_kind = pytest.mark.parametrize("kind", SAMPLERS)
+
+
+@cache
+def _composed(method: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return component_node("method", method)
+
+
+def node_of(method: str) -> dict[str, Any]:
+    """Content of the method's file; of ``rotate + RULE``, that with another rule."""
+    name, _, rule = method.partition(" + ")
+    return {**_composed(name), **({"rule": _composed(rule)} if rule else {})}
 
 
 def build(
@@ -32,24 +45,8 @@ def build(
     """The method as the runner builds it, from its file and the options given here."""
     torch.manual_seed(0)
     shape = options.pop("feature_shape", (SIZE,))
-    node = {**node_of(method), **options}
-    return method_constructor(node)(backbone or nn.Identity(), heads, feature_shape=shape)
-
-
-def node_of(method: str) -> dict[str, Any]:
-    """Content of the method's file."""
-    content: Any = OmegaConf.load(FILES[METHODS.index(method)])
-    return dict(OmegaConf.to_container(content, resolve=True))
-
-
-def files_of(kind: type[MultiTaskMethod]) -> list[str]:
-    """Methods of exactly this class, for the claims that hold for it alone."""
-    names = []
-    for file in FILES:
-        target = OmegaConf.load(file)["_target_"]
-        if target.rsplit(".", 1)[-1] == kind.__name__:
-            names.append(file.stem)
-    return names
+    make = method_constructor({**node_of(method), **options})
+    return make(backbone or nn.Identity(), heads, feature_shape=shape)
 
 
 def class_of(method: str) -> Any:
@@ -57,22 +54,42 @@ def class_of(method: str) -> Any:
     return pkgutil.resolve_name(node_of(method)["_target_"])
 
 
+def claims(method: str, name: str) -> bool:
+    """Whether the method's rule makes a claim; those without a rule make them all."""
+    rule = node_of(method).get("rule") or node_of(method)
+    claim: bool = getattr(pkgutil.resolve_name(rule["_target_"]), name, True)
+    return claim
+
+
+def methods_of(kind: type[MultiTaskMethod]) -> list[str]:
+    """Methods of exactly this class, for the claims that hold for it alone."""
+    return [method for method in METHODS if class_of(method) is kind]
+
+
 def max_num_tasks(method: str) -> int | None:
     """Largest number of tasks that the method takes; None for any."""
     return getattr(class_of(method), "max_num_tasks", None)
 
 
-def bare(method: str, kind: str, dtype: torch.dtype = torch.float64) -> tuple[Any, Tensor]:
+# with rotations, every rule; RotoGrad is rotate + scaleonly, the default
+RULES = [method for method in METHODS if issubclass(class_of(method), Rule)]
+ROTATED = [f"rotate + {rule}" for rule in RULES]
+with_and_without_rotations = pytest.mark.parametrize("method", METHODS + ROTATED)
+
+
+def bare(
+    method: str, kind: str, dtype: torch.dtype = torch.float64, **options: Any
+) -> tuple[Any, Tensor]:
     """A method without networks, and gradients with respect to its features: ``[K, N, d]``."""
     G = SAMPLERS[kind]().to(dtype).view(-1, BATCH, SIZE)
     G = G[: max_num_tasks(method)]
-    model = build(method, [nn.Identity() for _ in G]).to(dtype)
+    model = build(method, [nn.Identity() for _ in G], **options).to(dtype)
     if hasattr(model, "rotation"):  # drawn in float32, they are orthogonal to 1e-7 only
         model.rotation = haar_rotations(len(G), SIZE)
     return model, G
 
 
-def shared_gradient(model: Any, G: Tensor, values: Sequence[float] | None = None) -> Tensor:
+def shared_gradient(model: Any, G: Tensor, values: Sequence[float | None] | None = None) -> Tensor:
     """One pass in which task k has the gradient G[k] at the features, and the loss k + 1."""
     values = [float(k + 1) for k in range(len(G))] if values is None else values
     z = torch.linspace(-1, 1, BATCH * SIZE, dtype=G.dtype).view(BATCH, SIZE).requires_grad_()
@@ -80,11 +97,13 @@ def shared_gradient(model: Any, G: Tensor, values: Sequence[float] | None = None
     R = torch.eye(SIZE).to(G).expand(len(G), -1, -1)
     R = model.rotation.detach() if hasattr(model, "rotation") else R
     linear = [((p @ R_k) * G_k).sum() for p, R_k, G_k in zip(model(z), R, G, strict=True)]
-    losses = [x - x.detach() + value for x, value in zip(linear, values, strict=True)]
+    losses = [
+        None if value is None else x - x.detach().nan_to_num() + value
+        for x, value in zip(linear, values, strict=True)
+    ]
     model.backward(losses)
     assert torch.equal(z, given[0])
-    assert torch.equal(G, given[1])
-    assert [float(loss.detach()) for loss in losses] == list(values)
+    torch.testing.assert_close(G, given[1], rtol=0, atol=0, equal_nan=True)
     assert z.grad is not None
     return z.grad
 
@@ -110,10 +129,10 @@ def make_optimizer(model: Any, lr: float = 0.05) -> torch.optim.Optimizer | None
     return torch.optim.Adam(own, lr=lr) if own else None
 
 
-def assert_close(found: Tensor, wanted: Tensor, G: Tensor) -> None:
+def assert_close(result: Tensor, expected: Tensor, G: Tensor) -> None:
     """Equal up to rounding, measured by the longest task gradient."""
     scale = float(G.flatten(1).norm(dim=1).max()) + 1e-300
-    torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=1e-10)
+    torch.testing.assert_close(result / scale, expected / scale, rtol=0, atol=1e-10)
 
 
 # ---- every method
@@ -123,44 +142,49 @@ def test_the_directory_is_the_registry() -> None:
     assert {"vanilla", "rotateonly", "rotograd", "rotogradnorm"} <= set(METHODS)
 
 
-@every_method
-@every_kind
-def test_gradients_are_finite_and_shaped_like_what_they_belong_to(method: str, kind: str) -> None:
-    model, G = bare(method, kind, torch.float32)
-    optimizer = make_optimizer(model)
-    for _ in range(3):
-        gradient = step(model, G, optimizer)
-        assert gradient.shape == (BATCH, SIZE)
-        assert gradient.isfinite().all()
-        for p in model.mtl_parameters():
-            assert p.grad is not None
-            assert p.grad.shape == p.shape
-            assert p.grad.isfinite().all()
-            assert p.isfinite().all()
+@with_and_without_rotations
+def test_gradients_are_finite_and_shaped_like_what_they_belong_to(method: str) -> None:
+    for kind in SAMPLERS:
+        model, G = bare(method, kind, torch.float32)
+        optimizer = make_optimizer(model)
+        for _ in range(3):
+            gradient = step(model, G, optimizer)
+            assert gradient.shape == (BATCH, SIZE)
+            assert gradient.isfinite().all(), kind
+            for p in model.mtl_parameters():
+                assert p.grad is not None, kind
+                assert p.grad.shape == p.shape
+                assert p.grad.isfinite().all(), kind
+                assert p.isfinite().all(), kind
 
 
-@every_method
-@every_kind
-def test_a_model_restored_from_its_state_goes_on_as_before(method: str, kind: str) -> None:
-    model, G = bare(method, kind)
-    optimizer = make_optimizer(model)
-    for _ in range(2):
-        step(model, G, optimizer)
-    other = build(method, [nn.Identity() for _ in G]).double()
-    other.load_state_dict(copy.deepcopy(model.state_dict()))
-    numbers = torch.get_rng_state()  # checkpoints hold it
-    found = step(other, G, None)
-    torch.set_rng_state(numbers)
-    assert torch.equal(found, step(model, G, None))
-    for p, q in zip(other.mtl_parameters(), model.mtl_parameters(), strict=True):
-        assert torch.equal(p.grad, q.grad)
+@with_and_without_rotations
+def test_a_model_restored_from_its_state_goes_on_as_before(method: str) -> None:
+    for kind in SAMPLERS:
+        model, G = bare(method, kind)
+        optimizer = make_optimizer(model)
+        for _ in range(2):
+            step(model, G, optimizer)
+        other = build(method, [nn.Identity() for _ in G]).double()
+        other.load_state_dict(copy.deepcopy(model.state_dict()))
+        numbers = torch.get_rng_state()  # checkpoints hold it
+        result = step(other, G, None)
+        torch.set_rng_state(numbers)
+        assert torch.equal(result, step(model, G, None)), kind
+        for p, q in zip(other.mtl_parameters(), model.mtl_parameters(), strict=True):
+            assert torch.equal(p.grad, q.grad), kind
 
 
-@every_method
-@every_kind
-def test_the_order_of_the_tasks_does_not_matter(method: str, kind: str) -> None:
-    if not getattr(class_of(method), "permutation_equivariant", True):
-        pytest.skip("the method says so")
+EQUIVARIANT = [m for m in METHODS + ROTATED if claims(m, "permutation_equivariant")]
+
+
+@pytest.mark.parametrize("method", EQUIVARIANT)
+def test_the_order_of_the_tasks_does_not_matter(method: str) -> None:
+    for kind in SAMPLERS:
+        assert_order_does_not_matter(method, kind)
+
+
+def assert_order_does_not_matter(method: str, kind: str) -> None:
     model, G = bare(method, kind)
     step(model, G, make_optimizer(model))  # so that there is state to take along
     order = torch.arange(len(G)).roll(1)
@@ -169,27 +193,50 @@ def test_the_order_of_the_tasks_does_not_matter(method: str, kind: str) -> None:
     moved = {name: t[order] if t.dim() and len(t) == len(G) else t for name, t in state.items()}
     other.load_state_dict(moved)
     numbers = torch.get_rng_state()
-    found = step(other, G[order], None, [float(k + 1) for k in order])
+    result = step(other, G[order], None, [float(k + 1) for k in order])
     torch.set_rng_state(numbers)
-    assert_close(found, step(model, G, None), G)
+    assert_close(result, step(model, G, None), G)
     for p, q in zip(other.mtl_parameters(), model.mtl_parameters(), strict=True):
         # a rotation's gradient is a product of two gradients, a weight's is linear in them
         scale = float(G.flatten(1).norm(dim=1).max()) ** (2 if p.dim() > 1 else 1)
         scale = max(scale, float(p.grad.abs().max())) + 1e-300  # others do not depend on it
-        torch.testing.assert_close(p.grad / scale, q.grad[order] / scale, rtol=0, atol=1e-11)
+        torch.testing.assert_close(
+            p.grad / scale, q.grad[order] / scale, rtol=0, atol=1e-11, msg=kind
+        )
 
 
-@every_method
+PLAIN = [method for method in METHODS + ROTATED if claims(method, "plain_for_one_task")]
+
+
+@pytest.mark.parametrize("method", PLAIN)
 def test_one_task_gives_the_backbone_its_plain_gradient(method: str) -> None:
-    if not getattr(class_of(method), "plain_for_one_task", True):
-        pytest.skip("the method says so")
     model, G = bare(method, "single_task")
     optimizer = make_optimizer(model)
     for _ in range(3):
         assert_close(step(model, G, optimizer), G[0], G)
 
 
-@every_method
+@with_and_without_rotations
+def test_a_nan_in_one_task_leaves_the_others_as_without_it(method: str) -> None:
+    model, G = bare(method, "generic")
+    other, _ = bare(method, "generic")
+    if not model.per_task_gradients or len(G) == 1:
+        pytest.skip("the gradients are summed unseen: the run stops as a plain one does")
+    if method == "rotate + rlw":
+        pytest.skip("its weights know no losses")
+    spoilt = G.clone()
+    spoilt[1, 0, 0] = torch.nan
+    losses: list[float | None] = [1.0, None, 3.0, 4.0]
+    torch.manual_seed(0)
+    expected = shared_gradient(other, G, losses)
+    torch.manual_seed(0)
+    assert_close(shared_gradient(model, spoilt), expected, G)
+    assert model.num_nonfinite.tolist() == [0, 1, 0, 0]
+    for p, q in zip(model.mtl_parameters(), other.mtl_parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-10, atol=1e-10)
+
+
+@with_and_without_rotations
 def test_a_step_waits_for_the_device_as_often_as_the_method_says(
     method: str, monkeypatch: pytest.MonkeyPatch, count_reads: Callable[[Callable[[], Any]], int]
 ) -> None:
@@ -239,14 +286,14 @@ def test_a_model_is_a_sequence_of_end_to_end_networks(method: str, training: boo
 # ---- claims of single methods
 
 
-@pytest.mark.parametrize("method", files_of(VanillaMTL) + files_of(RotateOnly))
-@every_kind
-def test_the_backbone_gets_the_sum_of_the_task_gradients(method: str, kind: str) -> None:
-    model, G = bare(method, kind)
-    assert_close(shared_gradient(model, G), G.sum(0), G)
+@pytest.mark.parametrize("method", methods_of(VanillaMTL) + methods_of(RotateOnly))
+def test_the_backbone_gets_the_sum_of_the_task_gradients(method: str) -> None:
+    for kind in SAMPLERS:
+        model, G = bare(method, kind)
+        assert_close(shared_gradient(model, G), G.sum(0), G)
 
 
-@pytest.mark.parametrize("method", files_of(VanillaMTL))
+@pytest.mark.parametrize("method", methods_of(VanillaMTL))
 def test_vanilla_is_plain_autograd_on_the_summed_loss(method: str) -> None:
     backbone = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, SIZE))
     model = build(method, [nn.Linear(SIZE, 1) for _ in range(3)], backbone).double()
@@ -266,34 +313,54 @@ def test_vanilla_is_plain_autograd_on_the_summed_loss(method: str) -> None:
 INDEPENDENT = ("generic", "zero_row", "single_task", "scale_1e-10", "scale_1e10", "mixed_scales")
 
 
-@pytest.mark.parametrize("method", files_of(RotoGrad))
-@pytest.mark.parametrize("kind", INDEPENDENT)
-def test_every_task_contributes_with_the_same_norm(method: str, kind: str) -> None:
-    model, G = bare(method, kind)
-    for factors in ([1.0] * len(G), [0.5**k for k in range(len(G))]):
-        now = G * torch.tensor(factors, dtype=G.dtype).view(-1, 1, 1)
-        norms = now.flatten(1).norm(dim=1)
-        units = now.flatten(1) / norms.clamp_min(1e-300).unsqueeze(1)
-        # pinv, not lstsq: a zero row has no direction, and its weight must come out as 0
-        found = torch.linalg.pinv(units.mT) @ shared_gradient(model, now).flatten()
-        progress = torch.tensor(factors, dtype=G.dtype) * (norms > 0)
-        C = (progress / progress.sum() * norms).sum()  # alpha_k is the norm's ratio to its start
-        torch.testing.assert_close(found / C, (norms > 0).to(G.dtype), rtol=0, atol=1e-9)
+@pytest.mark.parametrize("method", [*methods_of(RotoGrad), "scaleonly"])
+def test_every_task_contributes_with_the_same_norm(method: str) -> None:
+    for kind in INDEPENDENT:
+        model, G = bare(method, kind)
+        for factor in (1.0, 0.5):
+            factors = factor ** torch.arange(len(G), dtype=G.dtype)
+            now = G * factors.view(-1, 1, 1)
+            norms = now.flatten(1).norm(dim=1)
+            units = now.flatten(1) / norms.clamp_min(1e-300).unsqueeze(1)
+            # pinv, not lstsq: a zero row has no direction, and its weight must come out as 0
+            weights = torch.linalg.pinv(units.mT) @ shared_gradient(model, now).flatten()
+            progress = factors * (norms > 0)
+            C = (
+                progress / progress.sum() * norms
+            ).sum()  # alpha_k is the norm's ratio to its start
+            expected = (norms > 0).to(G.dtype)
+            torch.testing.assert_close(weights / C, expected, rtol=0, atol=1e-9, msg=kind)
 
 
-@pytest.mark.parametrize("method", files_of(RotoGradNorm))
-@every_kind
-def test_task_weights_stay_positive_and_sum_to_the_number_of_tasks(method: str, kind: str) -> None:
-    model, G = bare(method, kind)
-    optimizer = make_optimizer(model, lr=1.0)
-    for _ in range(30):
-        w = model.weight.detach()
-        assert_close(step(model, G, optimizer), torch.einsum("k,knd->nd", w, G), G)
-        assert (model.weight > 0).all()
-        torch.testing.assert_close(float(model.weight.detach().sum()), float(len(G)))
+@pytest.mark.parametrize("method", methods_of(RotoGradNorm))
+def test_task_weights_stay_positive_and_sum_to_the_number_of_tasks(method: str) -> None:
+    for kind in SAMPLERS:
+        model, G = bare(method, kind)
+        optimizer = make_optimizer(model, lr=1.0)
+        for _ in range(30):
+            w = model.weight.detach()
+            assert_close(step(model, G, optimizer), torch.einsum("k,knd->nd", w, G), G)
+            assert (model.weight > 0).all()
+            torch.testing.assert_close(float(model.weight.detach().sum()), float(len(G)))
 
 
-ROTATING = files_of(RotateOnly) + files_of(RotoGrad) + files_of(RotoGradNorm)
+NAMED: dict[str, dict[str, Any]] = {
+    "rotateonly": {"rule": None},
+    "rotograd": {},
+    "imtlg_rotations": {"rule": node_of("imtlg"), "objective": "task_loss"},
+}
+
+
+def test_rotated_features_with_the_papers_rules_are_the_papers_methods_bit_for_bit() -> None:
+    for method, options in NAMED.items():
+        results = []
+        for model, G in (bare(method, "generic"), bare("rotate", "generic", **options)):
+            optimizer = make_optimizer(model)
+            results.append(torch.stack([step(model, G, optimizer) for _ in range(4)]))
+        assert torch.equal(*results), method
+
+
+ROTATING = methods_of(RotateOnly) + methods_of(RotoGrad) + methods_of(RotoGradNorm)
 
 
 @pytest.mark.parametrize("method", ROTATING)

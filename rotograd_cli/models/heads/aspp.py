@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.models.layers import require_maps, require_two_examples
@@ -50,6 +49,8 @@ class ASPPHead(nn.Module):
                 "`atrous_rates` and `upsample` must be positive, got "
                 f"{list(atrous_rates)} and {upsample}."
             )
+        from torchvision.models.segmentation.deeplabv3 import DeepLabHead  # slow import
+
         self.layers = DeepLabHead(feature_shape[0], num_outputs, tuple(atrous_rates))
         self.upsample = nn.Upsample(scale_factor=upsample, mode="bilinear", align_corners=True)
 
