@@ -8,8 +8,9 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -73,3 +74,23 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
         limit = getattr(bound, attribute)
         if not holds(value, limit):  # NaN too
             raise ConfigError(f"`{name}` must be {words} {limit}, got {value}.")
+
+
+def check_fields(record: Any, prefix: str = "") -> None:
+    """Refuse values of a dataclass outside what the annotations of its fields declare.
+
+    Args:
+        record: The dataclass; sections may be dataclasses.
+        prefix: Put before every name in messages, e.g. ``table.``.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+    hints = get_type_hints(type(record), include_extras=True)
+    for field in fields(record):
+        value = getattr(record, field.name)
+        name = f"{prefix}{field.name}"
+        if is_dataclass(value):
+            check_fields(value, f"{name}.")
+        else:
+            check_range(name, value, hints[field.name])

@@ -13,7 +13,8 @@ import time
 import torch
 from torch import nn
 
-from rotograd_cli.methods import RotoGrad, rotations
+from rotograd_cli.methods import RotoGrad
+from rotograd_cli.methods.rotation import plan
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.ranks.launch import joined
 
@@ -41,7 +42,6 @@ def measure(options: argparse.Namespace, ranks: Ranks) -> None:
     heads = [nn.Sequential(nn.Tanh(), nn.Linear(m, 1)) for _ in range(options.tasks)]
     model = RotoGrad(nn.Sequential(nn.Linear(32, m), nn.Tanh()), heads, m).to(device).train()
     nn.init.normal_(model.rotations.free_parameters, std=0.5 / m**0.5)  # as after some training
-    model.rotations.clear_cache()
     ranks.attach(model, (32,))
     model.join(ranks)
     x = torch.randn(options.batch // ranks.size, 32, device=device)
@@ -50,13 +50,12 @@ def measure(options: argparse.Namespace, ranks: Ranks) -> None:
         ranks.begin_step([[True] * options.tasks], len(x))
         model.backward([y.square().mean() / ranks.size for y in model(x)])
         model.zero_grad()
-        model.rotations.clear_cache()  # an optimiser would change them
 
     times: dict[str, list[float]] = {"shared": [], "by everyone": []}
     told = {}
     for _ in range(ROUNDS):
         for name, block in times.items():
-            rotations._SHARED_FROM = 0 if name == "shared" else 2**62
+            plan.SHARED_FROM = 0 if name == "shared" else 2**62
             step()
             calls, num_bytes = ranks.traffic.calls, ranks.traffic.num_bytes
             start = time.perf_counter()

@@ -52,7 +52,7 @@ def version() -> str:
 
 
 def build_reference(ours: MultiTaskMethod, backbone: nn.Module, heads: Sequence[nn.Module]) -> Any:
-    """The authors' class of one of our methods, with its options.
+    """Build the authors' class of one of our methods, with its options, on the CPU.
 
     Its exponential is left as it is: torch's unbatched ``matrix_exp``, differentiated by autograd.
 

@@ -15,7 +15,7 @@ from rotograd_cli.methods.rotogradnorm import RotoGradNorm
 def load_authors_state_dict(
     model: MultiTaskMethod, state_dict: Mapping[str, Tensor], *, strict: bool = True
 ) -> None:
-    """Loads ``model.state_dict()`` of the authors' package: rotations, task weights, maybe heads.
+    """Load ``model.state_dict()`` of the authors' package: rotations, task weights, maybe heads.
 
     Their ``state_dict`` never holds the backbone, and holds the heads only if these were handed
     over as an ``nn.ModuleList``: load the rest into ``model.backbone`` and ``model.heads[k]``
@@ -49,7 +49,7 @@ def load_authors_state_dict(
 
 
 def _own_places(model: MultiTaskMethod) -> dict[str, Tensor]:
-    """Tensors of the method itself, by the authors' names."""
+    """Return tensors of the method itself, by the authors' names."""
     places: dict[str, Tensor] = {}
     if isinstance(model, RotateOnly):
         rotations = model.rotations
@@ -64,7 +64,7 @@ def _own_places(model: MultiTaskMethod) -> dict[str, Tensor]:
 
 
 def _head_places(model: MultiTaskMethod) -> dict[str, Tensor]:
-    """Tensors of the heads, by the authors' names: a head comes second, after its rotation."""
+    """Return tensors of the heads, by the authors' names: a head comes after its rotation."""
     second = ".1" if isinstance(model, RotateOnly) else ""
     return {
         f"heads.{k}{second}.{name}": tensor

@@ -21,7 +21,7 @@ class SingleTask(VanillaMTL):
         ConfigError: If there is more than one head.
     """
 
-    max_num_tasks: ClassVar[int | None] = 1
+    max_num_tasks: ClassVar[int] = 1
 
     def __init__(self, backbone: nn.Module, heads: Sequence[nn.Module], **options: Any) -> None:
         if len(heads) > 1:

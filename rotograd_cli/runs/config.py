@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from annotated_types import Interval
+from annotated_types import Ge, Lt
 from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rotograd_cli.bounds import check_fields
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.bounds import check_bounds
 from rotograd_cli.runs.config_files import config_dir as config_dir
 from rotograd_cli.runs.config_files import is_group
 from rotograd_cli.runs.packing import register_resolvers
@@ -23,7 +23,7 @@ from rotograd_cli.training.options import AtLeastOne, CheckpointOptions, TrainOp
 
 T = TypeVar("T")
 
-_NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
+_NotNegative = Annotated[float, Ge(0), Lt(math.inf)]
 
 COMMAND_KEYS = ("diagnose", "launcher", "resume", "trust")
 """Keys of ``rotograd train`` that are no part of a run: where it happens, what it goes on from."""
@@ -62,7 +62,7 @@ class TrainConfig:
     method_scheduler: Any = MISSING
     logger: Any = MISSING
     paths: Paths = field(default_factory=Paths)
-    seed: Annotated[int, Interval(ge=0, lt=2**32)] = MISSING
+    seed: Annotated[int, Ge(0), Lt(2**32)] = MISSING
     device: str = MISSING
     deterministic: bool = MISSING
     precision: str = MISSING
@@ -251,7 +251,7 @@ def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str =
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error, prefix)) from error
     assert isinstance(result, schema)
-    check_bounds(result, prefix)
+    check_fields(result, prefix)
     return result
 
 

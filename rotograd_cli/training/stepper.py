@@ -22,6 +22,7 @@ from rotograd_cli.training.run_state import RunState
 logger = logging.getLogger(__name__)
 
 
+@cached()  # micro-batches see the same rotations
 def train_step(
     model: MultiTaskMethod,
     tasks: Sequence[Task],

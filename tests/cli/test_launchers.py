@@ -163,7 +163,7 @@ def test_a_used_cell_is_refused_by_a_worker_too(tmp_path: Path) -> None:
     words = ("-m", "hydra.sweep.dir=sweep", "seed=0", *TWO_AT_ONCE)
     result = run(tmp_path, "train", *SMALL, *words)
     assert result.code == 2
-    assert "holds a run already" in result.err.splitlines()[-1]
+    assert "already holds runs, in 0" in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
 
 

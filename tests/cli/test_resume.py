@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         (["-m", "resume=run", "seed=0,1"], "must be auto"),
         (["resume=auto", "hydra.run.dir=run", *LONGER, "seed=3"], "another configuration"),
         (["hydra.run.dir=run", *LONGER], "holds a run already"),
-        (["checkpoints.every_minutes=0"], "must be above 0"),
+        (["checkpoints.every_minutes=0"], "must be more than 0"),
         (["checkpoints.keep_epochs=-1"], "must be at least 0"),
     ],
 )

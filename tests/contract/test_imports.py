@@ -25,7 +25,7 @@ USERS = {
     "rich": {"printing.terminal", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduction.figures"},
-    "geotorch": set(),
+    "geotorch": {"methods.rotation.manifold"},
     "pydantic": {"runs.components", "runs.summary"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}

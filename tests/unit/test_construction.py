@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ShapeError
+from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from tests.contract.test_methods import METHODS, build, max_num_tasks
 from tests.samplers import SIZE
 
@@ -80,3 +81,11 @@ def test_a_backbone_may_return_extra_outputs_after_the_features(kind: Any) -> No
     predictions, extras = model(torch.randn(3, 4))
     assert len(predictions) == 1
     assert list(extras.backbone[0]) == ["aux"]
+
+
+def test_a_method_of_the_former_contract_is_refused_rather_than_ignored() -> None:
+    with pytest.raises(ConfigError, match=r"`Half.shared_gradient` would never be called; .* rule"):
+
+        class Half(MultiTaskMethod):
+            def shared_gradient(self, task_gradients: Tensor, step: Any) -> Tensor:
+                return 0.5 * task_gradients.sum(0)

@@ -236,3 +236,7 @@ def test_a_model_can_be_compiled_as_a_whole() -> None:
                 optimizer.step()
         for p, q in zip(model.parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+        x = torch.randn(8, 5)
+        with torch.no_grad():
+            for found, expected in zip(compiled.eval()(x), plain.eval()(x), strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

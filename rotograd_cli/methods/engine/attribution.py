@@ -59,7 +59,7 @@ class HeadOutputs:
     def ends(
         self, start: Iterable[tuple[Node | None, int]], tasks: Mapping[int, int]
     ) -> list[tuple[Place, int]]:
-        """Recorded places and leaves that a walk from ``start`` arrives at, with their owners.
+        """Return recorded places and leaves that a walk from ``start`` ends at, with owners.
 
         Args:
             start: Places to start from.
@@ -142,7 +142,7 @@ class Attribution:
     def _first_dependence(
         self, task: int, loss: Tensor, ends: Sequence[tuple[Place, int]]
     ) -> Crossing | None:
-        """The first place at which the gradient of a loss is not zero.
+        """Find the first place at which the gradient of a loss is not zero.
 
         A NaN tells nothing: zero times infinity, where another task's loss is infinite.
         """
@@ -173,7 +173,7 @@ class Attribution:
 
 
 def _look_at_heads(heads: HeadOutputs, tasks: Mapping[int, int]) -> Crossing | None:
-    """A head that uses another head's activations, if there is one."""
+    """Return a head that uses another head's activations, if there is one."""
     for (node, _), owner in heads.owners.items():
         for _, other in heads.ends(node.next_functions, tasks) if owner >= 0 else ():
             if other not in (owner, _FEATURES, _EXTRAS_OF_BACKBONE):
@@ -184,7 +184,7 @@ def _look_at_heads(heads: HeadOutputs, tasks: Mapping[int, int]) -> Crossing | N
 def gradients_of_each(
     losses: Sequence[Tensor | None], weighed: Sequence[Tensor | None], leaves: Sequence[Tensor]
 ) -> list[Tensor]:
-    r"""Task gradients :math:`\sum_j \partial L_k/\partial z_j`, by a pass from each loss.
+    r"""Return task gradients :math:`\sum_j \partial L_k/\partial z_j`, by a pass from each loss.
 
     They are summed over all heads j. Parameters get the gradients of a pass from all losses.
 

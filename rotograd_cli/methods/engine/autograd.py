@@ -14,13 +14,13 @@ class _Carrier(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
-        """A root for the backward pass; the tensors are not looked at."""
+        """Return a root for the backward pass; the tensors are not looked at."""
         ctx.gradients = gradients
         return tensors[0].new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients, once."""
+        """Return the gradients, once."""
         gradients = tuple(ctx.gradients)
         ctx.gradients.clear()
         return None, *gradients
@@ -34,7 +34,7 @@ def carry(
     *,
     retain_graph: bool,
 ) -> None:
-    """One pass through the backbone, and into parameters of heads whose gradients are known.
+    """Make one pass through the backbone, and into parameters of heads whose gradients are known.
 
     Hooks of these parameters are called as in any backward pass.
 
@@ -76,7 +76,7 @@ def carry(
 
 
 def summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Their sum, where they can be added: one root of the backward pass instead of K.
+    """Add the losses, where they can be added: one root of the backward pass instead of K.
 
     Args:
         losses: Scalars, at least one.
@@ -91,7 +91,7 @@ def summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def multiply_losses(losses: Sequence[Tensor | None], factors: Tensor) -> Sequence[Tensor | None]:
-    """Losses times their factors, in one operation.
+    """Multiply losses by their factors, in one operation.
 
     Args:
         losses: K scalars; None for an absent task.
@@ -107,7 +107,7 @@ def multiply_losses(losses: Sequence[Tensor | None], factors: Tensor) -> Sequenc
 
 
 def take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of the leaves, zero where no loss reached one; they are taken off the leaves.
+    """Take the gradients off the leaves, zero where no loss reached one.
 
     Args:
         leaves: What the losses were differentiated at.

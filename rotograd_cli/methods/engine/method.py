@@ -1,7 +1,7 @@
 """A network for K tasks that knows how to back-propagate K losses."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,6 @@ class MultiTaskMethod(MultiTaskNetwork):
     Raises:
         ShapeError: If there is no head.
     """
-
-    max_num_tasks: ClassVar[int | None] = None
-    """Largest K; None for any."""
 
     num_nonfinite: Tensor
     """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
@@ -91,7 +88,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         accumulating: bool = False,
         one_head_per_loss: bool = False,
     ) -> Tensor:
-        """Whole backward pass: gradients of heads, method parameters and backbone.
+        """Run the whole backward pass: gradients of heads, method parameters and backbone.
 
         Gradients are added to ``.grad``, as ``Tensor.backward`` does. With many ranks, they are
         those of the whole batch after the last micro-batch of an optimiser step.
@@ -126,31 +123,18 @@ class MultiTaskMethod(MultiTaskNetwork):
         losses = list(losses)
         run = take(self._pass, keep=retain_graph)
         step = Step.read(
-            losses,
-            self.num_tasks,
-            self.ranks,
-            scale=loss_scale,
-            num_micro_batches=num_micro_batches,
-            accumulating=accumulating,
+            losses, self.num_tasks, self.ranks, loss_scale, num_micro_batches, accumulating
         )
         self._watch.begin_backward(self, losses, loss_scale)
         crosses = not one_head_per_loss and self._losses_cross(losses, run)
         weighed, factors = self._weigh(losses, step)
-        if crosses:
-            gradients = run.separate_gradients(losses, weighed)
-        else:
-            gradients = run.joint_gradients(weighed, retain_graph=retain_graph)
+        gradients = run.gradients(losses, weighed, separately=crosses, keep=retain_graph)
         features = run.features
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             shared, of_heads = self.combine(run, gradients, factors, step)
         del run, gradients  # their memory is free for the backbone's pass
-        carry(
-            of_heads,
-            features,
-            shared,
-            self._weigh_backbone_loss(backbone_loss, step),
-            retain_graph=retain_graph,
-        )
+        regulariser = self._weigh_backbone_loss(backbone_loss, step)
+        carry(of_heads, features, shared, regulariser, retain_graph=retain_graph)
         if not accumulating:
             self.ranks.sum_gradients(self._parameters_beside_backbone())
         return step.values
@@ -175,22 +159,18 @@ class MultiTaskMethod(MultiTaskNetwork):
     def _weigh(
         self, losses: Sequence[Tensor | None], step: Step
     ) -> tuple[Sequence[Tensor | None], Tensor | None]:
-        """Losses as they are back-propagated into the heads, and the rule's factors if it has any.
-
-        Records the start values.
-        """
-        if self.rotated is not None:
+        """Return losses as they train the heads, and the rule's factors if it has any."""
+        if self.rotated is not None and self.rotated.normalize_losses:
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
-            if self.rotated.normalize_losses:
-                losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
+            losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
         if not isinstance(self.rule, LossWeighting):
             return losses, None
         factors = self.rule.factors(step.losses)
         return multiply_losses(losses, factors), factors
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
-        """The backbone loss, over its own start value where the task losses are normalised."""
+        """Divide the backbone loss by its own start value where the task losses are normalised."""
         if loss is None or self.rotated is None or not self.rotated.normalize_losses:
             return loss
         value = self.ranks.sum(step.whole(loss).reshape(1))
@@ -296,7 +276,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             self.rotations.ranks = ranks
 
     def changing_state(self) -> dict[str, Any]:
-        """The part of the ``state_dict`` that passes change: all but what optimisers do.
+        """Return the part of the ``state_dict`` that passes change: all but what optimisers do.
 
         Bases, which may be large, stay where nothing re-bases them.
 
@@ -312,23 +292,23 @@ class MultiTaskMethod(MultiTaskNetwork):
         return {name: value for name, value in state.items() if id(value) not in unchanged}
 
     def refresh(self) -> None:
-        """Called where waiting for the device is allowed, once per logging step."""
+        """Read what waits for the device; called once per logging step."""
         if self.rule is not None:
             self.rule.refresh()
         if self.rotated is not None:
             self.rotations.refresh()
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Numbers of each task worth recording, by name, each of shape ``[K]``."""
+        """Return numbers of each task worth recording, by name, each of shape ``[K]``."""
         return {} if self.rule is None else dict(self.rule.diagnostics())
 
     def end_epoch(self) -> None:
-        """Called after the last step of an epoch."""
+        """Tell the rule that an epoch has ended."""
         if self.rule is not None:
             self.rule.end_epoch()
 
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
-        """Called between the network's update and the method's, where the rule asks for it.
+        """Learn from the losses after the network's update, before the method's own.
 
         Args:
             before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.

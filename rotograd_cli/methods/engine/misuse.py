@@ -52,7 +52,7 @@ class Watch:
     def begin_backward(
         self, method: Any, losses: Sequence[Tensor | None], loss_scale: float | Tensor | None
     ) -> None:
-        """Called by every backward pass.
+        """Watch the first backward passes.
 
         Args:
             method: The model.
@@ -72,7 +72,7 @@ class Watch:
             self._look_for_scaler(method.method_name, losses)
 
     def say(self, what: str, message: str) -> None:
-        """Warns, once for each kind of misuse.
+        """Warn, once for each kind of misuse.
 
         Args:
             what: The kind.
@@ -85,14 +85,14 @@ class Watch:
     # ---- optimisers
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Called before every step of every optimiser."""
+        """Look at an optimiser before its step."""
         method = None if self._method is None else self._method()
         if method is not None and self._depth == 0 and self._num_steps < _NUM_STEPS:
             self._look_for_second_use(method, optimizer)
         self._depth += 1
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """Called after every step of every optimiser."""
+        """Note what an optimiser has used."""
         self._depth = max(0, self._depth - 1)  # watching may have begun inside a step
         method = None if self._method is None else self._method()
         if method is None or self._depth > 0 or self._num_steps >= _NUM_STEPS:
@@ -166,7 +166,7 @@ class Watch:
     # ---- loss scales
 
     def _look_for_scaler(self, kind: str, losses: Sequence[Tensor | None]) -> None:
-        """Losses whose last operations multiply all of them by the scale of a GradScaler."""
+        """Find losses whose last operations multiply all of them by the scale of a GradScaler."""
         factors = [_scalar_factors(loss) for loss in losses if loss is not None]
         if not all(factors):
             return
@@ -184,7 +184,7 @@ class Watch:
 
 
 def warn_of_plain_backward(watch: Watch) -> None:
-    """Says that losses were differentiated by autograd alone.
+    """Say that losses were differentiated by autograd alone.
 
     Args:
         watch: The model's.
@@ -223,7 +223,7 @@ def _held(optimizer: Optimizer) -> Iterator[Tensor]:
 
 
 def _instances(kind: type[T]) -> list[T]:
-    """Objects of a class that are alive. Slow: asked only where there is a suspicion, once."""
+    """Return objects of a class that are alive. Slow: asked once, on suspicion."""
     return [found for found in gc.get_objects() if issubclass(type(found), kind)]
 
 
@@ -241,7 +241,7 @@ def _depends_on_scale(method: Any) -> bool:
 
 
 def _scalar_factors(loss: Tensor) -> list[Tensor]:
-    """Single numbers that the last operations multiply a loss by."""
+    """Return single numbers that the last operations multiply a loss by."""
     factors, node = [], loss.grad_fn
     for _ in range(3):  # scaled, then shared out over micro-batches, say
         if node is None or not node.next_functions:

@@ -72,21 +72,21 @@ class MultiTaskNetwork(nn.Module, ABC):
         return self.num_tasks
 
     def __getitem__(self, task: int) -> nn.Module:
-        """End-to-end network of one task, from input to prediction; shares all parameters.
+        """Return the network of one task, from input to prediction; it shares all parameters.
 
         Raises:
             IndexError: If there is no such task.
         """
         index = range(self.num_tasks)[task]
-        return TaskNetwork(self, self.rotated, index)
+        return TaskNetwork(self, index)
 
     def mtl_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """The method's own parameters (rotations, task weights), for the second optimiser."""
+        """Return the method's own parameters (rotations, task weights): the second optimiser's."""
         network = {id(p) for p in self.model_parameters()}
         return (p for p in self.parameters(recurse) if id(p) not in network)
 
     def model_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Backbone and head parameters, each once, for the first optimiser."""
+        """Yield backbone and head parameters, each once, for the first optimiser."""
         seen: set[int] = set()
         for module in (self.backbone, *self.heads):
             for parameter in module.parameters(recurse):
@@ -108,7 +108,7 @@ class MultiTaskNetwork(nn.Module, ABC):
     # ---- forward
 
     def forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
-        """Predictions of all tasks.
+        """Return the predictions of all tasks.
 
         In training mode with gradients enabled, the heads get detached features and
         :meth:`backward` is the way to differentiate; otherwise the result is an ordinary
@@ -156,7 +156,7 @@ class MultiTaskNetwork(nn.Module, ABC):
         return predictions
 
     def _training_outputs(self, features: Tensor, extras: tuple[Any, ...]) -> Sequence[Any]:
-        """Outputs of the heads on leaves, which this pass keeps for :meth:`backward`."""
+        """Return outputs of the heads on leaves, which the pass keeps for :meth:`backward`."""
         if self._pass is not None and self._pass.was_differentiated() and features.requires_grad:
             warn_of_plain_backward(self._watch)
         self._pass = None  # its memory is free for this one
@@ -184,7 +184,7 @@ class MultiTaskNetwork(nn.Module, ABC):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside; rotations and folded layers are computed once.
+        """Switch to evaluation mode inside; rotations and folded layers are computed once.
 
         Parameters must stay as they are meanwhile.
 

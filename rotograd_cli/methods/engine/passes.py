@@ -54,34 +54,36 @@ class ForwardPass:
         """Whether losses of this pass were differentiated, but not by ``backward``."""
         return self.leaves is not None and any(z.grad is not None for z in self.leaves.tensors)
 
-    def joint_gradients(
-        self, losses: Sequence[Tensor | None], *, retain_graph: bool
+    def gradients(
+        self,
+        losses: Sequence[Tensor | None],
+        weighed: Sequence[Tensor | None],
+        *,
+        separately: bool,
+        keep: bool,
     ) -> Sequence[Tensor]:
-        """Gradients of the leaves by one pass from all losses, which fills those of the heads.
+        """Differentiate the losses at the leaves, which fills the gradients of the heads.
 
         Args:
-            losses: K scalars, as they are back-propagated; None for an absent task.
-            retain_graph: Keep the graph.
+            losses: K scalars; None for an absent task.
+            weighed: The losses times their factors.
+            separately: Whether losses use several heads: each gets a pass of its own.
+            keep: Keep the graph.
 
         Returns:
-            One per task; one in all where the leaves add them up.
+            Gradients of the leaves, one per task; one in all where autograd adds them up.
         """
         assert self.leaves is not None
-        roots = summed([loss for loss in losses if loss is not None])
-        torch.autograd.backward(roots, retain_graph=retain_graph or self.has_extras)
+        if separately:
+            return gradients_of_each(losses, weighed, self.leaves.tensors)
+        roots = summed([loss for loss in weighed if loss is not None])
+        torch.autograd.backward(roots, retain_graph=keep or self.has_extras)
         gradients = take_gradients(self.leaves.tensors)
         return gradients[0].unbind() if self.leaves.stacked else gradients
 
-    def separate_gradients(
-        self, losses: Sequence[Tensor | None], weighed: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
-        """As :meth:`joint_gradients` for losses that use several heads: a pass from each."""
-        assert self.leaves is not None
-        return gradients_of_each(losses, weighed, self.leaves.tensors)
-
 
 def take(run: ForwardPass | None, *, keep: bool) -> ForwardPass:
-    """The last pass for its backward pass; unless ``keep``, its features alone stay behind.
+    """Take the last pass for its backward pass; unless ``keep``, its features alone stay.
 
     Raises:
         BackwardError: If there is nothing to differentiate.
@@ -99,7 +101,7 @@ def take(run: ForwardPass | None, *, keep: bool) -> ForwardPass:
 
 
 def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
-    """Features and extra outputs of a backbone.
+    """Return features and extra outputs of a backbone.
 
     Raises:
         ShapeError: If it returned no features.
@@ -114,7 +116,7 @@ def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
 
 
 def split_output(output: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The first item of a tuple or list, and the others; anything else as it is."""
+    """Split a tuple or list into its first item and the others."""
     if isinstance(output, (list, tuple)) and output:
         return output[0], tuple(output[1:])
     return output, ()

@@ -32,7 +32,6 @@ class Step:
         losses: Sequence[Tensor | None],
         num_tasks: int,
         ranks: Ranks,
-        *,
         scale: float | Tensor | None,
         num_micro_batches: int,
         accumulating: bool,
@@ -67,13 +66,13 @@ class Step:
         return cls(values, Losses(whole, present, accumulating), scale, num_micro_batches)
 
     def whole(self, loss: Tensor) -> Tensor:
-        """Value of a loss without its scale, and of the whole step instead of a micro-batch."""
+        """Return a loss without its scale, of the whole step instead of a micro-batch."""
         return _whole(loss.detach(), self.scale, self.num_micro_batches)
 
     def unscaled(
         self, gradients: Sequence[Tensor]
     ) -> tuple[Sequence[Tensor], float | Tensor | None]:
-        """Gradients without the loss scale, in float32 or wider.
+        """Return gradients without the loss scale, in float32 or wider.
 
         Args:
             gradients: As autograd left them.

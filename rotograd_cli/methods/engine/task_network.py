@@ -19,30 +19,29 @@ class TaskNetwork(nn.Module):
 
     Args:
         method: The method.
-        rotated: How it rotates the features; None where it does not.
         task: Index of the task.
     """
 
     constant_rotation: Tensor | None
 
-    def __init__(self, method: Any, rotated: RotatedFeatures | None, task: int) -> None:
+    def __init__(self, method: Any, task: int) -> None:
         super().__init__()
         self.method = method
-        self.rotated = rotated
+        self.rotated: RotatedFeatures | None = method.rotated
         self.task = task
         R = None
-        if rotated is not None and is_holding():
-            R = rotated.rotations.of_task(task)
+        if self.rotated is not None and is_holding():
+            R = self.rotated.rotations.of_task(task)
         self.register_buffer("constant_rotation", R, persistent=False)
 
     def forward(self, x: Any) -> Any:
-        """Output of the task's head, differentiable in all but the rotation."""
+        """Return the output of the task's head, differentiable in all but the rotation."""
         features, _ = features_of(self.method.backbone(x))
         self.method.check_features(features)
         return head_output(self.method.heads[self.task], self.view(features))
 
     def view(self, features: Tensor) -> Tensor:
-        """Features as the head sees them."""
+        """Return features as the head sees them."""
         if self.rotated is None:
             return features
         R = self.constant_rotation

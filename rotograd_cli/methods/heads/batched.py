@@ -22,7 +22,7 @@ class BatchedHeads:
 
     @classmethod
     def of(cls, heads: Iterable[nn.Module], features: Tensor) -> "BatchedHeads | None":
-        """Heads that are plain linear layers of one size and take the features as rows.
+        """Batch heads that are plain linear layers of one size and take the features as rows.
 
         Asked in every forward pass: hooks come and go.
 
@@ -46,7 +46,7 @@ class BatchedHeads:
         return cls(split) if fits else None
 
     def outputs(self, features: Tensor, num_task_axes: int) -> Sequence[Tensor]:
-        """Outputs of all heads.
+        """Return the outputs of all heads.
 
         Args:
             features: Shape ``[N, ...]``, or what every head sees, shape ``[K, N, ...]``.
@@ -73,7 +73,7 @@ def _alike(head: SplitHead, first: SplitHead) -> bool:
 
 
 def rows_of(stacked: Tensor) -> Sequence[Tensor]:
-    """K tensors that share the memory of one, but are no views of it for autograd.
+    """Split a tensor into K that share its memory, but are no views of it for autograd.
 
     So each may be written into, and their gradients come back in one piece. After the backward
     pass, ``grad_fn.reached`` says which of them a loss depended on.
@@ -151,7 +151,7 @@ class _BatchedLinear(torch.autograd.Function):
 
 
 def separate(stacked: Tensor) -> tuple[Tensor, ...]:
-    """Rows of a tensor as tensors of their own over the same memory.
+    """Split a tensor into tensors of their own over the same memory.
 
     Args:
         stacked: Shape ``[K, ...]``.
@@ -165,7 +165,7 @@ def separate(stacked: Tensor) -> tuple[Tensor, ...]:
 
 
 def _stack_present(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    """Gradients in one tensor, zero where there is none; None if there is none at all."""
+    """Stack gradients, zero where there is none; None if there is none at all."""
     like = next((gradient for gradient in gradients if gradient is not None), None)
     if like is None:
         return None

@@ -18,7 +18,7 @@ from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, Tas
 def training_leaves(
     heads: nn.ModuleList, features: Tensor, rotated: RotatedFeatures | None, *, per_task: bool
 ) -> Leaves:
-    """Leaves of a pass that :meth:`MultiTaskMethod.backward` differentiates.
+    """Return the leaves of a pass that :meth:`MultiTaskMethod.backward` differentiates.
 
     Args:
         heads: The K heads.
@@ -34,7 +34,7 @@ def training_leaves(
         return PlainLeaves(heads, [new_leaf(features)], batched)
     if rotated is None:
         views = features.expand(len(heads), *features.shape)
-        return _per_task(heads, views, batched, DenseTaskGradients)
+        return _views(heads, views, new_leaf, batched)
     folded = _folded(heads, features, rotated, new_leaf, constant=True)
     if folded is not None:
         return folded
@@ -44,26 +44,13 @@ def training_leaves(
         return DenseTaskGradients(rotated.back(gradients, rotations.R).unbind(), rotations)
 
     views = rotated.constant_views(features, rotations.R)
-    return _per_task(heads, views, batched, back)
-
-
-def _per_task(
-    heads: nn.ModuleList,
-    views: Tensor,
-    batched: BatchedHeads | None,
-    back: Callable[[Sequence[Tensor]], TaskGradients],
-) -> Leaves:
-    """Leaves over what every head sees, with the tasks on the first axis."""
-    stacked = batched is not None
-    tensors = [views] if stacked else views.unbind()
-    leaves = [new_leaf(tensor) for tensor in tensors]
-    return PlainLeaves(heads, leaves, batched, stacked=stacked, back=back)
+    return _views(heads, views, new_leaf, batched, back)
 
 
 def evaluated_heads(
     heads: nn.ModuleList, features: Tensor, rotated: RotatedFeatures | None
 ) -> Leaves:
-    """What the heads see in a pass that is an ordinary differentiable function.
+    """Return what the heads see in a pass that is an ordinary differentiable function.
 
     Args:
         heads: The K heads.
@@ -79,14 +66,26 @@ def evaluated_heads(
         return PlainLeaves(heads, [features], batched)
     if is_traced():
         R = rotated.rotations.matrices.detach()
-        return PlainLeaves(heads, rotated.views(features, R).unbind())
+        return _views(heads, rotated.views(features, R), _as_it_is)
     folded = _folded(heads, features, rotated, _as_it_is, constant=fast)
     if folded is not None:
         return folded
     R = rotated.rotations.whole().R
     views = rotated.constant_views(features, R) if fast else rotated.views(features, R)
+    return _views(heads, views, _as_it_is, batched)
+
+
+def _views(
+    heads: nn.ModuleList,
+    views: Tensor,
+    leaf: Leaf,
+    batched: BatchedHeads | None = None,
+    back: Callable[[Sequence[Tensor]], TaskGradients] = DenseTaskGradients,
+) -> Leaves:
+    """Return what every head sees, from one tensor with the tasks on the first axis."""
     stacked = batched is not None
-    return PlainLeaves(heads, [views] if stacked else views.unbind(), batched, stacked=stacked)
+    tensors = [leaf(view) for view in ([views] if stacked else views.unbind())]
+    return PlainLeaves(heads, tensors, batched, stacked=stacked, back=back)
 
 
 def _folded(
@@ -97,7 +96,7 @@ def _folded(
     *,
     constant: bool,
 ) -> Leaves | None:
-    """Rotations folded into the heads, where that is asked for or pays."""
+    """Fold the rotations into the heads, where that is asked for or pays."""
     if rotated.path == "general":
         return None
     axes = rotated.axes

@@ -1,5 +1,6 @@
 """Heads that begin with a convolution over rotated channels: rotations folded into its weight."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -63,6 +64,8 @@ class FoldedConvLeaves(Leaves):
         axes: RotatedAxes,
     ) -> None:
         self.tensors = [leaf(features) for _ in heads]
+        if self.tensors[0].requires_grad and self.tensors[0].is_leaf:
+            _stack_gradients(self.tensors)
         self._heads = heads
         self._rotations = rotations
         self._axes = axes
@@ -78,8 +81,21 @@ class FoldedConvLeaves(Leaves):
         return DenseTaskGradients(blocks, self._rotations)
 
 
+def _stack_gradients(leaves: Sequence[Tensor]) -> None:
+    """Let the gradients of the leaves land one after the other, so that none is copied later."""
+    stack = leaves[0].new_empty(len(leaves), *leaves[0].shape)
+    for leaf, place in zip(leaves, stack, strict=True):
+        move = functools.partial(_move_gradient, place)
+        leaf.register_post_accumulate_grad_hook(move)  # type: ignore[no-untyped-call]
+
+
+def _move_gradient(place: Tensor, leaf: Tensor) -> None:
+    assert leaf.grad is not None
+    leaf.grad = place.copy_(leaf.grad)
+
+
 def _output(head: nn.Module, features: Tensor, R: Tensor) -> Any:
-    """Output of a head for the rotated features, from features as they are."""
+    """Return the output of a head for the rotated features, from features as they are."""
     layer, *rest = sequence_of(head)
     kernel = layer.weight
     assert isinstance(kernel, Tensor)

@@ -127,7 +127,7 @@ class FoldedLinearLeaves(Leaves):
         return FoldedTaskGradients(folded, weight, delta, self._features.reshape(-1, d))
 
     def parameter_gradients(self, G: TaskGradients) -> list[tuple[Tensor, Tensor]]:
-        """First layers' parameters that are trained, with their gradients.
+        """Return the first layers' parameters that are trained, with their gradients.
 
         A head that no loss depended on gets no gradient at all, so that no optimiser moves it.
         """
@@ -143,7 +143,7 @@ class FoldedLinearLeaves(Leaves):
 
 
 def _finish(head: SplitHead, y: Tensor) -> Any:
-    """The rest of a head after its first layer, whose outputs may be padded."""
+    """Run the rest of a head after its first layer, whose outputs may be padded."""
     o = head.layer.out_features
     result: Any = y if y.shape[-1] == o else y[..., :o]
     for module in head.rest:

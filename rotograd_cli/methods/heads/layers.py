@@ -18,7 +18,7 @@ class SplitHead:
 
 
 def split_head(head: nn.Module) -> SplitHead | None:
-    """Splits a head after its first linear layer, where it begins with one.
+    """Split a head after its first linear layer, where it begins with one.
 
     Only plain modules qualify, whose computation is known: ``nn.Linear``, or ``nn.Sequential`` of
     an optional ``nn.Flatten()``, an ``nn.Linear`` and anything. A hook on one of them may do
@@ -44,7 +44,7 @@ def split_head(head: nn.Module) -> SplitHead | None:
 
 
 def sequence_of(head: nn.Module) -> list[nn.Module]:
-    """Modules that a head applies one after the other, as far as that is known.
+    """List the modules that a head applies one after the other, as far as that is known.
 
     Args:
         head: Any module.
@@ -61,7 +61,7 @@ def sequence_of(head: nn.Module) -> list[nn.Module]:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Without hooks and without a ``forward`` of its own."""
+    """Whether a module has no hooks and no ``forward`` of its own."""
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,

@@ -14,7 +14,7 @@ Leaf = Callable[[Tensor], Tensor]
 
 
 def new_leaf(tensor: Tensor) -> Tensor:
-    """A leaf over the same memory."""
+    """Return a leaf over the same memory."""
     return tensor.detach().requires_grad_()
 
 
@@ -36,7 +36,7 @@ class Leaves(ABC):
 
     @abstractmethod
     def task_gradients(self, gradients: Sequence[Tensor]) -> TaskGradients:
-        """Task gradients at the features, from those at the leaves, in float32 or wider.
+        """Return task gradients at the features, from those at the leaves, in float32 or wider.
 
         Args:
             gradients: One per task.
@@ -46,7 +46,7 @@ class Leaves(ABC):
         """
 
     def parameter_gradients(self, G: TaskGradients) -> list[tuple[Tensor, Tensor]]:
-        """Parameters of heads behind the leaves, with their gradients; none by default."""
+        """Return parameters of heads behind the leaves, with their gradients; none by default."""
         del G
         return []
 
@@ -91,7 +91,7 @@ class PlainLeaves(Leaves):
 
 
 def head_output(head: nn.Module, features: Tensor) -> Any:
-    """Output of a head, which gets a copy where it may write into its input."""
+    """Return the output of a head, which gets a copy where it may write into its input."""
     return head(features.clone() if writes_into_input(head) else features)
 
 

@@ -40,7 +40,7 @@ class RotatedAxes:
             self.check(feature_shape)
 
     def to_blocks(self, features: Tensor) -> Tensor:
-        """Views features as ``[N, d, S]``: batch, rotated and carried axes flattened."""
+        """View features as ``[N, d, S]``: batch, rotated and carried axes flattened."""
         num_batch_axes = features.dim() - len(self.rotation_shape) - len(self.post_shape)
         batch = features.shape[:num_batch_axes]
         post = features.shape[features.dim() - len(self.post_shape) :]
@@ -48,11 +48,11 @@ class RotatedAxes:
         return features.reshape(math.prod(batch), math.prod(rotated), math.prod(post))
 
     def batch_shape(self, shape: Sequence[int]) -> torch.Size:
-        """The batch axes of features of the given shape."""
+        """Return the batch axes of features of the given shape."""
         return torch.Size(shape[: len(shape) - len(self.rotation_shape) - len(self.post_shape)])
 
     def check(self, shape: Sequence[int]) -> None:
-        """Refuses features whose trailing axes do not fit.
+        """Refuse features whose trailing axes do not fit.
 
         Raises:
             ShapeError: If they do not.

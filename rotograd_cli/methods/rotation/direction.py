@@ -9,7 +9,7 @@ from rotograd_cli.methods.rule import Statistics
 
 
 def common_direction(G: TaskGradients, s: Statistics) -> tuple[Tensor, Tensor]:
-    r"""Mean of the unit gradients at the length of the mean gradient, as two factors.
+    r"""Return the mean of the unit gradients at the length of the mean gradient, as two factors.
 
     .. math:: v' = \frac{1}{K}\sum_k \frac{\lVert \bar g\rVert}{\lVert g_k\rVert}\, g_k, \qquad
         \bar g = \frac{1}{K}\sum_k g_k.

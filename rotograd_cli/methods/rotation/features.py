@@ -37,7 +37,7 @@ class RotatedFeatures:
     burn_in_period: int
 
     def views(self, features: Tensor, R: Tensor) -> Tensor:
-        """What the heads see: features through constant rotations.
+        """Return what the heads see: features through constant rotations.
 
         Args:
             features: Shape ``[batch..., *rotated, *post_shape]``.
@@ -53,20 +53,20 @@ class RotatedFeatures:
         return rotated.view(len(R), *features.shape)
 
     def constant_views(self, features: Tensor, R: Tensor) -> Tensor:
-        """As :meth:`views`, without gradient and faster."""
+        """Return the same as :meth:`views`, without gradient and faster."""
         z = self.axes.to_blocks(features)
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
             return rotate(R.to(z.dtype), [z] * len(R)).view(len(R), *features.shape)
 
     def back(self, gradients: Sequence[Tensor], R: Tensor) -> Tensor:
-        """Gradients at the views as gradients at the features, shape ``[K, N, d, S]``."""
+        """Turn gradients at the views into gradients at the features, shape ``[K, N, d, S]``."""
         blocks = [self.axes.to_blocks(gradient) for gradient in gradients]
         return rotate(R.to(blocks[0].dtype).mT, blocks)
 
     def gradient(
         self, G: TaskGradients, s: Statistics, features: Tensor, num_micro_batches: int
     ) -> Tensor:
-        """Gradient of the rotations' free parameters, of this process's examples.
+        """Return the gradient of the rotations' free parameters, of this process's examples.
 
         Args:
             G: Task gradients.
@@ -81,7 +81,7 @@ class RotatedFeatures:
         return self.objective(G, s, z, self._factor(features.shape, num_micro_batches))
 
     def _factor(self, shape: torch.Size, num_micro_batches: int) -> float:
-        """Factor of the sum of squares over everything, for features of the given shape."""
+        """Return the factor of the sum of squares, for features of the given shape."""
         batch = list(self.axes.batch_shape(shape))
         if batch:
             # examples of the whole optimiser step, of all processes

@@ -1,5 +1,6 @@
 """Rotations folded into a few rows per task, without forming a rotation."""
 
+import weakref
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from rotograd_cli.linalg.chebyshev import Series, series
 from rotograd_cli.methods.rotation.maps import Trivialisation
-from rotograd_cli.methods.rotation.plan import parts, wide
+from rotograd_cli.methods.rotation.plan import Workspace, parts, wide
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,13 @@ class FoldedRotations:
 
     @classmethod
     def compute(
-        cls, rows: Tensor, X: Tensor, base: Tensor, map: Trivialisation, planned: float | None
+        cls,
+        rows: Tensor,
+        X: Tensor,
+        base: Tensor,
+        map: Trivialisation,
+        planned: float | None,
+        workspace: Workspace,
     ) -> "FoldedRotations":
         """Fold the rotations into rows.
 
@@ -37,13 +44,15 @@ class FoldedRotations:
             base: B, shape ``[K, m, m]``.
             map: The map.
             planned: Norm to compute for; None reads it.
+            workspace: Memory of the operand, given back when nobody holds the result any more.
 
         Returns:
             The folded rows.
         """
         X = wide(X)
         base = wide(base)
-        operand, norm = _operand(X, map)
+        operand = workspace.take(X)
+        norm = _fill_operand(operand, X, map)
         rows = wide(rows) @ base
         if planned is None:
             plan = series(float(norm), X.dtype, X.device)
@@ -51,7 +60,9 @@ class FoldedRotations:
             plan = series(planned, X.dtype, X.device)
             rows = rows * torch.where(norm <= planned, 1.0, torch.nan)
         weight, left = map.fold(operand, rows, plan)
-        return cls(weight, left, operand, base, map, plan)
+        result = cls(weight, left, operand, base, map, plan)
+        weakref.finalize(result, workspace.give_back, operand).atexit = False
+        return result
 
     def gradient(self, Q: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return the gradient at X for :math:`(W_k R_k)^\top Q_k`, and :math:`P_k R_k^\top`.
@@ -69,16 +80,15 @@ class FoldedRotations:
         return gradient.tril_(-1), turned @ self.base.mT
 
 
-def _operand(X: Tensor, map: Trivialisation) -> tuple[Tensor, Tensor]:
-    """Matrices of the low-rank form, and the largest norm of A."""
-    result = torch.empty_like(X)
+def _fill_operand(out: Tensor, X: Tensor, map: Trivialisation) -> Tensor:
+    """Write the matrices of the low-rank form; return the largest norm of A."""
     norms = []
     for part in parts(X):
         lower = X[part].tril(-1)
         norms.append(torch.linalg.vector_norm(lower, dim=(1, 2)))
-        A = torch.sub(lower, lower.mT, out=result[part])
+        A = torch.sub(lower, lower.mT, out=out[part])
         operand = map.operand(A)
         if operand is not A:
             A.copy_(operand)
     # of X, which bounds the spectral norm of A: its singular values come in pairs
-    return result, torch.cat(norms).amax()
+    return torch.cat(norms).amax()

@@ -21,7 +21,7 @@ _held: WeakKeyDictionary[nn.Module, dict[str, _Held]] | None = None
 
 @contextmanager
 def cached() -> Iterator[None]:
-    """Inside, rotations and folded layers are computed once and kept until the context ends.
+    """Compute rotations and folded layers once, and keep them until the context ends.
 
     Parameters must stay as they are meanwhile. The last backward pass of an optimiser step ends the
     keeping for its model, so that training inside the context sees every step.

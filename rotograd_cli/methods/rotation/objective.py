@@ -20,7 +20,7 @@ ObjectiveName = Literal["alignment", "task_loss"]
 
 
 def alignment(G: TaskGradients, s: Statistics, z: Tensor, reduction: float) -> Tensor:
-    r"""RotoGrad's loss :math:`\sum_n \lVert R_k v'_n - \tilde g_{n,k} \rVert^2`.
+    r"""Descend RotoGrad's loss :math:`\sum_n \lVert R_k v'_n - \tilde g_{n,k} \rVert^2`.
 
     With v' and :math:`\tilde g_k = R_k g_k` constant, :math:`W_k = R_k^\top\,\partial/\partial R_k
     = 2\sum_n (v'_n - g_{n,k})\,v_n'^\top`. Only the skew part of W moves a rotation, so the
@@ -31,7 +31,7 @@ def alignment(G: TaskGradients, s: Statistics, z: Tensor, reduction: float) -> T
 
 
 def task_loss(G: TaskGradients, s: Statistics, z: Tensor, reduction: float) -> Tensor:
-    r"""The task's own loss: :math:`W_k = \sum_n g_{n,k} z_n^\top`.
+    r"""Descend the task's own loss: :math:`W_k = \sum_n g_{n,k} z_n^\top`.
 
     The rotations are nothing but more parameters of the heads then: the paper's control.
     """

@@ -45,6 +45,29 @@ def share_work(ranks: Ranks, X: Tensor) -> bool:
     return ranks.size > 1 and K * m**3 >= SHARED_FROM
 
 
+class Workspace:
+    """Memory that a pass hands on to the next: fresh pages cost more than what is written there."""
+
+    def __init__(self) -> None:
+        self._free: Tensor | None = None
+
+    def take(self, like: Tensor) -> Tensor:
+        """Return an uninitialised tensor of the same shape, dtype and device."""
+        free = self._free
+        self._free = None
+        if free is None or (free.shape, free.dtype, free.device) != (
+            like.shape,
+            like.dtype,
+            like.device,
+        ):
+            return torch.empty_like(like)
+        return free
+
+    def give_back(self, tensor: Tensor) -> None:
+        """Take back a tensor that nobody reads any more."""
+        self._free = tensor
+
+
 class NormPlan:
     """The norm of A that accelerators compute for, where reading the norm means waiting.
 

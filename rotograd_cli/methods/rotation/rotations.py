@@ -12,8 +12,9 @@ from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.folded import FoldedRotations
 from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
+from rotograd_cli.methods.rotation.manifold import rotation_manifold
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
-from rotograd_cli.methods.rotation.plan import NormPlan, parts, share_work
+from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
 from rotograd_cli.methods.rotation.whole import WholeRotations
 from rotograd_cli.ranks.base import ONE, Ranks
 
@@ -87,16 +88,16 @@ class Rotations(nn.Module):
         with torch.device("cpu"):
             start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
             start = start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1)
-            self.manifold = nn.Module()  # a place of its own in the names of the state
-            self.manifold.register_buffer("base", start.contiguous().to(place))
+            self.manifold = rotation_manifold(start, self.map.differentiable).to(place)
         self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
         self.ranks: Ranks = ONE
         self._plan = NormPlan()
+        self._workspace = Workspace()
         self.register_load_state_dict_post_hook(_check_loaded)  # type: ignore[no-untyped-call]
 
     @property
     def base(self) -> Tensor:
-        """B, shape ``[K, m, m]``."""
+        """B, shape ``[K, m, m]``, a buffer of geotorch's."""
         base = self.manifold.base
         assert isinstance(base, Tensor)
         return base
@@ -104,19 +105,18 @@ class Rotations(nn.Module):
     @property
     def matrices(self) -> Tensor:
         """The rotations R, shape ``[K, m, m]``, differentiable in the free parameters X."""
-        if is_traced():
-            psi = self.map.traced
-        else:
-            psi = self.map.differentiable
+        X = self.free_parameters
+        with torch.autocast(X.device.type, enabled=False):
+            if is_traced():
+                return self.base @ self.map.traced(skew(X))
             self.check_bases()
-        with torch.autocast(self.base.device.type, enabled=False):
-            matrices: Tensor = self.base @ psi(skew(self.free_parameters))
+            matrices: Tensor = self.manifold(X)
         return matrices
 
     # ---- constants of one pass
 
     def whole(self) -> WholeRotations:
-        """The rotations as matrices, for any head."""
+        """Return the rotations as matrices, for any head."""
         X, base = self.free_parameters, self.base
         ranks = self.ranks if self.training and share_work(self.ranks, X) else None
 
@@ -127,7 +127,7 @@ class Rotations(nn.Module):
         return constant(self, "whole", (X, base), compute)
 
     def of_task(self, task: int) -> Tensor:
-        """One rotation as a constant, shape ``[1, m, m]``."""
+        """Return one rotation as a constant, shape ``[1, m, m]``."""
         one = slice(task, task + 1)
         if is_traced():
             return self.matrices[one].detach()
@@ -142,7 +142,7 @@ class Rotations(nn.Module):
         return constant(self, "one", (X, base), compute)
 
     def fold(self, rows: Tensor) -> FoldedRotations:
-        """Rows times rotations, for heads that begin with a linear layer.
+        """Multiply rows by rotations, for heads that begin with a linear layer.
 
         Args:
             rows: The rotated columns of the layers' weights, shape ``[K, o, m]``.
@@ -152,7 +152,8 @@ class Rotations(nn.Module):
         """
         self._check_before_use()
         X = self.free_parameters
-        return FoldedRotations.compute(rows, X, self.base, self.map, self._plan.norm(X))
+        norm = self._plan.norm(X)
+        return FoldedRotations.compute(rows, X, self.base, self.map, norm, self._workspace)
 
     # ---- state
 
@@ -165,10 +166,11 @@ class Rotations(nn.Module):
         """
         if self.base.is_meta:
             return
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.base.device)
-        exact = (B.double() for B in self.base)  # one by one, for their size
-        errors = torch.stack([(B.mT @ (B @ x) - x).norm() / x.norm() for B in exact])
+        B = plan.wide(self.base)
+        x = torch.randn(self.size, generator=torch.Generator().manual_seed(0)).to(B)
+        with torch.autocast(B.device.type, enabled=False):
+            back = ((B @ x).unsqueeze(1) @ B).squeeze(1)  # Bᵀ B x
+        errors = (back - x).norm(dim=1) / x.norm()
         tolerance = max(_ROUNDING, 4 * torch.finfo(self.base.dtype).eps)
         for k, error in enumerate(errors.tolist()):
             if error >= tolerance:  # NaN, of a run that diverged, shows in every result
@@ -191,18 +193,18 @@ class Rotations(nn.Module):
 
     @torch.no_grad()
     def advance(self) -> None:
-        """Called before the first forward pass of an optimiser step; re-bases where it is due."""
+        """Re-base where it is due; called before every forward pass in training."""
         if self.rebase_every is not None and self.steps_since_rebase >= self.rebase_every:
             self.rebase()
 
     def count_step(self) -> None:
-        """Called by the last backward pass of an optimiser step."""
+        """Count an optimiser step; called by its last backward pass."""
         self.steps_since_rebase += 1
         release(self)  # an optimiser comes next
 
     @torch.no_grad()
     def rebase(self) -> None:
-        r"""Makes the current rotations the bases and the free parameters zero.
+        r"""Make the current rotations the bases and the free parameters zero.
 
         The product is polished by one Newton-Schulz step in float64, so that rounding does not add
         up however often this happens.
@@ -217,7 +219,7 @@ class Rotations(nn.Module):
 
     @torch.no_grad()
     def assign(self, rotations: Tensor | Sequence[Tensor]) -> None:
-        """Sets the rotations: the bases become ``rotations``, the free parameters zero.
+        """Set the rotations: the bases become ``rotations``, the free parameters zero.
 
         Args:
             rotations: Rotation matrices, shape ``[K, m, m]``, or a sequence of K.
@@ -264,7 +266,12 @@ class Rotations(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "ranks": ONE, "_plan": NormPlan()}
+        return {
+            **self.__dict__,
+            "ranks": ONE,
+            "_plan": NormPlan(),
+            "_workspace": Workspace(),
+        }
 
 
 def _check_loaded(rotations: Rotations, keys: object) -> None:

@@ -167,12 +167,12 @@ class FoldedTaskGradients:
 
 
 def _side_by_side(delta: Tensor) -> Tensor:
-    """``[K, N, o]`` as one matrix ``[N, K o]``."""
+    """Lay ``[K, N, o]`` out as one matrix ``[N, K o]``."""
     return delta.transpose(0, 1).flatten(1)
 
 
 def _correlate(delta: Tensor, rows: Tensor) -> Tensor:
-    """Sums over the batch, shape ``[K, o, width of rows]``."""
+    """Sum products over the batch, shape ``[K, o, width of rows]``."""
     K, _, o = delta.shape
     return (_side_by_side(delta).mT @ rows).view(K, o, -1)
 
@@ -181,7 +181,7 @@ _SMALL = 2**20  # numbers that are copied sooner than K operations are started
 
 
 def rotate(R: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-    """Matrices times the first entries of features or gradients, the others unchanged.
+    """Multiply the first entries of features or gradients by matrices; leave the others.
 
     Args:
         R: Shape ``[K, m, m]``.
