@@ -7,18 +7,18 @@ weights, buffers and random generators are those of a run without this pass.
 import copy
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
-from rotograd_cli.errors import ConfigError, SelectionError
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.training.batch_checks import check_form, where
+from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
 from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.coverage import complete_batches, evaluation_parts
-from rotograd_cli.training.faults import SeenFlags, find_fault
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import Selection, select_by
@@ -51,128 +51,114 @@ def dry_pass(
         options: The loop's options.
 
     Raises:
-        ConfigError: If something cannot be trained with, cannot be evaluated, or cannot be selected
-            by; the line names the component, or data set, split and task.
+        RotogradError: If something cannot be trained with, cannot be evaluated, or cannot be
+            selected by; the line names the component, or data set, split and task.
     """
     evaluated = ("train", "val") if options.evaluate_train else ("val",)
     selection = select_by(options.select, options.select_mode, dataset.tasks, evaluated)
+    real = (p for p in model.model_parameters() if p.is_floating_point())
+    example = next(real, torch.zeros(())).new_zeros(1, *dataset.input_shape)
     with unchanged_generators(), silence():
-        example = _example(model, dataset)
         splits: tuple[Split, ...] = ("train", "val", "test")
-        first = {split: _read(dataset, split, options, selection, example) for split in splits}
+        first = {s: _SplitScan(dataset, s, options, selection, example).first() for s in splits}
         with blamed("The networks cannot be copied", "keep nothing in them that has a graph"):
             trial = copy.deepcopy(model)
         losses = {
             split: try_evaluation(trial, dataset, split, batch) for split, batch in first.items()
         }
-        _check_selection(selection, losses[selection.split])
+        by_task = dict.fromkeys(selection.task_names, 0.0) | losses[selection.split]
+        selection.check({f"{selection.split}/{name}/loss": x for name, x in by_task.items()})
         num = options.batch_size // options.accumulate_steps
         batch = few(first["train"], min(num, NUM_EXAMPLES))
         try_training(trial, dataset, make_groups, options, batch)
 
 
-def _example(model: MultiTaskMethod, dataset: MultiTaskDataset) -> Tensor:
-    """Return an input as the networks take it."""
-    real = (p for p in model.model_parameters() if p.is_floating_point())
-    like = next(real, torch.zeros(()))
-    return like.new_zeros(1, *dataset.input_shape)
+@dataclass(frozen=True)
+class _SplitScan:
+    """A look at as much of a split as is cheap."""
 
+    dataset: MultiTaskDataset
+    split: Split
+    options: TrainOptions
+    selection: Selection
+    example: Tensor
+    """An input as the networks take it."""
 
-def _read(
-    dataset: MultiTaskDataset,
-    split: Split,
-    options: TrainOptions,
-    selection: Selection,
-    example: Tensor,
-) -> Batch:
-    """Return the first batch of a split; look at as much of the split as is cheap."""
-    parts = _parts(dataset, split, options)
-    needed = {selection.split: selection.tasks_needed(), "train": selection.task_names}
-    missing = set(needed.get(split, ()))
-    flags = SeenFlags(dataset.tasks)
-    first: Batch | None = None
-    start = time.process_time()
-    num_read = 0
-    for batch, part in zip(_batches(dataset, split, parts), parts, strict=False):
-        _check(batch, dataset, split, example, len(part))
-        first = first or batch
-        missing -= _labelled(dataset, split, batch)
-        flags.add(batch)
-        num_read += 1
-        is_slow = isinstance(dataset, StoredDataset) or time.process_time() - start > SCAN_S
-        if is_slow and not missing:
-            break
-    flags.check(dataset.name, split, is_whole=num_read == len(parts))
-    assert first is not None
-    if missing:
-        _refuse_unlabelled(dataset, split, selection, missing, first)
-    return first
+    def first(self) -> Batch:
+        """Return the first batch; refuse what is wrong in it and the next ones."""
+        parts = self._parts()
+        missing = set(self._tasks_needed())
+        flags = SeenFlags(self.dataset.tasks)
+        batches: list[Batch] = []
+        num_read = 0
+        start = time.process_time()
+        for batch, part in zip(self._batches(parts), parts, strict=False):
+            self._check(batch, len(part))
+            batches = batches or [batch]
+            num_read += 1
+            missing -= self._labelled(batch)
+            flags.add(batch)
+            is_slow = isinstance(self.dataset, StoredDataset)
+            if not missing and (is_slow or time.process_time() - start > SCAN_S):
+                break
+        flags.check(self.dataset, self.split, is_whole=num_read == len(parts))
+        if missing:
+            self._refuse_unlabelled(missing, batches[0])
+        return batches[0]
 
+    def _parts(self) -> Sequence[Tensor]:
+        place = where(self.dataset, self.split)
+        with blamed("the data set fails", "correct its `num_examples`", place):
+            num = self.dataset.num_examples(self.split)
+        if num < 1:
+            raise ConfigError(
+                f"{place}: at least one example is needed, got {num}; move examples from another "
+                "split there."
+            )
+        if self.split == "train":
+            return in_parts(torch.arange(num), min(num, self.options.batch_size))
+        return evaluation_parts(self.dataset, self.split, self.options)
 
-def _parts(dataset: MultiTaskDataset, split: Split, options: TrainOptions) -> Sequence[Tensor]:
-    place = where(dataset.name, split)
-    with blamed("the data set fails", "correct its `num_examples`", place):
-        num = dataset.num_examples(split)
-    if num < 1:
+    def _batches(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        place = where(self.dataset, self.split)
+        with blamed("the data set fails", "correct its `batch`", place):
+            yield from complete_batches(self.dataset, self.split, parts)
+
+    def _check(self, batch: Batch, num: int) -> None:
+        place = where(self.dataset, self.split)
+        check_form(batch, self.dataset.tasks, self.example, num, place)
+        fault = find_fault([batch], self.dataset, self.split)
+        if fault is not None:
+            raise ConfigError(fault)
+
+    def _tasks_needed(self) -> tuple[str, ...]:
+        if self.split == "train":
+            return self.selection.task_names
+        return self.selection.tasks_needed() if self.split == self.selection.split else ()
+
+    def _labelled(self, batch: Batch) -> set[str]:
+        """Return the names of the tasks with a label in a batch."""
+        names = set()
+        for task in self.dataset.tasks:
+            if task.name in batch.targets:
+                place = where(self.dataset, self.split, task)
+                with blamed("the labels cannot be counted", "correct the target or `count`", place):
+                    if bool(task.num_labelled(batch.targets[task.name]) > 0):
+                        names.add(task.name)
+        return names
+
+    def _refuse_unlabelled(self, missing: set[str], batch: Batch) -> None:
+        first = next(task for task in self.dataset.tasks if task.name in missing)
+        others = [name for name in self.selection.task_names if name not in missing]
+        remedy = f"train with tasks=[{','.join(others)}]" if others else "train with other data"
+        reason = "it is to be trained"
+        if self.split == self.selection.split:
+            reason = f"{self.selection.key} needs it"
+            if others:
+                choice = f"train.select={self.split}/{others[0]}/loss"
+                remedy = f"select by another task with {choice}, or {remedy}"
+        targets = ", ".join(map(str, batch.targets)) or "no task"
         raise ConfigError(
-            f"{place}: at least one example is needed, got {num}; move examples from another "
-            "split there."
+            f"{where(self.dataset, self.split, first)}: at least one label is needed, as {reason}, "
+            f"got none (the batch has targets of {targets}); {remedy}."
         )
-    if split == "train":
-        return in_parts(torch.arange(num), min(num, options.batch_size))
-    return evaluation_parts(dataset, split, options)
-
-
-def _batches(dataset: MultiTaskDataset, split: Split, parts: Sequence[Tensor]) -> Iterator[Batch]:
-    with blamed("the data set fails", "correct its `batch`", where(dataset.name, split)):
-        yield from complete_batches(dataset, split, parts)
-
-
-def _check(
-    batch: Batch, dataset: MultiTaskDataset, split: Split, example: Tensor, num: int
-) -> None:
-    check_form(batch, dataset.tasks, example, num, where(dataset.name, split))
-    fault = find_fault([batch], dataset.tasks, dataset.name, split)
-    if fault is not None:
-        raise ConfigError(fault)
-
-
-def _labelled(dataset: MultiTaskDataset, split: Split, batch: Batch) -> set[str]:
-    """Return the names of the tasks with a label in a batch."""
-    names = set()
-    for task in dataset.tasks:
-        if task.name in batch.targets:
-            place = where(dataset.name, split, task.name)
-            with blamed("the labels cannot be counted", "correct the target or `count`", place):
-                if bool(task.num_labelled(batch.targets[task.name]) > 0):
-                    names.add(task.name)
-    return names
-
-
-def _refuse_unlabelled(
-    dataset: MultiTaskDataset, split: Split, selection: Selection, missing: set[str], batch: Batch
-) -> None:
-    first = next(task for task in dataset.tasks if task.name in missing)
-    others = [task for task in dataset.tasks if task.name not in missing]
-    names = ",".join(task.name for task in others)
-    remedy = f"train with tasks=[{names}]" if others else "train with other data"
-    reason = "it is to be trained"
-    if split == selection.split:
-        reason = f"{selection.key} needs it"
-        if others:
-            choice = f"train.select={split}/{others[0].name}/loss"
-            remedy = f"select by another task with {choice}, or {remedy}"
-    unknown = [str(name) for name in batch.targets if name not in selection.task_names]
-    found = f"none (its batches have targets of {', '.join(unknown)} too)" if unknown else "none"
-    raise ConfigError(
-        f"{where(dataset.name, split, first.name)}: at least one label is needed, as {reason}, got "
-        f"{found}; {remedy}."
-    )
-
-
-def _check_selection(selection: Selection, losses: dict[str, float]) -> None:
-    by_task = {**dict.fromkeys(selection.task_names, 0.0), **losses}
-    try:
-        selection.check({f"{selection.split}/{name}/loss": x for name, x in by_task.items()})
-    except SelectionError as error:
-        raise ConfigError(str(error)) from error

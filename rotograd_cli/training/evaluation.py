@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.tasks.dense_metrics import Accumulator
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
+from rotograd_cli.training import interrupts
+from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.coverage import complete_batches, evaluation_parts
-from rotograd_cli.training.faults import find_fault
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.options import TrainOptions
 
@@ -32,20 +33,14 @@ class Evaluator:
         model: The network with its method.
         dataset: The data.
         options: Batch size and limits.
-        poll: Called between batches; raises where the run is to stop.
     """
 
     def __init__(
-        self,
-        model: MultiTaskMethod,
-        dataset: MultiTaskDataset,
-        options: TrainOptions,
-        poll: Callable[[], None] = lambda: None,
+        self, model: MultiTaskMethod, dataset: MultiTaskDataset, options: TrainOptions
     ) -> None:
         self._model = model
         self._dataset = dataset
         self._options = options
-        self._poll = poll
         self._faultless: set[Split] = set()
 
     def metrics(self, split: Split) -> dict[str, float]:
@@ -58,26 +53,20 @@ class Evaluator:
         local_parts = parts_of_rank(parts, self._model.ranks.rank, self._model.ranks.size)
         batches = complete_batches(self._dataset, split, local_parts)
         tasks = self._dataset.tasks
-        metrics = evaluate(self._model, tasks, self._polled(batches), split)
-        names = [task.name for task in tasks]
-        suspects = [n for n in names if not math.isfinite(metrics[f"{split}/{n}/loss"])]
+        metrics = evaluate(self._model, tasks, self._stoppable(batches), split)
+        suspects = [t.name for t in tasks if not math.isfinite(metrics[f"{split}/{t.name}/loss"])]
         if suspects and split not in self._faultless:
-            self._refuse_fault(split, parts, suspects)
+            batches = self._dataset.batches(split, parts)
+            fault = find_fault(batches, self._dataset, split, suspects)
+            if fault is not None:
+                raise ConfigError(fault)
             self._faultless.add(split)
         return metrics
 
-    def _refuse_fault(
-        self, split: Split, parts: Sequence[Tensor], suspects: Collection[str]
-    ) -> None:
-        batches = self._dataset.batches(split, parts)
-        fault = find_fault(batches, self._dataset.tasks, self._dataset.name, split, suspects)
-        if fault is not None:
-            raise ConfigError(fault)
-
-    def _polled(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _stoppable(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
             if self._model.ranks.size == 1:  # many ranks stop between two steps alone
-                self._poll()
+                interrupts.check()
             yield batch
 
 

@@ -71,7 +71,6 @@ def deferring() -> Iterator[None]:
     place: ``nohup`` goes on to ignore SIGHUP.
     """
     global _requested
-    _requested = None
     first = 0.0
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -87,8 +86,11 @@ def deferring() -> Iterator[None]:
     held = [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
     ending = (signal.SIGTERM, signal.SIGHUP)
     held += [signum for signum in ending if signal.getsignal(signum) == signal.SIG_DFL]
-    with _handling(dict.fromkeys(held, handle)):
-        yield
+    try:
+        with _handling(dict.fromkeys(held, handle)):
+            yield
+    finally:
+        _requested = None
 
 
 def hand_on(error: StopRequested) -> None:

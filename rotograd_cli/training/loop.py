@@ -58,7 +58,7 @@ class Trainer:
         self.selection = select_by(options.select, options.select_mode, dataset.tasks, self.splits)
         self.batches = EpochBatches(dataset, options, seed, run.device, run.ranks)
         self.stepper = Stepper(run, self.batches, options)
-        self.evaluator = Evaluator(run.model, dataset, options, recorder.poll)
+        self.evaluator = Evaluator(run.model, dataset, options)
         self.checkpoints = CheckpointFolder(checkpoint_dir, run, recorder, checkpoints, config)
 
     def fit(self) -> dict[str, float]:
@@ -97,7 +97,7 @@ class Trainer:
         state = run.state
         run.begin_epoch()
         for micro_batches in self.batches.steps(state.epoch, state.batch):
-            stop_if_requested(run.ranks, self.recorder)
+            stop_if_requested(run.ranks)
             self.stepper.take(micro_batches)  # forward, losses, method, two optimisers
             run.end_step()
             is_last = state.batch == self.batches.num_steps

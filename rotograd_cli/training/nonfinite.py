@@ -1,9 +1,10 @@
 """Why a step is not finite: a fault of its data, or the first module or parameter to show it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import ONE
+from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.compiling import eagerly
-from rotograd_cli.training.faults import find_fault
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import NONFINITE_REMEDY
 from rotograd_cli.training.run_state import RunState
@@ -53,8 +54,7 @@ def fault_of_data(
         whole = replace(batches, ranks=ONE)
         micro_batches = next(whole.steps(run.state.epoch, run.state.batch))
     suspects = [name for name, loss in error.losses.items() if not math.isfinite(loss)]
-    dataset = batches.dataset
-    return find_fault(micro_batches, dataset.tasks, dataset.name, "train", suspects)
+    return find_fault(micro_batches, batches.dataset, "train", suspects)
 
 
 def wrong_parameter(model: nn.Module) -> str | None:
@@ -79,34 +79,27 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
     """
     findings: list[str] = []
 
-    def watch_output(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for value in output if isinstance(output, (list, tuple)) else [output]:
-                if isinstance(value, Tensor) and not _is_finite(value):
-                    kind = type(module).__name__
-                    findings.append(f"output of {name} ({kind}), {_describe(value)}")
+    def watch_output(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        for value in output if isinstance(output, (list, tuple)) else [output]:
+            if isinstance(value, Tensor) and not _is_finite(value):
+                kind = type(module).__name__
+                findings.append(f"output of {name} ({kind}), {_describe(value)}")
 
-        return hook
+    def watch_gradient(name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None and not _is_finite(parameter.grad):
+            findings.append(f"gradient of {name}, {_describe(parameter.grad)}")
 
-    def watch_gradient(name: str) -> Callable[[Tensor], None]:
-        def hook(parameter: Tensor) -> None:
-            if parameter.grad is not None and not _is_finite(parameter.grad):
-                findings.append(f"gradient of {name}, {_describe(parameter.grad)}")
-
-        return hook
-
-    handles = [m.register_forward_hook(watch_output(n)) for n, m in model.named_modules() if n]
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            handles.append(
-                parameter.register_post_accumulate_grad_hook(watch_gradient(name))  # type: ignore[no-untyped-call]
-            )
-    try:
-        with eagerly():
-            yield findings
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                hook = module.register_forward_hook(partial(watch_output, name))
+                stack.callback(hook.remove)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                register: Any = parameter.register_post_accumulate_grad_hook
+                stack.callback(register(partial(watch_gradient, name)).remove)
+        stack.enter_context(eagerly())
+        yield findings
 
 
 def _is_finite(value: Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import Protocol
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.tasks.task import Task
-from rotograd_cli.training.interrupts import StopRequested, requested
+from rotograd_cli.training import interrupts
 from rotograd_cli.training.options import NONFINITE_REMEDY
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.state import TrainState
@@ -19,9 +19,6 @@ class Recorder(Protocol):
     def log(self, record: dict[str, float]) -> None:
         """Take one record: ``step``, ``epoch`` and values by ``split/task/metric``."""
 
-    def poll(self) -> None:
-        """Raise if the run is to stop; called between batches, where stopping is safe."""
-
     def position(self) -> dict[str, int]:
         """Return how far the record files are written: bytes by name, on disk by now."""
 
@@ -29,19 +26,17 @@ class Recorder(Protocol):
         """Show progress after a step, without values: nothing here may wait for the device."""
 
 
-def stop_if_requested(ranks: Ranks, recorder: Recorder) -> None:
+def stop_if_requested(ranks: Ranks) -> None:
     """Raise where the run is to stop: on all ranks after the same step.
 
     Args:
         ranks: The processes; a step tells each of them of the signals of all.
-        recorder: Asked where there is one process.
     """
     if ranks.size == 1:
-        recorder.poll()
-        return
+        interrupts.check()
     if ranks.signal_of_all:
-        raise StopRequested(ranks.signal_of_all)
-    ranks.signal = requested()
+        raise interrupts.StopRequested(ranks.signal_of_all)
+    ranks.signal = interrupts.requested()
 
 
 def training_record(run: RunState, tasks: Sequence[Task]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Every component is used once on a few examples, under the name that a refusal gives it."""
 
-import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
-from rotograd_cli.training.batch_checks import check_form, check_predictions, require, where
+from rotograd_cli.training.batch_checks import check_form, check_predictions, where
 from rotograd_cli.training.blame import blamed, component_of
 from rotograd_cli.training.coverage import num_steps
 from rotograd_cli.training.objective import predict
@@ -61,29 +60,26 @@ def _evaluate(
 ) -> dict[str, float]:
     tasks = dataset.tasks
     component = component_of(model, tasks)
+    place = where(dataset, split)
     model.eval()
-    with (
-        torch.no_grad(),
-        blamed(component, "correct it or choose another", where(dataset.name, split)),
-    ):
+    with torch.no_grad(), blamed(component, "correct it or choose another", place):
         predictions = predict(model, batch)
     check_predictions(tasks, predictions, len(batch.inputs))
-    losses = {}
-    for task, prediction in zip(tasks, predictions, strict=True):
-        if task.name in batch.targets:
-            place = where(dataset.name, split, task.name)
-            losses[task.name] = _try_task(task, prediction, batch.targets[task.name], place)
-    return losses
+    return {
+        task.name: _try_task(
+            task, prediction, batch.targets[task.name], where(dataset, split, task)
+        )
+        for task, prediction in zip(tasks, predictions, strict=True)
+        if task.name in batch.targets
+    }
 
 
 def _try_task(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
-    require(
-        bool(prediction.isfinite().all()),
-        f"{place}: the prediction for finite inputs",
-        "be finite before training",
-        "NaN or infinity",
-        "correct the initial values of `backbone` or `head`",
-    )
+    if not prediction.isfinite().all():
+        raise ConfigError(
+            f"{place}: the prediction for finite inputs must be finite before training, got NaN or "
+            "infinity; correct the initial values of `backbone` or `head`."
+        )
     loss = _try_loss(task, prediction, target, place)
     for spec in task.metrics:
         _try_metric(spec, prediction, target, place)
@@ -100,22 +96,27 @@ def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> flo
             f"{place}: the loss must leave the target as it is, which the metrics see too, but "
             "writes into it; write target = target.clone() first."
         )
-    thing = f"{place}: the loss"
-    requirement = "be a finite scalar that depends on the prediction"
-    has_nan = bool(target.isnan().any())
-    hint = " that leaves out the NaN in the target" if has_nan else ""
-    is_tensor = isinstance(loss, Tensor)
-    require(is_tensor, thing, requirement, f"a {type(loss).__name__}", "return a tensor")
-    shape = f"shape {list(loss.shape)}"
-    require(loss.dim() == 0, thing, requirement, shape, "reduce it with mean()")
-    remedy = "leave out detach() and item()"
-    require(loss.requires_grad, thing, requirement, "one without a gradient", remedy)
-    value = float(loss)
-    remedy = f"correct the loss, or use one{hint}"
-    require(bool(loss.isfinite()), thing, requirement, value, remedy)
+    fault = _fault_of_loss(loss)
+    if fault is not None:
+        raise ConfigError(
+            f"{place}: the loss must be a finite scalar that depends on the prediction, got {fault}"
+        )
     with blamed("the loss cannot be differentiated", "correct it", place):
         loss.backward()
-    return value
+    return float(loss)
+
+
+def _fault_of_loss(loss: Any) -> str | None:
+    """Return what a loss is that it must not be, and what to do."""
+    if not isinstance(loss, Tensor):
+        return f"a {type(loss).__name__}; return a tensor."
+    if loss.dim() > 0:
+        return f"shape {list(loss.shape)}; reduce it with mean()."
+    if not loss.requires_grad:
+        return "one without a gradient; leave out detach() and item()."
+    if not loss.isfinite():
+        return f"{float(loss)}; correct the loss, or use one that leaves out NaN in the target."
+    return None
 
 
 def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
@@ -126,14 +127,12 @@ def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str
         with _NoBroadcasting(len(target)):
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())
-    is_tensor = isinstance(value, Tensor)
-    require(
-        is_tensor and value.dim() == 0,
-        f"{place}: {name}",
-        "be a scalar tensor",
-        f"shape {list(value.shape)}" if is_tensor else type(value).__name__,
-        "pick one with the `value` of MetricSpec",
-    )
+    if not isinstance(value, Tensor) or value.dim() > 0:
+        shape = getattr(value, "shape", "no tensor")
+        raise ConfigError(
+            f"{place}: {name} must be a scalar tensor, got {type(value).__name__} ({shape}); pick "
+            "one with the `value` of MetricSpec."
+        )
 
 
 def try_training(
@@ -156,14 +155,12 @@ def try_training(
         ConfigError: If a component fails, or an optimiser or a schedule needs more than a call.
     """
     model.train()
-    place = where(dataset.name, "train")
-    batch = _augmented(dataset, batch, place) if options.augment else batch
+    place = where(dataset, "train")
+    if options.augment and dataset.num_draws:
+        batch = _augmented(dataset, batch, f"{place}, augmented")
     groups = make_groups(model)
-    optimizers: list[Any] = [_NamedOptimizer(group) for group in groups]
-    for group in groups:
-        _check_call(group.optimizer, f"{group.name}_optimizer", "optimizer", "adam")
-        _check_call(group.scheduler, f"{group.name}_scheduler", "scheduler", "constant")
-    component = component_of(model, dataset.tasks)
+    optimizers = [group.optimizer for group in groups]
+    component = component_of(model, dataset.tasks, groups)
     with blamed(component, "correct it or choose another", f"{place}, a training step"):
         train_step(model, dataset.tasks, [batch], optimizers, grad_clip_norm=options.grad_clip_norm)
         model.refresh()
@@ -171,7 +168,9 @@ def try_training(
         model.end_epoch()
     for group in groups:
         _check_length(group, dataset, options)
-        with blamed(f"`{group.name}_scheduler.scheduler` has a wrong value", "correct it"):
+        name = f"{group.name}_scheduler"
+        remedy = f"correct it, or choose another with scheduler@{name}=constant"
+        with blamed(f"`{name}.scheduler` fails in step()", remedy):
             group.scheduler.step()
 
 
@@ -188,38 +187,11 @@ def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: Tra
 
 
 def _augmented(dataset: MultiTaskDataset, batch: Batch, place: str) -> Batch:
-    if not dataset.num_draws:
-        return batch
-    place = f"{place}, augmented"
     num = len(batch.inputs)
     draws = torch.full((num, dataset.num_draws), 0.5, device=batch.inputs.device)
     with blamed("the data set fails", "correct its `augment`", place):
         result = dataset.augment(batch, draws)
     return check_form(result, dataset.tasks, batch.inputs[:1], num, place)
-
-
-class _NamedOptimizer:
-    """An optimiser that is named where it fails."""
-
-    def __init__(self, group: OptimizerGroup) -> None:
-        self.optimizer = group.optimizer
-        self.zero_grad = group.optimizer.zero_grad
-        self.name = f"`{group.name}_optimizer`"
-
-    def step(self) -> None:
-        with blamed(f"{self.name} fails in its first step", "correct it or choose another"):
-            self.optimizer.step()
-
-
-def _check_call(component: Any, name: str, group: str, choice: str) -> None:
-    """Refuse a ``step`` that needs what a training loop does not have: a closure, a metric."""
-    try:
-        inspect.signature(type(component).step).bind(component)
-    except TypeError as error:
-        raise ConfigError(
-            f"`{name}` must advance without arguments, but {type(component).__name__}.step is "
-            f"{error}; choose another with {group}@{name}={choice}."
-        ) from error
 
 
 def few(batch: Batch, num: int) -> Batch:
@@ -263,9 +235,9 @@ class _NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.pointwise in func.tags and len({len(shape) for shape in shapes}) > 1:
             shape = tuple(result.shape)
             if shape not in shapes and min(shapes, key=len)[0] == self.num:
-                found = " against ".join(str(list(shape)) for shape in shapes)
+                pair = " against ".join(str(list(shape)) for shape in shapes)
                 raise ShapeError(
-                    f"prediction and target must have one shape, got {found}, which is broadcast "
+                    f"prediction and target must have one shape, got {pair}, which is broadcast "
                     f"to {list(shape)}; write prediction.squeeze(1), or target.unsqueeze(1)."
                 )
         return result

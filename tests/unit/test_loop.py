@@ -54,9 +54,6 @@ class Memory:
     def log(self, record: dict[str, float]) -> None:
         self.records.append(record)
 
-    def poll(self) -> None:
-        pass
-
     def position(self) -> dict[str, int]:
         return {}
 
