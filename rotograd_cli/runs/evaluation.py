@@ -12,10 +12,11 @@ from rotograd_cli.runs.directory import CHECKPOINTS, other_data
 from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.summary import recorded_metrics
 from rotograd_cli.runs.trust import Trust, without_extras
-from rotograd_cli.training.checkpoint import load_checkpoint, load_weights
+from rotograd_cli.training.batches import complete_batches, cut_notes, evaluation_parts
+from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.compiling import compilation
-from rotograd_cli.training.coverage import complete_batches, cut_notes, evaluation_parts
 from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.run_state import load_weights
 
 
 @dataclass(frozen=True)

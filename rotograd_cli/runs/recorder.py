@@ -7,7 +7,7 @@ from typing import Any
 from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.training.run_state import TrainState
 
 RECORDS = "metrics.jsonl"
 """File of the records in a run directory."""

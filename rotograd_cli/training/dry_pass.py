@@ -17,8 +17,8 @@ from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
+from rotograd_cli.training.batches import complete_batches, evaluation_parts
 from rotograd_cli.training.blame import blamed
-from rotograd_cli.training.coverage import complete_batches, evaluation_parts
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import Selection, select_by

@@ -17,7 +17,7 @@ from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.batch_checks import find_fault
-from rotograd_cli.training.coverage import complete_batches, evaluation_parts
+from rotograd_cli.training.batches import complete_batches, evaluation_parts
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.options import TrainOptions
 

@@ -3,20 +3,46 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rotograd_cli.data.base import MultiTaskDataset, Split
+from rotograd_cli.ranks.base import Ranks
+from rotograd_cli.training import interrupts
 from rotograd_cli.training.batches import EpochBatches
-from rotograd_cli.training.checkpoint_folder import CheckpointFolder
+from rotograd_cli.training.checkpoint import CheckpointFolder
 from rotograd_cli.training.evaluation import Evaluator
-from rotograd_cli.training.interrupts import StopRequested
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
-from rotograd_cli.training.records import Recorder, stop_if_requested, training_record
-from rotograd_cli.training.run_state import RunState
+from rotograd_cli.training.run_state import RunState, TrainState
 from rotograd_cli.training.selection import select_by
 from rotograd_cli.training.stepper import Stepper
 
 logger = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Where the loop sends its records."""
+
+    def log(self, record: dict[str, float]) -> None:
+        """Take one record: ``step``, ``epoch`` and values by ``split/task/metric``."""
+
+    def position(self) -> dict[str, int]:
+        """Return how far the record files are written: bytes by name, on disk by now."""
+
+    def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
+        """Show progress after a step, without values: nothing here may wait for the device."""
+
+
+def stop_if_requested(ranks: Ranks) -> None:
+    """Raise where the run is to stop: on all ranks after the same step.
+
+    Args:
+        ranks: The processes; a step tells each of them of the signals of all.
+    """
+    if ranks.size == 1:
+        interrupts.check()
+    if ranks.signal_of_all:
+        raise interrupts.StopRequested(ranks.signal_of_all)
+    ranks.signal = interrupts.requested()
 
 
 class Trainer:
@@ -59,7 +85,9 @@ class Trainer:
         self.batches = EpochBatches(dataset, options, seed, run.device, run.ranks)
         self.stepper = Stepper(run, self.batches, options)
         self.evaluator = Evaluator(run.model, dataset, options)
-        self.checkpoints = CheckpointFolder(checkpoint_dir, run, recorder, checkpoints, config)
+        self.checkpoints = CheckpointFolder(
+            checkpoint_dir, run, recorder.position, checkpoints, config
+        )
 
     def fit(self) -> dict[str, float]:
         """Train all epochs, then test the selected one.
@@ -81,7 +109,7 @@ class Trainer:
                 if not state.evaluation_due:
                     self.train_epoch()
                 self._end_epoch()
-        except StopRequested:  # raised between two steps or two batches of an evaluation
+        except interrupts.StopRequested:  # raised between two steps or two batches of an evaluation
             self.checkpoints.save("last.pt")
             raise
         logger.info(state.describe_selected(self.selection))
@@ -102,7 +130,7 @@ class Trainer:
             run.end_step()
             is_last = state.batch == self.batches.num_steps
             if is_last or state.step % self.options.log_every_steps == 0:
-                self.recorder.log(training_record(run, self.dataset.tasks))
+                self.recorder.log(run.record(self.dataset.tasks))
             self.recorder.progress(state, self.batches.num_steps, state.batch - 1)
             run.count_time(self.batches.take_waited_s())
             self.checkpoints.save_if_due()

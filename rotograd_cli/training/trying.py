@@ -16,8 +16,8 @@ from rotograd_cli.methods.base import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
 from rotograd_cli.training.batch_checks import check_form, check_predictions, where
+from rotograd_cli.training.batches import num_steps
 from rotograd_cli.training.blame import blamed, component_of
-from rotograd_cli.training.coverage import num_steps
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import OptimizerGroup

@@ -10,7 +10,6 @@ from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.evaluation import Evaluator
-from rotograd_cli.training.records import training_record
 from rotograd_cli.training.stepper import Stepper
 
 STEPS = 3
@@ -40,7 +39,7 @@ def measured_seconds(config: TrainConfig) -> float:
     def train(num_steps: int) -> None:
         for micro_batches in islice(steps, num_steps):
             stepper.take(micro_batches)
-        training_record(run, dataset.tasks)  # waits for the device
+        run.record(dataset.tasks)  # waits for the device
 
     train(1)
     step_s = _seconds(lambda: train(STEPS)) / STEPS
