@@ -175,7 +175,9 @@ class EpochBatches:
         batches = self._timed(self.dataset.batches("train", parts))
         micro_batches: list[Batch] = []
         for batch, rows in zip(batches, in_parts(draws, self._micro_size), strict=True):
-            micro_batches.append(self._augmented(batch, self.ranks.part(rows)))
+            if rows.shape[1]:
+                batch = self.dataset.augment(batch, self.ranks.part(rows))
+            micro_batches.append(batch)
             if len(micro_batches) == self.options.accumulate_steps:
                 yield micro_batches
                 micro_batches = []
@@ -202,9 +204,6 @@ class EpochBatches:
         num = self.num_steps * self.options.batch_size
         num_draws = self.dataset.num_draws if self.options.augment else 0
         return epoch_draws(num, num_draws, seed=self.seed, epoch=epoch)
-
-    def _augmented(self, batch: Batch, draws: Tensor) -> Batch:
-        return self.dataset.augment(batch, draws) if draws.shape[1] else batch
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:

@@ -112,27 +112,22 @@ def evaluate(
                     accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
     sums = model.ranks.sum(torch.stack([a.sums for a in accumulators]))
     num_batches = model.ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
-    values = [
-        accumulator.values(model.ranks) if num else accumulator.missing()
-        for accumulator, num in zip(accumulators, num_batches, strict=True)
+    rows = [
+        torch.cat((total, accumulator.values(model.ranks) if num else accumulator.missing()))
+        for total, accumulator, num in zip(sums, accumulators, num_batches, strict=True)
     ]
-    numbers = torch.cat([sums.flatten(), *values]).tolist()  # one transfer
-    return _named(tasks, numbers, split)
+    on_host = torch.cat(rows).cpu().split([len(row) for row in rows])  # one transfer
+    return _named(tasks, [row.tolist() for row in on_host], split)
 
 
-def _named(tasks: Sequence[Task], numbers: Sequence[float], split: str) -> dict[str, float]:
-    """Return keys and values from the sums of all tasks, followed by the metrics of each."""
+def _named(tasks: Sequence[Task], rows: Sequence[list[float]], split: str) -> dict[str, float]:
+    """Return keys and values from the sums of each task, followed by its metrics."""
     losses: dict[str, float] = {}
     metrics: dict[str, list[float]] = {}
-    start = 3 * len(tasks)
-    for k, task in enumerate(tasks):
-        total, num, num_nan = numbers[3 * k : 3 * k + 3]
+    for task, (total, num, num_nan, *values) in zip(tasks, rows, strict=True):
         losses[task.name] = total / num if num else math.nan
-        end = start + len(task.metrics)
-        metrics[task.name] = list(numbers[start:end])
-        start = end
+        metrics[task.name] = [math.nan] * len(values) if num_nan else values
         if num_nan:
-            metrics[task.name] = [math.nan] * len(task.metrics)
             logger.warning(
                 "The prediction of task %r is NaN in %d examples of split %s; its metrics are NaN.",
                 task.name,

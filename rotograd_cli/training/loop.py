@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rotograd_cli.data.base import MultiTaskDataset, Split
+from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import CheckpointFolder
 from rotograd_cli.training.evaluation import Evaluator
+from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 from rotograd_cli.training.run_state import RunState, TrainState
 from rotograd_cli.training.selection import select_by
@@ -83,7 +85,7 @@ class Trainer:
         self.splits: Sequence[Split] = ("train", "val") if options.evaluate_train else ("val",)
         self.selection = select_by(options.select, options.select_mode, dataset.tasks, self.splits)
         self.batches = EpochBatches(dataset, options, seed, run.device, run.ranks)
-        self.stepper = Stepper(run, self.batches, options)
+        self.stepper = Stepper(run, dataset.tasks, options)
         self.evaluator = Evaluator(run.model, dataset, options)
         self.checkpoints = CheckpointFolder(
             checkpoint_dir, run, recorder.position, checkpoints, config
@@ -126,7 +128,11 @@ class Trainer:
         run.begin_epoch()
         for micro_batches in self.batches.steps(state.epoch, state.batch):
             stop_if_requested(run.ranks)
-            self.stepper.take(micro_batches)  # forward, losses, method, two optimisers
+            try:
+                self.stepper.take(micro_batches)  # forward, losses, method, two optimisers
+            except NonFiniteError as error:
+                reason = explain(error, run, self.batches, micro_batches)
+                raise NonFiniteError(f"{error}{reason}") from error
             run.end_step()
             is_last = state.batch == self.batches.num_steps
             if is_last or state.step % self.options.log_every_steps == 0:

@@ -32,7 +32,7 @@ def measured_seconds(config: TrainConfig) -> float:
     """
     run, dataset = build_run(config)
     batches = EpochBatches(dataset, config.train, config.seed, run.device)
-    stepper = Stepper(run, batches, config.train)
+    stepper = Stepper(run, dataset.tasks, config.train)
     run.begin_epoch()
     steps = chain.from_iterable(map(batches.steps, count()))
 
