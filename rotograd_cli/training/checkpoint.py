@@ -165,32 +165,29 @@ class CheckpointFolder:
     Args:
         path: The folder; exists when something is saved.
         run: What is saved.
-        position: Says how far the record files are written: bytes by name.
         options: When checkpoints are written, and which are kept.
-        config: Resolved configuration, stored in every checkpoint.
+        extra: Returns what every checkpoint holds besides the run: ``records`` (how far the record
+            files are written, bytes by name) and ``config`` (the resolved configuration).
     """
 
     def __init__(
         self,
         path: Path,
         run: RunState,
-        position: Callable[[], dict[str, int]],
         options: CheckpointOptions,
-        config: dict[str, Any],
+        extra: Callable[[], dict[str, Any]],
     ) -> None:
         self.path = path
         self._run = run
-        self._position = position
         self._options = options
-        self._config = config
+        self._extra = extra
         self._saved_at = time.monotonic()
 
     def save(self, name: str) -> None:
         """Write the run as it is now."""
         if not self._run.ranks.is_first:
             return
-        records = {"records": self._position(), "config": self._config}
-        save_checkpoint(self.path / name, {**self._run.content(), **records})
+        save_checkpoint(self.path / name, self._run.content() | self._extra())
         self._saved_at = time.monotonic()
 
     def save_start(self) -> None:

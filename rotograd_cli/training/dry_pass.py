@@ -6,8 +6,9 @@ weights, buffers and random generators are those of a run without this pass.
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,21 +17,27 @@ from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.training.batch_checks import SeenFlags, check_form, find_fault, where
-from rotograd_cli.training.batches import complete_batches, evaluation_parts
-from rotograd_cli.training.blame import blamed
+from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.metrics import MetricSpec
+from rotograd_cli.training.batch_checks import (
+    SeenFlags,
+    check_form,
+    check_predictions,
+    find_fault,
+    where,
+)
+from rotograd_cli.training.batches import complete_batches, evaluation_parts, num_steps
+from rotograd_cli.training.blame import NoBroadcasting, blamed, component_of, silence
+from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
+from rotograd_cli.training.run_state import OptimizerGroup
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import Selection, select_by
-from rotograd_cli.training.trying import (
-    NUM_EXAMPLES,
-    MakeGroups,
-    few,
-    silence,
-    try_evaluation,
-    try_training,
-)
+from rotograd_cli.training.stepper import train_step
 
+MakeGroups = Callable[[MultiTaskMethod], Sequence[OptimizerGroup]]
+NUM_EXAMPLES = 8
+"""Examples that the components are tried on."""
 SCAN_S = 0.2
 """Seconds of the CPU in which more of a split in memory is looked at. What is not looked at is
 noticed when it is trained on or evaluated."""
@@ -64,13 +71,13 @@ def dry_pass(
         with blamed("The networks cannot be copied", "keep nothing in them that has a graph"):
             trial = copy.deepcopy(model)
         losses = {
-            split: try_evaluation(trial, dataset, split, batch) for split, batch in first.items()
+            split: _try_evaluation(trial, dataset, split, batch) for split, batch in first.items()
         }
         by_task = dict.fromkeys(selection.task_names, 0.0) | losses[selection.split]
         selection.check({f"{selection.split}/{name}/loss": x for name, x in by_task.items()})
         num = options.batch_size // options.accumulate_steps
-        batch = few(first["train"], min(num, NUM_EXAMPLES))
-        try_training(trial, dataset, make_groups, options, batch)
+        batch = _few(first["train"], min(num, NUM_EXAMPLES))
+        _try_training(trial, dataset, make_groups, options, batch)
 
 
 @dataclass(frozen=True)
@@ -162,3 +169,147 @@ class _SplitScan:
             f"{where(self.dataset, self.split, first)}: at least one label is needed, as {reason}, "
             f"got none (the batch has targets of {targets}); {remedy}."
         )
+
+
+def _try_evaluation(
+    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
+) -> dict[str, float]:
+    """Evaluate a few examples, or the whole batch where few are not enough."""
+    try:
+        return _evaluate(model, dataset, split, _few(batch, NUM_EXAMPLES))
+    except ConfigError:
+        return _evaluate(model, dataset, split, batch)
+
+
+def _evaluate(
+    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
+) -> dict[str, float]:
+    tasks = dataset.tasks
+    component = component_of(model, tasks)
+    place = where(dataset, split)
+    model.eval()
+    with torch.no_grad(), blamed(component, "correct it or choose another", place):
+        predictions = predict(model, batch)
+    check_predictions(tasks, predictions, len(batch.inputs))
+    return {
+        task.name: _try_task(
+            task, prediction, batch.targets[task.name], where(dataset, split, task)
+        )
+        for task, prediction in zip(tasks, predictions, strict=True)
+        if task.name in batch.targets
+    }
+
+
+def _try_task(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
+    if not prediction.isfinite().all():
+        raise ConfigError(
+            f"{place}: the prediction for finite inputs must be finite before training, got NaN or "
+            "infinity; correct the initial values of `backbone` or `head`."
+        )
+    loss = _try_loss(task, prediction, target, place)
+    for spec in task.metrics:
+        _try_metric(spec, prediction, target, place)
+    return loss
+
+
+def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
+    leaf = prediction.detach().clone().requires_grad_()
+    before = target._version
+    with blamed("the loss fails", "correct it", place), NoBroadcasting(len(target)):
+        loss: Any = task.loss(leaf, target)
+    if target._version != before:
+        raise ConfigError(
+            f"{place}: the loss must leave the target as it is, which the metrics see too, but "
+            "writes into it; write target = target.clone() first."
+        )
+    fault = _fault_of_loss(loss)
+    if fault is not None:
+        raise ConfigError(
+            f"{place}: the loss must be a finite scalar that depends on the prediction, got {fault}"
+        )
+    with blamed("the loss cannot be differentiated", "correct it", place):
+        loss.backward()
+    return float(loss)
+
+
+def _fault_of_loss(loss: Any) -> str | None:
+    """Return what a loss is that it must not be, and what to do."""
+    if not isinstance(loss, Tensor):
+        return f"a {type(loss).__name__}; return a tensor."
+    if loss.dim() > 0:
+        return f"shape {list(loss.shape)}; reduce it with mean()."
+    if not loss.requires_grad:
+        return "one without a gradient; leave out detach() and item()."
+    if not loss.isfinite():
+        return f"{float(loss)}; correct the loss, or use one that leaves out NaN in the target."
+    return None
+
+
+def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
+    name = f"the metric {spec.name!r}"
+    with blamed(f"{name} fails", "correct it", place):
+        metric: Any = spec.create().to(prediction.device)
+        metric.distributed_available_fn = lambda: False  # torchmetrics': the first rank is alone
+        with NoBroadcasting(len(target)):
+            metric.update(spec.prepare(prediction), target)
+        value: Any = spec.value(metric.compute())
+    if not isinstance(value, Tensor) or value.dim() > 0:
+        shape = getattr(value, "shape", "no tensor")
+        raise ConfigError(
+            f"{place}: {name} must be a scalar tensor, got {type(value).__name__} ({shape}); pick "
+            "one with the `value` of MetricSpec."
+        )
+
+
+def _try_training(
+    model: MultiTaskMethod,
+    dataset: MultiTaskDataset,
+    make_groups: MakeGroups,
+    options: TrainOptions,
+    batch: Batch,
+) -> None:
+    """Take one step and advance every schedule once."""
+    model.train()
+    place = where(dataset, "train")
+    if options.augment and dataset.num_draws:
+        batch = _augmented(dataset, batch, f"{place}, augmented")
+    groups = make_groups(model)
+    optimizers = [group.optimizer for group in groups]
+    component = component_of(model, dataset.tasks, groups)
+    with blamed(component, "correct it or choose another", f"{place}, a training step"):
+        train_step(model, dataset.tasks, [batch], optimizers, grad_clip_norm=options.grad_clip_norm)
+        model.refresh()
+        model.diagnostics()
+        model.end_epoch()
+    for group in groups:
+        _check_length(group, dataset, options)
+        name = f"{group.name}_scheduler"
+        remedy = f"correct it, or choose another with scheduler@{name}=constant"
+        with blamed(f"`{name}.scheduler` fails in step()", remedy):
+            group.scheduler.step()
+
+
+def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: TrainOptions) -> None:
+    """Refuse a schedule that knows its length (a one-cycle one) and is over before the run."""
+    length = getattr(group.scheduler, "total_steps", None)
+    per_epoch = num_steps(dataset, options) if group.interval == "step" else 1
+    needed = options.epochs * per_epoch
+    if length is not None and length < needed:
+        raise ConfigError(
+            f"`{group.name}_scheduler.scheduler` ends after {length} steps, but the run takes "
+            f"{needed}; set total_steps={needed}."
+        )
+
+
+def _augmented(dataset: MultiTaskDataset, batch: Batch, place: str) -> Batch:
+    num = len(batch.inputs)
+    draws = torch.full((num, dataset.num_draws), 0.5, device=batch.inputs.device)
+    with blamed("the data set fails", "correct its `augment`", place):
+        result = dataset.augment(batch, draws)
+    return check_form(result, dataset.tasks, batch.inputs[:1], num, place)
+
+
+def _few(batch: Batch, num: int) -> Batch:
+    """Return the first examples of a batch."""
+    targets = {name: target[:num] for name, target in batch.targets.items()}
+    return Batch(batch.inputs[:num], targets)

@@ -116,7 +116,7 @@ def evaluate(
         torch.cat((total, accumulator.values(model.ranks) if num else accumulator.missing()))
         for total, accumulator, num in zip(sums, accumulators, num_batches, strict=True)
     ]
-    on_host = torch.cat(rows).cpu().split([len(row) for row in rows])  # one transfer
+    on_host = torch.split(torch.cat(rows).cpu(), [len(row) for row in rows])  # one transfer
     return _named(tasks, [row.tolist() for row in on_host], split)
 
 

@@ -88,7 +88,10 @@ class Trainer:
         self.stepper = Stepper(run, dataset.tasks, options)
         self.evaluator = Evaluator(run.model, dataset, options)
         self.checkpoints = CheckpointFolder(
-            checkpoint_dir, run, recorder.position, checkpoints, config
+            checkpoint_dir,
+            run,
+            checkpoints,
+            lambda: {"records": recorder.position(), "config": config},
         )
 
     def fit(self) -> dict[str, float]:

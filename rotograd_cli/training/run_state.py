@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -68,16 +67,13 @@ class TrainState:
             state: The fields. One that an earlier version did not have keeps its value.
 
         Raises:
-            CheckpointError: If a field is missing, unknown or of another type.
+            TypeError: If a field is missing, unknown or of another type.
         """
         fields = asdict(self)
         complete = {**{name: fields[name] for name in _LATER}, **state}
         types = {name: type(value) for name, value in fields.items()}
         if {name: type(value) for name, value in complete.items()} != types:
-            raise CheckpointError(
-                "The checkpoint's `state` must hold the fields of this version's; resume the run "
-                "with the version that it was trained with."
-            )
+            raise TypeError("`state` has other fields")
         for key, value in state.items():
             setattr(self, key, value)
 
@@ -137,23 +133,6 @@ class OptimizerGroup:
     """When the schedule advances: ``step`` or ``epoch``."""
 
 
-class LossWindow:
-    """Sums of task losses and their counts since the last record, kept on the device."""
-
-    def __init__(self, num_tasks: int, device: torch.device) -> None:
-        self.sums = torch.zeros(2, num_tasks, device=device)
-
-    def add(self, losses: Tensor) -> None:
-        """Add losses and their presence, shape ``[2, K]``."""
-        self.sums += losses
-
-    def take(self) -> list[float | None]:
-        """Return the means, None for a task that had no loss, and start a new window."""
-        pairs = zip(*self.sums.tolist(), strict=True)
-        self.sums.zero_()
-        return [total / num if num else None for total, num in pairs]
-
-
 class RunState:
     """The model with its method, the optimisers, and what the loop remembers.
 
@@ -168,7 +147,8 @@ class RunState:
         self.ranks = model.ranks
         self.device = next(model.parameters()).device
         self.state = TrainState()
-        self.window = LossWindow(len(model.heads), self.device)
+        self.window = torch.zeros(2, len(model.heads), device=self.device)
+        """Sums of task losses and their counts since the last record."""
         self.loss_scale = LossScale() if model.autocast_dtype == torch.float16 else None
         self._began = time.monotonic()
         self._counted_until = self._began
@@ -227,8 +207,9 @@ class RunState:
         """
         self.model.refresh()
         names = [task.name for task in tasks]
-        means = zip(names, self.window.take(), strict=True)
-        losses = {name: mean for name, mean in means if mean is not None}
+        sums = zip(names, *self.window.tolist(), strict=True)
+        losses = {name: total / num for name, total, num in sums if num}
+        self.window.zero_()
         for name, loss in losses.items():
             if not math.isfinite(loss):
                 raise NonFiniteError(
@@ -252,7 +233,7 @@ class RunState:
             "model": self.model.state_dict(),
             "optimizers": {group.name: group.optimizer.state_dict() for group in self.groups},
             "schedulers": {group.name: group.scheduler.state_dict() for group in self.groups},
-            "window": self.window.sums.clone(),
+            "window": self.window.clone(),
             "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "rng": rng_state(),
         }
@@ -287,7 +268,7 @@ class RunState:
         for group in self.groups:
             group.optimizer.load_state_dict(content["optimizers"][group.name])
             group.scheduler.load_state_dict(content["schedulers"][group.name])
-        self.window.sums.copy_(content["window"])
+        self.window.copy_(content["window"])
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(content["loss_scale"])
         set_rng_state(content["rng"])

@@ -158,7 +158,7 @@ class Stepper:
         except NonFiniteError as error:
             self._skip_or_raise(error)
         else:
-            self._run.window.add(losses)
+            self._run.window += losses
 
     def attempt(self, micro_batches: Sequence[Batch]) -> Tensor:
         """Take a step as :func:`train_step` does, with the run's options; count nothing."""
