@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotograd_cli.bounds import checked
-from rotograd_cli.data.base import AtLeastOne, FileCheck, Positive, Seed, Split
+from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.data.base import FileCheck, Positive, Seed, Split
 from rotograd_cli.data.two_digits import Digits, TwoDigits
 from rotograd_cli.errors import DatasetError
 

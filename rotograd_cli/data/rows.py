@@ -9,8 +9,7 @@ from typing import Any
 
 from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.filling import Make, WritableArrays
-from rotograd_cli.data.prepared import PreparedArrays, Progress, SourceFiles, ignore
-from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.prepared import Field, PreparedArrays, Progress, SourceFiles, ignore
 from rotograd_cli.data.sources import Comparison
 from rotograd_cli.data.wording import readable
 from rotograd_cli.errors import DatasetError, listed

@@ -47,6 +47,25 @@ def start_like_mtan(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def require_images(network: str, input_shape: Sequence[int], min_size: int, advice: str) -> None:
+    """Refuse inputs that are no image, or too small.
+
+    Args:
+        network: Name of the network, for the message.
+        input_shape: Shape of one example's input.
+        min_size: Smallest height and width in pixels.
+        advice: What to use instead.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < min_size:
+        raise ConfigError(
+            f"{network} needs images of at least {min_size}x{min_size} pixels, [channels, height, "
+            f"width], got {list(input_shape)}; use {advice}."
+        )
+
+
 def require_maps(head: str, feature_shape: Sequence[int], num_outputs: int) -> None:
     """Refuses features that are no map, and a prediction without outputs.
 

@@ -7,15 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rotograd_cli.bounds import checked
-from rotograd_cli.data.base import (
-    AtLeastOne,
-    Batch,
-    FileCheck,
-    NotNegative,
-    Positive,
-    Preparation,
-)
+from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.data.base import Batch, FileCheck, NotNegative, Positive, Preparation
 from rotograd_cli.data.celeba import preparation
 from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations
 from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, SOURCE, Files, find

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.nyuv2.layout import HEIGHT, WIDTH, Kind
-from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.prepared import Field
 
 FIELDS: dict[Kind, Field] = {
     "image": Field((HEIGHT, WIDTH, 3), "uint8"),
