@@ -77,7 +77,7 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         choices = " or ".join(map(str, get_args(annotation)))
         raise ConfigError(f"`{name}` must be {choices}, got {value!r}.")
-    if get_origin(annotation) is Sequence and value is not None:
+    if get_origin(annotation) is Sequence and isinstance(value, Sequence):
         for item in value:
             check_range(name, item, get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType) and value is not None:  # a bound, or None

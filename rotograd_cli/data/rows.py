@@ -67,10 +67,8 @@ class Rows:
         changed = arrays.compare(arrays.rows_of(self.files), self.source).changed
         for event, names in (("changed", changed), ("disappeared", self._lost(arrays))):
             if names:
-                raise DatasetError(
-                    f"{describe_files(names)} in {self.source} {event} after they were prepared; "
-                    f"{self.remedy}"
-                )
+                place = f"{listed(names)} in {self.source}"
+                raise DatasetError(f"{place} {event} after they were prepared; {self.remedy}")
         return arrays
 
     def prepare(self, make: Make, how: Preparation) -> None:
@@ -183,11 +181,6 @@ class _State:
             return
         with suppress(DatasetError):
             WritableArrays(self.arrays.folder).remember_times(self.comparison)
-
-
-def describe_files(names: Sequence[str]) -> str:
-    """Number of files, and the first names."""
-    return f"{len(names):,} {'file' if len(names) == 1 else 'files'} ({listed(names)})"
 
 
 def _names(rows: Sequence[SourceFiles]) -> list[str]:

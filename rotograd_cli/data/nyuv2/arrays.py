@@ -5,8 +5,6 @@ from io import BytesIO
 
 import numpy as np
 
-from rotograd_cli.data.sources import is_page
-
 _MAGIC = b"\x93NUMPY"
 
 
@@ -25,7 +23,7 @@ def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     if not content.startswith(_MAGIC):
-        raise ValueError(_other_content(content))
+        raise ValueError(f"a file that begins with {content[:10]!r}")
     try:
         array: np.ndarray = np.load(BytesIO(content), allow_pickle=False)
     except Exception as error:  # damaged bytes make the parser of headers raise anything
@@ -34,11 +32,3 @@ def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
             reason = "Python objects instead of numbers"
         raise ValueError(reason) from error
     return array
-
-
-def _other_content(content: bytes) -> str:
-    if not content:
-        return "an empty file"
-    if is_page(content):
-        return "a saved web page"
-    return "an archive" if content.startswith(b"PK") else f"a file that begins with {content[:8]!r}"

@@ -1,6 +1,7 @@
 """MTAN's layout of NYUv2: one ``.npy`` file per frame and kind, and the splits."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,7 @@ SHAPES: dict[Kind, tuple[int, ...]] = {
 }
 FOLDERS = ("nyuv2", "nyuv2/mtan", "NYUv2", ".")  # below the data root
 PROVENANCE = "provenance.json"
+_NUMBER = re.compile("0|[1-9][0-9]*")
 _SLACK = 1e-2  # resized images and normals may leave their range by a little
 _LARGEST_DEPTH = 1000.0  # metres; more means another unit
 
@@ -56,11 +58,10 @@ class Layout:
         misnamed: list[str] = []
         for part in NUM_FRAMES:
             for kind in SHAPES:
-                paths = (root / part / kind).glob("[!.]*.npy")
-                numbers = {path: _frame_number(path) for path in paths}
-                frames[part, kind] = frozenset(n for n in numbers.values() if n is not None)
-                wrong = sorted(path.name for path, n in numbers.items() if n is None)
-                misnamed += [f"{part}/{kind}/{name}" for name in wrong]
+                names = {path.stem for path in (root / part / kind).glob("[!.]*.npy")}
+                numbered = set(filter(_NUMBER.fullmatch, names))
+                frames[part, kind] = frozenset(map(int, numbered))
+                misnamed += [f"{part}/{kind}/{name}.npy" for name in sorted(names - numbered)]
         return cls(root, frames, misnamed, read_provenance(root))
 
     @property
@@ -218,11 +219,6 @@ def validation_frames() -> frozenset[int]:
     raise DatasetError(
         f"No validation split in {package / 'datasets' / 'nyuv2'}; install rotograd-cli again."
     )
-
-
-def _frame_number(path: Path) -> int | None:
-    number = int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else None
-    return number if path.stem == str(number) else None
 
 
 def _check_values(path: Path, kind: Kind, array: np.ndarray) -> None:
