@@ -140,13 +140,9 @@ def _absent(data_dir: Path, why: str) -> str:
     folder = max((data_dir / name for name in FOLDERS), key=lambda path: len(_find_in(path)))
     existing = _find_in(folder)
     names = ", ".join(f"{name}[.gz]" for name in FILES if name not in existing)
-    if existing:
-        return (
-            f"{folder} has {len(existing)} of MNIST's 4 files and {why}; put {names} beside them."
-        )
     return (
-        f"MNIST is not in {data_dir} and {why}; put the files {names} into "
-        f"{data_dir / 'mnist'}, or set paths.data_dir (or ROTOGRAD_DATA) to their folder."
+        f"{folder} has {len(existing)} of MNIST's 4 files and {why}; put {names} there, or set "
+        "paths.data_dir (or ROTOGRAD_DATA) to their folder."
     )
 
 

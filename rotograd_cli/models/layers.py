@@ -66,16 +66,15 @@ def require_images(network: str, input_shape: Sequence[int], min_size: int, advi
         )
 
 
-def require_maps(head: str, feature_shape: Sequence[int], num_outputs: int) -> None:
-    """Refuses features that are no map, and a prediction without outputs.
+def require_maps(head: str, feature_shape: Sequence[int]) -> None:
+    """Refuse features that are no map.
 
     Args:
         head: Name of the head, for the message.
         feature_shape: Shape of one example's features.
-        num_outputs: Channels of the prediction.
 
     Raises:
-        ConfigError: If they do not fit.
+        ConfigError: If they are no map.
     """
     if len(feature_shape) != 3:
         raise ConfigError(
@@ -83,8 +82,6 @@ def require_maps(head: str, feature_shape: Sequence[int], num_outputs: int) -> N
             f"{list(feature_shape)}; use a backbone that returns maps (backbone=conv), or "
             "head=mlp."
         )
-    if num_outputs < 1:
-        raise ConfigError(f"`num_outputs` must be at least 1, got {num_outputs}.")
 
 
 def require_two_examples(network: str, batch: Tensor) -> None:

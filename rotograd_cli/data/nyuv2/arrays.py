@@ -5,6 +5,8 @@ from io import BytesIO
 
 import numpy as np
 
+from rotograd_cli.errors import first_line
+
 _MAGIC = b"\x93NUMPY"
 
 
@@ -27,7 +29,7 @@ def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
     try:
         array: np.ndarray = np.load(BytesIO(content), allow_pickle=False)
     except Exception as error:  # damaged bytes make the parser of headers raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         if "allow_pickle" in reason:  # NumPy's advice would run code from the file
             reason = "Python objects instead of numbers"
         raise ValueError(reason) from error

@@ -39,12 +39,12 @@ class ASPPHead(nn.Module):
         self,
         *,
         feature_shape: Sequence[int],
-        num_outputs: int,
+        num_outputs: AtLeastOne,
         atrous_rates: Sequence[AtLeastOne],
         upsample: AtLeastOne,
     ) -> None:
         super().__init__()
-        require_maps("ASPPHead", feature_shape, num_outputs)
+        require_maps("ASPPHead", feature_shape)
         from torchvision.models.segmentation.deeplabv3 import DeepLabHead  # slow import
 
         self.layers = DeepLabHead(feature_shape[0], num_outputs, tuple(atrous_rates))
