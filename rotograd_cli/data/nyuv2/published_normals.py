@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rotograd_cli.data.nyuv2.arrays import load_array
+from rotograd_cli.data.nyuv2.layout import load_array
 from rotograd_cli.data.nyuv2.official import HEIGHT, WIDTH
 from rotograd_cli.errors import DatasetError
 
