@@ -7,15 +7,23 @@ from typing import Any
 
 import yaml
 
+from rotograd_cli.runs.config import typed
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.results import Results, collect
 from rotograd_cli.tables.runs import Run, RunKey
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import TableSpec, check_spec
 
 METRIC_SPECS: dict[str, dict[str, Any]] = {
     "left/accuracy": {"better": "higher", "percent": True},
     "sum/mse": {"better": "lower", "percent": False},
 }
+
+
+def to_table_spec(content: Mapping[str, Any]) -> TableSpec:
+    """The typed and checked table of a YAML file's content."""
+    spec = typed(content, TableSpec, prefix="table.")
+    check_spec(spec)
+    return spec
 
 
 def fake_summary(

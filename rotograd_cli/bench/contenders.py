@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rotograd_cli.bench import reference
-from rotograd_cli.bench.preparation import RotationState
+from rotograd_cli.bench.rotations import RotationState
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.building import Networks, join
@@ -23,10 +24,6 @@ from rotograd_cli.training.objective import predict, task_losses
 IDEAL = "ideal"
 REFERENCE = "reference"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Contender:
     """All that is trained."""
     optimizers: Sequence[Optimizer]
     """Optimisers that are part of the step; none unless ``bench.optimizers``."""
-    reset: Callable[[], None] = _nothing
+    reset: Callable[[], None] = lambda: None
     """Gives the rotations their prepared values."""
 
     def step(self, batch: Batch) -> None:
@@ -125,20 +122,20 @@ class Builder:
             ReferenceUnavailableError: If it is the reference, and that cannot take part.
             RotogradError: If the method does not fit.
         """
-        if name == IDEAL:
-            return self._ideal()
-        if name == REFERENCE:
-            return self._reference()
-        assert node is not None
-        return self._method(name, node)
-
-    def _ideal(self) -> Contender:
         networks = self._copy()
+        if name == IDEAL:
+            return self._ideal(networks)
+        if name == REFERENCE:
+            return self._reference(networks)
+        assert node is not None
+        return self._method(name, node, networks)
+
+    def _ideal(self, networks: Networks) -> Contender:
         model = self._placed(_Plain(networks.backbone, networks.heads), networks)
 
         def gradients(batch: Batch) -> None:
             with self._autocast():
-                losses = task_losses(self._networks.dataset.tasks, model(batch.inputs), batch)
+                losses = task_losses(networks.dataset.tasks, model(batch.inputs), batch)
                 total = torch.stack([loss for loss in losses if loss is not None]).sum()
             torch.autograd.backward(total)
 
@@ -147,27 +144,23 @@ class Builder:
         label = "autograd on the summed losses"
         return Contender(IDEAL, label, model, gradients, network, optimizers)
 
-    def _method(self, name: str, node: Mapping[str, Any]) -> Contender:
+    def _method(self, name: str, node: Mapping[str, Any], networks: Networks) -> Contender:
         constructors = Constructors(replace(self._config, method=node))
-        networks = self._copy()
         model = self._placed(join(networks, constructors), networks)
 
         def gradients(batch: Batch) -> None:
             with self._autocast():
-                losses = task_losses(self._networks.dataset.tasks, predict(model, batch), batch)
+                losses = task_losses(networks.dataset.tasks, predict(model, batch), batch)
             model.backward(losses, one_head_per_loss=True)
 
-        def reset() -> None:
-            self._rotations.give(model)
-
+        reset = partial(self._rotations.give, model)
         reset()
         optimizers = self._optimizers(model.model_parameters(), model.mtl_parameters())
         parameters = list(model.parameters())
         label = model.method_name
         return Contender(name, label, model, gradients, parameters, optimizers, reset)
 
-    def _reference(self) -> Contender:
-        networks = self._copy()
+    def _reference(self, networks: Networks) -> Contender:
         model = reference.build_reference(self.configured, networks.backbone, networks.heads)
         self._placed(model, networks)
         cached = reference.cached(model)
@@ -176,15 +169,12 @@ class Builder:
         def gradients(batch: Batch) -> None:
             # its backward pass fails outside autocast where the forward pass was inside
             with cached(), self._autocast():
-                tasks = self._networks.dataset.tasks
+                predictions = predict(model, batch)
                 # it goes back from each loss on its own
-                losses = task_losses(tasks, predict(model, batch), batch, one_graph=False)
+                losses = task_losses(networks.dataset.tasks, predictions, batch, one_graph=False)
                 model.backward(losses)
 
-        def reset() -> None:
-            if bases:
-                self._rotations.give_to(bases, free_parameters)
-
+        reset = partial(self._rotations.give_to, bases, free_parameters)
         reset()
         network = list(model.model_parameters())
         of_method = list(model.mtl_parameters()) if bases else []

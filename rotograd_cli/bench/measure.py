@@ -3,13 +3,35 @@
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from rotograd_cli.bench.statistics import Block
+from rotograd_cli.runs.config import BenchOptions
+
+
+@dataclass(frozen=True)
+class Block:
+    """One uninterrupted stretch of steps of one subject."""
+
+    subject: str
+    """Whose steps."""
+    round: int
+    """Round, from 0."""
+    position: int
+    """Place in the order of the round, from 0."""
+    steps: int
+    """Number of steps."""
+    seconds: float
+    """Time of all of them."""
+
+    @property
+    def step_s(self) -> float:
+        """Mean time of a step in seconds."""
+        return self.seconds / self.steps
 
 
 @dataclass(frozen=True)
@@ -17,26 +39,10 @@ class Subject:
     """What is timed."""
 
     name: str
-    step: Callable[[], None]
+    step: Callable[[], object]
     """One step."""
-    reset: Callable[[], None] | None = None
-    """Called before every block, not timed; None for nothing to reset."""
-
-    def prepare(self) -> None:
-        """Reset what is timed."""
-        if self.reset is not None:
-            self.reset()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to measure; ``conf/bench.yaml`` says what each key means."""
-
-    rounds: int
-    block_s: float
-    max_steps_per_block: int | None
-    warmup_steps: int
-    seed: int
+    reset: Callable[[], None] = lambda: None
+    """Called before every block, not timed."""
 
 
 def interleaved_orders(num: int, rounds: int, seed: int) -> list[list[int]]:
@@ -50,15 +56,16 @@ def warm_up(subject: Subject, steps: int, device: torch.device) -> float:
 
     In them libraries compile, choose kernels and fill their caches.
     """
-    subject.prepare()
+    subject.reset()
     for _ in range(steps):
         seconds = timed(subject.step, 1, device)
     return seconds
 
 
-def measure(
+def blocks(
     subjects: Sequence[Subject],
-    plan: Plan,
+    options: BenchOptions,
+    seed: int,
     device: torch.device,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Block]:
@@ -69,27 +76,28 @@ def measure(
 
     Args:
         subjects: What is timed.
-        plan: How long.
+        options: How long.
+        seed: Seed of the order in every round.
         device: Where it runs.
         progress: Called with the number of rounds done, after each.
 
     Returns:
         All blocks in the order of their execution.
     """
-    step_s = [warm_up(subject, plan.warmup_steps, device) for subject in subjects]
-    blocks = []
+    step_s = [warm_up(subject, options.warmup_steps, device) for subject in subjects]
+    result = []
     with _old_objects_left_alone():
-        for index, order in enumerate(interleaved_orders(len(subjects), plan.rounds, plan.seed)):
+        for index, order in enumerate(interleaved_orders(len(subjects), options.rounds, seed)):
             for position, which in enumerate(order):
                 subject = subjects[which]
-                subject.prepare()
+                subject.reset()
                 gc.collect()  # nobody pays for the garbage of another
-                steps = block_steps(step_s[which], plan)
+                steps = block_steps(step_s[which], options)
                 seconds = timed(subject.step, steps, device)
-                blocks.append(Block(subject.name, index, position, steps, seconds))
+                result.append(Block(subject.name, index, position, steps, seconds))
                 step_s[which] = seconds / steps
             progress(index + 1)
-    return blocks
+    return result
 
 
 @contextmanager
@@ -103,15 +111,15 @@ def _old_objects_left_alone() -> Iterator[None]:
         gc.unfreeze()
 
 
-def block_steps(step_s: float, plan: Plan) -> int:
-    """Return the number of steps that fill a block: at least one, at most the plan's limit."""
-    steps = int(plan.block_s / max(step_s, 1e-9))
-    if plan.max_steps_per_block is not None:
-        steps = min(steps, plan.max_steps_per_block)
+def block_steps(step_s: float, options: BenchOptions) -> int:
+    """Return the number of steps that fill a block: at least one, and no more than allowed."""
+    steps = int(options.block_s / max(step_s, 1e-9))
+    if options.max_steps_per_block is not None:
+        steps = min(steps, options.max_steps_per_block)
     return max(1, steps)
 
 
-def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
+def timed(step: Callable[[], object], steps: int, device: torch.device) -> float:
     """Return the seconds of some steps; the device is waited for before and after, not between."""
     synchronize(device)
     start = time.perf_counter()
@@ -166,3 +174,34 @@ def num_threads(num: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, 10th and 90th percentile, interpolated linearly between neighbours.
+
+    Examples:
+        >>> spread([1.0, 2.0, 3.0])
+        {'median': 2.0, 'p10': 1.2, 'p90': 2.8}
+    """
+    percentiles = {"median": 50, "p10": 10, "p90": 90}
+    return {name: float(np.percentile(values, q)) for name, q in percentiles.items()}
+
+
+def times_by_round(blocks: Sequence[Block]) -> dict[str, dict[int, float]]:
+    """Return the mean time of a step in seconds, by subject and round."""
+    result: dict[str, dict[int, float]] = {}
+    for block in blocks:
+        result.setdefault(block.subject, {})[block.round] = block.step_s
+    return result
+
+
+def paired_ratios(times: Mapping[int, float], base: Mapping[int, float]) -> list[float]:
+    """Return the ratio of two subjects' times for every round that both have, in order.
+
+    A machine that slows down for a while slows both, and the ratio stays.
+
+    Args:
+        times: Time by round.
+        base: Time of the denominator by round.
+    """
+    return [times[index] / base[index] for index in sorted(times) if index in base]

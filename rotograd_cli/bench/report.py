@@ -1,16 +1,18 @@
-"""A benchmark's result as a table, as Markdown that stands alone, and as files."""
+"""The machine, and a benchmark's result as a table, as Markdown that stands alone, and as files."""
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from rotograd_cli.bench.machine import one_line
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.printing.markdown import markdown_table
+from rotograd_cli.runs.packing import available_cores
+from rotograd_cli.runs.provenance import package_versions, source_commit
 
 _MIB = 2**20
 
@@ -61,8 +63,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     parts = [
         f"## {title(result)}",
         f"```\n{result['command']}\n```",
-        f"{result['date'][:10]}; {one_line(result['machine'])}.",
-        markdown_table(grid(result)),
+        f"{result['date'][:10]}; {_one_line(result['machine'])}.",
+        grid(result).markdown(),
         *notes(result),
         f"Contenders: {'; '.join(labels)}.",
         *[f"Left out: `{name}` ({reason})." for name, reason in result["left_out"].items()],
@@ -133,3 +135,44 @@ def _interval(value: Mapping[str, float] | None, form: str) -> str:
 
 def _number(value: float | None, factor: float) -> str:
     return "-" if value is None else f"{value * factor:+.1f}"
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return what figures depend on besides the code, as far as it can be found out.
+
+    Args:
+        device: Where the benchmark runs.
+    """
+    is_gpu = device.type == "cuda"
+    return {
+        "cpu": cpu_model(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if is_gpu else None,
+        "cuda": torch.version.cuda if is_gpu else None,
+        "system": platform.system(),
+        "versions": package_versions(),
+        "commit": source_commit(),
+    }
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor: the kernel's where it tells, else the platform's."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), "") or platform.processor() or platform.machine()
+
+
+def _one_line(machine: Mapping[str, Any]) -> str:
+    """Return the machine in one line, for tables."""
+    versions = machine["versions"]
+    parts = [
+        machine["gpu"],
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads",
+        f"torch {versions['torch']}",
+        f"Python {versions['python']}",
+    ]
+    return "; ".join(filter(None, parts))

@@ -2,21 +2,18 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
+from rotograd_cli.bench import measure
 from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender, method_nodes
-from rotograd_cli.bench.loading import loading
-from rotograd_cli.bench.machine import describe_machine
-from rotograd_cli.bench.measure import Plan, Subject, measure, num_threads, peak_bytes, warm_up
-from rotograd_cli.bench.preparation import rotations_of
 from rotograd_cli.bench.reference import ReferenceUnavailableError
-from rotograd_cli.bench.rotation_part import rotation_part
-from rotograd_cli.bench.statistics import Block, paired_ratios, spread, times_by_round
-from rotograd_cli.bench.workload import converted, first_batches
+from rotograd_cli.bench.report import describe_machine
+from rotograd_cli.bench.rotations import rotation_part, rotations_of
+from rotograd_cli.bench.workload import converted, first_batches, loading
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.building import Networks, build_networks
@@ -46,7 +43,7 @@ def bench(config: BenchConfig, command: str, say: Say = lambda _: None) -> dict[
     """
     nodes = method_nodes(config)
     constructors = Constructors(config)
-    with num_threads(config.bench.threads), compilation(config.compile):
+    with measure.num_threads(config.bench.threads), compilation(config.compile):
         networks = build_networks(config, constructors)
         batches = first_batches(config, networks)
         builder = Builder(config, constructors, networks)
@@ -111,18 +108,22 @@ def _time(
     batches: Sequence[Batch],
     device: torch.device,
     say: Say,
-) -> list[Block]:
+) -> list[measure.Block]:
     subjects = []
     for contender in contenders:
         step = _cycling(contender.step, batches)
-        # nothing but an optimiser moves the rotations
-        reset = contender.reset if config.bench.optimizers else None
-        subjects.append(Subject(contender.name, step, reset))
+        subject = measure.Subject(contender.name, step)
+        if config.bench.optimizers:  # nothing else moves the rotations
+            subject = replace(subject, reset=contender.reset)
+        subjects.append(subject)
         part = rotation_part(contender.model, batches[0])
         if part is not None:
-            subjects.append(Subject(PART + contender.name, part))
-    rounds = config.bench.rounds
-    return measure(subjects, _plan(config), device, lambda n: say(f"round {n} of {rounds}"))
+            subjects.append(measure.Subject(PART + contender.name, part))
+
+    def progress(rounds: int) -> None:
+        say(f"round {rounds} of {config.bench.rounds}")
+
+    return measure.blocks(subjects, config.bench, config.seed, device, progress)
 
 
 def _cycling(step: Callable[[Batch], None], batches: Sequence[Batch]) -> Callable[[], None]:
@@ -143,24 +144,13 @@ def _loading(
     def step(batch: Batch) -> None:
         contender.step(converted(batch, config.bench.dtype))
 
-    return loading(config, networks, num, step, _plan(config))
-
-
-def _plan(config: BenchConfig) -> Plan:
-    options = config.bench
-    return Plan(
-        options.rounds,
-        options.block_s,
-        options.max_steps_per_block,
-        options.warmup_steps,
-        config.seed,
-    )
+    return loading(config, networks, num, step)
 
 
 def _peak(contender: Contender, batch: Batch, device: torch.device) -> int:
-    subject = Subject(contender.name, lambda: contender.step(batch), contender.reset)
-    warm_up(subject, 1, device)
-    return peak_bytes(subject.step, device)
+    contender.reset()
+    contender.step(batch)
+    return measure.peak_bytes(lambda: contender.step(batch), device)
 
 
 def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict[str, Any]:
@@ -187,25 +177,25 @@ def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict
 def _results(
     contenders: Sequence[Contender],
     nodes: Mapping[str, Mapping[str, Any]],
-    blocks: Sequence[Block],
+    blocks: Sequence[measure.Block],
     peaks: Mapping[str, int],
     settings: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    times = times_by_round(blocks)
+    times = measure.times_by_round(blocks)
     stack = settings["rotation_stack_bytes"]
     results = []
     for contender in contenders:
         name = contender.name
         node = nodes.get(name)
         over = peaks[name] - peaks[IDEAL] if IDEAL in peaks else None
-        ratios = paired_ratios(times[name], times[IDEAL]) if IDEAL in times else None
+        ratios = measure.paired_ratios(times[name], times[IDEAL]) if IDEAL in times else None
         part = times.get(PART + name)
         results.append(
             {
                 "name": name,
                 "label": contender.label,
                 "options": None if node is None else dict(node),
-                "ratio_to_ideal": None if ratios is None else asdict(spread(ratios)),
+                "ratio_to_ideal": None if ratios is None else measure.spread(ratios),
                 "step_ms": _milliseconds(times[name]),
                 "rotation_part_ms": None if part is None else _milliseconds(part),
                 "peak_bytes": peaks[name],
@@ -217,4 +207,4 @@ def _results(
 
 
 def _milliseconds(times: Mapping[int, float]) -> dict[str, float]:
-    return asdict(spread([1000 * seconds for seconds in times.values()]))
+    return measure.spread([1000 * seconds for seconds in times.values()])

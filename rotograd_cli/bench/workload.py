@@ -1,12 +1,17 @@
-"""The batches of a benchmark."""
+"""The batches of a benchmark, and how fast they are loaded."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from rotograd_cli.bench.contenders import DTYPES
+from rotograd_cli.bench.measure import Subject, blocks, spread, times_by_round
 from rotograd_cli.data.base import Batch
 from rotograd_cli.runs.building import Networks
 from rotograd_cli.runs.config import BenchConfig
@@ -65,3 +70,51 @@ def converted(batch: Batch, dtype: str) -> Batch:
 
     targets = {name: convert(target) for name, target in batch.targets.items()}
     return Batch(convert(batch.inputs), targets)
+
+
+def loading(
+    config: BenchConfig, networks: Networks, num: int, step: Callable[[Batch], None]
+) -> dict[str, Any]:
+    """Measure passes over the first batches of training, files read as in training.
+
+    Args:
+        config: Checked configuration.
+        networks: What it builds.
+        num: Batches of a pass.
+        step: A training step on a batch.
+
+    Returns:
+        ``examples_per_s`` (median and spread over the rounds) of the three, and the share of the
+        whole step's time, in percent, in which it waited for its batch.
+    """
+    plain = partial(batches, config, networks, num, augment=False)
+    augmented = partial(batches, config, networks, num, augment=True)
+    waiting: list[float] = []
+    subjects = [
+        Subject("loader", lambda: deque(plain(), maxlen=0)),
+        Subject("loader and augmentation", lambda: deque(augmented(), maxlen=0)),
+        Subject("whole step", lambda: waiting.append(_waiting_percent(augmented(), step))),
+    ]
+    times = times_by_round(blocks(subjects, config.bench, config.seed, networks.device))
+    size = config.train.batch_size * num
+    return {
+        "batches": num,
+        "examples_per_s": {
+            subject.name: spread([size / s for s in times[subject.name].values()])
+            for subject in subjects
+        },
+        "waiting_percent": spread(waiting[config.bench.warmup_steps :]),
+    }
+
+
+def _waiting_percent(examples: Iterator[Batch], step: Callable[[Batch], None]) -> float:
+    """Share of the time of some steps in which they waited for their batch."""
+    start = time.perf_counter()
+    waited_s = 0.0
+    while True:
+        before = time.perf_counter()
+        batch = next(examples, None)
+        waited_s += time.perf_counter() - before
+        if batch is None:
+            return 100 * waited_s / (time.perf_counter() - start)
+        step(batch)

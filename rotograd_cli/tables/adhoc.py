@@ -9,16 +9,14 @@ from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.report import shown_metrics
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import Run, RunKey, listed, varying
-from rotograd_cli.tables.schema import ColumnSpec, RowSpec, TableSpec
+from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
 REFERENCE = "VanillaMTL"
 ONE_BY_ONE = "one task at a time"
 SettingKey = tuple[tuple[str, str], ...]
 
 
-def spec_from_runs(
-    runs: Sequence[Run],
-) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
+def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
     """Make a table of whatever was run.
 
     Args:
@@ -105,10 +103,8 @@ def _distinctions(groups: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def _distinction(key: str, value: Any) -> str:
-    if key == "tasks" and value is None:
-        return ""
-    if key == "tasks" and value == ONE_BY_ONE:
-        return f", {ONE_BY_ONE}"
+    if key == "tasks" and not isinstance(value, tuple):
+        return f", {value}" if value else ""
     text = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
     return f", {key}={text}"
 

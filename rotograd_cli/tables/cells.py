@@ -1,12 +1,137 @@
-"""The one run of every cell of a table."""
+"""The cells of a table: which run belongs to which row, and which run of a cell counts."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tables.conditions import COMMON, conditions
-from rotograd_cli.tables.runs import Run, RunKey, varying
+from rotograd_cli.runs.identity import setting
+from rotograd_cli.tables.runs import COMMON, Run, RunKey, conditions, grouped, listed, varying
+from rotograd_cli.tables.spec import TableSpec
+
+NETWORK = ("data", "backbone", "head")
+"""Components that a run must share with the table's experiment."""
+Configurations = Mapping[str, Mapping[str, Any]]
+"""Configuration by row."""
+
+
+def match_runs(
+    spec: TableSpec, runs: Sequence[Run], expected: Configurations
+) -> tuple[dict[RunKey, list[Run]], list[str]]:
+    """Find the cells of runs.
+
+    A run belongs to a row if it has the row's method with the same options, the row's other
+    overrides, and the experiment's classes of data, backbone and head; of several such rows to that
+    with the most overrides. Other settings (epochs, learning rates) may differ: a note names them.
+    A run that evaluated another part of its splits than the row does belongs to none.
+
+    Args:
+        spec: Table.
+        runs: Runs.
+        expected: Configuration of each row, composed from its overrides.
+
+    Returns:
+        Runs by cell, and notes: runs of no row, and settings that are not the table's.
+    """
+    cells: dict[RunKey, list[Run]] = defaultdict(list)
+    unmatched = []
+    cut = []
+    for run in runs:
+        row = None if run.config is None else _row_of(spec, run, expected)
+        if row is None:
+            unmatched.append(run)
+        elif run.is_finished and not run.evaluates_as(expected[row]):
+            cut.append(run)
+        else:
+            task = run.only_task if spec.rows[row].per_task else None
+            cells[RunKey(row, run.seed, task)].append(run)
+    notes = _departures(spec, cells, expected)
+    if unmatched:
+        notes.append(f"Runs of no row of this table: {listed(unmatched)}.")
+    if cut:
+        notes.append(
+            "Left out, as they do not evaluate what the table does (train.limit_eval_batches): "
+            f"{listed(cut)}; the first one {cut[0].evaluated}. Without `table=` they are rows of "
+            "their own."
+        )
+    return cells, notes
+
+
+def _row_of(spec: TableSpec, run: Run, expected: Configurations) -> str | None:
+    rows = [row for row in expected if _belongs(spec, row, run, expected[row])]
+    return max(rows, key=lambda row: len(spec.rows[row].overrides), default=None)
+
+
+def _belongs(spec: TableSpec, row: str, run: Run, expected: Mapping[str, Any]) -> bool:
+    keys = [f"{group}._target_" for group in NETWORK]
+    keys += [key for key in map(_key_of, spec.rows[row].overrides) if key != "method"]
+    return (
+        all(_at(run.config, key) == _at(expected, key) for key in keys)
+        and _has_options(run.section("method"), expected.get("method"))
+        and _has_tasks(spec, row, run.tasks)
+    )
+
+
+def _has_tasks(spec: TableSpec, row: str, tasks: tuple[str, ...] | None) -> bool:
+    if spec.rows[row].per_task:
+        return tasks is not None and len(tasks) == 1 and tasks[0] in spec.tasks
+    return tasks is None or not spec.tasks or set(tasks) == set(spec.tasks)
+
+
+def _has_options(options: Any, expected: Any) -> bool:
+    """Whether options are equal; one that an earlier version lacks is no difference."""
+    if not isinstance(options, Mapping) or not isinstance(expected, Mapping):
+        return False
+    return all(options[key] == value for key, value in expected.items() if key in options)
+
+
+def _key_of(override: str) -> str:
+    """Where an override acts: ``+a.b=1`` at ``a.b``, ``optimizer@model_optimizer=sgd`` there."""
+    key = override.lstrip("+~").partition("=")[0]
+    return key.rpartition("@")[2]
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def _departures(
+    spec: TableSpec, cells: Mapping[RunKey, Sequence[Run]], expected: Configurations
+) -> list[str]:
+    """Settings of finished runs that are not the table's, the keys of its grid aside."""
+    texts = grouped(
+        item
+        for key, runs in cells.items()
+        for run in runs
+        if run.is_finished
+        for item in _differences(spec, key.row, run, expected[key.row]).items()
+    )
+    names = [f"{name} {', '.join(values)}" for name, values in texts.items()]
+    return [f"Not the table's own setting: {'; '.join(names)}."] if names else []
+
+
+def _differences(
+    spec: TableSpec, row: str, run: Run, expected: Mapping[str, Any]
+) -> dict[str, str]:
+    """By key, what a run has instead of its row's setting."""
+    actual = run.setting
+    of_row = setting(expected, run.summary.select)
+    if not spec.rows[row].per_task and not spec.tasks:  # else its tasks are the row's
+        actual["tasks"] = _listed_tasks(run.tasks)
+        of_row["tasks"] = _listed_tasks(expected.get("tasks"))
+    in_grid = () if spec.grid is None else spec.grid.values
+    return {
+        name: f"{value} instead of {of_row[name]}"
+        for name, value in actual.items()
+        if name in of_row and name not in in_grid and value != of_row[name]
+    }
+
+
+def _listed_tasks(tasks: Sequence[str] | None) -> str:
+    return "all" if tasks is None else f"[{','.join(tasks)}]"
 
 
 def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, Run], list[str]]:

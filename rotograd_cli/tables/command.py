@@ -1,6 +1,5 @@
 """Tables of runs that are there, as ``rotograd table`` asks for them."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,17 +8,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import suggest, to_train_config, typed
+from rotograd_cli.runs.config import to_train_config, typed
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.adhoc import spec_from_runs
-from rotograd_cli.tables.cells import one_per_cell
-from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
-from rotograd_cli.tables.matching import match_runs
+from rotograd_cli.tables.cells import match_runs, one_per_cell
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import row_overrides, select_rows
+from rotograd_cli.tables.spec import TableSpec, check_spec, row_overrides, select_rows
 from rotograd_cli.tables.table import build_table
 
 
@@ -53,10 +49,7 @@ def to_table_command(config: DictConfig | Mapping[str, Any]) -> TableCommand:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
     command = typed(config, TableCommand)
-    if command.table is not None:
-        check_spec(command.table)
-    if command.statistic is not None:
-        check_choice("statistic", command.statistic, STATISTICS)
+    check_spec(command.table, command.statistic)
     _patterns(command)
     if command.output is not None and not command.output.strip():
         raise ConfigError(f"`output` must name a folder, got {command.output!r}; null for none.")
@@ -90,19 +83,16 @@ def to_seeds(value: Any) -> list[int] | None:
     """
     if value is None:
         return None
-    if _is_whole(value) and value > 0:
+    if type(value) is int and value > 0:  # True is no number of seeds
         return list(range(value))
     seeds = value if isinstance(value, list) else []
-    if seeds and all(_is_whole(s) and s >= 0 for s in seeds) and len(set(seeds)) == len(seeds):
+    are_seeds = all(type(seed) is int and seed >= 0 for seed in seeds)
+    if seeds and are_seeds and len(set(seeds)) == len(seeds):
         return sorted(seeds)
     raise ConfigError(
         f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
         f"{value!r}; seeds=5 or seeds=[0,1,2]."
     )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def table_of_runs(command: TableCommand) -> Table:
@@ -164,12 +154,7 @@ def _chosen(spec: TableSpec, methods: Sequence[str] | None) -> TableSpec:
     if methods is None:
         return spec
     names = []
-    for word in methods:
-        found = [n for n in spec.rows if word.lower() in (n.lower(), n.split(",")[0].lower())]
-        if not found:
-            raise ConfigError(
-                f"`methods` must name methods of the runs, got {word!r}; "
-                f"{suggest(word, list(spec.rows))}"
-            )
-        names += found
-    return select_rows(dataclasses.replace(spec), names)
+    for method in methods:
+        rows = [n for n in spec.rows if method.lower() in (n.lower(), n.split(",")[0].lower())]
+        names += rows or [method]  # which is refused
+    return select_rows(spec, names)

@@ -19,9 +19,12 @@ from collections.abc import Mapping, Sequence
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
-from rotograd_cli.tables.conditions import COMMON, alike
 from rotograd_cli.tables.results import Rows, SeedResult, metric_specs
+from rotograd_cli.tables.runs import COMMON, alike
 from rotograd_cli.tasks.metrics import Better, delta_m
+
+Values = Mapping[MetricKey, float]
+Directions = Mapping[MetricKey, Better]
 
 NASH_BASE = {
     "segmentation/miou": 0.3830,
@@ -69,10 +72,8 @@ def gains(
     """
     by_row: dict[str, dict[int, float]] = {row: {} for row in rows}
     for row, seeds in rows.items():
-        if row == base and convention == "paper":
-            continue
         for seed, result in seeds.items():
-            baseline = rows.get(base or "", {}).get(seed)
+            baseline = None if base in (None, row) else rows.get(base or "", {}).get(seed)
             gain = _gain(convention, tasks, result, baseline)
             if gain is not None:
                 by_row[row][seed] = gain
@@ -91,7 +92,7 @@ def _gain(
     return _mean_over_tasks(tasks, result.metrics, baseline.metrics, _directions(result))
 
 
-def _directions(result: SeedResult) -> dict[MetricKey, Better]:
+def _directions(result: SeedResult) -> Directions:
     """Direction of every metric of a task."""
     specs = metric_specs(result.runs)
     return {key: s.better for key, s in specs.items() if key.task is not None and s.better}
@@ -120,10 +121,7 @@ def _libmtl(tasks: Sequence[str], result: SeedResult) -> float | None:
 
 
 def _mean_over_tasks(
-    tasks: Sequence[str],
-    values: Mapping[MetricKey, float],
-    baseline: Mapping[MetricKey, float],
-    better: Mapping[MetricKey, Better],
+    tasks: Sequence[str], values: Values, baseline: Values, better: Directions
 ) -> float:
     result = []
     for task in tasks:
@@ -137,11 +135,6 @@ def _mean_over_tasks(
     return sum(result) / len(result)
 
 
-def _relative(
-    values: Mapping[MetricKey, float],
-    baseline: Mapping[MetricKey, float],
-    better: Mapping[MetricKey, Better],
-) -> float:
-    if any(baseline[key] == 0 for key in values):
-        return math.nan
-    return delta_m(values, baseline, better)
+def _relative(values: Values, baseline: Values, better: Directions) -> float:
+    has_zero = any(baseline[key] == 0 for key in values)
+    return math.nan if has_zero else delta_m(values, baseline, better)

@@ -1,38 +1,32 @@
 """What stands below a table: everything that a reader needs to judge its numbers."""
 
-from collections import defaultdict
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rotograd_cli.runs.report import remarks
+from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables import delta, statistics
-from rotograd_cli.tables.conditions import COMMON, PROTOCOL, TASKS, alike, notes_of
-from rotograd_cli.tables.parts import Row
+from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results
-from rotograd_cli.tables.runs import Run, varying
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import row_label
+from rotograd_cli.tables.runs import COMMON, PROTOCOL, TASKS, Run, alike, grouped, varying
+from rotograd_cli.tables.spec import TableSpec, row_label
 
 MAX_NAMED = 5
 """Tasks that a footnote lists."""
+SHORT_CELLS = (
+    "Cells that count fewer seeds than their row are neither ranked nor marked: a value is not a "
+    "finite number; a gain's base is 0, missing or not measured alike."
+)
 
 
-def footnotes(
-    spec: TableSpec,
-    results: Results,
-    rows: Sequence[Row],
-    statistic: str,
-    reference: str | None,
-    notes: Sequence[str],
-) -> list[str]:
+def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[str]) -> list[str]:
     """Return the sentences below a table.
 
     Args:
         spec: Table.
         results: Its results.
-        rows: Its rows.
-        statistic: Statistic over seeds.
-        reference: Label of the row that others are compared with, if they are.
+        table: What was computed of them, without footnotes.
         notes: More sentences.
 
     Returns:
@@ -41,14 +35,15 @@ def footnotes(
     """
     runs = results.runs
     return [
-        f"{statistics.DESCRIPTIONS[statistic]} over {_seeds(results)}.",
+        f"{statistics.DESCRIPTIONS[table.statistic]} over {_seeds(results)}.",
         *_delta_note(spec, results),
-        *_comparison_note(reference, rows),
+        *_comparison_note(table),
         *(_run_notes(results, runs) if runs else ["There is no finished run."]),
         *_conditions(spec, results),
-        *remarks(note for run in runs for note in notes_of(run)),
+        *remarks(note for run in runs for note in run.notes),
         *_paper_notes(spec),
         *spec.notes,
+        *_short_cells(table),
         *notes,
         *_gaps(spec, results),
     ]
@@ -76,16 +71,15 @@ def _delta_note(spec: TableSpec, results: Results) -> list[str]:
     return [note]
 
 
-def _comparison_note(reference: str | None, rows: Sequence[Row]) -> list[str]:
-    if reference is None:
+def _comparison_note(table: Table) -> list[str]:
+    if table.compare_with is None:
         return []
-    level = 100 * statistics.LEVEL
     text = (
-        f"Differences from {reference}: mean over common seeds [95 % bootstrap interval], p of the "
-        "sign-flip test after Holm's correction over the rows of the column; "
-        f"▲ better, ▼ worse at {level:g} %, where no seed is missing."
+        f"Differences from {table.compare_with}: mean over common seeds [95 % bootstrap interval], "
+        "p of the sign-flip test after Holm's correction over the rows of the column; "
+        f"▲ better, ▼ worse at {100 * statistics.LEVEL:g} %, where no seed is missing."
     )
-    smallest = _smallest_p(rows)
+    smallest = _smallest_p(table)
     if smallest > statistics.LEVEL:
         text += (
             f" With so few seeds for so many rows no such p can be below {smallest:.2g}: no mark "
@@ -94,41 +88,61 @@ def _comparison_note(reference: str | None, rows: Sequence[Row]) -> list[str]:
     return [text]
 
 
-def _smallest_p(rows: Sequence[Row]) -> float:
+def _smallest_p(table: Table) -> float:
     """The smallest corrected p that any column could have, given its seeds and its rows."""
     smallest = 1.0
-    for column in rows[0].cells:
-        differences = [row.cells[column].difference for row in rows]
+    for column in table.columns:
+        differences = [row.cells[column.name].difference for row in table.rows]
         seeds = [difference.num_seeds for difference in differences if difference is not None]
         if seeds:
             smallest = min(smallest, len(seeds) * statistics.smallest_p(max(seeds)))
     return smallest
 
 
+def _short_cells(table: Table) -> list[str]:
+    """The sentence that says which seeds of a row a cell leaves out; none without such cells."""
+    names = []
+    for column in table.columns:
+        for row in table.rows:
+            values = row.cells[column.name].values
+            if row.cells[column.name].note is not None:
+                left_out = [s for s in table.seeds if s not in values and s not in row.missing]
+                names.append(f"{row.label}, {column.label} without seed {_joined(left_out)}")
+    return [f"{SHORT_CELLS} {'; '.join(names)}."] if names else []
+
+
 def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
-    protocols = _distinct(run.summary.protocol for run in runs)
-    names = ", ".join(_distinct(run.summary.data for run in runs))
-    prints = ", ".join(_distinct(run.summary.data_fingerprint for run in runs))
-    seconds = sum(run.summary.wall_s or 0.0 for run in runs)
+    summaries = [run.summary for run in runs]
+    protocols = _distinct(summary.protocol for summary in summaries)
+    epochs = ", ".join(_distinct(summary.epochs for summary in summaries))
+    sizes = ", ".join(_distinct((run.section("train") or {}).get("batch_size") for run in runs))
+    devices = ", ".join(_distinct(summary.device for summary in summaries))
+    names = ", ".join(_distinct(summary.data for summary in summaries))
+    prints = ", ".join(_distinct(summary.data_fingerprint for summary in summaries))
+    seconds = sum(summary.wall_s or 0.0 for summary in summaries)
     wall = f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return [
         *(f"Protocol: {text}." for text in protocols),
-        _budget(runs),
+        f"Epochs: {epochs}{f'; batch size {sizes}' if sizes else ''}.",
         *differing_settings(results),
-        *_machine(runs),
+        f"Device: {devices or 'unknown'}.",
+        _versions(summaries),
         f"Data: {names}, fingerprint {prints or 'unknown'}.",
         f"Wall time of the {len(runs)} runs together: {wall}.",
     ]
 
 
+def _versions(summaries: Sequence[RunSummary]) -> str:
+    versions = grouped(item for summary in summaries for item in summary.versions.items())
+    listed = ", ".join(f"{name} {' / '.join(texts)}" for name, texts in versions.items())
+    # a commit in short, with a plus where the source was changed
+    commits = [re.sub(r"^(.{12}).*?(\+?)$", r"\1\2", s.commit) for s in summaries if s.commit]
+    source = ", ".join(dict.fromkeys(commits))
+    return f"Versions: {listed}{f'; commit {source}' if source else ''}."
+
+
 def _distinct(values: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value is not None))
-
-
-def _budget(runs: Sequence[Run]) -> str:
-    epochs = ", ".join(_distinct(run.summary.epochs for run in runs))
-    sizes = ", ".join(_distinct((run.section("train") or {}).get("batch_size") for run in runs))
-    return f"Epochs: {epochs}; batch size {sizes}." if sizes else f"Epochs: {epochs}."
 
 
 def differing_settings(results: Results) -> list[str]:
@@ -142,32 +156,10 @@ def differing_settings(results: Results) -> list[str]:
     notes = []
     for key in varying(setting for _, setting in settings):
         if not key.startswith("method."):
-            rows: dict[str, dict[str, None]] = defaultdict(dict)
-            for row, setting in settings:
-                rows[str(setting.get(key, "none"))][row] = None
+            rows = grouped((str(setting.get(key, "none")), row) for row, setting in settings)
             values = [f"{value} ({', '.join(names)})" for value, names in rows.items()]
             notes.append(f"{key}: {'; '.join(values)}.")
     return notes
-
-
-def _machine(runs: Sequence[Run]) -> list[str]:
-    devices = ", ".join(_distinct(run.summary.device for run in runs))
-    versions: dict[str, dict[str, None]] = defaultdict(dict)
-    for run in runs:
-        for package, version in run.summary.versions.items():
-            versions[package][version] = None
-    listed = ", ".join(f"{name} {' / '.join(texts)}" for name, texts in versions.items())
-    commits = [_commit(run.summary.commit or "") for run in runs]
-    source = ", ".join(filter(None, dict.fromkeys(commits)))
-    return [
-        f"Device: {devices or 'unknown'}.",
-        f"Versions: {listed}{f'; commit {source}' if source else ''}.",
-    ]
-
-
-def _commit(text: str) -> str:
-    """A commit in short, with a plus where the source was changed."""
-    return text[:12] + ("+" if text.endswith("+") else "")
 
 
 def _conditions(spec: TableSpec, results: Results) -> list[str]:
@@ -182,22 +174,21 @@ def _conditions(spec: TableSpec, results: Results) -> list[str]:
         )
     over_tasks = [c for c in spec.columns.values() if c.metric is not None and "/" not in c.metric]
     if over_tasks and len(who[TASKS]) > 1:
-        notes.append(
-            "Numbers over different tasks are neither ranked nor compared: "
-            f"{'; '.join(who[TASKS])}."
-        )
+        numbers = "Numbers over different tasks are neither ranked nor compared"
+        notes.append(f"{numbers}: {'; '.join(who[TASKS])}.")
     return notes
 
 
 def _who(spec: TableSpec, results: Results, key: str) -> list[str]:
     """The values of a condition, each with the rows that have it, or with seeds of a row."""
-    rows: dict[str, dict[str, None]] = defaultdict(dict)
+    pairs = []
     for row, seeds in results.rows.items():
         is_same = alike((result.conditions for result in seeds.values()), [key])
         for seed, result in seeds.items():
             name = row_label(spec, row) + ("" if is_same else f" seed {seed}")
-            rows[result.conditions[key]][name] = None
-    return [f"{_shortened(value)} ({', '.join(names)})" for value, names in rows.items()]
+            pairs.append((result.conditions[key], name))
+    values = grouped(pairs).items()
+    return [f"{_shortened(value)} ({', '.join(names)})" for value, names in values]
 
 
 def _shortened(names: str) -> str:
@@ -217,9 +208,7 @@ def _gaps(spec: TableSpec, results: Results) -> list[str]:
     lines = []
     for row, missing in results.missing.items():
         if missing:
-            reasons: dict[str, list[int]] = defaultdict(list)
-            for seed, reason in missing.items():
-                reasons[reason].append(seed)
+            reasons = grouped((reason, seed) for seed, reason in missing.items())
             why = "; ".join(f"seed {_joined(seeds)}: {text}" for text, seeds in reasons.items())
             count = f"{len(results.rows[row])} of {len(results.seeds)} seeds"
             lines.append(f"Incomplete: {row_label(spec, row)}, {count} ({why}).")

@@ -1,17 +1,17 @@
-"""A table as Markdown, LaTeX, CSV and JSON, and as files."""
+"""A table as texts: the same rows and columns for terminal, Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
-from rotograd_cli.printing.latex import escape_latex, latex_table
-from rotograd_cli.printing.markdown import escape_markdown, markdown_table
-from rotograd_cli.tables.layout import grids, sentences
-from rotograd_cli.tables.parts import Table
+from rotograd_cli.printing.grid import Entry, Grid, escape_latex, escape_markdown
+from rotograd_cli.tables.parts import Cell, Column, Row, Table
+from rotograd_cli.tables.statistics import LEVEL, Difference
 
 LATEX_COLUMNS = (8, 3)
 """Columns that fit a page beside the first one: of values, and of the longer differences."""
@@ -21,7 +21,7 @@ def to_markdown(table: Table) -> str:
     """Return title, table, table of differences, and the sentences below."""
     parts = []
     for level, grid in zip(("#", "##"), grids(table), strict=False):
-        parts += [f"{level} {escape_markdown(grid.title)}", markdown_table(grid)]
+        parts += [f"{level} {escape_markdown(grid.title)}", grid.markdown()]
     notes = sentences(table, "Bold", "italic")
     parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
@@ -31,7 +31,7 @@ def to_latex(table: Table) -> str:
     """Return floats of at most ``LATEX_COLUMNS``, and a list of the sentences below."""
     parts = zip(grids(table), LATEX_COLUMNS, strict=False)
     blocks = [block for grid, width in parts for block in grid.blocks(width)]
-    floats = [latex_table(block, f"tab:{table.name}-{i}") for i, block in enumerate(blocks, 1)]
+    floats = [block.latex(f"tab:{table.name}-{i}") for i, block in enumerate(blocks, 1)]
     notes = sentences(table, "Bold", "underlined")
     items = "\n".join(rf"  \item {escape_latex(note)}" for note in notes)
     below = "\\begin{itemize}\\footnotesize\n" + items + "\n\\end{itemize}"
@@ -76,3 +76,117 @@ def write_table(table: Table, folder: Path) -> list[Path]:
             "choose another one."
         ) from error
     return [folder / f"table.{ending}" for ending in texts]
+
+
+def grids(table: Table) -> list[Grid]:
+    """Return the table, and the table of differences where rows are compared."""
+    differences = difference_grid(table)
+    return [value_grid(table), *([] if differences is None else [differences])]
+
+
+def sentences(table: Table, best: str, second: str) -> list[str]:
+    """Return what stands below the table, first how ranks are marked if there are any.
+
+    Args:
+        table: Table.
+        best: How the format shows the best value, e.g. ``Bold``.
+        second: How it shows the second best.
+    """
+    if all(cell.rank is None for row in table.rows for cell in row.cells.values()):
+        return table.footnotes
+    marks = (
+        f"{best}: best of its column, {second}: second best, among the rows with all seeds "
+        "(single-task networks aside)."
+    )
+    return [marks, *table.footnotes]
+
+
+def value_grid(table: Table) -> Grid:
+    """Return the values of the rows, each column followed by that of the paper's numbers if any."""
+    heads = ["method"]
+    for column in table.columns:
+        heads += [_head(column), *([] if column.paper_label is None else [column.paper_label])]
+    rows = []
+    for row in table.rows:
+        entries = [_entries(table, column, row.cells[column.name]) for column in table.columns]
+        rows.append([Entry(_row_label(table, row)), *itertools.chain.from_iterable(entries)])
+    return Grid(table.title, heads, rows)
+
+
+def difference_grid(table: Table) -> Grid | None:
+    """Return the differences from the reference row; None where nothing is compared."""
+    columns = [c for c in table.columns if any(row.cells[c.name].difference for row in table.rows)]
+    if table.compare_with is None or not columns:
+        return None
+    rows = [
+        [_row_label(table, row), *(_difference(table, c, row.cells[c.name]) for c in columns)]
+        for row in table.rows
+        if any(row.cells[c.name].difference for c in columns)
+    ]
+    title = f"{table.title}: difference from {table.compare_with}"
+    return Grid.of_texts(["method", *map(_head, columns)], rows, title)
+
+
+def number(value: float, digits: int) -> str:
+    """Return a number as text, without a minus sign before a zero.
+
+    Examples:
+        >>> number(-2.514, 2), number(-0.001, 2)
+        ('-2.51', '0.00')
+    """
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def _head(column: Column) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[column.better]
+    return f"{column.label}{' %' if column.unit == '%' else ''}{arrow}"
+
+
+def _row_label(table: Table, row: Row) -> str:
+    if not row.missing:
+        return row.label
+    return f"{row.label} ({row.num_seeds} of {len(table.seeds)} seeds)"
+
+
+def _entries(table: Table, column: Column, cell: Cell) -> list[Entry]:
+    text = _centre_and_spread(cell.centre, cell.spread, column.digits)
+    mark = _mark(table, column, cell.difference)
+    note = f" ({cell.note})" if cell.note else ""
+    measured = Entry(f"{text}{mark}{note}", cell.rank)
+    if column.paper_label is None:
+        return [measured]
+    if cell.paper is None:
+        return [measured, Entry("-")]
+    printed = _centre_and_spread(cell.paper.value, cell.paper.spread, column.paper_digits)
+    return [measured, Entry(f"{printed}{cell.paper.mark}")]
+
+
+def _centre_and_spread(centre: float | None, spread: float | None, digits: int) -> str:
+    if centre is None:
+        return "-"
+    text = number(centre, digits)
+    return text if spread is None else f"{text} ± {number(spread, digits)}"
+
+
+def _mark(table: Table, column: Column, difference: Difference | None) -> str:
+    """▲ or ▼; never of the seeds that happen to be left, which may be those that went well."""
+    if difference is None or difference.num_seeds < len(table.seeds):
+        return ""
+    if column.better is None or not difference.p_holm < LEVEL:
+        return ""
+    is_better = (difference.mean > 0) == (column.better == "higher")
+    return " ▲" if is_better else " ▼"
+
+
+def _difference(table: Table, column: Column, cell: Cell) -> str:
+    difference = cell.difference
+    if difference is None:
+        return "-"
+    values = (difference.mean, difference.low, difference.high)
+    mean, low, high = (number(value, column.digits) for value in values)
+    sign = "" if difference.mean <= 0 or mean.strip("0.") == "" else "+"
+    is_short = difference.num_seeds < len(table.seeds)
+    seeds = f" ({difference.num_seeds} seeds)" if is_short else ""
+    mark = _mark(table, column, difference)
+    return f"{sign}{mean} [{low}, {high}], p {difference.p_holm:.2g}{mark}{seeds}"

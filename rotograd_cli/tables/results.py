@@ -1,17 +1,15 @@
 """The metrics of every row at every seed, and what is missing."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.conditions import Conditions, conditions
-from rotograd_cli.tables.runs import Run, RunKey
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions
+from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import geometric_mean
 
 GEOMEAN_LOSS = MetricKey(None, "geomean_loss")
@@ -52,9 +50,8 @@ class Results:
     @property
     def runs(self) -> list[Run]:
         """All runs, row by row."""
-        return [
-            run for seeds in self.rows.values() for result in seeds.values() for run in result.runs
-        ]
+        results = [result for seeds in self.rows.values() for result in seeds.values()]
+        return [run for result in results for run in result.runs]
 
 
 def collect(
@@ -123,21 +120,14 @@ def _over_tasks(metrics: Mapping[MetricKey, float], runs: Iterable[Run]) -> dict
     """
     leading = [next(iter(metric_specs([run])), GEOMEAN_LOSS) for run in runs]
     names = {key.name for key in leading}
-    if len(names) > 1 or not all(key.task and key in metrics for key in leading):
+    if len(names) != 1 or not all(key.task and key in metrics for key in leading):
         return {}
     values = np.array([metrics[key] for key in leading])
-    functions: dict[str, Callable[..., Any]] = {
-        "min": np.min,
-        "median": np.median,
-        "mean": np.mean,
-        "std": np.std,
-    }
-    is_finite = bool(np.isfinite(values).all())
-    return {
-        MetricKey(None, f"{kind}_{name}"): float(function(values)) if is_finite else math.nan
-        for name in names
-        for kind, function in functions.items()
-    }
+    if not np.isfinite(values).all():
+        values = np.array([math.nan])
+    name = names.pop()
+    kinds = ("min", "median", "mean", "std")
+    return {MetricKey(None, f"{kind}_{name}"): float(getattr(np, kind)(values)) for kind in kinds}
 
 
 def metric_specs(runs: Iterable[Run]) -> MetricSpecs:

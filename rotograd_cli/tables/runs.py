@@ -1,12 +1,17 @@
-"""Run directories: found by a pattern and read with what a table needs of their files."""
+"""Run directories: found by a pattern, and read with what a table needs to know of them.
+
+Numbers that were measured on other data, by another protocol or on other examples are not compared:
+:func:`conditions` says what a run's were measured on.
+"""
 
 import glob
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
@@ -15,6 +20,17 @@ from rotograd_cli.runs.identity import setting
 from rotograd_cli.runs.saved import read_saved
 from rotograd_cli.runs.summary import RunSummary, evaluations
 
+T = TypeVar("T")
+Conditions = Mapping[str, str]
+"""A text by condition, :data:`COMMON` and :data:`TASKS`; equal conditions have equal texts."""
+DATA = "data"
+PROTOCOL = "protocol of the metrics"
+EVALUATED = "evaluated"
+COMMON = (DATA, PROTOCOL, EVALUATED)
+"""Conditions that every number depends on."""
+TASKS = "tasks"
+"""Condition of numbers over all tasks: their statistics, the geometric mean of the losses."""
+WHOLE = "whole splits"
 MAX_NAMED = 5
 _COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
 """Keys of ``train`` that conditions and notes count with."""
@@ -76,6 +92,34 @@ class Run:
     def only_task(self) -> str | None:
         """Its task where it was restricted to one."""
         return self.tasks[0] if self.tasks is not None and len(self.tasks) == 1 else None
+
+    @property
+    def evaluated(self) -> str:
+        """The part of its splits that it evaluated: ``64 of 2,000 test examples``."""
+        sizes = self.summary.num_examples
+        counts = self.summary.num_evaluated
+        if counts is None:  # of a version that did not count
+            return _evaluated_by(self.config or {}, sizes)
+        return _parts(counts, sizes)
+
+    def evaluates_as(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a configuration would have evaluated the same part of its splits."""
+        return self.evaluated == _evaluated_by(config, self.summary.num_examples)
+
+    @property
+    def notes(self) -> list[str]:
+        """Its notes, with what a version that did not say it left out."""
+        notes = list(self.summary.notes)
+        if self.summary.num_evaluated is not None:  # its notes have it
+            return notes
+        if self.evaluated != WHOLE:
+            notes.append(f"Evaluated in part: {self.evaluated} (train.limit_eval_batches).")
+        train = self.section("train") or {}
+        limit = train.get("limit_batches")
+        size = self.summary.num_examples.get("train", 0)
+        if limit is not None and limit < size // train.get("batch_size", 1):
+            notes.append(f"Trained on {limit} batches per epoch (train.limit_batches={limit}).")
+        return notes
 
     def section(self, name: str) -> Any:
         """Return a top-level entry of its configuration; None where there is none."""
@@ -151,9 +195,60 @@ def _order(folder: Path) -> list[tuple[int, str]]:
     return [(int(part) if part.isdecimal() else 0, part) for part in folder.parts]
 
 
+def conditions(runs: Sequence[Run]) -> Conditions:
+    """Return under what conditions runs were measured together.
+
+    Args:
+        runs: One run, or the runs of single tasks that make one result.
+    """
+    texts: dict[str, list[str]] = {
+        DATA: [f"fingerprint {run.summary.data_fingerprint or 'unknown'}" for run in runs],
+        PROTOCOL: [str((run.section("data") or {}).get("protocol", "none")) for run in runs],
+        EVALUATED: [run.evaluated for run in runs],
+    }
+    tasks = {task for run in runs for task in run.summary.tasks}
+    together = {key: " and ".join(dict.fromkeys(values)) for key, values in texts.items()}
+    return {**together, TASKS: ", ".join(sorted(tasks))}
+
+
+def alike(several: Iterable[Conditions], keys: Sequence[str]) -> bool:
+    """Return whether some conditions are the same everywhere."""
+    return len({tuple(each[key] for key in keys) for each in several}) <= 1
+
+
+def _evaluated_by(config: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
+    train = config.get("train") or {}
+    limit = train.get("limit_eval_batches")
+    if limit is None:
+        return WHOLE
+    return _parts(dict.fromkeys(sizes, limit * train.get("eval_batch_size", 1)), sizes)
+
+
+def _parts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
+    cut = [
+        f"{counts[split]:,} of {sizes[split]:,} {split} examples"
+        for split in ("val", "test")
+        if split in sizes and counts.get(split, sizes[split]) < sizes[split]
+    ]
+    return " and ".join(cut) or WHOLE
+
+
 def listed(runs: Sequence[Run]) -> str:
     """Return the folders of a few runs, with what became of them."""
     return errors.listed([f"{run.folder} ({run.outcome})" for run in runs], MAX_NAMED)
+
+
+def grouped(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """Return the distinct values of every key, both in the order of their first appearance.
+
+    Examples:
+        >>> grouped([("a", 1), ("b", 2), ("a", 3), ("a", 1)])
+        {'a': [1, 3], 'b': [2]}
+    """
+    result: dict[str, dict[T, None]] = defaultdict(dict)
+    for key, value in pairs:
+        result[key][value] = None
+    return {key: list(values) for key, values in result.items()}
 
 
 def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -165,10 +260,9 @@ def varying(settings: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     several = list(settings)
     keys = dict.fromkeys(key for setting in several for key in setting)
+    absent = object()
     return [
-        key for key in keys if any(_differs(setting, several[0], key) for setting in several[1:])
+        key
+        for key in keys
+        if any(each.get(key, absent) != several[0].get(key, absent) for each in several)
     ]
-
-
-def _differs(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
-    return (key in one) != (key in other) or one.get(key) != other.get(key)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from rotograd_cli.metric_keys import of_split
 from rotograd_cli.training.state import TrainState
@@ -27,24 +27,13 @@ class ConsoleTracker:
     """
 
     def __init__(self, *, num_epochs: int, select: str) -> None:
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         self._num_epochs = num_epochs
         self._select = select
-        self._progress: Progress | None = None
         self._losses = ""
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}"),
-                console=self._console,
-                transient=True,
-            )
-            self._bar = self._progress.add_task("", epoch="", rate="", losses="")
-            self._progress.start()
+        rate = "{task.fields[rate]}"
+        self._progress = _bars("epoch {task.fields[epoch]}", rate, "{task.fields[losses]}")
+        self._bar = self._progress.add_task("", epoch="", rate="", losses="")
+        self._progress.start()
 
     def log(self, record: Mapping[str, float]) -> None:
         """Print evaluations; keep training losses for the bar."""
@@ -60,7 +49,7 @@ class ConsoleTracker:
 
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
         """Move the bar."""
-        if self._progress is not None:
+        if not self._progress.disable:
             speed = self._progress.tasks[self._bar].speed
             self._progress.update(
                 self._bar,
@@ -74,30 +63,18 @@ class ConsoleTracker:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Remove the bar."""
         del summary
-        if self._progress is not None:
-            self._progress.stop()
+        self._progress.stop()
 
     def _print(self, line: str) -> None:
         logger.debug(line)  # for train.log
-        if self._progress is not None:
-            self._progress.console.print(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        self._progress.console.print(line)
 
 
 class ProgressBars:
     """A bar per piece of work on a terminal, a line per tenth of it elsewhere."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self.bars = Progress(
-            *columns,
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
+        self.bars = _bars("{task.description}")
         self._tasks: dict[str, Any] = {}
         self._tenths: dict[str, int] = {}
 
@@ -107,7 +84,7 @@ class ProgressBars:
 
     def update(self, what: str, done: int, total: int) -> None:
         """Show how much of a piece of work is done."""
-        if not self._console.is_terminal:
+        if self.bars.disable:
             tenth = 10 * done // max(total, 1)
             if tenth > self._tenths.get(what, 0):
                 print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
@@ -124,6 +101,21 @@ def progress_bars() -> Iterator[ProgressBars]:
     bars = ProgressBars()
     with bars.bars:
         yield bars
+
+
+def _bars(label: str, *texts: str) -> Progress:
+    """Bars on standard error that are removed at the end; none where it is no terminal."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return Progress(
+        label,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *texts,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _losses(record: Mapping[str, float], split: str) -> str:

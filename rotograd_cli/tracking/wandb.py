@@ -54,9 +54,8 @@ class WandbTracker:
         }
         attempts: tuple[Mode, ...] = (mode, "offline")
         for attempt in dict.fromkeys(attempts):
-            if self._guard(
-                f"start {attempt}", partial(self._start, attempt, init_timeout_s, options)
-            ):
+            start = partial(self._start, attempt, init_timeout_s, options)
+            if self._guard(f"start {attempt}", start):
                 return
 
     def log(self, record: Mapping[str, float]) -> None:

@@ -250,7 +250,7 @@ def test_another_option_of_the_method_is_another_row(cli: Cli, own_runs: Path) -
         (("runs=both", "output=conf/table/mini.yaml"), "`output` must be a folder"),
         (("runs=both", "output=''"), "`output` must name a folder"),
         (("runs=both", "-m"), "builds one table at a time"),
-        (("runs=both", "methods=[x]"), "`methods` must name methods of the runs"),
+        (("runs=both", "methods=[x]"), "`methods` must name rows of the table"),
     ],
 )
 def test_wrong_input_costs_one_line(

@@ -10,27 +10,35 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from rotograd_cli.bench import machine, report
+from rotograd_cli.bench import report
 from rotograd_cli.bench.contenders import Builder, Contender, adapted, method_nodes
 from rotograd_cli.bench.measure import (
-    Plan,
+    Block,
     Subject,
     block_steps,
+    blocks,
     interleaved_orders,
-    measure,
     num_threads,
+    paired_ratios,
     peak_bytes,
+    spread,
+    times_by_round,
 )
-from rotograd_cli.bench.preparation import rotations_of, skew_parameters
 from rotograd_cli.bench.reference import ReferenceUnavailableError, load_reference, rotations
-from rotograd_cli.bench.statistics import Block, Spread, paired_ratios, spread, times_by_round
+from rotograd_cli.bench.rotations import rotations_of, skew_parameters
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.rotations import skew
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_networks
 from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import BenchConfig, config_dir, register_schemas, to_bench_config
+from rotograd_cli.runs.config import (
+    BenchConfig,
+    BenchOptions,
+    config_dir,
+    register_schemas,
+    to_bench_config,
+)
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -56,9 +64,9 @@ SMALL = (
 
 
 def test_a_spread_is_median_and_10th_and_90th_percentile() -> None:
-    assert spread([7.0]) == Spread(7.0, 7.0, 7.0)
+    assert spread([7.0]) == {"median": 7.0, "p10": 7.0, "p90": 7.0}
     result = spread([float(x) for x in range(11)])  # 0..10: percentiles fall on values
-    assert result == Spread(5.0, 1.0, 9.0)
+    assert result == {"median": 5.0, "p10": 1.0, "p90": 9.0}
 
 
 def test_a_machine_that_slows_down_in_one_round_leaves_the_ratios_alone() -> None:
@@ -96,13 +104,13 @@ def test_every_subject_has_one_block_in_every_round_and_is_reset_before_it() -> 
 
         return Subject(name, step, reset)
 
-    plan = Plan(rounds=6, block_s=1.0, max_steps_per_block=3, warmup_steps=2, seed=0)
+    options = BenchOptions(rounds=6, block_s=1.0, max_steps_per_block=3, warmup_steps=2)
     rounds: list[int] = []
-    blocks = measure([subject("a"), subject("b")], plan, CPU, rounds.append)
+    result = blocks([subject("a"), subject("b")], options, 0, CPU, rounds.append)
     assert rounds == [1, 2, 3, 4, 5, 6]
-    assert [(b.round, b.position) for b in blocks] == [(i, j) for i in range(6) for j in (0, 1)]
+    assert [(b.round, b.position) for b in result] == [(i, j) for i in range(6) for j in (0, 1)]
     for name in "ab":
-        own = [block for block in blocks if block.subject == name]
+        own = [block for block in result if block.subject == name]
         assert [block.round for block in own] == list(range(6))
         assert {block.steps for block in own} == {3}
         assert all(block.seconds > 0 for block in own)
@@ -117,8 +125,8 @@ def test_every_subject_has_one_block_in_every_round_and_is_reset_before_it() -> 
 def test_a_block_has_at_least_one_step_and_at_most_the_limit(
     step_s: float, block_s: float, limit: int | None, expected: int
 ) -> None:
-    plan = Plan(1, block_s, limit, 1, 0)
-    assert block_steps(step_s, plan) == expected
+    options = BenchOptions(block_s=block_s, max_steps_per_block=limit)
+    assert block_steps(step_s, options) == expected
 
 
 def test_the_peak_is_what_is_held_at_once_beyond_what_was_held_before() -> None:
@@ -363,7 +371,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "command": "rotograd bench workload=toy",
         "date": "2026-01-02T03:04:05+00:00",
         "settings": settings,
-        "machine": machine.describe_machine(CPU),
+        "machine": report.describe_machine(CPU),
         "contenders": [{**contender, **changes}],
         "loading": None,
         "left_out": {"reference": "not installed"},
@@ -404,7 +412,7 @@ def test_the_markdown_stands_alone() -> None:
         "rotograd bench workload=toy",
         "2026-01-02",
         f"torch {torch.__version__.split('+')[0]}",
-        machine.cpu_model(),
+        report.cpu_model(),
         "| rotograd | 2.00 | 1.50-2.50 |",
         "0.25 MiB",
         "Left out: `reference` (not installed).",
@@ -414,8 +422,8 @@ def test_the_markdown_stands_alone() -> None:
 
 def test_the_name_of_the_processor_is_read_or_guessed(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor: 0\nmodel name\t: Fast One\nmodel name\t: Other\n")
-    assert machine.cpu_model(tmp_path / "cpuinfo") == "Fast One"
-    assert machine.cpu_model(tmp_path / "nowhere") != ""
+    assert report.cpu_model(tmp_path / "cpuinfo") == "Fast One"
+    assert report.cpu_model(tmp_path / "nowhere") != ""
 
 
 # ---- compilation

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.tables.cells import match_runs
 from rotograd_cli.tables.command import TableCommand, table_of_runs
-from rotograd_cli.tables.conditions import conditions, notes_of
-from rotograd_cli.tables.matching import match_runs
 from rotograd_cli.tables.parts import Table
-from rotograd_cli.tables.runs import find_runs, read_run
-from rotograd_cli.tables.spec import to_table_spec
-from tests.fake_runs import fake_config, fake_summary, write_run
+from rotograd_cli.tables.runs import conditions, find_runs, read_run
+from tests.fake_runs import fake_config, fake_summary, to_table_spec, write_run
 
 SIZES = {"train": 640, "val": 2000, "test": 80}
 CUT = {"batch_size": 64, "eval_batch_size": 64, "limit_eval_batches": 1}
@@ -112,14 +110,14 @@ def test_a_run_that_says_it_itself_is_not_said_twice(tmp_path: Path) -> None:
     count = {"val": 64, "test": 64}
     folder = put(tmp_path, "A", 0.5, config={"train": CUT}, notes=["Cut."], num_evaluated=count)
     run = read_run(folder)
-    assert notes_of(run) == ["Cut."]
+    assert run.notes == ["Cut."]
     assert conditions([run])["evaluated"] == "64 of 2,000 val examples and 64 of 80 test examples"
 
 
 def test_limits_that_leave_nothing_out_are_no_note(tmp_path: Path) -> None:
     train = {**CUT, "limit_eval_batches": 40, "limit_batches": 10}
     run = read_run(put(tmp_path, "A", 0.5, config={"train": train}))
-    assert notes_of(run) == []
+    assert run.notes == []
 
 
 def test_a_table_by_name_leaves_out_runs_that_evaluate_another_part_and_names_them(

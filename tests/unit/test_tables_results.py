@@ -15,9 +15,8 @@ from rotograd_cli.tables.delta import BETTER, NASH_BASE, gains
 from rotograd_cli.tables.footnotes import differing_settings
 from rotograd_cli.tables.results import SeedResult
 from rotograd_cli.tables.runs import RunKey, read_run
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import to_table_spec
-from tests.fake_runs import collected, fake_run, fake_summary
+from rotograd_cli.tables.spec import TableSpec
+from tests.fake_runs import collected, fake_run, fake_summary, to_table_spec
 
 
 def spec(seeds: int = 2, **others: Any) -> TableSpec:

@@ -21,9 +21,9 @@ from rotograd_cli.tables.spec import (
     paper_value,
     row_overrides,
     select_rows,
-    to_table_spec,
 )
 from rotograd_cli.tasks.task import Task, task_statistics
+from tests.fake_runs import to_table_spec
 
 FILES = sorted((config_dir() / "table").glob("*.yaml"))
 OF_THE_PAPER = [file for file in FILES if file.stem != "rotation_lr"]  # that is a figure's

@@ -17,24 +17,26 @@ from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.printing.latex import escape_latex
+from rotograd_cli.printing.grid import escape_latex
 from rotograd_cli.printing.terminal import fitting
 from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
+    difference_grid,
+    grids,
+    sentences,
     to_csv,
     to_json,
     to_latex,
     to_markdown,
+    value_grid,
     write_table,
 )
-from rotograd_cli.tables.layout import difference_grid, grids, sentences, value_grid
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results, SeedResult
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import to_table_spec
+from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tables.table import build_table
-from tests.fake_runs import collected, fake_run, fake_summary
+from tests.fake_runs import collected, fake_run, fake_summary, to_table_spec
 
 SEEDS = 10
 LEFT = {"vanilla": 0.5, "better": 0.6, "a_b": 0.55}

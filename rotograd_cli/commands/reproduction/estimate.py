@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from rotograd_cli.commands.reproduction.cells import Cell, unique
 from rotograd_cli.commands.reproduction.plan import Place
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import row_label
+from rotograd_cli.tables.spec import TableSpec, row_label
 
 
 def plan_table(

@@ -18,7 +18,7 @@ from rotograd_cli.files import replace_file
 from rotograd_cli.runs.config import suggest, typed
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.parts import Cell, Table
-from rotograd_cli.tables.schema import ColumnSpec, TableSpec
+from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 
 
 @dataclass

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rotograd_cli.commands.reproduction.plan import Candidate
 from rotograd_cli.files import replace_text
-from rotograd_cli.tables.schema import GridSpec, TableSpec
-from rotograd_cli.tables.spec import row_label
+from rotograd_cli.tables.spec import GridSpec, TableSpec, row_label
 
 
 def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:

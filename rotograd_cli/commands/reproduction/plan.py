@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from rotograd_cli.commands.reproduction.cells import Cell, CellMaker
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import row_overrides
+from rotograd_cli.tables.spec import TableSpec, row_overrides
 
 METHOD_PREFIX = "method_optimizer"
 """Grid keys that begin with it are for rows whose method has parameters of its own."""

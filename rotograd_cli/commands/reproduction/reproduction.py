@@ -27,8 +27,7 @@ from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import RunKey, read_run
-from rotograd_cli.tables.schema import TableSpec
-from rotograd_cli.tables.spec import row_label, select_rows
+from rotograd_cli.tables.spec import TableSpec, row_label, select_rows
 from rotograd_cli.tables.table import build_table
 
 PROBING_S = 20.0

@@ -13,9 +13,8 @@ from rotograd_cli.commands.reproduction.arguments import Arguments
 from rotograd_cli.runs.config import register_schemas, typed
 from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.overrides import composed
-from rotograd_cli.tables.checks import STATISTICS, check_choice, check_spec
 from rotograd_cli.tables.command import to_seeds
-from rotograd_cli.tables.schema import TableSpec
+from rotograd_cli.tables.spec import TableSpec, check_spec
 
 
 @dataclass
@@ -66,8 +65,6 @@ def to_reproduce_config(config: DictConfig | Mapping[str, Any]) -> ReproduceConf
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
     result = typed(config, ReproduceConfig)
-    check_spec(result.table)
-    if result.statistic is not None:
-        check_choice("statistic", result.statistic, STATISTICS)
+    check_spec(result.table, result.statistic)
     to_seeds(result.seeds)
     return result

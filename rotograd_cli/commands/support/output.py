@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rotograd_cli.printing.terminal import print_grid
-from rotograd_cli.tables.layout import grids, sentences
+from rotograd_cli.tables.formats import grids, sentences
 from rotograd_cli.tables.parts import Table
 
 

@@ -1,11 +1,17 @@
-"""Rotations as they are during training: the same for every contender, away from A = 0."""
+"""Rotations of contenders: the values they are given, and their part of a step, alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.data.base import Batch
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.engine.passes import ForwardPass
+from rotograd_cli.methods.engine.step import Step
+from rotograd_cli.methods.heads.choose import training_leaves
 from rotograd_cli.methods.rotation.rotations import Rotations
+from rotograd_cli.methods.rule import Losses
 
 _PLANES = 8
 _DECAY = 0.5
@@ -50,8 +56,7 @@ class RotationState:
     def __init__(self, norm: float, seed: int) -> None:
         self._norm = norm
         self._seed = seed
-        self._bases: dict[torch.Size, Tensor] = {}
-        self._parameters: dict[torch.Size, Tensor] = {}
+        self._states: dict[torch.Size, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def give(self, model: nn.Module) -> None:
@@ -64,21 +69,59 @@ class RotationState:
 
     @torch.no_grad()
     def give_to(self, bases: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
-        """Set rotations that are kept one by one: K bases and K free parameters."""
+        """Set rotations that are kept one by one: K bases and K free parameters, or none."""
+        if not bases:
+            return
         stack = torch.stack([base.detach() for base in bases])
         for target, source in zip((bases, parameters), self._state(stack), strict=True):
             for matrix, value in zip(target, source, strict=True):
                 matrix.copy_(value)
 
     def _state(self, base: Tensor) -> tuple[Tensor, Tensor]:
-        shape = base.shape
-        if shape not in self._bases:
-            self._bases[shape] = base.detach().clone()
-            X = skew_parameters(shape[0], shape[1], self._norm, self._seed)
-            self._parameters[shape] = X.to(base)
-        return self._bases[shape], self._parameters[shape]
+        if base.shape not in self._states:
+            num, size, _ = base.shape
+            X = skew_parameters(num, size, self._norm, self._seed)
+            self._states[base.shape] = (base.detach().clone(), X.to(base))
+        return self._states[base.shape]
 
 
 def rotations_of(model: nn.Module) -> list[Rotations]:
     """Return the stacks of rotations in a model; none for methods without."""
     return [module for module in model.modules() if isinstance(module, Rotations)]
+
+
+def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
+    """Return the rotation work of one step, alone, to be timed in blocks of its own.
+
+    What the heads see is computed from fixed features, and fixed gradients of it are combined: all
+    that a step does besides running and differentiating backbone, heads and losses. First layers
+    that rotations are folded into are part of it.
+
+    Args:
+        model: A contender's model in training mode, on the device, its rotations prepared.
+        batch: A batch of the benchmark.
+
+    Returns:
+        What does that work once, without a network; None for methods without rotations.
+    """
+    if not isinstance(model, MultiTaskMethod) or model.rotated is None:
+        return None
+    model(batch.inputs)
+    features = model.rep
+    assert features is not None
+    features = features.detach()
+    ones = torch.ones(model.num_tasks, device=features.device)
+    step = Step(ones, Losses(ones, ones > 0), scale=None, num_micro_batches=1)
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in model.leaves]
+
+    def work() -> None:
+        leaves = training_leaves(model.heads, features, model.rotated, per_task=True)
+        run = ForwardPass(features, leaves=leaves)
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            by_task = gradients[0].unbind() if leaves.stacked else gradients
+            model.combine(run, by_task, None, step)
+        for parameter in model.mtl_parameters():
+            parameter.grad = None
+
+    return work
