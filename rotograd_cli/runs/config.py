@@ -14,12 +14,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.bounds import check_fields
+from rotograd_cli.bounds import AtLeastOne, check_fields
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config_files import config_dir as config_dir
 from rotograd_cli.runs.config_files import is_group
 from rotograd_cli.runs.packing import register_resolvers
-from rotograd_cli.training.options import AtLeastOne, CheckpointOptions, TrainOptions
+from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
 

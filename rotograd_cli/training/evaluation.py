@@ -85,7 +85,7 @@ def evaluate(
 
     A loss over the split is the mean over all the elements with a label
     (:meth:`Task.num_labelled`), whatever the batch size. Where all tasks lead with the same metric,
-    its statistics over the tasks are added (:func:`rotograd_cli.tasks.statistics.statistics`).
+    its statistics over the tasks are added (:func:`rotograd_cli.tasks.metrics.statistics`).
 
     A NaN in a prediction is no class, and neither above nor below a threshold: if a task has one,
     all its metrics are NaN, and a warning says in how many examples.

@@ -197,7 +197,7 @@ def test_a_broken_experiment_is_refused(cli: Cli, tmp_path: Path, text: str, exp
 def test_missing_data_files_are_named(cli: Cli, tmp_path: Path) -> None:
     words = ("data=multimnist", "data.download=false", "paths.data_dir=nowhere")
     line = refused(cli, tmp_path, "train", *SMOKE, *words)
-    assert "MNIST is not in nowhere" in line
+    assert "nowhere/MNIST/raw has 0 of MNIST's 4 files" in line
     assert "set paths.data_dir" in line
 
 

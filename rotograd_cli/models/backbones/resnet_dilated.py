@@ -73,9 +73,8 @@ def _load_imagenet(network: nn.Module) -> None:
         network.load_state_dict(state)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        reason = first_line(error)
         raise DatasetError(
             f"The ImageNet weights {Path(WEIGHTS.url).name} could not be read or downloaded "
-            f"({reason}); put the file of {WEIGHTS.url} into {folder}, or train from scratch with "
-            "backbone.pretrained=false."
+            f"({first_line(error)}); put the file of {WEIGHTS.url} into {folder}, or train from "
+            "scratch with backbone.pretrained=false."
         ) from error
