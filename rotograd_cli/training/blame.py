@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
 
 _PACKAGE = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.errors import CheckpointError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.training.checkpoint import load_weights
 from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state

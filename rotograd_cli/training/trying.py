@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError, ShapeError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
 from rotograd_cli.training.batch_checks import check_form, check_predictions, require, where
