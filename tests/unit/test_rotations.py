@@ -15,14 +15,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
-from rotograd_cli.linalg.cayley import cayley, cayley_adjoint, cayley_inverse
 from rotograd_cli.linalg.exponential import (
     exp_skew,
     exp_skew_adjoint,
     exponential_minus_one,
     spectral_bound,
 )
-from rotograd_cli.linalg.rotations import haar_rotations, skew
+from rotograd_cli.linalg.rotations import (
+    cayley,
+    cayley_adjoint,
+    cayley_inverse,
+    haar_rotations,
+    skew,
+)
 from rotograd_cli.methods import RotoGrad
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.methods.rotation.maps import RotationMap

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError
-from rotograd_cli.methods.engine.apply import apply_rule
 from rotograd_cli.methods.engine.attribution import Attribution
-from rotograd_cli.methods.engine.autograd import carry, multiply_losses
-from rotograd_cli.methods.engine.measure import measure
+from rotograd_cli.methods.engine.measure import apply_rule, measure
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
-from rotograd_cli.methods.engine.passes import ForwardPass, take
+from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses, take
 from rotograd_cli.methods.engine.states import take_names_of_before
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.initial_values import InitialValues

@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from rotograd_cli.linalg.cayley import cayley, cayley_adjoint, cayley_inverse
 from rotograd_cli.linalg.chebyshev import Series
 from rotograd_cli.linalg.exponential import (
     chebyshev_rows,
@@ -20,6 +19,7 @@ from rotograd_cli.linalg.exponential import (
     exp_skew_adjoint,
     exponential_minus_one,
 )
+from rotograd_cli.linalg.rotations import cayley, cayley_adjoint, cayley_inverse
 
 RotationMap = Literal["expm", "cayley"]
 

@@ -10,12 +10,11 @@ from rotograd_cli.bounds import checked
 from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
-from rotograd_cli.methods.rotation.folded import FoldedRotations
+from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
 from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
 from rotograd_cli.methods.rotation.manifold import rotation_manifold
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
 from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
-from rotograd_cli.methods.rotation.whole import WholeRotations
 from rotograd_cli.ranks.base import ONE, Ranks
 
 RotationInit = Literal["haar", "identity"]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, stacked
-from rotograd_cli.methods.rotation.folded import FoldedRotations
-from rotograd_cli.methods.rotation.whole import WholeRotations
+from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
 
 
 class TaskGradients(Protocol):
