@@ -54,15 +54,15 @@ def cayley(A: Tensor) -> Tensor:
     """Cayley transform of a stack of skew-symmetric matrices, differentiable.
 
     Args:
-        A: Skew-symmetric matrices, shape ``[..., m, m]``.
+        A: Skew-symmetric matrices, shape ``[K, m, m]``.
 
     Returns:
-        Rotations, shape ``[..., m, m]``.
+        Rotations, shape ``[K, m, m]``.
 
     Examples:
-        >>> cayley(torch.tensor([[0.0, -2.0], [2.0, 0.0]]))
-        tensor([[ 0., -1.],
-                [ 1.,  0.]])
+        >>> cayley(torch.tensor([[[0.0, -2.0], [2.0, 0.0]]]))
+        tensor([[[ 0., -1.],
+                 [ 1.,  0.]]])
     """
     return 2 * cayley_inverse(A) - _identity(A)
 
@@ -74,17 +74,16 @@ def cayley_inverse(A: Tensor) -> Tensor:
     threads from about [2, 512, 512] on.
 
     Args:
-        A: Skew-symmetric matrices, shape ``[..., m, m]``.
+        A: Skew-symmetric matrices, shape ``[K, m, m]``.
 
     Returns:
-        The inverses, shape ``[..., m, m]``.
+        The inverses, shape ``[K, m, m]``.
     """
     system = _identity(A) - A / 2
-    if A.device.type != "cpu" or A.dim() == 2 or A.numel() == 0:
+    if A.device.type != "cpu":
         inverse: Tensor = torch.linalg.inv_ex(system).inverse  # never waits to check
         return inverse
-    flat = system.reshape(-1, *A.shape[-2:])
-    return torch.stack([torch.linalg.inv_ex(matrix).inverse for matrix in flat]).view(A.shape)
+    return torch.stack([torch.linalg.inv_ex(matrix).inverse for matrix in system])
 
 
 def cayley_adjoint(M: Tensor, T: Tensor) -> Tensor:
@@ -96,11 +95,11 @@ def cayley_adjoint(M: Tensor, T: Tensor) -> Tensor:
     :math:`M^\top(2M - I) = M`.
 
     Args:
-        M: :func:`cayley_inverse` of A, shape ``[..., m, m]``.
-        T: Skew-symmetric directions, shape ``[..., m, m]``.
+        M: :func:`cayley_inverse` of A, shape ``[K, m, m]``.
+        T: Skew-symmetric directions, shape ``[K, m, m]``.
 
     Returns:
-        Skew-symmetric matrices, shape ``[..., m, m]``.
+        Skew-symmetric matrices, shape ``[K, m, m]``.
     """
     return M @ T @ M.mT
 

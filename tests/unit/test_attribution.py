@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rotograd_cli.errors import BackwardError
-from rotograd_cli.methods import RotateOnly
+from rotograd_cli.methods.rotate import Rotate
 from rotograd_cli.methods.rotation import plan
 from tests.contract.test_methods import METHODS, build, class_of
 from tests.samplers import BATCH, SIZE
@@ -19,9 +19,9 @@ PLAIN = [
     method
     for method in METHODS
     if build(method, [nn.Identity()]).per_task_gradients
-    and not issubclass(class_of(method), RotateOnly)
+    and not issubclass(class_of(method), Rotate)
 ]
-ROTATING = [method for method in METHODS if issubclass(class_of(method), RotateOnly)]
+ROTATING = [method for method in METHODS if issubclass(class_of(method), Rotate)]
 K = 3
 Losses = Callable[[Sequence[Any]], list[Tensor | None]]
 

@@ -54,9 +54,8 @@ class MultiTaskMethod(MultiTaskNetwork):
         rotation: RotatedFeatures | None = None,
         feature_shape: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(backbone, heads, rotation)
+        super().__init__(backbone, heads, rule, rotation)
         self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
-        self.rule = rule
         if rotation is not None:
             self.rotations = rotation.rotations
             self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
@@ -248,15 +247,6 @@ class MultiTaskMethod(MultiTaskNetwork):
         """Name in records and messages: that of the rule, unless the class has one of its own."""
         named = self if type(self) is not MultiTaskMethod or self.rule is None else self.rule
         return type(named).__name__
-
-    @property
-    def per_task_gradients(self) -> bool:
-        """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
-        if self.rotated is not None:
-            return True
-        if isinstance(self.rule, LossWeighting):
-            return self.rule.sees_gradients
-        return self.rule is not None
 
     @property
     def needs_losses_after_update(self) -> bool:

@@ -1,6 +1,5 @@
 """Backbone and heads of K tasks, and what a forward pass keeps."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ShapeError
-from rotograd_cli.methods.engine.misuse import Watch, warn_of_plain_backward
+from rotograd_cli.methods.engine.misuse import Watch
 from rotograd_cli.methods.engine.passes import (
     ExtraOutputs,
     ForwardPass,
@@ -20,15 +19,17 @@ from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import cached, is_holding, is_traced
+from rotograd_cli.methods.rule import LossWeighting, Rule
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
-class MultiTaskNetwork(nn.Module, ABC):
+class MultiTaskNetwork(nn.Module):
     """The forward half of a :class:`~rotograd_cli.methods.engine.method.MultiTaskMethod`.
 
     Args:
         backbone: Shared network.
         heads: One network per task.
+        rule: What combines the task gradients, or weighs the losses.
         rotation: How the features are rotated for every task; None leaves them.
 
     Raises:
@@ -39,6 +40,7 @@ class MultiTaskNetwork(nn.Module, ABC):
         self,
         backbone: nn.Module,
         heads: Sequence[nn.Module],
+        rule: Rule | None,
         rotation: RotatedFeatures | None,
     ) -> None:
         super().__init__()
@@ -46,6 +48,7 @@ class MultiTaskNetwork(nn.Module, ABC):
             raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
+        self.rule = rule
         self.rotated = rotation
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
@@ -54,9 +57,11 @@ class MultiTaskNetwork(nn.Module, ABC):
         self._watch = Watch()
 
     @property
-    @abstractmethod
     def per_task_gradients(self) -> bool:
         """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
+        if self.rotated is None and isinstance(self.rule, LossWeighting):
+            return self.rule.sees_gradients
+        return self.rotated is not None or self.rule is not None
 
     @property
     def num_tasks(self) -> int:
@@ -142,7 +147,8 @@ class MultiTaskNetwork(nn.Module, ABC):
         differentiates = self.training and torch.is_grad_enabled()
         output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
         features, backbone_extras = features_of(output)
-        self.check_features(features)
+        if self.rotated is not None:
+            self.rotated.axes.check(features.shape)
         if differentiates:
             results = self._training_outputs(features, backbone_extras)
         else:
@@ -158,7 +164,7 @@ class MultiTaskNetwork(nn.Module, ABC):
     def _training_outputs(self, features: Tensor, extras: tuple[Any, ...]) -> Sequence[Any]:
         """Return outputs of the heads on leaves, which the pass keeps for :meth:`backward`."""
         if self._pass is not None and self._pass.was_differentiated() and features.requires_grad:
-            warn_of_plain_backward(self._watch)
+            self._watch.warn_of_plain_backward()
         self._pass = None  # its memory is free for this one
         if self.rotated is not None:
             self.rotated.rotations.advance()
@@ -169,18 +175,6 @@ class MultiTaskNetwork(nn.Module, ABC):
         outputs = run.outputs()
         self._pass = run
         return outputs
-
-    def check_features(self, features: Tensor) -> None:
-        """Refuse features whose trailing axes do not fit the rotation.
-
-        Args:
-            features: Output of the backbone, shape ``[batch..., *feature_shape]``.
-
-        Raises:
-            ShapeError: If they do not fit.
-        """
-        if self.rotated is not None:
-            self.rotated.axes.check(features.shape)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -222,7 +216,7 @@ class TaskNetwork(nn.Module):
     def __init__(self, method: MultiTaskNetwork, task: int) -> None:
         super().__init__()
         self.method = method
-        self.rotated: RotatedFeatures | None = method.rotated
+        self.rotated = method.rotated
         self.task = task
         R = None
         if self.rotated is not None and is_holding():
@@ -232,13 +226,13 @@ class TaskNetwork(nn.Module):
     def forward(self, x: Any) -> Any:
         """Return the output of the task's head, differentiable in all but the rotation."""
         features, _ = features_of(self.method.backbone(x))
-        self.method.check_features(features)
         return head_output(self.method.heads[self.task], self.view(features))
 
     def view(self, features: Tensor) -> Tensor:
         """Return features as the head sees them."""
         if self.rotated is None:
             return features
+        self.rotated.axes.check(features.shape)
         R = self.constant_rotation
         if R is None:
             R = self.rotated.rotations.of_task(self.task)

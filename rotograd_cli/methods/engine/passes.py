@@ -1,7 +1,7 @@
 """One forward pass in training mode, and the way back to what the heads saw and the backbone."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -109,7 +109,7 @@ def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
     if not isinstance(features, Tensor):
         raise ShapeError(
             "`backbone` must return the features as one tensor, or a tuple that begins with it, "
-            f"got {_described(output)}; wrap it in a module that returns that tensor."
+            f"got {type(features).__name__}; wrap it in a module that returns that tensor."
         )
     return features, extras
 
@@ -119,14 +119,6 @@ def split_output(output: Any) -> tuple[Any, tuple[Any, ...]]:
     if isinstance(output, (list, tuple)) and output:
         return output[0], tuple(output[1:])
     return output, ()
-
-
-def _described(output: Any) -> str:
-    if isinstance(output, Mapping):
-        return f"{type(output).__name__} with keys {', '.join(map(repr, output))}"
-    if isinstance(output, (list, tuple)) and output:
-        return f"{type(output).__name__} that begins with {type(output[0]).__name__}"
-    return f"{type(output).__name__}"
 
 
 class _Carrier(torch.autograd.Function):

@@ -102,8 +102,8 @@ class FoldedLinearLeaves(Leaves):
         self._layers = constant(rotations, "layers", sources, lambda: _fold(layers, rotations))
         self.tensors = [leaf(self._first_layers())]
         (y,) = self.tensors
-        self.first_outputs = rows_of(y) if y.requires_grad else separate(y)
-        self._node: Any = self.first_outputs[0].grad_fn
+        self._reached = [True] * len(heads)
+        self.first_outputs = rows_of(y, self._reached) if y.requires_grad else separate(y)
 
     @torch.no_grad()
     def _first_layers(self) -> Tensor:
@@ -136,7 +136,7 @@ class FoldedLinearLeaves(Leaves):
         for k, head in enumerate(self._heads):
             layer = head.layer
             given = (layer.weight, G.weight_gradient[k]), (layer.bias, G.bias_gradient[k])
-            for parameter, gradient in given if self._node.reached[k] else ():
+            for parameter, gradient in given if self._reached[k] else ():
                 if parameter is not None and parameter.requires_grad:
                     result.append((parameter, gradient[: layer.out_features]))
         return result

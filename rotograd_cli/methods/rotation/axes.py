@@ -57,21 +57,16 @@ class RotatedAxes:
         Raises:
             ShapeError: If they do not.
         """
-        num_axes = len(self.rotation_shape) + len(self.post_shape)
-        if len(shape) < num_axes:
+        end = len(shape) - len(self.post_shape)
+        start = end - len(self.rotation_shape)
+        rotated = tuple(shape[max(0, start) : end])
+        expected = zip(self.post_shape, shape[end:], strict=False)
+        if start < 0 or any(size not in (-1, actual) for size, actual in expected):
             raise ShapeError(
-                f"Features must have at least {num_axes} axes, [batch..., *rotation_shape, "
-                f"*post_shape] with rotation_shape {tuple(self.rotation_shape)} and post_shape "
+                "Features must have shape [batch..., *rotation_shape, *post_shape] with "
+                f"rotation_shape {tuple(self.rotation_shape)} and post_shape "
                 f"{tuple(self.post_shape)}, got {list(shape)}; set both to the trailing axes of "
                 "the backbone's output."
-            )
-        end = len(shape) - len(self.post_shape)
-        rotated = tuple(shape[end - len(self.rotation_shape) : end])
-        post = tuple(shape[end:])
-        if any(want not in (-1, got) for want, got in zip(self.post_shape, post, strict=True)):
-            raise ShapeError(
-                f"Features must end in post_shape {tuple(self.post_shape)}, got {post} in features "
-                f"of shape {tuple(shape)}; set post_shape to the axes that are not rotated."
             )
         if math.prod(rotated) < self.size:
             raise ShapeError(

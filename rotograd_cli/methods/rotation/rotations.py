@@ -1,13 +1,14 @@
 """The K rotations of a method: one stacked parameter over constant bases."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
-from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
+from rotograd_cli.errors import CheckpointError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
@@ -72,13 +73,9 @@ class Rotations(nn.Module):
         *,
         init: RotationInit = "haar",
         rotation_map: RotationMap = "expm",
-        rebase_every: int | None = None,
+        rebase_every: Annotated[int, Ge(1)] | None = None,
     ) -> None:
         super().__init__()
-        if rebase_every is not None and rebase_every < 1:
-            raise ConfigError(
-                f"`rebase_every` must be at least 1 optimiser step or null, got {rebase_every}."
-            )
         self.size = size
         self.map = MAPS[rotation_map]()
         self.rebase_every = rebase_every
@@ -107,7 +104,7 @@ class Rotations(nn.Module):
         X = self.free_parameters
         with torch.autocast(X.device.type, enabled=False):
             if is_traced():
-                return self.base @ self.map.traced(skew(X))
+                return self.base @ self.map.differentiable(skew(X))
             self.check_bases()
             matrices: Tensor = self.manifold(X)
         return matrices
