@@ -9,12 +9,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import ShapeError
 from rotograd_cli.methods.engine.misuse import Watch
-from rotograd_cli.methods.engine.passes import (
-    ExtraOutputs,
-    ForwardPass,
-    features_of,
-    split_output,
-)
+from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.rotation.features import RotatedFeatures

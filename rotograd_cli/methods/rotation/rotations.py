@@ -262,12 +262,7 @@ class Rotations(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "ranks": ONE,
-            "_plan": NormPlan(),
-            "_workspace": Workspace(),
-        }
+        return {**self.__dict__, "ranks": ONE, "_plan": NormPlan(), "_workspace": Workspace()}
 
 
 def _check_loaded(rotations: Rotations, keys: object) -> None:
