@@ -7,8 +7,12 @@ from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.methods.rotation.axes import RotatedAxes
-from rotograd_cli.methods.rotation.features import RotatedFeatures, RotationPath, RotationReduction
+from rotograd_cli.methods.rotation.features import (
+    RotatedAxes,
+    RotatedFeatures,
+    RotationPath,
+    RotationReduction,
+)
 from rotograd_cli.methods.rotation.maps import RotationMap
 from rotograd_cli.methods.rotation.objective import OBJECTIVES, ObjectiveName
 from rotograd_cli.methods.rotation.rotations import RotationInit, Rotations

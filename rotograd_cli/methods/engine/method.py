@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.methods.engine.attribution import Attribution
-from rotograd_cli.methods.engine.measure import apply_rule, measure
+from rotograd_cli.methods.engine.measure import Learned, apply_rule, measure
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses, take
 from rotograd_cli.methods.engine.states import take_names_of_before
@@ -193,48 +193,42 @@ class MultiTaskMethod(MultiTaskNetwork):
         assert run.leaves is not None
         gradients, scale = step.unscaled(gradients)
         if isinstance(self.rule, LossWeighting):
-            for parameter, gradient in self.rule.learn(step.losses).items():
-                part = gradient / step.num_micro_batches
-                self._add_gradient(parameter, part, scale, of_all_ranks=True)
+            learned = self.rule.learn(step.losses)
+            parts = {p: gradient / step.num_micro_batches for p, gradient in learned.items()}
+            self._add_gradients(parts, scale, of_all_ranks=True)
         if not self.per_task_gradients:
             return _scaled(gradients[0], scale), []
         G = run.leaves.task_gradients(gradients)
         s = measure(G, step.losses, self.num_nonfinite, self.ranks, run.features.shape)
         shared, learned = apply_rule(self.rule, G, s, factors, self.ranks)
-        for parameter, gradient in learned.items():
-            self._add_gradient(parameter, gradient, scale, of_all_ranks=True)
+        self._add_gradients(learned, scale, of_all_ranks=True)
         if self.rotated is not None:
             gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
-            self._add_gradient(self.rotations.free_parameters, gradient, scale)
+            self._add_gradients({self.rotations.free_parameters: gradient}, scale)
             if not step.losses.accumulating:
                 self.rotations.count_step()
         of_heads = [(p, _scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
         return _scaled(shared.reshape(run.features.shape), scale), of_heads
 
-    def _add_gradient(
-        self,
-        parameter: nn.Parameter,
-        gradient: Tensor,
-        scale: float | Tensor | None,
-        *,
-        of_all_ranks: bool = False,
+    def _add_gradients(
+        self, learned: Learned, scale: float | Tensor | None, *, of_all_ranks: bool = False
     ) -> None:
-        """Add to the gradient of a parameter of the method, with the loss scale applied.
+        """Add to the gradients of the method's own parameters, with the loss scale applied.
 
         Args:
-            parameter: Registered by the method itself.
-            gradient: Its gradient.
+            learned: Gradient by parameter.
             scale: The loss scale.
-            of_all_ranks: Whether the gradient covers the examples of all ranks already, rather than
+            of_all_ranks: Whether the gradients cover the examples of all ranks already, rather than
                 being this rank's part of a sum.
         """
-        self._watch.saw_gradient = True
-        if not parameter.requires_grad:
-            return
-        if of_all_ranks and not self.ranks.is_first:
-            gradient = torch.zeros_like(gradient)  # the sum over ranks counts it once
-        gradient = _scaled(gradient, scale).to(parameter.dtype)
-        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        for parameter, gradient in learned.items():
+            self._watch.saw_gradient = True
+            if not parameter.requires_grad:
+                continue
+            part = _scaled(gradient, scale).to(parameter.dtype)
+            if of_all_ranks and not self.ranks.is_first:
+                part = torch.zeros_like(part)  # the sum over ranks counts it once
+            parameter.grad = part if parameter.grad is None else parameter.grad + part
 
     def _parameters_beside_backbone(self) -> Iterator[nn.Parameter]:
         of_backbone = {id(p) for p in self.backbone.parameters()}
@@ -304,8 +298,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             present: Tasks with a loss, boolean, shape ``[K]``.
         """
         if isinstance(self.rule, LossWeighting):
-            for parameter, gradient in self.rule.after_update(before, after, present).items():
-                self._add_gradient(parameter, gradient, None)
+            self._add_gradients(self.rule.after_update(before, after, present), None)
 
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:

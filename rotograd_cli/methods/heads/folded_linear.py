@@ -11,8 +11,8 @@ from rotograd_cli.linalg.gradients import stacked
 from rotograd_cli.methods.heads.batched import rows_of, separate
 from rotograd_cli.methods.heads.layers import SplitHead, split_head
 from rotograd_cli.methods.heads.leaves import Leaf, Leaves
-from rotograd_cli.methods.rotation.axes import RotatedAxes
 from rotograd_cli.methods.rotation.constants import FoldedRotations
+from rotograd_cli.methods.rotation.features import RotatedAxes
 from rotograd_cli.methods.rotation.holding import constant
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import FoldedTaskGradients, TaskGradients

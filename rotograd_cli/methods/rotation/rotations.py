@@ -94,9 +94,7 @@ class Rotations(nn.Module):
     @property
     def base(self) -> Tensor:
         """B, shape ``[K, m, m]``, a buffer of geotorch's."""
-        base = self.manifold.base
-        assert isinstance(base, Tensor)
-        return base
+        return self.manifold.get_buffer("base")
 
     @property
     def matrices(self) -> Tensor:
