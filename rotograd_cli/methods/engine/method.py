@@ -10,7 +10,7 @@ from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.measure import Learned, apply_rule, measure
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
-from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses, take
+from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.states import take_names_of_before
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.initial_values import InitialValues
@@ -118,7 +118,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             ShapeError: If the number or shape of the losses is wrong.
         """
         losses = list(losses)
-        run = take(self._pass, keep=retain_graph)
+        run = self._take_pass(keep=retain_graph)
         step = Step.read(
             losses, self.num_tasks, self.ranks, loss_scale, num_micro_batches, accumulating
         )
@@ -136,12 +136,22 @@ class MultiTaskMethod(MultiTaskNetwork):
             self.ranks.sum_gradients(self._parameters_beside_backbone())
         return step.values
 
+    def _take_pass(self, *, keep: bool) -> ForwardPass:
+        """Return what the last forward pass kept, which is used up unless ``keep``."""
+        run = self._pass
+        if run is None:
+            raise BackwardError(
+                "`backward` needs a forward pass in training mode with gradients enabled before "
+                "each call; call model.train() and model(x) outside torch.no_grad() first."
+            )
+        if not keep:
+            self._pass = None
+        return run
+
     def _losses_cross(self, losses: Sequence[Tensor | None], run: ForwardPass) -> bool:
         """Whether a loss depends on another task's head."""
         if not self.per_task_gradients:
             return False  # autograd adds up, whatever goes where
-        assert run.leaves is not None
-        assert run.head_outputs is not None
         leaves = () if run.leaves.stacked else run.leaves.tensors
         crossing = self._attribution.crossing(losses, run.head_outputs, leaves)
         if crossing is not None and self.rotated is not None:
@@ -190,7 +200,6 @@ class MultiTaskMethod(MultiTaskNetwork):
         Returns:
             The gradient at the features; parameters of heads with their gradients.
         """
-        assert run.leaves is not None
         gradients, scale = step.unscaled(gradients)
         if isinstance(self.rule, LossWeighting):
             learned = self.rule.learn(step.losses)
@@ -231,8 +240,8 @@ class MultiTaskMethod(MultiTaskNetwork):
             parameter.grad = part if parameter.grad is None else parameter.grad + part
 
     def _parameters_beside_backbone(self) -> Iterator[nn.Parameter]:
-        of_backbone = {id(p) for p in self.backbone.parameters()}
-        return (p for p in self.parameters() if id(p) not in of_backbone)
+        of_backbone = set(self.backbone.parameters())
+        return (p for p in self.parameters() if p not in of_backbone)
 
     # ---- what training asks for
 

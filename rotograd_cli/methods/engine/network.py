@@ -48,6 +48,7 @@ class MultiTaskNetwork(nn.Module):
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
         self.ranks: Ranks = ONE
+        self._features: Tensor | None = None
         self._pass: ForwardPass | None = None
         self._watch = Watch()
 
@@ -66,7 +67,7 @@ class MultiTaskNetwork(nn.Module):
     @property
     def rep(self) -> Tensor | None:
         """Output of the backbone in the last forward pass in training mode; None before it."""
-        return None if self._pass is None else self._pass.features
+        return self._features
 
     def __len__(self) -> int:
         return self.num_tasks
@@ -82,27 +83,22 @@ class MultiTaskNetwork(nn.Module):
 
     def mtl_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return the method's own parameters (rotations, task weights): the second optimiser's."""
-        network = {id(p) for p in self.model_parameters()}
-        return (p for p in self.parameters(recurse) if id(p) not in network)
+        network = set(self.model_parameters())
+        return (p for p in self.parameters(recurse) if p not in network)
 
     def model_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yield backbone and head parameters, each once, for the first optimiser."""
-        seen: set[int] = set()
-        for module in (self.backbone, *self.heads):
-            for parameter in module.parameters(recurse):
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield parameter
+        """Return backbone and head parameters, each once, for the first optimiser."""
+        modules = (self.backbone, *self.heads)
+        return iter(dict.fromkeys(p for m in modules for p in m.parameters(recurse)))
 
     @property
     def leaves(self) -> Sequence[Tensor]:
         """What the heads are differentiated at, between a forward pass and its backward pass."""
-        if self._pass is None or self._pass.leaves is None:
-            return ()
-        return self._pass.leaves.tensors
+        return () if self._pass is None else self._pass.leaves.tensors
 
     def forget(self) -> None:
         """Drop what a forward pass kept for its backward pass."""
+        self._features = None
         self._pass = None
 
     # ---- forward
@@ -147,7 +143,9 @@ class MultiTaskNetwork(nn.Module):
         if differentiates:
             results = self._training_outputs(features, backbone_extras)
         else:
-            self._pass = ForwardPass(features) if self.training else self._pass
+            if self.training:
+                self.forget()
+                self._features = features
             results = evaluated_heads(self.heads, features, self.rotated).outputs()
         outputs = [split_output(result) for result in results]
         predictions = [prediction for prediction, _ in outputs]
@@ -160,13 +158,14 @@ class MultiTaskNetwork(nn.Module):
         """Return outputs of the heads on leaves, which the pass keeps for :meth:`backward`."""
         if self._pass is not None and self._pass.was_differentiated() and features.requires_grad:
             self._watch.warn_of_plain_backward()
-        self._pass = None  # its memory is free for this one
+        self.forget()  # its memory is free for this one
+        self._features = features
         if self.rotated is not None:
             self.rotated.rotations.advance()
         leaves = training_leaves(
             self.heads, features.detach(), self.rotated, per_task=self.per_task_gradients
         )
-        run = ForwardPass(features, extras, leaves)
+        run = ForwardPass(features, leaves, extras)
         outputs = run.outputs()
         self._pass = run
         return outputs
@@ -192,7 +191,7 @@ class MultiTaskNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one pass
-        return {**self.__dict__, "_pass": None, "ranks": ONE, "_watch": Watch()}
+        return {**self.__dict__, "_features": None, "_pass": None, "ranks": ONE, "_watch": Watch()}
 
 
 class TaskNetwork(nn.Module):

@@ -1,6 +1,5 @@
 """One forward pass in training mode, and the way back to what the heads saw and the backbone."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,22 +25,18 @@ class ForwardPass:
 
     Args:
         features: Output of the backbone, with its graph.
+        leaves: What the heads are differentiated at.
         extras: What else the backbone returned.
-        leaves: What the heads are differentiated at; None without gradients.
     """
 
-    def __init__(
-        self, features: Tensor, extras: tuple[Any, ...] = (), leaves: Leaves | None = None
-    ) -> None:
+    def __init__(self, features: Tensor, leaves: Leaves, extras: tuple[Any, ...] = ()) -> None:
         self.features = features
         self.leaves = leaves
         self.has_extras = len(extras) > 0
-        self.head_outputs = None if leaves is None else HeadOutputs(features, extras)
+        self.head_outputs = HeadOutputs(features, extras)
 
     def outputs(self) -> Sequence[Any]:
         """Run the heads on the leaves."""
-        assert self.leaves is not None
-        assert self.head_outputs is not None
         for k, y in enumerate(self.leaves.first_outputs):
             self.head_outputs.record(k, y)
         outputs = self.leaves.outputs()
@@ -51,7 +46,7 @@ class ForwardPass:
 
     def was_differentiated(self) -> bool:
         """Whether losses of this pass were differentiated, but not by ``backward``."""
-        return self.leaves is not None and any(z.grad is not None for z in self.leaves.tensors)
+        return any(z.grad is not None for z in self.leaves.tensors)
 
     def gradients(
         self,
@@ -72,31 +67,12 @@ class ForwardPass:
         Returns:
             Gradients of the leaves, one per task; one in all where autograd adds them up.
         """
-        assert self.leaves is not None
         if separately:
             return gradients_of_each(losses, weighed, self.leaves.tensors)
         roots = summed([loss for loss in weighed if loss is not None])
         torch.autograd.backward(roots, retain_graph=keep or self.has_extras)
         gradients = take_gradients(self.leaves.tensors)
         return gradients[0].unbind() if self.leaves.stacked else gradients
-
-
-def take(run: ForwardPass | None, *, keep: bool) -> ForwardPass:
-    """Take the last pass for its backward pass; unless ``keep``, its features alone stay.
-
-    Raises:
-        BackwardError: If there is nothing to differentiate.
-    """
-    if run is None or run.leaves is None:
-        raise BackwardError(
-            "`backward` needs a forward pass in training mode with gradients enabled before "
-            "each call; call model.train() and model(x) outside torch.no_grad() first."
-        )
-    taken = copy.copy(run)
-    if not keep:
-        run.leaves = None
-        run.head_outputs = None
-    return taken
 
 
 def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
