@@ -693,17 +693,17 @@ WRONG_SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "post_shape of another size": (
         (4, 2, 3),
         {"rotation_shape": 4, "post_shape": (3, 2)},
-        r"must end in post_shape \(3, 2\), got \(2, 3\)",
+        r"post_shape \(3, 2\), got \[4, 2, 3\]; set both",
     ),
     "no post_shape axes": (
         (4,),
         {"rotation_shape": 4, "post_shape": (4, 2)},
-        r"at least 3 axes, .* got \[4\]; set both",
+        r"post_shape \(4, 2\), got \[4\]; set both",
     ),
     "rotation over missing axes": (
         (6,),
         {"rotation_shape": (2, 3), "post_shape": (1,)},
-        r"at least 3 axes, .* got \[6\]; set both",
+        r"rotation_shape \(2, 3\) and post_shape \(1,\), got \[6\]; set both",
     ),
 }
 
