@@ -16,7 +16,7 @@ from torch import Tensor
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
 from rotograd_cli.training.batch_checks import (

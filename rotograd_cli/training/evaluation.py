@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.tasks.dense_metrics import Accumulator
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, ShapeError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
 
 _HALF = (torch.float16, torch.bfloat16)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)

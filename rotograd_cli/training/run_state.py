@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.errors import CheckpointError, NonFiniteError, SelectionError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
 from rotograd_cli.training.options import NONFINITE_REMEDY
 from rotograd_cli.training.precision import LossScale

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.task import Task
 from rotograd_cli.training.objective import Objective, total_of, with_presence

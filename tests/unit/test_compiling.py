@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rotograd_cli.errors import ConfigError, RankError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.ranks.layers import see_whole_batch
 from rotograd_cli.training.compiling import compilation, compile_networks
