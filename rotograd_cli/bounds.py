@@ -8,15 +8,17 @@ latter is ``Annotated[str, Literal["min", "max"]]``.
 import functools
 import inspect
 import operator
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from rotograd_cli.errors import ConfigError
 
+AtLeastOne = Annotated[int, Ge(1)]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -67,7 +69,10 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         choices = " or ".join(map(str, get_args(annotation)))
         raise ConfigError(f"`{name}` must be {choices}, got {value!r}.")
-    if get_origin(annotation) in (Union, UnionType) and value is not None:  # a bound, or None
+    if get_origin(annotation) is Sequence and isinstance(value, Sequence):
+        for item in value:
+            check_range(name, item, get_args(annotation)[0])
+    if get_origin(annotation) in (typing.Union, UnionType) and value is not None:
         for alternative in get_args(annotation):
             check_range(name, value, alternative)
     for bound in getattr(annotation, "__metadata__", ()):
@@ -90,7 +95,7 @@ def check_fields(record: Any, prefix: str = "") -> None:
     Raises:
         ConfigError: If a value is out of range.
     """
-    hints = get_type_hints(type(record), include_extras=True)
+    hints = typing.get_type_hints(type(record), include_extras=True)
     for field in fields(record):
         value = getattr(record, field.name)
         name = f"{prefix}{field.name}"

@@ -12,6 +12,7 @@ from scipy.io import savemat
 from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.nyuv2 import layout, official
 from rotograd_cli.data.nyuv2.dataset import NYUv2
+from rotograd_cli.data.nyuv2.surface_normals import Camera
 
 OPTIONS: dict[str, Any] = {
     "limit": None,
@@ -97,3 +98,16 @@ def how(source: Path | None = None, said: list[str] | None = None) -> Preparatio
 def prepare(data_dir: Path, source: Path | None = None, **options: Any) -> None:
     """Prepares the data set with a few options changed."""
     NYUv2.prepare(data_dir=data_dir, options={**OPTIONS, **options}, how=how(source))
+
+
+def resized_camera(camera: Camera, height: float, width: float) -> Camera:
+    """Return the camera of an image whose sides are multiplied by these factors.
+
+    Pixels are areas: the image of 640 columns covers u from -1/2 to 639 1/2.
+    """
+    return Camera(
+        fx=width * camera.fx,
+        fy=height * camera.fy,
+        cx=width * (camera.cx + 0.5) - 0.5,
+        cy=height * (camera.cy + 0.5) - 0.5,
+    )

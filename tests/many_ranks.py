@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, in_parts
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.ranks.base import ONE, Ranks

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.backbones.mlp import MLP
 from rotograd_cli.models.heads import MLPHead
 from rotograd_cli.tasks import Task, losses, metrics

@@ -15,7 +15,7 @@ from rotograd_cli.bench.report import describe_machine
 from rotograd_cli.bench.rotations import rotation_part, rotations_of
 from rotograd_cli.bench.workload import converted, first_batches, loading
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.building import Networks, build_networks
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig
@@ -96,7 +96,7 @@ def _first_step(contender: Contender, batches: Sequence[Batch]) -> None:
     try:
         contender.step(batches[0])
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         if contender.name != REFERENCE:
             raise
         raise ReferenceUnavailableError(f"it fails with these settings ({reason})") from error

@@ -1,17 +1,20 @@
 """Making prepared rows: in threads, resumable after any end, one process at a time."""
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from rotograd_cli.data.prepared import PreparedArrays, Progress, SourceFiles, ignore
-from rotograd_cli.data.row_files import MANIFEST, Field, lengthen, load, locked, make_folder
+from rotograd_cli.data import prepared
+from rotograd_cli.data.prepared import MANIFEST, Field, PreparedArrays, Progress, SourceFiles
 from rotograd_cli.data.sources import RECORD, Comparison, Reader
 from rotograd_cli.data.wording import readable
 from rotograd_cli.errors import DatasetError
@@ -53,7 +56,7 @@ class WritableArrays(PreparedArrays):
         folder = cls.locate(root, settings)
         try:
             if not folder.is_dir():
-                make_folder(folder, settings, fields, len(files[0]))
+                _make_folder(folder, settings, fields, len(files[0]))
             if (PreparedArrays(folder).rows_of(files) < 0).any():
                 _add_rows(folder, files)
         except DatasetError:
@@ -72,7 +75,7 @@ class WritableArrays(PreparedArrays):
         *,
         source: Path,
         workers: int,
-        progress: Progress = ignore,
+        progress: Progress = prepared.ignore,
     ) -> None:
         """Make those of the given rows that are not done, in threads.
 
@@ -89,7 +92,7 @@ class WritableArrays(PreparedArrays):
             DatasetError: If another process is filling the folder, the disk has not enough space,
                 or ``make`` raises it.
         """
-        with locked(self.folder), ThreadPoolExecutor(workers) as pool:
+        with _locked(self.folder), ThreadPoolExecutor(workers) as pool:
             missing = np.asarray(rows, np.int64)[~self.is_done(rows)]
             self._check_space(len(missing))
             chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
@@ -97,9 +100,7 @@ class WritableArrays(PreparedArrays):
             try:
                 self._commit_regularly(futures, lambda: progress(self._num_done(rows), len(rows)))
             finally:
-                for future in futures:
-                    future.cancel()
-                pool.shutdown()
+                pool.shutdown(cancel_futures=True)
                 self._commit(futures)  # also what other threads were making
                 progress(self._num_done(rows), len(rows))
 
@@ -173,14 +174,83 @@ def _flush(array: np.ndarray) -> None:
 
 def _add_rows(folder: Path, files: Sequence[SourceFiles]) -> None:
     """Add a row, not done, for each of the files that has none; the manifest comes last."""
-    with locked(folder):
+    with _locked(folder):
         arrays = PreparedArrays(folder)
         new = [row for row, number in zip(files, arrays.rows_of(files), strict=True) if number < 0]
         num_rows = len(arrays) + len(new)
         for name in (*arrays.fields, "done", "checksums", "sources"):
-            lengthen(folder / f"{name}.npy", num_rows)
-        sources = load(folder, "sources", "r+", num_rows)
+            _lengthen(folder / f"{name}.npy", num_rows)
+        sources = prepared.load(folder, "sources", "r+", num_rows)
         sources["name"][len(arrays) :] = [[name.encode() for name in row] for row in new]
         _flush(sources)
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         replace_text(folder / MANIFEST, json.dumps({**manifest, "num_rows": num_rows}, indent=1))
+
+
+def _make_folder(
+    folder: Path, settings: Mapping[str, Any], fields: Mapping[str, Field], num_files: int
+) -> None:
+    """Make a folder without rows; it appears whole or not at all.
+
+    Args:
+        folder: The folder.
+        settings: Plain values that decide the content of the rows.
+        fields: The arrays by name.
+        num_files: Source files of every row.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with our number
+    temporary.mkdir()
+    arrays = {name: np.empty((0, *field.shape), field.dtype) for name, field in fields.items()}
+    arrays["done"] = np.empty(0, np.bool_)
+    arrays["checksums"] = np.empty(0, np.uint32)
+    arrays["sources"] = np.empty((0, num_files), RECORD)
+    described = [(k, {"shape": list(f.shape), "dtype": f.dtype}) for k, f in fields.items()]
+    manifest = {"settings": dict(settings), "num_rows": 0, "fields": described}
+    try:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _lengthen(path: Path, num_rows: int) -> None:
+    """Make room for more rows, all zero, in a ``.npy`` file; they take no space until written."""
+    with path.open("r+b") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+        file.truncate(start + num_rows * int(np.prod(shape[1:])) * dtype.itemsize)
+        file.seek(0)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": (num_rows, *shape[1:]),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+        assert file.tell() == start  # NumPy leaves room for the first axis to grow
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing a folder.
+
+    Raises:
+        DatasetError: If one is preparing it.
+    """
+    try:
+        with FileLock(folder / "lock", blocking=False):
+            yield
+    except Timeout as error:
+        raise DatasetError(
+            f"Another process is preparing {folder}; wait for it, or stop it."
+        ) from error

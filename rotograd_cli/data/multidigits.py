@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from rotograd_cli.bounds import checked
-from rotograd_cli.data.base import AtLeastOne, Positive, Seed, Split
+from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.data.base import Positive, Seed, Split
 from rotograd_cli.data.two_digits import SIZE, Digits, TwoDigits
 from rotograd_cli.errors import ConfigError
 

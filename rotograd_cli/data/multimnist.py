@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotograd_cli.bounds import checked
-from rotograd_cli.data.base import AtLeastOne, FileCheck, Positive, Seed, Split
+from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.data.base import FileCheck, Positive, Seed, Split
 from rotograd_cli.data.two_digits import Digits, TwoDigits
 from rotograd_cli.errors import DatasetError
 
@@ -140,13 +140,9 @@ def _absent(data_dir: Path, why: str) -> str:
     folder = max((data_dir / name for name in FOLDERS), key=lambda path: len(_find_in(path)))
     existing = _find_in(folder)
     names = ", ".join(f"{name}[.gz]" for name in FILES if name not in existing)
-    if existing:
-        return (
-            f"{folder} has {len(existing)} of MNIST's 4 files and {why}; put {names} beside them."
-        )
     return (
-        f"MNIST is not in {data_dir} and {why}; put the files {names} into "
-        f"{data_dir / 'mnist'}, or set paths.data_dir (or ROTOGRAD_DATA) to their folder."
+        f"{folder} has {len(existing)} of MNIST's 4 files and {why}; put {names} there, or set "
+        "paths.data_dir (or ROTOGRAD_DATA) to their folder."
     )
 
 

@@ -12,13 +12,13 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rotograd_cli.data.row_files import MANIFEST, Field, load
 from rotograd_cli.data.sources import Comparison, compare
 from rotograd_cli.errors import DatasetError
 
@@ -26,6 +26,21 @@ SourceFiles = tuple[str, ...]
 """Files that a row is made from, relative to the folder of the sources; the first names the row."""
 Progress = Callable[[int, int], None]
 """Takes how many are done, and how many there are."""
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Field:
+    """Shape and type of one array's rows."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """NumPy's name of the type."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of a row."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 def ignore(done: int, total: int) -> None:
@@ -156,3 +171,16 @@ class PreparedArrays:
         for array in self._maps.values():
             value = zlib.crc32(np.ascontiguousarray(array[row]).tobytes(), value)
         return value
+
+
+def load(folder: Path, name: str, mode: Any, num_rows: int) -> np.ndarray:
+    """Map the first rows of an array into memory.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it has fewer rows, or is no array.
+    """
+    array: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode=mode)
+    if len(array) < num_rows:
+        raise ValueError("files of different lengths")
+    return array[:num_rows]  # longer where a process was killed while it added rows

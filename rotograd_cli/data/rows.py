@@ -9,8 +9,7 @@ from typing import Any
 
 from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.filling import Make, WritableArrays
-from rotograd_cli.data.prepared import PreparedArrays, Progress, SourceFiles, ignore
-from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.prepared import Field, PreparedArrays, Progress, SourceFiles, ignore
 from rotograd_cli.data.sources import Comparison
 from rotograd_cli.data.wording import readable
 from rotograd_cli.errors import DatasetError, listed
@@ -68,10 +67,8 @@ class Rows:
         changed = arrays.compare(arrays.rows_of(self.files), self.source).changed
         for event, names in (("changed", changed), ("disappeared", self._lost(arrays))):
             if names:
-                raise DatasetError(
-                    f"{describe_files(names)} in {self.source} {event} after they were prepared; "
-                    f"{self.remedy}"
-                )
+                place = f"{listed(names)} in {self.source}"
+                raise DatasetError(f"{place} {event} after they were prepared; {self.remedy}")
         return arrays
 
     def prepare(self, make: Make, how: Preparation) -> None:
@@ -184,11 +181,6 @@ class _State:
             return
         with suppress(DatasetError):
             WritableArrays(self.arrays.folder).remember_times(self.comparison)
-
-
-def describe_files(names: Sequence[str]) -> str:
-    """Number of files, and the first names."""
-    return f"{len(names):,} {'file' if len(names) == 1 else 'files'} ({listed(names)})"
 
 
 def _names(rows: Sequence[SourceFiles]) -> list[str]:

@@ -93,11 +93,6 @@ def compare(rows: np.ndarray, records: np.ndarray, folder: Path, *, thorough: bo
     return Comparison(rows, records["name"], is_changed, is_touched, status["mtime_ns"])
 
 
-def is_page(content: bytes) -> bool:
-    """Whether a file is a saved web page, as downloads behind a quota are."""
-    return content.lstrip()[:1] == b"<" or b"<html" in content[:4096].lower()
-
-
 def _status(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)

@@ -109,6 +109,11 @@ class StoredDataset(MultiTaskDataset):
         return self.decode(moved)
 
 
+def channels_first(images: Tensor) -> Tensor:
+    """Return maps ``[N, C, H, W]``, float32, of stored ones ``[N, H, W, C]``."""
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+
+
 def read_ahead(read: Callable[[T], U], items: Iterable[T], depth: int) -> Iterator[U]:
     """Yield a function's results in order, computed in one thread, a few ahead of the consumer.
 

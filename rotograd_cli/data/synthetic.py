@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rotograd_cli.bounds import checked
-from rotograd_cli.data.base import AtLeastOne, Batch, MultiTaskDataset, Seed, Split, hash_tensors
+from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Seed, Split, hash_tensors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
@@ -60,19 +60,19 @@ class Synthetic(MultiTaskDataset):
         data_dir: Path,
         tasks: Sequence[str] | None,
         device: torch.device,
-        input_shape: Sequence[int],
+        input_shape: Sequence[AtLeastOne],
         num_tasks: AtLeastOne,
         kind: Kind,
         num_outputs: AtLeastOne,
-        map_shape: Sequence[int] | None,
+        map_shape: Sequence[AtLeastOne] | None,
         num_train: AtLeastOne,
         num_val: AtLeastOne,
         num_test: AtLeastOne,
         seed: Seed,
     ) -> None:
         del data_dir
-        if len(input_shape) == 0 or min(input_shape) < 1:
-            raise ConfigError(f"`data.input_shape` must hold positive sizes, got {input_shape}.")
+        if len(input_shape) == 0:
+            raise ConfigError("`data.input_shape` must hold positive sizes, got [].")
         _check_kind(kind, num_outputs, map_shape)
         self.input_shape = tuple(input_shape)
         available = [
@@ -107,23 +107,17 @@ class Synthetic(MultiTaskDataset):
 
 
 def _check_kind(kind: Kind, num_outputs: int, map_shape: Sequence[int] | None) -> None:
-    if kind in ("binary", "regression") and num_outputs != 1:
-        raise ConfigError(
-            f"`data.num_outputs` must be 1 for kind={kind}, got {num_outputs}; set it to 1 or "
-            "choose kind=classification or kind=map."
-        )
     if kind == "classification" and num_outputs < 2:
         raise ConfigError(f"`data.num_outputs` must be at least 2 for kind={kind}, got 1.")
-    if kind != "map" and map_shape is not None:
+    if kind in ("binary", "regression") and num_outputs != 1:
         raise ConfigError(
-            f"`data.map_shape` must be null for kind={kind}, got {list(map_shape)}; leave it out "
-            "or choose kind=map."
+            f"`data.num_outputs` must be 1 for kind={kind}, got {num_outputs}; set it to 1."
         )
-    if kind == "map" and (not map_shape or min(map_shape) < 1):
+    if (kind == "map") != bool(map_shape):
+        requirement = "height and width of the features" if kind == "map" else "null"
         raise ConfigError(
-            "`data.map_shape` must hold positive sizes for kind=map, got "
-            f"{None if map_shape is None else list(map_shape)}; set it to the height and width of "
-            "the features, e.g. [16,16]."
+            f"`data.map_shape` must be {requirement} for kind={kind}, got {map_shape}; set it to "
+            "[16,16] with kind=map, or leave it out."
         )
 
 

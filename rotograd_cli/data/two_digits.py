@@ -53,21 +53,6 @@ def compose(left: Tensor, right: Tensor) -> Tensor:
     return canvas[:, rows[:, None], rows]
 
 
-def draw_partners(num: int, num_partners: int, generator: torch.Generator) -> Tensor:
-    """Draw partners for every left digit from the same split.
-
-    Args:
-        num: Number of digits in the split.
-        num_partners: Number of partners of each.
-        generator: CPU generator.
-
-    Returns:
-        Positions in the split, int64, shape ``[num_partners * num]``; entry i belongs to left digit
-        ``i % num``.
-    """
-    return torch.randint(num, (num_partners * num,), generator=generator)
-
-
 class TwoDigits(MultiTaskDataset):
     """Two-digit images composed from single digits, with the five tasks of the paper.
 
@@ -111,7 +96,8 @@ class TwoDigits(MultiTaskDataset):
         self._targets: dict[Split, dict[str, Tensor]] = {}
         for split in SPLITS:
             num = digits[split].labels.shape[0]
-            right = draw_partners(num, partners, generator).to(device)
+            # partner i belongs to left digit i % num, and is of the same split
+            right = torch.randint(num, (partners * num,), generator=generator).to(device)
             left = torch.arange(num, device=device).repeat(partners)
             images = digits[split].images.to(device)
             labels = digits[split].labels.to(device)

@@ -1,12 +1,11 @@
 r"""The exponential as a map from skew matrices to rotations: :math:`\exp(A)`.
 
-All functions work on stacks ``[..., m, m]``, and take an optional bound of the spectral norm that
-decides how much they compute. Without it the bound is taken from the matrices, which means reading
-a number (and waiting, on an accelerator).
+All functions work on stacks ``[K, m, m]``. A bound of the spectral norm decides how much they
+compute. :func:`exponential_minus_one` takes it from the matrices where none is given, which means
+reading a number (and waiting, on an accelerator).
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,59 +25,22 @@ _X7 = (89.0 - _S) / (5040.0 * _X3**2)
 _Y2 = (857.0 - 58.0 * _S) / 630.0
 
 
-def spectral_bound(A: Tensor) -> Tensor:
-    r"""Upper bound of the spectral norm of skew matrices, :math:`(\lVert A^2\rVert_F^2/2)^{1/4}`.
-
-    The eigenvalues of a real skew matrix come in pairs :math:`\pm i\theta`, so the largest
-    :math:`\theta^4` is counted twice in :math:`\lVert A^2\rVert_F^2`; the bound is sharp for m ≤ 3.
-
-    Args:
-        A: Skew-symmetric matrices, shape ``[..., m, m]``.
-
-    Returns:
-        The bounds, shape ``[...]``.
-    """
-    norm: Tensor = torch.linalg.matrix_norm(A @ A)
-    return (norm / math.sqrt(2)).sqrt()
-
-
-def exp_skew(A: Tensor) -> Tensor:
-    r"""Matrix exponential of a stack of skew-symmetric matrices, differentiable once.
-
-    Degree-8 Taylor polynomial with scaling and squaring. Its derivative is the closed form
-    :func:`exp_skew_adjoint`, so that no graph through the exponential is recorded, and only the
-    skew-symmetric part of the incoming direction is returned (the only part that a skew ``A`` can
-    follow). Half-precision input is computed in float32.
-
-    Args:
-        A: Skew-symmetric matrices, shape ``[..., m, m]``. Not checked.
-
-    Returns:
-        Rotations, shape ``[..., m, m]``, with the dtype and device of ``A``.
-
-    Examples:
-        >>> exp_skew(torch.tensor([[0.0, -torch.pi / 2], [torch.pi / 2, 0.0]])).round().abs()
-        tensor([[0., 1.],
-                [1., 0.]])
-    """
-    result: Tensor = _ExpSkew.apply(A)
-    return result
-
-
 def exponential_minus_one(A: Tensor, bound: float | None = None) -> tuple[Tensor, float]:
     r""":math:`\exp(A) - I`, which keeps the digits that adding the identity would round away.
 
+    Degree-8 Taylor polynomial with scaling and squaring. The bound of the norm is
+    :math:`(\lVert A^2\rVert_F^2/2)^{1/4}`: the eigenvalues of a real skew matrix come in pairs
+    :math:`\pm i\theta`, so the largest :math:`\theta^4` is counted twice in
+    :math:`\lVert A^2\rVert_F^2`; it is sharp for m ≤ 3.
+
     Args:
-        A: Skew-symmetric matrices, shape ``[..., m, m]``.
+        A: Skew-symmetric matrices, shape ``[K, m, m]``. Not checked.
         bound: What their spectral norms are planned not to exceed. Beyond it everything comes out
             as NaN: an approximation never passes for the result.
 
     Returns:
-        Matrices, shape ``[..., m, m]``, and a bound of the norms.
+        Matrices, shape ``[K, m, m]``, and a bound of the norms.
     """
-    if A.numel() == 0:
-        return A.clone(), 0.0
-    shape, A = A.shape, A.reshape(-1, *A.shape[-2:])
     square = torch.bmm(A, A)
     largest = torch.linalg.vector_norm(square, dim=(1, 2)).amax().div_(math.sqrt(2)).sqrt_()
     planned = float(largest) if bound is None else bound
@@ -90,10 +52,10 @@ def exponential_minus_one(A: Tensor, bound: float | None = None) -> tuple[Tensor
         F = torch.baddbmm(F, F, F, beta=2)  # (I + F)² - I
     if bound is not None:
         F *= torch.where(largest <= bound, 1.0, math.nan)
-    return F.view(shape), planned
+    return F, planned
 
 
-def exp_skew_adjoint(A: Tensor, T: Tensor, bound: float | None = None) -> Tensor:
+def exp_skew_adjoint(A: Tensor, T: Tensor, bound: float) -> Tensor:
     r"""Adjoint of the derivative of ``exp`` at skew ``A``: :math:`\varphi(\mathrm{ad}_A)(T)`.
 
     With :math:`\varphi(z) = (e^z - 1)/z` and :math:`\mathrm{ad}_A(T) = AT - TA` this is
@@ -106,25 +68,22 @@ def exp_skew_adjoint(A: Tensor, T: Tensor, bound: float | None = None) -> Tensor
     integrated over t. One product per term: :math:`\mathrm{ad}_A(T) = AT - (AT)^\top` for skew T.
 
     Args:
-        A: Skew-symmetric matrices, shape ``[..., m, m]``.
-        T: Skew-symmetric directions, shape ``[..., m, m]``.
-        bound: Upper bound of the spectral norms of A; computed if None.
+        A: Skew-symmetric matrices, shape ``[K, m, m]``.
+        T: Skew-symmetric directions, shape ``[K, m, m]``.
+        bound: Upper bound of the spectral norms of A.
 
     Returns:
-        Skew-symmetric matrices, shape ``[..., m, m]``.
+        Skew-symmetric matrices, shape ``[K, m, m]``.
 
     References:
         Lezcano-Casado, "Trivializations for Gradient-Based Optimization on Manifolds", NeurIPS
         2019.
     """
-    if A.numel() == 0:
-        return T.clone()
-    bound = float(spectral_bound(A).amax()) if bound is None else bound
     plan = series(2 * bound, A.dtype, A.device)
     coefficients = plan.integrated
-    shape, A, T = T.shape, A.reshape(-1, *A.shape[-2:]), T.reshape(-1, *T.shape[-2:])
     product = A @ T
-    previous, term = T.clone(), (product - product.mT) / plan.bound
+    previous = T.clone()
+    term = (product - product.mT) / plan.bound
     total: Tensor = coefficients[0] * T + coefficients[1] * term
     for coefficient in coefficients[2:]:
         # half of the skew previous term, doubled again by the antisymmetrisation
@@ -132,7 +91,7 @@ def exp_skew_adjoint(A: Tensor, T: Tensor, bound: float | None = None) -> Tensor
         torch.sub(product, product.mT, out=previous)
         previous, term = term, previous
         total.add_(term, alpha=coefficient)
-    return total.view(shape)
+    return total
 
 
 def chebyshev_rows(A: Tensor, rows: Tensor, plan: Series) -> Tensor:
@@ -169,34 +128,9 @@ def combine_terms(coefficients: Tensor, terms: Tensor) -> Tensor:
     return torch.bmm(coefficients.expand(K, -1, -1), by_task).view(K, -1, o, m)
 
 
-class _ExpSkew(torch.autograd.Function):
-    @staticmethod
-    def forward(A: Tensor) -> Tensor:
-        with torch.autocast(A.device.type, enabled=False):
-            E, _ = exponential_minus_one(A.to(_compute_dtype(A.dtype)))
-            E.diagonal(dim1=-2, dim2=-1).add_(1.0)
-            return E.to(A.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        A, E = (t.to(_compute_dtype(t.dtype)) for t in ctx.saved_tensors)
-        with torch.autocast(A.device.type, enabled=False):
-            W = E.mT @ grad.to(A.dtype)
-            return exp_skew_adjoint(A, (W - W.mT) / 2).to(grad.dtype)
-
-
 def _taylor8_minus_one(A: Tensor, A2: Tensor) -> Tensor:
     """The polynomial without its constant term; overwrites A."""
     A4 = A2 @ (_X1 * A).add_(A2, alpha=_X2)
     inner = (_X5 * A).add_(A2, alpha=_X6).add_(A4, alpha=_X7)
     inner.diagonal(dim1=-2, dim2=-1).add_(_X4)
     return torch.baddbmm(A.add_(A2, alpha=_Y2), A4.add_(A2, alpha=_X3), inner)
-
-
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

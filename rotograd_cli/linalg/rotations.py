@@ -1,4 +1,9 @@
-"""Skew-symmetric matrices, and rotations drawn at random."""
+r"""Rotations drawn at random, skew-symmetric matrices, and the Cayley transform :math:`2M - I`.
+
+With :math:`M = (I - A/2)^{-1}`, :math:`2M - I = (I - A/2)^{-1}(I + A/2)` maps skew matrices to
+rotations. It agrees with the exponential to second order in A and never reaches a rotation by 180
+degrees.
+"""
 
 import torch
 from torch import Tensor
@@ -43,3 +48,61 @@ def haar_rotations(num: int, size: int, *, generator: torch.Generator | None = N
     reflections = (tau != 0).sum(-1) + (signs < 0).sum(-1)
     Q[..., 0] *= (1 - 2 * (reflections % 2)).unsqueeze(-1)
     return Q
+
+
+def cayley(A: Tensor) -> Tensor:
+    """Cayley transform of a stack of skew-symmetric matrices, differentiable.
+
+    Args:
+        A: Skew-symmetric matrices, shape ``[K, m, m]``.
+
+    Returns:
+        Rotations, shape ``[K, m, m]``.
+
+    Examples:
+        >>> cayley(torch.tensor([[[0.0, -2.0], [2.0, 0.0]]]))
+        tensor([[[ 0., -1.],
+                 [ 1.,  0.]]])
+    """
+    return 2 * cayley_inverse(A) - _identity(A)
+
+
+def cayley_inverse(A: Tensor) -> Tensor:
+    """:math:`M = (I - A/2)^{-1}`, which exists for every skew A.
+
+    One matrix after the other on the CPU, where a batched LU decomposition can hang with two
+    threads from about [2, 512, 512] on.
+
+    Args:
+        A: Skew-symmetric matrices, shape ``[K, m, m]``.
+
+    Returns:
+        The inverses, shape ``[K, m, m]``.
+    """
+    system = _identity(A) - A / 2
+    if A.device.type != "cpu":
+        inverse: Tensor = torch.linalg.inv_ex(system).inverse  # never waits to check
+        return inverse
+    return torch.stack([torch.linalg.inv_ex(matrix).inverse for matrix in system])
+
+
+def cayley_adjoint(M: Tensor, T: Tensor) -> Tensor:
+    r"""Adjoint of the derivative of the transform, :math:`M\,T\,M^\top`, pulled back to R = I.
+
+    For a loss with gradient :math:`G` with respect to :math:`R = B(2M - I)`, the gradient with
+    respect to the free parameters ``X`` of ``A = skew(X)`` is the strictly lower triangle of
+    :math:`M (W - W^\top) M^\top` with :math:`W = R^\top G`, since :math:`dR = B\,M\,dA\,M` and
+    :math:`M^\top(2M - I) = M`.
+
+    Args:
+        M: :func:`cayley_inverse` of A, shape ``[K, m, m]``.
+        T: Skew-symmetric directions, shape ``[K, m, m]``.
+
+    Returns:
+        Skew-symmetric matrices, shape ``[K, m, m]``.
+    """
+    return M @ T @ M.mT
+
+
+def _identity(A: Tensor) -> Tensor:
+    return torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)

@@ -1,30 +1,25 @@
 """Packages that are not installed by default."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rotograd_cli.errors import ConfigError
 
-T = TypeVar("T")
 
-
-def with_extra(make: Callable[[], T], method: str, extra: str, licence: str) -> T:
-    """Makes what needs an optional extra.
+@contextmanager
+def needing_extra(method: str, extra: str, licence: str) -> Iterator[None]:
+    """Refuse a method whose packages are missing.
 
     Args:
-        make: Raises ImportError where packages are missing.
         method: Name in the message.
         extra: Extra of the distribution.
         licence: What it brings, and under which licence.
 
-    Returns:
-        What ``make`` returns.
-
     Raises:
-        ConfigError: If packages are missing.
+        ConfigError: If an import fails inside.
     """
     try:
-        return make()
+        yield
     except ImportError as error:
         raise ConfigError(
             f"{method} needs the extra {extra!r} ({licence}), which is not installed "

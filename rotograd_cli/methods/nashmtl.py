@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.linalg.gradients import directions
-from rotograd_cli.methods.extras import with_extra
+from rotograd_cli.methods.extras import needing_extra
 from rotograd_cli.methods.rule import GramianWeighting
 
 _LOGGER = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class NashMTL(GramianWeighting):
         self._num_passes = 0
         self._solvers: dict[int, Any] = {}  # by number of tasks
         self._warned = False
-        with_extra(lambda: self._solver(num_tasks), "Nash-MTL", "nashmtl", "cvxpy and ecos, GPL 3")
+        with needing_extra("Nash-MTL", "nashmtl", "cvxpy and ecos, GPL 3"):
+            self._solver(num_tasks)
 
     def weights_of(self, gramian: Tensor, tasks: Tensor) -> Tensor:
         """Weights of the bargaining solution, those of the last update in between, ``[k]``."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.methods.rotation.axes import RotatedAxes
 from rotograd_cli.methods.rotation.features import (
+    RotatedAxes,
     RotatedFeatures,
     RotationPath,
     RotationReduction,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.linalg.gradients import directions
-from rotograd_cli.methods.extras import with_extra
+from rotograd_cli.methods.extras import needing_extra
 from rotograd_cli.methods.rule import GramianWeighting
 
 _REGULARISATION = 1e-8  # added to the cosines' diagonal: quadprog takes definite matrices only
@@ -31,12 +31,8 @@ class UPGrad(GramianWeighting):
         super().__init__()
         from torchjd.linalg import QuadprogProjector
 
-        self._project: Any = with_extra(
-            lambda: QuadprogProjector(reg_eps=_REGULARISATION),
-            "UPGrad",
-            "upgrad",
-            "quadprog, GPL 2 or later",
-        )
+        with needing_extra("UPGrad", "upgrad", "quadprog, GPL 2 or later"):
+            self._project: Any = QuadprogProjector(reg_eps=_REGULARISATION)
 
     def weights_of(self, gramian: Tensor, tasks: Tensor) -> Tensor:
         """Weights ≥ 0 of the mean of the projections, shape ``[k]``."""

@@ -47,16 +47,34 @@ def start_like_mtan(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def require_maps(head: str, feature_shape: Sequence[int], num_outputs: int) -> None:
-    """Refuses features that are no map, and a prediction without outputs.
+def require_images(network: str, input_shape: Sequence[int], min_size: int, advice: str) -> None:
+    """Refuse inputs that are no image, or too small.
+
+    Args:
+        network: Name of the network, for the message.
+        input_shape: Shape of one example's input.
+        min_size: Smallest height and width in pixels.
+        advice: What to use instead.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < min_size:
+        raise ConfigError(
+            f"{network} needs images of at least {min_size}x{min_size} pixels, [channels, height, "
+            f"width], got {list(input_shape)}; use {advice}."
+        )
+
+
+def require_maps(head: str, feature_shape: Sequence[int]) -> None:
+    """Refuse features that are no map.
 
     Args:
         head: Name of the head, for the message.
         feature_shape: Shape of one example's features.
-        num_outputs: Channels of the prediction.
 
     Raises:
-        ConfigError: If they do not fit.
+        ConfigError: If they are no map.
     """
     if len(feature_shape) != 3:
         raise ConfigError(
@@ -64,8 +82,6 @@ def require_maps(head: str, feature_shape: Sequence[int], num_outputs: int) -> N
             f"{list(feature_shape)}; use a backbone that returns maps (backbone=conv), or "
             "head=mlp."
         )
-    if num_outputs < 1:
-        raise ConfigError(f"`num_outputs` must be at least 1, got {num_outputs}.")
 
 
 def require_two_examples(network: str, batch: Tensor) -> None:

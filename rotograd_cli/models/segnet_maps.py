@@ -79,15 +79,14 @@ class PackedMaps:
     def __init__(self, filters: Sequence[int]) -> None:
         self.filters = tuple(filters)
         self.encoder, self.decoder = encoder_stages(filters), decoder_stages(filters)
-        for stage in (*self.encoder, *self.decoder):
-            for channels in (stage.source, stage.target):
-                if channels % 4**stage.level:
-                    raise ConfigError(
-                        f"`filters` must give the maps of level {stage.level} a multiple of "
-                        f"{4**stage.level} channels, to be packed at the size of the image, got "
-                        f"{channels} of {list(filters)}; use the published 64, 128, 256, 512, 512."
-                    )
         maps = [(s.level, c) for s in (*self.encoder, *self.decoder) for c in (s.source, s.target)]
+        for level, channels in maps:
+            if channels % 4**level:
+                raise ConfigError(
+                    f"`filters` must give the maps of level {level} a multiple of {4**level} "
+                    f"channels, to be packed at the size of the image, got {channels} of "
+                    f"{list(filters)}; use the published 64, 128, 256, 512, 512."
+                )
         self._maps = [maps[-1], *maps[:-1]]  # level and channels, as packed
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from rotograd_cli.errors import ConfigError, RankError
+from rotograd_cli.errors import ConfigError, RankError, first_line
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -216,5 +216,5 @@ def lost_other(error: BaseException) -> str | None:
     is_named = isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
     if not (is_named or isinstance(error, dist.DistError)):
         return None
-    reason = str(error).splitlines()[0].split(". ")[0]
+    reason = first_line(error).split(". ")[0]
     return f"Another rank is gone ({reason}); rotograd train resume=auto continues."

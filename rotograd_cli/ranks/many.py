@@ -1,7 +1,6 @@
 """Several processes on torch.distributed."""
 
 import inspect
-import io
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
@@ -35,7 +34,7 @@ class ManyRanks(Ranks):
         super().__init__()
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
-        self._num_examples: list[int] = []  # of a micro-batch, by rank
+        self._num_examples = [1] * self.size  # of a micro-batch, by rank
         self._backbone: list[DistributedDataParallel] = []  # in a list: no module of the model's
 
     def part(self, rows: Tensor) -> Tensor:
@@ -65,16 +64,13 @@ class ManyRanks(Ranks):
 
     def num_rows(self, rows: int) -> int:
         """See :class:`Ranks`."""
-        if not self._num_examples:
-            return rows * self.size
         return rows * sum(self._num_examples) // self._num_examples[self.rank]
 
     def draw(self, fill: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         """See :class:`Ranks`."""
         whole = fill(like.new_empty(self.num_rows(len(like)), *like.shape[1:]))
-        before = sum(self._num_examples[: self.rank]) if self._num_examples else self.rank
-        here = self._num_examples[self.rank] if self._num_examples else 1
-        start = len(like) * before // here
+        before = sum(self._num_examples[: self.rank])
+        start = len(like) * before // self._num_examples[self.rank]
         return whole[start : start + len(like)]
 
     def shard(self, num: int) -> slice:
@@ -166,12 +162,6 @@ class ManyRanks(Ranks):
         made: T = result
         return made
 
-    def broadcast_content(self, make: Callable[[], T]) -> T:
-        """See :class:`Ranks`."""
-        packed = self.broadcast(lambda: _packed(make()))
-        content: T = torch.load(io.BytesIO(packed), weights_only=True)
-        return content
-
     def check_equal(self, model: nn.Module) -> None:
         """See :class:`Ranks`; one operation on two numbers per parameter.
 
@@ -225,12 +215,6 @@ def _has_unused(
     features = features[0] if isinstance(features, (list, tuple)) else features
     gradients = torch.autograd.grad(features.sum(), list(parameters), allow_unused=True)
     return any(gradient is None for gradient in gradients)
-
-
-def _packed(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
 
 
 def _fingerprint(parameter: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs.components import Constructors

@@ -16,7 +16,7 @@ from torch import nn
 
 from rotograd_cli.bounds import check_range
 from rotograd_cli.errors import ConfigError, RotogradError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.config import TrainConfig, suggest
 from rotograd_cli.tasks import Task

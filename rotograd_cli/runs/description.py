@@ -19,7 +19,7 @@ from rotograd_cli import __version__
 from rotograd_cli.data.base import Split
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tasks.task import task_statistics
-from rotograd_cli.training.coverage import cut_notes, num_evaluated
+from rotograd_cli.training.batches import cut_notes, num_evaluated
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.run_state import RunState
 

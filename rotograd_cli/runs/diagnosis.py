@@ -17,8 +17,7 @@ from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest, previous_of
 from rotograd_cli.training.compiling import compilation
-from rotograd_cli.training.diagnosis import find_origin
-from rotograd_cli.training.nonfinite import wrong_parameter
+from rotograd_cli.training.nonfinite import find_origin, wrong_parameter
 from rotograd_cli.training.run_state import RunState
 
 

@@ -7,8 +7,7 @@ from typing import Any
 from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
-from rotograd_cli.training import interrupts
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.training.run_state import TrainState
 
 RECORDS = "metrics.jsonl"
 """File of the records in a run directory."""
@@ -50,10 +49,6 @@ class RunRecorder:
         for tracker in self.trackers:
             if isinstance(tracker, ConsoleTracker):
                 tracker.progress(state, num_batches, batch_index)
-
-    def poll(self) -> None:
-        """Raise if a signal has asked the run to stop."""
-        interrupts.check()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Hand on the summary and close."""

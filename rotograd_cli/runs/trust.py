@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tracking.base import Tracker

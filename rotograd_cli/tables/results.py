@@ -114,7 +114,7 @@ def _join(runs: Mapping[str | None, Run]) -> SeedResult:
 
 
 def _over_tasks(metrics: Mapping[MetricKey, float], runs: Iterable[Run]) -> dict[MetricKey, float]:
-    """What :mod:`rotograd_cli.tasks.statistics` has of one run, over runs of single tasks.
+    """What :mod:`rotograd_cli.tasks.metrics` has of one run, over runs of single tasks.
 
     Nothing unless all tasks lead with the same metric.
     """

@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from rotograd_cli.bounds import AtLeastOne
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.config import suggest
 from rotograd_cli.tables.statistics import DESCRIPTIONS
-from rotograd_cli.training.options import AtLeastOne
 
 CONVENTIONS = ("paper", "nash", "libmtl")
 

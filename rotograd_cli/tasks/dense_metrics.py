@@ -19,13 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.tasks.element_errors import (
-    THRESHOLDS,
-    Errors,
-    accurate_angles,
-    mtan_angles,
-)
-from rotograd_cli.tasks.labels import check_shapes, is_labelled, no_class
+from rotograd_cli.tasks import element_errors, labels
+from rotograd_cli.tasks.element_errors import THRESHOLDS, Errors
 
 BINS_PER_DEGREE = 1000
 NUM_BINS = 180 * BINS_PER_DEGREE
@@ -69,10 +64,10 @@ class ConfusionMatrix(Accumulator):
             prediction: Predicted classes, int64, shape ``[N, H, W]``.
             target: Classes, any integer dtype, shape ``[N, H, W]``.
         """
-        check_shapes(prediction, target)
-        labelled = is_labelled(target, self.void)
+        labels.check_shapes(prediction, target)
+        labelled = labels.is_labelled(target, self.void)
         pairs = target.long() * self.num_classes + prediction  # long: 13 * 13 overflows int8
-        wrong = no_class(target, self.num_classes, self.void)
+        wrong = labels.no_class(target, self.num_classes, self.void)
         pairs = torch.where(wrong, self.num_classes**2, torch.where(labelled, pairs, 0))
         self.counts.index_add_(0, pairs.flatten(), labelled.flatten().long())
 
@@ -142,7 +137,7 @@ class SplitAngles(SplitMeans):
     histogram: Tensor
 
     def __init__(self) -> None:
-        super().__init__(accurate_angles, 1 + len(THRESHOLDS))
+        super().__init__(element_errors.accurate_angles, 1 + len(THRESHOLDS))
         self.add_sum("histogram", (NUM_BINS,), torch.int64)
 
     def compute(self) -> Tensor:
@@ -246,7 +241,7 @@ class PairAngles(PairMeans):
     """
 
     def __init__(self) -> None:
-        super().__init__(mtan_angles, 2 + len(THRESHOLDS))
+        super().__init__(element_errors.mtan_angles, 2 + len(THRESHOLDS))
 
     def _of_pairs(self, errors: Tensor, valid: Tensor, num: Tensor) -> Tensor:
         mean, *shares = super()._of_pairs(errors, valid, num)

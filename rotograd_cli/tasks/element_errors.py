@@ -13,15 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rotograd_cli.tasks.labels import (
-    check_shapes,
-    has_depth,
-    has_normal,
-    is_labelled,
-    is_number,
-    no_class,
-    no_probability,
-)
+from rotograd_cli.tasks import labels
 
 Errors = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A function of this module, from predictions and targets to errors and what counts."""
@@ -42,8 +34,8 @@ def class_hits(prediction: Tensor, target: Tensor, *, num_classes: int) -> tuple
     """
     prediction, target = _rows(prediction, target)
     hit = (prediction == target).double()
-    wrong = no_class(target, num_classes)
-    return torch.where(wrong, math.nan, hit).unsqueeze(0), is_labelled(target)
+    wrong = labels.no_class(target, num_classes)
+    return torch.where(wrong, math.nan, hit).unsqueeze(0), labels.is_labelled(target)
 
 
 def flag_counts(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,9 +51,9 @@ def flag_counts(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     prediction, target = _rows(prediction, target)
     truth = target.double()
-    fraction = no_probability(target, 1) | (truth.frac() != 0)
+    fraction = labels.no_probability(target, 1) | (truth.frac() != 0)
     counts = torch.stack((prediction * truth, prediction.double(), truth))
-    return torch.where(fraction, math.nan, counts), is_labelled(target)
+    return torch.where(fraction, math.nan, counts), labels.is_labelled(target)
 
 
 def squared_errors(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,12 +67,12 @@ def squared_errors(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         Squares, shape ``[1, N, M]``, and whether there is a target.
     """
     prediction, target = _rows(prediction, target)
-    return (prediction - target.double()).square().unsqueeze(0), is_number(target)
+    return (prediction - target.double()).square().unsqueeze(0), labels.is_number(target)
 
 
 def _rows(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both with one row per example."""
-    check_shapes(prediction, target)
+    labels.check_shapes(prediction, target)
     return prediction.reshape(len(prediction), -1), target.reshape(len(target), -1)
 
 
@@ -94,9 +86,9 @@ def depth_errors(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         abs(p - t) and abs(p - t) / t, shape ``[2, N, H * W]``, and whether there is a depth.
     """
-    check_shapes(prediction, target)
+    labels.check_shapes(prediction, target)
     prediction, target = (x.flatten(1) for x in _same_dtype(prediction, target))
-    valid = has_depth(target)
+    valid = labels.has_depth(target)
     error = (prediction - target).abs()
     return torch.stack((error, error / target)), valid
 
@@ -115,9 +107,9 @@ def accurate_angles(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
         The angle in degrees, then 1 or 0 for each of ``THRESHOLDS``, shape ``[4, N, H * W]``, and
         whether the target is not zero. A zero prediction is at 90 degrees of everything.
     """
-    check_shapes(prediction, target)
+    labels.check_shapes(prediction, target)
     prediction, target = (x.flatten(2) for x in _same_dtype(prediction, target))
-    valid = has_normal(target).squeeze(1)
+    valid = labels.has_normal(target).squeeze(1)
     p, t = _directions(prediction), _directions(target)
     cross = torch.linalg.cross(p, t, dim=1)
     angle = torch.atan2(torch.linalg.vector_norm(cross, dim=1), (p * t).sum(1)).rad2deg()
@@ -139,10 +131,10 @@ def mtan_angles(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         As :func:`accurate_angles`.
     """
-    check_shapes(prediction, target)
+    labels.check_shapes(prediction, target)
     prediction, target = (x.flatten(2) for x in _same_dtype(prediction, target))
     cosine = (_directions(prediction) * target).sum(1)
-    return _with_shares(cosine.clamp(-1, 1).acos().rad2deg()), has_normal(target).squeeze(1)
+    return _with_shares(cosine.clamp(-1, 1).acos().rad2deg()), labels.has_normal(target).squeeze(1)
 
 
 def _same_dtype(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-r"""Metrics over a whole split, and :math:`\Delta_m`, the relative gain."""
+r"""Metrics over a split, their statistics over tasks, and :math:`\Delta_m`, the relative gain."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -10,19 +10,8 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor
 
-from rotograd_cli.tasks.dense_metrics import (
-    ConfusionMatrix,
-    PairAngles,
-    PairMeans,
-    SplitAngles,
-    SplitMeans,
-)
-from rotograd_cli.tasks.element_errors import (
-    class_hits,
-    depth_errors,
-    flag_counts,
-    squared_errors,
-)
+from rotograd_cli.tasks import dense_metrics as accumulators
+from rotograd_cli.tasks import element_errors
 
 Key = TypeVar("Key")
 Better = Literal["higher", "lower"]
@@ -86,8 +75,8 @@ def accuracy(num_classes: int) -> MetricSpec:
 
     NaN when no example is labelled (-1: no label), and when a target is no class.
     """
-    hits = partial(class_hits, num_classes=num_classes)
-    create = partial(SplitMeans, hits, 1)
+    hits = partial(element_errors.class_hits, num_classes=num_classes)
+    create = partial(accumulators.SplitMeans, hits, 1)
     return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_only)
 
 
@@ -106,7 +95,7 @@ def f1() -> MetricSpec:
     def prepare(logits: Tensor) -> Tensor:
         return (logits > 0).squeeze(1).long()
 
-    create = partial(SplitMeans, flag_counts, 3)
+    create = partial(accumulators.SplitMeans, element_errors.flag_counts, 3)
     return MetricSpec("f1", "higher", create, prepare, percent=True, value=value)
 
 
@@ -119,7 +108,7 @@ def mse() -> MetricSpec:
     def prepare(prediction: Tensor) -> Tensor:
         return (prediction.squeeze(1) if prediction.dim() == 2 else prediction).double()
 
-    create = partial(SplitMeans, squared_errors, 1)
+    create = partial(accumulators.SplitMeans, element_errors.squared_errors, 1)
     return MetricSpec("mse", "lower", create, prepare, value=_only)
 
 
@@ -134,7 +123,7 @@ def segmentation(num_classes: int, void: int = -1) -> tuple[MetricSpec, ...]:
         ``miou``, the mean over the classes that occur in predictions or targets, and
         ``pixel_accuracy``, both in [0, 1], NaN when no pixel is labelled.
     """
-    create = partial(ConfusionMatrix, num_classes, void)
+    create = partial(accumulators.ConfusionMatrix, num_classes, void)
     return _sharing(create, _classes, ("miou", "pixel_accuracy"), "higher", percent=True)
 
 
@@ -148,7 +137,8 @@ def depth(protocol: Protocol) -> tuple[MetricSpec, ...]:
         ``abs_err``, mean of abs(p - t) in the unit of the target (metres), and ``rel_err``, mean of
         abs(p - t) / t; NaN when no pixel has a depth.
     """
-    create = partial(SplitMeans if protocol == "exact" else PairMeans, depth_errors, 2)
+    means = accumulators.SplitMeans if protocol == "exact" else accumulators.PairMeans
+    create = partial(means, element_errors.depth_errors, 2)
     return _sharing(create, _itself, ("abs_err", "rel_err"), "lower")
 
 
@@ -163,7 +153,7 @@ def normals(protocol: Protocol) -> tuple[MetricSpec, ...]:
         ``within_30``, the share of pixels with a smaller angle, in [0, 1]. NaN when no pixel has a
         normal.
     """
-    create = SplitAngles if protocol == "exact" else PairAngles
+    create = accumulators.SplitAngles if protocol == "exact" else accumulators.PairAngles
     angles = _sharing(create, _itself, ("angle_mean", "angle_median"), "lower")
     shares = ("within_11.25", "within_22.5", "within_30")
     return angles + _sharing(create, _itself, shares, "higher", percent=True, start=len(angles))
@@ -252,3 +242,54 @@ def delta_m(
         for key, value in values.items()
     ]
     return round(100 * sum(gains) / len(gains), 10)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number that sums up the same metric of several tasks."""
+
+    name: str
+    """Last part of the key ``split/statistic``, e.g. ``min_f1``."""
+    better: Better | None
+    """Direction of the metric; None for the spread, which has none."""
+    percent: bool
+    """Whether tables print the value times 100."""
+    of: Callable[[Tensor], Tensor]
+    """Maps the values of the K tasks, shape ``[K]``, to the statistic, a scalar."""
+
+
+def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
+    """Return the statistics over tasks that share their leading metric.
+
+    Args:
+        leading: Leading metric of each of the K tasks; None for a task without metrics.
+
+    Returns:
+        Minimum, median (of an even K the mean of the middle two, unlike ``torch.median``), mean and
+        standard deviation (that of the population: divided by K) of the shared metric; none unless
+        all tasks lead with the same metric in the same direction. A NaN among the values makes all
+        four NaN. A single task has them too (its metric, and 0): the single-task networks of a
+        setting select their epoch by the same key as the others.
+
+    Examples:
+        >>> [statistic.name for statistic in statistics([f1(), f1()])]
+        ['min_f1', 'median_f1', 'mean_f1', 'std_f1']
+        >>> statistics([f1(), mse()])
+        ()
+    """
+    kinds = {spec and (spec.name, spec.better, spec.percent) for spec in leading}
+    first = leading[0] if leading else None
+    if len(kinds) > 1 or first is None:
+        return ()
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "min": torch.amin,
+        "median": lambda values: torch.quantile(values, 0.5),
+        "mean": torch.mean,
+        "std": lambda values: values.std(correction=0),
+    }
+    return tuple(
+        Statistic(
+            f"{name}_{first.name}", None if name == "std" else first.better, first.percent, of
+        )
+        for name, of in functions.items()
+    )

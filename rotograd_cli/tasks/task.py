@@ -9,8 +9,7 @@ from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks.losses import target_rule
-from rotograd_cli.tasks.metrics import MetricSpec
-from rotograd_cli.tasks.statistics import Statistic, statistics
+from rotograd_cli.tasks.metrics import MetricSpec, Statistic, statistics
 
 
 @dataclass(frozen=True)

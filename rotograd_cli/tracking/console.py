@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from rotograd_cli.metric_keys import of_split
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.training.run_state import TrainState
 
 logger = logging.getLogger(__name__)
 

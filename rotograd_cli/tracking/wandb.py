@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from rotograd_cli.errors import first_line
+
 Mode = Literal["online", "offline", "disabled"]
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class WandbTracker:
         try:
             action()
         except Exception as error:  # wandb raises many kinds; a mirror must never stop the run
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             logger.warning("wandb could not %s, the run goes on without: %s", what, reason)
             return False
         return True

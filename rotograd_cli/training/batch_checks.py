@@ -1,40 +1,29 @@
-"""What a batch and predictions must be like, before their values are looked at.
+"""What batches and predictions must be like: their form, then their values.
 
 Every refusal is one sentence: data set, split and task, what is needed, what was found, what to
-write.
+write. Checks of values wait for the device: they are for the time before training, and for the
+moment in which something has gone wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch
+from rotograd_cli.data.base import Batch, MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.losses import TargetRule, binary_cross_entropy, target_rule
+
+MANY_ONES = 100
+"""Ones without a single zero that are no accident in a part of a split."""
 
 
-def where(dataset: str, split: str, task: str | None = None) -> str:
+def where(dataset: MultiTaskDataset, split: str, task: Task | None = None) -> str:
     """Return the beginning of every sentence."""
-    return f"Data set {dataset!r}, split {split}" + (f", task {task!r}" if task else "")
-
-
-def require(holds: bool, thing: str, requirement: str, found: object, remedy: str) -> None:
-    """Refuse a thing unless a requirement holds.
-
-    Args:
-        holds: Whether it does.
-        thing: Place and name.
-        requirement: What follows ``must``.
-        found: The value.
-        remedy: What to do.
-
-    Raises:
-        ConfigError: With all that in one sentence.
-    """
-    if not holds:
-        raise ConfigError(f"{thing} must {requirement}, got {found}; {remedy}.")
+    return f"Data set {dataset.name!r}, split {split}" + (f", task {task.name!r}" if task else "")
 
 
 def check_form(batch: Any, tasks: Sequence[Task], example: Tensor, num: int, place: str) -> Batch:
@@ -53,61 +42,59 @@ def check_form(batch: Any, tasks: Sequence[Task], example: Tensor, num: int, pla
     Raises:
         ConfigError: If its inputs or targets have a wrong type, shape, dtype or device.
     """
-    remedy = "write Batch(inputs, {task: target})"
-    require(isinstance(batch, Batch), f"{place}: `batch`", "return a Batch", _kind(batch), remedy)
-    _check_inputs(batch.inputs, example, num, place)
-    remedy = f"write {{{tasks[0].name!r}: target}}"
-    is_mapping = isinstance(batch.targets, Mapping)
-    require(is_mapping, f"{place}: targets", "be a mapping by task", _kind(batch.targets), remedy)
+    remedy = "write Batch(inputs, {task: target})."
+    _require(isinstance(batch, Batch), f"{place}: `batch` must return a Batch, got", batch, remedy)
+    _check_tensor(batch.inputs, f"{place}: inputs", num, example.device)
+    _check_inputs(batch.inputs, example, f"{place}: inputs")
+    _require(
+        isinstance(batch.targets, Mapping),
+        f"{place}: targets must be a mapping by task, got",
+        batch.targets,
+        f"write {{{tasks[0].name!r}: target}}.",
+    )
     for task in tasks:
         if task.name in batch.targets:
-            _check_target(batch.targets[task.name], batch.inputs, f"{place}, task {task.name!r}")
+            thing = f"{place}, task {task.name!r}: the target"
+            _check_tensor(batch.targets[task.name], thing, num, example.device)
     result: Batch = batch
     return result
 
 
-def _check_inputs(inputs: Any, example: Tensor, num: int, place: str) -> None:
-    _check_tensor(inputs, f"{place}: inputs", "inputs")
-    shape = [num, *example.shape[1:]]
-    require(
-        list(inputs.shape) == shape,
-        f"{place}: inputs of {num} examples",
-        f"have shape {shape}",
-        list(inputs.shape),
-        "correct them or the data set's `input_shape`",
-    )
-    scale = " / 255" if inputs.dtype == torch.uint8 else ""
-    require(
-        inputs.dtype == example.dtype,
-        f"{place}: inputs",
-        f"be {example.dtype}, as the networks are",
-        inputs.dtype,
-        f"write inputs.to({example.dtype}){scale}",
-    )
-    _check_device(inputs, example, f"{place}: inputs")
+def _require(holds: bool, requirement: str, value: object, remedy: str) -> None:
+    """Refuse a value of a wrong type."""
+    if not holds:
+        raise ConfigError(f"{requirement} a {type(value).__name__}; {remedy}")
 
 
-def _check_target(target: Any, inputs: Tensor, place: str) -> None:
-    _check_tensor(target, f"{place}: the target", "target")
+def _check_tensor(value: Any, thing: str, num: int, device: torch.device) -> None:
+    remedy = "write torch.as_tensor(...)."
+    _require(isinstance(value, Tensor), f"{thing} must be a tensor, got", value, remedy)
+    if not value.dim() or len(value) != num:
+        raise ConfigError(
+            f"{thing} of {num} examples must have a first axis of {num}, got shape "
+            f"{list(value.shape)}; return one entry per example, in their order."
+        )
+    if value.device != device:
+        raise ConfigError(
+            f"{thing} must be on {device}, got {value.device}; write .to(device) with the device "
+            "that the data set was built with."
+        )
+
+
+def _check_inputs(inputs: Tensor, example: Tensor, thing: str) -> None:
     num = len(inputs)
-    require(
-        target.dim() > 0 and len(target) == num,
-        f"{place}: the target of {num} examples",
-        f"have a first axis of {num}",
-        f"shape {list(target.shape)}",
-        "return one entry per example, in their order",
-    )
-    _check_device(target, inputs, f"{place}: the target")
-
-
-def _check_tensor(value: object, thing: str, name: str) -> None:
-    remedy = f"write torch.as_tensor({name})"
-    require(isinstance(value, Tensor), thing, "be a tensor", _kind(value), remedy)
-
-
-def _check_device(tensor: Tensor, like: Tensor, thing: str) -> None:
-    remedy = "write .to(device) with the device that the data set was built with"
-    require(tensor.device == like.device, thing, f"be on {like.device}", tensor.device, remedy)
+    shape = [num, *example.shape[1:]]
+    if list(inputs.shape) != shape:
+        raise ConfigError(
+            f"{thing} of {num} examples must have shape {shape}, got {list(inputs.shape)}; correct "
+            "them or the data set's `input_shape`."
+        )
+    if inputs.dtype != example.dtype:
+        scale = " / 255" if inputs.dtype == torch.uint8 else ""
+        raise ConfigError(
+            f"{thing} must be {example.dtype}, as the networks are, got {inputs.dtype}; write "
+            f"inputs.to({example.dtype}){scale}."
+        )
 
 
 def check_predictions(
@@ -124,35 +111,112 @@ def check_predictions(
         ConfigError: If a prediction is no tensor of shape ``[N, num_outputs, *map_shape]``.
     """
     for task, prediction in zip(tasks, predictions, strict=True):
-        head = f"The head of task {task.name!r}"
-        remedy = f"`head` and `heads.{task.name}`"
-        require(
+        head = f"The head of task {task.name!r} must return"
+        remedy = f"`head` and `heads.{task.name}`."
+        _require(
             isinstance(prediction, Tensor),
-            head,
-            "return a tensor, or a tuple that begins with it",
-            _kind(prediction),
+            f"{head} a tensor, or a tuple that begins with it, got",
+            prediction,
             f"check {remedy}",
         )
-        shape = (task.num_outputs, *task.map_shape)
-        size = "`backbone` (the size of its map), " if task.map_shape else ""
-        require(
-            tuple(prediction.shape) == (num_examples, *shape),
-            head,
-            f"return shape {_shape('N', *shape)}",
-            _shape_for(prediction, num_examples),
-            f"check {size}{remedy}",
-        )
+        sizes = ", ".join(map(str, (task.num_outputs, *task.map_shape)))
+        if tuple(prediction.shape) != (num_examples, task.num_outputs, *task.map_shape):
+            size = "`backbone` (the size of its map), " if task.map_shape else ""
+            raise ConfigError(
+                f"{head} shape [N, {sizes}], got {_shape_for(prediction, num_examples)}; check "
+                f"{size}{remedy}"
+            )
 
 
 def _shape_for(prediction: Tensor, num: int) -> str:
-    if prediction.dim() > 0 and len(prediction) == num:
-        return _shape("N", *prediction.shape[1:])
-    return f"{_shape(*prediction.shape)} for N = {num}"
+    sizes = [str(size) for size in prediction.shape]
+    if sizes[:1] == [str(num)]:
+        return f"[{', '.join(['N', *sizes[1:]])}]"
+    return f"[{', '.join(sizes)}] for N = {num}"
 
 
-def _shape(*sizes: object) -> str:
-    return f"[{', '.join(map(str, sizes))}]"
+def find_fault(
+    batches: Iterable[Batch],
+    dataset: MultiTaskDataset,
+    split: str,
+    suspects: Collection[str] = (),
+) -> str | None:
+    """Return the first value that the losses of this package cannot take, as a sentence.
+
+    Args:
+        batches: Of the right form.
+        dataset: The data.
+        split: Name of the split.
+        suspects: Tasks whose loss is not finite: those with a loss of the user's need a finite
+            target too.
+
+    Returns:
+        The sentence; None if all values are fine.
+    """
+    return next((x for batch in batches for x in _faults(batch, dataset, split, suspects)), None)
 
 
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
+def _faults(
+    batch: Batch, dataset: MultiTaskDataset, split: str, suspects: Collection[str]
+) -> Iterator[str]:
+    num = int((~batch.inputs.isfinite().flatten(1).all(1)).sum())
+    if num:
+        yield (
+            f"{where(dataset, split)}: inputs must be finite, got NaN or infinity in {num} of "
+            f"{len(batch.inputs)} examples; leave those out or fill them, e.g. with "
+            "inputs.nan_to_num(0, 0, 0)."
+        )
+    for task in dataset.tasks:
+        if task.name not in batch.targets:
+            continue
+        target = batch.targets[task.name]
+        rule = target_rule(task.loss)
+        place = where(dataset, split, task)
+        num = int((~target.isfinite()).sum())
+        if rule is not None:
+            yield from _faults_by_rule(target, task, rule, place)
+        elif num and task.name in suspects:
+            yield (
+                f"{place}: the target is NaN or infinite in {num} of {target.numel()} elements, "
+                "which a loss of one's own has to leave out; the losses of rotograd_cli.tasks."
+                "losses leave out NaN."
+            )
+
+
+def _faults_by_rule(target: Tensor, task: Task, rule: TargetRule, place: str) -> Iterator[str]:
+    wrong = target[rule.wrong(target, task.num_outputs)]
+    if not len(wrong):
+        return
+    last = task.num_outputs - 1
+    is_whole = not target.is_floating_point()  # NaN and infinity are no integers
+    remedy = "correct the labels" + (", or the task's num_outputs" if last else "")
+    if last and is_whole and int(wrong.max()) == last + 1 and int(target.min()) == 1:
+        remedy = "write target - 1"
+    yield (
+        f"{place}: the target must be {rule.needed.format(last=last, void=-1)}, got "
+        f"{wrong[0].item():g} in {len(wrong)} of {target.numel()} elements; {remedy}."
+    )
+
+
+class SeenFlags:
+    """Values of the targets of binary tasks: -1 for "no" would be taken for no label."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = [task for task in tasks if task.loss is binary_cross_entropy]
+        self._counts = {task.name: Counter[float]() for task in self._tasks}
+
+    def add(self, batch: Batch) -> None:
+        """Look at a batch."""
+        for name in self._counts.keys() & batch.targets.keys():
+            values, nums = torch.unique(batch.targets[name], return_counts=True)
+            self._counts[name].update(dict(zip(values.tolist(), nums.tolist(), strict=True)))
+
+    def check(self, dataset: MultiTaskDataset, split: str, *, is_whole: bool) -> None:
+        """Refuse targets that are -1 or 1 throughout; a part of a split must hold many ones."""
+        for task in self._tasks:
+            counts = self._counts[task.name]
+            if counts.keys() == {-1, 1} and (is_whole or counts[1] >= MANY_ONES):
+                raise ConfigError(
+                    f"{where(dataset, split, task)}: the target must be 0 or 1, or -1 for no "
+                    "label, got -1 and 1 without any 0; if -1 means no, write (target > 0).float()."
+                )

@@ -1,18 +1,118 @@
-"""The batches of an epoch: a function of seed and epoch, so that it can be resumed anywhere."""
+"""Which examples are trained on and evaluated, in which batches.
+
+The batches of an epoch are a function of seed and epoch, so that it can be resumed anywhere.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, in_parts
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.ranks.base import ONE, Ranks
-from rotograd_cli.training.coverage import num_steps
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.seeding import epoch_draws, epoch_order
+
+
+def num_steps(dataset: MultiTaskDataset, options: TrainOptions) -> int:
+    """Return the number of optimiser steps per epoch; an incomplete batch is left out."""
+    num = dataset.num_examples("train") // options.batch_size
+    return num if options.limit_batches is None else min(num, options.limit_batches)
+
+
+def num_evaluated(dataset: MultiTaskDataset, split: Split, options: TrainOptions) -> int:
+    """Return how many examples of a split, the first ones, an evaluation reads.
+
+    With ``limit_batches`` the training split is cut to the number of examples trained on.
+
+    Args:
+        dataset: The data.
+        split: Which split.
+        options: Batch sizes and limits.
+    """
+    num = dataset.num_examples(split)
+    if options.limit_eval_batches is not None:
+        num = min(num, options.limit_eval_batches * options.eval_batch_size)
+    if split == "train" and options.limit_batches is not None:
+        num = min(num, options.limit_batches * options.batch_size)
+    return num
+
+
+def evaluation_parts(
+    dataset: MultiTaskDataset, split: Split, options: TrainOptions
+) -> Sequence[Tensor]:
+    """Return the positions of the batches of a split, in its order, that every evaluation reads.
+
+    Args:
+        dataset: The data.
+        split: Which split.
+        options: Batch sizes and limits.
+    """
+    num = num_evaluated(dataset, split, options)
+    return in_parts(torch.arange(num), options.eval_batch_size)
+
+
+def complete_batches(
+    dataset: MultiTaskDataset, split: Split, parts: Sequence[Tensor]
+) -> Iterator[Batch]:
+    """Read the batches of a split, as many as were asked for.
+
+    Args:
+        dataset: The data.
+        split: Which split.
+        parts: Positions of every batch.
+
+    Yields:
+        The batches.
+
+    Raises:
+        ConfigError: If the data set yields another number, as a loader that drops the last one.
+    """
+    num = 0
+    for batch in dataset.batches(split, parts):
+        num += 1
+        yield batch
+    if num != len(parts):
+        raise ConfigError(
+            f"Data set {dataset.name!r}, split {split}: `batches` must yield a batch for each of "
+            f"the {len(parts)} parts, got {num}; yield the last, smaller one too (drop_last=False)."
+        )
+
+
+def cut_notes(
+    dataset: MultiTaskDataset, splits: Sequence[Split], options: TrainOptions
+) -> tuple[str, ...]:
+    """Return notes for numbers that do not come from whole splits.
+
+    Args:
+        dataset: The data.
+        splits: Splits that are evaluated.
+        options: Batch sizes and limits.
+
+    Returns:
+        A sentence for each cut; none where all examples are read.
+    """
+    notes = []
+    num_batches = dataset.num_examples("train") // options.batch_size
+    if options.limit_batches is not None and options.limit_batches < num_batches:
+        notes.append(
+            f"cut training: {options.limit_batches} of {num_batches} batches per epoch "
+            "(train.limit_batches)"
+        )
+    for split in splits:
+        evaluated = num_evaluated(dataset, split, options)
+        whole = dataset.num_examples(split)
+        limit = options.limit_batches if split == "train" else None
+        is_of_training = limit is not None and evaluated == limit * options.batch_size
+        key = "train.limit_batches" if is_of_training else "train.limit_eval_batches"
+        if evaluated < whole:
+            notes.append(
+                f"cut evaluation: the first {evaluated:,} of {whole:,} examples of {split} ({key})"
+            )
+    return tuple(notes)
 
 
 @dataclass
@@ -75,7 +175,9 @@ class EpochBatches:
         batches = self._timed(self.dataset.batches("train", parts))
         micro_batches: list[Batch] = []
         for batch, rows in zip(batches, in_parts(draws, self._micro_size), strict=True):
-            micro_batches.append(self._augmented(batch, self.ranks.part(rows)))
+            if rows.shape[1]:
+                batch = self.dataset.augment(batch, self.ranks.part(rows))
+            micro_batches.append(batch)
             if len(micro_batches) == self.options.accumulate_steps:
                 yield micro_batches
                 micro_batches = []
@@ -102,9 +204,6 @@ class EpochBatches:
         num = self.num_steps * self.options.batch_size
         num_draws = self.dataset.num_draws if self.options.augment else 0
         return epoch_draws(num, num_draws, seed=self.seed, epoch=epoch)
-
-    def _augmented(self, batch: Batch, draws: Tensor) -> Batch:
-        return self.dataset.augment(batch, draws) if draws.shape[1] else batch
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:

@@ -1,21 +1,30 @@
-"""A failure inside somebody's component becomes one line that names the component and the place."""
+"""Guards around a component of somebody else: its failure becomes one line that names it."""
 
+import contextlib
+import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rotograd_cli.errors import ConfigError, RotogradError, first_line
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.errors import ConfigError, RotogradError, ShapeError, first_line
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
+from rotograd_cli.training.run_state import OptimizerGroup
 
-_PACKAGE = Path(__file__).parents[1]
-_TORCH = Path(torch.__file__).parent
+_NOT_OF_USER = (
+    Path(__file__).parents[1],
+    Path(torch.__file__).parent,
+    Path(contextlib.__file__),  # the frame of a function that is decorated with a context
+)
 
 
-@contextmanager
+@contextlib.contextmanager
 def blamed(what: str | Callable[[Exception], str], remedy: str, place: str = "") -> Iterator[None]:
     """Inside, errors that are not meant for the user become one line.
 
@@ -44,25 +53,23 @@ def blamed(what: str | Callable[[Exception], str], remedy: str, place: str = "")
         raise ConfigError(f"{prefix}{beginning} ({describe(error)}); {remedy}.") from error
 
 
-def component_of(model: MultiTaskMethod, tasks: Sequence[Task]) -> Callable[[Exception], str]:
-    """Return a function that tells from an error which component of a model was running."""
+def component_of(
+    model: MultiTaskMethod, tasks: Sequence[Task], groups: Sequence[OptimizerGroup] = ()
+) -> Callable[[Exception], str]:
+    """Return a function that tells from an error which component of a run was running."""
     owners = {id(model): "`method`", id(model.backbone): "`backbone`"}
     for task, head in zip(tasks, model.heads, strict=True):
         owners[id(head)] = f"the `head` of task {task.name!r}"
+    owners |= {id(g.optimizer): f"step() of `{g.name}_optimizer`" for g in groups}
 
     def what(error: Exception) -> str:
         # outside of all modules are the losses that are computed at once
-        return f"{_innermost(error, owners, 'the loss of the tasks with batchable=True')} fails"
+        name = "the loss of the tasks with batchable=True"
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            name = owners.get(id(frame.f_locals.get("self")), name)
+        return f"{name} fails"
 
     return what
-
-
-def _innermost(error: Exception, owners: Mapping[int, str], otherwise: str) -> str:
-    """Return the name of the last object that a method of was called, on the way to the error."""
-    name = otherwise
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        name = owners.get(id(frame.f_locals.get("self")), name)
-    return name
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -81,4 +88,47 @@ def describe(error: Exception) -> str:
 
 
 def _is_of_user(file: Path) -> bool:
-    return file.suffix == ".py" and not any(file.is_relative_to(x) for x in (_PACKAGE, _TORCH))
+    return file.suffix == ".py" and not any(map(file.is_relative_to, _NOT_OF_USER))
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Inside, nothing is warned of: a few examples are no reason. Broadcasting is an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # FAMO's remark on negative losses comes in the run itself
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="Using a target size")
+            yield
+    finally:
+        logging.disable(before)
+
+
+class NoBroadcasting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Inside, ``[N, 1]`` against ``[N]`` is an error: it would become ``[N, N]``, unnoticed.
+
+    ``[N, 1]`` against C thresholds, an ordinal loss's, is none.
+
+    Args:
+        num: Number N of examples.
+    """
+
+    def __init__(self, num: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.num = num
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        shapes = [tuple(x.shape) for x in args if isinstance(x, Tensor) and x.dim()]
+        if torch.Tag.pointwise in func.tags and len({len(shape) for shape in shapes}) > 1:
+            shape = tuple(result.shape)
+            if shape not in shapes and min(shapes, key=len)[0] == self.num:
+                pair = " against ".join(str(list(shape)) for shape in shapes)
+                raise ShapeError(
+                    f"prediction and target must have one shape, got {pair}, which is broadcast "
+                    f"to {list(shape)}; write prediction.squeeze(1), or target.unsqueeze(1)."
+                )
+        return result

@@ -1,24 +1,29 @@
-"""Checkpoints: written atomically, read without executing code."""
+"""Checkpoints: written atomically by the first rank, read without executing code."""
 
 import logging
 import os
 import shutil
+import time
 import warnings
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from rotograd_cli.errors import CheckpointError, first_line, suggested
+from rotograd_cli.files import remove_temporaries, replace_file
+from rotograd_cli.training.options import CheckpointOptions
+from rotograd_cli.training.run_state import RunState, load_weights
 
 FORMAT = 1
 logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes a checkpoint: to a temporary file first, then in the place of the old one.
+    """Write a checkpoint whole or not at all, and keep the one that it replaces.
 
     The old one stays beside it under the name of :func:`previous_of`. A process that is killed at
     any moment leaves one of the two complete under its name, and none half written.
@@ -30,19 +35,18 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         CheckpointError: If it cannot be written; what was there is left as it is.
     """
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
+
+    def write(file: IO[bytes]) -> None:
+        torch.save({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
         if path.exists():
-            _keep(path, previous_of(path))
-        temporary.replace(path)
+            _link(path, previous_of(path), otherwise=os.replace)
+
+    try:
+        replace_file(path, write)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__ or error
         reason = getattr(cause, "strerror", None) or first_line(cause)
         raise CheckpointError(
@@ -52,21 +56,27 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint goes that a newer one replaced: ``last.pt`` to ``last.previous.pt``."""
+    """Return the name of a replaced checkpoint: ``last.previous.pt`` of ``last.pt``."""
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def _keep(path: Path, other: Path) -> None:
-    """Another name for a file, without a moment in which the first one is not there."""
-    other.unlink(missing_ok=True)
+def _link(path: Path, name: Path, otherwise: Callable[[Path, Path], object]) -> None:
+    """Give a file another name, which costs no bytes: a checkpoint is never changed in place.
+
+    Args:
+        path: The file.
+        name: The other name; what had it loses it.
+        otherwise: What to do on a file system without links.
+    """
+    name.unlink(missing_ok=True)
     try:
-        os.link(path, other)
-    except OSError:  # a file system without links
-        path.replace(other)
+        os.link(path, name)
+    except OSError:
+        otherwise(path, name)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes new names survive a loss of power, where the system has that for folders."""
+    """Make new names survive a loss of power, where the system has that for folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -75,35 +85,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def keep_epoch(folder: Path, epoch: int, num: int) -> None:
-    """Keeps ``last.pt`` as the checkpoint of its epoch, and the newest ``num`` of these.
-
-    Args:
-        folder: Folder of the checkpoints.
-        epoch: Finished epochs.
-        num: How many to keep, at least 1.
-    """
-    _keep_copy(folder / "last.pt", folder / f"epoch_{epoch:05d}.pt")
-    for path in sorted(folder.glob("epoch_*.pt"))[:-num]:
-        path.unlink()
-
-
-def _keep_copy(path: Path, copy: Path) -> None:
-    copy.unlink(missing_ok=True)
-    try:
-        os.link(path, copy)  # no bytes: a checkpoint is never changed in its place
-    except OSError:
-        shutil.copyfile(path, copy)
-
-
-def drop_previous(folder: Path) -> None:
-    """Removes the checkpoints that newer ones replaced: a finished run has no use for them."""
-    for path in folder.glob("*.previous.pt"):
-        path.unlink()
-
-
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest checkpoint that can be read: ``last.pt``, or the one before it with a warning.
+    """Return the newest checkpoint that can be read: ``last.pt``, or its predecessor and warn.
 
     Args:
         folder: Folder of the checkpoints.
@@ -116,42 +99,21 @@ def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, A
         CheckpointError: If there are checkpoints and none can be read.
     """
     last = folder / "last.pt"
-    found = [path for path in (last, previous_of(last)) if path.exists()]
-    if not found:
-        return None
+    previous = previous_of(last)
+    if not last.exists():
+        return load_checkpoint(previous, device) if previous.exists() else None
     try:
-        return load_checkpoint(found[0], device)
+        return load_checkpoint(last, device)
     except CheckpointError as error:
-        if len(found) == 1:
+        if not previous.exists():
             raise
-        content = load_checkpoint(found[1], device)
-        logger.warning("%s Going back to %s.", error, found[1].name)
+        content = load_checkpoint(previous, device)
+        logger.warning("%s Going back to %s.", error, previous.name)
         return content
 
 
-def restore_best(folder: Path, best_epoch: int) -> None:
-    """Makes ``best.pt`` the selected epoch again that the resumed state knows of.
-
-    A run that was killed between writing ``best.pt`` and ``last.pt`` has a ``best.pt`` from after
-    the state it goes on from; the one before it has been kept.
-
-    Args:
-        folder: Folder of the checkpoints.
-        best_epoch: Selected epoch, 0 for none yet.
-    """
-    best = folder / "best.pt"
-    for path in (best, previous_of(best)):
-        with suppress(CheckpointError):
-            if load_checkpoint(path)["state"]["best_epoch"] == best_epoch:
-                if path != best:
-                    path.replace(best)
-                return
-    if best_epoch:
-        logger.warning("The checkpoint of the selected epoch %d is lost.", best_epoch)
-
-
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint; never executes code from it.
+    """Read a checkpoint; never executes code from it.
 
     Args:
         path: The file.
@@ -180,7 +142,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def _reason(error: Exception) -> str:
-    """Never in torch's words, which advise to read the file in the way that executes code."""
+    """Return why, never in torch's words: they advise to read it in the way that executes code."""
     if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
         return first_line(error)
     if isinstance(error, zipfile.BadZipFile):
@@ -197,22 +159,117 @@ def _read(path: Path, device: torch.device | str) -> Any:
         return torch.load(path, map_location=device, weights_only=True)
 
 
-def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Loads a model's state, all of it.
+class CheckpointFolder:
+    """``last.pt``, ``best.pt`` and their predecessors.
 
     Args:
-        model: The model.
-        state: Its ``state_dict``.
-        path: Where the state came from, for the message.
-
-    Raises:
-        CheckpointError: If names or shapes differ: the checkpoint is another model's.
+        path: The folder; exists when something is saved.
+        run: What is saved.
+        options: When checkpoints are written, and which are kept.
+        extra: Returns what every checkpoint holds besides the run: ``records`` (how far the record
+            files are written, bytes by name) and ``config`` (the resolved configuration).
     """
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        details = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path} is the checkpoint of another model than its config.yaml describes "
-            f"({details[:200]}); evaluate the run with the configuration it was trained with."
-        ) from error
+
+    def __init__(
+        self,
+        path: Path,
+        run: RunState,
+        options: CheckpointOptions,
+        extra: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.path = path
+        self._run = run
+        self._options = options
+        self._extra = extra
+        self._saved_at = time.monotonic()
+
+    def save(self, name: str) -> None:
+        """Write the run as it is now."""
+        if not self._run.ranks.is_first:
+            return
+        save_checkpoint(self.path / name, self._run.content() | self._extra())
+        self._saved_at = time.monotonic()
+
+    def save_start(self) -> None:
+        """Write what comes before the first ``last.pt``: where diagnosis begins if that fails."""
+        before = previous_of(self.path / "last.pt")
+        is_new = not (self.path / "last.pt").exists() and not before.exists()
+        if self._run.state.step == 0 and is_new:
+            self.save(before.name)
+
+    def save_if_due(self) -> None:
+        """Write ``last.pt`` if the newest checkpoint is older than the options allow."""
+        if time.monotonic() - self._saved_at > 60 * self._options.every_minutes:
+            self.save("last.pt")
+
+    def save_epoch(self) -> None:
+        """Write ``last.pt`` at the end of an epoch, and keep the newest epochs."""
+        self.save("last.pt")
+        num = self._options.keep_epochs
+        if num and self._run.ranks.is_first:
+            name = f"epoch_{self._run.state.epoch:05d}.pt"
+            _link(self.path / "last.pt", self.path / name, otherwise=shutil.copyfile)
+            for path in sorted(self.path.glob("epoch_*.pt"))[:-num]:
+                path.unlink()
+
+    def resume(self) -> dict[str, int] | None:
+        """Go back to the newest checkpoint, as if the run had never been stopped.
+
+        Returns:
+            How far the record files were written then; None if there is no checkpoint, so that the
+            run begins anew.
+
+        Raises:
+            CheckpointError: If no checkpoint can be read, or it is another run's.
+        """
+        content = self._run.ranks.broadcast(lambda: load_newest(self.path, self._read_to))
+        if content is None:
+            return None
+        positions = self._run.restore(content, self.path / "last.pt")
+        if self._run.ranks.is_first:
+            remove_temporaries(self.path)  # of a process that was killed
+            self._restore_best(self._run.state.best_epoch)
+        return positions
+
+    def _restore_best(self, best_epoch: int) -> None:
+        """Make ``best.pt`` the selected epoch again that the resumed state knows of.
+
+        A run that was killed between writing ``best.pt`` and ``last.pt`` has a ``best.pt`` from
+        after the state it goes on from; the one before it has been kept.
+        """
+        best = self.path / "best.pt"
+        for path in (best, previous_of(best)):
+            with suppress(CheckpointError):
+                if load_checkpoint(path)["state"]["best_epoch"] == best_epoch:
+                    path.replace(best)
+                    return
+        if best_epoch:
+            logger.warning("The checkpoint of the selected epoch %d is lost.", best_epoch)
+
+    def load_best(self) -> None:
+        """Load the weights of the selected epoch.
+
+        Raises:
+            CheckpointError: If ``best.pt`` is missing, or of another epoch.
+        """
+        path = self.path / "best.pt"
+        expected = self._run.state.best_epoch
+        content = self._run.ranks.broadcast(lambda: load_checkpoint(path, self._read_to))
+        epoch = content["state"]["best_epoch"]
+        if epoch != expected:
+            raise CheckpointError(
+                f"{path} must be of epoch {expected}, which was selected, got one of epoch {epoch};"
+                " train the run again."
+            )
+        load_weights(self._run.model, content["model"], path)
+
+    def finish(self) -> None:
+        """Drop what a finished run has no use for."""
+        if self._run.ranks.is_first:
+            for path in self.path.glob("*.previous.pt"):
+                path.unlink()
+
+    @property
+    def _read_to(self) -> torch.device:
+        """Where checkpoints are read to: the host where they are sent on."""
+        return self._run.device if self._run.ranks.size == 1 else torch.device("cpu")

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
 from rotograd_cli.errors import ConfigError, first_line
@@ -52,10 +51,3 @@ def compilation(enabled: bool) -> Iterator[None]:
             f"`compile` cannot be true here: torch.compile fails ({reason}); install a compiler, "
             "or leave it out."
         ) from error
-
-
-@contextmanager
-def eagerly() -> Iterator[None]:
-    """Inside, compiled networks run as they are written, hooks inside them too."""
-    with torch.compiler.set_stance("force_eager"):
-        yield

@@ -3,20 +3,21 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.tasks.dense_metrics import Accumulator
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
-from rotograd_cli.training.coverage import complete_batches, evaluation_parts
-from rotograd_cli.training.faults import find_fault
+from rotograd_cli.training import interrupts
+from rotograd_cli.training.batch_checks import find_fault
+from rotograd_cli.training.batches import complete_batches, evaluation_parts
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.options import TrainOptions
 
@@ -32,20 +33,14 @@ class Evaluator:
         model: The network with its method.
         dataset: The data.
         options: Batch size and limits.
-        poll: Called between batches; raises where the run is to stop.
     """
 
     def __init__(
-        self,
-        model: MultiTaskMethod,
-        dataset: MultiTaskDataset,
-        options: TrainOptions,
-        poll: Callable[[], None] = lambda: None,
+        self, model: MultiTaskMethod, dataset: MultiTaskDataset, options: TrainOptions
     ) -> None:
         self._model = model
         self._dataset = dataset
         self._options = options
-        self._poll = poll
         self._faultless: set[Split] = set()
 
     def metrics(self, split: Split) -> dict[str, float]:
@@ -58,26 +53,20 @@ class Evaluator:
         local_parts = parts_of_rank(parts, self._model.ranks.rank, self._model.ranks.size)
         batches = complete_batches(self._dataset, split, local_parts)
         tasks = self._dataset.tasks
-        metrics = evaluate(self._model, tasks, self._polled(batches), split)
-        names = [task.name for task in tasks]
-        suspects = [n for n in names if not math.isfinite(metrics[f"{split}/{n}/loss"])]
+        metrics = evaluate(self._model, tasks, self._stoppable(batches), split)
+        suspects = [t.name for t in tasks if not math.isfinite(metrics[f"{split}/{t.name}/loss"])]
         if suspects and split not in self._faultless:
-            self._refuse_fault(split, parts, suspects)
+            batches = self._dataset.batches(split, parts)
+            fault = find_fault(batches, self._dataset, split, suspects)
+            if fault is not None:
+                raise ConfigError(fault)
             self._faultless.add(split)
         return metrics
 
-    def _refuse_fault(
-        self, split: Split, parts: Sequence[Tensor], suspects: Collection[str]
-    ) -> None:
-        batches = self._dataset.batches(split, parts)
-        fault = find_fault(batches, self._dataset.tasks, self._dataset.name, split, suspects)
-        if fault is not None:
-            raise ConfigError(fault)
-
-    def _polled(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _stoppable(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
             if self._model.ranks.size == 1:  # many ranks stop between two steps alone
-                self._poll()
+                interrupts.check()
             yield batch
 
 
@@ -96,7 +85,7 @@ def evaluate(
 
     A loss over the split is the mean over all the elements with a label
     (:meth:`Task.num_labelled`), whatever the batch size. Where all tasks lead with the same metric,
-    its statistics over the tasks are added (:func:`rotograd_cli.tasks.statistics.statistics`).
+    its statistics over the tasks are added (:func:`rotograd_cli.tasks.metrics.statistics`).
 
     A NaN in a prediction is no class, and neither above nor below a threshold: if a task has one,
     all its metrics are NaN, and a warning says in how many examples.
@@ -123,27 +112,22 @@ def evaluate(
                     accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
     sums = model.ranks.sum(torch.stack([a.sums for a in accumulators]))
     num_batches = model.ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
-    values = [
-        accumulator.values(model.ranks) if num else accumulator.missing()
-        for accumulator, num in zip(accumulators, num_batches, strict=True)
+    rows = [
+        torch.cat((total, accumulator.values(model.ranks) if num else accumulator.missing()))
+        for total, accumulator, num in zip(sums, accumulators, num_batches, strict=True)
     ]
-    numbers = torch.cat([sums.flatten(), *values]).tolist()  # one transfer
-    return _named(tasks, numbers, split)
+    on_host = torch.split(torch.cat(rows).cpu(), [len(row) for row in rows])  # one transfer
+    return _named(tasks, [row.tolist() for row in on_host], split)
 
 
-def _named(tasks: Sequence[Task], numbers: Sequence[float], split: str) -> dict[str, float]:
-    """Return keys and values from the sums of all tasks, followed by the metrics of each."""
+def _named(tasks: Sequence[Task], rows: Sequence[list[float]], split: str) -> dict[str, float]:
+    """Return keys and values from the sums of each task, followed by its metrics."""
     losses: dict[str, float] = {}
     metrics: dict[str, list[float]] = {}
-    start = 3 * len(tasks)
-    for k, task in enumerate(tasks):
-        total, num, num_nan = numbers[3 * k : 3 * k + 3]
+    for task, (total, num, num_nan, *values) in zip(tasks, rows, strict=True):
         losses[task.name] = total / num if num else math.nan
-        end = start + len(task.metrics)
-        metrics[task.name] = list(numbers[start:end])
-        start = end
+        metrics[task.name] = [math.nan] * len(values) if num_nan else values
         if num_nan:
-            metrics[task.name] = [math.nan] * len(task.metrics)
             logger.warning(
                 "The prediction of task %r is NaN in %d examples of split %s; its metrics are NaN.",
                 task.name,

@@ -36,7 +36,7 @@ class StopRequested(KeyboardInterrupt):
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """Exit code of a process that an interrupt ended: 128 and the number of the signal."""
+    """Return the exit code after an interrupt: 128 and the number of the signal."""
     return 128 + getattr(error, "signum", signal.SIGINT)
 
 
@@ -71,7 +71,6 @@ def deferring() -> Iterator[None]:
     place: ``nohup`` goes on to ignore SIGHUP.
     """
     global _requested
-    _requested = None
     first = 0.0
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -87,12 +86,15 @@ def deferring() -> Iterator[None]:
     held = [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
     ending = (signal.SIGTERM, signal.SIGHUP)
     held += [signum for signum in ending if signal.getsignal(signum) == signal.SIG_DFL]
-    with _handling(dict.fromkeys(held, handle)):
-        yield
+    try:
+        with _handling(dict.fromkeys(held, handle)):
+            yield
+    finally:
+        _requested = None
 
 
 def hand_on(error: StopRequested) -> None:
-    """Delivers a signal again to the handler that a launcher had for it; does nothing without.
+    """Deliver a signal again to the handler that a launcher had for it; do nothing without.
 
     Args:
         error: What :func:`check` raised, outside of :func:`deferring`.
@@ -102,18 +104,18 @@ def hand_on(error: StopRequested) -> None:
 
 
 def request() -> None:
-    """The same as one Ctrl-C inside :func:`deferring`; any thread may call it."""
+    """Do what one Ctrl-C does inside :func:`deferring`; any thread may call it."""
     global _requested
     _requested = signal.SIGINT
 
 
 def requested() -> int:
-    """Number of the signal that :func:`deferring` holds back; 0 if there is none."""
+    """Return the number of the signal that :func:`deferring` holds back; 0 if there is none."""
     return _requested or 0
 
 
 def check() -> None:
-    """Raises the interrupt that :func:`deferring` holds back. Called where stopping is safe.
+    """Raise the interrupt that :func:`deferring` holds back; call it where stopping is safe.
 
     Raises:
         StopRequested: If an interrupt came.

@@ -3,20 +3,48 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rotograd_cli.data.base import MultiTaskDataset, Split
+from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.ranks.base import Ranks
+from rotograd_cli.training import interrupts
 from rotograd_cli.training.batches import EpochBatches
-from rotograd_cli.training.checkpoint_folder import CheckpointFolder
+from rotograd_cli.training.checkpoint import CheckpointFolder
 from rotograd_cli.training.evaluation import Evaluator
-from rotograd_cli.training.interrupts import StopRequested
+from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
-from rotograd_cli.training.records import Recorder, stop_if_requested, training_record
-from rotograd_cli.training.run_state import RunState
+from rotograd_cli.training.run_state import RunState, TrainState
 from rotograd_cli.training.selection import select_by
 from rotograd_cli.training.stepper import Stepper
 
 logger = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Where the loop sends its records."""
+
+    def log(self, record: dict[str, float]) -> None:
+        """Take one record: ``step``, ``epoch`` and values by ``split/task/metric``."""
+
+    def position(self) -> dict[str, int]:
+        """Return how far the record files are written: bytes by name, on disk by now."""
+
+    def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
+        """Show progress after a step, without values: nothing here may wait for the device."""
+
+
+def stop_if_requested(ranks: Ranks) -> None:
+    """Raise where the run is to stop: on all ranks after the same step.
+
+    Args:
+        ranks: The processes; a step tells each of them of the signals of all.
+    """
+    if ranks.size == 1:
+        interrupts.check()
+    if ranks.signal_of_all:
+        raise interrupts.StopRequested(ranks.signal_of_all)
+    ranks.signal = interrupts.requested()
 
 
 class Trainer:
@@ -57,9 +85,14 @@ class Trainer:
         self.splits: Sequence[Split] = ("train", "val") if options.evaluate_train else ("val",)
         self.selection = select_by(options.select, options.select_mode, dataset.tasks, self.splits)
         self.batches = EpochBatches(dataset, options, seed, run.device, run.ranks)
-        self.stepper = Stepper(run, self.batches, options)
-        self.evaluator = Evaluator(run.model, dataset, options, recorder.poll)
-        self.checkpoints = CheckpointFolder(checkpoint_dir, run, recorder, checkpoints, config)
+        self.stepper = Stepper(run, dataset.tasks, options)
+        self.evaluator = Evaluator(run.model, dataset, options)
+        self.checkpoints = CheckpointFolder(
+            checkpoint_dir,
+            run,
+            checkpoints,
+            lambda: {"records": recorder.position(), "config": config},
+        )
 
     def fit(self) -> dict[str, float]:
         """Train all epochs, then test the selected one.
@@ -81,7 +114,7 @@ class Trainer:
                 if not state.evaluation_due:
                     self.train_epoch()
                 self._end_epoch()
-        except StopRequested:  # raised between two steps or two batches of an evaluation
+        except interrupts.StopRequested:  # raised between two steps or two batches of an evaluation
             self.checkpoints.save("last.pt")
             raise
         logger.info(state.describe_selected(self.selection))
@@ -97,12 +130,16 @@ class Trainer:
         state = run.state
         run.begin_epoch()
         for micro_batches in self.batches.steps(state.epoch, state.batch):
-            stop_if_requested(run.ranks, self.recorder)
-            self.stepper.take(micro_batches)  # forward, losses, method, two optimisers
+            stop_if_requested(run.ranks)
+            try:
+                self.stepper.take(micro_batches)  # forward, losses, method, two optimisers
+            except NonFiniteError as error:
+                reason = explain(error, run, self.batches, micro_batches)
+                raise NonFiniteError(f"{error}{reason}") from error
             run.end_step()
             is_last = state.batch == self.batches.num_steps
             if is_last or state.step % self.options.log_every_steps == 0:
-                self.recorder.log(training_record(run, self.dataset.tasks))
+                self.recorder.log(run.record(self.dataset.tasks))
             self.recorder.progress(state, self.batches.num_steps, state.batch - 1)
             run.count_time(self.batches.take_waited_s())
             self.checkpoints.save_if_due()

@@ -1,9 +1,13 @@
-"""Why a step is not finite: a fault of its data, or the first module or parameter to show it."""
+"""Why a step is not finite: a fault of its data, or the first module or parameter to show it.
+
+:func:`find_origin` is ``debug=nonfinite``: from a checkpoint to the step, and where that began.
+"""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +16,13 @@ from torch import Tensor, nn
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import ONE
+from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.batches import EpochBatches
-from rotograd_cli.training.compiling import eagerly
-from rotograd_cli.training.faults import find_fault
 from rotograd_cli.training.objective import predict
-from rotograd_cli.training.options import NONFINITE_REMEDY
+from rotograd_cli.training.options import NONFINITE_REMEDY, TrainOptions
+from rotograd_cli.training.precision import Snapshot
 from rotograd_cli.training.run_state import RunState
+from rotograd_cli.training.stepper import Stepper
 
 
 def explain(
@@ -53,8 +58,7 @@ def fault_of_data(
         whole = replace(batches, ranks=ONE)
         micro_batches = next(whole.steps(run.state.epoch, run.state.batch))
     suspects = [name for name, loss in error.losses.items() if not math.isfinite(loss)]
-    dataset = batches.dataset
-    return find_fault(micro_batches, dataset.tasks, dataset.name, "train", suspects)
+    return find_fault(micro_batches, batches.dataset, "train", suspects)
 
 
 def wrong_parameter(model: nn.Module) -> str | None:
@@ -79,34 +83,27 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
     """
     findings: list[str] = []
 
-    def watch_output(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for value in output if isinstance(output, (list, tuple)) else [output]:
-                if isinstance(value, Tensor) and not _is_finite(value):
-                    kind = type(module).__name__
-                    findings.append(f"output of {name} ({kind}), {_describe(value)}")
+    def watch_output(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        for value in output if isinstance(output, (list, tuple)) else [output]:
+            if isinstance(value, Tensor) and not _is_finite(value):
+                kind = type(module).__name__
+                findings.append(f"output of {name} ({kind}), {_describe(value)}")
 
-        return hook
+    def watch_gradient(name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None and not _is_finite(parameter.grad):
+            findings.append(f"gradient of {name}, {_describe(parameter.grad)}")
 
-    def watch_gradient(name: str) -> Callable[[Tensor], None]:
-        def hook(parameter: Tensor) -> None:
-            if parameter.grad is not None and not _is_finite(parameter.grad):
-                findings.append(f"gradient of {name}, {_describe(parameter.grad)}")
-
-        return hook
-
-    handles = [m.register_forward_hook(watch_output(n)) for n, m in model.named_modules() if n]
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            handles.append(
-                parameter.register_post_accumulate_grad_hook(watch_gradient(name))  # type: ignore[no-untyped-call]
-            )
-    try:
-        with eagerly():
-            yield findings
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                hook = module.register_forward_hook(partial(watch_output, name))
+                stack.callback(hook.remove)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                register: Any = parameter.register_post_accumulate_grad_hook
+                stack.callback(register(partial(watch_gradient, name)).remove)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks run in it
+        yield findings
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -118,3 +115,58 @@ def _describe(value: Tensor) -> str:
     infinite = int(value.isinf().sum())
     nan = int(value.isnan().sum())
     return f"{list(value.shape)} with {infinite} infinite, {nan} NaN"
+
+
+def find_origin(
+    run: RunState, batches: EpochBatches, options: TrainOptions, *, last_step: int
+) -> str | None:
+    """Train on until a step is not finite; nothing is evaluated, recorded or saved.
+
+    Args:
+        run: The run as a checkpoint has it; trained here.
+        batches: Those of the run.
+        options: Those of the run; steps that it would skip are not.
+        last_step: Step (from 1) to end with.
+
+    Returns:
+        Task, step, and the module or parameter where it began; None if all steps are finite.
+    """
+    stepper = Stepper(run, batches.dataset.tasks, options, check_finite=True)
+    origin = wrong_parameter(run.model)
+    if origin is not None:
+        return f"Before step {run.state.step + 1}: the checkpoint has the {origin}."
+    while run.state.step < last_step:
+        run.model.train()
+        for micro_batches in batches.steps(run.state.epoch, run.state.batch):
+            origin = _try_step(run, batches, stepper, micro_batches)
+            if origin is not None or run.state.step == last_step:
+                return origin
+        run.end_epoch()
+    return None
+
+
+def _try_step(
+    run: RunState, batches: EpochBatches, stepper: Stepper, micro_batches: Sequence[Batch]
+) -> str | None:
+    step = run.state.step + 1
+    before = Snapshot(run.model)
+    try:
+        stepper.attempt(micro_batches)
+    except NonFiniteError as error:
+        before.restore()
+        fault = fault_of_data(error, run, batches, micro_batches)
+        with watched(run.model) as findings, suppress(NonFiniteError):
+            stepper.attempt(micro_batches)
+        return f"{error} in step {step}. {fault or _first(findings)}"
+    origin = wrong_parameter(run.model)
+    if origin is not None:
+        return f"The update of step {step} is not finite: {origin}."
+    run.model.refresh()
+    run.end_step()
+    return None
+
+
+def _first(findings: Sequence[str]) -> str:
+    if findings:
+        return f"It began in the {findings[0]}."
+    return "All outputs of modules are finite, and all gradients that autograd sets."

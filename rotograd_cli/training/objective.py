@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, ShapeError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -56,7 +56,7 @@ def _loss(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _fit_one_operation(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch) -> bool:
-    """Whether the losses of all tasks can be one operation: forty tasks, not forty times one."""
+    """Return whether the losses of all tasks, forty say, can be one operation."""
     first = tasks[0]
     return len(tasks) > 1 and all(
         task.batchable
@@ -149,22 +149,19 @@ class Objective:
         num = len(self.micro_batches)
         if num == 1 and ranks.size == 1:
             return None
-        counts = torch.stack([self._count_labelled(batch) for batch in self.micro_batches])
+        zero = torch.zeros((), dtype=torch.float64, device=next(self.model.parameters()).device)
+        counts = torch.stack(
+            [
+                task.num_labelled(batch.targets[task.name]).to(zero.device)
+                if task.name in batch.targets
+                else zero
+                for batch in self.micro_batches
+                for task in self.tasks
+            ]
+        ).view(num, -1)
         total = ranks.sum(counts.sum(0))
         equal = 1 / (num * ranks.size)
         return torch.where(total > 0, counts / total.clamp_min(1), equal)
-
-    def _count_labelled(self, batch: Batch) -> Tensor:
-        device = next(self.model.parameters()).device
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        return torch.stack(
-            [
-                task.num_labelled(batch.targets[task.name]).to(device)
-                if task.name in batch.targets
-                else zero
-                for task in self.tasks
-            ]
-        )
 
 
 def with_presence(values: Tensor, losses: Sequence[Tensor | None]) -> Tensor:

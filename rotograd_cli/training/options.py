@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
-AtLeastOne = Annotated[int, Ge(1)]
+from rotograd_cli.bounds import AtLeastOne
 
 
 @dataclass

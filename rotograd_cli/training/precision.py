@@ -10,16 +10,12 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 
-AUTOCAST: dict[str, torch.dtype | None] = {
-    "fp32": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type of the networks' arithmetic by the name that ``precision`` has; None for float32."""
 
 

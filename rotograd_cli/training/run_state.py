@@ -1,22 +1,124 @@
 """What a run has learned and counted: all that a checkpoint restores."""
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rotograd_cli.errors import CheckpointError
-from rotograd_cli.methods.base import MultiTaskMethod
-from rotograd_cli.training.checkpoint import load_weights
+from rotograd_cli.errors import CheckpointError, NonFiniteError, SelectionError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.tasks.task import Task
+from rotograd_cli.training.options import NONFINITE_REMEDY
 from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.training.selection import Selection
+
+_LATER = ("num_evaluations", "num_candidates", "initial_losses")
+"""Fields that checkpoints of earlier versions lack."""
+
+
+@dataclass
+class TrainState:
+    """What the loop carries from step to step, besides model, optimisers and generators."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    step: int = 0
+    """Optimiser steps taken."""
+    skipped_steps: int = 0
+    """Those of them without an update, because a loss or a gradient was not finite."""
+    batch: int = 0
+    """Steps taken in the epoch under way: where the next one is in the epoch's order."""
+    evaluation_due: bool = False
+    """An epoch is finished and not evaluated yet."""
+    best_epoch: int = 0
+    """Epoch (from 1) with the best selection value; 0 before the first finite one."""
+    best_value: float = float("nan")
+    """Its selection value."""
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    """All evaluation metrics of that epoch."""
+    num_evaluations: int = 0
+    """Evaluated epochs."""
+    num_candidates: int = 0
+    """Those of them with a finite selection value."""
+    initial_losses: dict[str, float] = field(default_factory=dict)
+    """Losses of the untrained network by task, where the selection is relative to them."""
+    train_s: float = 0.0
+    """Wall time spent in training steps, in seconds."""
+    data_s: float = 0.0
+    """The part of it in which a step waited for its examples, in seconds."""
+    wall_s: float = 0.0
+    """Wall time of earlier processes that trained this run, in seconds."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Args:
+            state: The fields. One that an earlier version did not have keeps its value.
+
+        Raises:
+            TypeError: If a field is missing, unknown or of another type.
+        """
+        fields = asdict(self)
+        complete = {**{name: fields[name] for name in _LATER}, **state}
+        types = {name: type(value) for name, value in fields.items()}
+        if {name: type(value) for name, value in complete.items()} != types:
+            raise TypeError("`state` has other fields")
+        for key, value in state.items():
+            setattr(self, key, value)
+
+    def update_best(self, metrics: dict[str, float], selection: Selection) -> bool:
+        """Keep the metrics of the epoch just finished if its selection value is the best so far.
+
+        Args:
+            metrics: Evaluation metrics of the epoch.
+            selection: How epochs are compared.
+
+        Returns:
+            Whether this epoch is the best; one whose value is not finite never is.
+        """
+        value = metrics[selection.key]
+        self.num_evaluations += 1
+        self.num_candidates += math.isfinite(value)
+        if not selection.is_better(value, self.best_value):
+            return False
+        self.best_epoch = self.epoch
+        self.best_value = value
+        self.best_metrics = dict(metrics)
+        return True
+
+    def describe_selected(self, selection: Selection) -> str:
+        """Return which epoch was selected and what it was compared with.
+
+        Args:
+            selection: How epochs were compared.
+
+        Raises:
+            SelectionError: If no epoch had a finite value: nothing may be tested.
+        """
+        if not math.isfinite(self.best_value):  # an earlier version chose epoch 1 by NaN
+            raise SelectionError(
+                f"No epoch can be selected: {selection.key} was infinite or NaN in every "
+                "evaluation (metrics.jsonl has them by task); choose another train.select, or "
+                f"{NONFINITE_REMEDY}."
+            )
+        compared = f"{self.num_evaluations} evaluations"
+        if self.num_candidates < self.num_evaluations:
+            compared = f"the {self.num_candidates} finite values of {compared}"
+        return (
+            f"Selected epoch {self.best_epoch}: {selection.key} {self.best_value:.4f}, the best of "
+            f"{compared}."
+        )
 
 
 @dataclass(frozen=True)
@@ -29,23 +131,6 @@ class OptimizerGroup:
     scheduler: LRScheduler
     interval: str
     """When the schedule advances: ``step`` or ``epoch``."""
-
-
-class LossWindow:
-    """Sums of task losses and their counts since the last record, kept on the device."""
-
-    def __init__(self, num_tasks: int, device: torch.device) -> None:
-        self.sums = torch.zeros(2, num_tasks, device=device)
-
-    def add(self, losses: Tensor) -> None:
-        """Add losses and their presence, shape ``[2, K]``."""
-        self.sums += losses
-
-    def take(self) -> list[float | None]:
-        """Return the means, None for a task that had no loss, and start a new window."""
-        pairs = zip(*self.sums.tolist(), strict=True)
-        self.sums.zero_()
-        return [total / num if num else None for total, num in pairs]
 
 
 class RunState:
@@ -62,7 +147,8 @@ class RunState:
         self.ranks = model.ranks
         self.device = next(model.parameters()).device
         self.state = TrainState()
-        self.window = LossWindow(len(model.heads), self.device)
+        self.window = torch.zeros(2, len(model.heads), device=self.device)
+        """Sums of task losses and their counts since the last record."""
         self.loss_scale = LossScale() if model.autocast_dtype == torch.float16 else None
         self._began = time.monotonic()
         self._counted_until = self._began
@@ -107,6 +193,39 @@ class RunState:
             if group.interval == interval:
                 group.scheduler.step()
 
+    def record(self, tasks: Sequence[Task]) -> dict[str, float]:
+        """Return means since the last record; the only place of the loop that waits for the device.
+
+        Args:
+            tasks: The K tasks.
+
+        Returns:
+            Losses, the method's diagnostics and learning rates.
+
+        Raises:
+            NonFiniteError: If a loss is infinite or NaN.
+        """
+        self.model.refresh()
+        names = [task.name for task in tasks]
+        sums = zip(names, *self.window.tolist(), strict=True)
+        losses = {name: total / num for name, total, num in sums if num}
+        self.window.zero_()
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                raise NonFiniteError(
+                    f"The loss of task {name!r} became {loss} before step {self.state.step}; "
+                    f"{NONFINITE_REMEDY}."
+                )
+        record: dict[str, float] = {"step": self.state.step, "epoch": self.state.epoch + 1}
+        record |= {f"train/{name}/loss": loss for name, loss in losses.items()}
+        record["train/loss"] = sum(losses.values())
+        for key, values in self.model.diagnostics().items():
+            pairs = zip(names, values.tolist(), strict=True)
+            record |= {f"train/{name}/{key}": value for name, value in pairs}
+        for group in self.groups:
+            record[f"train/{group.name}_lr"] = group.optimizer.param_groups[0]["lr"]
+        return record
+
     def content(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the run; its tensors are the run's, not copies."""
         return {
@@ -114,33 +233,30 @@ class RunState:
             "model": self.model.state_dict(),
             "optimizers": {group.name: group.optimizer.state_dict() for group in self.groups},
             "schedulers": {group.name: group.scheduler.state_dict() for group in self.groups},
-            "window": self.window.sums.clone(),
+            "window": self.window.clone(),
             "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "rng": rng_state(),
         }
 
-    def restore(self, content: dict[str, Any], path: Path) -> None:
+    def restore(self, content: dict[str, Any], path: Path) -> dict[str, int]:
         """Go back to the moment in which :meth:`content` was taken.
 
         Args:
-            content: What it returned, as read from a file.
+            content: A checkpoint: what it returned, and ``records``.
             path: The file, for the message.
+
+        Returns:
+            How far the record files were written then: bytes by name.
 
         Raises:
             CheckpointError: If it is another run's.
         """
         try:
             self._load(content, path)
+            return {str(name): int(size) for name, size in content["records"].items()}
         except (CheckpointError, torch.OutOfMemoryError):
             raise
-        except (
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            ArithmeticError,
-            RuntimeError,
-        ) as error:
+        except Exception as error:
             raise CheckpointError(
                 f"{path} is no checkpoint of this run ({type(error).__name__}: {error}); resume "
                 "with the version and the configuration that it was trained with."
@@ -152,9 +268,30 @@ class RunState:
         for group in self.groups:
             group.optimizer.load_state_dict(content["optimizers"][group.name])
             group.scheduler.load_state_dict(content["schedulers"][group.name])
-        self.window.sums.copy_(content["window"])
+        self.window.copy_(content["window"])
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(content["loss_scale"])
         set_rng_state(content["rng"])
         if self.ranks.size > 1 and self.device.type == "cuda":  # the first rank's device was 0
             torch.cuda.set_rng_state(content["rng"]["cuda"][0].cpu(), self.device)
+
+
+def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Load a model's state, all of it.
+
+    Args:
+        model: The model.
+        state: Its ``state_dict``.
+        path: Where the state came from, for the message.
+
+    Raises:
+        CheckpointError: If names or shapes differ: the checkpoint is another model's.
+    """
+    try:
+        model.load_state_dict(state)
+    except Exception as error:
+        details = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} is the checkpoint of another model than its config.yaml describes "
+            f"({details[:200]}); evaluate the run with the configuration it was trained with."
+        ) from error

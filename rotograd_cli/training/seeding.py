@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch (all devices).
+    """Seed Python, NumPy and torch (all devices).
 
     Args:
         seed: In 0..2³²-1.
@@ -23,7 +23,7 @@ def seed_everything(seed: int) -> None:
 
 
 def set_deterministic(enabled: bool) -> None:
-    """Restricts torch to deterministic kernels, or lifts the restriction of an earlier run.
+    """Restrict torch to deterministic kernels, or lift the restriction of an earlier run.
 
     Args:
         enabled: Whether an operation without a deterministic kernel is an error.
@@ -35,7 +35,7 @@ def set_deterministic(enabled: bool) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """State of all generators, made of tensors, numbers and strings (loadable without pickle)."""
+    """Return the state of all generators: tensors, numbers and strings, loadable safely."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -46,7 +46,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restores what :func:`rng_state` returned.
+    """Restore what :func:`rng_state` returned.
 
     Args:
         state: The state, on any device; CUDA states are restored for as many devices as there are
@@ -73,7 +73,7 @@ def unchanged_generators() -> Iterator[None]:
 
 
 def epoch_order(num: int, *, seed: int, epoch: int) -> Tensor:
-    """Order of examples in an epoch, a function of seed and epoch alone.
+    """Return the order of examples in an epoch, a function of seed and epoch alone.
 
     Args:
         num: Examples in the split.
@@ -87,7 +87,7 @@ def epoch_order(num: int, *, seed: int, epoch: int) -> Tensor:
 
 
 def epoch_draws(num: int, num_draws: int, *, seed: int, epoch: int) -> Tensor:
-    """Random numbers of the augmentation in an epoch, a function of seed and epoch alone.
+    """Return random numbers for the augmentation in an epoch, a function of seed and epoch alone.
 
     Args:
         num: Examples in the epoch.

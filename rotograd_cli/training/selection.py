@@ -47,16 +47,16 @@ class Selection:
         return cast(Split, self.key.partition("/")[0])
 
     def losses(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Losses by task on the split that decides."""
+        """Return the losses by task on the split that decides."""
         return {name: metrics[f"{self.split}/{name}/loss"] for name in self.task_names}
 
     def tasks_needed(self) -> tuple[str, ...]:
-        """Tasks that must have labels in the split, or the key has no value."""
+        """Return the tasks that must have labels in the split, or the key has no value."""
         _, *rest = self.key.split("/")
         return (rest[0],) if len(rest) == 2 else self.task_names
 
     def is_better(self, value: float, best: float) -> bool:
-        """Whether a value beats the best so far; one that is not finite never does."""
+        """Return whether a value beats the best so far; one that is not finite never does."""
         if not math.isfinite(value):
             return False
         if not math.isfinite(best):
@@ -64,7 +64,7 @@ class Selection:
         return value < best if self.mode == "min" else value > best
 
     def check(self, metrics: Mapping[str, float]) -> None:
-        """Refuses losses that the key cannot rank: a negative one has no geometric mean.
+        """Refuse losses that the key cannot rank: a negative one has no geometric mean.
 
         Args:
             metrics: Metrics of an evaluation.
@@ -117,7 +117,7 @@ class Selection:
 
 
 def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str]) -> Selection:
-    """The rule that ``train.select`` and ``train.select_mode`` ask for.
+    """Return the rule that ``train.select`` and ``train.select_mode`` ask for.
 
     Args:
         key: Key of the evaluation's metrics, or ``split/auto``.
@@ -160,7 +160,7 @@ def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str])
 
 
 def directions_of(tasks: Sequence[Task]) -> dict[str, Better | None]:
-    """What can be selected by.
+    """Return what can be selected by.
 
     Args:
         tasks: The K tasks.
@@ -177,7 +177,7 @@ def directions_of(tasks: Sequence[Task]) -> dict[str, Better | None]:
 
 
 def relative_loss(losses: Mapping[str, float], initial: Mapping[str, float]) -> float:
-    r"""Mean relative change of the task losses, :math:`\frac1K\sum_k (L_k - I_k)/\lvert I_k\rvert`.
+    r"""Return :math:`\frac1K\sum_k (L_k - I_k)/\lvert I_k\rvert`, the mean relative change.
 
     It does not depend on the units of the tasks and takes losses of either sign. The untrained
     network is the reference, so that runs with other learning rates can be compared. A task whose

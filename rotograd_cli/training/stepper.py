@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,11 +10,9 @@ from torch.optim import Optimizer
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.task import Task
-from rotograd_cli.training.batches import EpochBatches
-from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.objective import Objective, total_of, with_presence
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import RunState
@@ -59,19 +57,20 @@ def train_step(
     num = len(micro_batches)
     objective = Objective(model, tasks, micro_batches)
     values = []
-    with cached():  # the micro-batches see the same rotations
-        for index in range(num):
-            is_last = index == num - 1
-            with model.ranks.accumulating(not is_last):
-                losses = objective.parts(index)
-                total = model.backward(
-                    _scaled(losses, loss_scale),
-                    loss_scale=loss_scale,
-                    num_micro_batches=num,
-                    accumulating=not is_last,
-                    one_head_per_loss=True,  # a task's loss takes its own prediction
-                )
-            values.append(with_presence(total, losses))
+    for index in range(num):
+        is_last = index == num - 1
+        with model.ranks.accumulating(not is_last):
+            losses = objective.parts(index)
+            if loss_scale is not None:
+                losses = [None if loss is None else loss * loss_scale for loss in losses]
+            total = model.backward(
+                losses,
+                loss_scale=loss_scale,
+                num_micro_batches=num,
+                accumulating=not is_last,
+                one_head_per_loss=True,  # a task's loss takes its own prediction
+            )
+        values.append(with_presence(total, losses))
     total = total_of(values)
     if loss_scale is not None:
         total[0] /= loss_scale
@@ -89,42 +88,32 @@ def train_step(
     return total
 
 
-def _scaled(losses: Sequence[Tensor | None], scale: float | None) -> Sequence[Tensor | None]:
-    if scale is None:
-        return losses
-    return [None if loss is None else loss * scale for loss in losses]
-
-
 def _check_finite(
     model: MultiTaskMethod, tasks: Sequence[Task], losses: Tensor, optimizers: Sequence[Optimizer]
 ) -> None:
     """Refuse losses and gradients that are not finite; one read from the device if all are."""
-    named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    norm = torch.nn.utils.get_total_norm(list(named.values()))
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
     *values, norm_value = torch.cat((losses, norm.reshape(1).to(losses))).tolist()
     if all(map(math.isfinite, (*values, norm_value))):
         return
     by_task = {task.name: value for task, value in zip(tasks, values, strict=True)}
-    reasons = [
-        f"The loss of task {name!r} became {value}"
-        for name, value in by_task.items()
-        if not math.isfinite(value)
-    ]
-    reasons += [
-        f"The gradient of {name} became infinite or NaN"
-        for name, gradient in named.items()
-        if not gradient.isfinite().all()
-    ]
-    reason = reasons[0] if reasons else _overflow(named)
+    reason = next(_reasons(by_task, gradients))
     for optimizer in optimizers:
         optimizer.zero_grad()
     raise NonFiniteError(reason, losses=by_task)
 
 
-def _overflow(gradients: Mapping[str, Tensor]) -> str:
+def _reasons(losses: Mapping[str, float], gradients: Mapping[str, Tensor]) -> Iterator[str]:
+    for task, value in losses.items():
+        if not math.isfinite(value):
+            yield f"The loss of task {task!r} became {value}"
+    for name, gradient in gradients.items():
+        if not gradient.isfinite().all():
+            yield f"The gradient of {name} became infinite or NaN"
     norms = {name: float(torch.linalg.vector_norm(g.double())) for name, g in gradients.items()}
     name = max(norms, key=norms.__getitem__)
-    return f"The norm of the gradient, largest in {name} ({norms[name]:.3g}), overflowed"
+    yield f"The norm of the gradient, largest in {name} ({norms[name]:.3g}), overflowed"
 
 
 class Stepper:
@@ -132,7 +121,7 @@ class Stepper:
 
     Args:
         run: What is trained.
-        batches: Where micro-batches come from.
+        tasks: Its K tasks.
         options: Largest gradient norm; policy.
         check_finite: Look at losses and gradients in every step. By default where that is free (on
             a CPU) or needed (``skip``, a loss scale): on an accelerator a look waits.
@@ -141,13 +130,13 @@ class Stepper:
     def __init__(
         self,
         run: RunState,
-        batches: EpochBatches,
+        tasks: Sequence[Task],
         options: TrainOptions,
         *,
         check_finite: bool | None = None,
     ) -> None:
         self._run = run
-        self._batches = batches
+        self._tasks = tasks
         self._options = options
         self._skips = options.on_nonfinite == "skip"
         by_default = self._skips or run.device.type == "cpu" or run.loss_scale is not None
@@ -167,9 +156,9 @@ class Stepper:
         try:
             losses = self.attempt(micro_batches)
         except NonFiniteError as error:
-            self._skip_or_raise(error, micro_batches)
+            self._skip_or_raise(error)
         else:
-            self._run.window.add(losses)
+            self._run.window += losses
 
     def attempt(self, micro_batches: Sequence[Batch]) -> Tensor:
         """Take a step as :func:`train_step` does, with the run's options; count nothing."""
@@ -177,7 +166,7 @@ class Stepper:
         def step(loss_scale: float | None = None) -> Tensor:
             return train_step(
                 self._run.model,
-                self._batches.dataset.tasks,
+                self._tasks,
                 micro_batches,
                 [group.optimizer for group in self._run.groups],
                 grad_clip_norm=self._options.grad_clip_norm,
@@ -188,7 +177,7 @@ class Stepper:
         scale = self._run.loss_scale
         return step() if scale is None else scale.take(self._run.model, step)
 
-    def _skip_or_raise(self, error: NonFiniteError, micro_batches: Sequence[Batch]) -> None:
+    def _skip_or_raise(self, error: NonFiniteError) -> None:
         state = self._run.state
         step = state.step + 1
         if self._skips and state.skipped_steps < self._options.max_skipped_steps:
@@ -196,5 +185,4 @@ class Stepper:
             logger.warning("%s in step %d, which is skipped.", error, step)
             return
         already = f" after {state.skipped_steps} skipped steps" if self._skips else ""
-        reason = explain(error, self._run, self._batches, micro_batches)
-        raise NonFiniteError(f"{error} in step {step}{already}{reason}") from error
+        raise NonFiniteError(f"{error} in step {step}{already}", losses=error.losses) from error

@@ -57,11 +57,11 @@ def test_what_can_be_trained_on_is_trained_on(
 
 DATA = {
     f"absent {REGRESSION}": "split val, task 'spread': at least one label is needed, as "
-    "val/geomean_loss needs it, got none; select by another task with train.select=val/size/mse, "
-    "or train with tasks=[size].",
+    "val/geomean_loss needs it, got none (the batch has targets of size); select by another task "
+    "with train.select=val/size/loss, or train with tasks=[size].",
     f"unlabelled {REGRESSION}": "split val, task 'spread': at least one label is needed",
     f"untrained {REGRESSION}": "split train, task 'spread': at least one label is needed, as it is "
-    "to be trained, got none; train with tasks=[size].",
+    "to be trained, got none (the batch has targets of size, spread); train with tasks=[size].",
     f"no_train {REGRESSION}": "split train: at least one example is needed, got 0",
     f"no_val {CLASSES}": "split val: at least one example is needed, got 0; move examples",
     f"no_test {CLASSES}": "split test: at least one example is needed, got 0",
@@ -100,8 +100,8 @@ DATA = {
     f"writing {REGRESSION}": "task 'spread': the loss must leave the target as it is, which the "
     "metrics see too, but writes into it; write target = target.clone() first.",
     f"failing {REGRESSION}": "task 'spread': the loss fails (KeyError: 'scale', faulty.py line ",
-    f"nan_and_own_loss {REGRESSION}": "got nan; correct the loss, or use one that leaves out the "
-    "NaN in the target.",
+    f"nan_and_own_loss {REGRESSION}": "got nan; correct the loss, or use one that leaves out NaN "
+    "in the target.",
     f"unbatchable {REGRESSION}": "a training step: the loss of the tasks with batchable=True fails "
     "(RuntimeError: vmap: ",
     f"count {REGRESSION}": "task 'spread': the labels cannot be counted (AttributeError: 'int' "
@@ -122,7 +122,7 @@ def test_wrong_data_are_refused_before_anything_is_written(
 
 
 def test_the_remedy_for_a_task_without_labels_works(cli: Cli, folder: Path) -> None:
-    for remedy in (("train.select=val/size/mse", REGRESSION), ("tasks=[size]",)):
+    for remedy in (("train.select=val/size/loss", REGRESSION), ("tasks=[size]",)):
         folder_of_its_own = f"hydra.run.dir=run_{len(remedy)}"
         result = cli(*WORDS, "data.kind=absent", *remedy, folder_of_its_own)
         assert result.code == 0, result.err
@@ -155,16 +155,17 @@ def test_components_that_fail_are_named(cli: Cli, folder: Path, words: str) -> N
 
 
 STEPS = {
-    ("optimizer@model_optimizer=mine", "torch.optim.LBFGS"): "`model_optimizer` must advance "
-    "without arguments, but LBFGS.step is missing a required argument: 'closure'; choose another "
-    "with optimizer@model_optimizer=adam.",
-    ("optimizer@model_optimizer=mine", "tests.faulty.ClosureOptimizer"): "`model_optimizer` fails "
-    "in its first step (AssertionError: a closure is required, faulty.py line ",
-    ("optimizer@model_optimizer=mine", "torch.optim.SparseAdam"): "`model_optimizer` fails in its "
-    "first step (RuntimeError: SparseAdam does not support dense gradients",
+    ("optimizer@model_optimizer=mine", "torch.optim.LBFGS"): "step() of `model_optimizer` fails "
+    "(TypeError: LBFGS.step() missing 1 required positional argument: 'closure'); correct it or "
+    "choose another.",
+    ("optimizer@model_optimizer=mine", "tests.faulty.ClosureOptimizer"): "step() of `model_"
+    "optimizer` fails (AssertionError: a closure is required, faulty.py line ",
+    ("optimizer@model_optimizer=mine", "torch.optim.SparseAdam"): "step() of `model_optimizer` "
+    "fails (RuntimeError: SparseAdam does not support dense gradients",
     ("scheduler@model_scheduler=mine", "torch.optim.lr_scheduler.ReduceLROnPlateau"): "`model_"
-    "scheduler` must advance without arguments, but ReduceLROnPlateau.step is missing a required "
-    "argument: 'metrics'; choose another with scheduler@model_scheduler=constant.",
+    "scheduler.scheduler` fails in step() (TypeError: ReduceLROnPlateau.step() missing 1 required "
+    "positional argument: 'metrics'); correct it, or choose another with scheduler@model_scheduler="
+    "constant.",
     ("scheduler@model_scheduler=mine", "torch.optim.lr_scheduler.OneCycleLR"): "`model_scheduler."
     "scheduler` ends after 1 steps, but the run takes 2; set total_steps=2.",
 }

@@ -92,7 +92,7 @@ def test_linalg_knows_errors_alone() -> None:
 # rooms of methods/, low to high
 ROOMS = ("methods.rotation", "methods.heads", "methods.engine")
 # of the modules directly in methods/, those that are networks and not rules
-NETWORKS = ("methods.authors", "methods.base", "methods.rotate", "methods.vanilla")
+NETWORKS = ("methods.authors", "methods.rotate", "methods.vanilla")
 
 
 def room(module: str) -> int:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from rotograd_cli.errors import CheckpointError
-from rotograd_cli.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from rotograd_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from rotograd_cli.training.run_state import load_weights
 from rotograd_cli.training.seeding import rng_state
 
 

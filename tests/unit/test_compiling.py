@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from rotograd_cli.errors import ConfigError, RankError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.ranks.layers import see_whole_batch
-from rotograd_cli.training.compiling import compilation, compile_networks, eagerly
+from rotograd_cli.training.compiling import compilation, compile_networks
 from rotograd_cli.training.evaluation import evaluate
 from rotograd_cli.training.stepper import train_step
 from tests.contract.test_methods import build
@@ -92,7 +92,7 @@ def test_compiled_networks_run_as_they_are_written_where_asked() -> None:
     network, seen = nn.Sequential(nn.Linear(3, 3), nn.Tanh()), []
     compile_networks([network])
     network[0].register_forward_hook(lambda *_: seen.append(1))
-    with eagerly():
+    with torch.compiler.set_stance("force_eager"):
         network(torch.ones(2, 3))
     assert seen == [1]
 

@@ -52,8 +52,8 @@ class Returns(nn.Module):
 
 
 WRONG = {
-    "dict": (lambda z: {"out": z, "aux": z}, "dict with keys 'out', 'aux'"),
-    "tuple of dict": (lambda z: ({"out": z}, z), "tuple that begins with dict"),
+    "dict": (lambda z: {"out": z, "aux": z}, "dict"),
+    "tuple of dict": (lambda z: ({"out": z}, z), "dict"),
     "nothing": (lambda z: None, "NoneType"),
     "empty": (lambda z: (), "tuple"),
     "array": (lambda z: z.detach().numpy(), "ndarray"),

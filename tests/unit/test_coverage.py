@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rotograd_cli.training.coverage import cut_notes, evaluation_parts
+from rotograd_cli.training.batches import cut_notes, evaluation_parts
 from tests.toy import ToyDataset
 
 

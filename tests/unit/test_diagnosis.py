@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest
-from rotograd_cli.training.diagnosis import find_origin
 from rotograd_cli.training.loop import Trainer
-from rotograd_cli.training.nonfinite import watched
+from rotograd_cli.training.nonfinite import find_origin, watched
 from rotograd_cli.training.seeding import epoch_order
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 

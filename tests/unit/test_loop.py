@@ -19,9 +19,8 @@ from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.evaluation import evaluate
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
-from rotograd_cli.training.run_state import OptimizerGroup, RunState
+from rotograd_cli.training.run_state import OptimizerGroup, RunState, TrainState
 from rotograd_cli.training.seeding import epoch_draws, epoch_order
-from rotograd_cli.training.state import TrainState
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
 OPTIONS = TrainOptions(
@@ -53,9 +52,6 @@ class Memory:
 
     def log(self, record: dict[str, float]) -> None:
         self.records.append(record)
-
-    def poll(self) -> None:
-        pass
 
     def position(self) -> dict[str, int]:
         return {}

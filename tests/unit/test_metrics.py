@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.tasks import metrics
-from rotograd_cli.tasks.metrics import Better, MetricSpec, delta_m, geometric_mean
-from rotograd_cli.tasks.statistics import statistics
+from rotograd_cli.tasks.metrics import Better, MetricSpec, delta_m, geometric_mean, statistics
 
 UNEVEN = (7, 7, 3)  # batch sizes
 

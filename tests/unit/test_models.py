@@ -50,7 +50,7 @@ def test_lenet_takes_the_smallest_image_it_promises() -> None:
 
 def test_lenet_refuses_what_is_no_image_or_too_small() -> None:
     for shape in [(1, 15, 28), (28, 28), (64,)]:
-        with pytest.raises(ShapeError, match=r"at least 16x16 pixels.*use backbone=mlp"):
+        with pytest.raises(ConfigError, match=r"at least 16x16 pixels.*use backbone=mlp"):
             LeNet(input_shape=shape, num_features=50)
 
 
@@ -180,7 +180,7 @@ def test_conv_backbone_refuses_layers_without_channels_or_stride() -> None:
 
 
 def test_conv_backbone_refuses_what_is_no_image() -> None:
-    with pytest.raises(ConfigError, match=r"got inputs of shape \[8\]; use backbone=mlp"):
+    with pytest.raises(ConfigError, match=r"needs images.*got \[8\]; use backbone=mlp"):
         ConvNet(input_shape=(8,), channels=[4], strides=[1])
 
 
@@ -220,7 +220,7 @@ def test_head_without_hidden_layers_is_linear_and_flattens_feature_maps() -> Non
 def test_sizes_that_are_not_positive_are_refused() -> None:
     with pytest.raises(ConfigError, match="`num_features` must be at least 1, got 0"):
         LeNet(input_shape=(1, 28, 28), num_features=0)
-    with pytest.raises(ConfigError, match=r"must be positive, got \[0\] and 4"):
+    with pytest.raises(ConfigError, match="`hidden` must be at least 1, got 0"):
         MLP(input_shape=(2,), hidden=[0], num_features=4)
-    with pytest.raises(ConfigError, match=r"positive sizes, got \[3, -1\]"):
+    with pytest.raises(ConfigError, match="`hidden` must be at least 1, got -1"):
         MLPHead(feature_shape=(2,), num_outputs=1, hidden=[3, -1])

@@ -82,7 +82,7 @@ def test_four_files_must_lie_in_one_folder(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "mnist" / IMAGES).rename(tmp_path / IMAGES)
     message = refusal(tmp_path)
     assert message.startswith(f"{tmp_path / 'mnist'} has 3 of MNIST's 4 files and download is off")
-    assert message.endswith(f"; put {IMAGES}[.gz] beside them.")
+    assert f"; put {IMAGES}[.gz] there, or set paths.data_dir" in message
 
 
 # ---- broken files
@@ -146,7 +146,7 @@ def test_absent_files_are_listed_with_the_folder_they_belong_in(tmp_path: Path) 
     message = refusal(tmp_path)
     for name in fake_mnist.REAL_FILES:
         assert f"{name}[.gz]" in message
-    assert str(tmp_path / "mnist") in message
+    assert str(tmp_path / "MNIST" / "raw") in message
     assert "download is off (data.download=false)" in message
     assert "ROTOGRAD_DATA" in message
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rotograd_cli.data.nyuv2.augmentation import Variation, augment_maps, vary
 from rotograd_cli.data.nyuv2.surface_normals import KINECT, Camera, estimate_normals
+from tests.fake_nyuv2 import resized_camera
 
 HEIGHT, WIDTH = 288, 384
 
@@ -258,7 +259,7 @@ def test_depth_and_normals_stay_consistent_under_the_scaled_camera() -> None:
     for flip in [False, True]:
         for step in [0, 1, 2]:
             for normal in [(0.0, 0.0, -1.0), (0.5, 0.2, -0.9), (-0.3, -0.6, -0.7)]:
-                camera = KINECT.resized(0.6, 0.6)
+                camera = resized_camera(KINECT, 0.6, 0.6)
                 depth, normals = plane(normal, camera)
                 top, left, scale = 9 * step, 20 * step, 6 / (6 - step)
                 _, new = augment_maps(
@@ -267,7 +268,7 @@ def test_depth_and_normals_stay_consistent_under_the_scaled_camera() -> None:
                     variation(step, top, left, flip),
                 )
                 cropped = Camera(camera.fx, camera.fy, camera.cx - left, camera.cy - top)
-                seen = cropped.resized(scale, scale)
+                seen = resized_camera(cropped, scale, scale)
                 if flip:
                     seen = Camera(seen.fx, seen.fy, WIDTH - 1 - seen.cx, seen.cy)
                 # the depth is divided by s: a camera of focal length s f sees the scene shrunk by s
@@ -281,12 +282,12 @@ def test_depth_and_normals_stay_consistent_under_the_scaled_camera() -> None:
 
 
 def test_with_an_unscaled_focal_length_normals_tilt_as_documented() -> None:
-    camera = KINECT.resized(0.6, 0.6)
+    camera = resized_camera(KINECT, 0.6, 0.6)
     depth, _ = plane((0.5, 0.2, -0.9), camera)
     _, new = augment_maps(
         torch.zeros(1, 3, HEIGHT, WIDTH), {"depth": depth}, variation(2, 48, 64, False)
     )
-    cropped = Camera(camera.fx, camera.fy, camera.cx - 64, camera.cy - 48).resized(1.5, 1.5)
+    cropped = resized_camera(Camera(camera.fx, camera.fy, camera.cx - 64, camera.cy - 48), 1.5, 1.5)
     unscaled = Camera(camera.fx, camera.fy, cropped.cx, cropped.cy)
     estimate = estimate_normals(new["depth"][0, 0].double().numpy(), unscaled)[8:-8, 8:-8]
     expected = np.array([0.5, 0.2, -0.9 * 1.5]) / np.linalg.norm([0.5, 0.2, -0.9 * 1.5])

@@ -1,9 +1,8 @@
 """Surface normals from depth: exact on planes, sharp at edges."""
 
 import numpy as np
-import pytest
 
-from rotograd_cli.data.nyuv2.surface_normals import KINECT, Camera, estimate_normals
+from rotograd_cli.data.nyuv2.surface_normals import Camera, estimate_normals
 
 CAMERA = Camera(fx=100.0, fy=110.0, cx=29.0, cy=21.5)
 HEIGHT, WIDTH = 48, 64
@@ -97,12 +96,3 @@ def test_depth_in_another_unit_has_the_same_normals() -> None:
     np.testing.assert_allclose(
         estimate_normals(depth, CAMERA), estimate_normals(depth * 1000, CAMERA), atol=1e-5
     )
-
-
-def test_resized_camera_sees_the_same() -> None:
-    small = KINECT.resized(0.6, 0.6)
-    # the centre of pixel 0 of the small image is at 1/0.6 * (1/2) - 1/2 of the large one
-    for pixel in (0, 100, 383):
-        large = (pixel + 0.5) / 0.6 - 0.5
-        expected = (large - KINECT.cx) / KINECT.fx
-        assert (pixel - small.cx) / small.fx == pytest.approx(expected, abs=1e-12)

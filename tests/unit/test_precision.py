@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.methods.base import MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.training.precision import AUTOCAST, LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.stepper import train_step

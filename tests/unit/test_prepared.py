@@ -15,8 +15,7 @@ import pytest
 
 from rotograd_cli.data import filling
 from rotograd_cli.data.filling import WritableArrays
-from rotograd_cli.data.prepared import PreparedArrays
-from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.prepared import Field, PreparedArrays
 from rotograd_cli.errors import DatasetError
 from tests.waiting import PATIENCE_S
 

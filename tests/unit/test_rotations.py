@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
-from rotograd_cli.linalg.cayley import cayley, cayley_adjoint, cayley_inverse
 from rotograd_cli.linalg.exponential import (
-    exp_skew,
     exp_skew_adjoint,
     exponential_minus_one,
-    spectral_bound,
 )
-from rotograd_cli.linalg.rotations import haar_rotations, skew
+from rotograd_cli.linalg.rotations import (
+    cayley,
+    cayley_adjoint,
+    cayley_inverse,
+    haar_rotations,
+    skew,
+)
 from rotograd_cli.methods import RotoGrad
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.methods.rotation.maps import RotationMap
@@ -44,6 +47,18 @@ def random_skew(size: int, norm: float, *, num: int = 3, seed: int = 0) -> Tenso
 # ---- exponential
 
 
+def exp_skew(A: Tensor) -> Tensor:
+    return torch.eye(A.shape[-1], dtype=A.dtype) + exponential_minus_one(A)[0]
+
+
+def spectral_bound(A: Tensor) -> float:
+    return exponential_minus_one(A)[1]
+
+
+def adjoint(A: Tensor, T: Tensor) -> Tensor:
+    return exp_skew_adjoint(A, T, spectral_bound(A))
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_exponential_agrees_with_matrix_exp_in_float64(size: int) -> None:
     for norm in NORMS:
@@ -55,36 +70,27 @@ def test_exponential_agrees_with_matrix_exp_in_float64(size: int) -> None:
 def test_float32_exponential_is_accurate_to_its_rounding() -> None:
     for norm in NORMS:
         A = random_skew(16, norm).float()
-        E = exp_skew(A)
-        assert E.dtype == torch.float32
-        wanted = torch.linalg.matrix_exp(A.double())
-        assert (E.double() - wanted).abs().max() < 2e-6 * max(1.0, norm), norm
+        expected = torch.linalg.matrix_exp(A.double())
+        assert (exp_skew(A).double() - expected).abs().max() < 2e-6 * max(1.0, norm), norm
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    A = random_skew(6, 2.0).to(dtype)
-    torch.testing.assert_close(exp_skew(A), exp_skew(A.float()).to(dtype), rtol=0, atol=0)
-
-
-def test_nan_stays_nan_and_empty_stays_empty() -> None:
+def test_nan_stays_nan() -> None:
     assert exp_skew(torch.full((1, 2, 2), torch.nan)).isnan().all()
-    assert exp_skew(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
 
 
 def test_spectral_bound_is_an_upper_bound_and_sharp_up_to_size_three() -> None:
     for size in SIZES[1:]:
         bound = spectral_bound(random_skew(size, 2.5))
-        assert (bound > 2.5 * (1 - 1e-12)).all()
+        assert bound > 2.5 * (1 - 1e-12)
         if size <= 3:
-            torch.testing.assert_close(bound, torch.full_like(bound, 2.5))
+            assert bound == pytest.approx(2.5)
 
 
 def test_a_planned_bound_gives_the_same_exponential() -> None:
     for norm in NORMS:
         A = random_skew(7, norm)
         wanted, found_bound = exponential_minus_one(A)
-        assert found_bound == pytest.approx(float(spectral_bound(A).max()), rel=1e-12)
+        assert found_bound == pytest.approx(spectral_bound(A), rel=1e-12)
         for factor in (1 + 1e-12, 1.5, 20.0):
             bound = found_bound * factor
             found, returned = exponential_minus_one(A, bound)
@@ -106,12 +112,6 @@ def test_beyond_its_planned_bound_an_exponential_is_nan() -> None:
 # ---- derivative
 
 
-@pytest.mark.parametrize("norm", [1e-3, 1.0, 6.0])
-def test_gradcheck_of_the_exponential(norm: float) -> None:
-    X = random_skew(4, norm, num=2).tril(-1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda X: exp_skew(skew(X)), (X,))
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_adjoint_agrees_with_the_gradient_of_matrix_exp(size: int) -> None:
     generator = torch.Generator().manual_seed(2)
@@ -121,7 +121,7 @@ def test_adjoint_agrees_with_the_gradient_of_matrix_exp(size: int) -> None:
         E = torch.linalg.matrix_exp(A)
         (gradient,) = torch.autograd.grad((E * M).sum(), A)
         W = E.detach().mT @ M
-        found = exp_skew_adjoint(A.detach(), (W - W.mT) / 2)
+        found = adjoint(A.detach(), (W - W.mT) / 2)
         wanted = (gradient - gradient.mT) / 2  # the part that a skew A can follow
         scale = max(1.0, norm) * max(1.0, float(wanted.abs().max()))
         assert (found - wanted).abs().max() < 1e-13 * scale, norm
@@ -133,14 +133,14 @@ def test_adjoint_is_the_integral_of_conjugations() -> None:
     E = torch.linalg.matrix_exp(nodes.view(-1, 1, 1, 1) * A)
     quadrature = (E @ T @ E.mT).mean(0)
     # midpoint rule: ‖ad_A‖²/(24 n²) with ‖ad_A‖ ≤ 8 and n = 2000, below 1e-6
-    torch.testing.assert_close(exp_skew_adjoint(A, T), quadrature, rtol=0, atol=1e-6)
+    torch.testing.assert_close(adjoint(A, T), quadrature, rtol=0, atol=1e-6)
 
 
 def test_float32_adjoint_is_accurate_to_its_rounding() -> None:
     for norm in NORMS:
         A, T = random_skew(16, norm), random_skew(16, 1.0, seed=1)
-        found = exp_skew_adjoint(A.float(), T.float()).double()
-        wanted = exp_skew_adjoint(A.float().double(), T.float().double())
+        found = adjoint(A.float(), T.float()).double()
+        wanted = adjoint(A.float().double(), T.float().double())
         assert (found - wanted).abs().max() < 1e-6 * max(1.0, norm), norm
 
 
@@ -159,8 +159,8 @@ def test_float32_skew_gradient_has_a_relative_error_below_a_millionth(
     size: int, norm: float
 ) -> None:
     A, T = (random_skew(size, x, seed=s, num=2).float() for s, x in ((0, norm), (1, 1.0)))
-    wanted = exp_skew_adjoint(A.double(), T.double())
-    assert frobenius_error(exp_skew_adjoint(A, T), wanted) < 1e-6
+    wanted = adjoint(A.double(), T.double())
+    assert frobenius_error(adjoint(A, T), wanted) < 1e-6
 
 
 def moved(size: int, norm: float, **options: Any) -> Rotations:
@@ -189,14 +189,14 @@ def test_folded_float32_gradient_has_a_relative_error_of_some_roundings(
     assert frobenius_error(turned, P.double() @ R.mT) < 2.4e-6
     W = rows.mT @ Q.double()
     # skew matrices: errors of a triangle are those of the whole
-    wanted = exp_skew_adjoint(skew(exact.free_parameters.detach()), W - W.mT).tril(-1)
+    wanted = adjoint(skew(exact.free_parameters.detach()), W - W.mT).tril(-1)
     assert frobenius_error(gradient, wanted) < 2.4e-6
 
 
 # ---- Cayley transform
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (1, 1), (3, 7, 7), (2, 3, 2, 2), (0, 3, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 4, 4), (1, 1, 1), (3, 7, 7)], ids=str)
 def test_cayley_transform_is_geotorchs(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     A = skew(torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
@@ -304,52 +304,18 @@ def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="`rotation_map` must be expm or cayley, got 'svd'"):
         Rotations(2, 5, rotation_map="svd")  # type: ignore[arg-type]
     for wrong in (0, -3):
-        message = f"`rebase_every` must be at least 1 optimiser step or null, got {wrong}"
+        message = f"`rebase_every` must be at least 1, got {wrong}"
         with pytest.raises(ConfigError, match=message):
             Rotations(2, 5, rebase_every=wrong)
-
-
-def with_gradient() -> Rotations:
-    torch.manual_seed(0)
-    rotations = Rotations(2, 4)
-    rotations.free_parameters.grad = torch.randn(2, 4, 4)
-    return rotations
 
 
 def is_fresh(rotations: Rotations) -> bool:
     return torch.allclose(rotations.whole().R, rotations.matrices.detach(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("foreach", [True, False])
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
-def test_an_optimiser_step_is_seen(
-    optimizer: Callable[..., torch.optim.Optimizer], foreach: bool
-) -> None:
-    rotations = with_gradient()
-    before = rotations.whole().R
-    optimizer(rotations.parameters(), lr=0.1, foreach=foreach).step()
-    assert not torch.equal(rotations.whole().R, before)
-    assert is_fresh(rotations)
-
-
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
-def test_a_fused_step_after_backward_is_seen(
-    optimizer: Callable[..., torch.optim.Optimizer],
-) -> None:
-    """Fused optimisers do not advance version counters."""
-    torch.manual_seed(0)
-    model = RotoGrad(nn.Linear(3, 4), [nn.Linear(4, 1), nn.Linear(4, 1)], 4)
-    step = optimizer(model.mtl_parameters(), lr=0.1, fused=True).step
-    for _ in range(2):
-        before = model.rotations.whole().R
-        model.backward([(p - 1).square().mean() for p in model(torch.randn(5, 3))])
-        step()
-        assert not torch.equal(model.rotations.whole().R, before)
-        assert is_fresh(model.rotations)
-
-
 def test_inside_cached_rotations_are_computed_once_until_the_step_ends() -> None:
-    rotations = with_gradient()
+    rotations = Rotations(2, 4)
+    rotations.free_parameters.detach().normal_()
     assert rotations.whole() is not rotations.whole()
     with cached():
         first = rotations.whole()
@@ -363,31 +329,6 @@ def test_inside_cached_rotations_are_computed_once_until_the_step_ends() -> None
         rotations.free_parameters = nn.Parameter(rotations.free_parameters.detach() * 2)
         assert is_fresh(rotations)  # other tensors are noticed
     assert second is not first
-    assert is_fresh(rotations)
-
-
-def other_state() -> dict[str, Tensor]:
-    other = with_gradient()
-    torch.nn.init.normal_(other.free_parameters)
-    return other.state_dict()
-
-
-CHANGES: dict[str, Callable[[Rotations], object]] = {
-    "load_state_dict": lambda r: r.load_state_dict(other_state()),
-    "load_state_dict by assignment": lambda r: r.load_state_dict(other_state(), assign=True),
-    "assign": lambda r: r.assign(haar_rotations(2, 4)),
-    "double": lambda r: r.double(),
-    "twice half": lambda r: r.double().float(),
-    "in place": lambda r: r.free_parameters.detach().add_(0.1),
-    "around the counter": lambda r: r.free_parameters.data.add_(0.1),
-    "deepcopy": lambda r: copy.deepcopy(r),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_every_change_of_the_parameters_is_seen(change: str) -> None:
-    rotations = with_gradient()
-    CHANGES[change](rotations)
     assert is_fresh(rotations)
 
 
@@ -625,7 +566,7 @@ def test_rotations_stay_orthogonal_over_ten_thousand_steps() -> None:
         rotations.free_parameters.grad = rotations.whole().gradient_(W)
         optimizer.step()
     R = rotations.whole().R
-    assert spectral_bound(skew(rotations.free_parameters)).max() > 2  # far from the start
+    assert spectral_bound(skew(rotations.free_parameters.detach())) > 2  # far from the start
     assert (R.mT @ R - torch.eye(6)).abs().max() < 1e-5
     assert (R - targets[-1]).abs().max() < 0.5  # and it has followed
 

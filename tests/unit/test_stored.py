@@ -12,8 +12,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.data.filling import WritableArrays
-from rotograd_cli.data.prepared import PreparedArrays
-from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.prepared import Field, PreparedArrays
 from rotograd_cli.data.stored import StoredDataset, read_ahead
 from tests.waiting import PATIENCE_S, wait_for
 

@@ -107,18 +107,18 @@ def test_splits_share_no_input() -> None:
 
 
 BAD_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("binary", {"num_outputs": 2}, "must be 1 for kind=binary, got 2; set it to 1 or choose"),
+    ("binary", {"num_outputs": 2}, "must be 1 for kind=binary, got 2; set it to 1"),
     ("regression", {"num_outputs": 3}, "must be 1 for kind=regression, got 3"),
     ("classification", {"num_outputs": 1}, "at least 2 for kind=classification, got 1"),
     ("map", {"num_outputs": 0}, "`num_outputs` must be at least 1, got 0"),
-    ("map", {"map_shape": None}, "positive sizes for kind=map, got None; set it to the height"),
-    ("map", {"map_shape": [4, 0]}, r"positive sizes for kind=map, got \[4, 0\]"),
+    ("map", {"map_shape": None}, "height and width of the features for kind=map, got None; set"),
+    ("map", {"map_shape": [4, 0]}, "`map_shape` must be at least 1, got 0"),
     ("binary", {"map_shape": [4, 4]}, r"must be null for kind=binary, got \[4, 4\]"),
     ("binary", {"kind": "dense"}, "classification or binary or regression or map, got 'dense'"),
     ("binary", {"num_tasks": 0}, "`num_tasks` must be at least 1, got 0"),
     ("binary", {"num_test": 0}, "`num_test` must be at least 1, got 0"),
     ("binary", {"input_shape": []}, r"`data.input_shape` must hold positive sizes, got \[\]"),
-    ("binary", {"input_shape": [3, 0]}, r"must hold positive sizes, got \[3, 0\]"),
+    ("binary", {"input_shape": [3, 0]}, "`input_shape` must be at least 1, got 0"),
     ("binary", {"seed": -1}, "`seed` must be at least 0, got -1"),
     ("binary", {"tasks": ["left"]}, "got 'left'; choose from task_0, task_1"),
 )

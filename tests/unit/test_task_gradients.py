@@ -13,7 +13,7 @@ from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.heads.folded_linear import FoldedLinearLeaves, split_heads
 from rotograd_cli.methods.heads.leaves import new_leaf
-from rotograd_cli.methods.rotation.axes import RotatedAxes
+from rotograd_cli.methods.rotation.features import RotatedAxes
 from rotograd_cli.methods.rotation.maps import CayleyMap, ExponentialMap
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import (

@@ -15,7 +15,7 @@ from rotograd_cli.tracking.base import NullTracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.tracking.wandb import WandbTracker
-from rotograd_cli.training.state import TrainState
+from rotograd_cli.training.run_state import TrainState
 
 RECORD = {"step": 2, "epoch": 1, "val/value/loss": 0.5, "val/loss": 0.5}
 SUMMARY = {"status": "finished", "seed": 3, "metrics": {"test/value/mse": 0.25}}

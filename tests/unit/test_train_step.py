@@ -15,7 +15,8 @@ from torchmetrics import MeanSquaredError
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.base import ExtraOutputs, MultiTaskMethod
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.engine.passes import ExtraOutputs
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.tasks import Task, dense_metrics

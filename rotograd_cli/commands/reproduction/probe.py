@@ -10,7 +10,6 @@ from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.evaluation import Evaluator
-from rotograd_cli.training.records import training_record
 from rotograd_cli.training.stepper import Stepper
 
 STEPS = 3
@@ -33,14 +32,14 @@ def measured_seconds(config: TrainConfig) -> float:
     """
     run, dataset = build_run(config)
     batches = EpochBatches(dataset, config.train, config.seed, run.device)
-    stepper = Stepper(run, batches, config.train)
+    stepper = Stepper(run, dataset.tasks, config.train)
     run.begin_epoch()
     steps = chain.from_iterable(map(batches.steps, count()))
 
     def train(num_steps: int) -> None:
         for micro_batches in islice(steps, num_steps):
             stepper.take(micro_batches)
-        training_record(run, dataset.tasks)  # waits for the device
+        run.record(dataset.tasks)  # waits for the device
 
     train(1)
     step_s = _seconds(lambda: train(STEPS)) / STEPS

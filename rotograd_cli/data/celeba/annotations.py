@@ -11,7 +11,6 @@ import numpy as np
 
 from rotograd_cli.data.base import Split
 from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, PARTITION_FILE, SOURCE, Files
-from rotograd_cli.data.sources import is_page
 from rotograd_cli.errors import DatasetError
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -148,7 +147,7 @@ def _lines(path: Path) -> list[str]:
             f"{path} cannot be read ({error.strerror}); make it readable, or download it again "
             f"from {SOURCE}."
         ) from error
-    if is_page(content):
+    if content.lstrip()[:1] == b"<" or b"<html" in content[:4096].lower():
         raise _bad(path, "an annotation file", 'a saved web page (often "quota exceeded")')
     text = content.decode("ascii", "backslashreplace")
     return [line.rstrip() for line in text.rstrip().splitlines()] or [""]

@@ -7,20 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rotograd_cli.bounds import checked
-from rotograd_cli.data.base import (
-    AtLeastOne,
-    Batch,
-    FileCheck,
-    NotNegative,
-    Positive,
-    Preparation,
-)
+from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.data.base import Batch, FileCheck, NotNegative, Positive, Preparation
 from rotograd_cli.data.celeba import preparation
 from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations
 from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, SOURCE, Files, find
 from rotograd_cli.data.celeba.preparation import rows_of
-from rotograd_cli.data.stored import StoredDataset
+from rotograd_cli.data.stored import StoredDataset, channels_first
 from rotograd_cli.errors import DatasetError
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
@@ -94,8 +87,7 @@ class CelebA(StoredDataset):
 
     def decode(self, rows: Mapping[str, Tensor]) -> Batch:
         """Normalised images ``[N, 3, S, S]`` and the chosen tasks' targets 0 or 1, ``[N]``."""
-        shuffled = rows["image"].permute(0, 3, 1, 2)
-        images = shuffled.to(torch.float32, memory_format=torch.contiguous_format)
+        images = channels_first(rows["image"])
         images.sub_(self._mean).div_(self._std)
         # one conversion for all tasks, each target contiguous
         values = rows["attributes"].T.to(torch.float32, memory_format=torch.contiguous_format)

@@ -8,13 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from rotograd_cli.data.base import FileCheck, Preparation
-from rotograd_cli.data.celeba.annotations import (
-    ATTRIBUTES,
-    Annotations,
-    numbers,
-    read_attributes,
-    read_partition,
-)
+from rotograd_cli.data.celeba import annotations as tables
+from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations, numbers
 from rotograd_cli.data.celeba.files import (
     AGAIN,
     ATTRIBUTE_FILE,
@@ -25,7 +20,7 @@ from rotograd_cli.data.celeba.files import (
     find,
     read_image,
 )
-from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.prepared import Field
 from rotograd_cli.data.rows import Rows
 from rotograd_cli.data.wording import data_command
 from rotograd_cli.errors import ConfigError, DatasetError, listed
@@ -112,7 +107,7 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
 
     def attributes() -> str:
         path = files.require(ATTRIBUTE_FILE)
-        images, columns, _ = read_attributes(path)
+        images, columns, _ = tables.read_attributes(path)
         names.extend(images)
         if columns == ATTRIBUTES:
             return f"{path}, {len(names):,} rows, {_official(path, limit)}"
@@ -120,7 +115,7 @@ def check(data_dir: Path, image_size: int, limit: int | None) -> list[FileCheck]
 
     def partition() -> str:
         path = files.require(PARTITION_FILE)
-        counts = np.bincount(read_partition(path, limit, names or None)).tolist()
+        counts = np.bincount(tables.read_partition(path, limit, names or None)).tolist()
         return f"{path}, {numbers(counts)} images, {_official(path, limit)}"
 
     checks = [FileCheck.of(ATTRIBUTE_FILE, attributes), FileCheck.of(PARTITION_FILE, partition)]

@@ -17,18 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from rotograd_cli.data.base import Preparation
-from rotograd_cli.data.nyuv2 import official
-from rotograd_cli.data.nyuv2.layout import (
-    HEIGHT,
-    PROVENANCE,
-    SHAPES,
-    WIDTH,
-    Kind,
-    Part,
-    chosen_frames,
-    file_name,
-    read_provenance,
-)
+from rotograd_cli.data.nyuv2 import layout, official
+from rotograd_cli.data.nyuv2.layout import HEIGHT, PROVENANCE, SHAPES, WIDTH, Kind, Part, file_name
 from rotograd_cli.data.nyuv2.official import OfficialFrame, open_official
 from rotograd_cli.data.nyuv2.published_normals import NormalsFolder
 from rotograd_cli.data.nyuv2.surface_normals import KINECT, WINDOW, estimate_normals
@@ -67,7 +57,7 @@ def build_layout(
             "num_frames": num_frames,
             "ids": {part: _hash(ids) for part, ids in file.ids.items()},
         }
-        chosen = chosen_frames(num_frames, limit, source)
+        chosen = layout.chosen_frames(num_frames, limit, source)
         _claim(root, provenance)
 
         def make(part: Part, frame: int) -> None:
@@ -108,7 +98,7 @@ def resized(frame: OfficialFrame, normals: np.ndarray | None) -> dict[Kind, np.n
 
 def _claim(root: Path, provenance: dict[str, Any]) -> None:
     """Write ``provenance.json`` into an empty place; refuse to mix frames of two origins."""
-    existing = read_provenance(root)
+    existing = layout.read_provenance(root)
     if existing is None and (root / "train" / "image").is_dir():
         raise DatasetError(
             f"{root} holds frames of another origin (there is no {PROVENANCE}); prepare them "
@@ -150,8 +140,7 @@ def _run(
                 done += 1
                 how.progress("building frames", done, total)
         finally:
-            for future in futures:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
 
 
 def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:

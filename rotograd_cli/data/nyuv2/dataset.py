@@ -11,19 +11,9 @@ from torch import Tensor
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.data.base import Batch, FileCheck, NotNegative, Preparation
-from rotograd_cli.data.nyuv2 import augmentation, checking, preparation
-from rotograd_cli.data.nyuv2.layout import (
-    FIRST_VALIDATION_FRAME,
-    HEIGHT,
-    NUM_CLASSES,
-    NUM_FRAMES,
-    WIDTH,
-    Part,
-    find_layout,
-    validation_frames,
-)
+from rotograd_cli.data.nyuv2 import augmentation, layout, preparation, storage
+from rotograd_cli.data.nyuv2.layout import HEIGHT, NUM_CLASSES, NUM_FRAMES, WIDTH, Part
 from rotograd_cli.data.nyuv2.rows import NAME, command, find_rows
-from rotograd_cli.data.nyuv2.storage import decode_depth, decode_image, decode_label, decode_normal
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import DatasetError
@@ -32,9 +22,9 @@ from rotograd_cli.tasks.metrics import Protocol
 
 # task: its array, and what decodes it
 _TARGETS = {
-    "segmentation": ("label", decode_label),
-    "depth": ("depth", decode_depth),
-    "normals": ("normal", decode_normal),
+    "segmentation": ("label", storage.decode_label),
+    "depth": ("depth", storage.decode_depth),
+    "normals": ("normal", storage.decode_normal),
 }
 
 
@@ -73,18 +63,18 @@ class NYUv2(StoredDataset):
         data_dir: Path,
         tasks: Sequence[str] | None,
         device: torch.device,
-        limit: Annotated[int, Ge(FIRST_VALIDATION_FRAME + 1)] | None,
+        limit: Annotated[int, Ge(layout.FIRST_VALIDATION_FRAME + 1)] | None,
         protocol: Protocol,
         read_ahead: NotNegative,
         normals: str | None,
     ) -> None:
         self.tasks = select_tasks(make_tasks(protocol), tasks)
         data_dir = Path(data_dir)
-        rows, chosen = find_rows(data_dir, find_layout(data_dir), limit, normals)
+        rows, chosen = find_rows(data_dir, layout.find_layout(data_dir), limit, normals)
         arrays = rows.open()
         _check_targets(arrays, self.tasks, command(data_dir, limit))
         train, test = np.split(arrays.rows_of(rows.files), [chosen["train"]])
-        held_out = np.isin(np.arange(len(train)), sorted(validation_frames()))
+        held_out = np.isin(np.arange(len(train)), sorted(layout.validation_frames()))
         super().__init__(
             arrays=arrays,
             rows={"train": train[~held_out], "val": train[held_out], "test": test},
@@ -104,7 +94,7 @@ class NYUv2(StoredDataset):
         for task in self.tasks:
             array, decoder = _TARGETS[task.name]
             targets[task.name] = decoder(rows[array])
-        return Batch(decode_image(rows["image"]), targets)
+        return Batch(storage.decode_image(rows["image"]), targets)
 
     def augment(self, batch: Batch, draws: Tensor) -> Batch:
         """Scale, crop and mirror every example: :mod:`rotograd_cli.data.nyuv2.augmentation`."""
@@ -114,7 +104,7 @@ class NYUv2(StoredDataset):
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """Look at MTAN's layout, the official file and the prepared rows."""
-        return checking.check(Path(data_dir), options["limit"], options["normals"])
+        return preparation.check(Path(data_dir), options["limit"], options["normals"])
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:

@@ -1,16 +1,17 @@
 """MTAN's layout of NYUv2: one ``.npy`` file per frame and kind, and the splits."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from rotograd_cli.data.nyuv2.arrays import load_array
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DatasetError, first_line
 
 Part = Literal["train", "val"]
 """Folder of the layout; ``val`` holds the official test frames."""
@@ -28,6 +29,8 @@ SHAPES: dict[Kind, tuple[int, ...]] = {
 }
 FOLDERS = ("nyuv2", "nyuv2/mtan", "NYUv2", ".")  # below the data root
 PROVENANCE = "provenance.json"
+_NUMBER = re.compile("0|[1-9][0-9]*")
+_MAGIC = b"\x93NUMPY"
 _SLACK = 1e-2  # resized images and normals may leave their range by a little
 _LARGEST_DEPTH = 1000.0  # metres; more means another unit
 
@@ -56,11 +59,10 @@ class Layout:
         misnamed: list[str] = []
         for part in NUM_FRAMES:
             for kind in SHAPES:
-                paths = (root / part / kind).glob("[!.]*.npy")
-                numbers = {path: _frame_number(path) for path in paths}
-                frames[part, kind] = frozenset(n for n in numbers.values() if n is not None)
-                wrong = sorted(path.name for path, n in numbers.items() if n is None)
-                misnamed += [f"{part}/{kind}/{name}" for name in wrong]
+                names = {path.stem for path in (root / part / kind).glob("[!.]*.npy")}
+                numbered = set(filter(_NUMBER.fullmatch, names))
+                frames[part, kind] = frozenset(map(int, numbered))
+                misnamed += [f"{part}/{kind}/{name}.npy" for name in sorted(names - numbered)]
         return cls(root, frames, misnamed, read_provenance(root))
 
     @property
@@ -129,6 +131,32 @@ class Layout:
             raise _bad(path, "must be finite", f"{(~np.isfinite(array)).sum()} values that are not")
         _check_values(path, kind, array)
         return array
+
+
+def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
+    """Return the array of a ``.npy`` file, of any shape and type; never execute code from it.
+
+    Args:
+        name: The file.
+        read: Reads a file by its name.
+
+    Raises:
+        ValueError: If the file is missing or holds no array; its text is the reason, one line.
+    """
+    try:
+        content = read(name)
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    if not content.startswith(_MAGIC):
+        raise ValueError(f"a file that begins with {content[:10]!r}")
+    try:
+        array: np.ndarray = np.load(BytesIO(content), allow_pickle=False)
+    except Exception as error:  # damaged bytes make the parser of headers raise anything
+        reason = first_line(error)
+        if "allow_pickle" in reason:  # NumPy's advice would run code from the file
+            reason = "Python objects instead of numbers"
+        raise ValueError(reason) from error
+    return array
 
 
 def file_name(part: Part, kind: Kind, frame: int) -> str:
@@ -218,11 +246,6 @@ def validation_frames() -> frozenset[int]:
     raise DatasetError(
         f"No validation split in {package / 'datasets' / 'nyuv2'}; install rotograd-cli again."
     )
-
-
-def _frame_number(path: Path) -> int | None:
-    number = int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else None
-    return number if path.stem == str(number) else None
 
 
 def _check_values(path: Path, kind: Kind, array: np.ndarray) -> None:

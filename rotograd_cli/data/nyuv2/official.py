@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rotograd_cli.data.nyuv2.layout import NUM_CLASSES, Part
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DatasetError, first_line, listed
 
 FILE = "nyu_depth_v2_labeled.mat"
 PAGE = "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html"
@@ -114,7 +114,7 @@ def open_official(path: Path, folder: Path) -> Iterator[OfficialFile]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        reason = "a folder" if path.is_dir() else str(error).splitlines()[0]
+        reason = "a folder" if path.is_dir() else first_line(error)
         raise _bad(path, f"must be {FILE} (HDF5)", reason) from error
     with file:
         yield OfficialFile(path, file, folder)
@@ -148,11 +148,9 @@ def read_class_map(to_40: Path, to_13: Path) -> np.ndarray:
 def _checked_map(path: Path, values: np.ndarray, num_from: int, num_to: int) -> np.ndarray:
     """A map of class numbers from 1 on, with 0 (no class) mapped to itself in front."""
     numbers = np.ravel(values)
-    if len(numbers) != num_from or not np.issubdtype(numbers.dtype, np.integer):
-        found = f"{len(numbers)} entries of type {numbers.dtype}"
-        raise _bad(path, f"must map {num_from} classes to {num_to}", found)
-    if numbers.min() < 0 or numbers.max() > num_to:
-        found = f"numbers from {numbers.min()} to {numbers.max()}"
+    is_map = len(numbers) == num_from and np.isin(numbers, np.arange(num_to + 1)).all()
+    if not is_map or not np.issubdtype(numbers.dtype, np.integer):
+        found = f"{len(numbers)} entries, {listed([str(number) for number in numbers])}"
         raise _bad(path, f"must map {num_from} classes to {num_to}", found)
     return np.concatenate([[0], numbers])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rotograd_cli.data.nyuv2.arrays import load_array
+from rotograd_cli.data.nyuv2.layout import load_array
 from rotograd_cli.data.nyuv2.official import HEIGHT, WIDTH
 from rotograd_cli.errors import DatasetError
 
@@ -75,12 +75,12 @@ def find_normals(option: str | None, folder: Path) -> NormalsFolder | None:
 
 
 def _read_png(path: Path, channels: int) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             array = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:
         raise _bad(path, "must be an image", error.strerror or "another content") from error
     if array.shape[:2] != (HEIGHT, WIDTH):
         raise _bad(path, f"must have {WIDTH}x{HEIGHT} pixels", f"{array.shape[1]}x{array.shape[0]}")

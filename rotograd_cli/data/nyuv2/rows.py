@@ -4,15 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.data.nyuv2 import layout as mtan
 from rotograd_cli.data.nyuv2 import official
-from rotograd_cli.data.nyuv2.layout import (
-    FOLDERS,
-    NUM_FRAMES,
-    Layout,
-    Part,
-    chosen_frames,
-    file_name,
-)
+from rotograd_cli.data.nyuv2.layout import FOLDERS, NUM_FRAMES, Layout, Part, file_name
 from rotograd_cli.data.nyuv2.storage import FIELDS
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.rows import Rows
@@ -42,7 +36,7 @@ def find_rows(
     """
     if layout is None:
         return _rows_without_layout(data_dir, limit)
-    chosen = chosen_frames(layout.num_frames, limit, layout.root)
+    chosen = mtan.chosen_frames(layout.num_frames, limit, layout.root)
     _check_complete(layout, chosen, _resume_command(data_dir, limit, normals))
     provenance = layout.provenance
     settings = {
@@ -72,7 +66,7 @@ def _rows_without_layout(data_dir: Path, limit: int | None) -> tuple[Rows, dict[
     for part in num_done:
         while file_name(part, "image", num_done[part]) in done:
             num_done[part] += 1
-    chosen = chosen_frames(num_done, limit, arrays.folder)
+    chosen = mtan.chosen_frames(num_done, limit, arrays.folder)
     rows = _make_rows(
         data_dir,
         limit,

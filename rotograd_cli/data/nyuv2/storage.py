@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rotograd_cli.data.nyuv2.layout import HEIGHT, WIDTH, Kind
-from rotograd_cli.data.row_files import Field
+from rotograd_cli.data.prepared import Field
+from rotograd_cli.data.stored import channels_first
 
 FIELDS: dict[Kind, Field] = {
     "image": Field((HEIGHT, WIDTH, 3), "uint8"),
@@ -66,7 +66,7 @@ _ENCODERS: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {
 
 def decode_image(rows: Tensor) -> Tensor:
     """Images in [0, 1], float32, shape ``[N, 3, H, W]``, as MTAN feeds them: not standardised."""
-    return _channels_first(rows) / 255
+    return channels_first(rows) / 255
 
 
 def decode_label(rows: Tensor) -> Tensor:
@@ -81,8 +81,4 @@ def decode_depth(rows: Tensor) -> Tensor:
 
 def decode_normal(rows: Tensor) -> Tensor:
     """Normals, float32, shape ``[N, 3, H, W]``; 0 where there is none."""
-    return _channels_first(rows) / _UNIT
-
-
-def _channels_first(rows: Tensor) -> Tensor:
-    return rows.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return channels_first(rows) / _UNIT

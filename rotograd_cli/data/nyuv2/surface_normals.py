@@ -22,18 +22,6 @@ class Camera:
     cx: float
     cy: float
 
-    def resized(self, height: float, width: float) -> "Camera":
-        """Return the camera of an image whose sides are multiplied by these factors.
-
-        Pixels are areas: the image of 640 columns covers u from -1/2 to 639 1/2.
-        """
-        return Camera(
-            fx=width * self.fx,
-            fy=height * self.fy,
-            cx=width * (self.cx + 0.5) - 0.5,
-            cy=height * (self.cy + 0.5) - 0.5,
-        )
-
 
 # colour camera of NYUv2 at 640 x 480, to which the labelled frames' depth is registered: the data
 # set's toolbox, camera_params.m

@@ -98,10 +98,7 @@ class Attribution:
         self._warned = False
 
     def crossing(
-        self,
-        losses: Sequence[Tensor | None],
-        heads: HeadOutputs,
-        leaves: Sequence[Tensor],
+        self, losses: Sequence[Tensor | None], heads: HeadOutputs, leaves: Sequence[Tensor]
     ) -> Crossing | None:
         """Find a loss whose gradient at another task's head is not zero.
 

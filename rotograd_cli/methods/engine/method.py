@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError
-from rotograd_cli.methods.engine.apply import apply_rule
 from rotograd_cli.methods.engine.attribution import Attribution
-from rotograd_cli.methods.engine.autograd import carry, multiply_losses
-from rotograd_cli.methods.engine.measure import measure
+from rotograd_cli.methods.engine.measure import Learned, apply_rule, measure
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
-from rotograd_cli.methods.engine.passes import ForwardPass, take
+from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.states import take_names_of_before
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.initial_values import InitialValues
@@ -56,9 +54,8 @@ class MultiTaskMethod(MultiTaskNetwork):
         rotation: RotatedFeatures | None = None,
         feature_shape: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(backbone, heads, rotation)
+        super().__init__(backbone, heads, rule, rotation)
         self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
-        self.rule = rule
         if rotation is not None:
             self.rotations = rotation.rotations
             self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
@@ -121,7 +118,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             ShapeError: If the number or shape of the losses is wrong.
         """
         losses = list(losses)
-        run = take(self._pass, keep=retain_graph)
+        run = self._take_pass(keep=retain_graph)
         step = Step.read(
             losses, self.num_tasks, self.ranks, loss_scale, num_micro_batches, accumulating
         )
@@ -139,12 +136,22 @@ class MultiTaskMethod(MultiTaskNetwork):
             self.ranks.sum_gradients(self._parameters_beside_backbone())
         return step.values
 
+    def _take_pass(self, *, keep: bool) -> ForwardPass:
+        """Return what the last forward pass kept, which is used up unless ``keep``."""
+        run = self._pass
+        if run is None:
+            raise BackwardError(
+                "`backward` needs a forward pass in training mode with gradients enabled before "
+                "each call; call model.train() and model(x) outside torch.no_grad() first."
+            )
+        if not keep:
+            self._pass = None
+        return run
+
     def _losses_cross(self, losses: Sequence[Tensor | None], run: ForwardPass) -> bool:
         """Whether a loss depends on another task's head."""
         if not self.per_task_gradients:
             return False  # autograd adds up, whatever goes where
-        assert run.leaves is not None
-        assert run.head_outputs is not None
         leaves = () if run.leaves.stacked else run.leaves.tensors
         crossing = self._attribution.crossing(losses, run.head_outputs, leaves)
         if crossing is not None and self.rotated is not None:
@@ -193,55 +200,48 @@ class MultiTaskMethod(MultiTaskNetwork):
         Returns:
             The gradient at the features; parameters of heads with their gradients.
         """
-        assert run.leaves is not None
         gradients, scale = step.unscaled(gradients)
         if isinstance(self.rule, LossWeighting):
-            for parameter, gradient in self.rule.learn(step.losses).items():
-                part = gradient / step.num_micro_batches
-                self._add_gradient(parameter, part, scale, of_all_ranks=True)
+            learned = self.rule.learn(step.losses)
+            parts = {p: gradient / step.num_micro_batches for p, gradient in learned.items()}
+            self._add_gradients(parts, scale, of_all_ranks=True)
         if not self.per_task_gradients:
             return _scaled(gradients[0], scale), []
         G = run.leaves.task_gradients(gradients)
         s = measure(G, step.losses, self.num_nonfinite, self.ranks, run.features.shape)
         shared, learned = apply_rule(self.rule, G, s, factors, self.ranks)
-        for parameter, gradient in learned.items():
-            self._add_gradient(parameter, gradient, scale, of_all_ranks=True)
+        self._add_gradients(learned, scale, of_all_ranks=True)
         if self.rotated is not None:
             gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
-            self._add_gradient(self.rotations.free_parameters, gradient, scale)
+            self._add_gradients({self.rotations.free_parameters: gradient}, scale)
             if not step.losses.accumulating:
                 self.rotations.count_step()
         of_heads = [(p, _scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
         return _scaled(shared.reshape(run.features.shape), scale), of_heads
 
-    def _add_gradient(
-        self,
-        parameter: nn.Parameter,
-        gradient: Tensor,
-        scale: float | Tensor | None,
-        *,
-        of_all_ranks: bool = False,
+    def _add_gradients(
+        self, learned: Learned, scale: float | Tensor | None, *, of_all_ranks: bool = False
     ) -> None:
-        """Add to the gradient of a parameter of the method, with the loss scale applied.
+        """Add to the gradients of the method's own parameters, with the loss scale applied.
 
         Args:
-            parameter: Registered by the method itself.
-            gradient: Its gradient.
+            learned: Gradient by parameter.
             scale: The loss scale.
-            of_all_ranks: Whether the gradient covers the examples of all ranks already, rather than
+            of_all_ranks: Whether the gradients cover the examples of all ranks already, rather than
                 being this rank's part of a sum.
         """
-        self._watch.saw_gradient = True
-        if not parameter.requires_grad:
-            return
-        if of_all_ranks and not self.ranks.is_first:
-            gradient = torch.zeros_like(gradient)  # the sum over ranks counts it once
-        gradient = _scaled(gradient, scale).to(parameter.dtype)
-        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        for parameter, gradient in learned.items():
+            self._watch.saw_gradient = True
+            if not parameter.requires_grad:
+                continue
+            part = _scaled(gradient, scale).to(parameter.dtype)
+            if of_all_ranks and not self.ranks.is_first:
+                part = torch.zeros_like(part)  # the sum over ranks counts it once
+            parameter.grad = part if parameter.grad is None else parameter.grad + part
 
     def _parameters_beside_backbone(self) -> Iterator[nn.Parameter]:
-        of_backbone = {id(p) for p in self.backbone.parameters()}
-        return (p for p in self.parameters() if id(p) not in of_backbone)
+        of_backbone = set(self.backbone.parameters())
+        return (p for p in self.parameters() if p not in of_backbone)
 
     # ---- what training asks for
 
@@ -250,15 +250,6 @@ class MultiTaskMethod(MultiTaskNetwork):
         """Name in records and messages: that of the rule, unless the class has one of its own."""
         named = self if type(self) is not MultiTaskMethod or self.rule is None else self.rule
         return type(named).__name__
-
-    @property
-    def per_task_gradients(self) -> bool:
-        """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
-        if self.rotated is not None:
-            return True
-        if isinstance(self.rule, LossWeighting):
-            return self.rule.sees_gradients
-        return self.rule is not None
 
     @property
     def needs_losses_after_update(self) -> bool:
@@ -316,8 +307,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             present: Tasks with a loss, boolean, shape ``[K]``.
         """
         if isinstance(self.rule, LossWeighting):
-            for parameter, gradient in self.rule.after_update(before, after, present).items():
-                self._add_gradient(parameter, gradient, None)
+            self._add_gradients(self.rule.after_update(before, after, present), None)
 
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:

@@ -4,8 +4,8 @@ import gc
 import math
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +18,6 @@ from torch.utils.weak import TensorWeakRef
 
 T = TypeVar("T")
 _NUM_STEPS = 3  # of the network, after which nothing is looked at any more
-
-
-class _Applied(NamedTuple):
-    """A gradient that an optimiser has used."""
-
-    optimizer: weakref.ref[Optimizer]
-    gradient: TensorWeakRef
-    version: int
 
 
 class Watch:
@@ -44,9 +36,10 @@ class Watch:
         self._num_passes = 0
         self._num_steps = 0
         self._depth = 0  # of optimisers that call others
-        self._applied: dict[int, _Applied] = {}
+        # which optimiser used which gradient of a parameter last, and its version
+        self._applied: dict[int, tuple[weakref.ref[Optimizer], TensorWeakRef, int]] = {}
         self._trained: set[int] = set()
-        self._norms: dict[int, Tensor] = {}  # of the method's parameters at the start
+        self._sizes: dict[int, Tensor] = {}  # of the method's parameters at the start
         self._said: set[str] = set()
 
     def begin_backward(
@@ -64,8 +57,9 @@ class Watch:
             return
         if self._method is None:
             self._method = weakref.ref(method)
-            self._norms = {id(p): _norm(p) for p in method.mtl_parameters()}
-            self._hooks += _register(self)
+            self._sizes = {id(p): _size(p) for p in method.mtl_parameters()}
+            self._hooks.append(register_optimizer_step_pre_hook(_weakly(self.before_step)))
+            self._hooks.append(register_optimizer_step_post_hook(_weakly(self.after_step)))
             weakref.finalize(self, _remove, self._hooks)
         self._num_passes += 1
         if loss_scale is None and self._num_passes <= _NUM_STEPS and _depends_on_scale(method):
@@ -82,33 +76,48 @@ class Watch:
             self._said.add(what)
             warnings.warn(message, stacklevel=4)
 
+    def warn_of_plain_backward(self) -> None:
+        """Say that losses were differentiated by autograd alone."""
+        self.say(
+            "plain backward",
+            "The last losses were differentiated without model.backward, so that backbone and "
+            "method got no gradient; call model.backward(losses) instead of "
+            "sum(losses).backward() (or freeze the backbone, if the heads alone are to be "
+            "trained).",
+        )
+
     # ---- optimisers
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Look at an optimiser before its step."""
-        method = None if self._method is None else self._method()
-        if method is not None and self._depth == 0 and self._num_steps < _NUM_STEPS:
+        method = self._watched()
+        if method is not None:
             self._look_for_second_use(method, optimizer)
         self._depth += 1
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Note what an optimiser has used."""
         self._depth = max(0, self._depth - 1)  # watching may have begun inside a step
-        method = None if self._method is None else self._method()
-        if method is None or self._depth > 0 or self._num_steps >= _NUM_STEPS:
+        method = self._watched()
+        if method is None:
             return
         held = {id(p) for p in _held(optimizer)}
         self._trained |= held
         used = [p for p in method.parameters() if id(p) in held and p.grad is not None]
+        user = weakref.ref(optimizer)
         for p in used:
-            self._applied[id(p)] = _Applied(
-                weakref.ref(optimizer), TensorWeakRef(p.grad), p.grad._version
-            )
+            self._applied[id(p)] = (user, TensorWeakRef(p.grad), p.grad._version)
         network = {id(p) for p in method.model_parameters()}
         self._num_steps += any(id(p) in network for p in used)
         if self._num_steps >= _NUM_STEPS:
             self._applied.clear()
             self._look_for_untrained(method)
+
+    def _watched(self) -> Any:
+        """Return the model at an optimiser's first steps; None in a step of another optimiser."""
+        if self._method is None or self._depth > 0 or self._num_steps >= _NUM_STEPS:
+            return None
+        return self._method()
 
     def _look_for_second_use(self, method: nn.Module, optimizer: Optimizer) -> None:
         held = {id(p) for p in _held(optimizer)}
@@ -126,22 +135,19 @@ class Watch:
             )
 
     def _was_applied(self, parameter: nn.Parameter, optimizer: Optimizer) -> bool:
-        known, gradient = self._applied.get(id(parameter)), parameter.grad
-        return (
-            known is not None
-            and gradient is not None
-            and known.optimizer() is not optimizer
-            and known.gradient() is gradient
-            and known.version == gradient._version
-        )
+        gradient = parameter.grad
+        if gradient is None or id(parameter) not in self._applied:
+            return False
+        user, used, version = self._applied[id(parameter)]
+        return user() is not optimizer and used() is gradient and version == gradient._version
 
     def _look_for_untrained(self, method: Any) -> None:
         names = {id(p): name for name, p in method.named_parameters()}
-        own = [p for p in method.mtl_parameters() if p.requires_grad]
-        without = [p for p in own if id(p) not in self._trained]
-        has_gradient = self.saw_gradient or any(p.grad is not None for p in own)
+        learned = [p for p in method.mtl_parameters() if p.requires_grad]
+        without = [p for p in learned if id(p) not in self._trained]
+        has_gradient = self.saw_gradient or any(p.grad is not None for p in learned)
         kind = method.method_name
-        if own and method.needs_losses_after_update and not has_gradient:
+        if learned and method.needs_losses_after_update and not has_gradient:
             self.say(
                 "no second call",
                 f"{kind} learns from what an update gains, but was never told: after the network's "
@@ -158,10 +164,10 @@ class Watch:
 
     def _are_trained_elsewhere(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether they have changed, or are in an optimiser that has not stepped yet."""
-        wanted = {id(p) for p in parameters}
-        return any(bool(self._norms[id(p)] != _norm(p)) for p in parameters) or any(
-            id(p) in wanted for optimizer in _instances(Optimizer) for p in _held(optimizer)
-        )
+        if any(bool(self._sizes[id(p)] != _size(p)) for p in parameters):
+            return True
+        held = {id(p) for optimizer in _instances(Optimizer) for p in _held(optimizer)}
+        return any(id(p) in held for p in parameters)
 
     # ---- loss scales
 
@@ -183,34 +189,16 @@ class Watch:
             )
 
 
-def warn_of_plain_backward(watch: Watch) -> None:
-    """Say that losses were differentiated by autograd alone.
+def _weakly(method: Callable[[Optimizer], None]) -> Callable[..., None]:
+    """Return a hook of optimisers that does not keep the watch alive."""
+    reference = weakref.WeakMethod(method)
 
-    Args:
-        watch: The model's.
-    """
-    watch.say(
-        "plain backward",
-        "The last losses were differentiated without model.backward, so that backbone and method "
-        "got no gradient; call model.backward(losses) instead of sum(losses).backward() (or freeze "
-        "the backbone, if the heads alone are to be trained).",
-    )
+    def hook(optimizer: Optimizer, *_: Any) -> None:
+        call = None if torch.compiler.is_compiling() else reference()
+        if call is not None:
+            call(optimizer)
 
-
-def _register(watch: Watch) -> list[Any]:
-    reference = weakref.ref(watch)
-
-    def before(optimizer: Optimizer, *_: Any) -> None:
-        found = None if torch.compiler.is_compiling() else reference()
-        if found is not None:
-            found.before_step(optimizer)
-
-    def after(optimizer: Optimizer, *_: Any) -> None:
-        found = None if torch.compiler.is_compiling() else reference()
-        if found is not None:
-            found.after_step(optimizer)
-
-    return [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+    return hook
 
 
 def _remove(hooks: list[Any]) -> None:
@@ -224,20 +212,18 @@ def _held(optimizer: Optimizer) -> Iterator[Tensor]:
 
 def _instances(kind: type[T]) -> list[T]:
     """Return objects of a class that are alive. Slow: asked once, on suspicion."""
-    return [found for found in gc.get_objects() if issubclass(type(found), kind)]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]
 
 
-def _norm(parameter: nn.Parameter) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(parameter.detach())
-    return norm
+def _size(parameter: nn.Parameter) -> Tensor:
+    return parameter.detach().abs().sum()
 
 
 def _depends_on_scale(method: Any) -> bool:
     """Whether a method does more than adding up gradients, and so has to know the scale."""
-    if method.per_task_gradients or any(True for _ in method.mtl_parameters()):
-        return True
-    rule = getattr(method, "rule", None)
-    return rule is not None and any(True for _ in rule.buffers())
+    learned = next(method.mtl_parameters(), None)
+    state = None if method.rule is None else next(method.rule.buffers(), None)
+    return method.per_task_gradients or learned is not None or state is not None
 
 
 def _scalar_factors(loss: Tensor) -> list[Tensor]:

@@ -1,6 +1,5 @@
 """Backbone and heads of K tasks, and what a forward pass keeps."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,26 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ShapeError
-from rotograd_cli.methods.engine.misuse import Watch, warn_of_plain_backward
-from rotograd_cli.methods.engine.passes import (
-    ExtraOutputs,
-    ForwardPass,
-    features_of,
-    split_output,
-)
-from rotograd_cli.methods.engine.task_network import TaskNetwork
+from rotograd_cli.methods.engine.misuse import Watch
+from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
+from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.rotation.features import RotatedFeatures
-from rotograd_cli.methods.rotation.holding import cached
+from rotograd_cli.methods.rotation.holding import cached, is_holding, is_traced
+from rotograd_cli.methods.rule import LossWeighting, Rule
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
-class MultiTaskNetwork(nn.Module, ABC):
+class MultiTaskNetwork(nn.Module):
     """The forward half of a :class:`~rotograd_cli.methods.engine.method.MultiTaskMethod`.
 
     Args:
         backbone: Shared network.
         heads: One network per task.
+        rule: What combines the task gradients, or weighs the losses.
         rotation: How the features are rotated for every task; None leaves them.
 
     Raises:
@@ -39,6 +35,7 @@ class MultiTaskNetwork(nn.Module, ABC):
         self,
         backbone: nn.Module,
         heads: Sequence[nn.Module],
+        rule: Rule | None,
         rotation: RotatedFeatures | None,
     ) -> None:
         super().__init__()
@@ -46,17 +43,21 @@ class MultiTaskNetwork(nn.Module, ABC):
             raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
+        self.rule = rule
         self.rotated = rotation
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
         self.ranks: Ranks = ONE
+        self._features: Tensor | None = None
         self._pass: ForwardPass | None = None
         self._watch = Watch()
 
     @property
-    @abstractmethod
     def per_task_gradients(self) -> bool:
         """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
+        if self.rotated is None and isinstance(self.rule, LossWeighting):
+            return self.rule.sees_gradients
+        return self.rotated is not None or self.rule is not None
 
     @property
     def num_tasks(self) -> int:
@@ -66,7 +67,7 @@ class MultiTaskNetwork(nn.Module, ABC):
     @property
     def rep(self) -> Tensor | None:
         """Output of the backbone in the last forward pass in training mode; None before it."""
-        return None if self._pass is None else self._pass.features
+        return self._features
 
     def __len__(self) -> int:
         return self.num_tasks
@@ -82,27 +83,22 @@ class MultiTaskNetwork(nn.Module, ABC):
 
     def mtl_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return the method's own parameters (rotations, task weights): the second optimiser's."""
-        network = {id(p) for p in self.model_parameters()}
-        return (p for p in self.parameters(recurse) if id(p) not in network)
+        network = set(self.model_parameters())
+        return (p for p in self.parameters(recurse) if p not in network)
 
     def model_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yield backbone and head parameters, each once, for the first optimiser."""
-        seen: set[int] = set()
-        for module in (self.backbone, *self.heads):
-            for parameter in module.parameters(recurse):
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield parameter
+        """Return backbone and head parameters, each once, for the first optimiser."""
+        modules = (self.backbone, *self.heads)
+        return iter(dict.fromkeys(p for m in modules for p in m.parameters(recurse)))
 
     @property
     def leaves(self) -> Sequence[Tensor]:
         """What the heads are differentiated at, between a forward pass and its backward pass."""
-        if self._pass is None or self._pass.leaves is None:
-            return ()
-        return self._pass.leaves.tensors
+        return () if self._pass is None else self._pass.leaves.tensors
 
     def forget(self) -> None:
         """Drop what a forward pass kept for its backward pass."""
+        self._features = None
         self._pass = None
 
     # ---- forward
@@ -142,11 +138,14 @@ class MultiTaskNetwork(nn.Module, ABC):
         differentiates = self.training and torch.is_grad_enabled()
         output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
         features, backbone_extras = features_of(output)
-        self.check_features(features)
+        if self.rotated is not None:
+            self.rotated.axes.check(features.shape)
         if differentiates:
             results = self._training_outputs(features, backbone_extras)
         else:
-            self._pass = ForwardPass(features) if self.training else self._pass
+            if self.training:
+                self.forget()
+                self._features = features
             results = evaluated_heads(self.heads, features, self.rotated).outputs()
         outputs = [split_output(result) for result in results]
         predictions = [prediction for prediction, _ in outputs]
@@ -158,29 +157,18 @@ class MultiTaskNetwork(nn.Module, ABC):
     def _training_outputs(self, features: Tensor, extras: tuple[Any, ...]) -> Sequence[Any]:
         """Return outputs of the heads on leaves, which the pass keeps for :meth:`backward`."""
         if self._pass is not None and self._pass.was_differentiated() and features.requires_grad:
-            warn_of_plain_backward(self._watch)
-        self._pass = None  # its memory is free for this one
+            self._watch.warn_of_plain_backward()
+        self.forget()  # its memory is free for this one
+        self._features = features
         if self.rotated is not None:
             self.rotated.rotations.advance()
         leaves = training_leaves(
             self.heads, features.detach(), self.rotated, per_task=self.per_task_gradients
         )
-        run = ForwardPass(features, extras, leaves)
+        run = ForwardPass(features, leaves, extras)
         outputs = run.outputs()
         self._pass = run
         return outputs
-
-    def check_features(self, features: Tensor) -> None:
-        """Refuse features whose trailing axes do not fit the rotation.
-
-        Args:
-            features: Output of the backbone, shape ``[batch..., *feature_shape]``.
-
-        Raises:
-            ShapeError: If they do not fit.
-        """
-        if self.rotated is not None:
-            self.rotated.axes.check(features.shape)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -203,4 +191,45 @@ class MultiTaskNetwork(nn.Module, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one pass
-        return {**self.__dict__, "_pass": None, "ranks": ONE, "_watch": Watch()}
+        return {**self.__dict__, "_features": None, "_pass": None, "ranks": ONE, "_watch": Watch()}
+
+
+class TaskNetwork(nn.Module):
+    """Backbone, rotation and head of one task; shares all parameters.
+
+    Made inside :meth:`MultiTaskMethod.evaluating`, it keeps the rotation as a constant, so that an
+    export holds plain products alone.
+
+    Args:
+        method: The method.
+        task: Index of the task.
+    """
+
+    constant_rotation: Tensor | None
+
+    def __init__(self, method: MultiTaskNetwork, task: int) -> None:
+        super().__init__()
+        self.method = method
+        self.rotated = method.rotated
+        self.task = task
+        R = None
+        if self.rotated is not None and is_holding():
+            R = self.rotated.rotations.of_task(task)
+        self.register_buffer("constant_rotation", R, persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        """Return the output of the task's head, differentiable in all but the rotation."""
+        features, _ = features_of(self.method.backbone(x))
+        return head_output(self.method.heads[self.task], self.view(features))
+
+    def view(self, features: Tensor) -> Tensor:
+        """Return features as the head sees them."""
+        if self.rotated is None:
+            return features
+        self.rotated.axes.check(features.shape)
+        R = self.constant_rotation
+        if R is None:
+            R = self.rotated.rotations.of_task(self.task)
+        if is_traced() or torch.is_grad_enabled():
+            return self.rotated.views(features, R)[0]
+        return self.rotated.constant_views(features, R)[0]

@@ -1,7 +1,6 @@
-"""One forward pass in training mode, and the way back to what the heads saw."""
+"""One forward pass in training mode, and the way back to what the heads saw and the backbone."""
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from rotograd_cli.errors import BackwardError, ShapeError
 from rotograd_cli.methods.engine.attribution import HeadOutputs, gradients_of_each
-from rotograd_cli.methods.engine.autograd import summed, take_gradients
 from rotograd_cli.methods.heads.leaves import Leaves
 
 
@@ -27,22 +25,18 @@ class ForwardPass:
 
     Args:
         features: Output of the backbone, with its graph.
+        leaves: What the heads are differentiated at.
         extras: What else the backbone returned.
-        leaves: What the heads are differentiated at; None without gradients.
     """
 
-    def __init__(
-        self, features: Tensor, extras: tuple[Any, ...] = (), leaves: Leaves | None = None
-    ) -> None:
+    def __init__(self, features: Tensor, leaves: Leaves, extras: tuple[Any, ...] = ()) -> None:
         self.features = features
         self.leaves = leaves
         self.has_extras = len(extras) > 0
-        self.head_outputs = None if leaves is None else HeadOutputs(features, extras)
+        self.head_outputs = HeadOutputs(features, extras)
 
     def outputs(self) -> Sequence[Any]:
         """Run the heads on the leaves."""
-        assert self.leaves is not None
-        assert self.head_outputs is not None
         for k, y in enumerate(self.leaves.first_outputs):
             self.head_outputs.record(k, y)
         outputs = self.leaves.outputs()
@@ -52,7 +46,7 @@ class ForwardPass:
 
     def was_differentiated(self) -> bool:
         """Whether losses of this pass were differentiated, but not by ``backward``."""
-        return self.leaves is not None and any(z.grad is not None for z in self.leaves.tensors)
+        return any(z.grad is not None for z in self.leaves.tensors)
 
     def gradients(
         self,
@@ -73,31 +67,12 @@ class ForwardPass:
         Returns:
             Gradients of the leaves, one per task; one in all where autograd adds them up.
         """
-        assert self.leaves is not None
         if separately:
             return gradients_of_each(losses, weighed, self.leaves.tensors)
         roots = summed([loss for loss in weighed if loss is not None])
         torch.autograd.backward(roots, retain_graph=keep or self.has_extras)
         gradients = take_gradients(self.leaves.tensors)
         return gradients[0].unbind() if self.leaves.stacked else gradients
-
-
-def take(run: ForwardPass | None, *, keep: bool) -> ForwardPass:
-    """Take the last pass for its backward pass; unless ``keep``, its features alone stay.
-
-    Raises:
-        BackwardError: If there is nothing to differentiate.
-    """
-    if run is None or run.leaves is None:
-        raise BackwardError(
-            "`backward` needs a forward pass in training mode with gradients enabled before "
-            "each call; call model.train() and model(x) outside torch.no_grad() first."
-        )
-    taken = copy.copy(run)
-    if not keep:
-        run.leaves = None
-        run.head_outputs = None
-    return taken
 
 
 def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
@@ -110,7 +85,7 @@ def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
     if not isinstance(features, Tensor):
         raise ShapeError(
             "`backbone` must return the features as one tensor, or a tuple that begins with it, "
-            f"got {_described(output)}; wrap it in a module that returns that tensor."
+            f"got {type(features).__name__}; wrap it in a module that returns that tensor."
         )
     return features, extras
 
@@ -122,9 +97,125 @@ def split_output(output: Any) -> tuple[Any, tuple[Any, ...]]:
     return output, ()
 
 
-def _described(output: Any) -> str:
-    if isinstance(output, Mapping):
-        return f"{type(output).__name__} with keys {', '.join(map(repr, output))}"
-    if isinstance(output, (list, tuple)) and output:
-        return f"{type(output).__name__} that begins with {type(output[0]).__name__}"
-    return f"{type(output).__name__}"
+class _Carrier(torch.autograd.Function):
+    """Carries gradients to tensors, and lets go of them, so that autograd need not copy them."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
+        """Return a root for the backward pass; the tensors are not looked at."""
+        ctx.gradients = gradients
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients, once."""
+        gradients = tuple(ctx.gradients)
+        ctx.gradients.clear()
+        return None, *gradients
+
+
+def carry(
+    of_heads: list[tuple[Tensor, Tensor]],
+    features: Tensor,
+    shared: Tensor,
+    backbone_loss: Tensor | None,
+    *,
+    retain_graph: bool,
+) -> None:
+    """Make one pass through the backbone, and into parameters of heads whose gradients are known.
+
+    Hooks of these parameters are called as in any backward pass.
+
+    Args:
+        of_heads: Parameters and their gradients; emptied.
+        features: Output of the backbone.
+        shared: Its gradient.
+        backbone_loss: Scalar loss of the backbone alone.
+        retain_graph: Keep the graph.
+
+    Raises:
+        BackwardError: If another pass went through the backbone before.
+    """
+    roots: list[Tensor] = []
+    gradients: list[Tensor | None] = []
+    if of_heads:
+        given = [gradient.to(tensor.dtype) for tensor, gradient in of_heads]
+        roots.append(_Carrier.apply(given, *[tensor for tensor, _ in of_heads]))
+        gradients.append(None)
+        of_heads.clear()
+    if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
+        roots.append(features)
+        gradients.append(shared.to(features.dtype))
+    if backbone_loss is not None and backbone_loss.requires_grad:
+        roots.append(backbone_loss)
+        gradients.append(None)
+    if not roots:
+        return
+    try:
+        torch.autograd.backward(roots, gradients, retain_graph=retain_graph)
+    except RuntimeError as error:
+        if "a second time" not in str(error):
+            raise
+        raise BackwardError(
+            "`backward` must be the first to go back through the backbone, but a task loss, or "
+            "a backward pass of your own, did so before: it uses the backbone's output itself "
+            "(model.rep); pass that term as model.backward(losses, backbone_loss=TERM)."
+        ) from error
+
+
+def summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Add the losses, where they can be added: one root of the backward pass instead of K.
+
+    Args:
+        losses: Scalars, at least one.
+
+    Returns:
+        The sum alone, or the losses where devices or types differ.
+    """
+    first = losses[0]
+    if any(loss.dtype != first.dtype or loss.device != first.device for loss in losses):
+        return losses
+    return [torch.stack([loss.reshape(()) for loss in losses]).sum()]
+
+
+def multiply_losses(losses: Sequence[Tensor | None], factors: Tensor) -> Sequence[Tensor | None]:
+    """Multiply losses by their factors, in one operation.
+
+    Args:
+        losses: K scalars; None for an absent task.
+        factors: Shape ``[K]``.
+
+    Returns:
+        The products; None for an absent task.
+    """
+    present = [k for k, loss in enumerate(losses) if loss is not None]
+    known = torch.stack([loss.reshape(()) for loss in losses if loss is not None])
+    products = iter((known * torch.stack([factors[k] for k in present])).unbind())
+    return [None if loss is None else next(products) for loss in losses]
+
+
+def take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Take the gradients off the leaves, zero where no loss reached one.
+
+    Args:
+        leaves: What the losses were differentiated at.
+
+    Returns:
+        One gradient per leaf.
+
+    Raises:
+        BackwardError: If no loss reached any leaf.
+    """
+    gradients = [leaf.grad for leaf in leaves]
+    if all(gradient is None for gradient in gradients):
+        raise BackwardError(
+            "No task loss depends on the features: every head ignores its input, or was given "
+            "something else; compute the losses from the predictions of the last forward pass in "
+            "training mode (model.train())."
+        )
+    for leaf in leaves:
+        leaf.grad = None
+    return [
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for leaf, gradient in zip(leaves, gradients, strict=True)
+    ]

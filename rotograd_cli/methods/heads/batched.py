@@ -55,11 +55,19 @@ class BatchedHeads:
         Returns:
             K tensors of shape ``[N, o]``, not views: the caller may write into them.
         """
-        weights = [layer.weight for layer in self._layers]
+        reached = [True] * len(self._layers)
+        weight: Tensor = _Stack.apply(reached, *[layer.weight for layer in self._layers])
         biases = [layer.bias for layer in self._layers if layer.bias is not None]
+        bias: Tensor | None = _Stack.apply(reached, *biases) if biases else None
         z = features.flatten(1 + num_task_axes)
-        result: Sequence[Tensor] = _BatchedLinear.apply(z, len(weights), *weights, *biases)
-        return result
+        if num_task_axes == 0:
+            flat_bias = None if bias is None else bias.flatten()
+            y = nn.functional.linear(z, weight.flatten(0, 1), flat_bias)  # [N, K o]
+            y = y.view(len(z), len(weight), -1).transpose(0, 1).contiguous()
+        else:
+            y = z @ weight.mT
+            y = y if bias is None else y + bias.unsqueeze(1).to(y.dtype)
+        return rows_of(y, reached)
 
 
 def _alike(head: SplitHead, first: SplitHead) -> bool:
@@ -72,82 +80,53 @@ def _alike(head: SplitHead, first: SplitHead) -> bool:
     )
 
 
-def rows_of(stacked: Tensor) -> Sequence[Tensor]:
+def rows_of(stacked: Tensor, reached: list[bool]) -> Sequence[Tensor]:
     """Split a tensor into K that share its memory, but are no views of it for autograd.
 
-    So each may be written into, and their gradients come back in one piece. After the backward
-    pass, ``grad_fn.reached`` says which of them a loss depended on.
+    So each may be written into, and their gradients come back in one piece.
 
     Args:
         stacked: Shape ``[K, ...]``, contiguous; its values are not used any more.
+        reached: Set by a backward pass: which of the K a loss depended on.
 
     Returns:
         Its K rows.
     """
-    result: Sequence[Tensor] = _Rows.apply(stacked)
+    result: Sequence[Tensor] = _Rows.apply(stacked, reached)
     return result
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, stacked: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, stacked: Tensor, reached: list[bool]) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.reached = [True] * len(stacked)
+        ctx.reached = reached
         return separate(stacked)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
-        ctx.reached = [gradient is not None for gradient in gradients]
-        return _stack_present(gradients)
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
+        ctx.reached[:] = [gradient is not None for gradient in gradients]
+        like = next((gradient for gradient in gradients if gradient is not None), None)
+        if like is None:
+            return None, None
+        zero = like if all(ctx.reached) else torch.zeros_like(like)
+        return torch.stack([zero if g is None else g for g in gradients]), None
 
 
-class _BatchedLinear(torch.autograd.Function):
-    """K linear layers; a layer that no loss depends on gets no gradient at all."""
+class _Stack(torch.autograd.Function):
+    """Parameters of K heads as one tensor; a head that no loss depends on gets no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, num: int, *parameters: Tensor) -> tuple[Tensor, ...]:
-        weight = torch.stack(parameters[:num])  # [K, o, d]
-        bias = torch.stack(parameters[num:]) if len(parameters) > num else None
-        if z.dim() == 2:
-            flat = None if bias is None else bias.flatten()
-            y = nn.functional.linear(z, weight.flatten(0, 1), flat)  # [N, K o]
-            y = y.view(len(z), num, -1).transpose(0, 1).contiguous()
-        else:
-            y = z @ weight.mT
-            y = y if bias is None else y + bias.unsqueeze(1).to(y.dtype)
-        ctx.save_for_backward(z, weight)
-        ctx.set_materialize_grads(False)
-        ctx.has_bias = bias is not None
-        return separate(y)
+    def forward(ctx: Any, reached: list[bool], *parameters: Tensor) -> Tensor:
+        ctx.reached = reached
+        return torch.stack(parameters)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        z, weight = ctx.saved_tensors
-        num = len(gradients)
-        needs = ctx.needs_input_grad
-        delta = _stack_present(gradients)  # [K, N, o]
-        if delta is None:
-            return (None,) * len(needs)
-        by_features: Tensor | None = None
-        flat = delta.transpose(0, 1).flatten(1) if z.dim() == 2 else delta
-        if needs[0] and z.dim() == 2:
-            by_features = (flat @ weight.flatten(0, 1).to(delta.dtype)).to(z.dtype)
-        elif needs[0]:
-            by_features = (delta @ weight.to(delta.dtype)).to(z.dtype)
-        by_weight = (flat.mT @ z.to(delta.dtype)).view_as(weight).to(weight.dtype)
-        by_parameter = list(by_weight.unbind())
-        if ctx.has_bias:
-            by_parameter += delta.sum(1).to(weight.dtype).unbind()
-        return (
-            by_features,
-            None,
-            *(
-                gradient if needs[2 + i] and gradients[i % num] is not None else None
-                for i, gradient in enumerate(by_parameter)
-            ),
-        )
+    def backward(ctx: Any, stacked: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(stacked.unbind(), ctx.reached, strict=True)
+        return None, *(gradient if reached else None for gradient, reached in pairs)
 
 
 def separate(stacked: Tensor) -> tuple[Tensor, ...]:
@@ -162,12 +141,3 @@ def separate(stacked: Tensor) -> tuple[Tensor, ...]:
     storage, size, stride = stacked.untyped_storage(), stacked.shape[1:], stacked.stride()
     offsets = (stacked.storage_offset() + k * stride[0] for k in range(len(stacked)))
     return tuple(stacked.new_empty(0).set_(storage, at, size, stride[1:]) for at in offsets)
-
-
-def _stack_present(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    """Stack gradients, zero where there is none; None if there is none at all."""
-    like = next((gradient for gradient in gradients if gradient is not None), None)
-    if like is None:
-        return None
-    zero = torch.zeros_like(like) if any(gradient is None for gradient in gradients) else like
-    return torch.stack([zero if gradient is None else gradient for gradient in gradients])

@@ -89,12 +89,7 @@ def _views(
 
 
 def _folded(
-    heads: nn.ModuleList,
-    features: Tensor,
-    rotated: RotatedFeatures,
-    leaf: Leaf,
-    *,
-    constant: bool,
+    heads: nn.ModuleList, features: Tensor, rotated: RotatedFeatures, leaf: Leaf, *, constant: bool
 ) -> Leaves | None:
     """Fold the rotations into the heads, where that is asked for or pays."""
     if rotated.path == "general":

@@ -10,9 +10,9 @@ from torch.func import functional_call
 
 from rotograd_cli.methods.heads.layers import is_plain, sequence_of
 from rotograd_cli.methods.heads.leaves import Leaf, Leaves
-from rotograd_cli.methods.rotation.axes import RotatedAxes
+from rotograd_cli.methods.rotation.constants import WholeRotations
+from rotograd_cli.methods.rotation.features import RotatedAxes
 from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
-from rotograd_cli.methods.rotation.whole import WholeRotations
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

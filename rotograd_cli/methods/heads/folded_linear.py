@@ -11,8 +11,8 @@ from rotograd_cli.linalg.gradients import stacked
 from rotograd_cli.methods.heads.batched import rows_of, separate
 from rotograd_cli.methods.heads.layers import SplitHead, split_head
 from rotograd_cli.methods.heads.leaves import Leaf, Leaves
-from rotograd_cli.methods.rotation.axes import RotatedAxes
-from rotograd_cli.methods.rotation.folded import FoldedRotations
+from rotograd_cli.methods.rotation.constants import FoldedRotations
+from rotograd_cli.methods.rotation.features import RotatedAxes
 from rotograd_cli.methods.rotation.holding import constant
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import FoldedTaskGradients, TaskGradients
@@ -25,8 +25,8 @@ class FoldedLayers(NamedTuple):
     """Folding of the rotated columns."""
     weight: Tensor
     r""":math:`W'_k = [W_k^{top} R_k, W_k^{rest}]`, shape ``[K, o, d]``, float32 or wider."""
-    bias: Tensor | None
-    """Shape ``[K, o]``; None where no head has one."""
+    bias: Tensor
+    """Shape ``[K, o]``."""
 
 
 def split_heads(
@@ -47,13 +47,9 @@ def split_heads(
     """
     if len(axes.post_shape) > 0:
         return None
-    split = []
-    for head in heads:
-        parts = split_head(head)
-        if parts is None or not _fits(parts, features, axes):
-            return None
-        split.append(parts)
-    return split
+    every = [split_head(head) for head in heads]
+    fitting = [head for head in every if head is not None and _fits(head, features, axes)]
+    return fitting if len(fitting) == len(every) else None
 
 
 def _fits(head: SplitHead, features: Tensor, axes: RotatedAxes) -> bool:
@@ -102,16 +98,15 @@ class FoldedLinearLeaves(Leaves):
         self._layers = constant(rotations, "layers", sources, lambda: _fold(layers, rotations))
         self.tensors = [leaf(self._first_layers())]
         (y,) = self.tensors
-        self.first_outputs = rows_of(y) if y.requires_grad else separate(y)
-        self._node: Any = self.first_outputs[0].grad_fn
+        self._reached = [True] * len(heads)
+        self.first_outputs = rows_of(y, self._reached) if y.requires_grad else separate(y)
 
     @torch.no_grad()
     def _first_layers(self) -> Tensor:
         _, weight, bias = self._layers
         K, o, d = weight.shape
         z = self._features.reshape(-1, d)
-        flat_bias = None if bias is None else bias.flatten().to(z.dtype)
-        y = nn.functional.linear(z, weight.flatten(0, 1).to(z.dtype), flat_bias)
+        y = nn.functional.linear(z, weight.flatten(0, 1).to(z.dtype), bias.flatten().to(z.dtype))
         return y.view(-1, K, o).transpose(0, 1).reshape(K, *self._batch_shape, o).contiguous()
 
     def outputs(self) -> Sequence[Any]:
@@ -136,7 +131,7 @@ class FoldedLinearLeaves(Leaves):
         for k, head in enumerate(self._heads):
             layer = head.layer
             given = (layer.weight, G.weight_gradient[k]), (layer.bias, G.bias_gradient[k])
-            for parameter, gradient in given if self._node.reached[k] else ():
+            for parameter, gradient in given if self._reached[k] else ():
                 if parameter is not None and parameter.requires_grad:
                     result.append((parameter, gradient[: layer.out_features]))
         return result
@@ -163,8 +158,6 @@ def _fold(layers: Sequence[nn.Linear], rotations: Rotations) -> FoldedLayers:
     weight = folded.weight
     if weights.shape[2] > m:
         weight = torch.cat((weight, weights[..., m:]), dim=2)
-    if all(layer.bias is None for layer in layers):
-        return FoldedLayers(folded, weight, None)
     return FoldedLayers(folded, weight, _stack_padded([_bias(layer) for layer in layers]))
 
 

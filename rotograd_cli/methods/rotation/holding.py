@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,12 +11,8 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
-class _Held(NamedTuple):
-    sources: tuple[Tensor, ...]
-    value: object
-
-
-_held: WeakKeyDictionary[nn.Module, dict[str, _Held]] | None = None
+# sources and value, by module and name
+_held: WeakKeyDictionary[nn.Module, dict[str, tuple[list[Tensor], Any]]] | None = None
 
 
 @contextmanager
@@ -60,16 +56,12 @@ def constant(owner: nn.Module, name: str, sources: Sequence[Tensor], compute: Ca
     """
     kept = {} if _held is None else _held.setdefault(owner, {})
     entry = kept.get(name)
-    if entry is None or not _are_same(entry.sources, sources):
+    if entry is None or list(map(id, entry[0])) != list(map(id, sources)):
         autocast = torch.autocast(sources[0].device.type, enabled=False)
         with torch.inference_mode(False), torch.no_grad(), autocast:
-            entry = kept[name] = _Held(tuple(sources), compute())
-    value: T = entry.value  # type: ignore[assignment]
+            entry = kept[name] = (list(sources), compute())
+    value: T = entry[1]
     return value
-
-
-def _are_same(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 
 
 def is_traced() -> bool:

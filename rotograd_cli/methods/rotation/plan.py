@@ -55,11 +55,8 @@ class Workspace:
         """Return an uninitialised tensor of the same shape, dtype and device."""
         free = self._free
         self._free = None
-        if free is None or (free.shape, free.dtype, free.device) != (
-            like.shape,
-            like.dtype,
-            like.device,
-        ):
+        kind = (like.shape, like.dtype, like.device)
+        if free is None or (free.shape, free.dtype, free.device) != kind:
             return torch.empty_like(like)
         return free
 

@@ -1,21 +1,21 @@
 """The K rotations of a method: one stacked parameter over constant bases."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
-from rotograd_cli.errors import CheckpointError, ConfigError, ShapeError
+from rotograd_cli.errors import CheckpointError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
-from rotograd_cli.methods.rotation.folded import FoldedRotations
+from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
 from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
 from rotograd_cli.methods.rotation.manifold import rotation_manifold
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
 from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
-from rotograd_cli.methods.rotation.whole import WholeRotations
 from rotograd_cli.ranks.base import ONE, Ranks
 
 RotationInit = Literal["haar", "identity"]
@@ -73,13 +73,9 @@ class Rotations(nn.Module):
         *,
         init: RotationInit = "haar",
         rotation_map: RotationMap = "expm",
-        rebase_every: int | None = None,
+        rebase_every: Annotated[int, Ge(1)] | None = None,
     ) -> None:
         super().__init__()
-        if rebase_every is not None and rebase_every < 1:
-            raise ConfigError(
-                f"`rebase_every` must be at least 1 optimiser step or null, got {rebase_every}."
-            )
         self.size = size
         self.map = MAPS[rotation_map]()
         self.rebase_every = rebase_every
@@ -98,9 +94,7 @@ class Rotations(nn.Module):
     @property
     def base(self) -> Tensor:
         """B, shape ``[K, m, m]``, a buffer of geotorch's."""
-        base = self.manifold.base
-        assert isinstance(base, Tensor)
-        return base
+        return self.manifold.get_buffer("base")
 
     @property
     def matrices(self) -> Tensor:
@@ -108,7 +102,7 @@ class Rotations(nn.Module):
         X = self.free_parameters
         with torch.autocast(X.device.type, enabled=False):
             if is_traced():
-                return self.base @ self.map.traced(skew(X))
+                return self.base @ self.map.differentiable(skew(X))
             self.check_bases()
             matrices: Tensor = self.manifold(X)
         return matrices
@@ -266,12 +260,7 @@ class Rotations(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "ranks": ONE,
-            "_plan": NormPlan(),
-            "_workspace": Workspace(),
-        }
+        return {**self.__dict__, "ranks": ONE, "_plan": NormPlan(), "_workspace": Workspace()}
 
 
 def _check_loaded(rotations: Rotations, keys: object) -> None:

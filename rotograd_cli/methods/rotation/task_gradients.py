@@ -1,52 +1,16 @@
 r"""The K task gradients at the features, before rotation: :math:`g_k = R_k^\top\tilde g_k`.
 
 Two forms with the same operations: whole gradients for any head, and their factors for heads that
-begin with a linear layer.
+begin with a linear layer. All is computed in float32 or wider.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, stacked
-from rotograd_cli.methods.rotation.folded import FoldedRotations
-from rotograd_cli.methods.rotation.whole import WholeRotations
-
-
-class TaskGradients(Protocol):
-    """What is computed with task gradients, in float32 or wider."""
-
-    def norms(self) -> Tensor:
-        r""":math:`\lVert g_k\rVert` over this process's examples, shape ``[K]``."""
-
-    def cosines(self, norms: Tensor) -> Tensor:
-        r"""Inner products of the directions :math:`g_k / \lVert g_k\rVert`, shape ``[K, K]``.
-
-        Args:
-            norms: The norms over the whole batch, 0 for gradients that count as zero, ``[K]``.
-        """
-
-    def drop(self, tasks: Tensor) -> None:
-        """Make the gradients of some tasks zero; ``tasks`` is boolean, shape ``[K]``."""
-
-    def matrix(self) -> Tensor:
-        """The gradients themselves, flattened, shape ``[K, D]``."""
-
-    def combine(self, weights: Tensor) -> Tensor:
-        r"""Sums :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r, *]``."""
-
-    def rotation_gradient(self, v: Tensor, factor: Tensor) -> Tensor:
-        r"""Gradient of the free parameters for :math:`W_k = f \sum_n g_{n,k} v_n^\top`.
-
-        Args:
-            v: Shape ``[N, d, S]``: batch, rotated and carried axes.
-            factor: f, a scalar.
-
-        Returns:
-            Strictly lower triangular, shape ``[K, m, m]``.
-        """
+from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
 
 
 class DenseTaskGradients:
@@ -64,28 +28,40 @@ class DenseTaskGradients:
         self._rotations = rotations
 
     def norms(self) -> Tensor:
-        """See :class:`TaskGradients`."""
+        r""":math:`\lVert g_k\rVert` over this process's examples, shape ``[K]``."""
         return norms_of(self.rows.unbind())
 
     def cosines(self, norms: Tensor) -> Tensor:
-        """See :class:`TaskGradients`."""
+        r"""Inner products of the directions :math:`g_k / \lVert g_k\rVert`, shape ``[K, K]``.
+
+        Args:
+            norms: The norms over the whole batch, 0 for gradients that count as zero, ``[K]``.
+        """
         units = divide_or_zero(self.rows, norms.unsqueeze(1))
         return units @ units.mT
 
     def drop(self, tasks: Tensor) -> None:
-        """See :class:`TaskGradients`."""
+        """Make the gradients of some tasks zero; ``tasks`` is boolean, shape ``[K]``."""
         self.rows.masked_fill_(tasks.unsqueeze(1), 0)
 
     def matrix(self) -> Tensor:
-        """See :class:`TaskGradients`."""
+        """The gradients themselves, flattened, shape ``[K, D]``."""
         return self.rows
 
     def combine(self, weights: Tensor) -> Tensor:
-        """See :class:`TaskGradients`."""
+        r"""Sums :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r, *]``."""
         return (weights.to(self.rows.dtype) @ self.rows).view(-1, *self.G.shape[1:])
 
     def rotation_gradient(self, v: Tensor, factor: Tensor) -> Tensor:
-        """See :class:`TaskGradients`."""
+        r"""Gradient of the free parameters for :math:`W_k = f \sum_n g_{n,k} v_n^\top`.
+
+        Args:
+            v: Shape ``[N, d, S]``: batch, rotated and carried axes.
+            factor: f, a scalar.
+
+        Returns:
+            Strictly lower triangular, shape ``[K, m, m]``.
+        """
         assert self._rotations is not None
         m = self._rotations.R.shape[-1]
         G, v = self.G[:, :, :m], v[:, :m]
@@ -141,15 +117,15 @@ class FoldedTaskGradients:
         return ((delta.mT @ delta) * (weight @ weight.mT)).view(K, o, K, o).sum((1, 3))
 
     def drop(self, tasks: Tensor) -> None:
-        """See :class:`TaskGradients`."""
+        """See :class:`DenseTaskGradients`."""
         self._delta = self._delta.masked_fill(tasks.view(-1, 1, 1), 0)
 
     def matrix(self) -> Tensor:
-        """See :class:`TaskGradients`."""
+        """See :class:`DenseTaskGradients`."""
         return torch.bmm(self._delta, self._weight).flatten(1)
 
     def combine(self, weights: Tensor) -> Tensor:
-        """See :class:`TaskGradients`; the shape is ``[r, N, d, 1]``."""
+        """See :class:`DenseTaskGradients`; the shape is ``[r, N, d, 1]``."""
         N, o = self._delta.shape[1:]
         flat = _side_by_side(self._delta)
         columns = weights.to(flat.dtype).repeat_interleave(o, dim=1)  # [r, K o]
@@ -157,13 +133,16 @@ class FoldedTaskGradients:
         return (scaled.flatten(0, 1) @ self._weight.flatten(0, 1)).view(len(weights), N, -1, 1)
 
     def rotation_gradient(self, v: Tensor, factor: Tensor) -> Tensor:
-        """See :class:`TaskGradients`."""
+        """See :class:`DenseTaskGradients`."""
         m = self._rotations.base.shape[-1]
         Q = _correlate(self._delta, v[:, :m, 0]) * factor
         P = self._by_features
         gradient, turned = self._rotations.gradient(Q, P[..., :m])
         self.weight_gradient = torch.cat((turned, P[..., m:]), dim=2)
         return gradient
+
+
+TaskGradients = DenseTaskGradients | FoldedTaskGradients
 
 
 def _side_by_side(delta: Tensor) -> Tensor:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.models.layers import conv_unit, require_two_examples
-
-MIN_SIZE = 8  # pixels: three poolings
+from rotograd_cli.models.layers import conv_unit, require_images, require_two_examples
 
 
 class CelebAConv(nn.Module):
@@ -41,11 +39,8 @@ class CelebAConv(nn.Module):
         self, *, input_shape: Sequence[int], channels: Sequence[int], num_features: int
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < MIN_SIZE:
-            raise ConfigError(
-                f"CelebAConv needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, [channels, "
-                f"height, width], got {list(input_shape)}; use backbone=mlp for other inputs."
-            )
+        # three poolings
+        require_images("CelebAConv", input_shape, 8, "backbone=mlp for other inputs")
         if len(channels) != 4 or min([*channels, num_features]) < 1:
             raise ConfigError(
                 "`channels` must hold four positive numbers and `num_features` be positive, got "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.models.layers import require_images
 
 
 class ConvNet(nn.Module):
@@ -25,11 +26,7 @@ class ConvNet(nn.Module):
         self, *, input_shape: Sequence[int], channels: Sequence[int], strides: Sequence[int]
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise ConfigError(
-                "ConvNet needs images, [channels, height, width], got inputs of shape "
-                f"{list(input_shape)}; use backbone=mlp for other inputs."
-            )
+        require_images("ConvNet", input_shape, 1, "backbone=mlp for other inputs")
         if not 0 < len(channels) == len(strides) or min(*channels, *strides) < 1:
             raise ConfigError(
                 "`channels` and `strides` must hold one positive number per layer each, got "

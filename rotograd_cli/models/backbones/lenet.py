@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.models.layers import require_images
 
 
 class LeNet(nn.Module):
@@ -18,24 +19,18 @@ class LeNet(nn.Module):
             computes in little more than half the time; results differ by rounding.
 
     Raises:
-        ShapeError: If the input is not an image or too small.
-        ConfigError: If ``num_features`` is not positive.
+        ConfigError: If the input is not an image or too small, or there are no features.
 
     References:
         Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018.
     """
 
+    @checked
     def __init__(
-        self, *, input_shape: Sequence[int], num_features: int, channels_last: bool = False
+        self, *, input_shape: Sequence[int], num_features: AtLeastOne, channels_last: bool = False
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 16:
-            raise ShapeError(
-                "LeNet needs images of at least 16x16 pixels, [channels, height, width], got "
-                f"{list(input_shape)}; use backbone=mlp for other inputs."
-            )
-        if num_features < 1:
-            raise ConfigError(f"`num_features` must be at least 1, got {num_features}.")
+        require_images("LeNet", input_shape, 16, "backbone=mlp for other inputs")
         self.convolutions = nn.Sequential(
             nn.Conv2d(input_shape[0], 10, 5),
             nn.MaxPool2d(2),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.bounds import AtLeastOne, checked
 
 
 class MLP(nn.Module):
@@ -21,15 +21,11 @@ class MLP(nn.Module):
         ConfigError: If a size is not positive.
     """
 
+    @checked
     def __init__(
-        self, *, input_shape: Sequence[int], hidden: Sequence[int], num_features: int
+        self, *, input_shape: Sequence[int], hidden: Sequence[AtLeastOne], num_features: AtLeastOne
     ) -> None:
         super().__init__()
-        if min([*hidden, num_features]) < 1:
-            raise ConfigError(
-                f"`hidden` and `num_features` must be positive, got {list(hidden)} and "
-                f"{num_features}."
-            )
         sizes = [math.prod(input_shape), *hidden, num_features]
         layers: list[nn.Module] = [nn.Flatten()]
         for size, next_size in itertools.pairwise(sizes):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.models.layers import require_images
 
 MIN_SIZE = 32  # pixels, the images of CIFAR
 
@@ -31,12 +31,8 @@ class ResNet18(nn.Module):
 
     def __init__(self, *, input_shape: Sequence[int]) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < MIN_SIZE:
-            raise ConfigError(
-                f"ResNet18 needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, [channels, "
-                f"height, width], got {list(input_shape)}; use backbone=lenet for smaller images, "
-                "backbone=mlp for other inputs."
-            )
+        advice = "backbone=lenet for smaller images, backbone=mlp for other inputs"
+        require_images("ResNet18", input_shape, MIN_SIZE, advice)
         self.network = resnet18(num_classes=1)  # its classifier is thrown away
         stem = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.errors import ConfigError, DatasetError, first_line
 
 WEIGHTS = ResNet50_Weights.IMAGENET1K_V1
 _CLASSIFIER = ("avgpool", "fc")
@@ -73,9 +73,8 @@ def _load_imagenet(network: nn.Module) -> None:
         network.load_state_dict(state)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetError(
             f"The ImageNet weights {Path(WEIGHTS.url).name} could not be read or downloaded "
-            f"({reason}); put the file of {WEIGHTS.url} into {folder}, or train from scratch with "
-            "backbone.pretrained=false."
+            f"({first_line(error)}); put the file of {WEIGHTS.url} into {folder}, or train from "
+            "scratch with backbone.pretrained=false."
         ) from error

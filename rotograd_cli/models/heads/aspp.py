@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.models.layers import require_maps, require_two_examples
 
 
@@ -34,21 +34,17 @@ class ASPPHead(nn.Module):
         examples/nyu and LibMTL/model/decoder/DeepLabHead.py.
     """
 
+    @checked
     def __init__(
         self,
         *,
         feature_shape: Sequence[int],
-        num_outputs: int,
-        atrous_rates: Sequence[int],
-        upsample: int,
+        num_outputs: AtLeastOne,
+        atrous_rates: Sequence[AtLeastOne],
+        upsample: AtLeastOne,
     ) -> None:
         super().__init__()
-        require_maps("ASPPHead", feature_shape, num_outputs)
-        if min([*atrous_rates, upsample]) < 1:
-            raise ConfigError(
-                "`atrous_rates` and `upsample` must be positive, got "
-                f"{list(atrous_rates)} and {upsample}."
-            )
+        require_maps("ASPPHead", feature_shape)
         from torchvision.models.segmentation.deeplabv3 import DeepLabHead  # slow import
 
         self.layers = DeepLabHead(feature_shape[0], num_outputs, tuple(atrous_rates))

@@ -28,7 +28,7 @@ class ConvHead(nn.Sequential):
     """
 
     def __init__(self, *, feature_shape: Sequence[int], num_outputs: int) -> None:
-        require_maps("ConvHead", feature_shape, num_outputs)
+        require_maps("ConvHead", feature_shape)
         channels = feature_shape[0]
         super().__init__(
             nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, num_outputs, 1)

@@ -60,7 +60,7 @@ class MTANHead(nn.Module):
                 "MTANHead needs the `filters` of the backbone whose maps it reads, got null; use "
                 "backbone=segnet_mtan, or head=conv for other feature maps."
             )
-        require_maps("MTANHead", feature_shape, num_outputs)
+        require_maps("MTANHead", feature_shape)
         self.maps = PackedMaps(filters)
         self.maps.check(feature_shape)
         self.shared_blocks = shared_blocks

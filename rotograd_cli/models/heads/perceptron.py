@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.bounds import AtLeastOne, checked
 
 
 class MLPHead(nn.Sequential):
@@ -21,11 +21,10 @@ class MLPHead(nn.Sequential):
         ConfigError: If a size is not positive.
     """
 
+    @checked
     def __init__(
-        self, *, feature_shape: Sequence[int], num_outputs: int, hidden: Sequence[int]
+        self, *, feature_shape: Sequence[int], num_outputs: AtLeastOne, hidden: Sequence[AtLeastOne]
     ) -> None:
-        if min([*hidden, num_outputs]) < 1:
-            raise ConfigError(f"`hidden` must hold positive sizes, got {list(hidden)}.")
         sizes = [math.prod(feature_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()] if len(feature_shape) > 1 else []
         for size, next_size in itertools.pairwise(sizes):
