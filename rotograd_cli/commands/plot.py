@@ -24,8 +24,8 @@ KEY=VALUE            as for rotograd reproduce: seeds=5, and what the runs were 
 
 def run(arguments: Sequence[str]) -> int:
     """Draw the figure and name its files."""
-    from rotograd_cli.commands.reproduction.arguments import parse
     from rotograd_cli.commands.reproduction.figures import plot
+    from rotograd_cli.commands.reproduction.settings import parse
     from rotograd_cli.commands.support.output import print_files
 
     files, notes = plot(parse("plot", arguments))

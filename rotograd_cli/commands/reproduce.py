@@ -41,8 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: ``CELL_FAILED`` if a run did not finish.
     """
-    from rotograd_cli.commands.reproduction.arguments import parse
     from rotograd_cli.commands.reproduction.reproduction import Reproduction
+    from rotograd_cli.commands.reproduction.settings import parse
     from rotograd_cli.commands.support.output import print_files, print_results
     from rotograd_cli.printing.grid import Grid
     from rotograd_cli.printing.terminal import print_grid

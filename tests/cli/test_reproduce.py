@@ -265,8 +265,8 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
     """On a clock that counts operations: what seconds a machine takes for them is its own."""
     from hydra import compose
 
-    from rotograd_cli.commands.reproduction.probe import measured_seconds
-    from rotograd_cli.commands.reproduction.settings import composing
+    from rotograd_cli.commands.reproduction.estimate import measured_seconds
+    from rotograd_cli.commands.support.hydra_app import composing
     from rotograd_cli.runs.config import to_train_config
     from rotograd_cli.runs.experiment import train
 
@@ -276,7 +276,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
         config = to_train_config(compose("train", words))
     with CountOperations() as operations:
         clock = SimpleNamespace(monotonic=lambda: operations.num)
-        monkeypatch.setattr("rotograd_cli.commands.reproduction.probe.time", clock)
+        monkeypatch.setattr("rotograd_cli.commands.reproduction.estimate.time", clock)
         foretold = measured_seconds(config)
         before = operations.num
         train(config, tmp_path / "run", quiet=True)

@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from rotograd_cli.cli import main
-from rotograd_cli.commands.reproduction.arguments import parse
-from rotograd_cli.commands.reproduction.cells import Cell
-from rotograd_cli.commands.reproduction.plan import Candidate, choices, without_choice
+from rotograd_cli.commands.reproduction.plan import Candidate, Cell, choices, without_choice
 from rotograd_cli.commands.reproduction.plan import _marked as marked
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import parse
 from rotograd_cli.tables.parts import Table
 from tests.fake_runs import fake_summary
 from tests.marks import slow_unless

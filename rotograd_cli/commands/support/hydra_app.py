@@ -3,10 +3,12 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
@@ -21,6 +23,14 @@ from rotograd_cli.runs.overrides import explaining
 COMPLETION = ("-sc", "--shell-completion")
 MULTIRUN = ("-m", "--multirun")
 Task = Callable[[DictConfig], float | None]
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Inside, configurations of the commands and of runs can be composed."""
+    register_schemas()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
 
 
 def run_app(command: str, arguments: Sequence[str], task: Task, *, single: str = "") -> None:
