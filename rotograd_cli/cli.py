@@ -8,7 +8,6 @@ from contextlib import suppress
 from rotograd_cli import __version__, commands
 from rotograd_cli.commands.support import session
 from rotograd_cli.commands.support.overview import overview, suggestion
-from rotograd_cli.commands.sweeps.launchers import stop_launcher
 from rotograd_cli.errors import WRONG_INPUT, exit_code, one_line
 from rotograd_cli.printing.streams import enduring_output
 from rotograd_cli.ranks import launch
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _farewell() -> None:
-    continuing = stop_launcher()
+    continuing = session.stop_launcher()
     session.remove_unused_folders()
     if launch.job_rank() == 0:
         for line in (*session.how_to_continue(), " ".join([_INTERRUPTED, *continuing])):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rotograd_cli.commands.support import session
 from rotograd_cli.commands.support.parsing import GROUPS, group_lines
-from rotograd_cli.commands.sweeps.launchers import launcher_failure
 from rotograd_cli.errors import RotogradError, run_under_way, suggested
 from rotograd_cli.ranks import launch
 
@@ -55,10 +54,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         run_app("train", arguments, _train)
     except Exception as error:
-        message = launcher_failure(error)
+        message = session.launcher_failure(error)
         if message is None:
             raise
-        from rotograd_cli.commands.sweeps.status import print_unfinished  # loads torch
+        from rotograd_cli.commands.sweeps.cells import print_unfinished  # loads torch
 
         print_unfinished()
         session.failures.append(message)
@@ -71,8 +70,7 @@ def _train(config: "DictConfig") -> float | None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from rotograd_cli.commands.sweeps.cell import run_cell
-    from rotograd_cli.commands.sweeps.status import check_direction
+    from rotograd_cli.commands.sweeps.cells import check_direction, run_cell
 
     launch.read_launcher()
     hydra: Any = HydraConfig.get()

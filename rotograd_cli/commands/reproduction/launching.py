@@ -49,8 +49,7 @@ def launch(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
     own = [
         "hydra.mode=MULTIRUN",
         f"hydra.sweep.dir={hydra_value(str(cells[0].run_dir.parent))}",
-        "~hydra.callbacks.sweep_status",
-        "~hydra.callbacks.new_folders",
+        "~hydra.callbacks.folders",
     ]
     search_path = create_config_search_path(str(config_dir()))
     hydra = Hydra.create_main_hydra2(task_name="rotograd", config_search_path=search_path)
