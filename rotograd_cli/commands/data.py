@@ -1,4 +1,18 @@
-"""``rotograd data``: look at the files of a data set, prepare what training reads."""
+"""Check or prepare the files of a data set: rotograd data check | prepare NAME.
+
+usage: rotograd data check [NAME] [KEY=VALUE ...]
+       rotograd data prepare NAME [--from FILE] [--workers N] [KEY=VALUE ...]
+
+check     are the files there and right? what is missing, where to get it; without a name: all sets
+prepare   decode the files once into what training reads; an interrupted preparation continues
+
+--from FILE   source other than the files in the data root: nyu_depth_v2_labeled.mat for nyuv2
+--workers N   threads; all cores by default
+KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=1000
+--config-dir  a folder of your own YAML files: DIR/data/foo.yaml
+
+The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data.
+"""
 
 import os
 from argparse import Namespace
@@ -12,26 +26,8 @@ from rotograd_cli.errors import WRONG_INPUT, ConfigError
 if TYPE_CHECKING:
     from rotograd_cli.data.base import FileCheck, MultiTaskDataset
 
-SUMMARY = "check or prepare the files of a data set: rotograd data check | prepare NAME"
+GROUPS = ()
 ACTIONS = ("check", "prepare")
-_HELP = """usage: rotograd data check [NAME] [KEY=VALUE ...]
-       rotograd data prepare NAME [--from FILE] [--workers N] [KEY=VALUE ...]
-
-check     are the files there and right? what is missing, where to get it; without a name: all sets
-prepare   decode the files once into what training reads; an interrupted preparation continues
-
---from FILE   source other than the files in the data root: nyu_depth_v2_labeled.mat for nyuv2
---workers N   threads; all cores by default
-KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=1000
---config-dir  a folder of your own YAML files: DIR/data/foo.yaml
-
-The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data."""
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    del arguments
-    return _HELP
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,14 +1,12 @@
-"""What the commands share to parse their arguments and to describe them."""
+"""What the commands share to parse their arguments."""
 
 import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.arguments import config_dirs
-from rotograd_cli.runs.config_files import choices
 
-GROUPS = (
+TRAINING_GROUPS = (
     *("method", "data", "backbone", "head", "optimizer", "scheduler"),
     *("experiment", "debug", "logger"),
 )
@@ -47,14 +45,3 @@ def plain_parser() -> argparse.ArgumentParser:
 def refusal(command: str, message: str) -> ConfigError:
     """Return the error for an argument that a command cannot take."""
     return ConfigError(f"{message}; rotograd {command} --help shows the options.")
-
-
-def group_lines(arguments: Sequence[str], groups: Sequence[str]) -> str:
-    """Return a line of help per group: its name and its files, the user's included.
-
-    Args:
-        arguments: What follows the command.
-        groups: Names of groups.
-    """
-    folders = config_dirs(arguments)
-    return "\n".join(f"  {group:12s} {' | '.join(choices(group, folders))}" for group in groups)
