@@ -14,6 +14,12 @@ from types import ModuleType
 from rotograd_cli.runs.arguments import config_dirs
 from rotograd_cli.runs.config_files import choices
 
+TRAINING_GROUPS = (
+    *("method", "data", "backbone", "head", "optimizer", "scheduler"),
+    *("experiment", "debug", "logger"),
+)
+"""Groups of a training configuration."""
+
 _HELP = """rotograd: train and compare RotoGrad and its rivals from YAML.
 
 usage: rotograd COMMAND [KEY=VALUE ...] [Hydra's options]

@@ -29,7 +29,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rotograd_cli.commands.support.parsing import TRAINING_GROUPS
+from rotograd_cli.commands import TRAINING_GROUPS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     """Measure and print."""
     from rotograd_cli.commands.support.hydra_app import run_app
 
-    run_app("bench", arguments, _bench, single="measures one configuration")
+    run_app("bench", arguments, _bench)
     return 0
 
 

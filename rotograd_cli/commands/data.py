@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rotograd_cli.commands.support.parsing import parsed, plain_parser, refusal
 from rotograd_cli.errors import WRONG_INPUT, ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> Namespace:
     """Return ``action``, ``name``, ``source``, ``workers``, ``config_dir`` and ``overrides``."""
+    from rotograd_cli.commands.support.hydra_app import parsed, plain_parser, refusal
     from rotograd_cli.runs.arguments import ready
 
     parser = plain_parser()

@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     from rotograd_cli.tables.command import register_schema
 
     register_schema()
-    run_app("table", arguments, _table, single="builds one table")
+    run_app("table", arguments, _table)
     return 0
 
 

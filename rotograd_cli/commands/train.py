@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rotograd_cli.commands import TRAINING_GROUPS
 from rotograd_cli.commands.support import session
-from rotograd_cli.commands.support.parsing import TRAINING_GROUPS
 from rotograd_cli.errors import RotogradError, run_under_way, suggested
 from rotograd_cli.ranks import launch
 

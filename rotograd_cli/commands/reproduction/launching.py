@@ -4,12 +4,11 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, BaseFileLock, FileLock, Timeout
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -135,18 +134,13 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-@contextmanager
-def _locked(run_dir: Path, name: str) -> Iterator[None]:
-    """Inside, no other process trains this cell; the lock ends with the process."""
+def _locked(run_dir: Path, name: str) -> AcquireReturnProxy[BaseFileLock]:
+    """Return the cell's lock, waiting for other processes; it ends with the process."""
     run_dir.mkdir(parents=True, exist_ok=True)
     # beside the folder, which may be emptied
     lock = FileLock(run_dir.parent / f".{run_dir.name}.lock")
     try:
-        lock.acquire(blocking=False)
+        return lock.acquire(blocking=False)
     except Timeout:
         _say(f"{name}: another process is training it; waiting")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()

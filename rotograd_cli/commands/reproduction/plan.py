@@ -220,8 +220,6 @@ def without_choice(candidates: Sequence[Candidate]) -> dict[Place, str]:
 def _nothing_to_choose(group: Sequence[Candidate]) -> str:
     num_cells = sum(len(candidate.values) for candidate in group)
     num_gaps = sum(len(candidate.gaps) for candidate in group)
-    if num_gaps == num_cells:
-        return f"failed: no finite validation value in any of {num_cells} cells"
     return (
         "failed: no setting of the grid has a finite validation value at every seed, "
         f"{num_gaps} of {num_cells} cells have none"

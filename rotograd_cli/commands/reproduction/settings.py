@@ -8,8 +8,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from rotograd_cli.commands.support.hydra_app import composing
-from rotograd_cli.commands.support.parsing import parsed, plain_parser
+from rotograd_cli.commands.support.hydra_app import composing, parsed, plain_parser
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.arguments import ready, search_path
 from rotograd_cli.runs.config import typed

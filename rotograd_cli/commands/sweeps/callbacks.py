@@ -161,10 +161,10 @@ def _message(sweep_dir: Path, occupied: Sequence[Path], resume: str | None) -> s
     where = listed([str(folder.relative_to(sweep_dir)) for folder in occupied], MAX_NAMED)
     if resume is None:
         return (
-            f"{sweep_dir} already holds runs, in {where}; choose another "
-            "hydra.sweep.dir, or add resume=auto to continue runs of the same configuration."
+            f"{sweep_dir} already holds runs, in {where}; choose another hydra.sweep.dir, or add "
+            "resume=auto to continue runs of the same configuration."
         )
     return (
         f"{sweep_dir} holds runs of other configurations, in {where}; choose another "
-        "hydra.sweep.dir (resume=auto continues only runs of the same configuration)."
+        "hydra.sweep.dir."
     )
