@@ -39,14 +39,13 @@ def run(arguments: Sequence[str]) -> int:
     from rotograd_cli.commands.reproduction.reproduction import Reproduction
     from rotograd_cli.commands.reproduction.settings import parse
     from rotograd_cli.commands.support.output import print_files, print_results
-    from rotograd_cli.printing.grid import Grid
     from rotograd_cli.printing.terminal import print_grid
 
     reproduction = Reproduction(parse("reproduce", arguments))
     only_plans = reproduction.config.plan
     if not only_plans:
         reproduction.check()
-    print_grid(Grid.of_texts(*reproduction.plan()))
+    print_grid(reproduction.plan())
     if only_plans:
         return 0
     reproduction.run()

@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import json
-import math
 import os
 import shutil
 import signal
@@ -358,19 +357,6 @@ def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path, words: list[str], mes
     assert message in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("summary.json"))
-
-
-def test_the_mean_over_grid_seeds_decides() -> None:
-    from rotograd_cli.commands.reproduction.plan import Candidate, choices
-    from rotograd_cli.commands.reproduction.plan import _marked as marked
-
-    group = [
-        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
-        Candidate("a", None, {"lr": 2.0}, {0: 2.0, 1: 2.0}),
-        Candidate("a", None, {"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
-    ]
-    assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
-    assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
 
 
 # ---- rotograd plot

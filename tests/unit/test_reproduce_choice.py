@@ -142,6 +142,16 @@ def test_a_grid_that_was_compared_on_different_data_is_named(
     assert note.startswith("Warning: settings of MGDA were compared")
 
 
+def test_the_mean_over_grid_seeds_decides() -> None:
+    group = [
+        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
+        Candidate("a", None, {"lr": 2.0}, {0: 2.0, 1: 2.0}),
+        Candidate("a", None, {"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
+    ]
+    assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
+    assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
+
+
 def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
     group = [
         Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: math.inf}),

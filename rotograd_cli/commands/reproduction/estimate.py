@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, count, islice
 
 from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
+from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.tables.spec import row_label
@@ -26,7 +27,7 @@ def plan_table(
     grid_cells: Sequence[Cell],
     final_cells: Sequence[Cell],
     measured: Mapping[str, float],
-) -> tuple[list[str], list[list[str]], str]:
+) -> Grid:
     """Plan a row per row of the table: its runs, those that are there, and hours for the others.
 
     Args:
@@ -36,8 +37,8 @@ def plan_table(
         measured: Seconds of a run by row, for rows without a finished one.
 
     Returns:
-        Heads, rows and title. Where the grid is not finished, one of its runs per row and task is
-        also one of the final ones.
+        The plan. Where the grid is not finished, one of its runs per row and task is also one of
+        the final ones.
     """
     spec = planner.spec
     overall = mean_seconds([*grid_cells, *final_cells])
@@ -56,7 +57,7 @@ def plan_table(
     total_left = sum(left for _, left in rows.values())
     total_hours = None if None in hours.values() else sum(h or 0 for h in hours.values())
     total = ["all", "", "", str(total_left), _shown(total_hours)]
-    return HEADS, [*texts, total], f"Plan of table {spec.name}"
+    return Grid.of_texts(HEADS, [*texts, total], f"Plan of table {spec.name}")
 
 
 def _cells_and_left(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy, BaseFileLock, FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -86,7 +86,8 @@ def train_cell(config: DictConfig) -> None:
             return  # by another process, after the plan was made
         resume = _can_resume(run_dir, typed)
         if not resume:
-            _empty(run_dir)
+            shutil.rmtree(run_dir)  # what an unfinished run left
+            run_dir.mkdir()
         try:
             _train(typed, run_dir, overrides, resume, name)
         except Exception as error:  # whatever it is, the other cells must run
@@ -125,16 +126,7 @@ def _can_resume(run_dir: Path, config: TrainConfig) -> bool:
         return False
 
 
-def _empty(folder: Path) -> None:
-    """Remove what an unfinished run left."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _locked(run_dir: Path, name: str) -> AcquireReturnProxy[BaseFileLock]:
+def _locked(run_dir: Path, name: str) -> AcquireReturnProxy[Any]:
     """Return the cell's lock, waiting for other processes; it ends with the process."""
     run_dir.mkdir(parents=True, exist_ok=True)
     # beside the folder, which may be emptied

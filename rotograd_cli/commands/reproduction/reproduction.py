@@ -13,6 +13,7 @@ from rotograd_cli.commands.reproduction.plan import Cell, Place, Planner, unique
 from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
 from rotograd_cli.commands.support.hydra_app import composing
 from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.command import to_seeds
@@ -54,8 +55,8 @@ class Reproduction:
         self.candidates = plan.candidates(grid_cells)
         self.final_cells = self.planner.final_cells(plan.choices(self.candidates))
 
-    def plan(self) -> tuple[list[str], list[list[str]], str]:
-        """Return what there is to do: heads, rows and title of a table."""
+    def plan(self) -> Grid:
+        """Return what there is to do."""
         return plan_table(self.planner, self.grid_cells, self.final_cells, self._measured())
 
     def _measured(self) -> dict[str, float]:
