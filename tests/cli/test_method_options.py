@@ -54,16 +54,16 @@ def test_no_method_needs_a_package_under_the_gpl_by_default() -> None:
 
 # an option of another value, of another type, and one that is none
 KINDS = (
-    ("method=cagrad method.c=-1", "should be greater than or equal to 0, got -1"),
+    ("method=cagrad method.c=-1", "`method.c` must be at least 0, got -1"),
     ("method=cagrad method.c=null", "`method.c`"),
     ("method=pcgrad +method.c=1", "`method.c` is not an option of PCGrad"),
 )
 WRONG = (
     *KINDS,
-    ("method=fairgrad method.alpha=-1", "`method.alpha` has a wrong value"),
+    ("method=fairgrad method.alpha=-1", "`method.alpha` must be at least 0, got -1"),
     ("method=fairgrad method.alpha=even", "`method.alpha`"),
-    ("method=alignedmtl method.scale_mode=max", "'min', 'median' or 'rmse', got 'max'"),
-    ("method=nashmtl method.update_every=0", "greater than or equal to 1, got 0"),
+    ("method=alignedmtl method.scale_mode=max", "must be min or median or rmse, got 'max'"),
+    ("method=nashmtl method.update_every=0", "`method.update_every` must be at least 1, got 0"),
     ("method=nashmtl method.num_iterations=1.5", "`method.num_iterations`"),
     ("method=single", "trains one network for 1 task, got"),
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rotograd_cli.training.checkpoint import load_checkpoint
+from tests.marks import slow_unless
 
 from .conftest import SMOKE, Cli
 from .test_wrong_input import refused
@@ -110,7 +111,7 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("case", DATA)
+@pytest.mark.parametrize("case", slow_unless([*DATA][::3], DATA))
 def test_wrong_data_are_refused_before_anything_is_written(
     cli: Cli, folder: Path, case: str
 ) -> None:
@@ -192,7 +193,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", slow_unless([*SETTINGS][:1], SETTINGS))
 def test_a_run_has_the_numbers_that_it_has_without_the_pass(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:

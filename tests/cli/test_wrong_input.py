@@ -179,9 +179,9 @@ def test_a_broken_file_of_ones_own_is_refused(
     ("text", "expected"),
     [
         ("train: {epocs: 3}", "In 'experiment/mine': `train.epocs` is not a key"),
-        ("defaults: [override /methd: vanilla]", "did you mean method?"),
+        ("defaults: [override /methd: vanilla]", "Could not override 'methd'"),
         ("defaults: [override /method: vanila]", "Did you mean vanilla?"),
-        ("defaults: [override /model_optimizer: sgd]", "write optimizer@model_optimizer=NAME"),
+        ("defaults: [override /model_optimizer: sgd]", "Could not override 'model_optimizer'"),
         ("method: vanilla", "choose one with method=NAME"),
         ("seed: soon", "seed"),
     ],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rotograd_cli import methods
 from rotograd_cli.linalg.rotations import haar_rotations
+from tests.marks import slow_unless
 from tests.networks import Reshape, WithExtras
 from tests.oracle import load_reference, use_exact_exponential
 
@@ -241,7 +242,9 @@ ROTATING = ("RotateOnly", "RotoGrad", "RotoGradNorm")
     ("optimizer", "normalize_losses"),
     [pytest.param("sgd", False, marks=pytest.mark.slow), ("adam", True)],
 )
-@pytest.mark.parametrize("case", FOLDABLE)
+@pytest.mark.parametrize(
+    "case", slow_unless(("vector", "partial_sequence", "partial_convolutions"), FOLDABLE)
+)
 @pytest.mark.parametrize("method", ROTATING)
 def test_both_paths_agree_with_the_authors_package(
     method: str, case: str, optimizer: str, normalize_losses: bool
@@ -355,10 +358,8 @@ def train_drawn(model: nn.Module, drawn: Shapes) -> None:
             optimizer.step()
 
 
-@pytest.mark.parametrize(
-    "method",
-    [*(pytest.param(method, marks=pytest.mark.slow) for method in ROTATING[:2]), ROTATING[2]],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ROTATING)
 @settings(max_examples=12, derandomize=True, deadline=None, database=None)
 @given(drawn=shapes())
 def test_both_paths_agree_with_the_authors_package_at_any_shape(method: str, drawn: Shapes) -> None:

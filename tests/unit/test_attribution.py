@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rotograd_cli.errors import BackwardError
-from rotograd_cli.methods import RotateOnly
 from rotograd_cli.methods.rotation import plan
-from tests.contract.test_methods import METHODS, build, class_of
+from tests.contract.test_methods import METHODS, build
 from tests.samplers import BATCH, SIZE
 
-PLAIN = [
-    method
-    for method in METHODS
-    if build(method, [nn.Identity()]).per_task_gradients
-    and not issubclass(class_of(method), RotateOnly)
-]
-ROTATING = [method for method in METHODS if issubclass(class_of(method), RotateOnly)]
+PLAIN = []
+ROTATING = []
+for method in METHODS:
+    network = build(method, [nn.Identity()])
+    if network.rotated is not None:
+        ROTATING.append(method)
+    elif network.per_task_gradients:
+        PLAIN.append(method)
 K = 3
 Losses = Callable[[Sequence[Any]], list[Tensor | None]]
 

@@ -11,6 +11,7 @@ import pytest
 import sklearn.metrics
 import torch
 from torch import Tensor, nn
+from torchmetrics import MeanSquaredError
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
@@ -23,7 +24,7 @@ from rotograd_cli.tasks.losses import (
     mean_squared_error,
     segmentation_cross_entropy,
 )
-from rotograd_cli.tasks.metrics import f1, segmentation
+from rotograd_cli.tasks.metrics import MetricSpec, f1, mse, segmentation
 from rotograd_cli.training.batch_checks import check_predictions
 from rotograd_cli.training.evaluation import evaluate
 from rotograd_cli.training.selection import directions_of
@@ -576,3 +577,12 @@ def test_dense_task_needs_its_map_and_the_message_says_what_came_instead() -> No
             f"[N, {', '.join(map(str, shape))}]; check `backbone` (the size of its map), `head` "
             "and `heads.depth`."
         )
+
+
+def test_a_metric_of_torchmetrics_is_evaluated_too() -> None:
+    theirs = MetricSpec("theirs", "lower", MeanSquaredError, lambda p: p.squeeze(1))
+    task = Task("value", 1, mean_squared_error, (mse(), theirs))
+    model = VanillaMTL(nn.Linear(3, 4), [nn.Linear(4, 1)])
+    batches = [Batch(torch.randn(n, 3), {"value": torch.randn(n)}) for n in (5, 2)]
+    result = evaluate(model, [task], batches, "val")
+    assert result["val/value/theirs"] == pytest.approx(result["val/value/mse"], rel=1e-6)
