@@ -7,8 +7,6 @@ from contextlib import suppress
 
 from rotograd_cli import __version__, commands
 from rotograd_cli.commands.support import session
-from rotograd_cli.commands.support.overview import overview, suggestion
-from rotograd_cli.commands.sweeps.launchers import stop_launcher
 from rotograd_cli.errors import WRONG_INPUT, exit_code, one_line
 from rotograd_cli.printing.streams import enduring_output
 from rotograd_cli.ranks import launch
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _farewell() -> None:
-    continuing = stop_launcher()
+    continuing = session.stop_launcher()
     session.remove_unused_folders()
     if launch.job_rank() == 0:
         for line in (*session.how_to_continue(), " ".join([_INTERRUPTED, *continuing])):
@@ -48,24 +46,23 @@ def _farewell() -> None:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        return _print(overview())
+        return _print(commands.overview())
     if "--version" in arguments:
         return _print(f"rotograd-cli {__version__}")
     command, *rest = arguments
     if command in ("-sc", "--shell-completion"):
         return _complete(arguments)
     if command not in commands.names():
-        return _fail(f"{command!r} is not a command; {suggestion(command)}")
+        return _fail(f"{command!r} is not a command; {commands.suggestion(command)}")
     return _run(command, rest)
 
 
 def _run(command: str, arguments: list[str]) -> int:
     """Run a command: wrong input is one line, exit code 2 and no folder left behind."""
-    module = commands.load(command)
     try:
         if "-h" in arguments or "--help" in arguments:
-            return _print(module.usage(arguments))
-        code: int = module.run(arguments)
+            return _print(commands.usage(command, arguments))
+        code: int = commands.load(command).run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()  # the disk that it goes to may be full
         return code

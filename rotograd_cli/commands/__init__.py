@@ -1,13 +1,47 @@
 """Commands of the command line: every module of this package is one, packages hold their parts.
 
-A command defines ``SUMMARY``, its line in ``rotograd --help``; ``usage(arguments)``, which returns
-its help; and ``run(arguments)``, which returns its exit code. Its module imports heavy libraries
-inside of ``run`` only.
+The docstring of a command's module is its help, the first line what ``rotograd --help`` says of it.
+``GROUPS`` names the groups of YAML files that the help lists, and ``run(arguments)`` returns the
+exit code. A command's module imports heavy libraries inside of ``run`` only.
 """
 
+import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
+
+from rotograd_cli.runs.arguments import config_dirs
+from rotograd_cli.runs.config_files import choices
+
+TRAINING_GROUPS = (
+    *("method", "data", "backbone", "head", "optimizer", "scheduler"),
+    *("experiment", "debug", "logger"),
+)
+"""Groups of a training configuration."""
+
+_HELP = """rotograd: train and compare RotoGrad and its rivals from YAML.
+
+usage: rotograd COMMAND [KEY=VALUE ...] [Hydra's options]
+
+commands:
+{commands}
+
+examples:
+  rotograd train                                      RotoGrad on embedded real digits
+  rotograd train method=rotogradnorm seed=1           another method, another seed
+  rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
+  rotograd train --cfg job                            the composed configuration
+  rotograd evaluate run=outputs/...                   metrics of a finished run
+  rotograd data check celeba                          are the files there? where to get them
+  rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
+  rotograd reproduce table=multimnist plan=true       what the paper's table would take
+  rotograd bench workload=lenet                       what a step costs, beside plain autograd
+
+options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
+Exit codes: 0 done, 1 a cell of a sweep failed, 2 wrong input, 4 the run failed after it had begun,
+128 + the number of the signal that stopped it.
+Completion: eval "$(rotograd -sc install=bash)\""""
 
 
 def names() -> list[str]:
@@ -18,3 +52,32 @@ def names() -> list[str]:
 def load(name: str) -> ModuleType:
     """Return the module of a command."""
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def overview() -> str:
+    """Return the help of the program."""
+    summaries = {name: (load(name).__doc__ or "").partition(".\n")[0] for name in names()}
+    lines = [f"  {name:10s} {summary}" for name, summary in summaries.items()]
+    return _HELP.format(commands="\n".join(lines))
+
+
+def usage(name: str, arguments: Sequence[str]) -> str:
+    """Return the help of a command, with the files of its groups, the user's included.
+
+    Args:
+        name: Name of the command.
+        arguments: What follows it.
+    """
+    module = load(name)
+    folders = config_dirs(arguments)
+    groups = [f"  {group:12s} {' | '.join(choices(group, folders))}" for group in module.GROUPS]
+    heading = ["", "groups:"] if groups else []
+    return "\n".join([(module.__doc__ or "").strip(), *heading, *groups])
+
+
+def suggestion(command: str) -> str:
+    """Return the remedy for a command that does not exist."""
+    if "=" in command or command.startswith("-"):
+        return f"put it after a command: rotograd train {command}"
+    matches = difflib.get_close_matches(command, names(), n=1)
+    return f"did you mean {matches[0]}?" if matches else f"choose from {', '.join(names())}."

@@ -1,29 +1,11 @@
-"""``rotograd bench``: what a training step costs."""
+"""Measure step time and memory beside plain autograd and the authors' package.
 
-import os
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from rotograd_cli.commands.support.parsing import GROUPS, group_lines
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-SUMMARY = "measure step time and memory beside plain autograd and the authors' package"
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    return f"""usage: rotograd bench [workload=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [--cfg job]
+usage: rotograd bench [workload=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [--cfg job]
 
 Times a training step of the configured networks: plain autograd on the summed losses (ideal), the
 methods, and the authors' package where it is installed (pip install rotograd==0.1.6.0), in blocks
 that are interleaved in random order, on identical networks, batches and rotations. Everything that
 rotograd train takes can be set; a method.KEY=VALUE holds for every contender that has the key.
-
-groups:
-{group_lines(arguments, ("workload", *GROUPS))}
 
 keys, with examples (rotograd bench --cfg job prints all of them with their values):
   bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods
@@ -34,19 +16,32 @@ keys, with examples (rotograd bench --cfg job prints all of them with their valu
   device=auto|cpu|cuda|cuda:i  data.num_tasks=5  method.rotation_shape=256
   backbone.num_features=512  train.batch_size=1024  seed=0
 
-examples:
+Examples:
   rotograd bench workload=linear40 backbone.num_features=2048
   rotograd bench experiment=multimnist device=cuda bench.dtype=bfloat16
   rotograd bench --config-dir DIR data=mine backbone=mine
 
-Prints a table; bench.json, bench.md and config.yaml go to outputs/bench/<name>/<time>/."""
+Prints a table; bench.json, bench.md and config.yaml go to outputs/bench/<name>/<time>/.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rotograd_cli.commands import TRAINING_GROUPS
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GROUPS = ("workload", *TRAINING_GROUPS)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Measure and print."""
     from rotograd_cli.commands.support.hydra_app import run_app
 
-    run_app("bench", arguments, _bench, single="measures one configuration")
+    run_app("bench", arguments, _bench)
     return 0
 
 

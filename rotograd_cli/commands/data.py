@@ -1,20 +1,6 @@
-"""``rotograd data``: look at the files of a data set, prepare what training reads."""
+"""Check or prepare the files of a data set: rotograd data check | prepare NAME.
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rotograd_cli.commands.support.parsing import parsed, plain_parser, refusal
-from rotograd_cli.errors import WRONG_INPUT, ConfigError
-
-if TYPE_CHECKING:
-    from rotograd_cli.data.base import FileCheck, MultiTaskDataset
-
-SUMMARY = "check or prepare the files of a data set: rotograd data check | prepare NAME"
-ACTIONS = ("check", "prepare")
-_HELP = """usage: rotograd data check [NAME] [KEY=VALUE ...]
+usage: rotograd data check [NAME] [KEY=VALUE ...]
        rotograd data prepare NAME [--from FILE] [--workers N] [KEY=VALUE ...]
 
 check     are the files there and right? what is missing, where to get it; without a name: all sets
@@ -25,35 +11,22 @@ prepare   decode the files once into what training reads; an interrupted prepara
 KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=1000
 --config-dir  a folder of your own YAML files: DIR/data/foo.yaml
 
-The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data."""
+The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data.
+"""
 
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-@dataclass(frozen=True)
-class _Request:
-    action: str
-    name: str | None
-    source: Path | None
-    workers: int
-    config_dir: str | None
-    overrides: list[str]
+from rotograd_cli.errors import WRONG_INPUT, ConfigError
 
+if TYPE_CHECKING:
+    from rotograd_cli.data.base import FileCheck, MultiTaskDataset
 
-@dataclass(frozen=True)
-class _DataSet:
-    """A class of data set, the data root, and the options of its YAML file with the overrides."""
-
-    cls: "type[MultiTaskDataset]"
-    data_dir: Path
-    options: Mapping[str, Any]
-
-    def check_files(self) -> "Sequence[FileCheck]":
-        return self.cls.check_files(data_dir=self.data_dir, options=self.options)
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    del arguments
-    return _HELP
+GROUPS = ()
+ACTIONS = ("check", "prepare")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -69,73 +42,65 @@ def run(arguments: Sequence[str]) -> int:
     with composing():
         if request.action == "prepare":
             return _prepare(request)
-        return _check_all(request) if request.name is None else _check(request, request.name)
+        return _check_all(request) if request.name is None else _check(request)
 
 
-def _parse(arguments: Sequence[str]) -> _Request:
+def _parse(arguments: Sequence[str]) -> Namespace:
+    """Return ``action``, ``name``, ``source``, ``workers``, ``config_dir`` and ``overrides``."""
+    from rotograd_cli.commands.support.hydra_app import parsed, plain_parser, refusal
     from rotograd_cli.runs.arguments import ready
 
     parser = plain_parser()
     parser.add_argument("--from", dest="source")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    options = parsed(parser, "data", ready(arguments))
-    action, *others = options.overrides or [""]
-    if action not in ACTIONS:
-        given = action or "nothing"
-        raise refusal("data", f"`rotograd data` needs check or prepare, got {given!r}")
-    names = [word for word in others if "=" not in word]
-    if len(names) > 1 or (action == "prepare" and not names):
+    request = parsed(parser, "data", ready(arguments))
+    request.action, *others = request.overrides or ["nothing"]
+    if request.action not in ACTIONS:
+        raise refusal("data", f"`rotograd data` needs check or prepare, got {request.action!r}")
+    names = [argument for argument in others if "=" not in argument]
+    request.name = names[0] if names else None
+    request.overrides = [argument for argument in others if "=" in argument]
+    if len(names) > 1 or (request.action == "prepare" and not names):
         given = " ".join(names) or "none"
-        raise refusal("data", f"`rotograd data {action}` takes one data set, got {given}")
-    if options.workers < 1:
-        raise ConfigError(f"`--workers` must be at least 1, got {options.workers}.")
-    overrides = [word for word in others if "=" in word]
-    _check_overrides(overrides)
-    source = _source(action, options.source)
-    name = names[0] if names else None
-    return _Request(action, name, source, options.workers, options.config_dir, overrides)
-
-
-def _source(action: str, name: str | None) -> Path | None:
-    if name is None:
-        return None
-    if action == "check":
+        raise refusal("data", f"`rotograd data {request.action}` takes one data set, got {given}")
+    if request.action == "check" and request.source is not None:
         raise refusal("data", "`--from` belongs to `rotograd data prepare`")
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"`--from` must name a file, got {name!r}; check the path.")
-    return path
+    _check_values(request)
+    return request
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
-    for override in overrides:
-        key = override.partition("=")[0]
+def _check_values(request: Namespace) -> None:
+    if request.workers < 1:
+        raise ConfigError(f"`--workers` must be at least 1, got {request.workers}.")
+    if request.source is not None and not Path(request.source).is_file():
+        raise ConfigError(f"`--from` must name a file, got {request.source!r}; check the path.")
+    for override in request.overrides:
         if not override.lstrip("+").startswith(("data.", "paths.", "data_dir=")):
             raise ConfigError(
-                f"`{key}` has no meaning for the files of a data set; set paths.data_dir or "
-                "data.KEY."
+                f"`{override.partition('=')[0]}` has no meaning for the files of a data set; set "
+                "paths.data_dir or data.KEY."
             )
 
 
-def _prepare(request: _Request) -> int:
+def _prepare(request: Namespace) -> int:
     from rotograd_cli.data.base import Preparation
     from rotograd_cli.tracking.console import progress_bars
 
-    assert request.name is not None
-    data_set = _data_set(request, request.name)
+    cls, files = _data_set(request, request.name)
+    source = None if request.source is None else Path(request.source)
     with progress_bars() as progress:
-        how = Preparation(request.source, request.workers, progress.say, progress.update)
-        data_set.cls.prepare(data_dir=data_set.data_dir, options=data_set.options, how=how)
+        how = Preparation(source, request.workers, progress.say, progress.update)
+        cls.prepare(**files, how=how)
     return 0
 
 
-def _check(request: _Request, name: str) -> int:
-    data_set = _data_set(request, name)
-    checks = data_set.check_files()
+def _check(request: Namespace) -> int:
+    cls, files = _data_set(request, request.name)
+    checks = cls.check_files(**files)
     if not checks:
-        print(f"{name} needs no files.")
+        print(f"{request.name} needs no files.")
         return 0
-    print(f"{name} in {data_set.data_dir}")
+    print(f"{request.name} in {files['data_dir']}")
     width = max(len(check.what) for check in checks)
     for check in checks:
         print(f"  {'ok' if check.ok else 'NOT OK':6s}  {check.what:{width}s}  {check.found}")
@@ -145,15 +110,15 @@ def _check(request: _Request, name: str) -> int:
     return WRONG_INPUT if wrong else 0
 
 
-def _check_all(request: _Request) -> int:
+def _check_all(request: Namespace) -> int:
     from rotograd_cli.data.wording import data_command
     from rotograd_cli.runs.compose import component_names
 
     data_dir = Path()
     for name in component_names("data"):
-        data_set = _data_set(request, name)
-        data_dir = data_set.data_dir
-        print(f"  {name:12s} {_verdict(data_set.check_files())}")
+        cls, files = _data_set(request, name)
+        data_dir = files["data_dir"]
+        print(f"  {name:12s} {_verdict(cls.check_files(**files))}")
     command = data_command("check", "NAME", data_dir)
     print(f"{command} says what is missing and where to get it.")
     return 0
@@ -166,7 +131,8 @@ def _verdict(checks: "Sequence[FileCheck]") -> str:
     return "ready" if checks else "needs no files"
 
 
-def _data_set(request: _Request, name: str) -> _DataSet:
+def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], dict[str, Any]]":
+    """Return a class of data set, and where its files are: ``data_dir`` and ``options``."""
     from rotograd_cli.data.base import MultiTaskDataset
     from rotograd_cli.runs.arguments import search_path
     from rotograd_cli.runs.components import component_class
@@ -174,15 +140,14 @@ def _data_set(request: _Request, name: str) -> _DataSet:
     from rotograd_cli.runs.config import suggest, to_train_config
     from rotograd_cli.runs.overrides import composed
 
-    own: list[str] = []
+    overrides = [f"data={name}", *request.overrides]
     if request.config_dir is not None:
-        own = [search_path(Path(request.config_dir))]
+        overrides.append(search_path(Path(request.config_dir)))
     elif name not in component_names("data"):
         raise ConfigError(f"{name!r} is not a data set; {suggest(name, component_names('data'))}")
-    overrides = [f"data={name}", *request.overrides, *own]
     config = to_train_config(composed("train", overrides))
     cls = component_class(config.data, "data", data_dir=0, tasks=0, device=0)
     if not issubclass(cls, MultiTaskDataset):
         raise ConfigError(f"`data._target_` must be a MultiTaskDataset, got {cls.__name__}.")
     options = {key: value for key, value in config.data.items() if not key.startswith("_")}
-    return _DataSet(cls, Path(config.paths.data_dir).expanduser(), options)
+    return cls, {"data_dir": Path(config.paths.data_dir).expanduser(), "options": options}

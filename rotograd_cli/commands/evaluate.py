@@ -1,4 +1,11 @@
-"""``rotograd evaluate``: metrics of a finished run's checkpoint."""
+"""Print metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test].
+
+usage: rotograd evaluate run=DIR [split=train|val|test] [checkpoint=best|last] [device=...]
+           [data_dir=...] [trust=true] [--config-dir DIR]
+
+Loads a checkpoint and prints its metrics beside those that the run recorded. A run with components
+of your own needs the folder of your YAML files that name them, or trust=true.
+"""
 
 import os
 from collections.abc import Sequence
@@ -8,19 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-SUMMARY = "print metrics of a finished run's checkpoint: rotograd evaluate run=DIR [split=test]"
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    del arguments
-    return (
-        "usage: rotograd evaluate run=DIR [split=train|val|test] [checkpoint=best|last] "
-        "[device=...] [data_dir=...] [trust=true] [--config-dir DIR]\n\n"
-        "Loads a checkpoint and prints its metrics beside those that the run recorded.\n"
-        "A run with components of your own needs the folder of your YAML files that name "
-        "them, or trust=true."
-    )
+GROUPS = ()
 
 
 def run(arguments: Sequence[str]) -> int:

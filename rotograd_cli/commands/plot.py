@@ -1,31 +1,25 @@
-"""``rotograd plot``: a figure of a table's runs."""
+"""Draw a figure of a table's runs: rotograd plot figure=NAME.
 
-from collections.abc import Sequence
-
-from rotograd_cli.commands.support.parsing import group_lines
-
-SUMMARY = "draw a figure of a table's runs: rotograd plot figure=NAME"
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    return f"""usage: rotograd plot figure=NAME [KEY=VALUE ...]
+usage: rotograd plot figure=NAME [KEY=VALUE ...]
 
 Draws a figure of a table's runs as PNG and PDF; rotograd reproduce trains them.
-
-{group_lines(arguments, ("figure", "table"))}
 
 figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
 figure=gains         gains of every task against single-task networks, a bar per method
 table=NAME           another table than the figure's own
 output=DIR           folder of the files; that of the table's by default
-KEY=VALUE            as for rotograd reproduce: seeds=5, and what the runs were trained with"""
+KEY=VALUE            as for rotograd reproduce: seeds=5, and what the runs were trained with
+"""
+
+from collections.abc import Sequence
+
+GROUPS = ("figure", "table")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Draw the figure and name its files."""
-    from rotograd_cli.commands.reproduction.arguments import parse
     from rotograd_cli.commands.reproduction.figures import plot
+    from rotograd_cli.commands.reproduction.settings import parse
     from rotograd_cli.commands.support.output import print_files
 
     files, notes = plot(parse("plot", arguments))

@@ -1,23 +1,10 @@
-"""``rotograd reproduce``: train what a table needs, then print it."""
+"""Train what a table needs, then print it: rotograd reproduce table=NAME.
 
-import sys
-from collections.abc import Sequence
-
-from rotograd_cli.commands.support.parsing import group_lines
-from rotograd_cli.errors import CELL_FAILED
-
-SUMMARY = "train what a table needs, then print it: rotograd reproduce table=NAME"
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    return f"""usage: rotograd reproduce table=NAME [seeds=N] [methods=[...]] [KEY=VALUE ...]
+usage: rotograd reproduce table=NAME [seeds=N] [methods=[...]] [KEY=VALUE ...]
 
 Plans the runs of a paper's table, trains those that are not there yet, chooses learning rates on
 validation, and prints the table beside the printed numbers. Stop it at any time: the same command
 continues, and trains only what is missing. A changed setting is another run.
-
-{group_lines(arguments, ("table",))}
 
 table=NAME       rows, columns, seeds, grid of learning rates, printed numbers
 seeds=5          seeds 0 to 4; seeds=[0,3] these two; the table's by default
@@ -30,9 +17,17 @@ launcher=local   several runs at once; hydra/launcher=... takes any of Hydra's (
 KEY=VALUE        any other override of rotograd train is for all runs: train.epochs=2 device=cuda
 --config-dir     a folder of your own YAML files: DIR/table/mine.yaml
 
-examples:
+Examples:
   rotograd reproduce table=multimnist plan=true
-  rotograd reproduce table=multimnist seeds=5 methods=[vanilla,rotograd] launcher=local"""
+  rotograd reproduce table=multimnist seeds=5 methods=[vanilla,rotograd] launcher=local
+"""
+
+import sys
+from collections.abc import Sequence
+
+from rotograd_cli.errors import CELL_FAILED
+
+GROUPS = ("table",)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -41,17 +36,16 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: ``CELL_FAILED`` if a run did not finish.
     """
-    from rotograd_cli.commands.reproduction.arguments import parse
     from rotograd_cli.commands.reproduction.reproduction import Reproduction
+    from rotograd_cli.commands.reproduction.settings import parse
     from rotograd_cli.commands.support.output import print_files, print_results
-    from rotograd_cli.printing.grid import Grid
     from rotograd_cli.printing.terminal import print_grid
 
     reproduction = Reproduction(parse("reproduce", arguments))
     only_plans = reproduction.config.plan
     if not only_plans:
         reproduction.check()
-    print_grid(Grid.of_texts(*reproduction.plan()))
+    print_grid(reproduction.plan())
     if only_plans:
         return 0
     reproduction.run()

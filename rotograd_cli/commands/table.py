@@ -1,24 +1,9 @@
-"""``rotograd table``: a table of runs that are there, without training."""
+"""Print a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR].
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from rotograd_cli.commands.support.parsing import group_lines
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-SUMMARY = "print a table of finished runs: rotograd table runs=GLOB [table=NAME] [output=DIR]"
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    return f"""usage: rotograd table runs=GLOB [table=NAME] [KEY=VALUE ...]
+usage: rotograd table runs=GLOB [table=NAME] [KEY=VALUE ...]
 
 Builds a table of runs that are there, without training: a row per method, statistics over seeds,
 gains against single-task networks, paired comparisons, and with table=NAME a paper's own numbers.
-
-{group_lines(arguments, ("table",))}
 
 runs=GLOB        run directories, or folders that hold them at any depth: runs='multirun/*'
 table=NAME       its rows and columns, and the printed numbers; without it a row per setting
@@ -28,7 +13,16 @@ methods=[...]    rows to show
 output=DIR       writes table.md, table.tex, table.csv and table.json there
 --config-dir     a folder of your own YAML files: DIR/table/mine.yaml
 
-docs/tables.md says what the marks, statistics and gains mean."""
+docs/tables.md says what the marks, statistics and gains mean.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GROUPS = ("table",)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -37,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     from rotograd_cli.tables.command import register_schema
 
     register_schema()
-    run_app("table", arguments, _table, single="builds one table")
+    run_app("table", arguments, _table)
     return 0
 
 

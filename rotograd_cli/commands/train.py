@@ -1,34 +1,9 @@
-"""``rotograd train``: one run, or a sweep."""
+"""Train one run, or a sweep with -m.
 
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
-from rotograd_cli.commands.support import session
-from rotograd_cli.commands.support.parsing import GROUPS, group_lines
-from rotograd_cli.commands.sweeps.launchers import launcher_failure
-from rotograd_cli.errors import RotogradError, run_under_way, suggested
-from rotograd_cli.ranks import launch
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from rotograd_cli.runs.resuming import Target
-    from rotograd_cli.runs.summary import RunSummary
-
-SUMMARY = "train one run, or a sweep with -m"
-
-
-def usage(arguments: Sequence[str]) -> str:
-    """Return the help."""
-    return f"""usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
-
-groups:
-{group_lines(arguments, (*GROUPS, "launcher", "sweep"))}
-  optimizer@model_optimizer, optimizer@method_optimizer, scheduler@model_scheduler and
-  scheduler@method_scheduler choose for the network and for the method's own parameters
+optimizer@model_optimizer, optimizer@method_optimizer, scheduler@model_scheduler and
+scheduler@method_scheduler choose for the network and for the method's own parameters.
 
 keys, with examples (rotograd train --cfg job prints all of them with their values):
   resume=DIR|auto continues a run; trust=true lets a run from somebody else name any component
@@ -41,7 +16,27 @@ keys, with examples (rotograd train --cfg job prints all of them with their valu
 -m            sweep: comma-separated values, every combination in its own directory; launcher= says
               where the runs go (docs/sweeps.md), sweep=optuna searches instead of combining
 --cfg job     print the composed configuration and stop
---config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml"""
+--config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rotograd_cli.commands import TRAINING_GROUPS
+from rotograd_cli.commands.support import session
+from rotograd_cli.errors import RotogradError, run_under_way, suggested
+from rotograd_cli.ranks import launch
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from rotograd_cli.runs.resuming import Target
+    from rotograd_cli.runs.summary import RunSummary
+
+GROUPS = (*TRAINING_GROUPS, "launcher", "sweep")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -55,10 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         run_app("train", arguments, _train)
     except Exception as error:
-        message = launcher_failure(error)
+        message = session.launcher_failure(error)
         if message is None:
             raise
-        from rotograd_cli.commands.sweeps.status import print_unfinished  # loads torch
+        from rotograd_cli.commands.sweeps.cells import print_unfinished  # loads torch
 
         print_unfinished()
         session.failures.append(message)
@@ -71,8 +66,7 @@ def _train(config: "DictConfig") -> float | None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from rotograd_cli.commands.sweeps.cell import run_cell
-    from rotograd_cli.commands.sweeps.status import check_direction
+    from rotograd_cli.commands.sweeps.cells import check_direction, run_cell
 
     launch.read_launcher()
     hydra: Any = HydraConfig.get()

@@ -165,7 +165,7 @@ REFUSED = {
     "bench.round=3": "did you mean bench.rounds?",
     "workload=linear4": "Did you mean linear40?",
     "train.batch_size=33": "at most the 32 training examples, got 33; lower it",
-    "-m seed=0,1": "measures one configuration at a time, got -m",
+    "-m seed=0,1": "takes one configuration at a time, got -m",
 }
 REFUSED_TOO = {
     "compile=maybe": "true or false is needed",

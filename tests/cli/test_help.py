@@ -52,8 +52,8 @@ def test_every_module_of_the_package_is_a_command() -> None:
     assert len(commands.names()) == 7
     for name in commands.names():
         module = commands.load(name)
-        assert module.SUMMARY
-        assert module.usage([]).startswith("usage: rotograd " + name)
+        assert f"usage: rotograd {name} " in commands.usage(name, [])
+        assert isinstance(module.GROUPS, tuple)
         assert callable(module.run)
 
 

@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import json
-import math
 import os
 import shutil
 import signal
@@ -265,7 +264,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
     """On a clock that counts operations: what seconds a machine takes for them is its own."""
     from hydra import compose
 
-    from rotograd_cli.commands.reproduction.probe import measured_seconds
+    from rotograd_cli.commands.reproduction.estimate import measured_seconds
     from rotograd_cli.runs.compose import composing
     from rotograd_cli.runs.config import to_train_config
     from rotograd_cli.runs.experiment import train
@@ -276,7 +275,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
         config = to_train_config(compose("train", words))
     with CountOperations() as operations:
         clock = SimpleNamespace(monotonic=lambda: operations.num)
-        monkeypatch.setattr("rotograd_cli.commands.reproduction.probe.time", clock)
+        monkeypatch.setattr("rotograd_cli.commands.reproduction.estimate.time", clock)
         foretold = measured_seconds(config)
         before = operations.num
         train(config, tmp_path / "run", quiet=True)
@@ -358,19 +357,6 @@ def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path, words: list[str], mes
     assert message in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("summary.json"))
-
-
-def test_the_mean_over_grid_seeds_decides() -> None:
-    from rotograd_cli.commands.reproduction.plan import Candidate, choices
-    from rotograd_cli.commands.reproduction.plan import _marked as marked
-
-    group = [
-        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
-        Candidate("a", None, {"lr": 2.0}, {0: 2.0, 1: 2.0}),
-        Candidate("a", None, {"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
-    ]
-    assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
-    assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
 
 
 # ---- rotograd plot

@@ -249,7 +249,7 @@ def test_another_option_of_the_method_is_another_row(cli: Cli, own_runs: Path) -
         (("runs=both", "table=multimist"), "Did you mean multimnist?"),
         (("runs=both", "output=conf/table/mini.yaml"), "`output` must be a folder"),
         (("runs=both", "output=''"), "`output` must name a folder"),
-        (("runs=both", "-m"), "builds one table at a time"),
+        (("runs=both", "-m"), "takes one configuration at a time"),
         (("runs=both", "methods=[x]"), "`methods` must name rows of the table"),
     ],
 )

@@ -12,9 +12,9 @@ from typing import IO, Any
 import pytest
 import torch
 
+from rotograd_cli.commands.support.session import launcher_failure
 from rotograd_cli.commands.sweeps import workers
-from rotograd_cli.commands.sweeps.launchers import launcher_failure
-from rotograd_cli.commands.sweeps.status import check_direction
+from rotograd_cli.commands.sweeps.cells import check_direction
 from rotograd_cli.commands.sweeps.workers import Worker, take_slot
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.device import resolve_device

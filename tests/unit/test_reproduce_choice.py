@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from rotograd_cli.cli import main
-from rotograd_cli.commands.reproduction.arguments import parse
-from rotograd_cli.commands.reproduction.cells import Cell
-from rotograd_cli.commands.reproduction.plan import Candidate, choices, without_choice
+from rotograd_cli.commands.reproduction.plan import Candidate, Cell, choices, without_choice
 from rotograd_cli.commands.reproduction.plan import _marked as marked
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import parse
 from rotograd_cli.tables.parts import Table
 from tests.fake_runs import fake_summary
 from tests.marks import slow_unless
@@ -101,7 +100,10 @@ def test_a_row_without_any_candidate_is_failed_and_has_no_numbers(
 ) -> None:
     reproduction = reproduced(lambda row, rate: None if row == "vanilla" else rate)
     table = reproduction.table()
-    reason = "failed: no finite validation value in any of 3 cells"
+    reason = (
+        "failed: no setting of the grid has a finite validation value at every seed, "
+        "3 of 3 cells have none"
+    )
     assert chosen(reproduction) == {"mgda": 0.001}
     assert missing(table) == {"Vanilla": {0: reason, 1: reason}, "MGDA": {}}
     assert table.rows[0].cells["sum"].centre is None
@@ -138,6 +140,16 @@ def test_a_grid_that_was_compared_on_different_data_is_named(
     notes = Reproduction(parse("reproduce", WORDS)).table().footnotes
     (note,) = (note for note in notes if "were compared on different data" in note)
     assert note.startswith("Warning: settings of MGDA were compared")
+
+
+def test_the_mean_over_grid_seeds_decides() -> None:
+    group = [
+        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
+        Candidate("a", None, {"lr": 2.0}, {0: 2.0, 1: 2.0}),
+        Candidate("a", None, {"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
+    ]
+    assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
+    assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
 
 
 def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from rotograd_cli.commands.support.session import failures
-from rotograd_cli.commands.sweeps.callbacks import SweepStatus
+from rotograd_cli.commands.sweeps.callbacks import Folders
 from tests.fake_runs import fake_summary
 
 KEY = "val/geomean_loss"
@@ -33,7 +33,7 @@ def put_cell(sweep: Path, number: int, value: float | None, **others: Any) -> No
 
 def printed(sweep: Path, capsys: pytest.CaptureFixture[str], found: Mapping[str, Any]) -> str:
     (sweep / "optimization_results.yaml").write_text(yaml.safe_dump(dict(found)))
-    SweepStatus().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}}))
+    Folders().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}}))
     return capsys.readouterr().out
 
 

@@ -1,100 +1,145 @@
-"""What there is to do, and how long it may take, from the runs that are there."""
+"""What there is to do, and how long it may take, from runs that are there or a few steps."""
 
+import dataclasses
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, count, islice
 
-from rotograd_cli.commands.reproduction.cells import Cell, unique
-from rotograd_cli.commands.reproduction.plan import Place
-from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.spec import TableSpec, row_label
+from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
+from rotograd_cli.printing.grid import Grid
+from rotograd_cli.runs.building import build_run
+from rotograd_cli.runs.config import TrainConfig
+from rotograd_cli.tables.spec import row_label
+from rotograd_cli.training.batches import EpochBatches
+from rotograd_cli.training.evaluation import Evaluator
+from rotograd_cli.training.stepper import Stepper
+
+STEPS = 3
+"""Steps that are timed, after one that is not."""
+HEADS = ["row", "runs", "finished", "to train", "hours, one after another"]
 
 
 def plan_table(
-    spec: TableSpec,
+    planner: Planner,
     grid_cells: Sequence[Cell],
     final_cells: Sequence[Cell],
-    num_final: Mapping[Place, int],
     measured: Mapping[str, float],
-) -> tuple[list[str], list[list[str]], str]:
+) -> Grid:
     """Plan a row per row of the table: its runs, those that are there, and hours for the others.
 
     Args:
-        spec: Table.
+        planner: The table's cells.
         grid_cells: Cells of the grid.
         final_cells: Cells of the chosen settings, as far as they are chosen.
-        num_final: Cells of the chosen settings by row and task, chosen or not.
         measured: Seconds of a run by row, for rows without a finished one.
 
     Returns:
-        Heads, rows and title. Where the grid is not finished, one of its runs per row and task is
-        also one of the final ones.
+        The plan. Where the grid is not finished, one of its runs per row and task is also one of
+        the final ones.
     """
+    spec = planner.spec
     overall = mean_seconds([*grid_cells, *final_cells])
     if overall is None and measured:
         overall = statistics.fmean(measured.values())
-    rows = []
-    for row in spec.rows:
-        grid = unique(cell for cell in grid_cells if cell.run.row == row)
-        final = unique(cell for cell in final_cells if cell.run.row == row)
-        num = sum(n for (name, _), n in num_final.items() if name == row)
-        seconds = measured.get(row, overall)
-        rows.append(_row_plan(row_label(spec, row), grid, final, num, seconds))
-    known = not any(row.is_unknown for row in rows)
-    hours = sum(row.hours or 0 for row in rows) if known else None
-    total = ["all", "", "", str(sum(row.left for row in rows)), _hours(hours)]
-    heads = ["row", "runs", "finished", "to train", "hours, one after another"]
-    return heads, [*(row.texts for row in rows), total], f"Plan of table {spec.name}"
+    rows = {row: _cells_and_left(planner, row, grid_cells, final_cells) for row in spec.rows}
+    hours = {
+        row: _hours(left, (mean_seconds(cells), measured.get(row), overall))
+        for row, (cells, left) in rows.items()
+    }
+    texts = []
+    for row, (cells, left) in rows.items():
+        done = sum(cell.finished for cell in cells)
+        counts = map(str, (done + left, done, left))
+        texts.append([row_label(spec, row), *counts, _shown(hours[row])])
+    total_left = sum(left for _, left in rows.values())
+    total_hours = None if None in hours.values() else sum(h or 0 for h in hours.values())
+    total = ["all", "", "", str(total_left), _shown(total_hours)]
+    return Grid.of_texts(HEADS, [*texts, total], f"Plan of table {spec.name}")
 
 
-@dataclass(frozen=True)
-class _RowPlan:
-    """What there is to do for a row of the table."""
+def _cells_and_left(
+    planner: Planner, row: str, grid_cells: Sequence[Cell], final_cells: Sequence[Cell]
+) -> tuple[list[Cell], int]:
+    """Cells of a row, and how many runs are to be trained.
 
-    label: str
-    done: int
-    left: int
-    seconds: float | None
-    """Of a run; None if nothing is known."""
-
-    @property
-    def hours(self) -> float | None:
-        return None if self.seconds is None else self.left * self.seconds / 3600
-
-    @property
-    def texts(self) -> list[str]:
-        """Cells of the table."""
-        counts = (self.done + self.left, self.done, self.left)
-        return [self.label, *map(str, counts), _hours(self.hours)]
-
-    @property
-    def is_unknown(self) -> bool:
-        return self.seconds is None and self.left > 0
-
-
-def _row_plan(
-    label: str,
-    grid: Sequence[Cell],
-    final: Sequence[Cell],
-    num_final: int,
-    seconds: float | None,
-) -> _RowPlan:
+    Final cells whose setting is not chosen yet count too; one of the grid's will be one of them.
+    """
+    grid = unique(cell for cell in grid_cells if cell.run.row == row)
+    final = unique(cell for cell in final_cells if cell.run.row == row)
     cells = unique([*grid, *final])
-    done = sum(cell.finished for cell in cells)
-    # final cells whose setting is not chosen yet; one of the grid's cells will be one of them
-    undecided = num_final - len({(cell.run.task, cell.run.seed) for cell in final})
-    in_grid = len({(cell.run.task, cell.run.seed) for cell in grid}) if undecided else 0
-    left = len(cells) - done + max(0, undecided - in_grid)
-    of_row = mean_seconds(cells)
-    return _RowPlan(label, done, left, seconds if of_row is None else of_row)
+    num_final = len(planner.seeds) * sum(name == row for name, _ in planner.places())
+    undecided = num_final - len(final)
+    in_grid = len({cell.run for cell in grid}) if undecided else 0
+    pending = sum(not cell.finished for cell in cells)
+    return cells, pending + max(0, undecided - in_grid)
+
+
+def _hours(num_runs: int, seconds: Iterable[float | None]) -> float | None:
+    """Hours of runs that take the first of these seconds that is known."""
+    if num_runs == 0:
+        return 0.0
+    each = next((s for s in seconds if s is not None), None)
+    return None if each is None else num_runs * each / 3600
+
+
+def _shown(hours: float | None) -> str:
+    return "?" if hours is None else f"{hours:.2f}"
 
 
 def mean_seconds(cells: Iterable[Cell]) -> float | None:
     """Return the mean wall time of the finished cells; None if none is."""
-    summaries = [RunSummary.read(cell.run_dir) for cell in cells if cell.finished]
+    summaries = [cell.summary for cell in cells]
     times = [summary.wall_s for summary in summaries if summary and summary.wall_s is not None]
     return statistics.fmean(times) if times else None
 
 
-def _hours(hours: float | None) -> str:
-    return "?" if hours is None else f"{hours:.2f}"
+def measured_seconds(config: TrainConfig) -> float:
+    """Wall time of a run in seconds, as a few training steps and one evaluation batch let expect.
+
+    Nothing is written.
+
+    Args:
+        config: Configuration of the run.
+
+    Returns:
+        Epochs times steps and evaluation batches, plus the test.
+
+    Raises:
+        RotogradError: If the run cannot be built.
+    """
+    run, dataset = build_run(config)
+    batches = EpochBatches(dataset, config.train, config.seed, run.device)
+    stepper = Stepper(run, dataset.tasks, config.train)
+    run.begin_epoch()
+    steps = chain.from_iterable(map(batches.steps, count()))
+
+    def train(num_steps: int) -> None:
+        for micro_batches in islice(steps, num_steps):
+            stepper.take(micro_batches)
+        run.record(dataset.tasks)  # waits for the device
+
+    train(1)
+    step_s = _seconds(lambda: train(STEPS)) / STEPS
+    few = dataclasses.replace(config.train, limit_eval_batches=1)
+    evaluator = Evaluator(run.model, dataset, few)
+    batch_s = _seconds(lambda: evaluator.metrics("val"))
+    options = config.train
+    num_evaluations = math.ceil(options.epochs / options.eval_every_epochs)
+    num_val = _num_batches(dataset.num_examples("val"), config)
+    num_test = _num_batches(dataset.num_examples("test"), config)
+    evaluation_s = batch_s * (num_evaluations * num_val + num_test)
+    return options.epochs * batches.num_steps * step_s + evaluation_s
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
+
+
+def _num_batches(num_examples: int, config: TrainConfig) -> int:
+    num = math.ceil(num_examples / config.train.eval_batch_size)
+    limit = config.train.limit_eval_batches
+    return num if limit is None else min(num, limit)

@@ -2,16 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from rotograd_cli.commands.reproduction.arguments import Arguments
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import Arguments
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_file
 from rotograd_cli.runs.compose import composing
@@ -58,25 +57,26 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
     Raises:
         ConfigError: If an override is wrong, nothing is there to draw, or matplotlib is missing.
     """
-    config = _own_config(arguments)
-    draw = _kind(config.figure)
-    reproduction = Reproduction(_of_table(arguments, config.figure))
-    spec = draw.columns(config.figure, reproduction.spec)
-    table = reproduction.table(spec)
+    with composing(plot_schema=PlotConfig):
+        config = typed(composed("plot", arguments.figure), PlotConfig)
+    figure = config.figure
+    if figure.kind not in KINDS:
+        raise ConfigError(
+            f"`figure.kind` must be {' or '.join(KINDS)}, got {figure.kind!r}; "
+            f"{suggest(figure.kind, list(KINDS))}"
+        )
+    restrict, draw = KINDS[figure.kind]
+    reproduction = Reproduction(_of_table(arguments, figure))
+    table = reproduction.table(restrict(figure, reproduction.spec))
     drawn = [row for row in table.rows if row.num_seeds > 0]
     if not any(cell.values for row in drawn for cell in row.cells.values()):
+        name = reproduction.spec.name
         raise ConfigError(
-            f"Figure {config.figure.name!r} needs runs of table {spec.name!r}, got none; train "
-            f"them with rotograd reproduce table={spec.name} and the same overrides."
+            f"Figure {figure.name!r} needs runs of table {name!r}, got none; train "
+            f"them with rotograd reproduce table={name} and the same overrides."
         )
     folder = reproduction.folder if config.output is None else Path(config.output).expanduser()
-    return _save(config.figure, table, draw.axes, folder), table.footnotes
-
-
-def _own_config(arguments: Arguments) -> PlotConfig:
-    with composing():
-        ConfigStore.instance().store(name="plot_schema", node=PlotConfig)
-        return typed(composed("plot", [*arguments.figure, *arguments.search_path]), PlotConfig)
+    return _save(figure, table, draw, folder), table.footnotes
 
 
 def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
@@ -85,25 +85,6 @@ def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
         return arguments
     table = [f"table={figure.table}", *arguments.table]
     return dataclasses.replace(arguments, table=table)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of figure."""
-
-    columns: Callable[[FigureSpec, TableSpec], TableSpec]
-    """The table with the columns that the figure draws."""
-    axes: Callable[[Any, Table], None]
-    """Draws a table into axes."""
-
-
-def _kind(figure: FigureSpec) -> Kind:
-    if figure.kind not in KINDS:
-        raise ConfigError(
-            f"`figure.kind` must be {' or '.join(KINDS)}, got {figure.kind!r}; "
-            f"{suggest(figure.kind, list(KINDS))}"
-        )
-    return KINDS[figure.kind]
 
 
 def _one_column(figure: FigureSpec, spec: TableSpec) -> TableSpec:
@@ -162,15 +143,17 @@ def _draw_gains(axes: Any, table: Table) -> None:
     axes.legend(fontsize="small", ncols=2)
 
 
-KINDS: Mapping[str, Kind] = {
-    "box": Kind(_one_column, _draw_boxes),
-    "gains": Kind(_gain_per_task, _draw_gains),
+Restrict = Callable[[FigureSpec, TableSpec], TableSpec]
+"""Return the table with the columns that the figure draws."""
+Draw = Callable[[Any, Table], None]
+"""Draw a table into axes."""
+KINDS: Mapping[str, tuple[Restrict, Draw]] = {
+    "box": (_one_column, _draw_boxes),
+    "gains": (_gain_per_task, _draw_gains),
 }
 
 
-def _save(
-    figure: FigureSpec, table: Table, draw: Callable[[Any, Table], None], folder: Path
-) -> list[Path]:
+def _save(figure: FigureSpec, table: Table, draw: Draw, folder: Path) -> list[Path]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -185,8 +168,7 @@ def _save(
     axes.set_xlabel(figure.x_label)
     axes.set_ylabel(figure.y_label)
     folder.mkdir(parents=True, exist_ok=True)
-    files: Sequence[Path] = [folder / f"{figure.name}.{suffix}" for suffix in ("png", "pdf")]
-    for file in files:
-        kind = file.suffix[1:]
+    files = {kind: folder / f"{figure.name}.{kind}" for kind in ("png", "pdf")}
+    for kind, file in files.items():
         replace_file(file, functools.partial(canvas.savefig, format=kind, dpi=150))
-    return list(files)
+    return list(files.values())

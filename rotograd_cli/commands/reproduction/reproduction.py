@@ -5,21 +5,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rotograd_cli.commands.reproduction.arguments import Arguments
-from rotograd_cli.commands.reproduction.cells import Cell, CellMaker, unique
-from rotograd_cli.commands.reproduction.estimate import plan_table
+from rotograd_cli.commands.reproduction import plan
+from rotograd_cli.commands.reproduction.estimate import measured_seconds, plan_table
 from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
 from rotograd_cli.commands.reproduction.launching import launch
-from rotograd_cli.commands.reproduction.plan import (
-    Candidate,
-    Place,
-    Planner,
-    choices,
-    without_choice,
-)
-from rotograd_cli.commands.reproduction.probe import measured_seconds
-from rotograd_cli.commands.reproduction.settings import own_config
+from rotograd_cli.commands.reproduction.plan import Cell, Place, Planner, unique
+from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
 from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build
 from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.summary import RunSummary
@@ -46,30 +39,24 @@ class Reproduction:
     """
 
     def __init__(self, arguments: Arguments) -> None:
-        self.arguments = arguments
-        self.config = own_config(arguments)
+        self.launcher = arguments.launcher
+        self.config = reproduce_config(arguments.table)
         self.spec = select_rows(self.config.table, self.config.methods)
         self.seeds = to_seeds(self.config.seeds) or list(range(self.spec.seeds))
-        maker = CellMaker([*arguments.runs, *arguments.search_path], self.spec.name)
-        self.planner = Planner(self.spec, maker, self.seeds)
+        self.planner = Planner(self.spec, self.seeds, arguments.runs)
         with composing():
             self.grid_cells = self.planner.grid_cells()
-            self._choose(self._finished_candidates())
+            pending = {cell.place for cell in _pending(self.grid_cells)}
+            self._choose([cell for cell in self.grid_cells if cell.place not in pending])
 
-    def _choose(self, candidates: list[Candidate]) -> None:
+    def _choose(self, grid_cells: Sequence[Cell]) -> None:
         """Take the best of the grid, and plan its runs at every seed."""
-        self.candidates = candidates
-        self.final_cells = self.planner.final_cells(choices(candidates))
+        self.candidates = plan.candidates(grid_cells)
+        self.final_cells = self.planner.final_cells(plan.choices(self.candidates))
 
-    def _finished_candidates(self) -> list[Candidate]:
-        """Candidates of the rows whose runs of the grid are all there."""
-        pending = {(c.run.row, c.run.task) for c in self.grid_cells if not c.finished}
-        return [c for c in self.planner.candidates() if (c.row, c.task) not in pending]
-
-    def plan(self) -> tuple[list[str], list[list[str]], str]:
-        """Return what there is to do: heads, rows and title of a table."""
-        num_final = {place: len(self.seeds) for place in self.planner.places()}
-        return plan_table(self.spec, self.grid_cells, self.final_cells, num_final, self._measured())
+    def plan(self) -> Grid:
+        """Return what there is to do."""
+        return plan_table(self.planner, self.grid_cells, self.final_cells, self._measured())
 
     def _measured(self) -> dict[str, float]:
         """Measure seconds of a run of rows without a finished one, as long as ``PROBING_S`` lasts.
@@ -78,21 +65,13 @@ class Reproduction:
             RotogradError: If a run cannot be built.
         """
         end = time.monotonic() + PROBING_S
+        done = {cell.run.row for cell in self.cells if cell.finished}
         seconds = {}
-        for row, cell in self._unmeasured().items():
-            if time.monotonic() < end:
+        for row, cell in _one_per_row(self.cells).items():
+            if row not in done and time.monotonic() < end:
                 with suppress(NonFiniteError):  # training will say so, run by run
                     seconds[row] = measured_seconds(cell.config)
         return seconds
-
-    def _unmeasured(self) -> dict[str, Cell]:
-        """Return a cell of every row that has no finished one."""
-        done = {cell.run.row for cell in self.cells if cell.finished}
-        first: dict[str, Cell] = {}
-        for cell in self.cells:
-            if cell.run.row not in done:
-                first.setdefault(cell.run.row, cell)
-        return first
 
     def check(self) -> None:
         """Build one pending run of every row, so that what cannot run is refused before training.
@@ -100,25 +79,24 @@ class Reproduction:
         Raises:
             RotogradError: If data are missing, or a component is refused or does not fit.
         """
-        pending = reversed(_pending(self.cells))
-        for cell in {cell.run.row: cell for cell in pending}.values():
+        for cell in _one_per_row(_pending(self.cells)).values():
             build(cell.config)
 
     def run(self) -> None:
         """Train the grid, chooses, trains the rest; finished cells are left as they are."""
         self._launch(self.grid_cells)
         with composing():
-            self._choose(self.planner.candidates())
+            self._choose(self.grid_cells)
         self._launch(self.final_cells)
 
     def _launch(self, cells: Sequence[Cell]) -> None:
-        launch(_pending(cells), [*self.arguments.launcher, *self.arguments.search_path])
+        launch(_pending(cells), self.launcher)
 
     def failures(self) -> list[str]:
         """Return why cells are not finished, and why rows have no choice."""
         results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
         cells = [f"{f}: {result}" for f, result in results.items() if result != "finished"]
-        reasons = without_choice(self.candidates)
+        reasons = plan.without_choice(self.candidates)
         return [*cells, *(f"{self._label(place)}: {why}" for place, why in reasons.items())]
 
     def _label(self, place: Place) -> str:
@@ -142,18 +120,14 @@ class Reproduction:
 
     def _not_chosen(self) -> dict[RunKey, str]:
         """Reason by cell whose setting the grid did not give."""
-        reasons = without_choice(self.candidates)
-        done = {*choices(self.candidates), *reasons}
-        open_places = {place for place in self.planner.places() if self._has_grid(place)} - done
-        reasons |= dict.fromkeys(open_places, "grid not finished")
+        unfinished = dict.fromkeys((cell.place for cell in self.grid_cells), "grid not finished")
+        chosen = plan.choices(self.candidates)
         return {
             RunKey(row, seed, task): reason
-            for (row, task), reason in reasons.items()
+            for (row, task), reason in (unfinished | plan.without_choice(self.candidates)).items()
             for seed in self.seeds
+            if (row, task) not in chosen
         }
-
-    def _has_grid(self, place: Place) -> bool:
-        return len(self.planner.points(place[0])) > 1
 
     def write(self, table: Table) -> list[Path]:
         """Write the table's files, and the grid's."""
@@ -174,6 +148,14 @@ class Reproduction:
 
 def _pending(cells: Sequence[Cell]) -> list[Cell]:
     return unique(cell for cell in cells if not cell.finished)
+
+
+def _one_per_row(cells: Sequence[Cell]) -> dict[str, Cell]:
+    """Return the first cell of every row."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.run.row, cell)
+    return first
 
 
 def _result(cell: Cell) -> str:

@@ -1,16 +1,16 @@
-"""Commands that Hydra runs: configuration, sweeps and shell completion."""
+"""What the commands share: parsed arguments, and Hydra for configuration, sweeps, completion."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from rotograd_cli.commands.support.parsing import parsed
 from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.ranks.launch import job_rank, job_size
 from rotograd_cli.runs.arguments import ready, search_path
@@ -20,18 +20,17 @@ from rotograd_cli.runs.config_files import config_dir, is_group
 from rotograd_cli.runs.overrides import explaining
 
 COMPLETION = ("-sc", "--shell-completion")
-MULTIRUN = ("-m", "--multirun")
+SWEEPABLE = ("train", "evaluate")
 Task = Callable[[DictConfig], float | None]
 
 
-def run_app(command: str, arguments: Sequence[str], task: Task, *, single: str = "") -> None:
+def run_app(command: str, arguments: Sequence[str], task: Task) -> None:
     """Compose the configuration of a command and run it, once or for every cell of a sweep.
 
     Args:
         command: Name of the command and of its YAML file.
         arguments: What follows the command.
         task: Given the configuration.
-        single: What the command does with one configuration; empty where ``-m`` is allowed.
 
     Raises:
         ConfigError: If an option of Hydra is refused.
@@ -40,7 +39,7 @@ def run_app(command: str, arguments: Sequence[str], task: Task, *, single: str =
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting
     given = ready(arguments)
     options = parsed(get_args_parser(), command, given)
-    _check_options(command, options, single)
+    _check_options(command, options)
     _check_groups(options)
     completes = any(argument in COMPLETION for argument in arguments)
     # Hydra registers the completion under this name
@@ -86,22 +85,23 @@ class _Carrier:
             return None
 
 
-def _check_options(command: str, options: argparse.Namespace, single: str) -> None:
-    if options.multirun and (options.cfg or options.info):
-        raise ConfigError(
-            "-m cannot be combined with --cfg or --info; leave -m out to see one cell."
-        )
-    if options.multirun and single:
-        raise ConfigError(
-            f"rotograd {command} {single} at a time, got -m; leave -m out and run it once for each."
-        )
-    if options.experimental_rerun:
-        raise ConfigError("--experimental-rerun is not supported; give the run's overrides again.")
-    if options.config_path or options.config_name:
-        raise ConfigError(
-            "--config-path and --config-name cannot replace the built-in configuration; "
-            "add your own files with --config-dir."
-        )
+def _check_options(command: str, options: argparse.Namespace) -> None:
+    sees_one = options.cfg or options.info
+    refusals = {
+        "-m cannot be combined with --cfg or --info; leave -m out to see one cell.": (
+            options.multirun and sees_one
+        ),
+        f"rotograd {command} takes one configuration at a time, got -m; leave -m out and run it "
+        "once for each.": options.multirun and command not in SWEEPABLE,
+        "--experimental-rerun is not supported; give the run's overrides again.": (
+            options.experimental_rerun
+        ),
+        "--config-path and --config-name cannot replace the built-in configuration; add your own "
+        "files with --config-dir.": options.config_path or options.config_name,
+    }
+    for message, applies in refusals.items():
+        if applies:
+            raise ConfigError(message)
 
 
 def _check_groups(options: argparse.Namespace) -> None:
@@ -123,18 +123,49 @@ def _of_this_rank(command: str, options: argparse.Namespace, arguments: Sequence
 
     Only rank 0 gets a run directory.
     """
-    flags = list(arguments)
-    for override in options.overrides:
-        flags.remove(override)
-    if job_size() == 1:
-        return [*flags, *options.overrides]
-    if command != "train" or options.multirun:
+    if job_size() > 1 and (command != "train" or options.multirun):
         what = "a sweep" if command == "train" else f"rotograd {command}"
         raise ConfigError(
             f"torchrun starts one training, got {what} in {job_size()} processes; start it "
             "without torchrun."
         )
-    if job_rank() == 0:
-        return [*flags, *options.overrides]
-    shared = [word for word in options.overrides if not word.startswith("hydra.run.dir=")]
-    return [*flags, *shared, "hydra.run.dir=."]
+    overrides = list(options.overrides)
+    flags = [argument for argument in arguments if argument not in overrides]
+    if job_rank() > 0:
+        overrides = [word for word in overrides if not word.startswith("hydra.run.dir=")]
+        overrides.append("hydra.run.dir=.")
+    return [*flags, *overrides]
+
+
+def parsed(
+    parser: argparse.ArgumentParser, command: str, arguments: Sequence[str]
+) -> argparse.Namespace:
+    """Parse arguments; options and overrides may come in any order.
+
+    Args:
+        parser: The parser.
+        command: Name of the command, for the message.
+        arguments: What follows the command.
+
+    Raises:
+        ConfigError: If an argument is refused. By itself the parser would print a page and exit.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise refusal(command, message)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_intermixed_args(list(arguments))
+
+
+def plain_parser() -> argparse.ArgumentParser:
+    """Return a parser of overrides and ``--config-dir``, for commands that Hydra does not run."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("overrides", nargs="*")
+    return parser
+
+
+def refusal(command: str, message: str) -> ConfigError:
+    """Return the error for an argument that a command cannot take."""
+    return ConfigError(f"{message}; rotograd {command} --help shows the options.")

@@ -1,4 +1,4 @@
-"""What Hydra's callbacks leave for the command that is running.
+"""What Hydra's callbacks and launchers leave for the end of the command that is running.
 
 Hydra makes the callbacks and keeps them to itself, so that this module is where both sides meet.
 It imports nothing heavy: the command line reads it whatever has been imported when a command ends.
@@ -6,16 +6,17 @@ It imports nothing heavy: the command line reads it whatever has been imported w
 
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rotograd_cli.errors import CELL_FAILED, hydra_value, suggested
 
 if TYPE_CHECKING:
     from rotograd_cli.runs.summary import RunSummary
+
+LAUNCHERS = ("submitit", "joblib", "ray", "concurrent")
+"""Packages whose own errors mean that a job was lost."""
 
 NOTE = "multirun.yaml"
 """File in which Hydra describes a sweep, in the sweep's folder."""
@@ -52,23 +53,9 @@ def how_to_continue() -> list[str]:
     return [f"Continue the sweep with: {command}" for command in commands]
 
 
-@dataclass(frozen=True)
-class _EarlierNote:
-    """The note of an earlier sweep in the same folder, which Hydra will replace."""
-
-    path: Path
-    content: bytes
-    stat: os.stat_result
-
-    def restore(self) -> None:
-        with suppress(OSError):
-            if self.path.stat().st_mtime_ns != self.stat.st_mtime_ns:
-                self.path.write_bytes(self.content)
-                os.utime(self.path, ns=(self.stat.st_atime_ns, self.stat.st_mtime_ns))
-
-
 _new_folders: list[Path] = []
-_earlier_notes: list[_EarlierNote] = []
+_earlier_notes: dict[Path, tuple[bytes, os.stat_result]] = {}
+"""Notes of earlier sweeps in the same folder, which Hydra will replace."""
 
 
 def remember_folder(folder: Path) -> None:
@@ -83,7 +70,7 @@ def remember_folder(folder: Path) -> None:
     note = path / NOTE
     with suppress(OSError):
         if note.is_file():
-            _earlier_notes.append(_EarlierNote(note, note.read_bytes(), note.stat()))
+            _earlier_notes[note] = (note.read_bytes(), note.stat())
 
 
 def forget_folders() -> None:
@@ -97,15 +84,48 @@ def remove_unused_folders() -> None:
 
     The note of an earlier sweep is restored.
     """
-    for note in _earlier_notes:
-        note.restore()
+    for note, (content, stat) in _earlier_notes.items():
+        with suppress(OSError):
+            if note.stat().st_mtime_ns != stat.st_mtime_ns:
+                note.write_bytes(content)
+                os.utime(note, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     for folder in _new_folders:
         with suppress(OSError):  # not empty, or never made
-            if _names(folder) == [NOTE]:
+            if os.listdir(folder) == [NOTE]:
                 (folder / NOTE).unlink()
             folder.rmdir()
     forget_folders()
 
 
-def _names(folder: Path) -> Sequence[str]:
-    return [path.name for path in folder.iterdir()]
+def stop_launcher() -> list[str]:
+    """Stop what a launcher runs beside its workers, as far as it does not stop by itself.
+
+    Returns:
+        Sentences on what continues.
+    """
+    ray: Any = sys.modules.get("ray")
+    slurm: Any = sys.modules.get("submitit.slurm.slurm")
+    with suppress(Exception):  # whatever state they are in, the process is about to end
+        if ray is not None and ray.is_initialized():
+            ray.shutdown()
+        jobs = [] if slurm is None else slurm.SlurmJob.watcher._registered
+        if jobs:
+            numbers = " ".join(sorted({job.partition("_")[0] for job in jobs}))
+            return [f"SLURM continues with what it was given; scancel {numbers} stops that."]
+    return []
+
+
+def launcher_failure(error: BaseException) -> str | None:
+    """Return one line for a job that a launcher lost: killed, out of memory, out of time.
+
+    Args:
+        error: What the launcher raised.
+
+    Returns:
+        The line; None for any other error.
+    """
+    if type(error).__module__.partition(".")[0] not in LAUNCHERS:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    reason = " ".join(lines[:2]) or "no reason given"
+    return f"The launcher lost a job ({type(error).__name__}: {reason})"

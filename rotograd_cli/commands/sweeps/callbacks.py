@@ -1,47 +1,62 @@
 """Hydra's callbacks of a training: they check its folder, and print a sweep's results."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.commands.support import session
-from rotograd_cli.commands.sweeps.folder import check_sweep_folder
-from rotograd_cli.commands.sweeps.status import print_status
-from rotograd_cli.errors import Refusal
+from rotograd_cli.commands.sweeps.cells import is_search, print_status
+from rotograd_cli.errors import ConfigError, OccupiedError, Refusal, listed
 from rotograd_cli.ranks.launch import job_rank
-from rotograd_cli.runs.directory import check_own_folder, refuse_used
+from rotograd_cli.runs.config import to_train_config
+from rotograd_cli.runs.directory import check_own_folder, is_used, refuse_used
+from rotograd_cli.runs.identity import holds_run
+
+MAX_NAMED = 8
 
 
-class NewFolders(Callback):
+class Folders(Callback):
     """Looks at folders before Hydra makes them, which it does before the input is checked.
 
-    A folder that holds a run is refused, and what is new is remembered.
+    A folder that holds a run is refused, and what is new is remembered. After a sweep, status and
+    test metrics of every cell are printed.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check a single run. Its folder refers to Hydra's values, which must be set for that."""
         del kwargs
         HydraConfig.instance().set_config(config)
-        _remember(config.hydra.run)
-        with refusing(), suppress(OmegaConfBaseException):  # Hydra is about to say so
-            if job_rank() == 0 and config.get("resume") in (None, "auto"):
-                run_dir = Path(config.hydra.run.dir)
-                check_own_folder(run_dir)
-                if config.get("resume") is None:
-                    refuse_used(run_dir)
+        run_dir = _remembered(config.hydra.run)
+        resume = config.get("resume")
+        if run_dir is None or job_rank() > 0 or resume not in (None, "auto"):
+            return
+        with refusing():
+            check_own_folder(run_dir)
+            if resume is None:
+                refuse_used(run_dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check a sweep."""
+        """Check a sweep, and remember it, as its launcher may fail."""
         del kwargs
-        _remember(config.hydra.sweep)
+        sweep_dir = _remembered(config.hydra.sweep)
         with refusing():
-            check_sweep_folder(config)
+            check_sweep(config, sweep_dir)
+        session.sweep_dirs[:] = [] if sweep_dir is None else [sweep_dir]
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Read the cells' summaries below the sweep's directory, so every launcher is served."""
+        del kwargs
+        session.sweep_dirs.clear()
+        print_status(Path(config.hydra.sweep.dir))
 
 
 @contextmanager
@@ -53,23 +68,103 @@ def refusing() -> Iterator[None]:
         raise Refusal(error) from error
 
 
-def _remember(node: DictConfig) -> None:
+def _remembered(node: DictConfig) -> Path | None:
+    """Return the folder of a run or sweep, noting which parts of its path are new."""
     session.forget_folders()
-    with suppress(OmegaConfBaseException):  # Hydra is about to say so
-        session.remember_folder(Path(node.dir))
+    try:
+        folder = Path(node.dir)
+    except OmegaConfBaseException:
+        return None  # Hydra is about to say so
+    session.remember_folder(folder)
+    return folder
 
 
-class SweepStatus(Callback):
-    """Hydra callback that prints status and test metrics of every cell."""
+def check_sweep(config: DictConfig, sweep_dir: Path | None) -> None:
+    """Refuse a sweep whose cells would find other runs in their folders, before its first cell.
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the sweep, whose launcher may fail."""
-        del kwargs
-        with suppress(OmegaConfBaseException):  # Hydra is about to say so
-            session.sweep_dirs[:] = [Path(config.hydra.sweep.dir)]
+    Args:
+        config: What Hydra composed for the sweep, with its own node.
+        sweep_dir: Folder of the sweep; None where it does not resolve.
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Read the cells' summaries below the sweep's directory, so every launcher is served."""
-        del kwargs
-        session.sweep_dirs.clear()
-        print_status(Path(config.hydra.sweep.dir))
+    Raises:
+        OccupiedError: If a cell's folder holds a run, or with ``resume=auto`` the run of another
+            configuration. A search draws its cells as it goes: its cells ask for themselves.
+        ConfigError: If ``resume`` names a folder.
+    """
+    resume = config.get("resume")
+    if resume not in (None, "auto"):
+        raise ConfigError(
+            f"`resume` must be auto in a sweep, whose cells each have a folder, got {resume!r}."
+        )
+    if sweep_dir is None or not sweep_dir.is_dir():
+        return
+    if is_used(sweep_dir):
+        raise OccupiedError(
+            f"{sweep_dir} holds a run, got a sweep; choose another hydra.sweep.dir."
+        )
+    before = HydraConfig.instance().cfg
+    try:
+        occupied = [
+            folder for folder, cell in _cells(config, sweep_dir) if _is_occupied(folder, cell)
+        ]
+    finally:
+        HydraConfig.instance().cfg = before
+    if occupied:
+        raise OccupiedError(_message(sweep_dir, occupied, resume))
+
+
+def _cells(config: DictConfig, sweep_dir: Path) -> Iterator[tuple[Path, DictConfig]]:
+    """Folder and configuration of every cell; a search's are without the drawn values."""
+    compose = GlobalHydra.instance().config_loader().load_sweep_config
+    for number, overrides in enumerate(_jobs(config)):
+        cell = compose(config, list(overrides)) if overrides else config.copy()
+        with open_dict(cell):
+            cell.hydra.job.id = number
+            cell.hydra.job.num = number
+        HydraConfig.instance().set_config(cell)  # the folder's name refers to it
+        yield sweep_dir / str(cell.hydra.sweep.subdir), cell
+
+
+def _jobs(config: DictConfig) -> Sequence[Sequence[str]]:
+    """Overrides of every cell, as Hydra's own sweeper combines them.
+
+    Trials of a search have none; with ``resume=auto`` each of them checks itself.
+    """
+    sweeper = config.hydra.sweeper
+    if is_search(config.hydra):
+        return [[]] * int(sweeper.get("n_trials") or 0) if config.resume is None else []
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *overrides]), None)
+    return jobs
+
+
+def _is_occupied(folder: Path, cell: DictConfig) -> bool:
+    """Whether a folder holds something that the run of a cell would not continue."""
+    if cell.resume == "auto":
+        return is_used(folder) and not _is_run_of(folder, cell)
+    return is_used(folder) or (folder / "summary.json").exists()
+
+
+def _is_run_of(folder: Path, cell: DictConfig) -> bool:
+    plain = cell.copy()
+    with open_dict(plain):
+        del plain["hydra"]
+    try:
+        return holds_run(folder, to_train_config(plain))
+    except ConfigError:  # wrong input, which is no configuration of a run
+        return False
+
+
+def _message(sweep_dir: Path, occupied: Sequence[Path], resume: str | None) -> str:
+    where = listed([str(folder.relative_to(sweep_dir)) for folder in occupied], MAX_NAMED)
+    if resume is None:
+        return (
+            f"{sweep_dir} already holds runs, in {where}; choose another hydra.sweep.dir, or add "
+            "resume=auto to continue runs of the same configuration."
+        )
+    return (
+        f"{sweep_dir} holds runs of other configurations, in {where}; choose another "
+        "hydra.sweep.dir."
+    )

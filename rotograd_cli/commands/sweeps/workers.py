@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +115,9 @@ def take_slot(folder: Path, num_slots: int, job: int) -> tuple[int, BaseFileLock
     return job % num_slots, locks[job % num_slots]
 
 
-_watched: set[int] = set()
-
-
+@cache
 def _stop_with(parent: int) -> None:
     """End this process when its parent is gone; a worker would train on, or wait for ever."""
-    if parent in _watched:
-        return
-    _watched.add(parent)
 
     def watch() -> None:
         while os.getppid() == parent:

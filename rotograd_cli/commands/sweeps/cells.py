@@ -1,17 +1,75 @@
-"""What became of the cells of a sweep."""
+"""Cells of a sweep: one is trained, and what became of all of them is printed."""
 
 import math
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig
 
 from rotograd_cli.commands.support import session
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import (
+    RUN_FAILED,
+    ConfigError,
+    OccupiedError,
+    Refusal,
+    RotogradError,
+    exit_code,
+)
 from rotograd_cli.printing.terminal import print_grid
+from rotograd_cli.ranks.launch import job_rank
+from rotograd_cli.runs.directory import record_failure
+from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.report import common_overrides, remarks, sweep_table
 from rotograd_cli.runs.summary import RunSummary
+
+
+def is_search(hydra: DictConfig) -> bool:
+    """Return whether the sweeper draws cells one after the other, from earlier results.
+
+    Args:
+        hydra: Hydra's own node.
+    """
+    return "BasicSweeper" not in str(hydra.sweeper._target_)
+
+
+def run_cell(
+    train: Callable[[], RunSummary], overrides: Sequence[str], hydra: DictConfig
+) -> RunSummary:
+    """Train a cell; its failure is recorded in its directory, and the others run.
+
+    Args:
+        train: Trains it and returns its summary.
+        overrides: The cell's overrides.
+        hydra: Hydra's own node.
+
+    Returns:
+        The summary; empty after a failure.
+
+    Raises:
+        Refusal: If a search meets another run in the folder of a trial, which ends the search.
+    """
+    number = hydra.job.num
+    if job_rank() == 0:
+        print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)
+    try:
+        return train()
+    except Exception as error:  # whatever it is, the other cells must run
+        if job_rank() > 0:
+            raise
+        if isinstance(error, OccupiedError) and is_search(hydra):
+            raise Refusal(error) from error  # a sweeper may go on after an exception
+        if not isinstance(error, RotogradError):
+            traceback.print_exc()
+        reason = describe_failure(error)
+        print(f"cell {number} failed: {reason}", file=sys.stderr)
+        if exit_code(error) != RUN_FAILED:  # else the run has recorded it
+            run_dir = Path(hydra.runtime.output_dir)
+            session.refused[run_dir] = record_failure(run_dir, overrides, reason)
+        return RunSummary()
 
 
 def print_status(sweep_dir: Path) -> None:
