@@ -133,6 +133,10 @@ class Ranks:
         """Return on all processes what the first one makes; if it fails, raise its error on all."""
         return make()
 
+    def broadcast_content(self, make: Callable[[], T]) -> T:
+        """Broadcast the content of a checkpoint: tensors, numbers, strings, containers."""
+        return make()
+
     def check_equal(self, model: nn.Module) -> None:
         """Refuse models that differ between processes."""
 

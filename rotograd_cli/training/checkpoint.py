@@ -222,7 +222,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: If no checkpoint can be read, or it is another run's.
         """
-        content = self._run.ranks.broadcast(lambda: load_newest(self.path, self._read_to))
+        content = self._run.ranks.broadcast_content(lambda: load_newest(self.path, self._read_to))
         if content is None:
             return None
         positions = self._run.restore(content, self.path / "last.pt")
@@ -254,7 +254,7 @@ class CheckpointFolder:
         """
         path = self.path / "best.pt"
         expected = self._run.state.best_epoch
-        content = self._run.ranks.broadcast(lambda: load_checkpoint(path, self._read_to))
+        content = self._run.ranks.broadcast_content(lambda: load_checkpoint(path, self._read_to))
         epoch = content["state"]["best_epoch"]
         if epoch != expected:
             raise CheckpointError(

@@ -310,7 +310,7 @@ def test_options_out_of_range_are_refused() -> None:
 
 
 def is_fresh(rotations: Rotations) -> bool:
-    return torch.allclose(rotations.whole().R, rotations.matrices.detach(), rtol=0, atol=1e-6)
+    return torch.allclose(rotations.whole().R, rotations.matrices.detach(), rtol=0, atol=1e-5)
 
 
 def test_inside_cached_rotations_are_computed_once_until_the_step_ends() -> None:
