@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from rotograd_cli.methods import RotoGrad
+from rotograd_cli.methods import RotoGrad, cached
+from rotograd_cli.methods.famo import FAMO
+from rotograd_cli.methods.rotate import Rotate
 
 PATHS = ("folded", "general")
 NAMES = ("rotations.free_parameters", "rotations.manifold.base", "heads.0.weight", "heads.2.bias")
@@ -240,3 +242,20 @@ def test_a_model_can_be_compiled_as_a_whole() -> None:
         with torch.no_grad():
             for found, expected in zip(compiled.eval()(x), plain.eval()(x), strict=True):
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rotations_of_the_losses_after_an_update_are_not_kept() -> None:
+    torch.manual_seed(0)
+    rule = FAMO(num_tasks=3, gamma=0.0)
+    model: Any = Rotate(nn.Linear(5, 12), [nn.Linear(12, 2) for _ in range(3)], 12, rule=rule)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    x = torch.randn(4, 5)
+    with cached():
+        losses = [y.square().mean() for y in model(x)]
+        before = model.backward(losses)
+        with torch.no_grad():
+            after = torch.stack([y.square().mean() for y in model(x)])
+        model.observe_update(before, after, torch.ones(3, dtype=torch.bool))
+        optimizer.step()
+        kept = outputs(model, x)
+    torch.testing.assert_close(kept, outputs(model, x))
