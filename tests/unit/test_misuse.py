@@ -5,7 +5,7 @@ import gc
 import pickle
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from torch.optim import optimizer as optimizers_of_torch
 from torch.optim.swa_utils import AveragedModel
 
 from rotograd_cli.methods import RotateOnly
+from rotograd_cli.methods.engine import misuse
 from rotograd_cli.methods.rotation import plan
 from tests.contract.test_methods import METHODS, build, max_num_tasks
 from tests.marks import slow_unless
@@ -98,14 +99,6 @@ def assert_said_once(kind: str, loop: Callable[[], None]) -> None:
         loop()
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
-
-
-@pytest.fixture(autouse=True)
-def _no_hooks_left() -> Iterator[None]:
-    before = hooks()
-    yield
-    gc.collect()
-    assert hooks() <= before
 
 
 def hooks() -> int:
@@ -455,23 +448,51 @@ def test_methods_that_only_add_gradients_need_no_scale(method: str) -> None:
 # ---- what it leaves behind
 
 
-def test_watching_ends_after_three_steps_and_with_the_model() -> None:
-    before = hooks()
+@pytest.fixture
+def _no_other_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(misuse, "_watches", weakref.WeakSet())
+    monkeypatch.setattr(misuse, "_hooks", [])
+
+
+def watched() -> Any:
+    """Return a model after its first step."""
     model = network()
-    optimizers = pair(model)
-    for _ in range(3):
-        step(model, optimizers)
-        assert hooks() == before + 2
-    step(model, optimizers)
-    assert hooks() == before
-    model = network()
-    gone = weakref.ref(model)
     step(model, pair(model))
-    assert hooks() == before + 2
-    del model
+    return model
+
+
+@pytest.mark.usefixtures("_no_other_watch")
+def test_watching_ends_after_three_steps_or_with_the_model() -> None:
+    before = hooks()
+    first = network()
+    optimizers = pair(first)
+    for _ in range(3):
+        step(first, optimizers)
+        assert hooks() == before + 2
+    second = watched()
+    step(first, optimizers)
+    assert hooks() == before + 2  # the second is still watched
+    gone = weakref.ref(second)
+    del second
     gc.collect()
     assert gone() is None
+    step(first, optimizers)
     assert hooks() == before
+
+
+@pytest.mark.usefixtures("_no_other_watch")
+def test_a_model_may_be_freed_during_the_step_of_another() -> None:
+    model = network()
+    step(model, pair(model))
+    others = [watched()]
+
+    def free(*_: Any) -> None:
+        others.clear()
+        gc.collect()
+
+    handle = optimizers_of_torch.register_optimizer_step_pre_hook(free)
+    step(model, pair(model))  # torch goes through its hooks here
+    handle.remove()
 
 
 def test_watching_waits_for_the_device_in_no_right_loop(

@@ -4,7 +4,7 @@ import gc
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import TensorWeakRef
 
 T = TypeVar("T")
@@ -32,7 +33,6 @@ class Watch:
         self.saw_gradient = False
         """Whether the method has set a gradient of its own parameters."""
         self._method: weakref.ref[Any] | None = None
-        self._hooks: list[Any] = []
         self._num_passes = 0
         self._num_steps = 0
         self._depth = 0  # of optimisers that call others
@@ -53,14 +53,12 @@ class Watch:
             loss_scale: What it was told about their scale.
         """
         if self._num_steps >= _NUM_STEPS:
-            _remove(self._hooks)  # not in a hook: torch is going through them there
+            _leave(self)
             return
         if self._method is None:
             self._method = weakref.ref(method)
             self._sizes = {id(p): _size(p) for p in method.mtl_parameters()}
-            self._hooks.append(register_optimizer_step_pre_hook(_weakly(self.before_step)))
-            self._hooks.append(register_optimizer_step_post_hook(_weakly(self.after_step)))
-            weakref.finalize(self, _remove, self._hooks)
+            _join(self)
         self._num_passes += 1
         if loss_scale is None and self._num_passes <= _NUM_STEPS and _depends_on_scale(method):
             self._look_for_scaler(method.method_name, losses)
@@ -189,21 +187,36 @@ class Watch:
             )
 
 
-def _weakly(method: Callable[[Optimizer], None]) -> Callable[..., None]:
-    """Return a hook of optimisers that does not keep the watch alive."""
-    reference = weakref.WeakMethod(method)
-
-    def hook(optimizer: Optimizer, *_: Any) -> None:
-        call = None if torch.compiler.is_compiling() else reference()
-        if call is not None:
-            call(optimizer)
-
-    return hook
+_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+_hooks: list[RemovableHandle] = []
 
 
-def _remove(hooks: list[Any]) -> None:
-    while hooks:
-        hooks.pop().remove()
+def _join(watch: Watch) -> None:
+    """Let torch's optimisers call a watch."""
+    _watches.add(watch)
+    if not _hooks:
+        _hooks.append(register_optimizer_step_pre_hook(_before_step))
+        _hooks.append(register_optimizer_step_post_hook(_after_step))
+
+
+def _leave(watch: Watch) -> None:
+    """Let them call it no longer, and nothing at all once nobody watches."""
+    _watches.discard(watch)
+    # Only a backward pass comes here. A finalizer could run while torch goes through its hooks.
+    while _hooks and not _watches:
+        _hooks.pop().remove()
+
+
+def _before_step(optimizer: Optimizer, *_: Any) -> None:
+    if not torch.compiler.is_compiling():
+        for watch in list(_watches):
+            watch.before_step(optimizer)
+
+
+def _after_step(optimizer: Optimizer, *_: Any) -> None:
+    if not torch.compiler.is_compiling():
+        for watch in list(_watches):
+            watch.after_step(optimizer)
 
 
 def _held(optimizer: Optimizer) -> Iterator[Tensor]:
