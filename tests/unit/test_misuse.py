@@ -482,16 +482,16 @@ def test_watching_ends_after_three_steps_or_with_the_model() -> None:
 
 @pytest.mark.usefixtures("_no_other_watch")
 def test_a_model_may_be_freed_during_the_step_of_another() -> None:
-    model = network()
-    step(model, pair(model))
-    others = [watched()]
+    others: list[Any] = []
 
     def free(*_: Any) -> None:
         others.clear()
         gc.collect()
 
     handle = optimizers_of_torch.register_optimizer_step_pre_hook(free)
-    step(model, pair(model))  # torch goes through its hooks here
+    model = watched()
+    others.append(watched())
+    step(model, pair(model))  # torch goes on through its hooks after `free`
     handle.remove()
 
 
