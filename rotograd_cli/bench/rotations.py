@@ -11,7 +11,7 @@ from rotograd_cli.methods.engine.passes import ForwardPass
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.heads.choose import training_leaves
 from rotograd_cli.methods.rotation.rotations import Rotations
-from rotograd_cli.methods.rule import Losses
+from rotograd_cli.methods.statistics import Losses
 
 _PLANES = 8
 _DECAY = 0.5
@@ -120,7 +120,7 @@ def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
         run = ForwardPass(features, leaves)
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             by_task = gradients[0].unbind() if leaves.stacked else gradients
-            model.combine(run, by_task, None, step)
+            model.combine(run, by_task, ones, step)
         for parameter in model.mtl_parameters():
             parameter.grad = None
 

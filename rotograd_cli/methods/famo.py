@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rotograd_cli.bounds import checked
 from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.rule import Losses, LossWeighting
+from rotograd_cli.methods.rule import Learned, Losses, LossWeighting
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -85,9 +85,7 @@ class FAMO(LossWeighting):
         factors = divide_or_zero(factors, factors.sum())
         return torch.where(usable, factors, z)
 
-    def after_update(
-        self, before: Tensor, after: Tensor, present: Tensor
-    ) -> Mapping[nn.Parameter, Tensor]:
+    def after_update(self, before: Tensor, after: Tensor, present: Tensor) -> Learned:
         """Return the gradient of the logits."""
         usable = present & self._has_logarithm(before) & self._has_logarithm(after)
         gain = torch.where(usable, before, 1).log() - torch.where(usable, after, 1).log()

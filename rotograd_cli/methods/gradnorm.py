@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rotograd_cli.bounds import checked
 from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.rule import Losses, LossWeighting, Rule, Statistics, Weighting
+from rotograd_cli.methods.rule import Learned, Losses, LossWeighting, Rule, Statistics, Weighting
 
 _EPSILON = 1e-15  # of the authors' code: keeps every weight positive
 
@@ -72,9 +72,7 @@ class LearnedWeights(Rule):
         self.initial_losses.update(losses.values, losses.present, accumulating=losses.accumulating)
         return self.weight.detach()
 
-    def slopes(
-        self, s: Statistics, weights: Tensor, level: Tensor
-    ) -> Mapping[nn.Parameter, Tensor]:
+    def slopes(self, s: Statistics, weights: Tensor, level: Tensor) -> Learned:
         r"""Return the gradient of the parameters :math:`\omega`.
 
         Args:
@@ -111,7 +109,7 @@ class GradNorm(LearnedWeights, LossWeighting):
         """Return the task weights, shape ``[K]``."""
         return self.noted(losses)
 
-    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Mapping[nn.Parameter, Tensor]:
+    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Learned:
         """Return the gradient of the task weights."""
         weights = factors.to(s.norms.dtype)
         level = torch.dot(weights, s.norms) / s.present.sum().clamp_min(1)
@@ -129,8 +127,7 @@ class GradNormWeights(LearnedWeights, Weighting):
         """Return the task weights, shape ``[K]``."""
         return self.noted(s.losses).to(s.norms.dtype)
 
-    def learn(
-        self, s: Statistics, weights: Tensor, mean_norm: Tensor
-    ) -> Mapping[nn.Parameter, Tensor]:
+    def learn(self, s: Statistics, weights: Tensor) -> Learned:
         """Return the gradient of the task weights."""
-        return self.slopes(s, weights, mean_norm)
+        level = s.norms_of(weights) / s.present.sum().clamp_min(1)
+        return self.slopes(s, weights, level)

@@ -19,98 +19,23 @@ be called on a plain matrix, one task gradient per row: ``PCGrad()(G)``.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
+from rotograd_cli.methods.statistics import Losses as Losses
+from rotograd_cli.methods.statistics import Statistics as Statistics
 
-
-@dataclass(frozen=True)
-class Losses:
-    """The task losses of one step."""
-
-    values: Tensor
-    """Losses of the whole optimiser step as far as this pass tells, detached, shape ``[K]``; 0 for
-    an absent task."""
-    present: Tensor
-    """Tasks with a loss in this pass, boolean, shape ``[K]``."""
-    accumulating: bool = False
-    """True for every micro-batch of an optimiser step but the last."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What is measured of the task gradients of one step."""
-
-    losses: Losses
-    """The losses, those of tasks that take no part included."""
-    present: Tensor
-    """Tasks that take part, boolean, shape ``[K]``: their gradient is finite and not zero."""
-    norms: Tensor
-    """Norms of the task gradients, shape ``[K]``; 0 for tasks that take no part."""
-    cosines: Callable[[], tuple[Tensor, Tensor, Tensor]]
-    """Brings three tensors to the host in one transfer, in float64: the inner products of the
-    directions ``[K, K]``, the norms ``[K]`` and which tasks take part ``[K]``."""
-    norms_of: Callable[[Tensor], Tensor]
-    r"""Norms of combinations :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r]``."""
-    uniform: Callable[[Tensor], Tensor]
-    """Numbers drawn from [0, 1), of the shape of the tensor: entries of the features."""
-
-    @classmethod
-    def of(cls, G: Tensor, losses: Tensor | None = None) -> "Statistics":
-        """Statistics of a plain matrix.
-
-        Args:
-            G: One finite task gradient per row, float32 or wider, shape ``[K, D]``.
-            losses: Task losses, shape ``[K]``; None takes 1 for each.
-
-        Returns:
-            The statistics; rows of zeros take no part.
-        """
-        norms = norms_of(G.unbind())
-        everyone = torch.ones_like(norms, dtype=torch.bool)
-        values = torch.ones_like(norms) if losses is None else losses
-        present = norms >= torch.finfo(norms.dtype).tiny  # the reciprocal of less overflows
-
-        def cosines() -> tuple[Tensor, Tensor, Tensor]:
-            units = divide_or_zero(G, norms.unsqueeze(1))  # so that no product overflows
-            return (units @ units.mT).double().cpu(), norms.double().cpu(), present.cpu()
-
-        return cls(
-            losses=Losses(values, everyone),
-            present=present,
-            norms=torch.where(present, norms, 0),
-            cosines=cosines,
-            norms_of=lambda weights: norms_of((weights @ G).unbind()),
-            uniform=torch.rand_like,
-        )
-
-    def gramian(self) -> tuple[Tensor, Tensor]:
-        """Return the inner products of the gradients that take part; waits for the device.
-
-        Combinations of the directions that are zero but for rounding count as zero, so that
-        gradients that are linearly dependent are so in float32 too.
-
-        Returns:
-            The Gramian in units of the largest squared norm, float64 on the host, shape ``[k, k]``,
-            and the indices of its tasks, shape ``[k]``.
-        """
-        cosines, norms, present = self.cosines()
-        tasks = present.nonzero().flatten()
-        if len(tasks) == 0:
-            return cosines.new_zeros(0, 0), tasks
-        lengths = norms[tasks]
-        lengths = (lengths / lengths.amax()).clamp_min(1e-100)  # so that no square is zero
-        tolerance = 4 * len(tasks) * torch.finfo(self.norms.dtype).eps
-        clean = without_rounding(cosines[tasks][:, tasks], tolerance)
-        return clean * (lengths.unsqueeze(1) * lengths), tasks
+Learned = Mapping[nn.Parameter, Tensor]
+"""Gradients of a rule's own parameters, by parameter."""
 
 
 class Rule(nn.Module, ABC):
     """Base of the four kinds; see the module."""
+
+    sees_gradients: ClassVar[bool] = True
+    """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
 
     num_device_waits: ClassVar[int] = 0
     """Transfers to the host in one step; each waits for the device."""
@@ -122,7 +47,7 @@ class Rule(nn.Module, ABC):
     """Whether the order of the tasks does not matter, from the same random numbers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # unlike nn.Module's, takes no options: those in YAML are checked by it
 
     @torch.no_grad()
     def forward(self, G: Tensor, losses: Tensor | None = None) -> Tensor:
@@ -173,20 +98,24 @@ class Weighting(Rule):
         """Return the weighted sum, shape ``[D]``."""
         return self.weights(s) @ G
 
-    def learn(
-        self, s: Statistics, weights: Tensor, mean_norm: Tensor
-    ) -> Mapping[nn.Parameter, Tensor]:
-        r"""Return the gradients of the rule's own parameters; a rule without any is not asked.
+    def learn(self, s: Statistics, weights: Tensor) -> Learned:
+        """Return the gradients of the rule's own parameters, by parameter.
 
         Args:
             s: The statistics of the step.
             weights: What :meth:`weights` returned, shape ``[K]``.
-            mean_norm: Norm of the combination over the number of tasks that take part, scalar.
-
-        Returns:
-            Gradient by parameter.
         """
         return {}
+
+
+class Sum(Weighting):
+    """The plain sum of the task gradients: what a network without another rule is trained by."""
+
+    sees_gradients: ClassVar[bool] = False
+
+    def weights(self, s: Statistics) -> Tensor:
+        """Return ones, shape ``[K]``."""
+        return torch.ones_like(s.norms)
 
 
 class GramianWeighting(Weighting):
@@ -243,7 +172,7 @@ class LossWeighting(Rule):
     r"""Everything is trained by :math:`\sum_k c_k L_k`, the heads too."""
 
     sees_gradients: ClassVar[bool] = False
-    """Whether :meth:`learn_from_gradients` is to be called; measuring the norms costs a little."""
+    """Whether :meth:`learn_from_gradients` needs the task gradients; it costs a little."""
 
     needs_losses_after_update: ClassVar[bool] = False
     """Whether :meth:`after_update` is to be called, which costs one more forward pass a step."""
@@ -256,40 +185,25 @@ class LossWeighting(Rule):
         """Return what autograd makes of the weighted losses, shape ``[D]``."""
         return self.factors(s.losses).to(G.dtype) @ G
 
-    def learn(self, losses: Losses) -> Mapping[nn.Parameter, Tensor]:
-        """Return gradients of the rule's own parameters that depend on the losses of a step alone.
-
-        Args:
-            losses: The losses.
-
-        Returns:
-            Gradient by parameter.
-        """
+    def learn(self, losses: Losses) -> Learned:
+        """Return gradients of the rule's own parameters that depend on the losses alone."""
         return {}
 
-    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Mapping[nn.Parameter, Tensor]:
+    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Learned:
         """Return gradients of the rule's own parameters that depend on those of the tasks.
 
         Args:
             s: The statistics of the task gradients, without the factors.
             factors: What :meth:`factors` returned, shape ``[K]``.
-
-        Returns:
-            Gradient by parameter.
         """
         return {}
 
-    def after_update(
-        self, before: Tensor, after: Tensor, present: Tensor
-    ) -> Mapping[nn.Parameter, Tensor]:
+    def after_update(self, before: Tensor, after: Tensor, present: Tensor) -> Learned:
         """Return gradients of the rule's parameters between the network's update and the rule's.
 
         Args:
             before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.
             after: The same of the same batch after the network's update.
             present: Tasks with a loss, boolean, shape ``[K]``.
-
-        Returns:
-            Gradient by parameter.
         """
         return {}

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.methods.rule import Losses, LossWeighting
+from rotograd_cli.methods.rule import Learned, Losses, LossWeighting
 
 
 class UncertaintyWeighting(LossWeighting):
@@ -46,7 +46,7 @@ class UncertaintyWeighting(LossWeighting):
         """Return the weights, shape ``[K]``."""
         return self.weight.detach()
 
-    def learn(self, losses: Losses) -> Mapping[nn.Parameter, Tensor]:
+    def learn(self, losses: Losses) -> Learned:
         """Return the gradient of the log-variances."""
         slopes = 0.5 - self.weight.detach() * losses.values
         usable = losses.present & losses.values.isfinite() & (losses.values > 0)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.linalg.rotations import haar_rotations
-from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL
-from rotograd_cli.methods.engine import measure
+from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL, statistics
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rule import Rule
@@ -250,13 +249,13 @@ def test_a_step_waits_for_the_device_as_often_as_the_method_says(
     monkeypatch.setattr(plan, "reads_are_free", lambda device: False)  # an accelerator's way
     model, G = bare(method, "generic")
     waits, values, present = [], torch.ones(len(G)), torch.ones(len(G), dtype=torch.bool)
-    exact = measure.to_host
+    exact = statistics.to_host
 
     def to_host(tensor: Tensor) -> Tensor:
         waits.append(tensor.shape)
         return exact(tensor)
 
-    monkeypatch.setattr(measure, "to_host", to_host)
+    monkeypatch.setattr(statistics, "to_host", to_host)
     for _ in range(3):
         waits.clear()
         z = torch.ones(BATCH, SIZE, dtype=G.dtype, requires_grad=True)
@@ -264,7 +263,7 @@ def test_a_step_waits_for_the_device_as_often_as_the_method_says(
         num_reads = count_reads(partial(model.backward, losses))
         num_reads += count_reads(partial(model.observe_update, values, values / 2, present))
         num_reads += count_reads(model.end_epoch) + count_reads(model.diagnostics)
-        assert len(waits) == (0 if model.rule is None else model.rule.num_device_waits)
+        assert len(waits) == model.rule.num_device_waits
         assert num_reads == 0 or waits  # what is read on the host, where it was taken
 
 

@@ -111,7 +111,7 @@ def test_with_the_norm_of_the_mean_only_the_level_differs() -> None:
     s = Statistics.of(G)
     w = rule.weights(s)
     mean_norm = (w @ G).norm() / K
-    (slope,) = rule.learn(s, w, mean_norm).values()
+    (slope,) = rule.learn(s, w).values()
     loss = (K * omega.softmax(0) * G.norm(dim=1) - mean_norm).abs().sum()
     torch.testing.assert_close(slope, torch.autograd.grad(loss, omega)[0])
 

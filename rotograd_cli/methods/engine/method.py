@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.methods.engine.attribution import Attribution
-from rotograd_cli.methods.engine.measure import Learned, apply_rule, measure
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
-from rotograd_cli.methods.engine.states import take_names_of_before
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import release
-from rotograd_cli.methods.rule import LossWeighting, Rule
+from rotograd_cli.methods.rotation.task_gradients import TaskGradients
+from rotograd_cli.methods.rule import Learned, LossWeighting, Rule, Weighting
+from rotograd_cli.methods.statistics import Statistics
 from rotograd_cli.ranks.base import Ranks
 
 
@@ -62,7 +62,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
             self.initial_backbone_loss = InitialValues(1, rotation.burn_in_period)
         self._attribution = Attribution()
-        self.register_load_state_dict_pre_hook(take_names_of_before)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_rename_entries)  # type: ignore[no-untyped-call]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -209,8 +209,9 @@ class MultiTaskMethod(MultiTaskNetwork):
         if not self.per_task_gradients:
             return _scaled(gradients[0], scale), []
         G = run.leaves.task_gradients(gradients)
-        s = measure(G, step.losses, self.num_nonfinite, self.ranks, run.features.shape)
-        shared, learned = apply_rule(self.rule, G, s, factors, self.ranks)
+        s = Statistics(G, step.losses, self.ranks)
+        self.num_nonfinite += step.losses.present & ~s.finite
+        shared, learned = _apply(self.rule, G, s, factors)
         self._add_gradients(learned, scale, of_all_ranks=True)
         if self.rotated is not None:
             gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
@@ -249,7 +250,7 @@ class MultiTaskMethod(MultiTaskNetwork):
     @property
     def method_name(self) -> str:
         """Name in records and messages: that of the rule, unless the class has one of its own."""
-        named = self if type(self) is not MultiTaskMethod or self.rule is None else self.rule
+        named = self.rule if type(self) is MultiTaskMethod else self
         return type(named).__name__
 
     @property
@@ -285,19 +286,17 @@ class MultiTaskMethod(MultiTaskNetwork):
 
     def refresh(self) -> None:
         """Read what waits for the device; called once per logging step."""
-        if self.rule is not None:
-            self.rule.refresh()
+        self.rule.refresh()
         if self.rotated is not None:
             self.rotations.refresh()
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Return numbers of each task worth recording, by name, each of shape ``[K]``."""
-        return {} if self.rule is None else dict(self.rule.diagnostics())
+        return dict(self.rule.diagnostics())
 
     def end_epoch(self) -> None:
         """Tell the rule that an epoch has ended."""
-        if self.rule is not None:
-            self.rule.end_epoch()
+        self.rule.end_epoch()
 
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
         """Learn from the losses after the network's update, before the method's own.
@@ -313,5 +312,35 @@ class MultiTaskMethod(MultiTaskNetwork):
             release(self.rotations)  # the losses after the update were computed with them
 
 
+def _apply(
+    rule: Rule, G: TaskGradients, s: Statistics, factors: Tensor | None
+) -> tuple[Tensor, Learned]:
+    """Return the combined gradient, and what the rule's own parameters learn from it."""
+    if isinstance(rule, Weighting):
+        weights = rule.weights(s)
+        return G.combine(weights), rule.learn(s, weights)
+    if isinstance(rule, LossWeighting):
+        assert factors is not None
+        total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
+        return total, rule.learn_from_gradients(s.without_factors(factors), factors)
+    return rule.combine(G.matrix(), s), {}
+
+
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:
     return gradient if scale is None else gradient * scale
+
+
+def _rename_entries(method: nn.Module, state: dict[str, Any], prefix: str, *unused: Any) -> None:
+    """Read what runs saved when a method was its own rule: ``logits`` became ``rule.logits``.
+
+    An entry that the method still has under the old name too (``initial_losses``) goes to both.
+    """
+    del unused  # further arguments of a hook of load_state_dict
+    expected = method.state_dict()
+    for name in expected:
+        old_name = name.removeprefix("rule.")
+        if old_name == name or prefix + name in state or prefix + old_name not in state:
+            continue
+        state[prefix + name] = state[prefix + old_name]
+        if old_name not in expected:
+            del state[prefix + old_name]

@@ -235,7 +235,7 @@ def _size(parameter: nn.Parameter) -> Tensor:
 def _depends_on_scale(method: Any) -> bool:
     """Whether a method does more than adding up gradients, and so has to know the scale."""
     learned = next(method.mtl_parameters(), None)
-    state = None if method.rule is None else next(method.rule.buffers(), None)
+    state = next(method.rule.buffers(), None)
     return method.per_task_gradients or learned is not None or state is not None
 
 

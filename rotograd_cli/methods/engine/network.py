@@ -14,7 +14,7 @@ from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import cached, is_holding, is_traced
-from rotograd_cli.methods.rule import LossWeighting, Rule
+from rotograd_cli.methods.rule import Rule, Sum
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
@@ -24,7 +24,7 @@ class MultiTaskNetwork(nn.Module):
     Args:
         backbone: Shared network.
         heads: One network per task.
-        rule: What combines the task gradients, or weighs the losses.
+        rule: What combines the task gradients, or weighs the losses; None adds the gradients up.
         rotation: How the features are rotated for every task; None leaves them.
 
     Raises:
@@ -43,7 +43,7 @@ class MultiTaskNetwork(nn.Module):
             raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
-        self.rule = rule
+        self.rule = Sum() if rule is None else rule
         self.rotated = rotation
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
@@ -55,9 +55,7 @@ class MultiTaskNetwork(nn.Module):
     @property
     def per_task_gradients(self) -> bool:
         """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
-        if self.rotated is None and isinstance(self.rule, LossWeighting):
-            return self.rule.sees_gradients
-        return self.rotated is not None or self.rule is not None
+        return self.rotated is not None or self.rule.sees_gradients
 
     @property
     def num_tasks(self) -> int:

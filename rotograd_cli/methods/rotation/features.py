@@ -12,7 +12,7 @@ from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.rotation.objective import Objective
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients, rotate
-from rotograd_cli.methods.rule import Statistics
+from rotograd_cli.methods.statistics import Statistics
 
 RotationReduction = Literal["reference", "per_example"]
 RotationPath = Literal["auto", "general", "folded"]

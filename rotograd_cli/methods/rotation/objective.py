@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rotograd_cli.linalg.gradients import divide_or_zero
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients
-from rotograd_cli.methods.rule import Statistics
+from rotograd_cli.methods.statistics import Statistics
 
 Objective = Callable[[TaskGradients, Statistics, Tensor, float], Tensor]
 ObjectiveName = Literal["alignment", "task_loss"]
@@ -34,8 +34,8 @@ def common_direction(G: TaskGradients, s: Statistics) -> tuple[Tensor, Tensor]:
     """
     ones = torch.ones_like(s.norms)
     num_present = s.present.sum().clamp_min(1)
-    sum_of_units = G.combine(divide_or_zero(ones, s.norms).unsqueeze(0))[0]
-    mean_norm = s.norms_of(ones.unsqueeze(0))[0] / num_present
+    sum_of_units = G.combine(divide_or_zero(ones, s.norms))
+    mean_norm = s.norms_of(ones) / num_present
     return sum_of_units, mean_norm / num_present
 
 

@@ -25,6 +25,8 @@ class DenseTaskGradients:
     def __init__(self, gradients: Sequence[Tensor], rotations: WholeRotations | None = None):
         self.G = stacked(gradients)
         self.rows = self.G.flatten(1)
+        self.shape = self.G.shape[1:]
+        """Shape of one gradient."""
         self._rotations = rotations
 
     def norms(self) -> Tensor:
@@ -49,8 +51,9 @@ class DenseTaskGradients:
         return self.rows
 
     def combine(self, weights: Tensor) -> Tensor:
-        r"""Sums :math:`\sum_k c_{rk} g_k` for weights ``[r, K]``, shape ``[r, *]``."""
-        return (weights.to(self.rows.dtype) @ self.rows).view(-1, *self.G.shape[1:])
+        r"""Sums :math:`\sum_k c_k g_k`; weights ``[..., K]`` give ``[..., *shape]``."""
+        c = weights.to(self.rows.dtype).reshape(-1, weights.shape[-1])
+        return (c @ self.rows).view(*weights.shape[:-1], *self.shape)
 
     def rotation_gradient(self, v: Tensor, factor: Tensor) -> Tensor:
         r"""Gradient of the free parameters for :math:`W_k = f \sum_n g_{n,k} v_n^\top`.
@@ -94,6 +97,8 @@ class FoldedTaskGradients:
         self._rotations = rotations
         self._weight = weight
         self._delta = delta.to(weight.dtype)
+        self.shape = torch.Size((*features.shape, 1))
+        """See :class:`DenseTaskGradients`."""
         # δᵀz before any task is dropped: heads keep their own gradients
         self._by_features = _correlate(self._delta, features.to(weight.dtype))
         self.bias_gradient = self._delta.sum(1)
@@ -125,12 +130,13 @@ class FoldedTaskGradients:
         return torch.bmm(self._delta, self._weight).flatten(1)
 
     def combine(self, weights: Tensor) -> Tensor:
-        """See :class:`DenseTaskGradients`; the shape is ``[r, N, d, 1]``."""
-        N, o = self._delta.shape[1:]
+        """See :class:`DenseTaskGradients`."""
+        o = self._delta.shape[2]
         flat = _side_by_side(self._delta)
-        columns = weights.to(flat.dtype).repeat_interleave(o, dim=1)  # [r, K o]
-        scaled = columns.unsqueeze(1) * flat
-        return (scaled.flatten(0, 1) @ self._weight.flatten(0, 1)).view(len(weights), N, -1, 1)
+        columns = weights.to(flat.dtype).repeat_interleave(o, dim=-1)  # [..., K o]
+        scaled = (columns.unsqueeze(-2) * flat).view(-1, flat.shape[1])
+        sums = scaled @ self._weight.flatten(0, 1)
+        return sums.view(*weights.shape[:-1], *self.shape)
 
     def rotation_gradient(self, v: Tensor, factor: Tensor) -> Tensor:
         """See :class:`DenseTaskGradients`."""

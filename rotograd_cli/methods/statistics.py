@@ -1,0 +1,126 @@
+"""What is measured of the task gradients of one step, for every rule: over all ranks, NaN aside."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
+from rotograd_cli.methods.rotation import plan
+from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
+from rotograd_cli.ranks.base import ONE, Ranks
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The task losses of one step."""
+
+    values: Tensor
+    """Losses of the whole optimiser step as far as this pass tells, detached, shape ``[K]``; 0 for
+    an absent task."""
+    present: Tensor
+    """Tasks with a loss in this pass, boolean, shape ``[K]``."""
+    accumulating: bool = False
+    """True for every micro-batch of an optimiser step but the last."""
+
+
+class Statistics:
+    """Norms and inner products of the K task gradients of one step, over the whole batch.
+
+    A task takes no part if it has no loss, if its loss or gradient is infinite or NaN, or if its
+    gradient is zero: there is nothing to combine, and as one more direction or as one more term of
+    a mean it would hold up the others.
+
+    Args:
+        G: This process's part of the task gradients. Those of tasks that take no part are made
+            zero, in place.
+        losses: The task losses.
+        ranks: Processes that have the other examples of the batch.
+    """
+
+    losses: Losses
+    """The losses, those of tasks that take no part included."""
+    finite: Tensor
+    """Tasks whose loss and gradient are finite, boolean, shape ``[K]``."""
+    present: Tensor
+    """Tasks that take part, boolean, shape ``[K]``: their gradient is finite and not zero."""
+    norms: Tensor
+    """Norms of the task gradients, shape ``[K]``; 0 for tasks that take no part."""
+
+    def __init__(self, G: TaskGradients, losses: Losses, ranks: Ranks = ONE) -> None:
+        norms = ranks.norms(G.norms())
+        self.losses = losses
+        self.finite = norms.isfinite() & losses.values.isfinite()
+        # the reciprocal of a smaller norm would overflow
+        not_zero = norms >= torch.finfo(norms.dtype).tiny
+        self.present = losses.present & self.finite & not_zero
+        if not (plan.reads_are_free(norms.device) and bool(self.present.all())):
+            G.drop(~self.present)
+            norms = torch.where(self.present, norms, 0)
+        self.norms = norms
+        self._G = G
+        self._ranks = ranks
+
+    @classmethod
+    def of(cls, G: Tensor, losses: Tensor | None = None) -> "Statistics":
+        """Return the statistics of a plain matrix, which is not changed.
+
+        Args:
+            G: One task gradient per row, float32 or wider, shape ``[K, D]``.
+            losses: Task losses, shape ``[K]``; None takes 1 for each.
+        """
+        values = G.new_ones(len(G)) if losses is None else losses
+        everyone = torch.ones_like(values, dtype=torch.bool)
+        return cls(DenseTaskGradients(G.clone().unbind()), Losses(values, everyone))
+
+    def norms_of(self, weights: Tensor) -> Tensor:
+        r"""Return norms of combinations :math:`\sum_k c_k g_k`; ``[..., K]`` becomes ``[...]``."""
+        sums = self._G.combine(weights).view(-1, *self._G.shape)
+        return self._ranks.norms(norms_of(sums.unbind())).view(weights.shape[:-1])
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Return numbers drawn from [0, 1), one for each entry of the features.
+
+        Args:
+            like: Has the dtype and the shape of the result: entries of the features, ``[D]``.
+        """
+        entries = like.view(self._G.shape)
+        return self._ranks.draw(Tensor.uniform_, entries).view_as(like)
+
+    def without_factors(self, factors: Tensor) -> "Statistics":
+        """Return the statistics of the gradients before their losses got these factors."""
+        result = copy.copy(self)
+        result.norms = divide_or_zero(self.norms, factors.to(self.norms.dtype))
+        return result
+
+    def gramian(self) -> tuple[Tensor, Tensor]:
+        """Return the inner products of the gradients that take part; waits for the device.
+
+        Combinations of the directions that are zero but for rounding count as zero, so that
+        gradients that are linearly dependent are so in float32 too.
+
+        Returns:
+            The Gramian in units of the largest squared norm, float64 on the host, shape ``[k, k]``,
+            and the indices of its tasks, shape ``[k]``.
+        """
+        products = self._ranks.sum(self._G.cosines(self.norms))
+        present = self.present.to(self.norms.dtype)
+        host = to_host(torch.cat((products, torch.stack((self.norms, present)))))
+        tasks = host[-1].nonzero().flatten()
+        cosines = host[tasks][:, tasks]
+        if len(tasks) == 0:
+            return cosines, tasks
+        lengths = host[-2, tasks]
+        lengths = (lengths / lengths.amax()).clamp_min(1e-100)  # so that no square is zero
+        tolerance = 4 * len(tasks) * torch.finfo(self.norms.dtype).eps
+        clean = without_rounding(cosines, tolerance)
+        return clean * (lengths.unsqueeze(1) * lengths), tasks
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Move a small tensor to the CPU in float64: the only way a step may wait for the device.
+
+    Every call counts in :attr:`Rule.num_device_waits`.
+    """
+    return tensor.double().cpu()
