@@ -97,25 +97,8 @@ def split_output(output: Any) -> tuple[Any, tuple[Any, ...]]:
     return output, ()
 
 
-class _Carrier(torch.autograd.Function):
-    """Carries gradients to tensors, and lets go of them, so that autograd need not copy them."""
-
-    @staticmethod
-    def forward(ctx: Any, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
-        """Return a root for the backward pass; the tensors are not looked at."""
-        ctx.gradients = gradients
-        return tensors[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients, once."""
-        gradients = tuple(ctx.gradients)
-        ctx.gradients.clear()
-        return None, *gradients
-
-
 def carry(
-    of_heads: list[tuple[Tensor, Tensor]],
+    of_heads: Sequence[tuple[Tensor, Tensor]],
     features: Tensor,
     shared: Tensor,
     backbone_loss: Tensor | None,
@@ -127,7 +110,7 @@ def carry(
     Hooks of these parameters are called as in any backward pass.
 
     Args:
-        of_heads: Parameters and their gradients; emptied.
+        of_heads: Parameters and their gradients.
         features: Output of the backbone.
         shared: Its gradient.
         backbone_loss: Scalar loss of the backbone alone.
@@ -136,13 +119,8 @@ def carry(
     Raises:
         BackwardError: If another pass went through the backbone before.
     """
-    roots: list[Tensor] = []
-    gradients: list[Tensor | None] = []
-    if of_heads:
-        given = [gradient.to(tensor.dtype) for tensor, gradient in of_heads]
-        roots.append(_Carrier.apply(given, *[tensor for tensor, _ in of_heads]))
-        gradients.append(None)
-        of_heads.clear()
+    roots = [parameter for parameter, _ in of_heads]
+    gradients: list[Tensor | None] = [gradient.to(p.dtype) for p, gradient in of_heads]
     if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
         roots.append(features)
         gradients.append(shared.to(features.dtype))

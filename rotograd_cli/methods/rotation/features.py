@@ -50,15 +50,11 @@ class RotatedAxes:
 
     def to_blocks(self, features: Tensor) -> Tensor:
         """View features as ``[N, d, S]``: batch, rotated and carried axes flattened."""
-        num_batch_axes = features.dim() - len(self.rotation_shape) - len(self.post_shape)
-        batch = features.shape[:num_batch_axes]
-        post = features.shape[features.dim() - len(self.post_shape) :]
-        rotated = features.shape[num_batch_axes : features.dim() - len(self.post_shape)]
-        return features.reshape(math.prod(batch), math.prod(rotated), math.prod(post))
+        return features.reshape([math.prod(axes) for axes in self._split(features.shape)])
 
     def batch_shape(self, shape: Sequence[int]) -> torch.Size:
         """Return the batch axes of features of the given shape."""
-        return torch.Size(shape[: len(shape) - len(self.rotation_shape) - len(self.post_shape)])
+        return torch.Size(self._split(shape)[0])
 
     def check(self, shape: Sequence[int]) -> None:
         """Refuse features whose trailing axes do not fit.
@@ -66,11 +62,10 @@ class RotatedAxes:
         Raises:
             ShapeError: If they do not.
         """
-        end = len(shape) - len(self.post_shape)
-        start = end - len(self.rotation_shape)
-        rotated = tuple(shape[max(0, start) : end])
-        expected = zip(self.post_shape, shape[end:], strict=False)
-        if start < 0 or any(size not in (-1, actual) for size, actual in expected):
+        _, rotated, post = self._split(shape)
+        num_missing = len(self.rotation_shape) + len(self.post_shape) - len(shape)
+        expected = zip(self.post_shape, post, strict=False)
+        if num_missing > 0 or any(size not in (-1, actual) for size, actual in expected):
             raise ShapeError(
                 "Features must have shape [batch..., *rotation_shape, *post_shape] with "
                 f"rotation_shape {tuple(self.rotation_shape)} and post_shape "
@@ -79,10 +74,16 @@ class RotatedAxes:
             )
         if math.prod(rotated) < self.size:
             raise ShapeError(
-                f"`rotation_shape` {tuple(self.rotation_shape)} needs {self.size} "
-                f"features, got {rotated} in features of shape {tuple(shape)}; choose a size of "
-                f"at most {math.prod(rotated)}."
+                f"`rotation_shape` {tuple(self.rotation_shape)} needs {self.size} features, got "
+                f"{tuple(rotated)} in features of shape {tuple(shape)}; choose a size of at most "
+                f"{math.prod(rotated)}."
             )
+
+    def _split(self, shape: Sequence[int]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Return the batch, rotated and carried axes of features of the given shape."""
+        end = len(shape) - len(self.post_shape)
+        start = max(0, end - len(self.rotation_shape))
+        return shape[:start], shape[start:end], shape[end:]
 
 
 def _rotation_shape(

@@ -111,14 +111,10 @@ class Rotations(nn.Module):
 
     def whole(self) -> WholeRotations:
         """Return the rotations as matrices, for any head."""
-        X, base = self.free_parameters, self.base
-        ranks = self.ranks if self.training and share_work(self.ranks, X) else None
-
-        def compute() -> WholeRotations:
-            self._check_before_use()
-            return WholeRotations.compute(X, base, self.map, self._plan.norm(X), ranks)
-
-        return constant(self, "whole", (X, base), compute)
+        X = self.free_parameters
+        ranks = self.ranks if self.training and share_work(self.ranks, X) else ONE
+        everyone = slice(None)
+        return constant(self, "whole", (X, self.base), lambda: self._compute(everyone, ranks))
 
     def of_task(self, task: int) -> Tensor:
         """Return one rotation as a constant, shape ``[1, m, m]``."""
@@ -127,13 +123,13 @@ class Rotations(nn.Module):
             return self.matrices[one].detach()
         if is_holding():
             return self.whole().R[one]
-        X, base = self.free_parameters, self.base
+        sources = (self.free_parameters, self.base)
+        return constant(self, "one", sources, lambda: self._compute(one, ONE).R)
 
-        def compute() -> Tensor:
-            self._check_before_use()
-            return WholeRotations.compute(X[one], base[one], self.map, self._plan.norm(X)).R
-
-        return constant(self, "one", (X, base), compute)
+    def _compute(self, tasks: slice, ranks: Ranks) -> WholeRotations:
+        self._check_before_use()
+        X = self.free_parameters
+        return WholeRotations(X[tasks], self.base[tasks], self.map, self._plan.norm(X), ranks)
 
     def fold(self, rows: Tensor) -> FoldedRotations:
         """Multiply rows by rotations, for heads that begin with a linear layer.
@@ -147,7 +143,7 @@ class Rotations(nn.Module):
         self._check_before_use()
         X = self.free_parameters
         norm = self._plan.norm(X)
-        return FoldedRotations.compute(rows, X, self.base, self.map, norm, self._workspace)
+        return FoldedRotations(rows, X, self.base, self.map, norm, self._workspace)
 
     # ---- state
 
