@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from rotograd_cli.errors import BackwardError
 
@@ -27,7 +27,7 @@ class Crossing(NamedTuple):
 
 
 class HeadOutputs:
-    """What the heads returned in one forward pass, as places in autograd's graph.
+    """What the heads saw and returned in one forward pass, as places in autograd's graph.
 
     A walk from a loss ends at these places, so that only the few operations between predictions and
     loss are looked at, not the networks.
@@ -35,13 +35,19 @@ class HeadOutputs:
     Args:
         features: Output of the backbone.
         backbone_extras: What else it returned.
+        leaves: What the heads see, one per task; none where the tasks share one tensor.
     """
 
-    def __init__(self, features: Tensor, backbone_extras: Sequence[Any]) -> None:
+    def __init__(
+        self, features: Tensor, backbone_extras: Sequence[Any], leaves: Sequence[Tensor]
+    ) -> None:
         self.owners: dict[Place, int] = {}
         if not backbone_extras:  # with these, losses may reach the backbone in many ways
             self.record(_FEATURES, features)
         self.record(_EXTRAS_OF_BACKBONE, backbone_extras)
+        for k, leaf in enumerate(() if torch.compiler.is_compiling() else leaves):
+            edge = get_gradient_edge(leaf)
+            self.owners[edge.node, edge.output_nr] = k
 
     def record(self, owner: int, output: Any) -> None:
         """Note what a head returned, or an intermediate result of it.
@@ -56,36 +62,22 @@ class HeadOutputs:
             if tensor.grad_fn is not None:
                 self.owners.setdefault((tensor.grad_fn, tensor.output_nr), owner)
 
-    def ends(
-        self, start: Iterable[tuple[Node | None, int]], tasks: Mapping[int, int]
-    ) -> list[tuple[Place, int]]:
-        """Return recorded places and leaves that a walk from ``start`` ends at, with owners.
-
-        Args:
-            start: Places to start from.
-            tasks: Task by the ``id`` of its leaf.
-
-        Returns:
-            Places and owners.
-        """
+    def ends(self, start: Iterable[tuple[Node | None, int]]) -> list[tuple[Place, int]]:
+        """Return recorded places that a walk from the places ``start`` ends at, with owners."""
         result: list[tuple[Place, int]] = []
-        todo, seen = list(start), set[object]()
+        todo = list(start)
+        seen = set[object]()
         while todo:
             node, number = todo.pop()
             if node is None or node in seen or (node, number) in seen:
                 continue
             owner = self.owners.get((node, number))
-            if owner is not None:
+            if owner is None:
+                seen.add(node)
+                todo.extend(node.next_functions)
+            else:
                 seen.add((node, number))
                 result.append(((node, number), owner))
-                continue
-            seen.add(node)
-            if node.next_functions:
-                todo.extend(node.next_functions)
-                continue
-            leaf = tasks.get(id(getattr(node, "variable", None)))
-            if leaf is not None:
-                result.append(((node, number), leaf))
         return result
 
 
@@ -97,9 +89,7 @@ class Attribution:
         self._crossing_heads: Crossing | None = None
         self._warned = False
 
-    def crossing(
-        self, losses: Sequence[Tensor | None], heads: HeadOutputs, leaves: Sequence[Tensor]
-    ) -> Crossing | None:
+    def crossing(self, losses: Sequence[Tensor | None], heads: HeadOutputs) -> Crossing | None:
         """Find a loss whose gradient at another task's head is not zero.
 
         Where the graph has a way from a loss to another head (predictions were stacked, say), the
@@ -108,7 +98,6 @@ class Attribution:
         Args:
             losses: K scalars; None for an absent task.
             heads: What the heads returned.
-            leaves: What the heads saw, one per task; none where the tasks share one tensor.
 
         Returns:
             The first one; None if every loss depends on its own head alone.
@@ -116,15 +105,14 @@ class Attribution:
         Raises:
             BackwardError: If a loss depends on the features in another way than through a head.
         """
-        tasks = {id(leaf): k for k, leaf in enumerate(leaves)}
         if not self._heads_are_known and heads.owners:
-            self._crossing_heads = _look_at_heads(heads, tasks)
+            self._crossing_heads = _look_at_heads(heads)
             self._heads_are_known = True
         result = self._crossing_heads
         for k, loss in enumerate(losses):
             if loss is None:
                 continue
-            ends = heads.ends([(loss.grad_fn, loss.output_nr)], tasks)
+            ends = heads.ends([(loss.grad_fn, loss.output_nr)])
             if any(owner == _FEATURES for _, owner in ends):
                 raise BackwardError(
                     f"`losses[{k}]` must depend on the features through heads alone, but uses the "
@@ -169,10 +157,10 @@ class Attribution:
             )
 
 
-def _look_at_heads(heads: HeadOutputs, tasks: Mapping[int, int]) -> Crossing | None:
+def _look_at_heads(heads: HeadOutputs) -> Crossing | None:
     """Return a head that uses another head's activations, if there is one."""
     for (node, _), owner in heads.owners.items():
-        for _, other in heads.ends(node.next_functions, tasks) if owner >= 0 else ():
+        for _, other in heads.ends(node.next_functions) if owner >= 0 else ():
             if other not in (owner, _FEATURES, _EXTRAS_OF_BACKBONE):
                 return Crossing(owner, other)
     return None

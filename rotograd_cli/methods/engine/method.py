@@ -153,8 +153,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         """Whether a loss depends on another task's head."""
         if not self.per_task_gradients:
             return False  # autograd adds up, whatever goes where
-        leaves = () if run.leaves.stacked else run.leaves.tensors
-        crossing = self._attribution.crossing(losses, run.head_outputs, leaves)
+        crossing = self._attribution.crossing(losses, run.head_outputs)
         if crossing is not None and self.rotated is not None:
             raise BackwardError(
                 f"`losses[{crossing.loss}]` must depend on head {crossing.loss} alone, since "

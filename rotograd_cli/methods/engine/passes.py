@@ -33,7 +33,8 @@ class ForwardPass:
         self.features = features
         self.leaves = leaves
         self.has_extras = len(extras) > 0
-        self.head_outputs = HeadOutputs(features, extras)
+        by_task = () if leaves.stacked else leaves.tensors
+        self.head_outputs = HeadOutputs(features, extras, by_task)
 
     def outputs(self) -> Sequence[Any]:
         """Run the heads on the leaves."""
@@ -97,8 +98,25 @@ def split_output(output: Any) -> tuple[Any, tuple[Any, ...]]:
     return output, ()
 
 
+class _Carrier(torch.autograd.Function):
+    """Carries gradients to tensors, and lets go of them, so that autograd need not copy them."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: list[Tensor], *tensors: Tensor) -> Tensor:
+        """Return a root for the backward pass; the tensors are not looked at."""
+        ctx.gradients = gradients
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients, once."""
+        gradients = tuple(ctx.gradients)
+        ctx.gradients.clear()
+        return None, *gradients
+
+
 def carry(
-    of_heads: Sequence[tuple[Tensor, Tensor]],
+    of_heads: list[tuple[Tensor, Tensor]],
     features: Tensor,
     shared: Tensor,
     backbone_loss: Tensor | None,
@@ -110,7 +128,7 @@ def carry(
     Hooks of these parameters are called as in any backward pass.
 
     Args:
-        of_heads: Parameters and their gradients.
+        of_heads: Parameters and their gradients; emptied.
         features: Output of the backbone.
         shared: Its gradient.
         backbone_loss: Scalar loss of the backbone alone.
@@ -119,8 +137,13 @@ def carry(
     Raises:
         BackwardError: If another pass went through the backbone before.
     """
-    roots = [parameter for parameter, _ in of_heads]
-    gradients: list[Tensor | None] = [gradient.to(p.dtype) for p, gradient in of_heads]
+    roots: list[Tensor] = []
+    gradients: list[Tensor | None] = []
+    if of_heads:
+        given = [gradient.to(tensor.dtype) for tensor, gradient in of_heads]
+        roots.append(_Carrier.apply(given, *[tensor for tensor, _ in of_heads]))
+        gradients.append(None)
+        of_heads.clear()
     if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
         roots.append(features)
         gradients.append(shared.to(features.dtype))
