@@ -33,22 +33,22 @@ def load_authors_state_dict(
         CheckpointError: If an entry is missing or unexpected (``strict``), or has another shape.
     """
     has_heads = any(name.startswith("heads.") for name in state_dict)
-    places = _own_places(model) | (_head_places(model) if has_heads else {})
+    places = _method_places(model) | (_head_places(model) if has_heads else {})
     if strict:
         _check_names(type(model).__name__, places.keys(), state_dict.keys())
-    known = {name: value for name, value in state_dict.items() if name in places}
-    for name, value in known.items():
+    entries = {name: value for name, value in state_dict.items() if name in places}
+    for name, value in entries.items():
         if value.shape != places[name].shape:
             raise CheckpointError(
                 f"`{name}` must have shape {list(places[name].shape)}, got {list(value.shape)}; "
                 "build the model with the sizes that it was trained with."
             )
-    for name, value in known.items():
+    for name, value in entries.items():
         # the authors' free parameters may hold anything above the diagonal, where nobody reads it
         places[name].copy_(value.tril(-1) if name.endswith(".original") else value)
 
 
-def _own_places(model: MultiTaskMethod) -> dict[str, Tensor]:
+def _method_places(model: MultiTaskMethod) -> dict[str, Tensor]:
     """Return tensors of the method itself, by the authors' names."""
     places: dict[str, Tensor] = {}
     if isinstance(model, RotateOnly):
@@ -73,13 +73,13 @@ def _head_places(model: MultiTaskMethod) -> dict[str, Tensor]:
     }
 
 
-def _check_names(method: str, wanted: Collection[str], found: Collection[str]) -> None:
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    for kind, names in (("lacks", missing), ("has the unknown", unexpected)):
-        if names:
+def _check_names(method: str, expected: Collection[str], names: Collection[str]) -> None:
+    missing = [name for name in expected if name not in names]
+    unexpected = [name for name in names if name not in expected]
+    for kind, wrong in (("lacks", missing), ("has the unknown", unexpected)):
+        if wrong:
             raise CheckpointError(
                 f"`state_dict` must be that of the authors' {method} with the same tasks and "
-                f"heads, got one that {kind} `{names[0]}` ({len(names)} in all); build the model "
+                f"heads, got one that {kind} `{wrong[0]}` ({len(wrong)} in all); build the model "
                 "that was saved, or pass strict=False."
             )

@@ -67,12 +67,12 @@ class LearnedWeights(Rule):
         """The task weights."""
         return {"weight": self.weight.detach()}
 
-    def noted(self, losses: Losses) -> Tensor:
-        """Note the start values; return the weights without a gradient, shape ``[K]``."""
+    def constant_weights(self, losses: Losses) -> Tensor:
+        """Record the start values; return the weights without a gradient, shape ``[K]``."""
         self.initial_losses.update(losses.values, losses.present, accumulating=losses.accumulating)
         return self.weight.detach()
 
-    def slopes(self, s: Statistics, weights: Tensor, level: Tensor) -> Learned:
+    def weight_gradient(self, s: Statistics, weights: Tensor, level: Tensor) -> Learned:
         r"""Return the gradient of the parameters :math:`\omega`.
 
         Args:
@@ -82,9 +82,9 @@ class LearnedWeights(Rule):
         """
         targets = level * self.inverse_training_rates(s) ** self.alpha
         signs = torch.where(s.present, torch.sign(s.norms * weights - targets), 0)
-        slopes = signs * s.norms
+        slopes = signs * s.norms  # of the loss, by the weights w
         mean = torch.dot(slopes, weights) / len(weights)
-        return {self.log_weight: weights * (slopes - mean)}  # the derivative of a softmax
+        return {self.log_weight: weights * (slopes - mean)}  # through the softmax
 
     def inverse_training_rates(self, s: Statistics) -> Tensor:
         """Return each task's progress relative to the mean, shape ``[K]``; above 1 for laggards."""
@@ -107,13 +107,13 @@ class GradNorm(LearnedWeights, LossWeighting):
 
     def factors(self, losses: Losses) -> Tensor:
         """Return the task weights, shape ``[K]``."""
-        return self.noted(losses)
+        return self.constant_weights(losses)
 
     def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Learned:
         """Return the gradient of the task weights."""
         weights = factors.to(s.norms.dtype)
         level = torch.dot(weights, s.norms) / s.present.sum().clamp_min(1)
-        return self.slopes(s, weights, level)
+        return self.weight_gradient(s, weights, level)
 
 
 class GradNormWeights(LearnedWeights, Weighting):
@@ -125,9 +125,9 @@ class GradNormWeights(LearnedWeights, Weighting):
 
     def weights(self, s: Statistics) -> Tensor:
         """Return the task weights, shape ``[K]``."""
-        return self.noted(s.losses).to(s.norms.dtype)
+        return self.constant_weights(s.losses).to(s.norms.dtype)
 
     def learn(self, s: Statistics, weights: Tensor) -> Learned:
         """Return the gradient of the task weights."""
         level = s.norms_of(weights) / s.present.sum().clamp_min(1)
-        return self.slopes(s, weights, level)
+        return self.weight_gradient(s, weights, level)

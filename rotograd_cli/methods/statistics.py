@@ -71,8 +71,8 @@ class Statistics:
             losses: Task losses, shape ``[K]``; None takes 1 for each.
         """
         values = G.new_ones(len(G)) if losses is None else losses
-        everyone = torch.ones_like(values, dtype=torch.bool)
-        return cls(DenseTaskGradients(G.clone().unbind()), Losses(values, everyone))
+        all_present = torch.ones_like(values, dtype=torch.bool)
+        return cls(DenseTaskGradients(G.clone().unbind()), Losses(values, all_present))
 
     def norms_of(self, weights: Tensor) -> Tensor:
         r"""Return norms of combinations :math:`\sum_k c_k g_k`; ``[..., K]`` becomes ``[...]``."""

@@ -137,8 +137,8 @@ class Attribution:
         except RuntimeError as error:  # compiled or checkpointed losses may forbid a second pass
             self._warn(task, error)
             return None
-        known = [gradient for gradient in gradients if gradient is not None]
-        if float(torch.nn.utils.get_total_norm(known, torch.inf)) == 0:  # one read in most cases
+        present = [gradient for gradient in gradients if gradient is not None]
+        if float(torch.nn.utils.get_total_norm(present, torch.inf)) == 0:  # one read in most cases
             return None
         for (_, owner), gradient in zip(ends, gradients, strict=True):
             if gradient is not None and bool(((gradient != 0) & ~gradient.isnan()).any()):

@@ -190,8 +190,8 @@ def multiply_losses(losses: Sequence[Tensor | None], factors: Tensor) -> Sequenc
         The products; None for an absent task.
     """
     present = [k for k, loss in enumerate(losses) if loss is not None]
-    known = torch.stack([loss.reshape(()) for loss in losses if loss is not None])
-    products = iter((known * torch.stack([factors[k] for k in present])).unbind())
+    values = torch.stack([loss.reshape(()) for loss in losses if loss is not None])
+    products = iter((values * torch.stack([factors[k] for k in present])).unbind())
     return [None if loss is None else next(products) for loss in losses]
 
 

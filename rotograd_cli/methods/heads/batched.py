@@ -1,6 +1,6 @@
 """Equal linear heads as one operation: forty heads do not cost forty times an operation's start."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -40,10 +40,11 @@ class BatchedHeads:
         first = split[0]
         if features.dim() != 2 and not (first.flattens and features.dim() > 2):
             return None
-        fits = features[0].numel() == first.layer.in_features and all(
-            _alike(head, first) and head.layer.weight.device == features.device for head in split
-        )
-        return cls(split) if fits else None
+        if features[0].numel() != first.layer.in_features:
+            return None
+        kinds = {_kind(head) for head in split}
+        on_device = first.layer.weight.device == features.device
+        return cls(split) if len(kinds) == 1 and on_device else None
 
     def outputs(self, features: Tensor, num_task_axes: int) -> Sequence[Tensor]:
         """Return the outputs of all heads.
@@ -70,14 +71,10 @@ class BatchedHeads:
         return rows_of(y, reached)
 
 
-def _alike(head: SplitHead, first: SplitHead) -> bool:
-    layer, other = head.layer, first.layer
-    return (
-        layer.weight.shape == other.weight.shape
-        and layer.weight.dtype == other.weight.dtype
-        and (layer.bias is None) == (other.bias is None)
-        and head.flattens == first.flattens
-    )
+def _kind(head: SplitHead) -> Hashable:
+    """What must be equal for heads to be batched."""
+    W = head.layer.weight
+    return W.shape, W.dtype, W.device, head.layer.bias is None, head.flattens
 
 
 def rows_of(stacked: Tensor, reached: list[bool]) -> Sequence[Tensor]:

@@ -22,6 +22,8 @@ ObjectiveName = Literal["alignment", "task_loss"]
 def common_direction(G: TaskGradients, s: Statistics) -> tuple[Tensor, Tensor]:
     r"""Return the mean of the unit gradients at the length of the mean gradient, as two factors.
 
+    Apart, they keep products with the task gradients within the range of float32.
+
     .. math:: v' = \frac{1}{K}\sum_k \frac{\lVert \bar g\rVert}{\lVert g_k\rVert}\, g_k, \qquad
         \bar g = \frac{1}{K}\sum_k g_k.
 

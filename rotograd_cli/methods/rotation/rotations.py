@@ -113,8 +113,8 @@ class Rotations(nn.Module):
         """Return the rotations as matrices, for any head."""
         X = self.free_parameters
         ranks = self.ranks if self.training and share_work(self.ranks, X) else ONE
-        everyone = slice(None)
-        return constant(self, "whole", (X, self.base), lambda: self._compute(everyone, ranks))
+        all_tasks = slice(None)
+        return constant(self, "whole", (X, self.base), lambda: self._compute(all_tasks, ranks))
 
     def of_task(self, task: int) -> Tensor:
         """Return one rotation as a constant, shape ``[1, m, m]``."""
