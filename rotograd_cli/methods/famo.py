@@ -85,7 +85,7 @@ class FAMO(LossWeighting):
         factors = divide_or_zero(factors, factors.sum())
         return torch.where(usable, factors, z)
 
-    def after_update(self, before: Tensor, after: Tensor, present: Tensor) -> Learned:
+    def learn_from_update(self, before: Tensor, after: Tensor, present: Tensor) -> Learned:
         """Return the gradient of the logits."""
         usable = present & self._has_logarithm(before) & self._has_logarithm(after)
         gain = torch.where(usable, before, 1).log() - torch.where(usable, after, 1).log()

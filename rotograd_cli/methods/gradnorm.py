@@ -109,9 +109,9 @@ class GradNorm(LearnedWeights, LossWeighting):
         """Return the task weights, shape ``[K]``."""
         return self.constant_weights(losses)
 
-    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Learned:
+    def learn(self, s: Statistics, weights: Tensor) -> Learned:
         """Return the gradient of the task weights."""
-        weights = factors.to(s.norms.dtype)
+        weights = weights.to(s.norms.dtype)
         level = torch.dot(weights, s.norms) / s.present.sum().clamp_min(1)
         return self.weight_gradient(s, weights, level)
 

@@ -37,6 +37,9 @@ class Rule(nn.Module, ABC):
     sees_gradients: ClassVar[bool] = True
     """Whether the gradient of every task is needed, rather than the sum that autograd forms."""
 
+    needs_losses_after_update: ClassVar[bool] = False
+    """Whether :meth:`learn_from_update` is to be called: one more forward pass in every step."""
+
     num_device_waits: ClassVar[int] = 0
     """Transfers to the host in one step; each waits for the device."""
 
@@ -76,6 +79,33 @@ class Rule(nn.Module, ABC):
             This process's part of the combination, shape ``[D]``.
         """
 
+    def factors(self, losses: Losses) -> Tensor | None:
+        """Factors of the losses, without a gradient, shape ``[K]``; None leaves the losses."""
+        return None
+
+    def learn_from_losses(self, losses: Losses) -> Learned:
+        """Return gradients of the rule's own parameters that depend on the losses alone."""
+        return {}
+
+    def learn(self, s: Statistics, weights: Tensor) -> Learned:
+        """Return gradients of the rule's own parameters that depend on those of the tasks.
+
+        Args:
+            s: The statistics of the task gradients, before any factor of the losses.
+            weights: The weights of the gradients, or the factors of the losses, shape ``[K]``.
+        """
+        return {}
+
+    def learn_from_update(self, before: Tensor, after: Tensor, present: Tensor) -> Learned:
+        """Return gradients of the rule's own parameters that depend on the network's update.
+
+        Args:
+            before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.
+            after: Those of the same batch after the update.
+            present: Tasks with a loss, boolean, shape ``[K]``.
+        """
+        return {}
+
     def diagnostics(self) -> Mapping[str, Tensor]:
         """Numbers of each task worth recording, by name, each of shape ``[K]``; none by default."""
         return {}
@@ -97,15 +127,6 @@ class Weighting(Rule):
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
         """Return the weighted sum, shape ``[D]``."""
         return self.weights(s) @ G
-
-    def learn(self, s: Statistics, weights: Tensor) -> Learned:
-        """Return the gradients of the rule's own parameters, by parameter.
-
-        Args:
-            s: The statistics of the step.
-            weights: What :meth:`weights` returned, shape ``[K]``.
-        """
-        return {}
 
 
 class Sum(Weighting):
@@ -172,10 +193,6 @@ class LossWeighting(Rule):
     r"""Everything is trained by :math:`\sum_k c_k L_k`, the heads too."""
 
     sees_gradients: ClassVar[bool] = False
-    """Whether :meth:`learn_from_gradients` needs the task gradients; it costs a little."""
-
-    needs_losses_after_update: ClassVar[bool] = False
-    """Whether :meth:`after_update` is to be called, which costs one more forward pass a step."""
 
     @abstractmethod
     def factors(self, losses: Losses) -> Tensor:
@@ -184,26 +201,3 @@ class LossWeighting(Rule):
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
         """Return what autograd makes of the weighted losses, shape ``[D]``."""
         return self.factors(s.losses).to(G.dtype) @ G
-
-    def learn(self, losses: Losses) -> Learned:
-        """Return gradients of the rule's own parameters that depend on the losses alone."""
-        return {}
-
-    def learn_from_gradients(self, s: Statistics, factors: Tensor) -> Learned:
-        """Return gradients of the rule's own parameters that depend on those of the tasks.
-
-        Args:
-            s: The statistics of the task gradients, without the factors.
-            factors: What :meth:`factors` returned, shape ``[K]``.
-        """
-        return {}
-
-    def after_update(self, before: Tensor, after: Tensor, present: Tensor) -> Learned:
-        """Return gradients of the rule's parameters between the network's update and the rule's.
-
-        Args:
-            before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.
-            after: The same of the same batch after the network's update.
-            present: Tasks with a loss, boolean, shape ``[K]``.
-        """
-        return {}

@@ -46,7 +46,7 @@ class UncertaintyWeighting(LossWeighting):
         """Return the weights, shape ``[K]``."""
         return self.weight.detach()
 
-    def learn(self, losses: Losses) -> Learned:
+    def learn_from_losses(self, losses: Losses) -> Learned:
         """Return the gradient of the log-variances."""
         slopes = 0.5 - self.weight.detach() * losses.values
         usable = losses.present & losses.values.isfinite() & (losses.values > 0)

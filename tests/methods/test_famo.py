@@ -66,7 +66,7 @@ def test_an_absent_task_is_left_out_and_the_others_have_factors_with_sum_one() -
     assert (first, third) == pytest.approx((3 / 5, 2 / 5))
     assert absent == 0
     before, after = torch.tensor([2.0, 0.0, 3.0]), torch.tensor([1.0, 0.0, 3.0])
-    (gradient,) = rule.after_update(before, after, present).values()
+    (gradient,) = rule.learn_from_update(before, after, present).values()
     torch.testing.assert_close(gradient, HALF * torch.tensor([1.0, 0.0, -1.0]))
 
 
@@ -74,7 +74,7 @@ def test_an_absent_task_is_left_out_and_the_others_have_factors_with_sum_one() -
 def test_a_loss_without_a_logarithm_around_the_update_leaves_its_logit_alone(bad: float) -> None:
     for before, after in ((1.0, bad), (bad, 1.0)):
         losses = torch.tensor([1.0, before, 1.0]), torch.tensor([1.0, after, 0.5])
-        (gradient,) = famo(gamma=0.1).after_update(*losses, PRESENT).values()
+        (gradient,) = famo(gamma=0.1).learn_from_update(*losses, PRESENT).values()
         torch.testing.assert_close(gradient, HALF * torch.tensor([-1.0, 0.0, 1.0]))
 
 

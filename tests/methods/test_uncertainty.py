@@ -39,7 +39,7 @@ def test_log_variances_of_constant_losses_settle_at_the_logarithms_of_the_losses
     optimizer = torch.optim.SGD(rule.parameters(), lr=1.0)
     values = torch.tensor([0.2, 1.0, 30.0], dtype=torch.float64)
     for _ in range(200):
-        for parameter, gradient in rule.learn(Losses(values, PRESENT)).items():
+        for parameter, gradient in rule.learn_from_losses(Losses(values, PRESENT)).items():
             parameter.grad = gradient
         optimizer.step()
     torch.testing.assert_close(rule.log_variance.detach(), values.log(), rtol=0, atol=1e-9)
@@ -48,6 +48,6 @@ def test_log_variances_of_constant_losses_settle_at_the_logarithms_of_the_losses
 @pytest.mark.parametrize("value", [0.0, -2.0, float("inf"), float("nan")])
 def test_a_loss_without_an_optimum_leaves_its_log_variance_alone(value: float) -> None:
     rule = UncertaintyWeighting(num_tasks=K)
-    (gradient,) = rule.learn(Losses(torch.tensor([0.2, value, 30.0]), PRESENT)).values()
+    (gradient,) = rule.learn_from_losses(Losses(torch.tensor([0.2, value, 30.0]), PRESENT)).values()
     expected = torch.tensor([0.5 - 0.5 * 0.2, 0, 0.5 - 0.5 * 30])
     torch.testing.assert_close(gradient, expected)

@@ -15,7 +15,7 @@ from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import release
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients
-from rotograd_cli.methods.rule import Learned, LossWeighting, Rule, Weighting
+from rotograd_cli.methods.rule import Learned, Rule, Weighting
 from rotograd_cli.methods.statistics import Statistics
 from rotograd_cli.ranks.base import Ranks
 
@@ -171,9 +171,9 @@ class MultiTaskMethod(MultiTaskNetwork):
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
             losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
-        if not isinstance(self.rule, LossWeighting):
-            return losses, None
         factors = self.rule.factors(step.losses)
+        if factors is None:
+            return losses, None
         return multiply_losses(losses, factors), factors
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
@@ -201,10 +201,9 @@ class MultiTaskMethod(MultiTaskNetwork):
             The gradient at the features; parameters of heads with their gradients.
         """
         gradients, scale = step.unscaled(gradients)
-        if isinstance(self.rule, LossWeighting):
-            learned = self.rule.learn(step.losses)
-            parts = {p: gradient / step.num_micro_batches for p, gradient in learned.items()}
-            self._add_gradients(parts, scale, of_all_ranks=True)
+        learned = self.rule.learn_from_losses(step.losses)
+        parts = {p: gradient / step.num_micro_batches for p, gradient in learned.items()}
+        self._add_gradients(parts, scale, of_all_ranks=True)
         if not self.per_task_gradients:
             return _scaled(gradients[0], scale), []
         G = run.leaves.task_gradients(gradients)
@@ -255,7 +254,7 @@ class MultiTaskMethod(MultiTaskNetwork):
     @property
     def needs_losses_after_update(self) -> bool:
         """Whether :meth:`observe_update` is to be called, which costs one more forward pass."""
-        return isinstance(self.rule, LossWeighting) and self.rule.needs_losses_after_update
+        return self.rule.needs_losses_after_update
 
     def join(self, ranks: Ranks) -> None:
         """Take steps together with other processes, which call this as well.
@@ -305,8 +304,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             after: The same of the same batch after the network's update.
             present: Tasks with a loss, boolean, shape ``[K]``.
         """
-        if isinstance(self.rule, LossWeighting):
-            self._add_gradients(self.rule.after_update(before, after, present), None)
+        self._add_gradients(self.rule.learn_from_update(before, after, present), None)
         if self.rotated is not None:
             release(self.rotations)  # the losses after the update were computed with them
 
@@ -318,10 +316,9 @@ def _apply(
     if isinstance(rule, Weighting):
         weights = rule.weights(s)
         return G.combine(weights), rule.learn(s, weights)
-    if isinstance(rule, LossWeighting):
-        assert factors is not None
+    if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
-        return total, rule.learn_from_gradients(s.without_factors(factors), factors)
+        return total, rule.learn(s.without_factors(factors), factors)
     return rule.combine(G.matrix(), s), {}
 
 
