@@ -13,7 +13,7 @@ from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, featur
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.rotation.features import RotatedFeatures
-from rotograd_cli.methods.rotation.holding import cached, is_holding, is_traced
+from rotograd_cli.methods.rotation.holding import cached, is_holding
 from rotograd_cli.methods.rule import Rule, Sum
 from rotograd_cli.ranks.base import ONE, Ranks
 
@@ -228,6 +228,4 @@ class TaskNetwork(nn.Module):
         R = self.constant_rotation
         if R is None:
             R = self.rotated.rotations.of_task(self.task)
-        if is_traced() or torch.is_grad_enabled():
-            return self.rotated.views(features, R)[0]
-        return self.rotated.constant_views(features, R)[0]
+        return self.rotated.views(features, R)[0]

@@ -43,7 +43,8 @@ def training_leaves(
     def back(gradients: Sequence[Tensor]) -> TaskGradients:
         return DenseTaskGradients(rotated.back(gradients, rotations.R).unbind(), rotations)
 
-    views = rotated.constant_views(features, rotations.R)
+    with torch.no_grad():
+        views = rotated.views(features, rotations.R)
     return _views(heads, views, new_leaf, batched, back)
 
 
@@ -66,13 +67,12 @@ def evaluated_heads(
         return PlainLeaves(heads, [features], batched)
     if is_traced():
         R = rotated.rotations.matrices.detach()
-        return _views(heads, rotated.views(features, R), _as_it_is)
-    folded = _folded(heads, features, rotated, _as_it_is, constant=fast)
-    if folded is not None:
-        return folded
-    R = rotated.rotations.whole().R
-    views = rotated.constant_views(features, R) if fast else rotated.views(features, R)
-    return _views(heads, views, _as_it_is, batched)
+    else:
+        folded = _folded(heads, features, rotated, _as_it_is, constant=fast)
+        if folded is not None:
+            return folded
+        R = rotated.rotations.whole().R
+    return _views(heads, rotated.views(features, R), _as_it_is, batched)
 
 
 def _views(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.methods.rotation.holding import is_traced
 from rotograd_cli.methods.rotation.objective import Objective
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients, rotate
@@ -131,19 +132,18 @@ class RotatedFeatures:
             R: Rotations, shape ``[k, m, m]``.
 
         Returns:
-            Shape ``[k, *features.shape]``; differentiable in the features.
+            Shape ``[k, *features.shape]``; differentiable in the features where gradients are
+            enabled, computed faster where they are not.
         """
         z = self.axes.to_blocks(features)
-        m = self.axes.size
-        rest = z[:, m:].expand(len(R), -1, -1, -1)
-        rotated = torch.cat((R.to(z.dtype).unsqueeze(1) @ z[:, :m], rest), dim=2)
+        if is_traced() or torch.is_grad_enabled():
+            m = self.axes.size
+            rest = z[:, m:].expand(len(R), -1, -1, -1)
+            rotated = torch.cat((R.to(z.dtype).unsqueeze(1) @ z[:, :m], rest), dim=2)
+        else:
+            with torch.autocast(z.device.type, enabled=False):
+                rotated = rotate(R.to(z.dtype), [z] * len(R))
         return rotated.view(len(R), *features.shape)
-
-    def constant_views(self, features: Tensor, R: Tensor) -> Tensor:
-        """Return the same as :meth:`views`, without gradient and faster."""
-        z = self.axes.to_blocks(features)
-        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
-            return rotate(R.to(z.dtype), [z] * len(R)).view(len(R), *features.shape)
 
     def back(self, gradients: Sequence[Tensor], R: Tensor) -> Tensor:
         """Turn gradients at the views into gradients at the features, shape ``[K, N, d, S]``."""
