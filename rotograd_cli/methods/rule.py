@@ -1,8 +1,8 @@
 r"""What a rule is: the mathematics that turns K task gradients into one.
 
-A rule sees numbers of the whole batch: summed over all processes, without a loss scale, in float32
-or wider, and zero for every task that takes no part in the step (absent, not finite, or with a
-gradient of zero). The engine measures these once, for all rules; a rule knows of none of that.
+A rule sees :class:`~rotograd_cli.methods.statistics.Statistics` of the whole batch: summed over all
+processes, without a loss scale, in float32 or wider, and zero for every task that takes no part in
+the step (absent, not finite, or with a gradient of zero). A rule knows of none of that.
 
 ========================== =========================================== ==========================
 kind                       gives                                       for example

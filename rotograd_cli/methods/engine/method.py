@@ -57,6 +57,7 @@ class MultiTaskMethod(MultiTaskNetwork):
     ) -> None:
         super().__init__(backbone, heads, rule, rotation)
         self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
+        self._normalizes_losses = rotation is not None and rotation.normalize_losses
         if rotation is not None:
             self.rotations = rotation.rotations
             self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
@@ -167,7 +168,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         self, losses: Sequence[Tensor | None], step: Step
     ) -> tuple[Sequence[Tensor | None], Tensor | None]:
         """Return losses as they train the heads, and the rule's factors if it has any."""
-        if self.rotated is not None and self.rotated.normalize_losses:
+        if self._normalizes_losses:
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
             losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
@@ -178,7 +179,7 @@ class MultiTaskMethod(MultiTaskNetwork):
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
         """Divide the backbone loss by its own start value where the task losses are normalised."""
-        if loss is None or self.rotated is None or not self.rotated.normalize_losses:
+        if loss is None or not self._normalizes_losses:
             return loss
         value = self.ranks.sum(step.whole(loss).reshape(1))
         present = torch.ones_like(value, dtype=torch.bool)
