@@ -25,7 +25,7 @@ USERS = {
     "rich": {"printing.terminal", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduction.figures"},
-    "geotorch": {"methods.rotation.manifold"},
+    "geotorch": {"methods.rotation.rotations"},
     "pydantic": {"runs.components", "runs.summary"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}

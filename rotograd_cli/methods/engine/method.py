@@ -7,12 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError
-from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.step import Step
-from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import release
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients
 from rotograd_cli.methods.rule import Learned, Rule, Weighting
@@ -42,28 +39,6 @@ class MultiTaskMethod(MultiTaskNetwork):
     Raises:
         ShapeError: If there is no head.
     """
-
-    num_nonfinite: Tensor
-    """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        heads: Sequence[nn.Module],
-        rule: Rule | None = None,
-        *,
-        rotation: RotatedFeatures | None = None,
-        feature_shape: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(backbone, heads, rule, rotation)
-        self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
-        self._normalizes_losses = rotation is not None and rotation.normalize_losses
-        if rotation is not None:
-            self.rotations = rotation.rotations
-            self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
-            self.initial_backbone_loss = InitialValues(1, rotation.burn_in_period)
-        self._attribution = Attribution()
-        self.register_load_state_dict_pre_hook(_rename_entries)  # type: ignore[no-untyped-call]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -168,7 +143,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         self, losses: Sequence[Tensor | None], step: Step
     ) -> tuple[Sequence[Tensor | None], Tensor | None]:
         """Return losses as they train the heads, and the rule's factors if it has any."""
-        if self._normalizes_losses:
+        if self.normalizes_losses:
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
             losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
@@ -179,7 +154,7 @@ class MultiTaskMethod(MultiTaskNetwork):
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
         """Divide the backbone loss by its own start value where the task losses are normalised."""
-        if loss is None or not self._normalizes_losses:
+        if loss is None or not self.normalizes_losses:
             return loss
         value = self.ranks.sum(step.whole(loss).reshape(1))
         present = torch.ones_like(value, dtype=torch.bool)
@@ -325,19 +300,3 @@ def _apply(
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:
     return gradient if scale is None else gradient * scale
-
-
-def _rename_entries(method: nn.Module, state: dict[str, Any], prefix: str, *unused: Any) -> None:
-    """Read what runs saved when a method was its own rule: ``logits`` became ``rule.logits``.
-
-    An entry that the method still has under the old name too (``initial_losses``) goes to both.
-    """
-    del unused  # further arguments of a hook of load_state_dict
-    expected = method.state_dict()
-    for name in expected:
-        old_name = name.removeprefix("rule.")
-        if old_name == name or prefix + name in state or prefix + old_name not in state:
-            continue
-        state[prefix + name] = state[prefix + old_name]
-        if old_name not in expected:
-            del state[prefix + old_name]

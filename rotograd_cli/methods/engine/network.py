@@ -1,4 +1,4 @@
-"""Backbone and heads of K tasks, and what a forward pass keeps."""
+"""Backbone and heads of K tasks, all state of a method, and the forward pass."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ShapeError
+from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.misuse import Watch
 from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
+from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import cached, is_holding
 from rotograd_cli.methods.rule import Rule, Sum
@@ -21,36 +23,46 @@ from rotograd_cli.ranks.base import ONE, Ranks
 class MultiTaskNetwork(nn.Module):
     """The forward half of a :class:`~rotograd_cli.methods.engine.method.MultiTaskMethod`.
 
-    Args:
-        backbone: Shared network.
-        heads: One network per task.
-        rule: What combines the task gradients, or weighs the losses; None adds the gradients up.
-        rotation: How the features are rotated for every task; None leaves them.
+    The arguments are those of the method.
 
     Raises:
         ShapeError: If there is no head.
     """
 
+    num_nonfinite: Tensor
+    """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
+
     def __init__(
         self,
         backbone: nn.Module,
         heads: Sequence[nn.Module],
-        rule: Rule | None,
-        rotation: RotatedFeatures | None,
+        rule: Rule | None = None,
+        *,
+        rotation: RotatedFeatures | None = None,
+        feature_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        del feature_shape  # rotations alone need it
         if len(heads) == 0:
             raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
         self.rule = Sum() if rule is None else rule
+        self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
         self.rotated = rotation
+        self.normalizes_losses = rotation is not None and rotation.normalize_losses
+        if rotation is not None:
+            self.rotations = rotation.rotations
+            self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
+            self.initial_backbone_loss = InitialValues(1, rotation.burn_in_period)
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
         self.ranks: Ranks = ONE
         self._features: Tensor | None = None
         self._pass: ForwardPass | None = None
+        self._attribution = Attribution()
         self._watch = Watch()
+        self.register_load_state_dict_pre_hook(_rename_entries)  # type: ignore[no-untyped-call]
 
     @property
     def per_task_gradients(self) -> bool:
@@ -229,3 +241,19 @@ class TaskNetwork(nn.Module):
         if R is None:
             R = self.rotated.rotations.of_task(self.task)
         return self.rotated.views(features, R)[0]
+
+
+def _rename_entries(method: nn.Module, state: dict[str, Any], prefix: str, *unused: Any) -> None:
+    """Read what runs saved when a method was its own rule: ``logits`` became ``rule.logits``.
+
+    An entry that the method still has under the old name too (``initial_losses``) goes to both.
+    """
+    del unused  # further arguments of a hook of load_state_dict
+    expected = method.state_dict()
+    for name in expected:
+        old_name = name.removeprefix("rule.")
+        if old_name == name or prefix + name in state or prefix + old_name not in state:
+            continue
+        state[prefix + name] = state[prefix + old_name]
+        if old_name not in expected:
+            del state[prefix + old_name]

@@ -1,8 +1,9 @@
 """The K rotations of a method: one stacked parameter over constant bases."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
+import geotorch
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
 from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
-from rotograd_cli.methods.rotation.manifold import rotation_manifold
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
 from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
 from rotograd_cli.ranks.base import ONE, Ranks
@@ -84,7 +84,7 @@ class Rotations(nn.Module):
         with torch.device("cpu"):
             start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
             start = start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1)
-            self.manifold = rotation_manifold(start, self.map.differentiable).to(place)
+            self.manifold = _manifold(start, self.map.differentiable).to(place)
         self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
         self.ranks: Ranks = ONE
         self._plan = NormPlan()
@@ -261,3 +261,26 @@ class Rotations(nn.Module):
 
 def _check_loaded(rotations: Rotations, keys: object) -> None:
     rotations.check_bases()
+
+
+def _manifold(base: Tensor, psi: Callable[[Tensor], Tensor]) -> nn.Module:
+    r"""Return the parametrisation :math:`X \mapsto B\,\psi(A)` of SO(m).
+
+    geotorch's constructor samples bases that would be replaced at once, with a batched determinant
+    that may hang on the CPU from about ``[2, 512, 512]`` on; so the manifold is built at size 1 and
+    given its size and bases afterwards.
+
+    Args:
+        base: Rotations B, shape ``[K, m, m]``; a buffer of the result.
+        psi: Map from skew matrices A to rotations.
+
+    Returns:
+        A module that maps free parameters X, shape ``[K, m, m]``, to rotations.
+    """
+    with torch.random.fork_rng(devices=[]):
+        manifold = geotorch.SO(torch.Size((1, 1)), triv=psi)
+    manifold.n = base.shape[-1]
+    manifold.tensorial_size = base.shape[:-2]
+    manifold.register_buffer("base", base.clone(memory_format=torch.contiguous_format))
+    result: nn.Module = manifold
+    return result
