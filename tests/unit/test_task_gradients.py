@@ -1,6 +1,7 @@
 """Both forms of the task gradients against a loop over tasks and examples in float64."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,7 +105,8 @@ def folded_leaves(
 ) -> FoldedLinearLeaves:
     split = split_heads(layers, z, axes)
     assert split is not None
-    return FoldedLinearLeaves(split, z, new_leaf, rotations, axes)
+    rotated: Any = SimpleNamespace(rotations=rotations, axes=axes)
+    return FoldedLinearLeaves(split, z, new_leaf, rotated)
 
 
 def folded(

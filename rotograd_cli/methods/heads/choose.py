@@ -95,13 +95,12 @@ def _folded(
     if rotated.path == "general":
         return None
     axes = rotated.axes
-    rotations = rotated.rotations
     if begin_with_convolutions(heads, features, axes):
-        return FoldedConvLeaves(heads, features, leaf, rotations.whole(), axes)
+        return FoldedConvLeaves(heads, features, leaf, rotated)
     split = split_heads(heads, features, axes)
     if split is not None and (rotated.path == "folded" or folding_pays(split, axes.size)):
         # folded linear layers are constants: an evaluation with gradients takes the general form
-        return FoldedLinearLeaves(split, features, leaf, rotations, axes) if constant else None
+        return FoldedLinearLeaves(split, features, leaf, rotated) if constant else None
     if rotated.path == "folded":
         raise ConfigError(
             "`rotation_path=folded` needs heads that begin with nn.Linear or nn.Conv2d, "

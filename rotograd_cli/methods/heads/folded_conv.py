@@ -10,8 +10,7 @@ from torch.func import functional_call
 
 from rotograd_cli.methods.heads.layers import is_plain, sequence_of
 from rotograd_cli.methods.heads.leaves import Leaf, Leaves
-from rotograd_cli.methods.rotation.constants import WholeRotations
-from rotograd_cli.methods.rotation.features import RotatedAxes
+from rotograd_cli.methods.rotation.features import RotatedAxes, RotatedFeatures
 from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -51,24 +50,18 @@ class FoldedConvLeaves(Leaves):
         heads: See :func:`begin_with_convolutions`.
         features: z, shape ``[N, d, *post_shape]``.
         leaf: Makes a leaf.
-        rotations: The rotations.
-        axes: Layout of the features.
+        rotated: How they are rotated.
     """
 
     def __init__(
-        self,
-        heads: nn.ModuleList,
-        features: Tensor,
-        leaf: Leaf,
-        rotations: WholeRotations,
-        axes: RotatedAxes,
+        self, heads: nn.ModuleList, features: Tensor, leaf: Leaf, rotated: RotatedFeatures
     ) -> None:
         self.tensors = [leaf(features) for _ in heads]
         if self.tensors[0].requires_grad and self.tensors[0].is_leaf:
             _stack_gradients(self.tensors)
         self._heads = heads
-        self._rotations = rotations
-        self._axes = axes
+        self._rotations = rotated.rotations.whole()
+        self._axes = rotated.axes
 
     def outputs(self) -> Sequence[Any]:
         """See :class:`Leaves`."""

@@ -12,7 +12,7 @@ from rotograd_cli.methods.heads.batched import rows_of, separate
 from rotograd_cli.methods.heads.layers import SplitHead, split_head
 from rotograd_cli.methods.heads.leaves import Leaf, Leaves
 from rotograd_cli.methods.rotation.constants import FoldedRotations
-from rotograd_cli.methods.rotation.features import RotatedAxes
+from rotograd_cli.methods.rotation.features import RotatedAxes, RotatedFeatures
 from rotograd_cli.methods.rotation.holding import constant
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import FoldedTaskGradients, TaskGradients
@@ -75,23 +75,18 @@ class FoldedLinearLeaves(Leaves):
         heads: See :func:`split_heads`.
         features: z, shape ``[batch..., *rotated]``.
         leaf: Makes a leaf.
-        rotations: The rotations.
-        axes: Layout of the features.
+        rotated: How they are rotated.
     """
 
     stacked = True
 
     def __init__(
-        self,
-        heads: Sequence[SplitHead],
-        features: Tensor,
-        leaf: Leaf,
-        rotations: Rotations,
-        axes: RotatedAxes,
+        self, heads: Sequence[SplitHead], features: Tensor, leaf: Leaf, rotated: RotatedFeatures
     ) -> None:
         self._heads = heads
         self._features = features.detach()
-        self._batch_shape = axes.batch_shape(features.shape)
+        self._batch_shape = rotated.axes.batch_shape(features.shape)
+        rotations = rotated.rotations
         layers = [head.layer for head in heads]
         # X and B first: whatever else they are computed from
         sources = [rotations.free_parameters, rotations.base, *_parameters(layers)]

@@ -1,6 +1,7 @@
 """Rotations as constants of one pass: whole matrices, or folded into a few rows per task."""
 
 import weakref
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,35 +13,39 @@ from rotograd_cli.methods.rotation.plan import Workspace, parts, wide
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
+@dataclass(frozen=True)
+class Inputs:
+    r"""What rotations :math:`R_k = B_k\,\psi(A_k)` are computed from."""
+
+    X: Tensor
+    """Free parameters, whose lower triangles A has; shape ``[K, m, m]``."""
+    base: Tensor
+    """B, shape ``[K, m, m]``."""
+    map: Trivialisation
+    planned: float | None
+    """Norm of A to compute for; None reads it."""
+
+
 class WholeRotations:
-    r"""The rotations :math:`R_k = B_k\,\psi(A_k)`, computed in parts whose temporaries stay small.
+    r"""The rotations themselves, computed in parts whose temporaries stay small.
 
     Args:
-        X: Free parameters, shape ``[K, m, m]``.
-        base: B, shape ``[K, m, m]``.
-        map: The map.
-        planned: Norm to compute for; None reads it.
+        inputs: What they are computed from.
         ranks: Processes that share the work.
     """
 
     R: Tensor
     """Rotations, shape ``[K, m, m]``."""
 
-    def __init__(
-        self,
-        X: Tensor,
-        base: Tensor,
-        map: Trivialisation,
-        planned: float | None,
-        ranks: Ranks = ONE,
-    ) -> None:
+    def __init__(self, inputs: Inputs, ranks: Ranks = ONE) -> None:
+        base = inputs.base
         self.R = torch.empty_like(base)
-        self._X = X.detach()
-        self._map = map
+        self._X = inputs.X.detach()
+        self._map = inputs.map
         self._ranks = ranks
         self._bounds = []  # tasks computed together in this process, with a bound of their norms
-        for part in parts(X, ranks.shard(len(X))):
-            F, bound = map.minus_one(skew(wide(X[part])), planned)
+        for part in parts(self._X, ranks.shard(len(base))):
+            F, bound = self._map.minus_one(skew(wide(self._X[part])), inputs.planned)
             B = wide(base[part])
             self.R[part] = torch.baddbmm(B, B, F)
             self._bounds.append((part, bound))
@@ -68,38 +73,27 @@ class FoldedRotations:
     r"""Rows times rotations, :math:`W_k R_k`, without any rotation.
 
     Args:
+        inputs: What the rotations are computed from.
         rows: The rotated columns of the first layers' weights, shape ``[K, o, m]``.
-        X: Free parameters, shape ``[K, m, m]``.
-        base: B, shape ``[K, m, m]``.
-        map: The map.
-        planned: Norm to compute for; None reads it.
         workspace: Memory of the m × m operand, given back when nobody holds the result any more.
     """
 
     weight: Tensor
     r"""Rows :math:`W_k R_k`, shape ``[K, o, m]``."""
 
-    def __init__(
-        self,
-        rows: Tensor,
-        X: Tensor,
-        base: Tensor,
-        map: Trivialisation,
-        planned: float | None,
-        workspace: Workspace,
-    ) -> None:
-        X = wide(X)
-        self.base = wide(base)
-        self._map = map
+    def __init__(self, inputs: Inputs, rows: Tensor, workspace: Workspace) -> None:
+        X = wide(inputs.X)
+        self.base = wide(inputs.base)
+        self._map = inputs.map
         self._operand = workspace.take(X)
         weakref.finalize(self, workspace.give_back, self._operand).atexit = False
-        norm = _fill_operand(self._operand, X, map)
+        norm = _fill_operand(self._operand, X, self._map)
         rows = wide(rows) @ self.base
-        if planned is not None:
-            rows = rows * torch.where(norm <= planned, 1.0, torch.nan)
-        bound = float(norm) if planned is None else planned
+        if inputs.planned is not None:
+            rows = rows * torch.where(norm <= inputs.planned, 1.0, torch.nan)
+        bound = float(norm) if inputs.planned is None else inputs.planned
         self._series = series(bound, X.dtype, X.device)
-        self.weight, self._left = map.fold(self._operand, rows, self._series)
+        self.weight, self._left = self._map.fold(self._operand, rows, self._series)
 
     def gradient(self, Q: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return the gradient at X for :math:`(W_k R_k)^\top Q_k`, and :math:`P_k R_k^\top`.

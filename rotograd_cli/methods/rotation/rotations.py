@@ -12,7 +12,7 @@ from rotograd_cli.bounds import checked
 from rotograd_cli.errors import CheckpointError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
-from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
+from rotograd_cli.methods.rotation.constants import FoldedRotations, Inputs, WholeRotations
 from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
 from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
@@ -113,8 +113,8 @@ class Rotations(nn.Module):
         """Return the rotations as matrices, for any head."""
         X = self.free_parameters
         ranks = self.ranks if self.training and share_work(self.ranks, X) else ONE
-        all_tasks = slice(None)
-        return constant(self, "whole", (X, self.base), lambda: self._compute(all_tasks, ranks))
+        sources = (X, self.base)
+        return constant(self, "whole", sources, lambda: WholeRotations(self._inputs(), ranks))
 
     def of_task(self, task: int) -> Tensor:
         """Return one rotation as a constant, shape ``[1, m, m]``."""
@@ -124,12 +124,7 @@ class Rotations(nn.Module):
         if is_holding():
             return self.whole().R[one]
         sources = (self.free_parameters, self.base)
-        return constant(self, "one", sources, lambda: self._compute(one, ONE).R)
-
-    def _compute(self, tasks: slice, ranks: Ranks) -> WholeRotations:
-        self._check_before_use()
-        X = self.free_parameters
-        return WholeRotations(X[tasks], self.base[tasks], self.map, self._plan.norm(X), ranks)
+        return constant(self, "one", sources, lambda: WholeRotations(self._inputs(one)).R)
 
     def fold(self, rows: Tensor) -> FoldedRotations:
         """Multiply rows by rotations, for heads that begin with a linear layer.
@@ -140,10 +135,14 @@ class Rotations(nn.Module):
         Returns:
             The folded rows.
         """
-        self._check_before_use()
+        return FoldedRotations(self._inputs(), rows, self._workspace)
+
+    def _inputs(self, tasks: slice = slice(None)) -> Inputs:
         X = self.free_parameters
-        norm = self._plan.norm(X)
-        return FoldedRotations(rows, X, self.base, self.map, norm, self._workspace)
+        if self.rebase_every is not None and plan.reads_are_free(X.device):
+            # only bases that change can be averaged into something else; the check reads numbers
+            self.check_bases()
+        return Inputs(X[tasks], self.base[tasks], self.map, self._plan.norm(X))
 
     # ---- state
 
@@ -169,11 +168,6 @@ class Rotations(nn.Module):
                     f"{error:.1e}; averages of rotations are none: average models (EMA, SWA) that "
                     "were built with rebase_every=null, or load a state that was not averaged."
                 )
-
-    def _check_before_use(self) -> None:
-        # only bases that change can be averaged into something else; reading must not cost a wait
-        if self.rebase_every is not None and plan.reads_are_free(self.base.device):
-            self.check_bases()
 
     def refresh(self) -> None:
         """Plan for the norms as they are now; waits for an accelerator."""
