@@ -157,11 +157,10 @@ class ManyRanks(Ranks):
             except Exception as raised:  # whatever it is, the others wait for an answer
                 box[1] = raised
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        result, error = box
-        if error is not None:
-            raise error
-        made: T = result
-        return made
+        result: T = box[0]
+        if box[1] is not None:
+            raise box[1]
+        return result
 
     def broadcast_content(self, make: Callable[[], T]) -> T:
         """See :class:`Ranks`. In torch's own format: pickled tensors do not travel."""

@@ -4,8 +4,8 @@ import gc
 import math
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import TensorWeakRef
 
-T = TypeVar("T")
 _NUM_STEPS = 3  # of the network, after which nothing is looked at any more
 
 
@@ -99,7 +98,7 @@ class Watch:
         method = self._watched()
         if method is None:
             return
-        held = {id(p) for p in _held(optimizer)}
+        held = _held(optimizer)
         self._trained |= held
         used = [p for p in method.parameters() if id(p) in held and p.grad is not None]
         user = weakref.ref(optimizer)
@@ -118,7 +117,7 @@ class Watch:
         return self._method()
 
     def _look_for_second_use(self, method: nn.Module, optimizer: Optimizer) -> None:
-        held = {id(p) for p in _held(optimizer)}
+        held = _held(optimizer)
         twice = [
             name
             for name, p in method.named_parameters()
@@ -164,7 +163,7 @@ class Watch:
         """Whether they have changed, or are in an optimiser that has not stepped yet."""
         if any(bool(self._sizes[id(p)] != _size(p)) for p in parameters):
             return True
-        held = {id(p) for optimizer in _instances(Optimizer) for p in _held(optimizer)}
+        held = set().union(*map(_held, _instances(Optimizer)))
         return any(id(p) in held for p in parameters)
 
     # ---- loss scales
@@ -219,11 +218,12 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
             watch.after_step(optimizer)
 
 
-def _held(optimizer: Optimizer) -> Iterator[Tensor]:
-    return (p for group in optimizer.param_groups for p in group["params"])
+def _held(optimizer: Optimizer) -> set[int]:
+    """Return the ids of an optimiser's parameters."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
-def _instances(kind: type[T]) -> list[T]:
+def _instances(kind: type) -> list[Any]:
     """Return objects of a class that are alive. Slow: asked once, on suspicion."""
     return [thing for thing in gc.get_objects() if issubclass(type(thing), kind)]
 

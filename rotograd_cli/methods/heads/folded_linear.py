@@ -1,7 +1,7 @@
 """Heads that begin with a linear layer: K first layers as one product, rotations folded in."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,6 @@ from rotograd_cli.methods.rotation.features import RotatedAxes, RotatedFeatures
 from rotograd_cli.methods.rotation.holding import constant
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import FoldedTaskGradients, TaskGradients
-
-
-class FoldedLayers(NamedTuple):
-    """The first layers of all heads, acting on features before rotation."""
-
-    rotations: FoldedRotations
-    """Folding of the rotated columns."""
-    weight: Tensor
-    r""":math:`W'_k = [W_k^{top} R_k, W_k^{rest}]`, shape ``[K, o, d]``, float32 or wider."""
-    bias: Tensor
-    """Shape ``[K, o]``."""
 
 
 def split_heads(
@@ -145,15 +134,21 @@ def _parameters(layers: Iterable[nn.Linear]) -> list[Tensor]:
     return [p for layer in layers for p in (layer.weight, layer.bias) if p is not None]
 
 
-def _fold(layers: Sequence[nn.Linear], rotations: Rotations) -> FoldedLayers:
+def _fold(
+    layers: Sequence[nn.Linear], rotations: Rotations
+) -> tuple[FoldedRotations, Tensor, Tensor]:
+    r"""Return layers that act on features before rotation.
+
+    Returns:
+        The rotations, folded into the rotated columns; the weights :math:`W'_k = [W_k^{top} R_k,
+        W_k^{rest}]`, shape ``[K, o, d]``, float32 or wider; the biases, shape ``[K, o]``.
+    """
     m = rotations.size
     weights = _stack_padded([layer.weight.detach() for layer in layers])
     weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
     folded = rotations.fold(weights[..., :m])
-    weight = folded.weight
-    if weights.shape[2] > m:
-        weight = torch.cat((weight, weights[..., m:]), dim=2)
-    return FoldedLayers(folded, weight, _stack_padded([_bias(layer) for layer in layers]))
+    weight = torch.cat((folded.weight, weights[..., m:]), dim=2)
+    return folded, weight, _stack_padded([_bias(layer) for layer in layers])
 
 
 def _bias(layer: nn.Linear) -> Tensor:

@@ -44,7 +44,19 @@ class RotatedAxes:
         feature_shape: Sequence[int] | None,
     ) -> None:
         self.post_shape = torch.Size(post_shape)
-        self.rotation_shape = _rotation_shape(rotation_shape, self.post_shape, feature_shape)
+        if rotation_shape is None:
+            if feature_shape is None:
+                raise ConfigError(
+                    "`rotation_shape` is needed where `feature_shape` is not given; pass an int."
+                )
+            rotation_shape = feature_shape[: len(feature_shape) - len(self.post_shape)]
+        shape = [rotation_shape] if isinstance(rotation_shape, int) else rotation_shape
+        if len(shape) == 0 or min(shape) < 1:
+            raise ShapeError(
+                "`rotation_shape` must be a positive size or a shape of them, got "
+                f"{rotation_shape!r}."
+            )
+        self.rotation_shape = torch.Size(shape)
         self.size = math.prod(self.rotation_shape)
         if feature_shape is not None:
             self.check(feature_shape)
@@ -85,25 +97,6 @@ class RotatedAxes:
         end = len(shape) - len(self.post_shape)
         start = max(0, end - len(self.rotation_shape))
         return shape[:start], shape[start:end], shape[end:]
-
-
-def _rotation_shape(
-    rotation_shape: int | Sequence[int] | None,
-    post_shape: torch.Size,
-    feature_shape: Sequence[int] | None,
-) -> torch.Size:
-    if rotation_shape is None:
-        if feature_shape is None:
-            raise ConfigError(
-                "`rotation_shape` is needed where `feature_shape` is not given; pass an int."
-            )
-        rotation_shape = feature_shape[: len(feature_shape) - len(post_shape)]
-    shape = torch.Size((rotation_shape,) if isinstance(rotation_shape, int) else rotation_shape)
-    if len(shape) == 0 or min(shape) < 1:
-        raise ShapeError(
-            f"`rotation_shape` must be a positive size or a shape of them, got {rotation_shape!r}."
-        )
-    return shape
 
 
 @dataclass
