@@ -68,4 +68,4 @@ def test_the_installed_wheel_trains_from_another_directory(wheel: Path, tmp_path
     assert "Run directory: run" in out
     assert "equal the run's record exactly" in run("-m", "rotograd_cli", "evaluate", "run=run")
     assert "rotogradnorm" in run("-m", "rotograd_cli", "train", "--help")
-    assert '"commit": null' in (elsewhere / "run" / "summary.json").read_text()
+    assert '"commit"' not in (elsewhere / "run" / "summary.json").read_text()
