@@ -10,7 +10,6 @@ from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.step import Step
-from rotograd_cli.methods.rotation.holding import release
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients
 from rotograd_cli.methods.rule import Learned, Rule, Weighting
 from rotograd_cli.methods.statistics import Statistics
@@ -281,8 +280,6 @@ class MultiTaskMethod(MultiTaskNetwork):
             present: Tasks with a loss, boolean, shape ``[K]``.
         """
         self._add_gradients(self.rule.learn_from_update(before, after, present), None)
-        if self.rotated is not None:
-            release(self.rotations)  # the losses after the update were computed with them
 
 
 def _apply(

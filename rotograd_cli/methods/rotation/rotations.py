@@ -1,7 +1,7 @@
 """The K rotations of a method: one stacked parameter over constant bases."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import geotorch
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from rotograd_cli.bounds import checked
 from rotograd_cli.errors import CheckpointError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
-from rotograd_cli.methods.rotation import plan
+from rotograd_cli.methods.rotation import holding, plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, Inputs, WholeRotations
-from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
 from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
 from rotograd_cli.ranks.base import ONE, Ranks
 
+T = TypeVar("T")
 RotationInit = Literal["haar", "identity"]
 
 _ROUNDING = 3e-5  # of bases in float32, several times what a large one is off by
@@ -101,7 +101,7 @@ class Rotations(nn.Module):
         """The rotations R, shape ``[K, m, m]``, differentiable in the free parameters X."""
         X = self.free_parameters
         with torch.autocast(X.device.type, enabled=False):
-            if is_traced():
+            if holding.is_traced():
                 return self.base @ self.map.differentiable(skew(X))
             self.check_bases()
             matrices: Tensor = self.manifold(X)
@@ -114,17 +114,21 @@ class Rotations(nn.Module):
         X = self.free_parameters
         ranks = self.ranks if self.training and share_work(self.ranks, X) else ONE
         sources = (X, self.base)
-        return constant(self, "whole", sources, lambda: WholeRotations(self._inputs(), ranks))
+        return holding.constant(
+            self, "whole", sources, lambda: WholeRotations(self._inputs(), ranks)
+        )
 
     def of_task(self, task: int) -> Tensor:
         """Return one rotation as a constant, shape ``[1, m, m]``."""
         one = slice(task, task + 1)
-        if is_traced():
+        if holding.is_traced():
             return self.matrices[one].detach()
-        if is_holding():
+        if holding.is_holding():
             return self.whole().R[one]
-        sources = (self.free_parameters, self.base)
-        return constant(self, "one", sources, lambda: WholeRotations(self._inputs(one)).R)
+        return self._constant("one", lambda: WholeRotations(self._inputs(one)).R)
+
+    def _constant(self, name: str, compute: Callable[[], T]) -> T:
+        return holding.constant(self, name, (self.free_parameters, self.base), compute)
 
     def fold(self, rows: Tensor) -> FoldedRotations:
         """Multiply rows by rotations, for heads that begin with a linear layer.
@@ -171,20 +175,21 @@ class Rotations(nn.Module):
 
     def refresh(self) -> None:
         """Plan for the norms as they are now; waits for an accelerator."""
-        release(self)  # what an outgrown plan made NaN
+        holding.release(self)  # what an outgrown plan made NaN
         self._plan.forget()
         self._plan.norm(self.free_parameters)
 
     @torch.no_grad()
     def advance(self) -> None:
         """Re-base where it is due; called before every forward pass in training."""
+        holding.keep(self)
         if self.rebase_every is not None and self.steps_since_rebase >= self.rebase_every:
             self.rebase()
 
     def count_step(self) -> None:
         """Count an optimiser step; called by its last backward pass."""
         self.steps_since_rebase += 1
-        release(self)  # an optimiser comes next
+        holding.suspend(self)  # an optimiser comes next
 
     @torch.no_grad()
     def rebase(self) -> None:
@@ -199,7 +204,7 @@ class Rotations(nn.Module):
             self.base[part] = (1.5 * exact - 0.5 * exact @ exact.mT @ exact).to(R.dtype)
         self.free_parameters.zero_()
         self.steps_since_rebase = 0
-        release(self)
+        holding.release(self)
 
     @torch.no_grad()
     def assign(self, rotations: Tensor | Sequence[Tensor]) -> None:
@@ -228,7 +233,7 @@ class Rotations(nn.Module):
         self.base.copy_(R)
         X.zero_()
         self.steps_since_rebase = 0
-        release(self)
+        holding.release(self)
 
     def train(self, mode: bool = True) -> "Rotations":
         """Switch the mode; accelerators read the norm anew."""
@@ -244,7 +249,7 @@ class Rotations(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         self._plan.forget()
-        release(self)
+        holding.release(self)
         if self.rebase_every is not None:
             self.steps_since_rebase = int(state_dict.pop(prefix + "steps_since_rebase", 0))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
