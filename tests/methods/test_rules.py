@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rotograd_cli.methods.rule import Combining, LossWeighting, Rule, Statistics, Weighting
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rule import Combining, LossWeighting, Rule, Statistics, Sum, Weighting
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from tests.methods.common import DIM, GRADIENT, GRAMIAN, RULES, close, gradients, nash, normal
 from tests.samplers import SAMPLERS
@@ -151,3 +152,22 @@ def test_statistics_of_a_matrix_are_its_own() -> None:
     for row, combination in itertools.product(torch.eye(4).double(), range(2)):
         weights = torch.stack((row, row * combination))
         torch.testing.assert_close(s.norms_of(weights), (weights @ G).norm(dim=1))
+
+
+def test_statistics_leave_the_matrix_as_it_is() -> None:
+    G = torch.full((3, 2), 1.0)
+    G[1] = torch.nan
+    G[2] = 1e-40  # a subnormal number, whose reciprocal overflows
+    before = G.clone()
+    s = Statistics.of(G)
+    assert s.present.tolist() == [True, False, False]
+    assert s.finite.tolist() == [True, False, True]
+    torch.testing.assert_close(G, before, rtol=0, atol=0, equal_nan=True)
+    assert s.norms_of(torch.ones(3)) == G[0].norm()
+
+
+def test_a_network_without_a_rule_is_trained_by_the_sum() -> None:
+    rule = MultiTaskMethod(nn.Identity(), [nn.Identity()]).rule
+    G = gradients(4, 0, 1.0)
+    assert isinstance(rule, Sum)
+    torch.testing.assert_close(rule(G), G.sum(0))
