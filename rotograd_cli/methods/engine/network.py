@@ -230,17 +230,13 @@ class TaskNetwork(nn.Module):
     def forward(self, x: Any) -> Any:
         """Return the output of the task's head, differentiable in all but the rotation."""
         features, _ = features_of(self.method.backbone(x))
-        return head_output(self.method.heads[self.task], self.view(features))
-
-    def view(self, features: Tensor) -> Tensor:
-        """Return features as the head sees them."""
-        if self.rotated is None:
-            return features
-        self.rotated.axes.check(features.shape)
-        R = self.constant_rotation
-        if R is None:
-            R = self.rotated.rotations.of_task(self.task)
-        return self.rotated.views(features, R)[0]
+        if self.rotated is not None:
+            self.rotated.axes.check(features.shape)
+            R = self.constant_rotation
+            if R is None:
+                R = self.rotated.rotations.of_task(self.task)
+            features = self.rotated.views(features, R)[0]
+        return head_output(self.method.heads[self.task], features)
 
 
 def _rename_entries(method: nn.Module, state: dict[str, Any], prefix: str, *unused: Any) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rotograd_cli.ranks.base import Ranks
-
 SHARED_FROM = 2**24
-"""K m³ from which processes share the work: less takes less time than telling the others."""
+"""K m³ from which each process computes its share of the whole rotations for all: less takes less
+time than telling the others."""
 
 _SMALLEST_PLAN = 4.0  # norms that an accelerator plans for at least
 _CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**28}  # temporaries: in the cache, or a small part of memory
@@ -37,12 +36,6 @@ def parts(X: Tensor, tasks: slice | None = None) -> Iterator[slice]:
     num = max(1, _CHUNK_BYTES.get(X.device.type, 2**28) // bytes_per_task)
     for start in range(tasks.start, tasks.stop, num):
         yield slice(start, min(start + num, tasks.stop))
-
-
-def share_work(ranks: Ranks, X: Tensor) -> bool:
-    """Whether each process computes whole rotations of its share of the tasks for all."""
-    K, m = X.shape[:2]
-    return ranks.size > 1 and K * m**3 >= SHARED_FROM
 
 
 class Workspace:

@@ -14,7 +14,7 @@ from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import holding, plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, Inputs, WholeRotations
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
-from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
+from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts
 from rotograd_cli.ranks.base import ONE, Ranks
 
 T = TypeVar("T")
@@ -111,12 +111,10 @@ class Rotations(nn.Module):
 
     def whole(self) -> WholeRotations:
         """Return the rotations as matrices, for any head."""
-        X = self.free_parameters
-        ranks = self.ranks if self.training and share_work(self.ranks, X) else ONE
-        sources = (X, self.base)
-        return holding.constant(
-            self, "whole", sources, lambda: WholeRotations(self._inputs(), ranks)
-        )
+        K, m = self.free_parameters.shape[:2]
+        shares = self.training and K * m**3 >= plan.SHARED_FROM
+        ranks = self.ranks if shares else ONE
+        return self._constant("whole", lambda: WholeRotations(self._inputs(), ranks))
 
     def of_task(self, task: int) -> Tensor:
         """Return one rotation as a constant, shape ``[1, m, m]``."""
