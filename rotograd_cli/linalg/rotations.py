@@ -86,23 +86,5 @@ def cayley_inverse(A: Tensor) -> Tensor:
     return torch.stack([torch.linalg.inv_ex(matrix).inverse for matrix in system])
 
 
-def cayley_adjoint(M: Tensor, T: Tensor) -> Tensor:
-    r"""Adjoint of the derivative of the transform, :math:`M\,T\,M^\top`, pulled back to R = I.
-
-    For a loss with gradient :math:`G` with respect to :math:`R = B(2M - I)`, the gradient with
-    respect to the free parameters ``X`` of ``A = skew(X)`` is the strictly lower triangle of
-    :math:`M (W - W^\top) M^\top` with :math:`W = R^\top G`, since :math:`dR = B\,M\,dA\,M` and
-    :math:`M^\top(2M - I) = M`.
-
-    Args:
-        M: :func:`cayley_inverse` of A, shape ``[K, m, m]``.
-        T: Skew-symmetric directions, shape ``[K, m, m]``.
-
-    Returns:
-        Skew-symmetric matrices, shape ``[K, m, m]``.
-    """
-    return M @ T @ M.mT
-
-
 def _identity(A: Tensor) -> Tensor:
     return torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)

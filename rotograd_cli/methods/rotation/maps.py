@@ -18,7 +18,7 @@ from rotograd_cli.linalg.exponential import (
     exp_skew_adjoint,
     exponential_minus_one,
 )
-from rotograd_cli.linalg.rotations import cayley, cayley_adjoint, cayley_inverse
+from rotograd_cli.linalg.rotations import cayley, cayley_inverse
 
 RotationMap = Literal["expm", "cayley"]
 
@@ -71,7 +71,8 @@ class ExponentialMap:
 class CayleyMap:
     r""":math:`\psi(A) = 2M - I` with :math:`M = (I - A/2)^{-1}`; its low-rank form is exact.
 
-    The gradient is :math:`M T M^\top`, and :math:`M (U\psi(A))^\top = (UM)^\top`.
+    Since :math:`dR = B\,M\,dA\,M` and :math:`M^\top(2M - I) = M`, the gradient is
+    :math:`M T M^\top`; and :math:`M (U\psi(A))^\top = (UM)^\top`.
     """
 
     differentiable = staticmethod(cayley)
@@ -84,7 +85,8 @@ class CayleyMap:
 
     def pull_back(self, A: Tensor, T: Tensor, bound: float) -> Tensor:
         """See :class:`ExponentialMap`."""
-        return cayley_adjoint(cayley_inverse(A), T)
+        M = cayley_inverse(A)
+        return M @ T @ M.mT
 
     def operand(self, A: Tensor) -> Tensor:
         """See :class:`ExponentialMap`; M here."""
