@@ -33,7 +33,7 @@ from rotograd_cli.ranks import launch
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from rotograd_cli.runs.resuming import Target
+    from rotograd_cli.runs.saved import Target
     from rotograd_cli.runs.summary import RunSummary
 
 GROUPS = (*TRAINING_GROUPS, "launcher", "sweep")
@@ -120,7 +120,7 @@ def _run(
 def _target(config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: bool) -> "Target":
     """Return the run that is meant: a new one, or one that ``resume`` names or finds."""
     from rotograd_cli.runs.config import to_train_config
-    from rotograd_cli.runs.resuming import Target, named_run, same_run
+    from rotograd_cli.runs.saved import Target, named_run, same_run
     from rotograd_cli.runs.trust import Trust, user_folders
 
     typed = to_train_config(config)

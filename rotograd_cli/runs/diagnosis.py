@@ -11,7 +11,7 @@ from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.runs.directory import refuse_other_data
-from rotograd_cli.runs.resuming import named_run
+from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches

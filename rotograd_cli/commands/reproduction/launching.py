@@ -25,9 +25,9 @@ from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.directory import CHECKPOINTS, record_failure
 from rotograd_cli.runs.experiment import train
-from rotograd_cli.runs.identity import holds_run
 from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.overrides import explaining
+from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.training.checkpoint import load_newest
 

@@ -19,7 +19,7 @@ from rotograd_cli.errors import ConfigError, OccupiedError, Refusal, listed
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.runs.config import to_train_config
 from rotograd_cli.runs.directory import check_own_folder, is_used, refuse_used
-from rotograd_cli.runs.identity import holds_run
+from rotograd_cli.runs.saved import holds_run
 
 MAX_NAMED = 8
 
