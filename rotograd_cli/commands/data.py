@@ -135,7 +135,7 @@ def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], d
     """Return a class of data set, and where its files are: ``data_dir`` and ``options``."""
     from rotograd_cli.data.base import MultiTaskDataset
     from rotograd_cli.runs.arguments import search_path
-    from rotograd_cli.runs.components import component_class
+    from rotograd_cli.runs.components import Constructor
     from rotograd_cli.runs.compose import component_names
     from rotograd_cli.runs.config import suggest, to_train_config
     from rotograd_cli.runs.overrides import composed
@@ -146,8 +146,8 @@ def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], d
     elif name not in component_names("data"):
         raise ConfigError(f"{name!r} is not a data set; {suggest(name, component_names('data'))}")
     config = to_train_config(composed("train", overrides))
-    cls = component_class(config.data, "data", data_dir=0, tasks=0, device=0)
-    if not issubclass(cls, MultiTaskDataset):
+    cls: Any = Constructor(config.data, "data", "data_dir", "tasks", "device").target
+    if not (isinstance(cls, type) and issubclass(cls, MultiTaskDataset)):
         raise ConfigError(f"`data._target_` must be a MultiTaskDataset, got {cls.__name__}.")
     options = {key: value for key, value in config.data.items() if not key.startswith("_")}
     return cls, {"data_dir": Path(config.paths.data_dir).expanduser(), "options": options}

@@ -7,9 +7,8 @@ from typing import Any
 
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.ranks import launch
-from rotograd_cli.runs.building import build_run
+from rotograd_cli.runs.building import build_run, memory_errors
 from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.runs.directory import refuse_other_data
 from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary

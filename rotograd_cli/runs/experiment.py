@@ -11,10 +11,9 @@ from pathlib import Path
 from rotograd_cli.errors import NonFiniteError, run_under_way, suggested
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs import description
-from rotograd_cli.runs.building import build_run
+from rotograd_cli.runs.building import build_run, memory_errors
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.runs.directory import (
     CHECKPOINTS,
     RunFolder,
@@ -63,8 +62,7 @@ def train(
     Raises:
         RotogradError: If the input is wrong.
     """
-    constructors = Constructors(config)
-    run, dataset = build_run(config, constructors, ranks)
+    run, dataset = build_run(config, ranks)
     recorder = RunRecorder()
     trainer = Trainer(
         run,
@@ -90,7 +88,7 @@ def train(
             with _under_way(trainer, run_dir):
                 recorder.open_file(run_dir, positions or {})
                 tracking = {"config": trainer.config, "tags": config.tags}
-                recorder.add(constructors.logger(run_dir=run_dir, **tracking))
+                recorder.add(Constructors(config).logger(run_dir=run_dir, **tracking))
                 if not quiet:
                     select = trainer.selection.key
                     recorder.add(ConsoleTracker(num_epochs=config.train.epochs, select=select))

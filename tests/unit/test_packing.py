@@ -17,7 +17,7 @@ from rotograd_cli.commands.sweeps import workers
 from rotograd_cli.commands.sweeps.cells import check_direction
 from rotograd_cli.commands.sweeps.workers import Worker, take_slot
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.device import resolve_device
+from rotograd_cli.runs.building import resolve_device
 from rotograd_cli.runs.packing import num_jobs, num_threads, packing_devices
 
 
