@@ -30,7 +30,7 @@ def _evaluate(config: "DictConfig") -> float:
     from rotograd_cli.runs.config import EvaluateConfig, typed
 
     request = typed(config, EvaluateConfig)  # before torch is imported: a refusal comes at once
-    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.printing.grid import print_grid
     from rotograd_cli.runs.evaluation import evaluate_run
     from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.summary import RunSummary

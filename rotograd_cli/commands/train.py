@@ -153,7 +153,7 @@ def _print_run(summary: "RunSummary", run_dir: Path) -> None:
 
 
 def _print_results(summary: "RunSummary", run_dir: Path) -> None:
-    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.printing.grid import print_grid
     from rotograd_cli.runs.report import remarks, run_table, training_time
 
     print_grid(run_table(summary))

@@ -155,16 +155,12 @@ def source_commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    commit = _git(root, "rev-parse", "HEAD")
-    if not commit:
-        return None
-    return f"{commit}+" if _git(root, "status", "--porcelain") else commit
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip()
+    lines = result.stdout.splitlines()
+    changed = "" if all(line.startswith("#") for line in lines) else "+"
+    commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
+    return f"{commits[0]}{changed}" if commits else None
 
 
 def _device_name(device: torch.device) -> str:

@@ -3,10 +3,11 @@
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rotograd_cli.errors import NonFiniteError, run_under_way, suggested
 from rotograd_cli.ranks.base import ONE, Ranks
@@ -22,15 +23,48 @@ from rotograd_cli.runs.directory import (
     refuse_other_data,
 )
 from rotograd_cli.runs.messages import describe_failure
-from rotograd_cli.runs.recorder import RunRecorder
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import word_for
+from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
+from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.run_state import TrainState
 
 logger = logging.getLogger(__name__)
+
+RECORDS = "metrics.jsonl"
+"""File of the records in a run directory, whose length checkpoints remember."""
+
+
+class RunRecorder:
+    """Hands the loop's records to the trackers of a run."""
+
+    def __init__(self) -> None:
+        self.trackers: list[Tracker] = []
+
+    def log(self, record: dict[str, float]) -> None:
+        """Hand on one record."""
+        for tracker in self.trackers:
+            tracker.log(record)
+
+    def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
+        """Show progress on the terminal."""
+        for tracker in self.trackers:
+            if isinstance(tracker, ConsoleTracker):
+                tracker.progress(state, num_batches, batch_index)
+
+    def position(self) -> dict[str, int]:
+        """Return how far the record file is written."""
+        files = [tracker for tracker in self.trackers if isinstance(tracker, JsonlTracker)]
+        return {file.path.name: file.position() for file in files}
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Hand on the summary and close."""
+        for tracker in self.trackers:
+            tracker.finish(summary)
 
 
 @memory_errors()
@@ -86,12 +120,15 @@ def train(
         folder.write()  # a run that is killed has said what it trained on
         with _recorded(folder, trainer, recorder):
             with _under_way(trainer, run_dir):
-                recorder.open_file(run_dir, positions or {})
-                tracking = {"config": trainer.config, "tags": config.tags}
-                recorder.add(Constructors(config).logger(run_dir=run_dir, **tracking))
+                size = (positions or {}).get(RECORDS, 0)  # what follows is cut off
+                recorder.trackers.append(JsonlTracker(run_dir / RECORDS, size))
+                make_logger = Constructors(config).logger
+                recorder.trackers.append(
+                    make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags)
+                )
                 if not quiet:
-                    select = trainer.selection.key
-                    recorder.add(ConsoleTracker(num_epochs=config.train.epochs, select=select))
+                    console = ConsoleTracker(config.train.epochs, trainer.selection.key)
+                    recorder.trackers.append(console)
                 metrics = trainer.fit()
             folder.note(status="finished", metrics=metrics)
     return folder.summary

@@ -26,7 +26,7 @@ class ConsoleTracker:
         select: Key that the epoch is selected by.
     """
 
-    def __init__(self, *, num_epochs: int, select: str) -> None:
+    def __init__(self, num_epochs: int, select: str) -> None:
         self._num_epochs = num_epochs
         self._select = select
         self._losses = ""

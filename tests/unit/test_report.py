@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rotograd_cli.printing.grid import Grid
-from rotograd_cli.printing.terminal import fitting, print_grid
+from rotograd_cli.printing.grid import Grid, fitting, print_grid
 from rotograd_cli.runs.report import (
     common_overrides,
     evaluation_table,

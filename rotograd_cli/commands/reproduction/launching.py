@@ -3,7 +3,6 @@
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.commands.reproduction.plan import Cell, finished_summary
-from rotograd_cli.errors import CheckpointError, RotogradError, hydra_value
+from rotograd_cli.commands.sweeps.cells import failed_cell
+from rotograd_cli.errors import CheckpointError, hydra_value
 from rotograd_cli.runs.compose import register_schemas
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.config_files import config_dir
-from rotograd_cli.runs.directory import CHECKPOINTS, record_failure
+from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.experiment import train
-from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.overrides import explaining
 from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
@@ -92,10 +91,7 @@ def train_cell(config: DictConfig) -> None:
         try:
             _train(typed, run_dir, overrides, resume, name)
         except Exception as error:  # whatever it is, the other cells must run
-            if not isinstance(error, RotogradError):
-                traceback.print_exc()
-            record_failure(run_dir, overrides, describe_failure(error))
-            _say(f"{name}: failed: {describe_failure(error)}")
+            failed_cell(error, name, overrides, run_dir)
 
 
 def _train(

@@ -18,7 +18,7 @@ from rotograd_cli.commands.sweeps.cells import is_search, print_status
 from rotograd_cli.errors import ConfigError, OccupiedError, Refusal, listed
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.runs.config import to_train_config
-from rotograd_cli.runs.directory import check_own_folder, is_used, refuse_used
+from rotograd_cli.runs.directory import is_used, refuse_used
 from rotograd_cli.runs.saved import holds_run
 
 MAX_NAMED = 8
@@ -40,7 +40,10 @@ class Folders(Callback):
         if run_dir is None or job_rank() > 0 or resume not in (None, "auto"):
             return
         with refusing():
-            check_own_folder(run_dir)
+            if run_dir.resolve() == Path.cwd():
+                raise ConfigError(
+                    "`hydra.run.dir` must be a folder of its own, got the current one."
+                )
             if resume is None:
                 refuse_used(run_dir)
 
@@ -142,29 +145,22 @@ def _jobs(config: DictConfig) -> Sequence[Sequence[str]]:
 
 def _is_occupied(folder: Path, cell: DictConfig) -> bool:
     """Whether a folder holds something that the run of a cell would not continue."""
-    if cell.resume == "auto":
-        return is_used(folder) and not _is_run_of(folder, cell)
-    return is_used(folder) or (folder / "summary.json").exists()
-
-
-def _is_run_of(folder: Path, cell: DictConfig) -> bool:
+    if cell.resume is None:
+        return is_used(folder) or (folder / "summary.json").exists()
     plain = cell.copy()
     with open_dict(plain):
         del plain["hydra"]
     try:
-        return holds_run(folder, to_train_config(plain))
+        return is_used(folder) and not holds_run(folder, to_train_config(plain))
     except ConfigError:  # wrong input, which is no configuration of a run
-        return False
+        return True
 
 
 def _message(sweep_dir: Path, occupied: Sequence[Path], resume: str | None) -> str:
     where = listed([str(folder.relative_to(sweep_dir)) for folder in occupied], MAX_NAMED)
-    if resume is None:
-        return (
-            f"{sweep_dir} already holds runs, in {where}; choose another hydra.sweep.dir, or add "
-            "resume=auto to continue runs of the same configuration."
-        )
-    return (
-        f"{sweep_dir} holds runs of other configurations, in {where}; choose another "
-        "hydra.sweep.dir."
-    )
+    what = "already holds runs"
+    remedy = ", or add resume=auto to continue runs of the same configuration"
+    if resume is not None:
+        what = "holds runs of other configurations"
+        remedy = ""
+    return f"{sweep_dir} {what}, in {where}; choose another hydra.sweep.dir{remedy}."

@@ -19,9 +19,9 @@ from rotograd_cli.errors import (
     RotogradError,
     exit_code,
 )
-from rotograd_cli.printing.terminal import print_grid
+from rotograd_cli.printing.grid import print_grid
 from rotograd_cli.ranks.launch import job_rank
-from rotograd_cli.runs.directory import record_failure
+from rotograd_cli.runs.directory import is_used
 from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.report import common_overrides, remarks, sweep_table
 from rotograd_cli.runs.summary import RunSummary
@@ -62,14 +62,33 @@ def run_cell(
             raise
         if isinstance(error, OccupiedError) and is_search(hydra):
             raise Refusal(error) from error  # a sweeper may go on after an exception
-        if not isinstance(error, RotogradError):
-            traceback.print_exc()
-        reason = describe_failure(error)
-        print(f"cell {number} failed: {reason}", file=sys.stderr)
+        run_dir = Path(hydra.runtime.output_dir)
+        summary = failed_cell(error, f"cell {number}", overrides, run_dir)
         if exit_code(error) != RUN_FAILED:  # else the run has recorded it
-            run_dir = Path(hydra.runtime.output_dir)
-            session.refused[run_dir] = record_failure(run_dir, overrides, reason)
+            session.refused[run_dir] = summary
         return RunSummary()
+
+
+def failed_cell(error: Exception, name: str, overrides: Sequence[str], run_dir: Path) -> RunSummary:
+    """Print why a cell failed, and record it unless its folder holds a run, which has its own.
+
+    Args:
+        error: What ended it; a bug gets its traceback too.
+        name: The cell in messages.
+        overrides: The cell's overrides.
+        run_dir: Its folder.
+
+    Returns:
+        The summary.
+    """
+    if not isinstance(error, RotogradError):
+        traceback.print_exc()
+    reason = describe_failure(error)
+    print(f"{name} failed: {reason}", file=sys.stderr, flush=True)
+    summary = RunSummary(status="failed", overrides=list(overrides), error=reason)
+    if not is_used(run_dir):
+        summary.write(run_dir)
+    return summary
 
 
 def print_status(sweep_dir: Path) -> None:
