@@ -170,12 +170,7 @@ def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
     """Typed, resolved and checked configuration of a benchmark; see :func:`to_train_config`."""
     result = typed(config, BenchConfig)
     _check_train(result)
-    _check_bench(result.bench)
-    if result.precision != "fp32":
-        raise ConfigError(
-            f"`precision` must be fp32 in a benchmark, got {result.precision!r}; choose the type "
-            "with bench.dtype."
-        )
+    _check_bench(result)
     return result
 
 
@@ -274,16 +269,24 @@ def _check_train(config: TrainConfig) -> None:
             f"{options.accumulate_steps}."
         )
     for key, folder in vars(config.paths).items():
-        if not folder.strip():
-            raise ConfigError(f"`paths.{key}` must name a folder, got {folder!r}; . is this one.")
+        _check_folder(f"paths.{key}", folder)
 
 
-def _check_bench(options: BenchOptions) -> None:
-    if not options.name.strip():
-        raise ConfigError(f"`bench.name` must name a folder, got {options.name!r}; choose a word.")
-    if len(options.contenders) == 0:
-        raise ConfigError("`bench.contenders` must name at least one contender, got [].")
-    if len(set(options.contenders)) < len(options.contenders):
+def _check_bench(config: BenchConfig) -> None:
+    options = config.bench
+    _check_folder("bench.name", options.name)
+    if len(options.contenders) == 0 or len(set(options.contenders)) < len(options.contenders):
         raise ConfigError(
-            f"`bench.contenders` must name each contender once, got {options.contenders}."
+            f"`bench.contenders` must name at least one contender, each once, got "
+            f"{options.contenders}; choose from ideal, reference and methods."
         )
+    if config.precision != "fp32":
+        raise ConfigError(
+            f"`precision` must be fp32 in a benchmark, got {config.precision!r}; choose the type "
+            "with bench.dtype."
+        )
+
+
+def _check_folder(key: str, name: str) -> None:
+    if not name.strip():
+        raise ConfigError(f"`{key}` must name a folder, got {name!r}; . is this one.")

@@ -43,23 +43,11 @@ def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
         )
     trust = Trust(bool(config.trust), user_folders())
     target = named_run(str(config.resume), to_train_config(config), overrides, trust)
-    return find_failure(target.config, target.run_dir)
+    return _find_failure(target.config, target.run_dir)
 
 
 @memory_errors()
-def find_failure(config: TrainConfig, run_dir: Path) -> str:
-    """Train on from the last checkpoint of a run, without a trace, until a step is not finite.
-
-    Args:
-        config: Configuration of the run.
-        run_dir: Its folder.
-
-    Returns:
-        As :func:`diagnose`.
-
-    Raises:
-        RotogradError: If the run cannot be built, or has no checkpoint of its own.
-    """
+def _find_failure(config: TrainConfig, run_dir: Path) -> str:
     run, dataset = build_run(config)
     refuse_other_data(run_dir, dataset.fingerprint, config.paths.data_dir)
     _go_back(run, run_dir / "checkpoints" / "last.pt")

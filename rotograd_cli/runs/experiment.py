@@ -44,6 +44,7 @@ class RunRecorder:
 
     def __init__(self) -> None:
         self.trackers: list[Tracker] = []
+        self.add = self.trackers.append
 
     def log(self, record: dict[str, float]) -> None:
         """Hand on one record."""
@@ -116,33 +117,29 @@ def train(
     with claimed(run_dir) as folder, log_file(run_dir / "train.log", quiet=quiet):
         positions = trainer.checkpoints.resume() if resume else None
         folder.begin(None if resume else trainer.config)
-        folder.summary = _first_summary(trainer, folder, overrides, resumed=positions is not None)
+        folder.summary = _first_summary(trainer, run_dir, overrides, resumed=positions is not None)
         folder.write()  # a run that is killed has said what it trained on
         with _recorded(folder, trainer, recorder):
             with _under_way(trainer, run_dir):
                 size = (positions or {}).get(RECORDS, 0)  # what follows is cut off
-                recorder.trackers.append(JsonlTracker(run_dir / RECORDS, size))
+                recorder.add(JsonlTracker(run_dir / RECORDS, size))
                 make_logger = Constructors(config).logger
-                recorder.trackers.append(
-                    make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags)
-                )
+                recorder.add(make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags))
                 if not quiet:
-                    console = ConsoleTracker(config.train.epochs, trainer.selection.key)
-                    recorder.trackers.append(console)
+                    recorder.add(ConsoleTracker(config.train.epochs, trainer.selection.key))
                 metrics = trainer.fit()
             folder.note(status="finished", metrics=metrics)
     return folder.summary
 
 
 def _first_summary(
-    trainer: Trainer, folder: RunFolder, overrides: Sequence[str], *, resumed: bool
+    trainer: Trainer, run_dir: Path, overrides: Sequence[str], *, resumed: bool
 ) -> RunSummary:
     """Return the summary of a run before its first step, and announce the run."""
     run = trainer.run
     summary = description.begun(trainer, overrides)
     if resumed:
-        before = RunSummary.read(folder.path)
-        summary = description.resumed(summary, before, run.state.step)
+        summary = description.resumed(summary, RunSummary.read(run_dir), run.state.step)
     logger.info(
         "%s on %s (%s), seed %d, %s: %s%s",
         summary.method,
@@ -150,7 +147,7 @@ def _first_summary(
         ", ".join(summary.tasks),
         summary.seed,
         run.device,
-        os.path.relpath(folder.path),
+        os.path.relpath(run_dir),
         f", on from step {run.state.step}" if resumed else "",
     )
     return summary
@@ -172,7 +169,7 @@ def _recorded(folder: RunFolder, trainer: Trainer, recorder: RunRecorder) -> Ite
             interrupts.hand_on(error)
         raise
     finally:
-        folder.summary = description.progressed(folder.summary, trainer.run)
+        folder.note(**description.progress(trainer.run))
         with run_under_way():
             folder.write()
             recorder.finish(folder.summary.content())
