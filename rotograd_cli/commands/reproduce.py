@@ -36,7 +36,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: ``CELL_FAILED`` if a run did not finish.
     """
-    from rotograd_cli.commands.reproduction.reproduction import Reproduction, parse
+    from rotograd_cli.commands.reproduction.reproduction import Reproduction
+    from rotograd_cli.commands.reproduction.settings import parse
     from rotograd_cli.commands.table import print_files, print_results
     from rotograd_cli.printing.grid import print_grid
 

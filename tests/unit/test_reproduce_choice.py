@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from rotograd_cli.cli import main
-from rotograd_cli.commands.reproduction.plan import Candidate, Cell, Place, choices, without_choice
+from rotograd_cli.commands.reproduction.plan import Candidate, Cell, choices, without_choice
 from rotograd_cli.commands.reproduction.plan import _marked as marked
-from rotograd_cli.commands.reproduction.reproduction import Reproduction, parse
+from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import parse
 from rotograd_cli.tables.parts import Table
 from tests.fake_runs import fake_summary
 from tests.marks import slow_unless
@@ -143,11 +144,9 @@ def test_a_grid_that_was_compared_on_different_data_is_named(
 
 def test_the_mean_over_grid_seeds_decides() -> None:
     group = [
-        Candidate(Place("a", None), {"lr": 1.0}, {0: 1.0, 1: 4.0}),
-        Candidate(Place("a", None), {"lr": 2.0}, {0: 2.0, 1: 2.0}),
-        Candidate(
-            Place("a", None), {"lr": 3.0}, {0: 0.0, 1: math.nan}
-        ),  # failed at a seed: no choice
+        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
+        Candidate("a", None, {"lr": 2.0}, {0: 2.0, 1: 2.0}),
+        Candidate("a", None, {"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
     ]
     assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
     assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
@@ -155,8 +154,8 @@ def test_the_mean_over_grid_seeds_decides() -> None:
 
 def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
     group = [
-        Candidate(Place("a", None), {"lr": 1.0}, {0: 1.0, 1: math.inf}),
-        Candidate(Place("a", None), {"lr": 2.0}, {0: math.nan, 1: 1.0}),
+        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: math.inf}),
+        Candidate("a", None, {"lr": 2.0}, {0: math.nan, 1: 1.0}),
     ]
     for mode in ("min", "max"):
         assert choices(marked(group, mode)) == {}

@@ -12,7 +12,7 @@ from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.tables.spec import row_label
-from rotograd_cli.training.batches import EpochBatches, num_evaluated
+from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.evaluation import Evaluator
 from rotograd_cli.training.stepper import Stepper
 
@@ -40,52 +40,59 @@ def plan_table(
         the final ones.
     """
     spec = planner.spec
-    all_cells = [*grid_cells, *final_cells]
-    overall = _first_known(mean_seconds(all_cells), _mean(measured.values()))
+    overall = mean_seconds([*grid_cells, *final_cells])
+    if overall is None and measured:
+        overall = statistics.fmean(measured.values())
+    rows = {row: _cells_and_left(planner, row, grid_cells, final_cells) for row in spec.rows}
+    hours = {
+        row: _hours(left, (mean_seconds(cells), measured.get(row), overall))
+        for row, (cells, left) in rows.items()
+    }
     texts = []
-    total_left = 0
-    total_hours = 0.0
-    for row in spec.rows:
-        cells = unique(cell for cell in all_cells if cell.run.row == row)
+    for row, (cells, left) in rows.items():
         done = sum(cell.finished for cell in cells)
-        left = len(cells) - done + _undecided(planner, row, grid_cells, final_cells)
-        seconds = _first_known(mean_seconds(cells), measured.get(row, math.nan), overall)
-        hours = left * seconds / 3600 if left else 0.0
-        texts.append([row_label(spec, row), *map(str, (done + left, done, left)), _shown(hours)])
-        total_left += left
-        total_hours += hours
+        counts = map(str, (done + left, done, left))
+        texts.append([row_label(spec, row), *counts, _shown(hours[row])])
+    total_left = sum(left for _, left in rows.values())
+    total_hours = None if None in hours.values() else sum(h or 0 for h in hours.values())
     total = ["all", "", "", str(total_left), _shown(total_hours)]
     return Grid.of_texts(HEADS, [*texts, total], f"Plan of table {spec.name}")
 
 
-def _undecided(
+def _cells_and_left(
     planner: Planner, row: str, grid_cells: Sequence[Cell], final_cells: Sequence[Cell]
-) -> int:
-    """Final runs of a row whose setting is not chosen yet, but for those that the grid has."""
-    num_final = len(planner.seeds) * sum(place.row == row for place in planner.places())
-    num_chosen = len(unique(cell for cell in final_cells if cell.run.row == row))
-    in_grid = len({cell.run for cell in grid_cells if cell.run.row == row})
-    return max(0, num_final - num_chosen - in_grid)
+) -> tuple[list[Cell], int]:
+    """Cells of a row, and how many runs are to be trained.
+
+    Final cells whose setting is not chosen yet count too; one of the grid's will be one of them.
+    """
+    grid = unique(cell for cell in grid_cells if cell.run.row == row)
+    final = unique(cell for cell in final_cells if cell.run.row == row)
+    cells = unique([*grid, *final])
+    num_final = len(planner.seeds) * sum(name == row for name, _ in planner.places())
+    undecided = num_final - len(final)
+    in_grid = len({cell.run for cell in grid}) if undecided else 0
+    pending = sum(not cell.finished for cell in cells)
+    return cells, pending + max(0, undecided - in_grid)
 
 
-def _first_known(*seconds: float) -> float:
-    return next((value for value in seconds if not math.isnan(value)), math.nan)
+def _hours(num_runs: int, seconds: Iterable[float | None]) -> float | None:
+    """Hours of runs that take the first of these seconds that is known."""
+    if num_runs == 0:
+        return 0.0
+    each = next((s for s in seconds if s is not None), None)
+    return None if each is None else num_runs * each / 3600
 
 
-def _mean(values: Iterable[float]) -> float:
-    """Mean; NaN of nothing."""
-    numbers = list(values)
-    return statistics.fmean(numbers) if numbers else math.nan
+def _shown(hours: float | None) -> str:
+    return "?" if hours is None else f"{hours:.2f}"
 
 
-def _shown(hours: float) -> str:
-    return "?" if math.isnan(hours) else f"{hours:.2f}"
-
-
-def mean_seconds(cells: Iterable[Cell]) -> float:
-    """Return the mean wall time of the finished cells; NaN if none is."""
+def mean_seconds(cells: Iterable[Cell]) -> float | None:
+    """Return the mean wall time of the finished cells; None if none is."""
     summaries = [cell.summary for cell in cells]
-    return _mean(s.wall_s for s in summaries if s is not None and s.wall_s is not None)
+    times = [summary.wall_s for summary in summaries if summary and summary.wall_s is not None]
+    return statistics.fmean(times) if times else None
 
 
 def measured_seconds(config: TrainConfig) -> float:
@@ -97,7 +104,7 @@ def measured_seconds(config: TrainConfig) -> float:
         config: Configuration of the run.
 
     Returns:
-        Steps of all epochs, evaluations and the test.
+        Epochs times steps and evaluation batches, plus the test.
 
     Raises:
         RotogradError: If the run cannot be built.
@@ -117,15 +124,22 @@ def measured_seconds(config: TrainConfig) -> float:
     step_s = _seconds(lambda: train(STEPS)) / STEPS
     few = dataclasses.replace(config.train, limit_eval_batches=1)
     evaluator = Evaluator(run.model, dataset, few)
-    example_s = _seconds(lambda: evaluator.metrics("val")) / num_evaluated(dataset, "val", few)
+    batch_s = _seconds(lambda: evaluator.metrics("val"))
     options = config.train
     num_evaluations = math.ceil(options.epochs / options.eval_every_epochs)
-    num_val = num_evaluations * num_evaluated(dataset, "val", options)
-    num_test = num_evaluated(dataset, "test", options)
-    return options.epochs * batches.num_steps * step_s + (num_val + num_test) * example_s
+    num_val = _num_batches(dataset.num_examples("val"), config)
+    num_test = _num_batches(dataset.num_examples("test"), config)
+    evaluation_s = batch_s * (num_evaluations * num_val + num_test)
+    return options.epochs * batches.num_steps * step_s + evaluation_s
 
 
 def _seconds(work: Callable[[], object]) -> float:
     start = time.monotonic()
     work()
     return time.monotonic() - start
+
+
+def _num_batches(num_examples: int, config: TrainConfig) -> int:
+    num = math.ceil(num_examples / config.train.eval_batch_size)
+    limit = config.train.limit_eval_batches
+    return num if limit is None else min(num, limit)

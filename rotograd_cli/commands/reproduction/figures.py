@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from rotograd_cli.commands.reproduction.reproduction import Arguments, Reproduction
+from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import Arguments
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_file
 from rotograd_cli.runs.compose import composing

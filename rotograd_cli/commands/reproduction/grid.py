@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rotograd_cli.commands.reproduction.plan import Candidate
 from rotograd_cli.files import replace_text
-from rotograd_cli.tables.spec import GridSpec, TableSpec
+from rotograd_cli.tables.spec import GridSpec, TableSpec, row_label
 
 
 def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
@@ -36,7 +36,7 @@ def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
             _compared_on_different_data(spec, candidates)
         ),
         "At the edge of the grid, so that more might be better: {}.": ", ".join(
-            c.place.label(spec) for c in chosen if _at_the_edge(spec.grid, c)
+            _name(spec, c) for c in chosen if _at_the_edge(spec.grid, c)
         ),
     }
     return [
@@ -61,7 +61,7 @@ def _tried(grid: GridSpec) -> str:
 def _compared_on_different_data(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
     data: dict[str, frozenset[str]] = {}
     for candidate in candidates:
-        name = candidate.place.label(spec)
+        name = _name(spec, candidate)
         data[name] = data.get(name, frozenset()) | candidate.data
     return [name for name, fingerprints in data.items() if len(fingerprints) > 1]
 
@@ -81,7 +81,11 @@ def _at_the_edge(grid: GridSpec, candidate: Candidate) -> bool:
 
 def _setting(spec: TableSpec, candidate: Candidate) -> str:
     values = ", ".join(f"{value:g}" for value in candidate.point.values())
-    return f"{candidate.place.label(spec)} {values}"
+    return f"{_name(spec, candidate)} {values}"
+
+
+def _name(spec: TableSpec, candidate: Candidate) -> str:
+    return " ".join(filter(None, (row_label(spec, candidate.row), candidate.task)))
 
 
 def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:
@@ -104,7 +108,7 @@ def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:
         point = [c.point.get(key, "") for key in keys]
         for seed, value in c.values.items():
             shown = repr(value) if math.isfinite(value) else ""
-            writer.writerow([c.place.row, c.place.task or "", *point, seed, shown, int(c.chosen)])
+            writer.writerow([c.row, c.task or "", *point, seed, shown, int(c.chosen)])
     path = folder / "grid.csv"
     replace_text(path, text.getvalue())
     return [path]

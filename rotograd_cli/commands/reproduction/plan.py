@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
@@ -18,26 +18,16 @@ from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.tables.spec import TableSpec, row_label, row_overrides
+from rotograd_cli.tables.spec import TableSpec, row_overrides
 
 METHOD_PREFIX = "method_optimizer"
 """Grid keys that begin with it are for rows whose method has parameters of its own."""
 
 Point = dict[str, float]
 """Values of the grid's keys."""
+Place = tuple[str, str | None]
+"""A row and, of rows that are trained task by task, the task."""
 T = TypeVar("T")
-
-
-class Place(NamedTuple):
-    """A row and, of rows that are trained task by task, the task."""
-
-    row: str
-    task: str | None
-
-    def label(self, spec: TableSpec) -> str:
-        """Return its name in the table."""
-        row = row_label(spec, self.row)
-        return row if self.task is None else f"{row} {self.task}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Cell:
     @property
     def place(self) -> Place:
         """Row and task."""
-        return Place(self.run.row, self.run.task)
+        return self.run.row, self.run.task
 
     @property
     def summary(self) -> RunSummary | None:
@@ -72,13 +62,19 @@ class Cell:
 class Candidate:
     """A setting of the grid and its validation values."""
 
-    place: Place
+    row: str
+    task: str | None
     point: Point
     values: dict[int, float]
     """Selection value by seed of the grid; NaN where the run failed or has no finite one."""
     chosen: bool = False
     data: frozenset[str] = frozenset()
     """Fingerprints of what its finished runs were trained on."""
+
+    @property
+    def place(self) -> Place:
+        """Row and task."""
+        return self.row, self.task
 
     @property
     def mean(self) -> float:
@@ -112,7 +108,7 @@ class Planner:
         for row, row_spec in self.spec.rows.items():
             tasks: Sequence[str | None] = self.spec.tasks if row_spec.per_task else [None]
             for task in tasks:
-                yield Place(row, task)
+                yield row, task
 
     def points(self, row: str) -> list[Point]:
         """Return the combinations of the grid that a row tries; one empty point without a grid."""
@@ -126,11 +122,11 @@ class Planner:
         """Return every combination of the grid at its seeds; none of a row without a choice."""
         seeds = [] if self.spec.grid is None else self.spec.grid.seeds
         return [
-            self._cell(place, seed, point)
+            self._cell(RunKey(row, seed, task), point)
             for seed in seeds
-            for place in self.places()
-            for point in self.points(place.row)
-            if len(self.points(place.row)) > 1
+            for row, task in self.places()
+            for point in self.points(row)
+            if len(self.points(row)) > 1
         ]
 
     def final_cells(self, chosen: Mapping[Place, Point]) -> list[Cell]:
@@ -144,26 +140,24 @@ class Planner:
         """
         cells = []
         for seed in self.seeds:
-            for place in self.places():
-                points = self.points(place.row)
-                point = points[0] if len(points) == 1 else chosen.get(place)
+            for row, task in self.places():
+                points = self.points(row)
+                point = chosen.get((row, task), points[0] if len(points) == 1 else None)
                 if point is not None:
-                    cells.append(self._cell(place, seed, point))
+                    cells.append(self._cell(RunKey(row, seed, task), point))
         return cells
 
-    def _cell(self, place: Place, seed: int, point: Point) -> Cell:
-        row, task = place
-        tasks = [] if task is None else [f"tasks=[{task}]"]
+    def _cell(self, run: RunKey, point: Point) -> Cell:
+        task = [] if run.task is None else [f"tasks=[{run.task}]"]
         grid = [f"{key}={value!r}" for key, value in point.items()]
-        setting = (*row_overrides(self.spec, row), *tasks, *self.overrides, *grid)
+        setting = (*row_overrides(self.spec, run.row), *task, *self.overrides, *grid)
         if setting not in self._composed:
             self._composed[setting] = composed("train", setting)
         composition = self._composed[setting]
-        composition.seed = seed
+        composition.seed = run.seed
         config = to_train_config(composition)
-        overrides = (*setting, f"seed={seed}", *self._logger_group(config))
-        key = RunKey(row, seed, task)
-        return Cell(key, tuple(point.items()), overrides, config, self._run_dir(config))
+        overrides = (*setting, f"seed={run.seed}", *self._logger_group(config))
+        return Cell(run, tuple(point.items()), overrides, config, self._run_dir(config))
 
     def _run_dir(self, config: TrainConfig) -> Path:
         """Return the folder that holds the run, else a new one.
@@ -215,27 +209,34 @@ def choices(candidates: Sequence[Candidate]) -> dict[Place, Point]:
 
 def without_choice(candidates: Sequence[Candidate]) -> dict[Place, str]:
     """Return why there is nothing to choose from, by row and task."""
-    reasons = {}
-    for place, group in _grouped(candidates, "place").items():
-        num_cells = sum(len(candidate.values) for candidate in group)
-        num_gaps = sum(len(candidate.gaps) for candidate in group)
-        if not any(candidate.chosen for candidate in group):
-            reasons[place] = (
-                "failed: no setting of the grid has a finite validation value at every seed, "
-                f"{num_gaps} of {num_cells} cells have none"
-            )
-    return reasons
+    return {
+        place: _nothing_to_choose(group)
+        for place, group in _grouped(candidates, "place").items()
+        if not any(candidate.chosen for candidate in group)
+    }
+
+
+def _nothing_to_choose(group: Sequence[Candidate]) -> str:
+    num_cells = sum(len(candidate.values) for candidate in group)
+    num_gaps = sum(len(candidate.gaps) for candidate in group)
+    return (
+        "failed: no setting of the grid has a finite validation value at every seed, "
+        f"{num_gaps} of {num_cells} cells have none"
+    )
 
 
 def _candidate(cells: Sequence[Cell]) -> Candidate:
     """A setting from its cells, one per seed."""
-    summaries = {cell.run.seed: cell.summary or RunSummary() for cell in cells}
-    values = {
-        seed: math.nan if summary.selected_value is None else summary.selected_value
-        for seed, summary in summaries.items()
-    }
-    data = frozenset(str(s.data_fingerprint) for s in summaries.values() if s.status == "finished")
-    return Candidate(cells[0].place, dict(cells[0].point), values, data=data)
+    summaries = {cell.run.seed: cell.summary for cell in cells}
+    values = {seed: _selected_value(summary) for seed, summary in summaries.items()}
+    data = frozenset(str(s.data_fingerprint) for s in summaries.values() if s is not None)
+    return Candidate(*cells[0].place, dict(cells[0].point), values, data=data)
+
+
+def _selected_value(summary: RunSummary | None) -> float:
+    if summary is None or summary.selected_value is None:
+        return math.nan
+    return summary.selected_value
 
 
 def _marked(group: Sequence[Candidate], mode: str) -> list[Candidate]:

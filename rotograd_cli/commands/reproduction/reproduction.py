@@ -1,117 +1,31 @@
-"""``rotograd reproduce``: what is asked for; plan, train, choose on validation, show the table."""
+"""``rotograd reproduce``: plan, train what is missing, choose on validation, show the table."""
 
-import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rotograd_cli.commands.reproduction import plan
 from rotograd_cli.commands.reproduction.estimate import measured_seconds, plan_table
 from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
 from rotograd_cli.commands.reproduction.launching import launch
-from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
-from rotograd_cli.commands.support.hydra_app import parsed, plain_parser
-from rotograd_cli.errors import ConfigError, NonFiniteError
+from rotograd_cli.commands.reproduction.plan import Cell, Place, Planner, unique
+from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
+from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.runs.arguments import ready, search_path
 from rotograd_cli.runs.building import build
 from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import RunKey, read_run
-from rotograd_cli.tables.spec import TableSpec, check_spec, select_rows
+from rotograd_cli.tables.spec import TableSpec, row_label, select_rows
 from rotograd_cli.tables.table import build_table
 
 PROBING_S = 20.0
 """Seconds after which no other row is timed for the plan."""
-TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
-FIGURE_KEYS = ("figure", "output")
-LAUNCHER_KEYS = ("hydra", "launcher")
-
-
-@dataclass
-class Arguments:
-    """Overrides by what they are for, each with the user's folder of YAML files."""
-
-    figure: list[str] = field(default_factory=list)
-    table: list[str] = field(default_factory=list)
-    launcher: list[str] = field(default_factory=list)
-    """For Hydra: the choice of a launcher and its options."""
-    runs: list[str] = field(default_factory=list)
-
-
-@dataclass
-class ReproduceConfig:
-    """The command's own keys; ``conf/reproduce.yaml`` says what each means."""
-
-    table: TableSpec = field(default_factory=TableSpec)
-    seeds: Any = None
-    methods: list[str] | None = None
-    statistic: str | None = None
-    plan: bool = False
-    output: str | None = None
-
-
-def parse(command: str, arguments: Sequence[str]) -> Arguments:
-    """Sort the arguments of a command.
-
-    Args:
-        command: ``reproduce`` or ``plot``.
-        arguments: What follows the command.
-
-    Raises:
-        ConfigError: If an option is unknown or an argument is no override.
-    """
-    options = parsed(plain_parser(), command, ready(arguments))
-    result = Arguments()
-    lists = dict.fromkeys(TABLE_KEYS, result.table) | dict.fromkeys(LAUNCHER_KEYS, result.launcher)
-    if command == "plot":
-        lists |= dict.fromkeys(FIGURE_KEYS, result.figure)
-    for override in options.overrides:
-        first = re.split("[./]", override.partition("=")[0].lstrip("+~"))[0]
-        if first not in lists:
-            _check_of_run(override)
-        lists.get(first, result.runs).append(override)
-    if options.config_dir is not None:
-        for overrides in vars(result).values():
-            overrides.append(search_path(Path(options.config_dir)))
-    return result
-
-
-def _check_of_run(override: str) -> None:
-    key, equals, _ = override.partition("=")
-    if key == "seed":
-        raise ConfigError("`seed` is set by the table; seeds=3 or seeds=[0,1] choose seeds.")
-    if key in ("method", "experiment"):
-        raise ConfigError(
-            f"`{key}` is set by the table; methods=[NAME,...] chooses rows, and a table of "
-            "your own is a file in DIR/table with --config-dir DIR."
-        )
-    if not equals and not key.startswith("~"):
-        raise ConfigError(
-            f"An override must read KEY=VALUE, got {override!r}; did you mean table={override}?"
-        )
-
-
-def reproduce_config(overrides: Sequence[str]) -> ReproduceConfig:
-    """Compose and check the command's own configuration.
-
-    Raises:
-        ConfigError: If an override is wrong, or a key missing, of a wrong type or out of range.
-    """
-    with composing(reproduce_schema=ReproduceConfig):
-        result = typed(composed("reproduce", overrides), ReproduceConfig)
-    check_spec(result.table, result.statistic)
-    to_seeds(result.seeds)
-    return result
 
 
 class Reproduction:
@@ -170,17 +84,24 @@ class Reproduction:
 
     def run(self) -> None:
         """Train the grid, chooses, trains the rest; finished cells are left as they are."""
-        launch(_pending(self.grid_cells), self.launcher)
+        self._launch(self.grid_cells)
         with composing():
             self._choose(self.grid_cells)
-        launch(_pending(self.final_cells), self.launcher)
+        self._launch(self.final_cells)
+
+    def _launch(self, cells: Sequence[Cell]) -> None:
+        launch(_pending(cells), self.launcher)
 
     def failures(self) -> list[str]:
         """Return why cells are not finished, and why rows have no choice."""
         results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
         cells = [f"{f}: {result}" for f, result in results.items() if result != "finished"]
         reasons = plan.without_choice(self.candidates)
-        return [*cells, *(f"{place.label(self.spec)}: {why}" for place, why in reasons.items())]
+        return [*cells, *(f"{self._label(place)}: {why}" for place, why in reasons.items())]
+
+    def _label(self, place: Place) -> str:
+        row, task = place
+        return " ".join(filter(None, (row_label(self.spec, row), task)))
 
     def table(self, spec: TableSpec | None = None) -> Table:
         """Build the table of what is there; what is missing is marked.
@@ -199,14 +120,13 @@ class Reproduction:
 
     def _not_chosen(self) -> dict[RunKey, str]:
         """Reason by cell whose setting the grid did not give."""
-        reasons = dict.fromkeys((cell.place for cell in self.grid_cells), "grid not finished")
-        reasons |= plan.without_choice(self.candidates)
-        for place in plan.choices(self.candidates):
-            del reasons[place]
+        unfinished = dict.fromkeys((cell.place for cell in self.grid_cells), "grid not finished")
+        chosen = plan.choices(self.candidates)
         return {
-            RunKey(place.row, seed, place.task): reason
-            for place, reason in reasons.items()
+            RunKey(row, seed, task): reason
+            for (row, task), reason in (unfinished | plan.without_choice(self.candidates)).items()
             for seed in self.seeds
+            if (row, task) not in chosen
         }
 
     def write(self, table: Table) -> list[Path]:

@@ -1,0 +1,100 @@
+"""What ``rotograd reproduce`` and ``rotograd plot`` are asked for."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rotograd_cli.commands.support.hydra_app import parsed, plain_parser
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.arguments import ready, search_path
+from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import typed
+from rotograd_cli.runs.overrides import composed
+from rotograd_cli.tables.command import to_seeds
+from rotograd_cli.tables.spec import TableSpec, check_spec
+
+TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
+FIGURE_KEYS = ("figure", "output")
+LAUNCHER_KEYS = ("hydra", "launcher")
+
+
+@dataclass
+class Arguments:
+    """Overrides by what they are for, each with the user's folder of YAML files."""
+
+    figure: list[str] = field(default_factory=list)
+    table: list[str] = field(default_factory=list)
+    launcher: list[str] = field(default_factory=list)
+    """For Hydra: the choice of a launcher and its options."""
+    runs: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ReproduceConfig:
+    """The command's own keys; ``conf/reproduce.yaml`` says what each means."""
+
+    table: TableSpec = field(default_factory=TableSpec)
+    seeds: Any = None
+    methods: list[str] | None = None
+    statistic: str | None = None
+    plan: bool = False
+    output: str | None = None
+
+
+def parse(command: str, arguments: Sequence[str]) -> Arguments:
+    """Sort the arguments of a command.
+
+    Args:
+        command: ``reproduce`` or ``plot``.
+        arguments: What follows the command.
+
+    Raises:
+        ConfigError: If an option is unknown or an argument is no override.
+    """
+    options = parsed(plain_parser(), command, ready(arguments))
+    result = Arguments()
+    for override in options.overrides:
+        first = re.split("[./]", override.partition("=")[0].lstrip("+~"))[0]
+        if command == "plot" and first in FIGURE_KEYS:
+            result.figure.append(override)
+        elif first in TABLE_KEYS:
+            result.table.append(override)
+        elif first in LAUNCHER_KEYS:
+            result.launcher.append(override)
+        else:
+            _check_of_run(override)
+            result.runs.append(override)
+    if options.config_dir is not None:
+        for overrides in vars(result).values():
+            overrides.append(search_path(Path(options.config_dir)))
+    return result
+
+
+def _check_of_run(override: str) -> None:
+    key, equals, _ = override.partition("=")
+    if key == "seed":
+        raise ConfigError("`seed` is set by the table; seeds=3 or seeds=[0,1] choose seeds.")
+    if key in ("method", "experiment"):
+        raise ConfigError(
+            f"`{key}` is set by the table; methods=[NAME,...] chooses rows, and a table of "
+            "your own is a file in DIR/table with --config-dir DIR."
+        )
+    if not equals and not key.startswith("~"):
+        raise ConfigError(
+            f"An override must read KEY=VALUE, got {override!r}; did you mean table={override}?"
+        )
+
+
+def reproduce_config(overrides: Sequence[str]) -> ReproduceConfig:
+    """Compose and check the command's own configuration.
+
+    Raises:
+        ConfigError: If an override is wrong, or a key missing, of a wrong type or out of range.
+    """
+    with composing(reproduce_schema=ReproduceConfig):
+        result = typed(composed("reproduce", overrides), ReproduceConfig)
+    check_spec(result.table, result.statistic)
+    to_seeds(result.seeds)
+    return result
