@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rotograd_cli.errors import WRONG_INPUT, ConfigError
 
 if TYPE_CHECKING:
-    from rotograd_cli.data.base import FileCheck, MultiTaskDataset
+    from rotograd_cli.data.base import MultiTaskDataset
 
 GROUPS = ()
 ACTIONS = ("check", "prepare")
@@ -118,17 +118,12 @@ def _check_all(request: Namespace) -> int:
     for name in component_names("data"):
         cls, files = _data_set(request, name)
         data_dir = files["data_dir"]
-        print(f"  {name:12s} {_verdict(cls.check_files(**files))}")
-    command = data_command("check", "NAME", data_dir)
-    print(f"{command} says what is missing and where to get it.")
+        checks = cls.check_files(**files)
+        wrong = ", ".join(check.what for check in checks if not check.ok)
+        verdict = f"not ok: {wrong}" if wrong else "ready"
+        print(f"  {name:12s} {verdict if checks else 'needs no files'}")
+    print(f"{data_command('check', 'NAME', data_dir)} says what is missing and where to get it.")
     return 0
-
-
-def _verdict(checks: "Sequence[FileCheck]") -> str:
-    wrong = [check.what for check in checks if not check.ok]
-    if wrong:
-        return f"not ok: {', '.join(wrong)}"
-    return "ready" if checks else "needs no files"
 
 
 def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], dict[str, Any]]":

@@ -10,10 +10,7 @@ of your own needs the folder of your YAML files that name them, or trust=true.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from typing import Any
 
 GROUPS = ()
 
@@ -26,7 +23,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _evaluate(config: "DictConfig") -> float:
+def _evaluate(config: Any) -> float:
     from rotograd_cli.runs.config import EvaluateConfig, typed
 
     request = typed(config, EvaluateConfig)  # before torch is imported: a refusal comes at once

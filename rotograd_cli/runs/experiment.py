@@ -97,21 +97,11 @@ def train(
     Raises:
         RotogradError: If the input is wrong.
     """
-    run, dataset = build_run(config, ranks)
     recorder = RunRecorder()
-    trainer = Trainer(
-        run,
-        dataset,
-        config.train,
-        recorder,
-        checkpoint_dir=run_dir / CHECKPOINTS,
-        checkpoints=config.checkpoints,
-        seed=config.seed,
-        config=asdict(config),
-    )
+    trainer = _trainer(config, run_dir, recorder, ranks)
     if resume:
-        data_dir = config.paths.data_dir
-        ranks.broadcast(lambda: refuse_other_data(run_dir, dataset.fingerprint, data_dir))
+        fingerprint = trainer.dataset.fingerprint
+        ranks.broadcast(lambda: refuse_other_data(run_dir, fingerprint, config.paths.data_dir))
     if not ranks.is_first:
         return _follow(trainer, run_dir, resume=resume)
     with claimed(run_dir) as folder, log_file(run_dir / "train.log", quiet=quiet):
@@ -132,24 +122,34 @@ def train(
     return folder.summary
 
 
+def _trainer(config: TrainConfig, run_dir: Path, recorder: RunRecorder, ranks: Ranks) -> Trainer:
+    run, dataset = build_run(config, ranks)
+    return Trainer(
+        run,
+        dataset,
+        config.train,
+        recorder,
+        checkpoint_dir=run_dir / CHECKPOINTS,
+        checkpoints=config.checkpoints,
+        seed=config.seed,
+        config=asdict(config),
+    )
+
+
 def _first_summary(
     trainer: Trainer, run_dir: Path, overrides: Sequence[str], *, resumed: bool
 ) -> RunSummary:
     """Return the summary of a run before its first step, and announce the run."""
     run = trainer.run
     summary = description.begun(trainer, overrides)
+    line = (
+        f"{summary.method} on {summary.data} ({', '.join(summary.tasks)}), seed {summary.seed}, "
+        f"{run.device}: {os.path.relpath(run_dir)}"
+    )
     if resumed:
         summary = description.resumed(summary, RunSummary.read(run_dir), run.state.step)
-    logger.info(
-        "%s on %s (%s), seed %d, %s: %s%s",
-        summary.method,
-        summary.data,
-        ", ".join(summary.tasks),
-        summary.seed,
-        run.device,
-        os.path.relpath(run_dir),
-        f", on from step {run.state.step}" if resumed else "",
-    )
+        line = f"{line}, on from step {run.state.step}"
+    logger.info(line)
     return summary
 
 
