@@ -118,7 +118,7 @@ def _each(values: str) -> str:
 
 
 def _parsed(value: str) -> "Override | None":
-    """What Hydra's grammar makes of a value; None where it is no value."""
+    """Parse a value by Hydra's grammar; None if it is not one."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

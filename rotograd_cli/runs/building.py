@@ -95,7 +95,7 @@ def _build(
 
 
 def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
-    """The first part of :func:`build`: everything but the method.
+    """Build everything but the method.
 
     Args:
         config: Checked configuration.
@@ -128,7 +128,7 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
 
 
 def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
-    """The second part of :func:`build`: the method over the networks, tried on one example.
+    """Build the method over the networks, and try it on one example.
 
     Args:
         networks: What the method joins; the model holds these very modules.
@@ -213,7 +213,7 @@ def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
 
 
 def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torch.Tensor) -> None:
-    """Refuses heads that cannot take the features or do not fit their task."""
+    """Refuse heads that cannot take the features or do not fit their task."""
     predictions = []
     for task, head in zip(tasks, heads, strict=True):
         training = head.training
@@ -234,7 +234,7 @@ def _first(output: Any) -> Any:
 
 @contextmanager
 def memory_errors(message: str = _SMALLER) -> Iterator[None]:
-    """Running out of memory, as an error that names the remedy.
+    """Turn running out of memory into an error that names the remedy.
 
     Args:
         message: The error's line.
@@ -251,7 +251,7 @@ def memory_errors(message: str = _SMALLER) -> Iterator[None]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a name means; ``auto`` is CUDA where there is one.
+    """Return the device of a name; ``auto`` is CUDA where there is one.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.

@@ -245,7 +245,7 @@ class Constructors:
         return head
 
     def check_heads(self, tasks: Sequence[Task]) -> None:
-        """Refuses head options of tasks that are not trained."""
+        """Refuse head options of tasks that are not trained."""
         names = [task.name for task in tasks]
         for name in self._heads:
             if name not in names:

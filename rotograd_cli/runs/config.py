@@ -141,21 +141,21 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     return result
 
 
-def check_added_keys(words: Sequence[str], folders: Sequence[Path]) -> None:
-    """Refuses ``+KEY=VALUE`` for a key that no run can have, before a sweep begins.
+def check_added_keys(overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Refuse ``+KEY=VALUE`` for a key that no run can have, before a sweep begins.
 
     Args:
-        words: Overrides of ``rotograd train``, sweeps included.
+        overrides: Overrides of ``rotograd train``, sweeps included.
         folders: The user's folders of YAML files, whose groups may be added.
 
     Raises:
         ConfigError: If the runner's own keys do not include one. Options of components are left to
             each run, which knows its component.
     """
-    for word in words:
-        key = word.partition("=")[0].lstrip("+")
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
         is_key = not is_group(key, folders) and not key.startswith("hydra")
-        if word.startswith("+") and is_key:
+        if override.startswith("+") and is_key:
             added = OmegaConf.create({})
             OmegaConf.update(added, key, {})
             try:
@@ -175,7 +175,7 @@ def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
 
 
 def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str = "") -> T:
-    """Fits a configuration to a dataclass; resolves interpolations.
+    """Resolve a configuration and convert it to a dataclass.
 
     Args:
         config: Composed configuration, or plain values.
@@ -242,23 +242,23 @@ def _unknown_key(error: ConfigKeyError, prefix: str = "") -> ConfigError:
     return ConfigError(f"`{name}` is not a key; {suggest(key, siblings, name.removesuffix(key))}")
 
 
-def suggest(wrong: str, known: list[str], prefix: str = "") -> str:
-    """Closest known name as a remedy, or all of them.
+def suggest(name: str, names: list[str], prefix: str = "") -> str:
+    """Return the name that was probably meant as a remedy, or all names.
 
     Args:
-        wrong: What was written.
-        known: What could have been written.
+        name: Name that does not exist.
+        names: Names that exist.
         prefix: Put before every name.
 
     Returns:
         A clause such as ``did you mean train.epochs?``.
     """
-    close = difflib.get_close_matches(wrong, known, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {prefix}{close[0]}?"
-    if not known:
+    if not names:
         return "leave it out, there are none."
-    return f"choose from {', '.join(sorted(prefix + name for name in known))}."
+    return f"choose from {', '.join(sorted(prefix + choice for choice in names))}."
 
 
 def _check_train(config: TrainConfig) -> None:

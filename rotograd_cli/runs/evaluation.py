@@ -36,7 +36,7 @@ class Evaluation:
 
 @memory_errors()
 def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Evaluation:
-    """Evaluates a checkpoint of a run.
+    """Evaluate a checkpoint of a run.
 
     Args:
         config: Checked configuration.

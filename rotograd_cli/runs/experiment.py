@@ -24,7 +24,7 @@ from rotograd_cli.runs.directory import (
 )
 from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.runs.trust import word_for
+from rotograd_cli.runs.trust import trust_argument
 from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
@@ -40,7 +40,7 @@ RECORDS = "metrics.jsonl"
 
 
 class RunRecorder:
-    """Hands the loop's records to the trackers of a run."""
+    """The trackers of a run, as the loop sees them: one recorder."""
 
     def __init__(self) -> None:
         self.trackers: list[Tracker] = []
@@ -193,7 +193,7 @@ def _under_way(trainer: Trainer, run_dir: Path) -> Iterator[None]:
 def _command(trainer: Trainer, run_dir: Path, *overrides: str) -> str:
     """Return a command that resumes the run."""
     command = suggested("train", f"resume={os.path.relpath(run_dir)}", *overrides)
-    return f"{command}{word_for(trainer.config)}"
+    return f"{command}{trust_argument(trainer.config)}"
 
 
 def _follow(trainer: Trainer, run_dir: Path, *, resume: bool) -> RunSummary:

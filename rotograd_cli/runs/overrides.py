@@ -1,4 +1,4 @@
-"""What is wrong with overrides that Hydra refused: found by its parser, in the configuration."""
+"""Refusals of Hydra in one line: what is wrong with an override or a file of the user."""
 
 import difflib
 import shlex

@@ -230,7 +230,7 @@ class Target:
 
 
 def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "Trust") -> Target:
-    """The run of ``resume=DIR``, as it was configured.
+    """Return the run of ``resume=DIR``, as it was configured.
 
     Args:
         name: Its directory.
@@ -265,7 +265,7 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "
 
 
 def same_run(config: TrainConfig, run_dir: Path, folders: Sequence[Path]) -> Target:
-    """The run of ``resume=auto``: the newest with this configuration, else a new one.
+    """Return the run of ``resume=auto``: the newest of this configuration, else a new one.
 
     Args:
         config: What was asked for.

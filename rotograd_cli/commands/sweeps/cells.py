@@ -40,7 +40,7 @@ MAX_NAMED = 8
 
 
 class Folders(Callback):
-    """Looks at folders before Hydra makes them, which it does before the input is checked.
+    """Checks folders before Hydra makes them, which it does before the input is checked.
 
     A folder that holds a run is refused, and what is new is remembered. After a sweep, status and
     test metrics of every cell are printed.
@@ -132,7 +132,7 @@ def check_sweep(config: DictConfig, sweep_dir: Path | None) -> None:
 
 
 def _cells(config: DictConfig, sweep_dir: Path) -> Iterator[tuple[Path, DictConfig]]:
-    """Folder and configuration of every cell; a search's are without the drawn values."""
+    """Yield folder and configuration of every cell; those of a search lack the drawn values."""
     compose = GlobalHydra.instance().config_loader().load_sweep_config
     for number, overrides in enumerate(_jobs(config)):
         cell = compose(config, list(overrides)) if overrides else config.copy()
@@ -144,7 +144,7 @@ def _cells(config: DictConfig, sweep_dir: Path) -> Iterator[tuple[Path, DictConf
 
 
 def _jobs(config: DictConfig) -> Sequence[Sequence[str]]:
-    """Overrides of every cell, as Hydra's own sweeper combines them.
+    """Return the overrides of every cell, as Hydra's own sweeper combines them.
 
     Trials of a search have none; with ``resume=auto`` each of them checks itself.
     """
@@ -285,7 +285,7 @@ def _record_failures(sweep_dir: Path, cells: Mapping[str, RunSummary | None]) ->
 
 
 def _best(sweep_dir: Path) -> list[str]:
-    """What a search found, as overrides for the next run."""
+    """Return the best trial of a search, as overrides for the next run."""
     file = sweep_dir / "optimization_results.yaml"
     if not file.is_file():
         return []
