@@ -39,7 +39,7 @@ def composing(**schemas: type) -> Iterator[None]:
     """
     register_schemas(**schemas)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(config_dir()), job_name="rotograd", version_base="1.3"):
         yield
 
 

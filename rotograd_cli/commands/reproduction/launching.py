@@ -9,8 +9,6 @@ from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -20,9 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from rotograd_cli.commands.reproduction.plan import Cell, finished_summary
 from rotograd_cli.commands.sweeps.cells import failed_cell
 from rotograd_cli.errors import CheckpointError, hydra_value
-from rotograd_cli.runs.compose import register_schemas
+from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.experiment import train
 from rotograd_cli.runs.overrides import explaining
@@ -44,27 +41,21 @@ def launch(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
     """
     if not cells:
         return
-    register_schemas()
-    own = [
+    jobs = [[*cell.overrides, f"hydra.sweep.subdir={cell.run_dir.name}"] for cell in cells]
+    multirun = [
         "hydra.mode=MULTIRUN",
         f"hydra.sweep.dir={hydra_value(str(cells[0].run_dir.parent))}",
         "~hydra.callbacks.folders",
     ]
-    search_path = create_config_search_path(str(config_dir()))
-    hydra = Hydra.create_main_hydra2(task_name="rotograd", config_search_path=search_path)
-    try:
-        with explaining("train", overrides):
-            config = hydra.compose_config(
-                config_name="train", overrides=[*overrides, *own], run_mode=RunMode.MULTIRUN
-            )
+    with composing(), explaining("train", overrides):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        config = hydra.compose_config("train", [*overrides, *multirun], RunMode.MULTIRUN)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=train_cell, config=config
         )
-        jobs = [[*cell.overrides, f"hydra.sweep.subdir={cell.run_dir.name}"] for cell in cells]
         launcher.launch(jobs, initial_job_idx=0)
-    finally:
-        GlobalHydra.instance().clear()
 
 
 def train_cell(config: DictConfig) -> None:
