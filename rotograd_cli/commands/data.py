@@ -131,15 +131,12 @@ def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], d
     from rotograd_cli.data.base import MultiTaskDataset
     from rotograd_cli.runs.arguments import search_path
     from rotograd_cli.runs.components import Constructor
-    from rotograd_cli.runs.compose import component_names
-    from rotograd_cli.runs.config import suggest, to_train_config
+    from rotograd_cli.runs.config import to_train_config
     from rotograd_cli.runs.overrides import composed
 
     overrides = [f"data={name}", *request.overrides]
     if request.config_dir is not None:
         overrides.append(search_path(Path(request.config_dir)))
-    elif name not in component_names("data"):
-        raise ConfigError(f"{name!r} is not a data set; {suggest(name, component_names('data'))}")
     config = to_train_config(composed("train", overrides))
     cls: Any = Constructor(config.data, "data", "data_dir", "tasks", "device").target
     if not (isinstance(cls, type) and issubclass(cls, MultiTaskDataset)):

@@ -190,12 +190,9 @@ def _rich(grid: Grid, console: Console) -> Table:
             _text(head, console), justify="left" if is_label else "right", overflow="fold"
         )
     for row in grid.rows:
-        table.add_row(*(_marked(entry, console) for entry in row))
+        texts = [(f"{entry.text}{SUFFIXES[entry.rank]}", STYLES[entry.rank]) for entry in row]
+        table.add_row(*(_text(text, console, style) for text, style in texts))
     return table
-
-
-def _marked(entry: Entry, console: Console) -> Text:
-    return _text(f"{entry.text}{SUFFIXES[entry.rank]}", console, STYLES[entry.rank])
 
 
 def _text(text: str, console: Console, style: str = "") -> Text:
