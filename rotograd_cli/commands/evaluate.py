@@ -31,9 +31,8 @@ def _evaluate(config: Any) -> float:
     from rotograd_cli.runs.evaluation import evaluate_run
     from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.summary import RunSummary
-    from rotograd_cli.runs.trust import user_folders
 
-    result = evaluate_run(request, user_folders())
+    result = evaluate_run(request)
     table, verdict = evaluation_table(result.measured, result.recorded, result.other_data)
     if result.other_data is not None:
         print(f"Other data: {result.other_data}.")

@@ -11,7 +11,7 @@ from rotograd_cli.runs.config import EvaluateConfig
 from rotograd_cli.runs.directory import CHECKPOINTS, other_data
 from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.summary import recorded_metrics
-from rotograd_cli.runs.trust import Trust
+from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import complete_batches, cut_notes, evaluation_parts
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.compiling import compilation
@@ -35,12 +35,11 @@ class Evaluation:
 
 
 @memory_errors()
-def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Evaluation:
+def evaluate_run(config: EvaluateConfig) -> Evaluation:
     """Evaluate a checkpoint of a run.
 
     Args:
         config: Checked configuration.
-        folders: The user's own folders of YAML files, whose components are trusted.
 
     Returns:
         What was measured, beside what the run recorded.
@@ -55,7 +54,9 @@ def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Eval
     if isinstance(run_config.backbone, Mapping) and "pretrained" in run_config.backbone:
         # the checkpoint has all weights
         run_config.backbone = {**run_config.backbone, "pretrained": False}
-    Trust(config.trust, folders).check(asdict(run_config), run_dir / "config.yaml", run_dir)
+    trust = Trust(config.trust, user_folders())
+    trust.check(asdict(run_config), run_dir / "config.yaml", run_dir)
+    recorded = recorded_metrics(run_dir, config.checkpoint)
     if config.device is not None:
         run_config.device = config.device
     if config.data_dir is not None:
@@ -71,7 +72,6 @@ def evaluate_run(config: EvaluateConfig, folders: tuple[Path, ...] = ()) -> Eval
     batches = complete_batches(dataset, split, evaluation_parts(dataset, split, options))
     with compilation(run_config.compile):
         measured = evaluate(model, dataset.tasks, batches, split)
-    recorded = recorded_metrics(run_dir, config.checkpoint)
     return Evaluation(
         measured,
         recorded={key: value for key, value in recorded.items() if key in measured},
