@@ -62,7 +62,6 @@ class ConsoleTracker:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Remove the bar."""
-        del summary
         self._progress.stop()
 
     def _print(self, line: str) -> None:

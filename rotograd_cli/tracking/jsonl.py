@@ -42,5 +42,4 @@ class JsonlTracker:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Close the file."""
-        del summary
         self._file.close()

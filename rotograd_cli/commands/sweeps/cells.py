@@ -48,7 +48,6 @@ class Folders(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check a single run. Its folder refers to Hydra's values, which must be set for that."""
-        del kwargs
         HydraConfig.instance().set_config(config)
         run_dir = _remembered(config.hydra.run)
         resume = config.get("resume")
@@ -64,7 +63,6 @@ class Folders(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check a sweep, and remember it, as its launcher may fail."""
-        del kwargs
         sweep_dir = _remembered(config.hydra.sweep)
         with refusing():
             check_sweep(config, sweep_dir)
@@ -72,7 +70,6 @@ class Folders(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read the cells' summaries below the sweep's directory, so every launcher is served."""
-        del kwargs
         session.sweep_dirs.clear()
         print_status(Path(config.hydra.sweep.dir))
 
