@@ -44,7 +44,6 @@ class RunRecorder:
 
     def __init__(self) -> None:
         self.trackers: list[Tracker] = []
-        self.add = self.trackers.append
 
     def log(self, record: dict[str, float]) -> None:
         """Hand on one record."""
@@ -111,12 +110,13 @@ def train(
         folder.write()  # a run that is killed has said what it trained on
         with _recorded(folder, trainer, recorder):
             with _under_way(trainer, run_dir):
+                add = recorder.trackers.append
                 size = (positions or {}).get(RECORDS, 0)  # what follows is cut off
-                recorder.add(JsonlTracker(run_dir / RECORDS, size))
+                add(JsonlTracker(run_dir / RECORDS, size))
                 make_logger = Constructors(config).logger
-                recorder.add(make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags))
+                add(make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags))
                 if not quiet:
-                    recorder.add(ConsoleTracker(config.train.epochs, trainer.selection.key))
+                    add(ConsoleTracker(config.train.epochs, trainer.selection.key))
                 metrics = trainer.fit()
             folder.note(status="finished", metrics=metrics)
     return folder.summary
