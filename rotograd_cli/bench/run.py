@@ -16,10 +16,9 @@ from rotograd_cli.bench.rotations import rotation_part, rotations_of
 from rotograd_cli.bench.workload import converted, first_batches, loading
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, first_line
-from rotograd_cli.runs.building import Networks, build_networks
+from rotograd_cli.runs.building import Networks, build_networks, memory_errors
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig
-from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.training.compiling import compilation
 
 PART = "rotation part of "

@@ -1,9 +1,31 @@
-"""Commands of the command line: every module of this package is one, packages hold their parts.
+"""rotograd: train and compare RotoGrad and its rivals from YAML.
 
-The docstring of a command's module is its help, the first line what ``rotograd --help`` says of it.
-``GROUPS`` names the groups of YAML files that the help lists, and ``run(arguments)`` returns the
-exit code. A command's module imports heavy libraries inside of ``run`` only.
+usage: rotograd COMMAND [KEY=VALUE ...] [Hydra's options]
+
+commands:
+{commands}
+
+Examples:
+  rotograd train                                      RotoGrad on embedded real digits
+  rotograd train method=rotogradnorm seed=1           another method, another seed
+  rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
+  rotograd train --cfg job                            the composed configuration
+  rotograd evaluate run=outputs/...                   metrics of a finished run
+  rotograd data check celeba                          are the files there? where to get them
+  rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
+  rotograd reproduce table=multimnist plan=true       what the paper's table would take
+  rotograd bench workload=lenet                       what a step costs, beside plain autograd
+
+options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
+Exit codes: 0 done, 1 a cell of a sweep failed, 2 wrong input, 4 the run failed after it had begun,
+128 + the number of the signal that stopped it.
+Completion: eval "$(rotograd -sc install=bash)"
 """
+
+# Every module of this package is a command; packages hold what commands have in common.
+# Its docstring is its help, as the one above is the help of the program; the first line of it is
+# what that says of the command. GROUPS names the groups of YAML files that the help lists, and
+# run(arguments) returns the exit code. Heavy libraries are imported inside of run only.
 
 import difflib
 import importlib
@@ -20,29 +42,6 @@ TRAINING_GROUPS = (
 )
 """Groups of a training configuration."""
 
-_HELP = """rotograd: train and compare RotoGrad and its rivals from YAML.
-
-usage: rotograd COMMAND [KEY=VALUE ...] [Hydra's options]
-
-commands:
-{commands}
-
-examples:
-  rotograd train                                      RotoGrad on embedded real digits
-  rotograd train method=rotogradnorm seed=1           another method, another seed
-  rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
-  rotograd train --cfg job                            the composed configuration
-  rotograd evaluate run=outputs/...                   metrics of a finished run
-  rotograd data check celeba                          are the files there? where to get them
-  rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
-  rotograd reproduce table=multimnist plan=true       what the paper's table would take
-  rotograd bench workload=lenet                       what a step costs, beside plain autograd
-
-options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
-Exit codes: 0 done, 1 a cell of a sweep failed, 2 wrong input, 4 the run failed after it had begun,
-128 + the number of the signal that stopped it.
-Completion: eval "$(rotograd -sc install=bash)\""""
-
 
 def names() -> list[str]:
     """Return the names of all commands."""
@@ -58,7 +57,7 @@ def overview() -> str:
     """Return the help of the program."""
     summaries = {name: (load(name).__doc__ or "").partition(".\n")[0] for name in names()}
     lines = [f"  {name:10s} {summary}" for name, summary in summaries.items()]
-    return _HELP.format(commands="\n".join(lines))
+    return (__doc__ or "").strip().format(commands="\n".join(lines))
 
 
 def usage(name: str, arguments: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ def _bench(config: "DictConfig") -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from rotograd_cli.bench.report import grid, notes, write
     from rotograd_cli.bench.run import bench
-    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.printing.grid import print_grid
     from rotograd_cli.runs.config import to_bench_config
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)

@@ -7,11 +7,10 @@ from typing import Any
 
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.ranks import launch
-from rotograd_cli.runs.building import build_run
+from rotograd_cli.runs.building import build_run, memory_errors
 from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.device import memory_errors
 from rotograd_cli.runs.directory import refuse_other_data
-from rotograd_cli.runs.resuming import named_run
+from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches
@@ -44,23 +43,11 @@ def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
         )
     trust = Trust(bool(config.trust), user_folders())
     target = named_run(str(config.resume), to_train_config(config), overrides, trust)
-    return find_failure(target.config, target.run_dir)
+    return _find_failure(target.config, target.run_dir)
 
 
 @memory_errors()
-def find_failure(config: TrainConfig, run_dir: Path) -> str:
-    """Train on from the last checkpoint of a run, without a trace, until a step is not finite.
-
-    Args:
-        config: Configuration of the run.
-        run_dir: Its folder.
-
-    Returns:
-        As :func:`diagnose`.
-
-    Raises:
-        RotogradError: If the run cannot be built, or has no checkpoint of its own.
-    """
+def _find_failure(config: TrainConfig, run_dir: Path) -> str:
     run, dataset = build_run(config)
     refuse_other_data(run_dir, dataset.fingerprint, config.paths.data_dir)
     _go_back(run, run_dir / "checkpoints" / "last.pt")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.identity import setting
+from rotograd_cli.runs.saved import setting
 from rotograd_cli.tables.runs import COMMON, Run, RunKey, conditions, grouped, listed, varying
 from rotograd_cli.tables.spec import TableSpec
 

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
-from rotograd_cli.runs.identity import setting
-from rotograd_cli.runs.saved import read_saved
+from rotograd_cli.runs.saved import read_saved, setting
 from rotograd_cli.runs.summary import RunSummary, evaluations
 
 T = TypeVar("T")
@@ -74,7 +73,7 @@ class Run:
 
     @property
     def setting(self) -> dict[str, Any]:
-        """What makes its row (:func:`~rotograd_cli.runs.identity.setting`)."""
+        """What makes its row (:func:`~rotograd_cli.runs.saved.setting`)."""
         return setting(self.config or {}, self.summary.select)
 
     @property

@@ -179,9 +179,14 @@ def test_a_broken_file_of_ones_own_is_refused(
     ("text", "expected"),
     [
         ("train: {epocs: 3}", "In 'experiment/mine': `train.epocs` is not a key"),
-        ("defaults: [override /methd: vanilla]", "Could not override 'methd'"),
+        (
+            "defaults: [override /methd: vanilla]",
+            "In 'experiment/mine': `methd` is not a group here; did you mean method?",
+        ),
         ("defaults: [override /method: vanila]", "Did you mean vanilla?"),
-        ("defaults: [override /model_optimizer: sgd]", "Could not override 'model_optimizer'"),
+        ("defaults: [override /frob: sgd]", "`frob` is not a group; rotograd train --help lists"),
+        ("defaults: [override /model_optimizer: sgd]", "did you mean optimizer@model_optimizer?"),
+        ("defaults: [override /optimizer: sgd]", " or optimizer@model_optimizer?"),
         ("method: vanilla", "choose one with method=NAME"),
         ("seed: soon", "seed"),
     ],

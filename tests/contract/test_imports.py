@@ -22,7 +22,7 @@ LAYERS = [["__init__"], *(layer.split(", ") for layer in LINE.split(" → ")), [
 TORCHJD = ("alignedmtl", "imtlg", "nashmtl", "pcgrad", "upgrad")
 USERS = {
     "wandb": {"tracking.wandb"},
-    "rich": {"printing.terminal", "tracking.console"},
+    "rich": {"printing.grid", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduction.figures"},
     "geotorch": {"methods.rotation.rotations"},

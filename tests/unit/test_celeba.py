@@ -22,7 +22,7 @@ from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, 
 from rotograd_cli.data.filling import WritableArrays
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.errors import ConfigError, DatasetError
-from rotograd_cli.runs.components import component_class
+from rotograd_cli.runs.components import Constructor
 from rotograd_cli.runs.config_files import config_dir
 from tests import fake_celeba
 from tests.fake_celeba import COUNTS, OPTIONS, FakeFiles, Told, prepare
@@ -742,7 +742,7 @@ def test_bad_option_of_a_file_is_refused_for_every_command() -> None:
         ({"std": [1.0, 0.0, 1.0]}, r"`data.std` has a wrong value: .*, got \[1.0, 0.0, 1.0\]"),
     ):
         with pytest.raises(ConfigError, match=text):
-            component_class({**node, **changes}, "data", data_dir=0, tasks=0, device=0)
+            Constructor({**node, **changes}, "data", "data_dir", "tasks", "device")
 
 
 def test_checksums_are_those_of_torchvisions_list() -> None:

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import MISSING
 
@@ -26,8 +26,7 @@ class FigureSpec:
 
     name: str = MISSING
     """Name of the files that are written."""
-    kind: str = MISSING
-    """``box`` or ``gains``."""
+    kind: Annotated[str, Literal["box", "gains"]] = MISSING
     table: str = MISSING
     """Table whose runs are drawn."""
     columns: list[str] = field(default_factory=list)
@@ -60,13 +59,11 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
     with composing(plot_schema=PlotConfig):
         config = typed(composed("plot", arguments.figure), PlotConfig)
     figure = config.figure
-    if figure.kind not in KINDS:
-        raise ConfigError(
-            f"`figure.kind` must be {' or '.join(KINDS)}, got {figure.kind!r}; "
-            f"{suggest(figure.kind, list(KINDS))}"
-        )
     restrict, draw = KINDS[figure.kind]
-    reproduction = Reproduction(_of_table(arguments, figure))
+    if not any(override.startswith("table=") for override in arguments.table):
+        overrides = [f"table={figure.table}", *arguments.table]
+        arguments = dataclasses.replace(arguments, table=overrides)
+    reproduction = Reproduction(arguments)
     table = reproduction.table(restrict(figure, reproduction.spec))
     drawn = [row for row in table.rows if row.num_seeds > 0]
     if not any(cell.values for row in drawn for cell in row.cells.values()):
@@ -77,14 +74,6 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
         )
     folder = reproduction.folder if config.output is None else Path(config.output).expanduser()
     return _save(figure, table, draw, folder), table.footnotes
-
-
-def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
-    """Return the arguments with the figure's table unless another is named."""
-    if any(override.startswith("table=") for override in arguments.table):
-        return arguments
-    table = [f"table={figure.table}", *arguments.table]
-    return dataclasses.replace(arguments, table=table)
 
 
 def _one_column(figure: FigureSpec, spec: TableSpec) -> TableSpec:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from rotograd_cli.runs import identity
+from rotograd_cli.runs import saved
 from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.summary import RunSummary
@@ -166,12 +166,12 @@ class Planner:
         """
         cells = Path(config.paths.output_dir) / "cells"
         method = str(config.method["_target_"]).rpartition(".")[2].lower()
-        key = identity.key(asdict(config))
+        key = saved.key(asdict(config))
         named = cells / f"{method}-{key}"
         if named.exists():
             return named
         if cells not in self._folders:
-            self._folders[cells] = identity.folders_by_key(cells)
+            self._folders[cells] = saved.folders_by_key(cells)
         return self._folders[cells].get(key, named)
 
     def _logger_group(self, config: TrainConfig) -> list[str]:
@@ -183,7 +183,7 @@ class Planner:
 def finished_summary(run_dir: Path, config: TrainConfig) -> RunSummary | None:
     """Return the summary of a finished run of exactly this configuration; None if there is none."""
     summary = RunSummary.read(run_dir)
-    if summary is None or not summary.is_complete or not identity.holds_run(run_dir, config):
+    if summary is None or not summary.is_complete or not saved.holds_run(run_dir, config):
         return None
     return summary
 

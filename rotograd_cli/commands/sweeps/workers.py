@@ -46,7 +46,6 @@ class Worker(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Prepare the process before a run."""
-        del kwargs
         if os.getpid() == self.launcher_pid:
             return
         sys.argv = list(self.command)  # the run's summary names the command
@@ -58,13 +57,11 @@ class Worker(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Free the slot after a run."""
-        del config, job_return, kwargs
         if self._slot is not None:
             self._slot.release()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Remove the slots after a sweep."""
-        del config, kwargs
         shutil.rmtree(slot_folder(self.launcher_pid), ignore_errors=True)
 
     def _take_device(self, slots: int, job: int) -> None:
