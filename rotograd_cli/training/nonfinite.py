@@ -142,7 +142,7 @@ def find_origin(
     if origin is not None:
         return f"Before step {run.state.step + 1}: the checkpoint has the {origin}."
     while run.state.step < last_step:
-        run.model.train()
+        run.begin_epoch()
         for micro_batches in batches.steps(run.state.epoch, run.state.batch):
             origin = _try_step(run, batches, stepper, micro_batches)
             if origin is not None or run.state.step == last_step:

@@ -171,7 +171,7 @@ def _gated(prediction: Tensor, share: Tensor) -> Tensor:
     """Return the same values, to which a loss without a share sends back zeros, and no NaN."""
     view = prediction.view_as(prediction)  # the prediction itself may be what all tasks share
     if view.requires_grad:
-        view.register_hook(lambda gradient: torch.where(share > 0, gradient, 0))
+        view.register_hook(lambda gradient: torch.where(share > 0, gradient, 0))  # type: ignore[no-untyped-call]
     return view
 
 
