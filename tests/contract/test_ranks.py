@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rotograd_cli.ranks.layers import see_whole_batch
+from rotograd_cli.ranks.many import has_unused
 from tests import many_ranks
 
 SOLVERS = {"nashmtl": 1e-7}  # stops short of the solution, where rounding decides
@@ -91,3 +92,13 @@ def test_layers_talk_to_no_other_rank_in_evaluation(tracks: bool) -> None:
     expected = network(x)
     see_whole_batch(network, many_ranks.ONE)
     assert torch.equal(network(x), expected)
+
+
+def test_looking_for_unused_parameters_leaves_a_backbone_as_it_is() -> None:
+    backbone = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3).eval())
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    assert not has_unused(backbone, (2,))
+    assert [module.training for module in backbone] == [True, False]
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    backbone.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    assert has_unused(backbone, (2,))

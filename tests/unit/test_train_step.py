@@ -395,6 +395,14 @@ def test_evaluation_runs_in_evaluation_mode_and_restores_the_mode(training: bool
     assert model.training is training
 
 
+def test_evaluation_leaves_a_frozen_layer_frozen() -> None:
+    model = toy_model("rotograd").train()
+    model.heads[0].insert(0, nn.BatchNorm1d(5).eval())
+    before = {name: module.training for name, module in model.named_modules()}
+    evaluate(model, TASKS, [], "val")
+    assert {name: module.training for name, module in model.named_modules()} == before
+
+
 def test_evaluation_builds_no_graph_and_reads_no_value_before_the_end(
     count_reads: Callable[[Callable[[], Any]], int],
 ) -> None:

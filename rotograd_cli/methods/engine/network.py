@@ -179,7 +179,7 @@ class MultiTaskNetwork(nn.Module):
         Raises:
             CheckpointError: If the bases of the rotations are not orthogonal.
         """
-        was_training = self.training
+        was_training = {module: module.training for module in self.modules()}
         self.eval()
         try:
             with cached():
@@ -187,7 +187,9 @@ class MultiTaskNetwork(nn.Module):
                     self.rotated.rotations.check_bases()
                 yield
         finally:
-            self.train(was_training)
+            self.train(was_training[self])
+            for module, mode in was_training.items():  # frozen layers stay frozen
+                module.training = mode
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one pass
