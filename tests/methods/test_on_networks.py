@@ -140,6 +140,19 @@ def test_a_loss_that_is_not_finite_leaves_the_learned_weights_finite(name: str) 
             assert model.num_nonfinite.tolist() == [0, 1, 0]
 
 
+def test_gradients_that_are_not_finite_are_counted_once_per_step() -> None:
+    x, y = data()
+    model = on_network(RULES["pcgrad"](K))
+    for bad in ((1, 1, 0), (0, 0, 0), (0, 1, 0)):  # micro-batches of three steps
+        for index, is_bad in enumerate(bad):
+            first, second, third = losses_of(model(x), y)
+            assert second is not None
+            spoilt = second * torch.nan if is_bad else second
+            model.backward([first, spoilt, third], num_micro_batches=3, accumulating=index < 2)
+    assert model.num_nonfinite.tolist() == [0, 2, 0]
+    assert not any("in_step" in name for name in model.state_dict())  # of a step under way
+
+
 def test_weights_are_recorded() -> None:
     expected = {"gradnorm": 1.0, "uncertainty": 0.5, "dwa": 1.0, "famo": 1 / K}
     for name, value in expected.items():

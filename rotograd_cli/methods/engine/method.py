@@ -45,6 +45,7 @@ class MultiTaskMethod(MultiTaskNetwork):
 
     num_nonfinite: Tensor
     """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
+    _num_in_step: Tensor  # [K] micro-batches of the step under way in which it was
 
     def __init__(
         self,
@@ -56,7 +57,9 @@ class MultiTaskMethod(MultiTaskNetwork):
         feature_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__(backbone, heads, rule, rotation)
-        self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
+        counts = torch.zeros(len(heads), dtype=torch.int64)
+        self.register_buffer("num_nonfinite", counts)
+        self.register_buffer("_num_in_step", counts.clone(), persistent=False)
         if rotation is not None:
             self.rotations = rotation.rotations
             self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
@@ -209,7 +212,10 @@ class MultiTaskMethod(MultiTaskNetwork):
         if not self.per_task_gradients:
             return _scaled(gradients[0], scale), []
         G = run.leaves.task_gradients(gradients)
-        s = measure(G, step.losses, self.num_nonfinite, self.ranks, run.features.shape)
+        s = measure(G, step.losses, self._num_in_step, self.ranks, run.features.shape)
+        if not step.losses.accumulating:
+            self.num_nonfinite += self._num_in_step > 0
+            self._num_in_step.zero_()
         shared, learned = apply_rule(self.rule, G, s, factors, self.ranks)
         self._add_gradients(learned, scale, of_all_ranks=True)
         if self.rotated is not None:
