@@ -541,6 +541,20 @@ def test_nan_in_a_prediction_makes_the_metrics_of_its_task_nan_with_one_warning(
             assert measured[key] == pytest.approx(value, rel=1e-6), key
 
 
+def test_predictions_may_be_one_number_per_example(
+    warnings_of_evaluation: pytest.LogCaptureFixture,
+) -> None:
+    tasks = [Task("value", 1, nn.functional.mse_loss, ())]
+    model = VanillaMTL(nn.Linear(2, 1), [nn.Flatten(0)])
+    inputs = torch.randn(5, 2)
+    expected = float((model.backbone(inputs)[:, 0] - 1).square().mean().detach())
+    result = evaluate(model, tasks, [Batch(inputs, {"value": torch.ones(5)})], "val")
+    assert result["val/value/loss"] == pytest.approx(expected, rel=1e-6)
+    inputs[1] = math.nan
+    evaluate(model, tasks, [Batch(inputs, {"value": torch.ones(5)})], "val")
+    assert "is NaN in 1 examples" in warnings_of_evaluation.text
+
+
 def test_nan_where_nothing_is_labelled_is_reported_too(
     warnings_of_evaluation: pytest.LogCaptureFixture,
 ) -> None:
