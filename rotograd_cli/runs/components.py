@@ -1,7 +1,6 @@
 """From a YAML node to a constructor: target, names and types are checked first."""
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from torch import nn
 
-from rotograd_cli.bounds import check_range
+from rotograd_cli.bounds import check_range, hints_of
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
@@ -171,9 +170,7 @@ def accepted_parameters(target: Callable[..., Any]) -> dict[str, Any] | None:
             signature = inspect.signature(function)
         except ValueError:  # implemented in C
             return None
-        hints: dict[str, Any] = {}
-        with suppress(NameError, TypeError, AttributeError):
-            hints = typing.get_type_hints(function, include_extras=True)
+        hints = hints_of(function)
         for name, parameter in signature.parameters.items():
             is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             if name != "self" and not is_variadic:

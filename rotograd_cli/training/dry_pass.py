@@ -5,6 +5,7 @@ weights, buffers and random generators are those of a run without this pass.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -283,10 +284,21 @@ def _try_training(
         model.end_epoch()
     for group in groups:
         _check_length(group, dataset, options)
-        name = f"{group.name}_scheduler"
-        remedy = f"correct it, or choose another with scheduler@{name}=constant"
-        with blamed(f"`{name}.scheduler` fails in step()", remedy):
-            group.scheduler.step()
+        _advance(group)
+
+
+def _advance(group: OptimizerGroup) -> None:
+    """Advance a schedule once; refuse one that fails, or whose rate is not finite then."""
+    name = f"{group.name}_scheduler"
+    remedy = f"correct it, or choose another with scheduler@{name}=constant"
+    with blamed(f"`{name}.scheduler` fails in step()", remedy):
+        group.scheduler.step()
+    for options in group.optimizer.param_groups:
+        if not math.isfinite(options["lr"]):
+            raise ConfigError(
+                f"`{name}.scheduler` must keep learning rates finite, got {options['lr']} after "
+                f"its first step; {remedy}."
+            )
 
 
 def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: TrainOptions) -> None:

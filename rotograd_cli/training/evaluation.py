@@ -161,7 +161,7 @@ class _Accumulator:
         """Add a batch that has a target."""
         num = self.task.num_labelled(target)
         total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
-        with_nan = prediction.isnan().flatten(1).any(1).sum()
+        with_nan = prediction.isnan().unsqueeze(1).flatten(1).any(1).sum()
         self.sums += torch.stack((total, num, with_nan))
         self.num_batches += 1
         for (_, prepare), metric in self.metrics.items():

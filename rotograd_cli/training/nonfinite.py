@@ -62,10 +62,16 @@ def fault_of_data(
 
 
 def wrong_parameter(model: nn.Module) -> str | None:
-    """Return the first parameter that is not finite, described; None if all are finite."""
+    """Return the first parameter that is not finite, or buffer with a NaN, described; or None.
+
+    A buffer may be infinite: a mask that is added to logits is.
+    """
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
             return f"parameter {name}, {_describe(parameter)}"
+    for name, buffer in model.named_buffers():
+        if buffer.isnan().any():
+            return f"buffer {name}, {_describe(buffer)}"
     return None
 
 
@@ -136,7 +142,7 @@ def find_origin(
     if origin is not None:
         return f"Before step {run.state.step + 1}: the checkpoint has the {origin}."
     while run.state.step < last_step:
-        run.model.train()
+        run.begin_epoch()
         for micro_batches in batches.steps(run.state.epoch, run.state.batch):
             origin = _try_step(run, batches, stepper, micro_batches)
             if origin is not None or run.state.step == last_step:

@@ -104,17 +104,20 @@ class Objective:
         """
         batch = self.micro_batches[index]
         predictions = predict(self.model, batch)
-        losses = task_losses(self.tasks, predictions, batch)
         if self._shares is None:
-            return losses
+            return task_losses(self.tasks, predictions, batch)
+        shares = self._shares[index].unbind()
+        predictions = [_gated(x, s) for x, s in zip(predictions, shares, strict=True)]
+        losses = task_losses(self.tasks, predictions, batch)
         parts: list[Tensor | None] = []
         for k, loss in enumerate(losses):
             if not self._present[index][k]:
                 parts.append(None)
             elif loss is None:
-                parts.append((predictions[k] * 0).sum())
+                parts.append(predictions[k][:0].sum())  # of nothing, which is never NaN
             else:
-                parts.append(loss * self._shares[index, k].to(loss.dtype))
+                part = loss * shares[k].to(loss.dtype)
+                parts.append(torch.where(shares[k] > 0, part, 0))  # a loss of nothing may be NaN
         return parts
 
     @torch.no_grad()
@@ -162,6 +165,14 @@ class Objective:
         total = ranks.sum(counts.sum(0))
         equal = 1 / (num * ranks.size)
         return torch.where(total > 0, counts / total.clamp_min(1), equal)
+
+
+def _gated(prediction: Tensor, share: Tensor) -> Tensor:
+    """Return the same values, to which a loss without a share sends back zeros, and no NaN."""
+    view = prediction.view_as(prediction)  # the prediction itself may be what all tasks share
+    if view.requires_grad:
+        view.register_hook(lambda gradient: torch.where(share > 0, gradient, 0))  # type: ignore[no-untyped-call]
+    return view
 
 
 def with_presence(values: Tensor, losses: Sequence[Tensor | None]) -> Tensor:

@@ -150,6 +150,7 @@ class RunState:
         self.window = torch.zeros(2, len(model.heads), device=self.device)
         """Sums of task losses and their counts since the last record."""
         self.loss_scale = LossScale() if model.autocast_dtype == torch.float16 else None
+        self._planned_norm: float | None = None  # restored, for the rest of the epoch
         self._began = time.monotonic()
         self._counted_until = self._began
 
@@ -161,6 +162,9 @@ class RunState:
     def begin_epoch(self) -> None:
         """Put the model into training mode and start the clock of the steps."""
         self.model.train()
+        if self._planned_norm is not None:
+            self.model.rotations.planned_norm = self._planned_norm
+            self._planned_norm = None
         self._counted_until = time.monotonic()
 
     def count_time(self, waited_s: float) -> None:
@@ -233,6 +237,7 @@ class RunState:
             "model": self.model.state_dict(),
             "optimizers": {group.name: group.optimizer.state_dict() for group in self.groups},
             "schedulers": {group.name: group.scheduler.state_dict() for group in self.groups},
+            "planned_norm": self.model.rotations.planned_norm if self.model.rotated else None,
             "window": self.window.clone(),
             "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "rng": rng_state(),
@@ -268,6 +273,9 @@ class RunState:
         for group in self.groups:
             group.optimizer.load_state_dict(content["optimizers"][group.name])
             group.scheduler.load_state_dict(content["schedulers"][group.name])
+        norm = content.get("planned_norm")  # earlier versions saved none
+        is_needed = self.state.batch > 0 and self.model.rotated is not None
+        self._planned_norm = float(norm) if is_needed and norm is not None else None
         self.window.copy_(content["window"])
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(content["loss_scale"])

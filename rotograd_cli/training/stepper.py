@@ -145,7 +145,7 @@ class Stepper:
     def take(self, micro_batches: Sequence[Batch]) -> None:
         """Take the next step of the run and note its losses.
 
-        A skipped step leaves everything but the method's counters alone.
+        A skipped step leaves everything but the method's counters alone, running statistics too.
 
         Args:
             micro_batches: Those of the step.
@@ -153,10 +153,14 @@ class Stepper:
         Raises:
             NonFiniteError: If it is not finite and may not be skipped.
         """
+        buffers = _buffers_of_network(self._run.model) if self._skips else {}
+        before = {name: buffer.clone() for name, buffer in buffers.items()}
         try:
             losses = self.attempt(micro_batches)
         except NonFiniteError as error:
             self._skip_or_raise(error)
+            for name, buffer in _buffers_of_network(self._run.model).items():
+                buffer.copy_(before[name])
         else:
             self._run.window += losses
 
@@ -186,3 +190,9 @@ class Stepper:
             return
         already = f" after {state.skipped_steps} skipped steps" if self._skips else ""
         raise NonFiniteError(f"{error} in step {step}{already}", losses=error.losses) from error
+
+
+def _buffers_of_network(model: MultiTaskMethod) -> dict[str, Tensor]:
+    """Return the buffers of backbone and heads, which forward passes change, by name."""
+    prefixes = ("backbone.", "heads.")
+    return {name: b for name, b in model.named_buffers() if name.startswith(prefixes)}

@@ -318,6 +318,17 @@ def test_a_schedule_that_fails_when_it_advances_is_refused(cli: Cli, tmp_path: P
     assert "`model_scheduler.scheduler` fails in step()" in message
 
 
+@pytest.mark.parametrize("gamma", ["1e400", "nan"])
+def test_a_schedule_whose_rate_becomes_infinite_or_nan_is_refused(
+    cli: Cli, tmp_path: Path, gamma: str
+) -> None:
+    name = "method_scheduler"
+    words = (f"scheduler@{name}=exponential", f"{name}.scheduler.gamma={gamma}", "method=rotograd")
+    message = refused(cli, tmp_path, "train", "debug=smoke", "logger=none", *words)
+    assert f"`{name}.scheduler` must keep learning rates finite, got {float(gamma)}" in message
+    assert f"scheduler@{name}=constant" in message
+
+
 def test_a_run_directory_given_to_evaluate_without_its_key_is_explained(
     cli: Cli, tmp_path: Path
 ) -> None:

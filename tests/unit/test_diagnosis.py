@@ -116,6 +116,23 @@ def test_parameters_that_were_wrong_before_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_running_statistics_that_were_wrong_before_are_named(tmp_path: Path) -> None:
+    loop = trainer(tmp_path)
+    loop.run.model.heads[0].insert(0, nn.BatchNorm1d(5))
+    loop.run.model.heads[0][0].running_mean[0] = math.nan
+    origin = origin_of(loop)
+    name = "heads.0.0.running_mean"
+    assert origin == (
+        f"Before step 1: the checkpoint has the buffer {name}, [5] with 0 infinite, 1 NaN."
+    )
+
+
+def test_an_infinite_mask_is_no_failure(tmp_path: Path) -> None:
+    loop = trainer(tmp_path)
+    loop.run.model.backbone.register_buffer("mask", torch.tensor([0, -math.inf]))
+    assert origin_of(loop) is None
+
+
 def test_finite_steps_are_no_failure(tmp_path: Path) -> None:
     loop = trainer(tmp_path)
     assert origin_of(loop) is None

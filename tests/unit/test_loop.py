@@ -540,6 +540,23 @@ def test_a_skipped_step_changes_no_parameter_and_is_counted(method: str, tmp_pat
     assert all(p.isfinite().all() for p in loop.run.model.parameters())
 
 
+def test_a_skipped_step_leaves_running_statistics_as_they_were(tmp_path: Path) -> None:
+    dataset = ToyDataset()
+    loop = trainer(tmp_path, dataset=dataset, on_nonfinite="skip", max_skipped_steps=1)
+    model = loop.run.model.train()
+    model.backbone = torch.nn.Sequential(model.backbone, torch.nn.BatchNorm1d(5))
+    model.heads[0].insert(0, torch.nn.BatchNorm1d(5))
+    batch = dataset.batch("train", torch.arange(6))
+    loop.stepper.take([batch])
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    poisoned = batch.inputs.clone()
+    poisoned[0, 0] = math.nan
+    loop.stepper.take([batch, Batch(poisoned, batch.targets)])
+    assert loop.run.state.skipped_steps == 1
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
 def test_skipping_ends_at_its_limit(tmp_path: Path) -> None:
     loop = trainer(tmp_path, dataset=Poisoned(1, 3), on_nonfinite="skip", max_skipped_steps=1)
     with pytest.raises(NonFiniteError, match="became inf in step 3 after 1 skipped steps"):
