@@ -15,6 +15,7 @@ from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.tasks import Task
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 NotNegative = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
+from rotograd_cli.data.base import SPLITS, Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
 SIZE = 28  # of a digit and of the result, in pixels
 CANVAS = 36
 OFFSET = 6  # of the right digit from the top left corner
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 TASKS = (
     Task("left", 10, losses.cross_entropy, (metrics.accuracy(10),)),

@@ -28,8 +28,8 @@ from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import word_for
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.training import interrupts
-from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.precision import compilation
 
 logger = logging.getLogger(__name__)
 

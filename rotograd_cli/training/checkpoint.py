@@ -47,8 +47,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         replace_file(path, write)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        reason = getattr(cause, "strerror", None) or first_line(cause)
+        reason = first_line(error.__context__ or error)
         raise CheckpointError(
             f"{path} cannot be written ({reason}); fix that, then go on from the last good "
             f"checkpoint with {suggested('train', f'resume={path.parent.parent}')}."
@@ -132,22 +131,17 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         content = _read(path, device)
     except Exception as error:  # damaged and foreign bytes make an unpickler raise anything
+        # never torch's words: they advise to read it in the way that executes code
+        reason = "it is damaged, or holds more than tensors and plain values"
+        if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
+            reason = first_line(error)
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({_reason(error)}); copy it again, or train "
-            "the run again."
+            f"{path} cannot be read as a checkpoint ({reason}); copy it again, or train the run "
+            "again."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this version (format {FORMAT}).")
     return content
-
-
-def _reason(error: Exception) -> str:
-    """Return why, never in torch's words: they advise to read it in the way that executes code."""
-    if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
-        return first_line(error)
-    if isinstance(error, zipfile.BadZipFile):
-        return "it is damaged, or no checkpoint"
-    return "it is damaged, or holds more than tensors and plain values"
 
 
 def _read(path: Path, device: torch.device | str) -> Any:

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
-from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.tasks.dense_metrics import Accumulator
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training import interrupts
-from rotograd_cli.training.batch_checks import find_fault
+from rotograd_cli.training.batch_checks import refuse_faults
 from rotograd_cli.training.batches import complete_batches, evaluation_parts
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.options import TrainOptions
@@ -57,9 +56,7 @@ class Evaluator:
         suspects = [t.name for t in tasks if not math.isfinite(metrics[f"{split}/{t.name}/loss"])]
         if suspects and split not in self._faultless:
             batches = self._dataset.batches(split, parts)
-            fault = find_fault(batches, self._dataset, split, suspects)
-            if fault is not None:
-                raise ConfigError(fault)
+            refuse_faults(batches, self._dataset, split, suspects)
             self._faultless.add(split)
         return metrics
 

@@ -108,18 +108,18 @@ class Objective:
         if self._shares is None:
             return losses
         parts: list[Tensor | None] = []
-        for k, loss in enumerate(losses):
-            if not self._present[index][k]:
-                parts.append(None)
-            elif loss is None:
-                parts.append((predictions[k] * 0).sum())
+        for loss, prediction, share, is_present in zip(
+            losses, predictions, self._shares[index], self._present[index], strict=True
+        ):
+            if loss is not None:
+                parts.append(loss * share.to(loss.dtype))
             else:
-                parts.append(loss * self._shares[index, k].to(loss.dtype))
+                parts.append((prediction * 0).sum() if is_present else None)
         return parts
 
     @torch.no_grad()
     def measure(self) -> Tensor:
-        """Return the losses of the step for the model as it is now, as :func:`total_of` does.
+        """Return the losses of the step for the model as it is now, shape ``[K]``.
 
         Neither random numbers are used up nor buffers (running statistics) changed.
         """
@@ -131,12 +131,28 @@ class Objective:
             for index in range(len(self.micro_batches)):
                 losses = self.parts(index)
                 like = next(loss for loss in losses if loss is not None)
-                known = [torch.zeros_like(like) if loss is None else loss for loss in losses]
-                values.append(with_presence(self.model.ranks.sum(torch.stack(known)), losses))
+                filled = [torch.zeros_like(like) if loss is None else loss for loss in losses]
+                values.append(self.model.ranks.sum(torch.stack(filled)))
         self.model.forget()
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
-        return total_of(values)
+        return self.total(values)[0]
+
+    def total(self, values: Sequence[Tensor]) -> Tensor:
+        """Return the losses of the step, and whether each was there (1 or 0) on any rank.
+
+        Args:
+            values: The losses of every micro-batch, shape ``[K]`` each.
+
+        Returns:
+            Shape ``[2, K]``, float32 or wider.
+        """
+        parts = torch.stack(list(values))
+        losses = parts.to(torch.promote_types(parts.dtype, torch.float32)).sum(0)
+        zero = torch.zeros_like(losses[0])
+        one = torch.ones_like(losses[0])
+        present = [one if any(flags) else zero for flags in zip(*self._present, strict=True)]
+        return torch.stack((losses, torch.stack(present)))
 
     def _measure_shares(self) -> Tensor | None:
         """Return the share of every micro-batch in the labelled elements of the step.
@@ -149,31 +165,12 @@ class Objective:
         num = len(self.micro_batches)
         if num == 1 and ranks.size == 1:
             return None
-        zero = torch.zeros((), dtype=torch.float64, device=next(self.model.parameters()).device)
-        counts = torch.stack(
-            [
-                task.num_labelled(batch.targets[task.name]).to(zero.device)
-                if task.name in batch.targets
-                else zero
-                for batch in self.micro_batches
-                for task in self.tasks
-            ]
-        ).view(num, -1)
+        device = next(self.model.parameters()).device
+        counts = torch.zeros(num, len(self.tasks), dtype=torch.float64, device=device)
+        for index, batch in enumerate(self.micro_batches):
+            for k, task in enumerate(self.tasks):
+                if task.name in batch.targets:
+                    counts[index, k] = task.num_labelled(batch.targets[task.name])
         total = ranks.sum(counts.sum(0))
         equal = 1 / (num * ranks.size)
         return torch.where(total > 0, counts / total.clamp_min(1), equal)
-
-
-def with_presence(values: Tensor, losses: Sequence[Tensor | None]) -> Tensor:
-    """Return values of the losses and their presence, shape ``[2, K]``, float32 or wider."""
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    zero = torch.zeros_like(values[0])
-    one = torch.ones_like(values[0])
-    present = [zero if loss is None else one for loss in losses]
-    return torch.stack((values, torch.stack(present)))
-
-
-def total_of(values: Sequence[Tensor]) -> Tensor:
-    """Return the sum of the values and the presence in any of the micro-batches, ``[2, K]``."""
-    losses, present = torch.stack(list(values)).unbind(1)
-    return torch.stack((losses.sum(0), present.amax(0)))

@@ -13,7 +13,7 @@ from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.task import Task
-from rotograd_cli.training.objective import Objective, total_of, with_presence
+from rotograd_cli.training.objective import Objective
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import RunState
 
@@ -54,28 +54,8 @@ def train_step(
             parameter has changed, and all gradients are cleared.
     """
     optimizers = list(optimizers)
-    num = len(micro_batches)
     objective = Objective(model, tasks, micro_batches)
-    values = []
-    for index in range(num):
-        is_last = index == num - 1
-        with model.ranks.accumulating(not is_last):
-            losses = objective.parts(index)
-            if loss_scale is not None:
-                losses = [None if loss is None else loss * loss_scale for loss in losses]
-            total = model.backward(
-                losses,
-                loss_scale=loss_scale,
-                num_micro_batches=num,
-                accumulating=not is_last,
-                one_head_per_loss=True,  # a task's loss takes its own prediction
-            )
-        values.append(with_presence(total, losses))
-    total = total_of(values)
-    if loss_scale is not None:
-        total[0] /= loss_scale
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        torch._foreach_div_(gradients, loss_scale)
+    total = _backward(model, objective, loss_scale)
     if check_finite:
         _check_finite(model, tasks, total[0], optimizers)
     if grad_clip_norm is not None:
@@ -84,7 +64,33 @@ def train_step(
         optimizer.step()
         optimizer.zero_grad()
         if index == 0 and model.needs_losses_after_update:
-            model.observe_update(total[0], objective.measure()[0], total[1] > 0)
+            model.observe_update(total[0], objective.measure(), total[1] > 0)
+    return total
+
+
+def _backward(model: MultiTaskMethod, objective: Objective, loss_scale: float | None) -> Tensor:
+    """Add up the gradients of all micro-batches; return what :meth:`Objective.total` does."""
+    num = len(objective.micro_batches)
+    values = []
+    for index in range(num):
+        is_last = index == num - 1
+        with model.ranks.accumulating(not is_last):
+            losses = objective.parts(index)
+            if loss_scale is not None:
+                losses = [None if loss is None else loss * loss_scale for loss in losses]
+            value = model.backward(
+                losses,
+                loss_scale=loss_scale,
+                num_micro_batches=num,
+                accumulating=not is_last,
+                one_head_per_loss=True,  # a task's loss takes its own prediction
+            )
+        values.append(value)
+    total = objective.total(values)
+    if loss_scale is not None:
+        total[0] /= loss_scale
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, loss_scale)
     return total
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def test_state_counts_epochs_and_steps_of_whole_batches(tmp_path: Path) -> None:
     assert (loop.run.state.epoch, loop.run.state.step) == (3, 9)
     assert loop.recorder.num_progress == 9
     saved = load_checkpoint(tmp_path / "last.pt")
-    expected = loop.run.state.state_dict()
+    expected = asdict(loop.run.state)
     assert 0 < saved["state"].pop("wall_s") <= loop.run.wall_s
     assert saved["state"] == {key: expected[key] for key in expected if key != "wall_s"}
     assert saved["config"] == {"seed": 0}

@@ -563,7 +563,7 @@ def test_head_of_a_wrong_size_is_named() -> None:
     good = [torch.zeros(1, task.num_outputs) for task in TASKS]
     check_predictions(TASKS, good)
     for wrong in (torch.zeros(1, 2), torch.zeros(1), torch.zeros(1, 1, 4)):
-        with pytest.raises(ConfigError, match=r"head of task 'value' must return shape \[N, 1\]"):
+        with pytest.raises(ConfigError, match=r"head of task 'value' must return shape \[1, 1\] "):
             check_predictions(TASKS, [good[0], wrong, good[2]])
 
 
@@ -574,8 +574,8 @@ def test_dense_task_needs_its_map_and_the_message_says_what_came_instead() -> No
         with pytest.raises(ConfigError) as caught:
             check_predictions([task], [torch.zeros(1, *shape)])
         assert str(caught.value) == (
-            "The head of task 'depth' must return shape [N, 2, 3, 4], got "
-            f"[N, {', '.join(map(str, shape))}]; check `backbone` (the size of its map), `head` "
+            "The head of task 'depth' must return shape [1, 2, 3, 4] (N = 1), got "
+            f"{[1, *shape]}; check `backbone` (the size of its map), `head` "
             "and `heads.depth`."
         )
 
