@@ -14,9 +14,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from rotograd_cli.data import prepared
-from rotograd_cli.data.prepared import MANIFEST, Field, PreparedArrays, Progress, SourceFiles
-from rotograd_cli.data.sources import RECORD, Comparison, Reader
-from rotograd_cli.data.wording import readable
+from rotograd_cli.data.base import readable
+from rotograd_cli.data.prepared import (
+    MANIFEST,
+    RECORD,
+    Comparison,
+    Field,
+    PreparedArrays,
+    Progress,
+    SourceFiles,
+    read_source,
+)
 from rotograd_cli.errors import DatasetError
 from rotograd_cli.files import replace_text
 
@@ -122,14 +130,20 @@ class WritableArrays(PreparedArrays):
     def _write(self, rows: np.ndarray, make: Make, source: Path) -> np.ndarray:
         for row in rows:
             files = self.files_of(row)
-            reader = Reader(source)
-            content = make(files, reader.read)
-            assert [name.decode() for name, *_ in reader.records] == list(files)
+            records = []
+
+            def read(name: str, records: list[Any] = records) -> bytes:
+                content, record = read_source(source, name)
+                records.append(record)
+                return content
+
+            content = make(files, read)
+            assert [name.decode() for name, *_ in records] == list(files)
             for name, array in self._maps.items():
                 assert content[name].shape == array.shape[1:]  # never broadcast
                 array[row] = content[name]
             self._checksums[row] = self._checksum(int(row))
-            self._sources[row] = np.array(reader.records, RECORD)
+            self._sources[row] = np.array(records, RECORD)
         return rows
 
     def _commit_regularly(

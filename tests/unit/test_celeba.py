@@ -16,7 +16,7 @@ from torchvision import datasets, transforms
 
 from rotograd_cli.data.base import FileCheck, Split
 from rotograd_cli.data.celeba import CelebA
-from rotograd_cli.data.celeba import preparation as celeba_preparation
+from rotograd_cli.data.celeba import dataset as celeba_dataset
 from rotograd_cli.data.celeba.annotations import ATTRIBUTES
 from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
 from rotograd_cli.data.filling import WritableArrays
@@ -240,7 +240,7 @@ def test_images_that_are_not_prepared_are_said_with_the_command(
 
 def test_the_command_leaves_out_what_the_yaml_file_says() -> None:
     content = yaml.safe_load((config_dir() / "data" / "celeba.yaml").read_text(encoding="utf-8"))
-    assert content["image_size"] == celeba_preparation.YAML_SIZE
+    assert content["image_size"] == celeba_dataset.YAML_SIZE
     assert content["limit"] is None
 
 
@@ -409,7 +409,7 @@ def test_interrupted_preparation_goes_on_to_the_same_bits(
     broken: int, files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rotograd_cli.data.filling._CHUNK", 1)
-    read_image, read = celeba_preparation.read_image, []
+    read_image, read = celeba_dataset.read_image, []
 
     def interrupted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
         read.append(path.name)
@@ -417,7 +417,7 @@ def test_interrupted_preparation_goes_on_to_the_same_bits(
             raise KeyboardInterrupt
         return read_image(path, size, read_file)
 
-    monkeypatch.setattr(celeba_preparation, "read_image", interrupted)
+    monkeypatch.setattr(celeba_dataset, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path, workers=1)
     assert "is not prepared" in refusal(load, tmp_path)
@@ -439,13 +439,13 @@ def contents(data_dir: Path) -> dict[str, bytes]:
 def test_larger_limit_adds_to_the_same_rows(
     files: FakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_image, read = celeba_preparation.read_image, []
+    read_image, read = celeba_dataset.read_image, []
 
     def counted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
         read.append(path.name)
         return read_image(path, size, read_file)
 
-    monkeypatch.setattr(celeba_preparation, "read_image", counted)
+    monkeypatch.setattr(celeba_dataset, "read_image", counted)
     prepare(tmp_path, limit=2)
     assert len(read) == 6
     assert "is not prepared" in refusal(load, tmp_path, limit=3)
@@ -499,13 +499,13 @@ def test_changed_images_are_named_and_they_alone_are_made_again(
     found = check(tmp_path)["prepared rows"]
     assert found.found.endswith("; 2 changed: 000004.jpg, 000019.jpg")
     assert found.remedy.startswith("run: rotograd data prepare celeba")
-    read_image, read = celeba_preparation.read_image, []
+    read_image, read = celeba_dataset.read_image, []
 
     def counted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
         read.append(path.name)
         return read_image(path, size, read_file)
 
-    monkeypatch.setattr(celeba_preparation, "read_image", counted)
+    monkeypatch.setattr(celeba_dataset, "read_image", counted)
     changes = "(2 changed: 000004.jpg, 000019.jpg)"
     first = f"CelebA at 16x16: 2 of 23 images to prepare {changes}; they need "
     assert prepare(tmp_path).lines[0].startswith(first)

@@ -112,7 +112,7 @@ def test_a_subset_first_and_the_rest_later_keeps_what_is_there(tmp_path: Path) -
     assert len(list(image.glob("*"))) == 5
     first = (image / "0.npy").stat().st_mtime_ns
     (tmp_path / "nyuv2" / "train" / "depth" / "3.npy").unlink()  # as an interruption leaves it
-    resumed = r"got all but 5 \(.*interrupted; go on with: .*data\.limit=6 --from"
+    resumed = r"got all but 5 \(.*interrupted: repeat the command that began it, with its --from"
     with pytest.raises(DatasetError, match=resumed):
         prepare(tmp_path, limit=6)
     prepare(tmp_path, source, limit=6)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rotograd_cli.errors import DatasetError, first_line
+from rotograd_cli.errors import DatasetError
 
 Part = Literal["train", "val"]
 """Folder of the layout; ``val`` holds the official test frames."""
@@ -30,7 +30,6 @@ SHAPES: dict[Kind, tuple[int, ...]] = {
 FOLDERS = ("nyuv2", "nyuv2/mtan", "NYUv2", ".")  # below the data root
 PROVENANCE = "provenance.json"
 _NUMBER = re.compile("0|[1-9][0-9]*")
-_MAGIC = b"\x93NUMPY"
 _SLACK = 1e-2  # resized images and normals may leave their range by a little
 _LARGEST_DEPTH = 1000.0  # metres; more means another unit
 
@@ -68,8 +67,8 @@ class Layout:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """Kinds of arrays that are there: images, and what else has a file."""
-        there = {kind for (_, kind), numbers in self.frames.items() if numbers}
-        return tuple(kind for kind in SHAPES if kind in {"image", *there})
+        there = {"image", *(kind for (_, kind), numbers in self.frames.items() if numbers)}
+        return tuple(kind for kind in SHAPES if kind in there)
 
     @property
     def num_frames(self) -> Mapping[Part, int]:
@@ -78,7 +77,7 @@ class Layout:
             num: Mapping[Part, int] = self.provenance["num_frames"]
             return num
         return {
-            part: 1 + max(max(self.frames[part, kind], default=-1) for kind in SHAPES)
+            part: 1 + max(max(self.frames[part, kind], default=-1) for kind in self.kinds)
             for part in NUM_FRAMES
         }
 
@@ -147,15 +146,11 @@ def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
         content = read(name)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
-    if not content.startswith(_MAGIC):
-        raise ValueError(f"a file that begins with {content[:10]!r}")
     try:
-        array: np.ndarray = np.load(BytesIO(content), allow_pickle=False)
+        array: np.ndarray = np.lib.format.read_array(BytesIO(content), allow_pickle=False)
     except Exception as error:  # damaged bytes make the parser of headers raise anything
-        reason = first_line(error)
-        if "allow_pickle" in reason:  # NumPy's advice would run code from the file
-            reason = "Python objects instead of numbers"
-        raise ValueError(reason) from error
+        # never NumPy's words: they advise to run code from the file
+        raise ValueError(f"damaged or other content that begins with {content[:10]!r}") from error
     return array
 
 
