@@ -238,11 +238,16 @@ def read_source(folder: Path, name: str) -> tuple[bytes, tuple[bytes, int, int, 
         name: The file, relative to it.
 
     Raises:
-        OSError: If it cannot be read.
+        DatasetError: If it cannot be read.
     """
-    with (folder / name).open("rb") as file:
-        status = os.fstat(file.fileno())
-        content = file.read()
+    try:
+        with (folder / name).open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read()
+    except OSError as error:
+        raise DatasetError(
+            f"{folder / name} must be a readable file, got {error.strerror}; get it again."
+        ) from error
     return content, (name.encode(), len(content), status.st_mtime_ns, _checksum(content))
 
 

@@ -62,7 +62,6 @@ class TwoDigits(MultiTaskDataset):
     its unit).
 
     Args:
-        name: Name of the data set.
         digits: Single digits of each split; splits share none.
         tasks: Names of the wanted tasks; None for all five.
         partners: Right digits drawn for every left digit.
@@ -77,7 +76,6 @@ class TwoDigits(MultiTaskDataset):
     def __init__(
         self,
         *,
-        name: str,
         digits: Mapping[Split, Digits],
         tasks: Sequence[str] | None,
         partners: int,
@@ -86,7 +84,6 @@ class TwoDigits(MultiTaskDataset):
         std: float,
         device: torch.device,
     ) -> None:
-        self.name = name
         self.tasks = select_tasks(TASKS, tasks)
         self._mean = 255 * mean
         self._std = 255 * std

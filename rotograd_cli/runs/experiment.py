@@ -72,7 +72,7 @@ def train(
         config.train,
         recorder,
         checkpoint_dir=run_dir / CHECKPOINTS,
-        checkpoints=config.checkpoints,
+        checkpoint_options=config.checkpoints,
         seed=config.seed,
         config=asdict(config),
     )

@@ -1,6 +1,7 @@
 """The training loop: epochs of steps, an evaluation after each, the selected epoch tested once."""
 
 import logging
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +47,7 @@ def stop_if_requested(ranks: Ranks) -> None:
     ranks.signal = interrupts.requested()
 
 
+@dataclass
 class Trainer:
     """Trains a model on a data set and tests the selected epoch.
 
@@ -55,7 +57,7 @@ class Trainer:
         options: The loop's options.
         recorder: Where records go.
         checkpoint_dir: Folder of ``last.pt`` and ``best.pt``; exists when :meth:`fit` is called.
-        checkpoints: When checkpoints are written.
+        checkpoint_options: When checkpoints are written.
         seed: Seed of the order of examples.
         config: Resolved configuration, stored in checkpoints.
 
@@ -64,32 +66,28 @@ class Trainer:
             its mode takes the worst epoch.
     """
 
-    def __init__(
-        self,
-        run: RunState,
-        dataset: MultiTaskDataset,
-        options: TrainOptions,
-        recorder: Recorder,
-        *,
-        checkpoint_dir: Path,
-        checkpoints: CheckpointOptions,
-        seed: int,
-        config: dict[str, Any],
-    ) -> None:
-        self.run = run
-        self.dataset = dataset
-        self.options = options
-        self.recorder = recorder
-        self.config = config
-        self.selection = select_by(options, dataset.tasks)
-        self.batches = EpochBatches(dataset, options, seed, run.device, run.ranks)
-        self.stepper = Stepper(run, dataset.tasks, options)
-        self.evaluator = Evaluator(run.model, dataset, options)
+    run: RunState
+    dataset: MultiTaskDataset
+    options: TrainOptions
+    recorder: Recorder
+    _: KW_ONLY
+    checkpoint_dir: Path
+    checkpoint_options: CheckpointOptions
+    seed: int
+    config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        run = self.run
+        tasks = self.dataset.tasks
+        self.selection = select_by(self.options, tasks)
+        self.batches = EpochBatches(self.dataset, self.options, self.seed, run.device, run.ranks)
+        self.stepper = Stepper(run, tasks, self.options)
+        self.evaluator = Evaluator(run.model, self.dataset, self.options)
         self.checkpoints = CheckpointFolder(
-            checkpoint_dir,
+            self.checkpoint_dir,
             run,
-            checkpoints,
-            lambda: {"records": recorder.position(), "config": config},
+            self.checkpoint_options,
+            lambda: {"records": self.recorder.position(), "config": self.config},
         )
 
     def fit(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The task losses of a step: predictions, losses, and a rank's or micro-batch's share in them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -68,6 +69,7 @@ def _fit_one_operation(tasks: Sequence[Task], predictions: Sequence[Tensor], bat
     )
 
 
+@dataclass
 class Objective:
     """The task losses of one optimiser step, whose parts add up over micro-batches and ranks.
 
@@ -80,14 +82,14 @@ class Objective:
         micro_batches: This rank's rows of the parts of one batch.
     """
 
-    def __init__(
-        self, model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch]
-    ) -> None:
-        self.model = model
-        self.tasks = tasks
-        self.micro_batches = micro_batches
-        here = [[task.name in batch.targets for task in tasks] for batch in micro_batches]
-        self._present = model.ranks.begin_step(here, len(micro_batches[0].inputs))
+    model: MultiTaskMethod
+    tasks: Sequence[Task]
+    micro_batches: Sequence[Batch]
+
+    def __post_init__(self) -> None:
+        batches = self.micro_batches
+        here = [[task.name in batch.targets for task in self.tasks] for batch in batches]
+        self._present = self.model.ranks.begin_step(here, len(batches[0].inputs))
         self._shares = self._measure_shares()
 
     def parts(self, index: int) -> list[Tensor | None]:

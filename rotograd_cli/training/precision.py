@@ -5,7 +5,8 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class Snapshot:
         set_rng_state(self._generators)
 
 
+@dataclass
 class LossScale:
     r"""The factor s that keeps gradients inside the range of float16.
 
@@ -54,14 +56,12 @@ class LossScale:
         growth_steps: Steps without an overflow after which s is doubled.
     """
 
-    largest = 2.0**24
+    value: float = 2.0**16
+    growth_steps: int = 2000
+    largest: ClassVar[float] = 2.0**24
     """Where doubling ends."""
-
-    def __init__(self, value: float = 2.0**16, *, growth_steps: int = 2000) -> None:
-        self.value = value
-        self.growth_steps = growth_steps
-        self.steps = 0
-        """Steps since s last changed."""
+    steps: int = field(default=0, init=False)
+    """Steps since s last changed."""
 
     def take(self, model: MultiTaskMethod, step: Callable[[float], Tensor]) -> Tensor:
         """Take one optimiser step, more than once where a gradient overflows.

@@ -261,8 +261,7 @@ PAGE = "<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>
 LISTS = "attributes of CelebA, each once, got"
 VALUES = "40 of -1, 1 each, got"
 BROKEN_ATTRIBUTES: dict[str, tuple[Callable[[str], str], str]] = {
-    "page": (lambda text: PAGE, "must be an annotation file, got a saved web page"),
-    "page after a line": (lambda text: f"\n{PAGE}", "got a saved web page"),
+    "page": (lambda text: f"\n{PAGE}", f"{LISTS} <!DOCTYPE"),
     "empty": (lambda text: "", f"{LISTS} none"),
     "no number": (lambda text: text.split("\r\n", 1)[1], f"{LISTS} 000001.jpg"),
     "truncated": (lambda text: text[: len(text) // 2], r"first line, 23, got 1\d|columns"),
@@ -279,7 +278,7 @@ BROKEN_ATTRIBUTES: dict[str, tuple[Callable[[str], str], str]] = {
     "image twice": (in_line(7, "000005", "000006"), "every image once, got 000006.jpg twice"),
 }
 BROKEN_PARTITION: dict[str, tuple[Callable[[str], str], str]] = {
-    "page": (lambda text: PAGE, "must be an annotation file, got a saved web page"),
+    "page": (lambda text: PAGE, "1 of 0, 1, 2 each, got other content"),
     "empty": (lambda text: "", "1 of 0, 1, 2 each, got other content"),
     "split 3": (in_line(4, ".jpg ", ".jpg 3"), r"1 of 0, 1, 2 each, got 3\d"),
     "no split": (in_line(4, "000004.jpg ", "000004.jpg"), "0, 1, 2 each, got other content"),
@@ -328,7 +327,7 @@ def test_split_without_images_is_refused(tmp_path: Path) -> None:
 def test_page_is_recognised_at_the_start_of_a_run(files: FakeFiles, tmp_path: Path) -> None:
     prepare(tmp_path)
     files.attributes_file.write_text(PAGE)
-    assert "got a saved web page" in refusal(load, tmp_path)
+    assert LISTS in refusal(load, tmp_path)
 
 
 # ---- broken images
@@ -359,7 +358,8 @@ def test_broken_image_is_named_and_the_others_are_kept(
     message = refusal(prepare, tmp_path)
     assert message.startswith(f"{path} must be ")
     assert text in message
-    assert "extract img_align_celeba.zip again, or download it again" in message
+    remedy = "get it" if kind == "folder" else "extract img_align_celeba.zip again, or download it"
+    assert f"; {remedy} again" in message
     if path.is_dir():
         path.rmdir()
     path.write_bytes(whole)
@@ -411,11 +411,11 @@ def test_interrupted_preparation_goes_on_to_the_same_bits(
     monkeypatch.setattr("rotograd_cli.data.filling._CHUNK", 1)
     read_image, read = celeba_dataset.read_image, []
 
-    def interrupted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
+    def interrupted(path: Path, size: int, content: bytes) -> np.ndarray:
         read.append(path.name)
         if len(read) == broken:
             raise KeyboardInterrupt
-        return read_image(path, size, read_file)
+        return read_image(path, size, content)
 
     monkeypatch.setattr(celeba_dataset, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -441,9 +441,9 @@ def test_larger_limit_adds_to_the_same_rows(
 ) -> None:
     read_image, read = celeba_dataset.read_image, []
 
-    def counted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
+    def counted(path: Path, size: int, content: bytes) -> np.ndarray:
         read.append(path.name)
-        return read_image(path, size, read_file)
+        return read_image(path, size, content)
 
     monkeypatch.setattr(celeba_dataset, "read_image", counted)
     prepare(tmp_path, limit=2)
@@ -501,9 +501,9 @@ def test_changed_images_are_named_and_they_alone_are_made_again(
     assert found.remedy.startswith("run: rotograd data prepare celeba")
     read_image, read = celeba_dataset.read_image, []
 
-    def counted(path: Path, size: int, read_file: Callable[[str], bytes]) -> np.ndarray:
+    def counted(path: Path, size: int, content: bytes) -> np.ndarray:
         read.append(path.name)
-        return read_image(path, size, read_file)
+        return read_image(path, size, content)
 
     monkeypatch.setattr(celeba_dataset, "read_image", counted)
     changes = "(2 changed: 000004.jpg, 000019.jpg)"

@@ -239,7 +239,7 @@ def test_a_source_that_is_not_the_official_file_is_refused(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_too_few_frames_of_a_part_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = write_official(tmp_path / "download", TRAIN[:3], TEST)
-    with pytest.raises(DatasetError, match="at least 5 frames in train"):
+    with pytest.raises(DatasetError, match="a subset of at least 5 on purpose"):
         prepare(tmp_path, source, limit=6)
     with pytest.raises(DatasetError, match="must have 795 frames in train, got 3"):
         prepare(tmp_path, source)

@@ -147,8 +147,6 @@ def _lines(path: Path) -> list[str]:
             f"{path} cannot be read ({error.strerror}); make it readable, or download it again "
             f"from {SOURCE}."
         ) from error
-    if content.lstrip()[:1] == b"<" or b"<html" in content[:4096].lower():
-        raise _bad(path, "an annotation file", 'a saved web page (often "quota exceeded")')
     text = content.decode("ascii", "backslashreplace")
     return [line.rstrip() for line in text.rstrip().splitlines()] or [""]
 

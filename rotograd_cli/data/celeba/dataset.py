@@ -1,7 +1,6 @@
 """CelebA: forty binary attributes of face images (Liu, Luo, Wang and Tang, ICCV 2015)."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,11 +24,11 @@ from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations, number
 from rotograd_cli.data.celeba.files import (
     AGAIN,
     ATTRIBUTE_FILE,
-    MD5,
     PARTITION_FILE,
     SOURCE,
     Files,
     find,
+    look_official,
     read_image,
 )
 from rotograd_cli.data.prepared import Field
@@ -148,8 +147,8 @@ class CelebA(StoredDataset):
         files = find(data_dir)
         rows = rows_of(data_dir, files, Annotations.read(files, limit), size, limit)
 
-        def make(names: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
-            return {"image": read_image(rows.source / names[0], size, read)}
+        def make(names: Sequence[str], contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+            return {"image": read_image(rows.source / names[0], size, contents[0])}
 
         rows.prepare(make, how)
 
@@ -206,7 +205,7 @@ def _look_at_attributes(files: Files, limit: int | None) -> str:
     names, columns, _ = tables.read_attributes(path)
     state = f"{len(columns)} of {len(ATTRIBUTES)} attributes"
     if columns == ATTRIBUTES:
-        state = _official(path, limit)
+        state = look_official(path, limit)
     return f"{path}, {len(names):,} rows, {state}"
 
 
@@ -216,23 +215,7 @@ def _look_at_partition(files: Files, limit: int | None) -> str:
     with suppress(DatasetError):  # stands beside the attribute file
         names, *_ = tables.read_attributes(files.require(ATTRIBUTE_FILE))
     counts = np.bincount(tables.read_partition(path, limit, names)).tolist()
-    return f"{path}, {numbers(counts)} images, {_official(path, limit)}"
-
-
-def _official(path: Path, limit: int | None) -> str:
-    """Say whether a file is the official one, which it must be for a run on all images."""
-    if path.name not in MD5:
-        return "Kaggle's form, which has no published checksum"
-    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    if md5 == MD5[path.name]:
-        return "MD5 verified"
-    difference = f"not the official file (MD5 {md5}, not {MD5[path.name]})"
-    if limit is not None:
-        return difference
-    raise DatasetError(
-        f"{path} is {difference}; download it again from {SOURCE}, or set data.limit=N for a "
-        "subset."
-    )
+    return f"{path}, {numbers(counts)} images, {look_official(path, limit)}"
 
 
 def _look_at_images(rows: Rows, names: Sequence[str], image_size: int) -> str:
@@ -261,7 +244,7 @@ def _look_at_images(rows: Rows, names: Sequence[str], image_size: int) -> str:
 def _fault(path: Path, size: int) -> str:
     """Return why an image cannot be prepared; empty if it can."""
     try:
-        read_image(path, size, lambda name: path.read_bytes())
-    except DatasetError as error:
+        read_image(path, size, path.read_bytes())
+    except OSError as error:
         return str(error).partition("; ")[0]
     return ""

@@ -1,6 +1,7 @@
 """CelebA's files: where they lie, what the annotations say, how an image is read."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -92,17 +93,33 @@ def _find_in(folder: Path) -> Files:
     return Files(folder, paths)
 
 
-def read_image(path: Path, size: int, read: Callable[[str], bytes]) -> np.ndarray:
-    """Read an aligned image and resize it without cropping.
+def look_official(path: Path, limit: int | None) -> str:
+    """Say whether a file is the official one, which it must be for a run on all images."""
+    if path.name not in MD5:
+        return "Kaggle's form, which has no published checksum"
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    if md5 == MD5[path.name]:
+        return "MD5 verified"
+    difference = f"not the official file (MD5 {md5}, not {MD5[path.name]})"
+    if limit is not None:
+        return difference
+    raise DatasetError(
+        f"{path} is {difference}; download it again from {SOURCE}, or set data.limit=N for a "
+        "subset."
+    )
+
+
+def read_image(path: Path, size: int, content: bytes) -> np.ndarray:
+    """Decode an aligned image and resize it without cropping.
 
     Bilinear with antialiasing, the aspect ratio given up: what ``torchvision.transforms.Resize``
     does to a PIL image when it is given height and width, as in FAMO's code. The image is decoded
     in full, because a JPEG decoded at a lower scale has other pixels.
 
     Args:
-        path: JPEG file.
+        path: JPEG file, for messages.
         size: Height and width in pixels.
-        read: Reads a file of the folder by its name.
+        content: Its bytes.
 
     Returns:
         RGB, uint8, shape ``[size, size, 3]``.
@@ -111,12 +128,11 @@ def read_image(path: Path, size: int, read: Callable[[str], bytes]) -> np.ndarra
         DatasetError: If the file is not a whole aligned image.
     """
     try:
-        with Image.open(BytesIO(read(path.name)), formats=("JPEG",)) as image:
+        with Image.open(BytesIO(content), formats=("JPEG",)) as image:
             width_and_height = image.size
             resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        reason = "not a JPEG image" if "cannot identify" in reason else reason
+        reason = "not a JPEG image" if "cannot identify" in str(error) else str(error)
         raise DatasetError(
             f"{path} must be an image that can be decoded, got {reason}; {AGAIN}."
         ) from error

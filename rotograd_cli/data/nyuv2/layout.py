@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -99,12 +99,12 @@ class Layout:
         """Return the names of a frame's files, the image first."""
         return tuple(file_name(part, kind, frame) for kind in self.kinds)
 
-    def read(self, files: Sequence[str], read: Callable[[str], bytes]) -> dict[Kind, np.ndarray]:
-        """Read all arrays of a frame and check them.
+    def read(self, files: Sequence[str], contents: Sequence[bytes]) -> dict[Kind, np.ndarray]:
+        """Return all arrays of a frame, checked.
 
         Args:
             files: Names of its files, as :meth:`files` returns them.
-            read: Reads a file by its name below the root.
+            contents: Their bytes.
 
         Returns:
             ``image`` in [0, 1], ``depth`` in metres (0: none) and ``normal`` (0: none), float,
@@ -113,39 +113,31 @@ class Layout:
         Raises:
             DatasetError: If a file is absent, unreadable or not what MTAN's files hold.
         """
-        kinds = zip(self.kinds, files, strict=True)
-        return {kind: self._read(name, kind, read) for kind, name in kinds}
-
-    def _read(self, name: str, kind: Kind, read: Callable[[str], bytes]) -> np.ndarray:
-        path = self.root / name
-        try:
-            array = load_array(name, read)
-        except ValueError as error:
-            raise _bad(path, "must be a NumPy array", str(error)) from error
-        if array.shape != SHAPES[kind]:
-            raise _bad(path, f"must have shape {SHAPES[kind]}", f"{array.shape}")
-        if array.dtype not in (np.float32, np.float64):
-            raise _bad(path, "must be float32 or float64", f"{array.dtype}")
-        if not np.isfinite(array).all():
-            raise _bad(path, "must be finite", f"{(~np.isfinite(array)).sum()} values that are not")
-        _check_values(path, kind, array)
-        return array
+        parts = zip(self.kinds, files, contents, strict=True)
+        return {kind: _read(self.root / name, kind, content) for kind, name, content in parts}
 
 
-def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
+def _read(path: Path, kind: Kind, content: bytes) -> np.ndarray:
+    try:
+        array = load_array(content)
+    except ValueError as error:
+        raise _bad(path, "must be a NumPy array", str(error)) from error
+    if array.shape != SHAPES[kind]:
+        raise _bad(path, f"must have shape {SHAPES[kind]}", f"{array.shape}")
+    if array.dtype not in (np.float32, np.float64):
+        raise _bad(path, "must be float32 or float64", f"{array.dtype}")
+    if not np.isfinite(array).all():
+        raise _bad(path, "must be finite", f"{(~np.isfinite(array)).sum()} values that are not")
+    _check_values(path, kind, array)
+    return array
+
+
+def load_array(content: bytes) -> np.ndarray:
     """Return the array of a ``.npy`` file, of any shape and type; never execute code from it.
 
-    Args:
-        name: The file.
-        read: Reads a file by its name.
-
     Raises:
-        ValueError: If the file is missing or holds no array; its text is the reason, one line.
+        ValueError: If it is no array; its text is the reason, one line.
     """
-    try:
-        content = read(name)
-    except OSError as error:
-        raise ValueError(error.strerror or str(error)) from error
     try:
         array: np.ndarray = np.lib.format.read_array(BytesIO(content), allow_pickle=False)
     except Exception as error:  # damaged bytes make the parser of headers raise anything
@@ -209,38 +201,25 @@ def chosen_frames(
     Raises:
         DatasetError: If frames are missing.
     """
+    least = {"train": FIRST_VALIDATION_FRAME + 1, "val": 1}  # so that no split is empty
     for part, num in num_frames.items():
-        if limit is None and num != NUM_FRAMES[part]:
+        if num < least[part] or (limit is None and num != NUM_FRAMES[part]):
             raise DatasetError(
                 f"NYUv2 must have {NUM_FRAMES[part]} frames in {part}, got {num} in {where}; "
-                "complete the files, or take a subset on purpose with data.limit=N."
-            )
-        least = FIRST_VALIDATION_FRAME + 1 if part == "train" else 1
-        if num < least:
-            raise DatasetError(
-                f"NYUv2 must have at least {least} frames in {part} (training frame "
-                f"{FIRST_VALIDATION_FRAME} is the first of the validation split), got {num} in "
-                f"{where}; add files."
+                f"complete the files, or take a subset of at least {least[part]} on purpose with "
+                "data.limit=N."
             )
     return {part: num if limit is None else min(limit, num) for part, num in num_frames.items()}
 
 
 @cache
 def validation_frames() -> frozenset[int]:
-    """Return the numbers of the training frames that make up the validation split.
-
-    Raises:
-        DatasetError: If the list is not there, which means a broken installation.
-    """
+    """Return the numbers of the training frames that make up the validation split."""
     package = Path(__file__).resolve().parents[2]
-    for folder in (package, package.parent):  # in the wheel, in the repository
-        path = folder / "datasets" / "nyuv2" / "validation.txt"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return frozenset(int(line) for line in lines if line and not line.startswith("#"))
-    raise DatasetError(
-        f"No validation split in {package / 'datasets' / 'nyuv2'}; install rotograd-cli again."
-    )
+    is_wheel = (package / "datasets").is_dir()  # else it is the repository
+    folder = (package if is_wheel else package.parent) / "datasets" / "nyuv2"
+    lines = (folder / "validation.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(int(line) for line in lines if line and not line.startswith("#"))
 
 
 def _check_values(path: Path, kind: Kind, array: np.ndarray) -> None:

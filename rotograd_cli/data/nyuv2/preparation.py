@@ -1,6 +1,6 @@
 """NYUv2's prepared rows: ``rotograd data prepare nyuv2`` and ``rotograd data check nyuv2``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +53,8 @@ def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Prepara
             "them away."
         )
 
-    def make(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
-        return encode(layout.read(files, read))
+    def make(files: Sequence[str], contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+        return encode(layout.read(files, contents))
 
     rows, _ = find_rows(data_dir, limit)
     rows.prepare(make, how)

@@ -89,8 +89,8 @@ def _read_png(path: Path, channels: int) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        array = load_array(path.name, lambda name: path.read_bytes())
-    except ValueError as error:
+        array = load_array(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise _bad(path, "must be a NumPy array", str(error)) from error
     if array.shape != (HEIGHT, WIDTH, 3) or not np.issubdtype(array.dtype, np.floating):
         raise _bad(path, "must be float with shape (480, 640, 3)", f"{array.dtype} {array.shape}")
