@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from rotograd_cli.data.base import Preparation
-from rotograd_cli.data.celeba import CelebA, annotations
-from rotograd_cli.data.celeba.annotations import ATTRIBUTES
+from rotograd_cli.data.celeba import CelebA
+from rotograd_cli.data.celeba import files as celeba_files
+from rotograd_cli.data.celeba.files import ATTRIBUTES
 
 COUNTS = (10, 7, 6)
 OPTIONS: dict[str, Any] = {  # of conf/data/celeba.yaml, small
@@ -79,7 +80,7 @@ def write(folder: Path, *, counts: Sequence[int] = COUNTS, tree: Tree = "flat") 
 
 def expect(monkeypatch: pytest.MonkeyPatch, counts: tuple[int, ...] = COUNTS) -> None:
     """Makes these numbers of images the official ones."""
-    monkeypatch.setattr(annotations, "COUNTS", counts)
+    monkeypatch.setattr(celeba_files, "COUNTS", counts)
 
 
 class Told:

@@ -1,7 +1,6 @@
 """The data-set contract: three splits that can be read by index, on the device."""
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from rotograd_cli.errors import ConfigError, DatasetError, hydra_value, suggested
+from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.tasks import Task
 
 Split = Literal["train", "val", "test"]
@@ -177,21 +176,6 @@ def hash_tensors(*tensors: Tensor) -> str:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
-    """Return a ``rotograd data`` command, quoted for the shell.
-
-    Args:
-        action: ``check`` or ``prepare``.
-        name: Data set; empty for all of them.
-        data_dir: Data root; left out where it is the default.
-        options: Further arguments, as Hydra or the command reads them.
-    """
-    arguments = ["data", action, *filter(None, [name]), *options]
-    if data_dir != Path(os.environ.get("ROTOGRAD_DATA", "data")).expanduser():
-        arguments.append(f"paths.data_dir={hydra_value(str(data_dir))}")
-    return suggested(*arguments)
 
 
 def readable(num_bytes: int) -> str:

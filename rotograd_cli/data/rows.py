@@ -1,5 +1,6 @@
 """The rows that a run needs: which of them can be read, and what the others were made from."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from rotograd_cli.data.base import Preparation, readable
 from rotograd_cli.data.filling import Make, WritableArrays
 from rotograd_cli.data.prepared import Field, PreparedArrays, SourceFiles, ignore
-from rotograd_cli.errors import DatasetError, listed
+from rotograd_cli.errors import DatasetError, hydra_value, listed, suggested
 
 
 @dataclass(frozen=True)
@@ -176,3 +177,18 @@ class Rows:
 
 def _names(rows: Sequence[SourceFiles]) -> list[str]:
     return [files[0] for files in rows]
+
+
+def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
+    """Return a ``rotograd data`` command, quoted for the shell.
+
+    Args:
+        action: ``check`` or ``prepare``.
+        name: Data set; empty for all of them.
+        data_dir: Data root; left out where it is the default.
+        options: Further arguments, as Hydra or the command reads them.
+    """
+    arguments = ["data", action, *filter(None, [name]), *options]
+    if data_dir != Path(os.environ.get("ROTOGRAD_DATA", "data")).expanduser():
+        arguments.append(f"paths.data_dir={hydra_value(str(data_dir))}")
+    return suggested(*arguments)

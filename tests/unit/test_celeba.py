@@ -17,8 +17,7 @@ from torchvision import datasets, transforms
 from rotograd_cli.data.base import FileCheck, Split
 from rotograd_cli.data.celeba import CelebA
 from rotograd_cli.data.celeba import dataset as celeba_dataset
-from rotograd_cli.data.celeba.annotations import ATTRIBUTES
-from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, MD5, PARTITION_FILE, SOURCE
+from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, ATTRIBUTES, MD5, PARTITION_FILE, SOURCE
 from rotograd_cli.data.filling import WritableArrays
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.errors import ConfigError, DatasetError

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,10 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.bounds import AtLeastOne, checked
-from rotograd_cli.data.base import (
-    Batch,
-    FileCheck,
-    NotNegative,
-    Positive,
-    Preparation,
-    data_command,
-)
-from rotograd_cli.data.celeba import annotations as tables
-from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations, numbers
-from rotograd_cli.data.celeba.files import (
-    AGAIN,
-    ATTRIBUTE_FILE,
-    PARTITION_FILE,
-    SOURCE,
-    Files,
-    find,
-    look_official,
-    read_image,
-)
+from rotograd_cli.data.base import Batch, FileCheck, NotNegative, Positive, Preparation
+from rotograd_cli.data.celeba.files import AGAIN, ATTRIBUTES, SOURCE, Annotations, Files, read_image
 from rotograd_cli.data.prepared import Field
-from rotograd_cli.data.rows import Rows
+from rotograd_cli.data.rows import Rows, data_command
 from rotograd_cli.data.stored import StoredDataset, channels_first
 from rotograd_cli.errors import ConfigError, DatasetError, listed
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
@@ -85,7 +66,7 @@ class CelebA(StoredDataset):
     ) -> None:
         select_tasks(TASKS, tasks)  # a wrong name is refused before files are read
         self.input_shape = (3, image_size, image_size)
-        files = find(data_dir)
+        files = Files.find(data_dir)
         annotations = Annotations.read(files, limit)
         arrays = rows_of(data_dir, files, annotations, image_size, limit).open()
         names = [(name,) for name in annotations.names]
@@ -120,11 +101,8 @@ class CelebA(StoredDataset):
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """Look at both annotation files, the images, and every prepared row."""
         size, limit = options["image_size"], options["limit"]
-        files = find(data_dir)
-        checks = [
-            FileCheck.of(ATTRIBUTE_FILE, lambda: _look_at_attributes(files, limit)),
-            FileCheck.of(PARTITION_FILE, lambda: _look_at_partition(files, limit)),
-        ]
+        files = Files.find(data_dir)
+        checks = files.check_tables(limit)
         try:
             annotations = Annotations.read(files, limit)
         except DatasetError:  # the reason stands beside the file at fault
@@ -144,7 +122,7 @@ class CelebA(StoredDataset):
                 "leave it out."
             )
         size, limit = options["image_size"], options["limit"]
-        files = find(data_dir)
+        files = Files.find(data_dir)
         rows = rows_of(data_dir, files, Annotations.read(files, limit), size, limit)
 
         def make(names: Sequence[str], contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
@@ -158,8 +136,8 @@ def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -
     absent = [name for name in names or () if name not in columns]
     if absent:
         raise DatasetError(
-            f"{files.require(ATTRIBUTE_FILE)} must have the attribute {absent[0]}, which `tasks` "
-            f"names, got {len(columns)} others; get the whole file from {SOURCE}, or leave "
+            f"The attribute file in {files.folder} must have the attribute {absent[0]}, which "
+            f"`tasks` names, got {len(columns)} others; get the whole file from {SOURCE}, or leave "
             f"{', '.join(absent)} out of `tasks`."
         )
     return select_tasks([task for task in TASKS if task.name in columns], names)
@@ -198,24 +176,6 @@ def rows_of(
         remedy=f"{files.remedy}, then {command}" if files.remedy else command,
         restore=files.remedy or f"{AGAIN}, or {leave_out}",
     )
-
-
-def _look_at_attributes(files: Files, limit: int | None) -> str:
-    path = files.require(ATTRIBUTE_FILE)
-    names, columns, _ = tables.read_attributes(path)
-    state = f"{len(columns)} of {len(ATTRIBUTES)} attributes"
-    if columns == ATTRIBUTES:
-        state = look_official(path, limit)
-    return f"{path}, {len(names):,} rows, {state}"
-
-
-def _look_at_partition(files: Files, limit: int | None) -> str:
-    path = files.require(PARTITION_FILE)
-    names = None
-    with suppress(DatasetError):  # stands beside the attribute file
-        names, *_ = tables.read_attributes(files.require(ATTRIBUTE_FILE))
-    counts = np.bincount(tables.read_partition(path, limit, names)).tolist()
-    return f"{path}, {numbers(counts)} images, {look_official(path, limit)}"
 
 
 def _look_at_images(rows: Rows, names: Sequence[str], image_size: int) -> str:

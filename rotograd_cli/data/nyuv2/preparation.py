@@ -5,23 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rotograd_cli.data.base import FileCheck, Preparation, data_command, readable
+from rotograd_cli.data.base import FileCheck, Preparation, readable
 from rotograd_cli.data.nyuv2 import layout as mtan
 from rotograd_cli.data.nyuv2 import official
 from rotograd_cli.data.nyuv2.building import build_layout
-from rotograd_cli.data.nyuv2.layout import (
-    FOLDERS,
-    NUM_FRAMES,
-    SHAPES,
-    Layout,
-    Part,
-    file_name,
-    find_layout,
-)
+from rotograd_cli.data.nyuv2.layout import NUM_FRAMES, SHAPES, Layout, Part, file_name, find_layout
 from rotograd_cli.data.nyuv2.published_normals import find_normals
 from rotograd_cli.data.nyuv2.storage import FIELDS, encode
 from rotograd_cli.data.prepared import PreparedArrays
-from rotograd_cli.data.rows import Rows
+from rotograd_cli.data.rows import Rows, data_command
 from rotograd_cli.errors import DatasetError, listed
 
 NAME = "nyuv2"
@@ -150,7 +142,7 @@ def _check_complete(layout: Layout, chosen: Mapping[Part, int]) -> None:
 
 def _absence(data_dir: Path, limit: int | None) -> DatasetError:
     """Return the refusal where neither layout nor rows are there."""
-    places = " or ".join(str(data_dir / name) for name in FOLDERS[:2])
+    places = " or ".join(str(data_dir / name) for name in mtan.FOLDERS[:2])
     return DatasetError(
         f"NYUv2 is not in {data_dir}; put MTAN's folders train and val ({MTAN_PAGE}) into {places} "
         f"and run: {command(data_dir, limit)}, or get {official.FILE} ({official.PAGE}) and run: "
