@@ -42,8 +42,6 @@ class Layout:
     """Folder that holds ``train`` and ``val``."""
     frames: Mapping[tuple[Part, Kind], frozenset[int]]
     """Numbers of the files that are there."""
-    misnamed: Sequence[str]
-    """Files ``.npy`` whose name is not a frame's number."""
     provenance: Mapping[str, Any] | None
     """What ``provenance.json`` says; None for files that others made."""
 
@@ -55,14 +53,11 @@ class Layout:
             DatasetError: If ``provenance.json`` cannot be read.
         """
         frames: dict[tuple[Part, Kind], frozenset[int]] = {}
-        misnamed: list[str] = []
         for part in NUM_FRAMES:
             for kind in SHAPES:
-                names = {path.stem for path in (root / part / kind).glob("[!.]*.npy")}
-                numbered = set(filter(_NUMBER.fullmatch, names))
-                frames[part, kind] = frozenset(map(int, numbered))
-                misnamed += [f"{part}/{kind}/{name}.npy" for name in sorted(names - numbered)]
-        return cls(root, frames, misnamed, read_provenance(root))
+                names = (path.stem for path in (root / part / kind).glob("[!.]*.npy"))
+                frames[part, kind] = frozenset(map(int, filter(_NUMBER.fullmatch, names)))
+        return cls(root, frames, read_provenance(root))
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -161,7 +156,7 @@ def find_layout(data_dir: Path) -> Layout | None:
         root = Path(data_dir) / name
         if (root / "train" / "image").is_dir():
             layout = Layout.scan(root)
-            if any(layout.frames.values()) or layout.misnamed:  # empty folders are left behind
+            if any(layout.frames.values()):  # empty folders are left behind
                 return layout
     return None
 
@@ -206,8 +201,8 @@ def chosen_frames(
         if num < least[part] or (limit is None and num != NUM_FRAMES[part]):
             raise DatasetError(
                 f"NYUv2 must have {NUM_FRAMES[part]} frames in {part}, got {num} in {where}; "
-                f"complete the files, or take a subset of at least {least[part]} on purpose with "
-                "data.limit=N."
+                "complete the files (0.npy, 1.npy and so on), or take a subset of at least "
+                f"{least[part]} on purpose with data.limit=N."
             )
     return {part: num if limit is None else min(limit, num) for part, num in num_frames.items()}
 

@@ -38,12 +38,6 @@ def prepare(data_dir: Path, limit: int | None, normals: str | None, how: Prepara
     layout = find_layout(data_dir)
     if layout is None:
         raise _absence(data_dir, limit)
-    if layout.misnamed:
-        raise DatasetError(
-            f"{layout.root} must have frames named 0.npy, 1.npy and so on, got "
-            f"{len(layout.misnamed):,} others ({listed(layout.misnamed)}); rename them, or move "
-            "them away."
-        )
 
     def make(files: Sequence[str], contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
         return encode(layout.read(files, contents))
@@ -100,7 +94,7 @@ def _layout_of(arrays: PreparedArrays, root: Path) -> Layout:
         for part, num in NUM_FRAMES.items()
     }
     by_kind = {(p, kind): frames[p] for p in frames for kind in SHAPES if kind in arrays.fields}
-    return Layout(root, by_kind, (), arrays.settings["provenance"])
+    return Layout(root, by_kind, arrays.settings["provenance"])
 
 
 def _only_prepared(data_dir: Path, limit: int | None) -> PreparedArrays:
@@ -129,8 +123,8 @@ def _check_complete(layout: Layout, chosen: Mapping[Part, int]) -> None:
     if not absent:
         return
     remedy = (
-        "put them there, renumber the frames, which have no gaps, or move the folders of a kind "
-        "away"
+        "put them there, renumber the frames (0.npy, 1.npy and so on without a gap), or move the "
+        "folders of a kind away"
     )
     if layout.provenance is not None:
         remedy = "building was interrupted: repeat the command that began it, with its --from"
@@ -177,7 +171,6 @@ def _check_part(layout: Layout, part: Part, limit: int | None) -> FileCheck:
     counts = {kind: len(layout.frames[part, kind]) for kind in SHAPES}
     faults = {
         "absent": layout.absent({part: needed}),
-        "not the name of a frame": [x for x in layout.misnamed if x.startswith(f"{part}/")],
         "too many": [file_name(part, "image", i) for i in range(needed, num) if limit is None],
     }
     found = ", ".join(f"{count or 'no'} {kind}" for kind, count in counts.items())
