@@ -120,20 +120,16 @@ def select_by(options: TrainOptions, tasks: Sequence[Task]) -> Selection:
     mode = options.select_mode
     splits = options.evaluated_splits
     split, _, rest = key.partition("/")
-    if split == "train" and split not in splits:
-        raise ConfigError(
-            f"`train.select={key}` needs an evaluation of the training split; add "
-            "train.evaluate_train=true."
-        )
     if rest == "auto":
         never_negative = all(target_rule(task.loss) is not None for task in tasks)
         key = f"{split}/{'geomean' if never_negative else 'relative'}_loss"
     by_name = directions_of(tasks)
     directions = {f"{s}/{name}": better for s in splits for name, better in by_name.items()}
     if key not in directions:
+        choices = ", ".join([*(f"{s}/auto" for s in splits), *directions])
         raise ConfigError(
-            f"`train.select` must be a metric of the evaluation, got {key!r}; choose from "
-            f"{', '.join(f'{s}/auto' for s in splits)}, {', '.join(directions)}."
+            f"`train.select` must be a metric of the evaluation, got {options.select!r}; choose "
+            f"from {choices}, or add train.evaluate_train=true for those of the training split."
         )
     better = directions[key]
     best = {"higher": "max", "lower": "min"}.get(better or "", mode)

@@ -182,13 +182,7 @@ def _look_at_images(rows: Rows, names: Sequence[str], image_size: int) -> str:
     existing = {path.name for path in rows.source.glob("*.jpg")}
     unnamed = sorted(existing.difference(names))
     also = f"; {len(unnamed):,} that no annotation names: {listed(unnamed)}" if unnamed else ""
-    absent = [name for (name,) in rows.files if name not in existing]
-    total = len(rows.files)
     unprepared = rows.unprepared()
-    if not unprepared:
-        without = f" (missing: {listed(absent)})" if absent else ""
-        num = total - len(absent)
-        return f"{num:,} of {total:,}{without}; all are prepared, so that none is needed{also}"
     rows.check_sources(unprepared)
     paths = [rows.source / name for (name,) in unprepared]
     with ThreadPoolExecutor() as pool:
@@ -198,7 +192,11 @@ def _look_at_images(rows: Rows, names: Sequence[str], image_size: int) -> str:
             f"{len(faults):,} of {len(paths):,} images cannot be prepared: {listed(faults)}; "
             f"{AGAIN}."
         )
-    return f"{rows.source}, {total:,} images, decoded where they are not prepared{also}"
+    num = sum(name in existing for (name,) in rows.files)
+    return (
+        f"{num:,} of {len(rows.files):,} in {rows.source}; {len(unprepared):,} to be prepared, "
+        f"each of which can be decoded{also}"
+    )
 
 
 def _fault(path: Path, size: int) -> str:
