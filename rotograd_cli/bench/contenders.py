@@ -19,8 +19,8 @@ from rotograd_cli.runs.building import Networks, join
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.compose import component_names, component_node
 from rotograd_cli.runs.config import BenchConfig, suggest
-from rotograd_cli.training.compiling import compile_networks
 from rotograd_cli.training.objective import predict, task_losses
+from rotograd_cli.training.precision import compile_networks
 
 IDEAL = "ideal"
 REFERENCE = "reference"

@@ -19,7 +19,7 @@ from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.building import Networks, build_networks, memory_errors
 from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.config import BenchConfig
-from rotograd_cli.training.compiling import compilation
+from rotograd_cli.training.precision import compilation
 
 PART = "rotation part of "
 Say = Callable[[str], None]

@@ -111,7 +111,7 @@ def _check(request: Namespace) -> int:
 
 
 def _check_all(request: Namespace) -> int:
-    from rotograd_cli.data.wording import data_command
+    from rotograd_cli.data.rows import data_command
     from rotograd_cli.runs.compose import component_names
 
     data_dir = Path()

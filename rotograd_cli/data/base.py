@@ -15,6 +15,7 @@ from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.tasks import Task
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 NotNegative = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
@@ -175,3 +176,11 @@ def hash_tensors(*tensors: Tensor) -> str:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def readable(num_bytes: int) -> str:
+    """Return a size in the unit that shows its first digits, as in 18 kB or 2.49 GB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.3g} {unit}"
+    return f"{num_bytes} bytes"

@@ -20,9 +20,8 @@ from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.batch_checks import check_predictions
 from rotograd_cli.training.blame import blamed, is_out_of_memory
-from rotograd_cli.training.compiling import compile_networks
 from rotograd_cli.training.dry_pass import dry_pass
-from rotograd_cli.training.precision import AUTOCAST
+from rotograd_cli.training.precision import AUTOCAST, compile_networks
 from rotograd_cli.training.run_state import OptimizerGroup, RunState
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
 

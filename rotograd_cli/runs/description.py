@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from rotograd_cli import __version__
-from rotograd_cli.data.base import Split
+from rotograd_cli.data.base import SPLITS, Split
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tasks.task import task_statistics
 from rotograd_cli.training.batches import cut_notes, num_evaluated
@@ -40,8 +40,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
     dataset = trainer.dataset
     model = trainer.run.model
     selection = trainer.selection
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    evaluated = splits if trainer.options.evaluate_train else splits[1:]
+    evaluated: tuple[Split, ...] = (*trainer.options.evaluated_splits, "test")
     tasks = dataset.tasks
     statistics = task_statistics(tasks) if len(tasks) > 1 else ()
     return RunSummary(
@@ -64,7 +63,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         overrides=list(overrides),
         notes=[*dataset.notes, *cut_notes(dataset, evaluated, trainer.options)],
         data_fingerprint=dataset.fingerprint,
-        num_examples={split: dataset.num_examples(split) for split in splits},
+        num_examples={split: dataset.num_examples(split) for split in SPLITS},
         num_evaluated={
             split: num_evaluated(dataset, split, trainer.options) for split in evaluated
         },

@@ -15,8 +15,8 @@ from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest, previous_of
-from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.nonfinite import find_origin, wrong_parameter
+from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import RunState
 
 

@@ -14,8 +14,8 @@ from rotograd_cli.runs.summary import recorded_metrics
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import complete_batches, cut_notes, evaluation_parts
 from rotograd_cli.training.checkpoint import load_checkpoint
-from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import load_weights
 
 NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}

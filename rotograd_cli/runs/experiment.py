@@ -29,8 +29,8 @@ from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training import interrupts
-from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _trainer(config: TrainConfig, run_dir: Path, recorder: RunRecorder, ranks: R
         config.train,
         recorder,
         checkpoint_dir=run_dir / CHECKPOINTS,
-        checkpoints=config.checkpoints,
+        checkpoint_options=config.checkpoints,
         seed=config.seed,
         config=asdict(config),
     )

@@ -23,13 +23,11 @@ MTAN and its descendants (CAGrad, Nash-MTL, FAMO), the metric of each pair of co
 averaged over the pairs. The two are not comparable: see :mod:`rotograd_cli.tasks.dense_metrics`."""
 
 
+_first = operator.itemgetter(0)
+
+
 def _itself(value: Any) -> Tensor:
     result: Tensor = value
-    return result
-
-
-def _only(values: Any) -> Tensor:
-    result: Tensor = values.squeeze(0)
     return result
 
 
@@ -77,7 +75,7 @@ def accuracy(num_classes: int) -> MetricSpec:
     """
     hits = partial(element_errors.class_hits, num_classes=num_classes)
     create = partial(accumulators.SplitMeans, hits, 1)
-    return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_only)
+    return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_first)
 
 
 def f1() -> MetricSpec:
@@ -109,7 +107,7 @@ def mse() -> MetricSpec:
         return (prediction.squeeze(1) if prediction.dim() == 2 else prediction).double()
 
     create = partial(accumulators.SplitMeans, element_errors.squared_errors, 1)
-    return MetricSpec("mse", "lower", create, prepare, value=_only)
+    return MetricSpec("mse", "lower", create, prepare, value=_first)
 
 
 def segmentation(num_classes: int, void: int = -1) -> tuple[MetricSpec, ...]:

@@ -7,16 +7,15 @@ weights, buffers and random generators are those of a run without this pass.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
+from rotograd_cli.data.base import SPLITS, Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, one_line
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
@@ -24,7 +23,7 @@ from rotograd_cli.training.batch_checks import (
     SeenFlags,
     check_form,
     check_predictions,
-    find_fault,
+    refuse_faults,
     where,
 )
 from rotograd_cli.training.batches import complete_batches, evaluation_parts, num_steps
@@ -62,13 +61,11 @@ def dry_pass(
         RotogradError: If something cannot be trained with, cannot be evaluated, or cannot be
             selected by; the line names the component, or data set, split and task.
     """
-    evaluated = ("train", "val") if options.evaluate_train else ("val",)
-    selection = select_by(options.select, options.select_mode, dataset.tasks, evaluated)
+    selection = select_by(options, dataset.tasks)
     real = (p for p in model.model_parameters() if p.is_floating_point())
     example = next(real, torch.zeros(())).new_zeros(1, *dataset.input_shape)
     with unchanged_generators(), silence():
-        splits: tuple[Split, ...] = ("train", "val", "test")
-        first = {s: _SplitScan(dataset, s, options, selection, example).first() for s in splits}
+        first = {s: _first_batch(dataset, s, options, selection, example) for s in SPLITS}
         with blamed("The networks cannot be copied", "keep nothing in them that has a graph"):
             trial = copy.deepcopy(model)
         losses = {
@@ -81,95 +78,83 @@ def dry_pass(
         _try_training(trial, dataset, make_groups, options, batch)
 
 
-@dataclass(frozen=True)
-class _SplitScan:
-    """A look at as much of a split as is cheap."""
+def _first_batch(
+    dataset: MultiTaskDataset,
+    split: Split,
+    options: TrainOptions,
+    selection: Selection,
+    example: Tensor,
+) -> Batch:
+    """Return the first batch; refuse what is wrong in it and in as many others as is cheap.
 
-    dataset: MultiTaskDataset
-    split: Split
-    options: TrainOptions
-    selection: Selection
-    example: Tensor
-    """An input as the networks take it."""
-
-    def first(self) -> Batch:
-        """Return the first batch; refuse what is wrong in it and the next ones."""
-        parts = self._parts()
-        missing = set(self._tasks_needed())
-        flags = SeenFlags(self.dataset.tasks)
-        batches: list[Batch] = []
-        num_read = 0
-        start = time.process_time()
-        for batch, part in zip(self._batches(parts), parts, strict=False):
-            self._check(batch, len(part))
-            batches = batches or [batch]
+    Args:
+        dataset: The data.
+        split: Which split.
+        options: Batch sizes and limits.
+        selection: Which tasks need a label.
+        example: An input as the networks take it.
+    """
+    place = where(dataset, split)
+    missing = set(selection.tasks_needed(split))
+    flags = SeenFlags(dataset.tasks)
+    first: list[Batch] = []
+    num_read = 0
+    start = time.process_time()
+    with blamed("the data set fails", "correct its `num_examples` or `batch`", place):
+        parts = _parts(dataset, split, options)
+        for batch, part in zip(complete_batches(dataset, split, parts), parts, strict=False):
+            check_form(batch, dataset.tasks, example, len(part), place)
+            refuse_faults([batch], dataset, split)
+            first = first or [batch]
             num_read += 1
-            missing -= self._labelled(batch)
+            missing -= _labelled(dataset, split, batch)
             flags.add(batch)
-            is_slow = isinstance(self.dataset, StoredDataset)
+            is_slow = isinstance(dataset, StoredDataset)
             if not missing and (is_slow or time.process_time() - start > SCAN_S):
                 break
-        flags.check(self.dataset, self.split, is_whole=num_read == len(parts))
-        if missing:
-            self._refuse_unlabelled(missing, batches[0])
-        return batches[0]
+    flags.check(dataset, split, is_whole=num_read == len(parts))
+    if missing:
+        _refuse_unlabelled(dataset, split, selection, missing)
+    return first[0]
 
-    def _parts(self) -> Sequence[Tensor]:
-        place = where(self.dataset, self.split)
-        with blamed("the data set fails", "correct its `num_examples`", place):
-            num = self.dataset.num_examples(self.split)
-        if num < 1:
-            raise ConfigError(
-                f"{place}: at least one example is needed, got {num}; move examples from another "
-                "split there."
-            )
-        if self.split == "train":
-            return in_parts(torch.arange(num), min(num, self.options.batch_size))
-        return evaluation_parts(self.dataset, self.split, self.options)
 
-    def _batches(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
-        place = where(self.dataset, self.split)
-        with blamed("the data set fails", "correct its `batch`", place):
-            yield from complete_batches(self.dataset, self.split, parts)
-
-    def _check(self, batch: Batch, num: int) -> None:
-        place = where(self.dataset, self.split)
-        check_form(batch, self.dataset.tasks, self.example, num, place)
-        fault = find_fault([batch], self.dataset, self.split)
-        if fault is not None:
-            raise ConfigError(fault)
-
-    def _tasks_needed(self) -> tuple[str, ...]:
-        if self.split == "train":
-            return self.selection.task_names
-        return self.selection.tasks_needed() if self.split == self.selection.split else ()
-
-    def _labelled(self, batch: Batch) -> set[str]:
-        """Return the names of the tasks with a label in a batch."""
-        names = set()
-        for task in self.dataset.tasks:
-            if task.name in batch.targets:
-                place = where(self.dataset, self.split, task)
-                with blamed("the labels cannot be counted", "correct the target or `count`", place):
-                    if bool(task.num_labelled(batch.targets[task.name]) > 0):
-                        names.add(task.name)
-        return names
-
-    def _refuse_unlabelled(self, missing: set[str], batch: Batch) -> None:
-        first = next(task for task in self.dataset.tasks if task.name in missing)
-        others = [name for name in self.selection.task_names if name not in missing]
-        remedy = f"train with tasks=[{','.join(others)}]" if others else "train with other data"
-        reason = "it is to be trained"
-        if self.split == self.selection.split:
-            reason = f"{self.selection.key} needs it"
-            if others:
-                choice = f"train.select={self.split}/{others[0]}/loss"
-                remedy = f"select by another task with {choice}, or {remedy}"
-        targets = ", ".join(map(str, batch.targets)) or "no task"
+def _parts(dataset: MultiTaskDataset, split: Split, options: TrainOptions) -> Sequence[Tensor]:
+    num = dataset.num_examples(split)
+    if num < 1:
         raise ConfigError(
-            f"{where(self.dataset, self.split, first)}: at least one label is needed, as {reason}, "
-            f"got none (the batch has targets of {targets}); {remedy}."
+            f"{where(dataset, split)}: at least one example is needed, got {num}; move examples "
+            "from another split there."
         )
+    if split == "train":
+        return in_parts(torch.arange(num), min(num, options.batch_size))
+    return evaluation_parts(dataset, split, options)
+
+
+def _labelled(dataset: MultiTaskDataset, split: Split, batch: Batch) -> set[str]:
+    """Return the names of the tasks with a label in a batch."""
+    names = set()
+    for task in dataset.tasks:
+        if task.name in batch.targets:
+            place = where(dataset, split, task)
+            with blamed("the labels cannot be counted", "correct the target or `count`", place):
+                if bool(task.num_labelled(batch.targets[task.name]) > 0):
+                    names.add(task.name)
+    return names
+
+
+def _refuse_unlabelled(
+    dataset: MultiTaskDataset, split: Split, selection: Selection, missing: set[str]
+) -> None:
+    first = next(task for task in dataset.tasks if task.name in missing)
+    others = [name for name in selection.task_names if name not in missing]
+    remedy = f"train with tasks=[{','.join(others)}]" if others else "train with other data"
+    if others and split == selection.split:
+        choice = f"train.select={split}/{others[0]}/loss"
+        remedy = f"select by another task with {choice}, or {remedy}"
+    raise ConfigError(
+        f"{where(dataset, split, first)}: at least one label is needed to train the task and for "
+        f"{selection.key}, got none; {remedy}."
+    )
 
 
 def _try_evaluation(
@@ -185,32 +170,27 @@ def _try_evaluation(
 def _evaluate(
     model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, batch: Batch
 ) -> dict[str, float]:
+    """Return the losses by task; refuse predictions, losses and metrics that are not usable."""
     tasks = dataset.tasks
     component = component_of(model, tasks)
-    place = where(dataset, split)
     model.eval()
-    with torch.no_grad(), blamed(component, "correct it or choose another", place):
+    with torch.no_grad(), blamed(component, "correct it or choose another", where(dataset, split)):
         predictions = predict(model, batch)
     check_predictions(tasks, predictions, len(batch.inputs))
-    return {
-        task.name: _try_task(
-            task, prediction, batch.targets[task.name], where(dataset, split, task)
-        )
-        for task, prediction in zip(tasks, predictions, strict=True)
-        if task.name in batch.targets
-    }
-
-
-def _try_task(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
-    if not prediction.isfinite().all():
-        raise ConfigError(
-            f"{place}: the prediction for finite inputs must be finite before training, got NaN or "
-            "infinity; correct the initial values of `backbone` or `head`."
-        )
-    loss = _try_loss(task, prediction, target, place)
-    for spec in task.metrics:
-        _try_metric(spec, prediction, target, place)
-    return loss
+    losses = {}
+    for task, prediction in zip(tasks, predictions, strict=True):
+        place = where(dataset, split, task)
+        if task.name not in batch.targets:
+            continue
+        if not prediction.isfinite().all():
+            raise ConfigError(
+                f"{place}: the prediction for finite inputs must be finite before training, got "
+                "NaN or infinity; correct the initial values of `backbone` or `head`."
+            )
+        losses[task.name] = _try_loss(task, prediction, batch.targets[task.name], place)
+        for spec in task.metrics:
+            _try_metric(spec, prediction, batch.targets[task.name], place)
+    return losses
 
 
 def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> float:
@@ -223,27 +203,19 @@ def _try_loss(task: Task, prediction: Tensor, target: Tensor, place: str) -> flo
             f"{place}: the loss must leave the target as it is, which the metrics see too, but "
             "writes into it; write target = target.clone() first."
         )
-    fault = _fault_of_loss(loss)
-    if fault is not None:
+    if not _is_scalar(loss) or not loss.requires_grad or not loss.isfinite():
         raise ConfigError(
-            f"{place}: the loss must be a finite scalar that depends on the prediction, got {fault}"
+            f"{place}: the loss must be a finite scalar tensor that depends on the prediction, got "
+            f"{one_line(repr(loss)):.60}; reduce it with mean(), leave out detach() and item(), "
+            "and leave out NaN in the target."
         )
     with blamed("the loss cannot be differentiated", "correct it", place):
         loss.backward()
     return float(loss)
 
 
-def _fault_of_loss(loss: Any) -> str | None:
-    """Return what a loss is that it must not be, and what to do."""
-    if not isinstance(loss, Tensor):
-        return f"a {type(loss).__name__}; return a tensor."
-    if loss.dim() > 0:
-        return f"shape {list(loss.shape)}; reduce it with mean()."
-    if not loss.requires_grad:
-        return "one without a gradient; leave out detach() and item()."
-    if not loss.isfinite():
-        return f"{float(loss)}; correct the loss, or use one that leaves out NaN in the target."
-    return None
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
 
 
 def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str) -> None:
@@ -254,11 +226,10 @@ def _try_metric(spec: MetricSpec, prediction: Tensor, target: Tensor, place: str
         with NoBroadcasting(len(target)):
             metric.update(spec.prepare(prediction), target)
         value: Any = spec.value(metric.compute())
-    if not isinstance(value, Tensor) or value.dim() > 0:
-        shape = getattr(value, "shape", "no tensor")
+    if not _is_scalar(value):
         raise ConfigError(
-            f"{place}: {name} must be a scalar tensor, got {type(value).__name__} ({shape}); pick "
-            "one with the `value` of MetricSpec."
+            f"{place}: {name} must be a scalar tensor, got {one_line(repr(value)):.60}; pick one "
+            "with the `value` of MetricSpec."
         )
 
 

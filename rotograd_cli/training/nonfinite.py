@@ -163,16 +163,12 @@ def _try_step(
         fault = fault_of_data(error, run, batches, micro_batches)
         with watched(run.model) as findings, suppress(NonFiniteError):
             stepper.attempt(micro_batches)
-        return f"{error} in step {step}. {fault or _first(findings)}"
+        nothing = "All outputs of modules are finite, and all gradients that autograd sets."
+        began = f"It began in the {findings[0]}." if findings else nothing
+        return f"{error} in step {step}. {fault or began}"
     origin = wrong_parameter(run.model)
     if origin is not None:
         return f"The update of step {step} is not finite: {origin}."
     run.model.refresh()
     run.end_step()
     return None
-
-
-def _first(findings: Sequence[str]) -> str:
-    if findings:
-        return f"It began in the {findings[0]}."
-    return "All outputs of modules are finite, and all gradients that autograd sets."

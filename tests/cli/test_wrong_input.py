@@ -104,7 +104,7 @@ WRONG_OVERRIDES = [
     ("hydra.verbose=3", "check the command"),
     # what does not fit together
     ("method.rotation_shape=60", "choose a size of at most 50"),
-    ("+heads.left._target_=torch.nn.Identity", "must return shape [N, 10], got [N, 50]"),
+    ("+heads.left._target_=torch.nn.Identity", "must return shape [1, 10] (N = 1), got [1, 50]"),
     ("head.hidden=[100000000000]", "does not fit into memory; lower"),
     # grammar
     ("foo", "must read KEY=VALUE, got 'foo'"),
