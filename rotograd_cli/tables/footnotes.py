@@ -10,7 +10,7 @@ from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results
 from rotograd_cli.tables.runs import COMMON, PROTOCOL, TASKS, Run, alike, grouped, varying
-from rotograd_cli.tables.spec import TableSpec, row_label
+from rotograd_cli.tables.spec import TableSpec
 
 MAX_NAMED = 5
 """Tasks that a footnote lists."""
@@ -60,7 +60,7 @@ def _seeds(results: Results) -> str:
 def _delta_note(spec: TableSpec, results: Results) -> list[str]:
     if all(column.delta_of is None for column in spec.columns.values()):
         return []
-    base = "" if spec.base is None else row_label(spec, spec.base)
+    base = "" if spec.base is None else spec.label(spec.base)
     note = delta.DESCRIPTIONS[str(spec.delta)].format(base=base)
     if spec.delta != "nash":
         return [note]
@@ -185,7 +185,7 @@ def _who(spec: TableSpec, results: Results, key: str) -> list[str]:
     for row, seeds in results.rows.items():
         is_same = alike((result.conditions for result in seeds.values()), [key])
         for seed, result in seeds.items():
-            name = row_label(spec, row) + ("" if is_same else f" seed {seed}")
+            name = spec.label(row) + ("" if is_same else f" seed {seed}")
             pairs.append((result.conditions[key], name))
     values = grouped(pairs).items()
     return [f"{_shortened(value)} ({', '.join(names)})" for value, names in values]
@@ -211,7 +211,7 @@ def _gaps(spec: TableSpec, results: Results) -> list[str]:
             reasons = grouped((reason, seed) for seed, reason in missing.items())
             why = "; ".join(f"seed {_joined(seeds)}: {text}" for text, seeds in reasons.items())
             count = f"{len(results.rows[row])} of {len(results.seeds)} seeds"
-            lines.append(f"Incomplete: {row_label(spec, row)}, {count} ({why}).")
+            lines.append(f"Incomplete: {spec.label(row)}, {count} ({why}).")
     return lines
 
 

@@ -14,7 +14,7 @@ from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.results import Results, SeedResult, metric_specs
 from rotograd_cli.tables.runs import COMMON, TASKS, alike
-from rotograd_cli.tables.spec import TableSpec, paper_value, row_label
+from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tables.statistics import compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
 
@@ -45,7 +45,7 @@ def build_table(
     rows = [
         Row(
             name,
-            row_label(spec, name),
+            spec.label(name),
             {column: cells[name] for column, (_, cells) in built.items()},
             len(results.rows[name]),
             results.missing[name],
@@ -55,7 +55,7 @@ def build_table(
         if row.shown
     ]
     is_compared = any(cell.difference for row in rows for cell in row.cells.values())
-    reference = row_label(spec, spec.compare_with or "") if is_compared else None
+    reference = spec.label(spec.compare_with or "") if is_compared else None
     columns = [column for column, _ in built.values()]
     table = Table(spec.name, spec.title, statistic, results.seeds, reference, columns, rows, [])
     return dataclasses.replace(table, footnotes=footnotes(spec, results, table, notes))
@@ -140,7 +140,7 @@ class _Builder:
         centre, spread = summarise(list(finite.values()), self._statistic) if finite else nothing
         is_short = bool(values) and len(finite) < len(self._results.rows[row])
         note = f"{len(finite)} of {len(self._results.seeds)} seeds" if is_short else None
-        printed = paper_value(self._spec, row, column)
+        printed = self._spec.printed(row, column)
         return Cell(finite, centre, spread, paper=printed, note=note)
 
     def _ranked(self, column: str, better: Better | None, cells: Cells) -> Cells:

@@ -240,7 +240,7 @@ def test_another_option_of_the_method_is_another_row(cli: Cli, own_runs: Path) -
         (("runs=conf",), "1 paths without a run below them"),
         ((), "`runs` needs a value"),
         (("run=both",), "did you mean runs?"),
-        (("runs=both", "statistic=median"), "did you mean median_std?"),
+        (("runs=both", "statistic=median"), "must be median_std or mean_std or mean_ci95"),
         (("runs=both", "seeds=0"), "`seeds` must be a number of seeds of at least 1"),
         (("runs=both", "seeds=[1,1]"), "`seeds` must be a number of seeds of at least 1"),
         (("runs=both", "seeds=x"), "`seeds` must be a number of seeds of at least 1"),

@@ -30,7 +30,7 @@ def put(
 
 
 def table_of(root: Path) -> Table:
-    return table_of_runs(TableCommand(runs=str(root)))
+    return table_of_runs(TableCommand(runs=[str(root)]))
 
 
 def ranks(table: Table, column: str) -> dict[str, int | None]:

@@ -11,7 +11,6 @@ from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.tables.spec import row_label
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.evaluation import Evaluator
 from rotograd_cli.training.stepper import Stepper
@@ -52,7 +51,7 @@ def plan_table(
     for row, (cells, left) in rows.items():
         done = sum(cell.finished for cell in cells)
         counts = map(str, (done + left, done, left))
-        texts.append([row_label(spec, row), *counts, _shown(hours[row])])
+        texts.append([spec.label(row), *counts, _shown(hours[row])])
     total_left = sum(left for _, left in rows.values())
     total_hours = None if None in hours.values() else sum(h or 0 for h in hours.values())
     total = ["all", "", "", str(total_left), _shown(total_hours)]

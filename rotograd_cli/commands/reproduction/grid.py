@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rotograd_cli.commands.reproduction.plan import Candidate
 from rotograd_cli.files import replace_text
-from rotograd_cli.tables.spec import GridSpec, TableSpec, row_label
+from rotograd_cli.tables.spec import GridSpec, TableSpec
 
 
 def grid_notes(spec: TableSpec, candidates: Sequence[Candidate]) -> list[str]:
@@ -85,7 +85,7 @@ def _setting(spec: TableSpec, candidate: Candidate) -> str:
 
 
 def _name(spec: TableSpec, candidate: Candidate) -> str:
-    return " ".join(filter(None, (row_label(spec, candidate.row), candidate.task)))
+    return " ".join(filter(None, (spec.label(candidate.row), candidate.task)))
 
 
 def write_grid(candidates: Sequence[Candidate], folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.tables.spec import TableSpec, row_overrides
+from rotograd_cli.tables.spec import TableSpec
 
 METHOD_PREFIX = "method_optimizer"
 """Grid keys that begin with it are for rows whose method has parameters of its own."""
@@ -150,7 +150,7 @@ class Planner:
     def _cell(self, run: RunKey, point: Point) -> Cell:
         task = [] if run.task is None else [f"tasks=[{run.task}]"]
         grid = [f"{key}={value!r}" for key, value in point.items()]
-        setting = (*row_overrides(self.spec, run.row), *task, *self.overrides, *grid)
+        setting = (*self.spec.overrides_of(run.row), *task, *self.overrides, *grid)
         if setting not in self._composed:
             self._composed[setting] = composed("train", setting)
         composition = self._composed[setting]

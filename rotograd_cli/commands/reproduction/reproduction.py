@@ -16,12 +16,11 @@ from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build
 from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import RunKey, read_run
-from rotograd_cli.tables.spec import TableSpec, row_label, select_rows
+from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tables.table import build_table
 
 PROBING_S = 20.0
@@ -41,8 +40,8 @@ class Reproduction:
     def __init__(self, arguments: Arguments) -> None:
         self.launcher = arguments.launcher
         self.config = reproduce_config(arguments.table)
-        self.spec = select_rows(self.config.table, self.config.methods)
-        self.seeds = to_seeds(self.config.seeds) or list(range(self.spec.seeds))
+        self.spec = self.config.table.select(self.config.methods)
+        self.seeds = self.config.seeds or list(range(self.spec.seeds))
         self.planner = Planner(self.spec, self.seeds, arguments.runs)
         with composing():
             self.grid_cells = self.planner.grid_cells()
@@ -101,7 +100,7 @@ class Reproduction:
 
     def _label(self, place: Place) -> str:
         row, task = place
-        return " ".join(filter(None, (row_label(self.spec, row), task)))
+        return " ".join(filter(None, (self.spec.label(row), task)))
 
     def table(self, spec: TableSpec | None = None) -> Table:
         """Build the table of what is there; what is missing is marked.
