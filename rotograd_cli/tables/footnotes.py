@@ -172,7 +172,7 @@ def _conditions(spec: TableSpec, results: Results) -> list[str]:
             "Warning: what was not measured alike is neither ranked nor compared, and has no gain. "
             f"{'. '.join(unlike)}."
         )
-    over_tasks = [c for c in spec.columns.values() if c.metric is not None and "/" not in c.metric]
+    over_tasks = any(column.is_over_tasks for column in spec.columns.values())
     if over_tasks and len(who[TASKS]) > 1:
         numbers = "Numbers over different tasks are neither ranked nor compared"
         notes.append(f"{numbers}: {'; '.join(who[TASKS])}.")

@@ -1,16 +1,15 @@
 """The metrics of every row at every seed, and what is missing."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
+import torch
 
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions
 from rotograd_cli.tables.spec import TableSpec
-from rotograd_cli.tasks.metrics import geometric_mean
+from rotograd_cli.tasks.metrics import OVER_TASKS, geometric_mean
 
 GEOMEAN_LOSS = MetricKey(None, "geomean_loss")
 MetricSpecs = dict[MetricKey, MetricDisplay]
@@ -73,12 +72,11 @@ def collect(
         unfinished or failed, of a ``per_task`` row any one of its tasks.
     """
     results = Results(list(range(spec.seeds) if seeds is None else seeds), {}, {})
-    for row, row_spec in spec.rows.items():
+    for row in spec.rows:
         results.rows[row] = {}
         results.missing[row] = {}
-        tasks: Sequence[str | None] = spec.tasks if row_spec.per_task else [None]
         for seed in results.seeds:
-            cells = [RunKey(row, seed, task) for task in tasks]
+            cells = [RunKey(row, seed, task) for task in spec.tasks_of(row)]
             reasons = [_reason(cell, runs.get(cell), unavailable or {}) for cell in cells]
             if any(reasons):
                 results.missing[row][seed] = ", ".join(filter(None, reasons))
@@ -122,12 +120,9 @@ def _over_tasks(metrics: Mapping[MetricKey, float], runs: Iterable[Run]) -> dict
     names = {key.name for key in leading}
     if len(names) != 1 or not all(key.task and key in metrics for key in leading):
         return {}
-    values = np.array([metrics[key] for key in leading])
-    if not np.isfinite(values).all():
-        values = np.array([math.nan])
+    values = torch.tensor([metrics[key] for key in leading], dtype=torch.float64)
     name = names.pop()
-    kinds = ("min", "median", "mean", "std")
-    return {MetricKey(None, f"{kind}_{name}"): float(getattr(np, kind)(values)) for kind in kinds}
+    return {MetricKey(None, f"{kind}_{name}"): float(of(values)) for kind, of in OVER_TASKS.items()}
 
 
 def metric_specs(runs: Iterable[Run]) -> MetricSpecs:

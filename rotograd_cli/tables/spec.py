@@ -62,6 +62,11 @@ class ColumnSpec:
     digits: Annotated[int, Ge(0), Le(10)] | None = None
     """Decimals; null: 2 of percentages, gains and hours, of others 2 to 4 by their size."""
 
+    @property
+    def is_over_tasks(self) -> bool:
+        """Whether its numbers are of all tasks together: a statistic, the mean of the losses."""
+        return self.metric is not None and "/" not in self.metric
+
 
 @dataclasses.dataclass
 class GridSpec:
