@@ -57,7 +57,7 @@ def collect(
     spec: TableSpec,
     runs: Mapping[RunKey, Run],
     seeds: Sequence[int] | None = None,
-    unavailable: Mapping[RunKey, str] | None = None,
+    unavailable: Mapping[tuple[str, str | None], str] = {},
 ) -> Results:
     """Join the runs of every row and seed.
 
@@ -65,7 +65,7 @@ def collect(
         spec: Table; its rows are those expected.
         runs: The run of every cell that has one.
         seeds: Seeds expected of every row; None takes 0 to ``spec.seeds`` - 1.
-        unavailable: Reason by cell without a run; ``no run`` by default.
+        unavailable: Reason by row and task that has no run; empty or absent is ``no run``.
 
     Returns:
         Complete results, and the reason of every seed that has none: a run that is absent,
@@ -77,7 +77,7 @@ def collect(
         results.missing[row] = {}
         for seed in results.seeds:
             cells = [RunKey(row, seed, task) for task in spec.tasks_of(row)]
-            reasons = [_reason(cell, runs.get(cell), unavailable or {}) for cell in cells]
+            reasons = [_reason(cell, runs.get(cell), unavailable) for cell in cells]
             if any(reasons):
                 results.missing[row][seed] = ", ".join(filter(None, reasons))
             else:
@@ -85,10 +85,12 @@ def collect(
     return results
 
 
-def _reason(cell: RunKey, run: Run | None, unavailable: Mapping[RunKey, str]) -> str:
+def _reason(
+    cell: RunKey, run: Run | None, unavailable: Mapping[tuple[str, str | None], str]
+) -> str:
     """Why a cell has no result; empty if it has one."""
     if run is None:
-        text = unavailable.get(cell, "no run")
+        text = unavailable.get((cell.row, cell.task)) or "no run"
     elif run.is_finished:
         return ""
     else:

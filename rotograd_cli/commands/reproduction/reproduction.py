@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rotograd_cli.commands.reproduction import plan
 from rotograd_cli.commands.reproduction.estimate import measured_seconds, plan_table
-from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
+from rotograd_cli.commands.reproduction.grid import grid_notes, searches, write_grid
 from rotograd_cli.commands.reproduction.launching import launch
-from rotograd_cli.commands.reproduction.plan import Cell, Place, Planner, unique
+from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
 from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.printing.grid import Grid
@@ -19,7 +18,7 @@ from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
-from rotograd_cli.tables.runs import RunKey, read_run
+from rotograd_cli.tables.runs import read_run
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tables.table import build_table
 
@@ -50,8 +49,10 @@ class Reproduction:
 
     def _choose(self, grid_cells: Sequence[Cell]) -> None:
         """Take the best of the grid, and plan its runs at every seed."""
-        self.candidates = plan.candidates(grid_cells)
-        self.final_cells = self.planner.final_cells(plan.choices(self.candidates))
+        self.searches = searches(grid_cells)
+        chosen = {search.place: search.best for search in self.searches}
+        points = {place: best.point for place, best in chosen.items() if best is not None}
+        self.final_cells = self.planner.final_cells(points)
 
     def plan(self) -> Grid:
         """Return what there is to do."""
@@ -95,12 +96,8 @@ class Reproduction:
         """Return why cells are not finished, and why rows have no choice."""
         results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
         cells = [f"{f}: {result}" for f, result in results.items() if result != "finished"]
-        reasons = plan.without_choice(self.candidates)
-        return [*cells, *(f"{self._label(place)}: {why}" for place, why in reasons.items())]
-
-    def _label(self, place: Place) -> str:
-        row, task = place
-        return " ".join(filter(None, (self.spec.label(row), task)))
+        nothing_chosen = [search for search in self.searches if search.failure]
+        return [*cells, *(f"{self.spec.label(*s.place)}: {s.failure}" for s in nothing_chosen)]
 
     def table(self, spec: TableSpec | None = None) -> Table:
         """Build the table of what is there; what is missing is marked.
@@ -113,26 +110,17 @@ class Reproduction:
         """
         spec = spec or self.spec
         runs = {cell.run: read_run(cell.run_dir) for cell in self.final_cells if cell.finished}
-        results = collect(spec, runs, self.seeds, self._not_chosen())
-        notes = grid_notes(spec, self.candidates)
+        reasons = {cell.place: "grid not finished" for cell in self.grid_cells}
+        reasons |= {search.place: search.failure for search in self.searches}
+        results = collect(spec, runs, self.seeds, reasons)
+        notes = grid_notes(spec, self.searches)
         return build_table(spec, results, statistic=self.config.statistic, notes=notes)
-
-    def _not_chosen(self) -> dict[RunKey, str]:
-        """Reason by cell whose setting the grid did not give."""
-        unfinished = dict.fromkeys((cell.place for cell in self.grid_cells), "grid not finished")
-        chosen = plan.choices(self.candidates)
-        return {
-            RunKey(row, seed, task): reason
-            for (row, task), reason in (unfinished | plan.without_choice(self.candidates)).items()
-            for seed in self.seeds
-            if (row, task) not in chosen
-        }
 
     def write(self, table: Table) -> list[Path]:
         """Write the table's files, and the grid's."""
         output = Path(self.config.output).expanduser() if self.config.output else self.folder
         files = list(write_table(table, output))
-        return [*files, *write_grid(self.candidates, output)]
+        return [*files, *write_grid(self.searches, output)]
 
     @property
     def cells(self) -> list[Cell]:
