@@ -148,8 +148,7 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
             one row in what they were measured on: their seeds would not be seeds of one thing.
     """
     finished = {key: [run for run in runs if run.is_finished] for key, runs in groups.items()}
-    _check_one_setting(finished)
-    _check_conditions(finished)
+    _check_rows(finished)
     chosen = {}
     notes = []
     for key, runs in groups.items():
@@ -161,34 +160,30 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
     return chosen, notes
 
 
-def _check_one_setting(finished: Mapping[RunKey, Sequence[Run]]) -> None:
-    by_row: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+def _check_rows(finished: Mapping[RunKey, Sequence[Run]]) -> None:
+    rows: dict[str, list[Run]] = defaultdict(list)
+    places: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
     for key, runs in finished.items():
-        by_row[key.row, key.task] += runs
-    for (row, _), runs in by_row.items():
-        settings = [run.setting for run in runs]
-        keys = varying(settings)
-        if keys:
-            values = dict.fromkeys(str(each.get(keys[0], "none")) for each in settings)
-            others = f" and {len(keys) - 1} other keys" if len(keys) > 1 else ""
-            raise ConfigError(
-                f"The runs of row {row!r} must have the same settings, got {keys[0]} "
-                f"{', '.join(values)}{others}; narrow `runs` to one of them."
-            )
+        rows[key.row] += runs
+        places[key.row, key.task] += runs
+    for (row, _), runs in places.items():
+        _check_alike(row, runs, [{**run.setting, **conditions([run])} for run in runs])
+    for row, runs in rows.items():
+        # runs of single tasks differ in their tasks by nature
+        together = [{key: conditions([run])[key] for key in COMMON} for run in runs]
+        _check_alike(row, runs, together)
 
 
-def _check_conditions(finished: Mapping[RunKey, Sequence[Run]]) -> None:
-    folders: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
-    for key, runs in finished.items():
-        for run in runs:
-            for name, text in conditions([run]).items():
-                # runs of single tasks differ in these by nature
-                if name in COMMON or key.task is None:
-                    folders[key.row, name].setdefault(text, run.folder)
-    for (row, name), by_text in folders.items():
-        if len(by_text) > 1:
-            values = ", ".join(f"{text} ({folder})" for text, folder in by_text.items())
-            raise ConfigError(
-                f"The runs of row {row!r} must be measured alike, got {name}: {values}; narrow "
-                "`runs` to one of them."
-            )
+def _check_alike(row: str, runs: Sequence[Run], settings: Sequence[Mapping[str, Any]]) -> None:
+    keys = varying(settings)
+    if not keys:
+        return
+    folders: dict[str, Path] = {}
+    for run, each in zip(runs, settings, strict=True):
+        folders.setdefault(str(each.get(keys[0], "none")), run.folder)
+    values = ", ".join(f"{value} ({folder})" for value, folder in folders.items())
+    others = f", and {len(keys) - 1} other keys" if len(keys) > 1 else ""
+    raise ConfigError(
+        f"The runs of row {row!r} must have the same settings and be measured alike, got "
+        f"{keys[0]}: {values}{others}; narrow `runs` to one of them."
+    )

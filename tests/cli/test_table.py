@@ -215,7 +215,7 @@ def test_runs_of_a_row_with_different_settings_are_refused(cli: Cli, own_runs: P
     result = matched(cli, "runs=.")
     assert result.code == 2
     assert "The runs of row 'rotograd' must have the same settings" in result.err
-    assert "model_optimizer.lr 0.001, 0.5" in result.err
+    assert "model_optimizer.lr: 0.001 (both/2), 0.5 (other); narrow" in result.err
     assert not (own_runs / "out").exists()
     result = matched(cli, "runs=other")
     assert result.code == 0
