@@ -87,9 +87,7 @@ def test_seeds_of_a_row_that_were_not_measured_alike_are_refused(
         path.write_text(json.dumps(content))
         assert len(table_of(tmp_path).rows) == 1
         return
-    with pytest.raises(
-        ConfigError, match="and be measured alike, got"
-    ) as caught:
+    with pytest.raises(ConfigError, match="and be measured alike, got") as caught:
         table_of(tmp_path)
     assert said in str(caught.value)
     assert str(first) in str(caught.value)
