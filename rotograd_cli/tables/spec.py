@@ -55,8 +55,6 @@ class ColumnSpec:
     """Wall time of the training steps of a seed in hours, summed over its runs."""
     label: str = ""
     """Head of the column without unit and arrow; empty: the column's key."""
-    better: Annotated[str, Literal["higher", "lower"]] | None = None
-    """``higher`` or ``lower``; null: the metric's own."""
     percent: bool | None = None
     """Show the value times 100; null: as the metric declares."""
     digits: Annotated[int, Ge(0), Le(10)] | None = None

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
@@ -18,6 +17,8 @@ from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
 
+Values = Mapping[str, Mapping[int, float]]
+"""Values of a column by row and seed."""
 Cells = dict[str, Cell]
 """Cells of a column by row."""
 
@@ -78,16 +79,15 @@ class _Builder:
 
     def column(self, name: str, spec: ColumnSpec) -> tuple[Column, Cells]:
         """Return a column and its cells, ranked and compared."""
-        unit, better = self._unit_and_direction(name, spec)
-        values = self._values(spec, unit)
+        unit, better, values = self._content(name, spec)
         cells = {row: self._cell(name, row, values[row]) for row in self._spec.rows}
         places = self._ranks(spec, better, cells)
         differences = self._differences(spec, cells)
         digits = _digits(unit, cells) if spec.digits is None else spec.digits
         label = spec.label or name
-        column = Column(name, label, unit, better, digits, self._paper_label(name, label, cells))
-        if self._spec.paper is not None:
-            column = dataclasses.replace(column, paper_digits=self._spec.paper.digits)
+        paper_label = self._paper_label(name, label, cells)
+        paper_digits = 2 if self._spec.paper is None else self._spec.paper.digits
+        column = Column(name, label, unit, better, digits, paper_label, paper_digits)
         return column, {
             row: dataclasses.replace(cell, rank=places.get(row), difference=differences.get(row))
             for row, cell in cells.items()
@@ -106,12 +106,16 @@ class _Builder:
             return None
         return paper.columns.get(name, f"{label} (paper)")
 
-    def _unit_and_direction(self, name: str, column: ColumnSpec) -> tuple[str, Better | None]:
-        better: Any = column.better
-        if column.hours:  # not ranked by itself: it depends on what else the machine did
-            return "h", better
+    def _content(self, name: str, column: ColumnSpec) -> tuple[str, Better | None, Values]:
+        """Unit, direction of better, and values in that unit by row and seed."""
+        rows = self._results.rows
         if column.delta_of is not None:
-            return "%", better or BETTER[str(self._spec.delta)]
+            convention = str(self._spec.delta)
+            gain = gains(convention, column.delta_of, rows, self._spec.base)
+            return "%", BETTER[convention], gain
+        if column.hours:  # not ranked: it depends on what else the machine did
+            hours = {row: {s: _hours(r) for s, r in seeds.items()} for row, seeds in rows.items()}
+            return "h", None, hours
         metric = MetricKey.parse(str(column.metric))
         if metric not in self._metrics and len(self._metrics) > 1:
             hint = suggest(str(metric), list(map(str, self._metrics)))
@@ -121,24 +125,12 @@ class _Builder:
             )
         declared = self._metrics.get(metric, MetricDisplay(None, False))
         percent = declared.percent if column.percent is None else column.percent
-        return "%" if percent else "", better or declared.better
-
-    def _values(self, column: ColumnSpec, unit: str) -> Mapping[str, Mapping[int, float]]:
-        """Value by row and seed in the column's unit."""
-        rows = self._results.rows
-        if column.delta_of is not None:
-            return gains(str(self._spec.delta), column.delta_of, rows, self._spec.base)
-        if column.hours:
-            return {
-                row: {seed: _hours(result) for seed, result in seeds.items()}
-                for row, seeds in rows.items()
-            }
-        key = MetricKey.parse(str(column.metric))
-        scale = 100.0 if unit == "%" else 1.0
-        return {
-            row: {seed: scale * r.metrics[key] for seed, r in seeds.items() if key in r.metrics}
+        factor = 100.0 if percent else 1.0
+        values = {
+            row: {s: factor * r.metrics[metric] for s, r in seeds.items() if metric in r.metrics}
             for row, seeds in rows.items()
         }
+        return "%" if percent else "", declared.better, values
 
     def _cell(self, column: str, row: str, values: Mapping[int, float]) -> Cell:
         finite = {seed: value for seed, value in values.items() if math.isfinite(value)}

@@ -258,7 +258,6 @@ def test_a_small_table_is_read_with_its_defaults() -> None:
         ("tasks", [], "`table.tasks` must name the tasks"),
         ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
         ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
-        ("columns.left.better", "more", "`table.columns.left.better` must be higher or lower, got"),
         ("columns.left.digits", -1, "`table.columns.left.digits` must be at least 0, got -1"),
         ("columns.gain.delta_of", [], "must name at least one task"),
         ("columns.gain.delta_of", ["lef"], "did you mean left?"),
