@@ -32,7 +32,7 @@ class _Group:
     @property
     def method(self) -> str:
         """Class of the method, and of the rule where the method has one of the user's choice."""
-        method = self.runs[0].section("method") or {}
+        method = self.runs[0].config["method"]
         targets = [str(node.get("_target_", "?")) for node in (method, method.get("rule")) if node]
         return " + ".join(target.rpartition(".")[2] for target in targets)
 
@@ -59,12 +59,12 @@ def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Ru
     data = list(dict.fromkeys(str(summary.data) for summary in finished))
     if len(data) > 1:
         raise ConfigError(f"`runs` must be of one data set, got {', '.join(data)}; narrow `runs`.")
-    groups = _by_name(_groups([run for run in runs if run.config is not None]))
+    groups = _by_name(_groups([run for run in runs if run.config]))
     cells: dict[RunKey, list[Run]] = defaultdict(list)
     for name, group in groups.items():
         for run in group.runs:
             cells[RunKey(name, run.seed, run.only_task if group.per_task else None)].append(run)
-    unplaced = [run for run in runs if run.config is None]
+    unplaced = [run for run in runs if not run.config]
     notes = [f"Runs that did not begin: {listed(unplaced)}."] if unplaced else []
     rows = {n: RowSpec(label=n, per_task=g.per_task, shown=True) for n, g in groups.items()}
     num_seeds = len({key.seed for key in cells})

@@ -104,11 +104,8 @@ def table_of_runs(command: TableCommand) -> Table:
             their settings.
     """
     seeds = command.seeds
-    runs = [
-        run
-        for run in find_runs(command.runs)
-        if seeds is None or run.config is None or run.seed in seeds
-    ]
+    all_runs = find_runs(command.runs)
+    runs = [run for run in all_runs if seeds is None or not run.config or run.seed in seeds]
     if command.table is None:
         spec, groups, notes = spec_from_runs(runs)
         spec = _chosen(spec, command.methods)

@@ -106,7 +106,7 @@ def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
     packages = [f"{name} {' / '.join(texts)}" for name, texts in versions.items()]
     # a commit in short, with a plus where the source was changed
     commits = [re.sub(r"^(.{12}).*?(\+?)$", r"\1\2", s.commit) for s in summaries if s.commit]
-    sizes = _joined((run.section("train") or {}).get("batch_size") for run in runs)
+    sizes = _joined(run.config["train"].get("batch_size") for run in runs)
     seconds = sum(summary.wall_s or 0.0 for summary in summaries)
     wall = f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return [
