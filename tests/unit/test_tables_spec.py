@@ -254,7 +254,6 @@ def test_a_small_table_is_read_with_its_defaults() -> None:
         ("compare_with", "vanila", "did you mean vanilla?"),
         ("rows", {}, "`table.rows` must have at least one entry"),
         ("rows.vanilla", 3, "`table.rows.vanilla`"),
-        ("rows.vanilla.overrides", ["vanilla"], "must hold KEY=VALUE words, got 'vanilla'"),
         ("tasks", [], "`table.tasks` must name the tasks"),
         ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
         ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),

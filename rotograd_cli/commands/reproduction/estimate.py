@@ -40,23 +40,24 @@ def plan_table(
         the final ones.
     """
     spec = planner.spec
-    cells = unique([*grid_cells, *final_cells])
+    cells = [*grid_cells, *final_cells]
+    rows = {row: unique(cell for cell in cells if cell.run.row == row) for row in spec.rows}
     overall = mean_seconds(cells)
     if overall is None and measured:
         overall = statistics.fmean(measured.values())
-    hours = {}
-    num_left = {}
-    texts = []
-    for row in spec.rows:
-        of_row = [cell for cell in cells if cell.run.row == row]
-        num_done = sum(cell.finished for cell in of_row)
-        num_left[row] = len(of_row) - num_done + _num_unplanned(planner, row, of_row)
-        estimates = (mean_seconds(of_row), measured.get(row), overall)
-        hours[row] = _hours(num_left[row], estimates)
-        counts = map(str, (num_done + num_left[row], num_done, num_left[row]))
-        texts.append([spec.label(row), *counts, _shown(hours[row])])
-    total = ["all", "", "", str(sum(num_left.values())), _shown(sum(hours.values()))]
-    return Grid.of_texts(HEADS, [*texts, total], f"Plan of table {spec.name}")
+    done = {row: sum(cell.finished for cell in of_row) for row, of_row in rows.items()}
+    left = {
+        row: len(of_row) - done[row] + _num_unplanned(planner, row, of_row)
+        for row, of_row in rows.items()
+    }
+    hours = {
+        row: _hours(left[row], (mean_seconds(of_row), measured.get(row), overall))
+        for row, of_row in rows.items()
+    }
+    numbers = {row: map(str, (done[row] + left[row], done[row], left[row])) for row in rows}
+    lines = [[spec.label(row), *numbers[row], _shown(hours[row])] for row in rows]
+    total = ["all", "", "", str(sum(left.values())), _shown(sum(hours.values()))]
+    return Grid.of_texts(HEADS, [*lines, total], f"Plan of table {spec.name}")
 
 
 def _num_unplanned(planner: Planner, row: str, cells: Sequence[Cell]) -> int:

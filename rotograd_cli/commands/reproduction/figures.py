@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import MISSING
 
@@ -26,8 +26,7 @@ class FigureSpec:
 
     name: str = MISSING
     """Name of the files that are written."""
-    kind: str = MISSING
-    """``box`` or ``gains``."""
+    kind: Annotated[str, Literal["box", "gains"]] = MISSING
     table: str = MISSING
     """Table whose runs are drawn."""
     columns: list[str] = field(default_factory=list)
@@ -60,11 +59,6 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
     with composing(plot_schema=PlotConfig):
         config = typed(composed("plot", arguments.figure), PlotConfig)
     figure = config.figure
-    if figure.kind not in KINDS:
-        raise ConfigError(
-            f"`figure.kind` must be {' or '.join(KINDS)}, got {figure.kind!r}; "
-            f"{suggest(figure.kind, list(KINDS))}"
-        )
     restrict, draw = KINDS[figure.kind]
     reproduction = Reproduction(_of_table(arguments, figure))
     table = reproduction.table(restrict(figure, reproduction.spec))

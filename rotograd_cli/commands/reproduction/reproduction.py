@@ -84,20 +84,16 @@ class Reproduction:
 
     def run(self) -> None:
         """Train the grid, chooses, trains the rest; finished cells are left as they are."""
-        self._launch(self.grid_cells)
+        launch(_pending(self.grid_cells), self.launcher)
         with composing():
             self._choose(self.grid_cells)
-        self._launch(self.final_cells)
-
-    def _launch(self, cells: Sequence[Cell]) -> None:
-        launch(_pending(cells), self.launcher)
+        launch(_pending(self.final_cells), self.launcher)
 
     def failures(self) -> list[str]:
         """Return why cells are not finished, and why rows have no choice."""
-        results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
-        cells = [f"{f}: {result}" for f, result in results.items() if result != "finished"]
-        nothing_chosen = [search for search in self.searches if search.failure]
-        return [*cells, *(f"{self.spec.label(*s.place)}: {s.failure}" for s in nothing_chosen)]
+        results = {str(cell.run_dir): _result(cell) for cell in self.cells}
+        results |= {self.spec.label(*s.place): s.failure or "finished" for s in self.searches}
+        return [f"{name}: {why}" for name, why in results.items() if why != "finished"]
 
     def table(self, spec: TableSpec | None = None) -> Table:
         """Build the table of what is there; what is missing is marked.
@@ -124,8 +120,8 @@ class Reproduction:
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells, those of the grid first; one may be in both."""
-        return [*self.grid_cells, *self.final_cells]
+        """All cells, those of the grid first."""
+        return unique([*self.grid_cells, *self.final_cells])
 
     @property
     def folder(self) -> Path:
