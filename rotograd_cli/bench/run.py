@@ -53,14 +53,16 @@ def bench(config: BenchConfig, command: str, say: Say) -> dict[str, Any]:
             say(f"{name} is left out: {reason}.")
         blocks = _time(config, contenders, batches, device, say)
         peaks = {c.name: _peak(c, batches[0], device) for c in contenders}
+        times = measure.step_times(blocks)
         settings = _settings(config, builder)
+        stack_bytes = settings["rotation_stack_bytes"]
         return {
             "name": config.bench.name,
             "command": command,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": settings,
             "machine": describe_machine(device),
-            "contenders": _results(contenders, blocks, peaks, settings["rotation_stack_bytes"]),
+            "contenders": [_result(c, times, peaks, stack_bytes) for c in contenders],
             "left_out": left_out,
             "blocks": [asdict(block) for block in blocks],
         }
@@ -179,43 +181,28 @@ def _settings(config: BenchConfig, builder: Builder) -> dict[str, Any]:
     }
 
 
-def _results(
-    contenders: Sequence[Contender],
-    blocks: Sequence[measure.Block],
-    peaks: Mapping[str, int],
-    stack_bytes: int | None,
-) -> list[dict[str, Any]]:
-    times = measure.step_times(blocks)
-    return [
-        {
-            "name": contender.name,
-            "label": contender.label,
-            "options": contender.options,
-            **_ratios(contender.name, times, peaks, stack_bytes),
-            "step_ms": _milliseconds(times[contender.name]),
-            "rotation_part_ms": _milliseconds(times.get(PART + contender.name)),
-            "peak_bytes": peaks[contender.name],
-        }
-        for contender in contenders
-    ]
-
-
-def _ratios(
-    name: str,
+def _result(
+    contender: Contender,
     times: Mapping[str, Sequence[float]],
     peaks: Mapping[str, int],
     stack_bytes: int | None,
 ) -> dict[str, Any]:
-    """A contender beside the ideal; None without it."""
-    ratio = over = stacks = None
-    if IDEAL in peaks:
+    """A contender's row of the table; what is relative to the ideal is None without it."""
+    name = contender.name
+    ratio = over = None
+    if IDEAL in times:
         ratio = measure.spread(measure.paired_ratios(times[name], times[IDEAL]))
         over = peaks[name] - peaks[IDEAL]
-        stacks = over / stack_bytes if stack_bytes else None
     return {
+        "name": name,
+        "label": contender.label,
+        "options": contender.options,
         "ratio_to_ideal": ratio,
+        "step_ms": _milliseconds(times[name]),
+        "rotation_part_ms": _milliseconds(times.get(PART + name)),
+        "peak_bytes": peaks[name],
         "peak_over_ideal_bytes": over,
-        "peak_over_ideal_stacks": stacks,
+        "peak_over_ideal_stacks": over / stack_bytes if over is not None and stack_bytes else None,
     }
 
 
