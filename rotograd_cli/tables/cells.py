@@ -145,25 +145,25 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
     notes = []
     for key, runs in groups.items():
         by_start = sorted(finished[key] or runs, key=lambda run: run.summary.started or "")
-        newest = chosen[key] = by_start[-1]
-        times = len(finished[key])
-        if times > 1:
-            notes.append(f"{key} was run {times} times; the newest counts, {newest.folder}.")
+        chosen[key] = by_start[-1]
+        if len(finished[key]) > 1:
+            times = f"{len(finished[key])} times"
+            notes.append(f"{key} was run {times}; the newest counts, {chosen[key].folder}.")
     return chosen, notes
 
 
 def _check_rows(finished: Mapping[RunKey, Sequence[Run]]) -> None:
-    rows: dict[str, list[Run]] = defaultdict(list)
-    places: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+    by_place: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+    by_row: dict[str, list[Run]] = defaultdict(list)
     for key, runs in finished.items():
-        rows[key.row] += runs
-        places[key.row, key.task] += runs
-    for (row, _), runs in places.items():
+        by_place[key.row, key.task] += runs
+        by_row[key.row] += runs
+    for (row, _), runs in by_place.items():
         _check_alike(row, runs, [{**run.setting, **conditions([run])} for run in runs])
-    for row, runs in rows.items():
+    for row, runs in by_row.items():
         # runs of single tasks differ in their tasks by nature
-        together = [{key: conditions([run])[key] for key in COMMON} for run in runs]
-        _check_alike(row, runs, together)
+        common = [{key: conditions([run])[key] for key in COMMON} for run in runs]
+        _check_alike(row, runs, common)
 
 
 def _check_alike(row: str, runs: Sequence[Run], settings: Sequence[Mapping[str, Any]]) -> None:

@@ -12,8 +12,6 @@ from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import OVER_TASKS, geometric_mean
 
 GEOMEAN_LOSS = MetricKey(None, "geomean_loss")
-MetricSpecs = dict[MetricKey, MetricDisplay]
-"""Direction (``better``) and unit (``percent``) by metric."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def _over_tasks(metrics: Mapping[MetricKey, float], runs: Iterable[Run]) -> dict
     return {MetricKey(None, f"{kind}_{name}"): float(of(values)) for kind, of in OVER_TASKS.items()}
 
 
-def metric_specs(runs: Iterable[Run]) -> MetricSpecs:
+def metric_specs(runs: Iterable[Run]) -> dict[MetricKey, MetricDisplay]:
     """Return direction and unit of all metrics of some runs, then of the statistics over tasks."""
     specs: dict[str, MetricDisplay] = {}
     for run in runs:

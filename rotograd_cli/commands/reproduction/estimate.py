@@ -12,7 +12,7 @@ from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_run
 from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.training.batches import EpochBatches
+from rotograd_cli.training.batches import EpochBatches, evaluation_parts
 from rotograd_cli.training.evaluation import Evaluator
 from rotograd_cli.training.stepper import Stepper
 
@@ -118,8 +118,8 @@ def measured_seconds(config: TrainConfig) -> float:
     batch_s = _seconds(lambda: evaluator.metrics("val"))
     options = config.train
     num_evaluations = math.ceil(options.epochs / options.eval_every_epochs)
-    num_val = _num_batches(dataset.num_examples("val"), config)
-    num_test = _num_batches(dataset.num_examples("test"), config)
+    num_val = len(evaluation_parts(dataset, "val", options))
+    num_test = len(evaluation_parts(dataset, "test", options))
     evaluation_s = batch_s * (num_evaluations * num_val + num_test)
     return options.epochs * batches.num_steps * step_s + evaluation_s
 
@@ -128,9 +128,3 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.monotonic()
     work()
     return time.monotonic() - start
-
-
-def _num_batches(num_examples: int, config: TrainConfig) -> int:
-    num = math.ceil(num_examples / config.train.eval_batch_size)
-    limit = config.train.limit_eval_batches
-    return num if limit is None else min(num, limit)
