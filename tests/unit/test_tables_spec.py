@@ -171,12 +171,10 @@ CHECKPOINTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "row", "column", "value", "spread"), CHECKPOINTS)
-def test_printed_numbers_equal_a_second_transcription(
-    name: str, row: str, column: str, value: float, spread: float | None
-) -> None:
-    spec = load(config_dir() / "table" / f"{name}.yaml")
-    assert spec.printed(row, column) == PaperValue(value, spread)
+def test_printed_numbers_equal_a_second_transcription() -> None:
+    specs = {file.stem: load(file) for file in FILES}
+    for name, row, column, value, spread in CHECKPOINTS:
+        assert specs[name].printed(row, column) == PaperValue(value, spread), (name, row, column)
 
 
 def test_two_printed_numbers_that_may_be_swapped_are_marked() -> None:
@@ -189,13 +187,11 @@ def test_two_printed_numbers_that_may_be_swapped_are_marked() -> None:
         assert any("swapped" in note for note in spec.paper.notes)
 
 
-@pytest.mark.parametrize(
-    ("name", "cells"), [("multimnist", 15), ("celeba_conv", 30), ("celeba_resnet18", 30)]
-)
-def test_no_printed_number_is_missing(name: str, cells: int) -> None:
-    spec = load(config_dir() / "table" / f"{name}.yaml")
-    assert spec.paper is not None
-    assert sum(len(row) for row in spec.paper.rows.values()) == cells
+def test_no_printed_number_is_missing() -> None:
+    for name, cells in {"multimnist": 15, "celeba_conv": 30, "celeba_resnet18": 30}.items():
+        spec = load(config_dir() / "table" / f"{name}.yaml")
+        assert spec.paper is not None
+        assert sum(len(row) for row in spec.paper.rows.values()) == cells, name
 
 
 def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
@@ -235,46 +231,48 @@ def test_a_small_table_is_read_with_its_defaults() -> None:
     assert to_table_spec(asdict(spec)) == spec
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        ("rows.vanilla.lable", "x", "`table.rows.vanilla.lable` is not a key; did you mean"),
-        ("columns.left.metrc", "x", "did you mean table.columns.left.metric?"),
-        ("grid.value", {}, "did you mean table.grid.values?"),
-        ("titel", "x", "did you mean table.title?"),
-        ("title", None, "`table.title`"),
-        ("seeds", "many", "`table.seeds`"),
-        ("seeds", 0, "`table.seeds` must be at least 1, got 0"),
-        ("name", "a/b", "`table.name` must be a word"),
-        ("statistic", "mean", "`table.statistic` must be median_std or mean_std or mean_ci95"),
-        ("delta", "papr", "`table.delta` must be paper or nash or libmtl, got 'papr'"),
-        ("delta", None, "`table.delta` must name a convention"),
-        ("base", None, "`table.base` must name a row"),
-        ("base", "singel", "did you mean single?"),
-        ("compare_with", "vanila", "did you mean vanilla?"),
-        ("rows", {}, "`table.rows` must have at least one entry"),
-        ("rows.vanilla", 3, "`table.rows.vanilla`"),
-        ("tasks", [], "`table.tasks` must name the tasks"),
-        ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
-        ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
-        ("columns.left.digits", -1, "`table.columns.left.digits` must be at least 0, got -1"),
-        ("columns.gain.delta_of", [], "must name at least one task"),
-        ("columns.gain.delta_of", ["lef"], "did you mean left?"),
-        ("grid.seeds", [], "`table.grid.seeds` must not be empty"),
-        ("grid.values", {"a": []}, "`table.grid.values.a` must not be empty"),
-        ("paper.rows", {"rotogard": {}}, "did you mean rotograd?"),
-        ("paper.rows", {"rotograd": {"lft": 1}}, "did you mean left?"),
-        ("paper.rows", {"rotograd": {"left": "x"}}, "must be a number, [value, spread]"),
-        ("paper.rows", {"rotograd": {"left": []}}, "must be a number, [value, spread]"),
-        ("paper.columns", {"lft": "x"}, "did you mean left?"),
-        ("paper", {"rows": {}}, "`table.paper.source` needs a value"),
-    ],
-)  # fmt: skip
-def test_a_wrong_table_costs_one_line(path: str, value: Any, words: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        to_table_spec(changed(path, value))
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
+WRONG: list[tuple[str, Any, str]] = [
+    ("rows.vanilla.lable", "x", "`table.rows.vanilla.lable` is not a key; did you mean"),
+    ("columns.left.metrc", "x", "did you mean table.columns.left.metric?"),
+    ("grid.value", {}, "did you mean table.grid.values?"),
+    ("titel", "x", "did you mean table.title?"),
+    ("title", None, "`table.title`"),
+    ("seeds", "many", "`table.seeds`"),
+    ("seeds", 0, "`table.seeds` must be at least 1, got 0"),
+    ("name", "a/b", "`table.name` must be a word"),
+    ("statistic", "mean", "`table.statistic` must be median_std or mean_std or mean_ci95"),
+    ("delta", "papr", "`table.delta` must be paper or nash or libmtl, got 'papr'"),
+    ("delta", None, "`table.delta` must name a convention"),
+    ("base", None, "`table.base` must name a row"),
+    ("base", "singel", "did you mean single?"),
+    ("compare_with", "vanila", "did you mean vanilla?"),
+    ("rows", {}, "`table.rows` must have at least one entry"),
+    ("rows.vanilla", 3, "`table.rows.vanilla`"),
+    ("tasks", [], "`table.tasks` must name the tasks"),
+    ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
+    ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
+    ("columns.left.digits", -1, "`table.columns.left.digits` must be at least 0, got -1"),
+    ("columns.gain.delta_of", [], "must name at least one task"),
+    ("columns.gain.delta_of", ["lef"], "did you mean left?"),
+    ("grid.seeds", [], "`table.grid.seeds` must not be empty"),
+    ("grid.values", {"a": []}, "`table.grid.values.a` must not be empty"),
+    ("paper.rows", {"rotogard": {}}, "did you mean rotograd?"),
+    ("paper.rows", {"rotograd": {"lft": 1}}, "did you mean left?"),
+    ("paper.rows", {"rotograd": {"left": "x"}}, "must be a number, [value, spread]"),
+    ("paper.rows", {"rotograd": {"left": []}}, "must be a number, [value, spread]"),
+    ("paper.rows", {"rotograd": {"left": True}}, "must be a number, [value, spread]"),
+    ("paper.rows", {"rotograd": {"left": [1, 2, "*", 3]}}, "must be a number, [value, spread]"),
+    ("paper.columns", {"lft": "x"}, "did you mean left?"),
+    ("paper", {"rows": {}}, "`table.paper.source` needs a value"),
+]
+
+
+def test_a_wrong_table_costs_one_line() -> None:
+    for path, value, words in WRONG:
+        with pytest.raises(ConfigError) as error:
+            to_table_spec(changed(path, value))
+        assert words in str(error.value), path
+        assert "\n" not in str(error.value), path
 
 
 def test_the_convention_nash_wants_all_tasks_of_nyuv2() -> None:
