@@ -131,8 +131,11 @@ class Builder:
             ReferenceUnavailableError: If it is the reference, and that cannot take part.
             RotogradError: If the method does not fit.
         """
-        special = {IDEAL: self._ideal, REFERENCE: self._reference}
-        return special.get(name, partial(self._method, name))()
+        if name == IDEAL:
+            return self._ideal()
+        if name == REFERENCE:
+            return self._reference()
+        return self._method(name)
 
     def _ideal(self) -> Contender:
         networks = self._copy()

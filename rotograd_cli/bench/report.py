@@ -44,7 +44,7 @@ def grid(result: Mapping[str, Any]) -> Grid:
 def title(result: Mapping[str, Any]) -> str:
     """Return workload and settings in one line."""
     s = result["settings"]
-    words = [
+    parts = [
         f"K = {s['K']}",
         f"N = {s['N']}",
         f"d = {' x '.join(map(str, s['feature_shape']))}",
@@ -54,7 +54,7 @@ def title(result: Mapping[str, Any]) -> str:
         None if s["m"] is None else f"|A| = {s['rotation_norm']:g}",
         s["device"],
     ]
-    return f"{result['name']}: {', '.join(filter(None, words))}"
+    return f"{result['name']}: {', '.join(filter(None, parts))}"
 
 
 def markdown(result: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def launch(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
     if not cells:
         return
     register_schemas()
-    own = [
+    multirun = [
         "hydra.mode=MULTIRUN",
         f"hydra.sweep.dir={hydra_value(str(cells[0].run_dir.parent))}",
         "~hydra.callbacks.folders",
@@ -56,7 +56,7 @@ def launch(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
     try:
         with explaining("train", overrides):
             config = hydra.compose_config(
-                config_name="train", overrides=[*overrides, *own], run_mode=RunMode.MULTIRUN
+                config_name="train", overrides=[*overrides, *multirun], run_mode=RunMode.MULTIRUN
             )
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(
