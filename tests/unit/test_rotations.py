@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from rotograd_cli.linalg.rotations import (
     skew,
 )
 from rotograd_cli.methods import RotoGrad
-from rotograd_cli.methods.rotation.holding import cached
+from rotograd_cli.methods.rotation.holding import cached, is_holding
 from rotograd_cli.methods.rotation.maps import RotationMap
 from rotograd_cli.methods.rotation.rotations import Rotations
 from tests.waiting import PATIENCE_S
@@ -325,11 +326,47 @@ def test_inside_cached_rotations_are_computed_once_until_the_step_ends() -> None
         rotations.count_step()
         rotations.free_parameters.data.add_(0.1)
         assert is_fresh(rotations)
+        rotations.advance()
         second = rotations.whole()
+        assert rotations.whole() is second
         rotations.free_parameters = nn.Parameter(rotations.free_parameters.detach() * 2)
         assert is_fresh(rotations)  # other tensors are noticed
     assert second is not first
     assert is_fresh(rotations)
+
+
+def test_inside_cached_a_look_between_backward_and_step_leaves_nothing_behind() -> None:
+    torch.manual_seed(0)
+    for heads in ([nn.Linear(4, 1)], [nn.Tanh()]):  # folded, and whole rotations
+        model = RotoGrad(nn.Linear(3, 4), heads, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        x = torch.randn(8, 3)
+        with cached():
+            for _ in range(2):
+                optimizer.zero_grad()
+                model.backward([(model(x)[0] - 1).square().mean()])
+                outputs(model, x)
+                optimizer.step()
+                inside = outputs(model, x)
+        torch.testing.assert_close(inside, outputs(model, x), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def outputs(model: RotoGrad, x: Tensor) -> Tensor:
+    return torch.stack(model(x))
+
+
+def test_contexts_may_end_in_any_order_and_belong_to_their_thread() -> None:
+    first, second = RotoGrad(nn.Identity(), [nn.Tanh()], 4), RotoGrad(nn.Identity(), [nn.Tanh()], 4)
+    contexts = [first.evaluating(), second.evaluating()]
+    for context in contexts:
+        context.__enter__()
+    with ThreadPoolExecutor(1) as other:
+        assert not other.submit(is_holding).result()
+    for context in contexts:
+        assert is_holding()
+        context.__exit__(None, None, None)
+    assert not is_holding()
 
 
 def test_a_pass_in_inference_mode_leaves_no_inference_tensor_behind() -> None:

@@ -1,14 +1,15 @@
 """Forward is a function of parameters and input: no write is missed, and every transform works."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from ema_pytorch import EMA
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
+from torch_ema import ExponentialMovingAverage
 
 from rotograd_cli.methods import RotoGrad, cached
 from rotograd_cli.methods.famo import FAMO
@@ -83,41 +84,18 @@ def test_every_write_is_seen_at_once() -> None:
                     assert not torch.equal(before, after), case
 
 
-class TorchEma:
-    """What torch-ema's ExponentialMovingAverage does to the parameters of a model."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.parameters = list(model.parameters())
-        self.shadow = [p.clone().detach() for p in self.parameters]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        for s, p in zip(self.shadow, self.parameters, strict=True):
-            difference = s - p
-            difference.mul_(0.5)
-            s.sub_(difference)
-
-    @contextmanager
-    def average_parameters(self) -> Iterator[None]:
-        stored = [p.clone() for p in self.parameters]
-        for s, p in zip(self.shadow, self.parameters, strict=True):
-            p.data.copy_(s.data)
-        yield
-        for c, p in zip(stored, self.parameters, strict=True):
-            p.data.copy_(c.data)
-
-
 def step(model: Any, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
     model.backward([(y - 1).square().mean() for y in model(torch.randn(8, 5))])
     optimizer.step()
 
 
-def test_averages_as_torch_ema_swaps_them_in_are_seen() -> None:
+def test_averages_that_torch_ema_swaps_in_are_seen() -> None:
     x = torch.randn(4, 5)
     for path in PATHS:
         model = network(path)
-        average, optimizer = TorchEma(model), torch.optim.Adam(model.parameters(), lr=0.05)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        average = ExponentialMovingAverage(model.parameters(), decay=0.5)
         for _ in range(4):
             step(model, optimizer)
             average.update()
@@ -129,22 +107,18 @@ def test_averages_as_torch_ema_swaps_them_in_are_seen() -> None:
         torch.testing.assert_close(outputs(model, x), trained, msg=path)
 
 
-def test_averages_as_ema_pytorch_keeps_them_are_seen() -> None:
-    """A copy of the model in evaluation, whose parameters and buffers are written by lerp_."""
+def test_the_copy_that_ema_pytorch_keeps_is_no_step_behind() -> None:
     x = torch.randn(4, 5)
     for path in PATHS:
         model = network(path)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-        average = copy.deepcopy(model).eval().requires_grad_(False)
+        average = EMA(model, beta=0.5, update_after_step=0, update_every=1)
         for _ in range(4):
-            before = outputs(average, x)
+            before = outputs(average.ema_model, x)
             step(model, optimizer)
-            for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
-                mine.data.lerp_(theirs.data, 0.5)
-            for kept, now in zip(average.buffers(), model.buffers(), strict=True):
-                kept.data.copy_(now.data)
-            after = outputs(average, x)
-            torch.testing.assert_close(after, fresh_outputs(average, x), msg=path)
+            average.update()
+            after = outputs(average.ema_model, x)
+            torch.testing.assert_close(after, fresh_outputs(average.ema_model, x), msg=path)
             assert not torch.equal(before, after), path
 
 

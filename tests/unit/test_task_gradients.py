@@ -361,3 +361,19 @@ def test_float32_stays_finite_and_close_at_every_scale(kind: str, path: str) -> 
     # products of 30 numbers with rotations rounded to float32, which cancel for opposite gradients
     assert (gradient.double() - exact).abs().max() / largest / largest < 5e-6
     assert (shared.double() - exact_shared).abs().max() / largest < 5e-6
+
+
+def test_norms_and_cosines_survive_rows_of_a_weight_that_are_nearly_equal() -> None:
+    """Outputs of a classifier pull in opposite directions: terms of the Gram matrices cancel."""
+    rotations = Rotations(2, 8)
+    direction, differences = normal(8), 1e-4 * normal(2, 2, 8, seed=1)
+    weight = (direction + differences).float()
+    delta = normal(2, 6, 1, seed=2).float() * torch.tensor([1.0, -1.0])
+    layers = rotations.fold(weight)
+    gradients = FoldedTaskGradients(layers, weight, delta, normal(6, 8).float())
+    exact = torch.bmm(delta.double(), weight.double()).flatten(1)
+    norms = exact.norm(dim=1)
+    units = exact / norms.unsqueeze(1)
+    torch.testing.assert_close(gradients.norms().double(), norms, rtol=1e-6, atol=0)
+    cosines = gradients.cosines(norms.float()).double()
+    torch.testing.assert_close(cosines, units @ units.mT, rtol=0, atol=1e-6)

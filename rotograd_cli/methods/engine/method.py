@@ -15,7 +15,6 @@ from rotograd_cli.methods.engine.states import take_names_of_before
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.initial_values import InitialValues
 from rotograd_cli.methods.rotation.features import RotatedFeatures
-from rotograd_cli.methods.rotation.holding import release
 from rotograd_cli.methods.rule import LossWeighting, Rule
 from rotograd_cli.ranks.base import Ranks
 
@@ -309,8 +308,6 @@ class MultiTaskMethod(MultiTaskNetwork):
         """
         if isinstance(self.rule, LossWeighting):
             self._add_gradients(self.rule.after_update(before, after, present), None)
-        if self.rotated is not None:
-            release(self.rotations)  # the losses after the update were computed with them
 
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:

@@ -1,9 +1,10 @@
 """Values that are computed once inside a context, and in every pass outside it."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -11,35 +12,58 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
-# sources and value, by module and name
-_held: WeakKeyDictionary[nn.Module, dict[str, tuple[list[Tensor], Any]]] | None = None
+class _Kept(threading.local):
+    """Values that the contexts of one thread keep."""
+
+    def __init__(self) -> None:
+        self.num_open = 0
+        # sources and value, by module and name
+        self.values: WeakKeyDictionary[nn.Module, dict[str, tuple[list[Tensor], Any]]]
+        self.values = WeakKeyDictionary()
+        self.suspended: WeakSet[nn.Module] = WeakSet()
+
+
+_kept = _Kept()
 
 
 @contextmanager
 def cached() -> Iterator[None]:
     """Compute rotations and folded layers once, and keep them until the context ends.
 
-    Parameters must stay as they are meanwhile. The last backward pass of an optimiser step ends the
-    keeping for its model, so that training inside the context sees every step.
+    Parameters must stay as they are meanwhile, but for optimisers: after the last backward pass of
+    an optimiser step nothing is kept for its model until its next forward pass in training, so that
+    a whole training loop may run inside.
     """
-    global _held
-    before = _held
-    _held = WeakKeyDictionary() if before is None else before
+    _kept.num_open += 1
     try:
         yield
     finally:
-        _held = before
+        _kept.num_open -= 1
+        if not is_holding():
+            _kept.values.clear()
+            _kept.suspended.clear()
 
 
 def is_holding() -> bool:
-    """Whether a :func:`cached` context is open."""
-    return _held is not None
+    """Whether a :func:`cached` context is open in this thread."""
+    return _kept.num_open > 0
 
 
 def release(owner: nn.Module) -> None:
-    """Drop what is kept for a module, whose parameters are about to change."""
-    if _held is not None:
-        _held.pop(owner, None)
+    """Drop what is kept for a module, whose parameters have changed."""
+    _kept.values.pop(owner, None)
+
+
+def suspend(owner: nn.Module) -> None:
+    """Keep nothing for a module, whose parameters are about to change, until :func:`keep`."""
+    release(owner)
+    if is_holding():
+        _kept.suspended.add(owner)
+
+
+def keep(owner: nn.Module) -> None:
+    """Keep values of a module again."""
+    _kept.suspended.discard(owner)
 
 
 def constant(owner: nn.Module, name: str, sources: Sequence[Tensor], compute: Callable[[], T]) -> T:
@@ -54,7 +78,8 @@ def constant(owner: nn.Module, name: str, sources: Sequence[Tensor], compute: Ca
     Returns:
         The value, which later passes with gradients may use.
     """
-    kept = {} if _held is None else _held.setdefault(owner, {})
+    keeps = is_holding() and owner not in _kept.suspended
+    kept = _kept.values.setdefault(owner, {}) if keeps else {}
     entry = kept.get(name)
     if entry is None or list(map(id, entry[0])) != list(map(id, sources)):
         autocast = torch.autocast(sources[0].device.type, enabled=False)

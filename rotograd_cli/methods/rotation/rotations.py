@@ -12,7 +12,14 @@ from rotograd_cli.errors import CheckpointError, ShapeError
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, WholeRotations
-from rotograd_cli.methods.rotation.holding import constant, is_holding, is_traced, release
+from rotograd_cli.methods.rotation.holding import (
+    constant,
+    is_holding,
+    is_traced,
+    keep,
+    release,
+    suspend,
+)
 from rotograd_cli.methods.rotation.manifold import rotation_manifold
 from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
 from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts, share_work
@@ -188,13 +195,14 @@ class Rotations(nn.Module):
     @torch.no_grad()
     def advance(self) -> None:
         """Re-base where it is due; called before every forward pass in training."""
+        keep(self)
         if self.rebase_every is not None and self.steps_since_rebase >= self.rebase_every:
             self.rebase()
 
     def count_step(self) -> None:
         """Count an optimiser step; called by its last backward pass."""
         self.steps_since_rebase += 1
-        release(self)  # an optimiser comes next
+        suspend(self)  # an optimiser comes next
 
     @torch.no_grad()
     def rebase(self) -> None:

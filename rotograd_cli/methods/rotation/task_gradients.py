@@ -103,18 +103,23 @@ class FoldedTaskGradients:
         :meth:`rotation_gradient`, which shares most of the work."""
 
     def norms(self) -> Tensor:
-        r"""From the o × o Gram matrices: :math:`\langle\delta^\top\delta, W'W'^\top\rangle`."""
+        r"""From the o × o Gram matrices: :math:`\langle\delta^\top\delta, W'W'^\top\rangle`.
+
+        In float64: their terms cancel where rows of the weight are nearly equal.
+        """
         largest = self._delta.abs().amax((1, 2))  # a unit in which no square over- or underflows
-        delta = divide_or_zero(self._delta, largest.view(-1, 1, 1))
-        grams = (delta.mT @ delta) * (self._weight @ self._weight.mT)
-        return largest * grams.sum((1, 2)).clamp_min(0).sqrt()
+        delta = divide_or_zero(self._delta, largest.view(-1, 1, 1)).double()
+        weight = self._weight.double()
+        grams = (delta.mT @ delta) * (weight @ weight.mT)
+        return largest * grams.sum((1, 2)).clamp_min(0).sqrt().to(largest.dtype)
 
     def cosines(self, norms: Tensor) -> Tensor:
         """As :meth:`norms`, for every pair of tasks."""
         K, _, o = self._delta.shape
-        delta = _side_by_side(divide_or_zero(self._delta, norms.view(-1, 1, 1)))
-        weight = self._weight.flatten(0, 1)
-        return ((delta.mT @ delta) * (weight @ weight.mT)).view(K, o, K, o).sum((1, 3))
+        delta = _side_by_side(divide_or_zero(self._delta, norms.view(-1, 1, 1))).double()
+        weight = self._weight.flatten(0, 1).double()
+        grams = (delta.mT @ delta) * (weight @ weight.mT)
+        return grams.view(K, o, K, o).sum((1, 3)).to(norms.dtype)
 
     def drop(self, tasks: Tensor) -> None:
         """See :class:`DenseTaskGradients`."""
