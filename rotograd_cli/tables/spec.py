@@ -3,10 +3,9 @@
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import pydantic
 from annotated_types import Ge, Le
 from omegaconf import MISSING
 
@@ -18,7 +17,7 @@ Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]
 Convention = Annotated[str, Literal["paper", "nash", "libmtl"]]
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(strict=True))
+@dataclass(frozen=True)
 class PaperValue:
     """A printed number."""
 
@@ -26,8 +25,15 @@ class PaperValue:
     spread: float | None = None
     mark: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse what a YAML file may have instead of numbers and a text."""
+        numbers = [self.value] if self.spread is None else [self.value, self.spread]
+        are_numbers = all(type(number) in (int, float) for number in numbers)
+        if not are_numbers or not isinstance(self.mark, str):
+            raise TypeError
 
-@dataclasses.dataclass
+
+@dataclass
 class RowSpec:
     """A row: one setting, trained once per seed."""
 
@@ -43,7 +49,7 @@ class RowSpec:
     """The method has parameters of its own, so that grid keys of ``method_optimizer`` apply."""
 
 
-@dataclasses.dataclass
+@dataclass
 class ColumnSpec:
     """A column: exactly one of ``metric``, ``delta_of`` and ``hours``."""
 
@@ -66,7 +72,7 @@ class ColumnSpec:
         return self.metric is not None and "/" not in self.metric
 
 
-@dataclasses.dataclass
+@dataclass
 class GridSpec:
     """Settings of which every row takes the best on validation, by its own ``train.select``."""
 
@@ -76,7 +82,7 @@ class GridSpec:
     """Seeds that every combination is trained with."""
 
 
-@dataclasses.dataclass
+@dataclass
 class PaperSpec:
     """Printed numbers, in the unit of our columns."""
 
@@ -92,7 +98,7 @@ class PaperSpec:
     """Sentences below the table, among them what the marks mean."""
 
 
-@dataclasses.dataclass
+@dataclass
 class TableSpec:
     """A table; one file of ``conf/table`` each."""
 
@@ -172,7 +178,7 @@ class TableSpec:
 
 
 def _paper_value(entry: Any) -> PaperValue:
-    """Return a printed number from its entry in the YAML file; ValueError if it is none."""
+    """Return a printed number from its entry in the YAML file; TypeError if it is none."""
     return PaperValue(*entry) if isinstance(entry, list) else PaperValue(entry)
 
 
@@ -260,7 +266,7 @@ def _faults_of_paper(spec: TableSpec, paper: PaperSpec) -> Iterator[str]:
         for column in cells:
             try:
                 spec.printed(row, column)
-            except ValueError:
+            except TypeError:
                 yield (
                     f"`table.paper.rows.{row}.{column}` must be a number, [value, spread] or "
                     f"[value, spread, mark], got {cells[column]!r}."
