@@ -103,7 +103,9 @@ def _distinctions(groups: Sequence[_Group]) -> list[str]:
         for group in groups
     ]
     keys = varying(settings)
-    return ["".join(_distinction(key, each.get(key)) for key in keys) for each in settings]
+    return [
+        "".join(_distinction(key, each[key]) for key in keys if key in each) for each in settings
+    ]
 
 
 def _distinction(key: str, value: Any) -> str:

@@ -185,6 +185,15 @@ def put_selected(root: Path, name: str, seed: int, written: str, select: str) ->
     (folder / "summary.json").write_text(json.dumps(content))
 
 
+def test_an_option_that_an_earlier_version_lacks_makes_a_row_and_loses_no_run(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "A", 0.5)
+    put(tmp_path, "A", 0.75, 1, config={"option": None})
+    rows = table_of(tmp_path).rows
+    assert {row.label: row.num_seeds for row in rows} == {"A": 1, "A, option=None": 1}
+
+
 def test_rows_that_selected_by_different_metrics_are_named(tmp_path: Path) -> None:
     put_selected(tmp_path, "A", 0, "val/auto", "val/geomean_loss")
     put_selected(tmp_path, "B", 0, "val/auto", "val/relative_loss")
