@@ -98,7 +98,6 @@ class BenchOptions:
     threads: AtLeastOne | None = MISSING
     dtype: Annotated[str, Literal["float32", "float64", "bfloat16"]] = MISSING
     rotation_norm: _NotNegative = MISSING
-    loading_batches: AtLeastOne | None = MISSING
     optimizers: bool = MISSING
 
 

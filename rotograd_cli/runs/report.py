@@ -90,11 +90,15 @@ def shown_metrics(summaries: Iterable[RunSummary]) -> dict[str, MetricDisplay]:
     return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics | statistics
 
 
+def metric_name(key: str) -> str:
+    """Name of a metric for a reader: ``left accuracy``, ``mean f1``."""
+    task, name = MetricKey.parse(key)
+    return name.replace("_", " ", 1) if task is None else f"{task} {name}"
+
+
 def column_head(key: str, spec: MetricDisplay) -> str:
     """Head of a metric's column: ``left accuracy % ↑``, ``mean f1 % ↑``."""
-    task, name = MetricKey.parse(key)
-    text = name.replace("_", " ", 1) if task is None else f"{task} {name}"
-    return label(text, spec)
+    return label(metric_name(key), spec)
 
 
 def remarks(notes: Iterable[str]) -> list[str]:

@@ -256,6 +256,15 @@ class Statistic:
     """Maps the values of the K tasks, shape ``[K]``, to the statistic, a scalar."""
 
 
+OVER_TASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "min": torch.amin,
+    "median": lambda values: torch.quantile(values, 0.5),
+    "mean": torch.mean,
+    "std": lambda values: values.std(correction=0),
+}
+"""Statistics of the values of the K tasks, shape ``[K]``, by name."""
+
+
 def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     """Return the statistics over tasks that share their leading metric.
 
@@ -279,15 +288,9 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     first = leading[0] if leading else None
     if len(kinds) > 1 or first is None:
         return ()
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "min": torch.amin,
-        "median": lambda values: torch.quantile(values, 0.5),
-        "mean": torch.mean,
-        "std": lambda values: values.std(correction=0),
-    }
     return tuple(
         Statistic(
             f"{name}_{first.name}", None if name == "std" else first.better, first.percent, of
         )
-        for name, of in functions.items()
+        for name, of in OVER_TASKS.items()
     )

@@ -330,34 +330,33 @@ def test_a_cell_that_is_being_trained_elsewhere_is_waited_for(cli: Cli, again: P
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["table=multimist"], "Did you mean multimnist"),
-        ([], "table"),
-        (["table=mini", "methods=[rotogard]"], "did you mean rotograd"),
-        (["table=mini", "seeds=0"], "`seeds`"),
-        (["table=mini", "train.epocs=3"], "did you mean train.epochs"),
-        (["table=mini", "seed=3"], "seeds="),
-        (["table=mini", "method=vanilla"], "methods=["),
-        (["table=mini", "statistic=average"], "median_std"),
-        (["table=mini", "hydra/launcher=nonsense"], "nonsense"),
-        (["mini"], "table=mini"),
-        (["table=mini", "-m"], "-m"),
-        (["table=mini", "data.partners=-1"], "partners"),
-        (
-            ["table=mini", "table.grid.values.model_optimizer.lr=[1e-3]"],
-            "table.grid.values={model_optimizer.lr:[VALUE,...]}",
-        ),
-    ],
-)
-def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path, words: list[str], message: str) -> None:
+WRONG = {
+    "table=multimist": "Did you mean multimnist",
+    "": "table",
+    "table=mini methods=[rotogard]": "did you mean rotograd",
+    "table=mini seeds=0": "`seeds`",
+    "table=mini train.epocs=3": "did you mean train.epochs",
+    "table=mini seed=3": "seeds=",
+    "table=mini method=vanilla": "methods=[",
+    "table=mini statistic=average": "median_std",
+    "table=mini hydra/launcher=nonsense": "nonsense",
+    "mini": "table=mini",
+    "table=mini -m": "-m",
+    "table=mini data.partners=-1": "partners",
+    "table=mini table.grid.values.model_optimizer.lr=[1e-3]": (
+        "table.grid.values={model_optimizer.lr:[VALUE,...]}"
+    ),
+}
+
+
+def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path) -> None:
     write_spec(tmp_path)
-    result = cli("reproduce", "--config-dir", "conf", *words)
-    assert result.code == 2, (result.out, result.err)
-    assert message in result.err
-    assert len(result.err.strip().splitlines()) == 1
-    assert not list(tmp_path.rglob("summary.json"))
+    for words, message in WRONG.items():
+        result = cli("reproduce", "--config-dir", "conf", *words.split())
+        assert result.code == 2, (words, result.out, result.err)
+        assert message in result.err
+        assert len(result.err.strip().splitlines()) == 1
+        assert not list(tmp_path.rglob("summary.json"))
 
 
 # ---- rotograd plot
@@ -420,21 +419,19 @@ def test_boxes_hold_every_seed_of_every_row(
     assert (again / "outputs" / "tables" / "mini" / "rotation_lr.pdf").is_file()
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["figure=gain"], "Did you mean gains"),
-        (["figure=gains", "figure.columns=[lefft]"], "did you mean left"),
-        (["figure=rotation_lr", "figure.columns=[pixels]"], "choose from gain, sum"),
-        (["figure=gains", "figure.kind=bars"], "box or gains"),
-        (["figure=gains"], "rotograd reproduce table=mini"),
-    ],
-)
-def test_wrong_input_of_a_figure_is_one_line(
-    cli: Cli, tmp_path: Path, words: list[str], message: str
-) -> None:
+WRONG_FIGURES = {
+    "figure=gain": "Did you mean gains",
+    "figure=gains figure.columns=[lefft]": "did you mean left",
+    "figure=rotation_lr figure.columns=[pixels]": "choose from gain, sum",
+    "figure=gains figure.kind=bars": "box or gains",
+    "figure=gains": "rotograd reproduce table=mini",
+}
+
+
+def test_wrong_input_of_a_figure_is_one_line(cli: Cli, tmp_path: Path) -> None:
     write_spec(tmp_path)
-    result = cli("plot", "table=mini", "--config-dir", "conf", *words)
-    assert result.code == 2, (result.out, result.err)
-    assert message in result.err
-    assert len(result.err.strip().splitlines()) == 1
+    for words, message in WRONG_FIGURES.items():
+        result = cli("plot", "table=mini", "--config-dir", "conf", *words.split())
+        assert result.code == 2, (words, result.out, result.err)
+        assert message in result.err
+        assert len(result.err.strip().splitlines()) == 1

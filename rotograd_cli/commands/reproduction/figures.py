@@ -65,8 +65,7 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
         arguments = dataclasses.replace(arguments, table=overrides)
     reproduction = Reproduction(arguments)
     table = reproduction.table(restrict(figure, reproduction.spec))
-    drawn = [row for row in table.rows if row.num_seeds > 0]
-    if not any(cell.values for row in drawn for cell in row.cells.values()):
+    if not any(cell.values for row in table.rows for cell in row.cells.values()):
         name = reproduction.spec.name
         raise ConfigError(
             f"Figure {figure.name!r} needs runs of table {name!r}, got none; train "
@@ -132,14 +131,13 @@ def _draw_gains(axes: Any, table: Table) -> None:
     axes.legend(fontsize="small", ncols=2)
 
 
-Restrict = Callable[[FigureSpec, TableSpec], TableSpec]
-"""Return the table with the columns that the figure draws."""
 Draw = Callable[[Any, Table], None]
-"""Draw a table into axes."""
-KINDS: Mapping[str, tuple[Restrict, Draw]] = {
+"""Draws a table into axes."""
+KINDS: Mapping[str, tuple[Callable[[FigureSpec, TableSpec], TableSpec], Draw]] = {
     "box": (_one_column, _draw_boxes),
     "gains": (_gain_per_task, _draw_gains),
 }
+"""By kind: what cuts the table to the columns that the figure draws, and what draws them."""
 
 
 def _save(figure: FigureSpec, table: Table, draw: Draw, folder: Path) -> list[Path]:
