@@ -156,13 +156,13 @@ class Stepper:
         Raises:
             NonFiniteError: If it is not finite and may not be skipped.
         """
-        buffers = _buffers_of_network(self._run.model) if self._skips else {}
+        buffers = _buffers_of_network(self.run.model) if self._skips else {}
         before = {name: buffer.clone() for name, buffer in buffers.items()}
         try:
             losses = self.attempt(micro_batches)
         except NonFiniteError as error:
             self._skip_or_raise(error)
-            for name, buffer in _buffers_of_network(self._run.model).items():
+            for name, buffer in _buffers_of_network(self.run.model).items():
                 buffer.copy_(before[name])
         else:
             self.run.window += losses
