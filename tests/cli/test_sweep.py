@@ -134,3 +134,14 @@ def test_runs_started_at_once_have_separate_directories(tmp_path: Path) -> None:
     assert len(runs) == 2
     first, second = (run / "metrics.jsonl" for run in runs)
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_sweep_counts_only_its_own_cells(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "summary.json").write_text('{"status": "running"}')
+    (tmp_path / "sources").mkdir()
+    for _ in range(2):
+        result = cli("train", *SMALL, "-m", "seed=0,1", "hydra.sweep.dir=.", "resume=auto")
+        assert result.code == 0, result.err
+        rows = [line.split("│")[1].strip() for line in result.out.splitlines() if "│" in line]
+        assert rows == ["0", "1"]

@@ -30,6 +30,9 @@ refused: dict[Path, "RunSummary"] = {}
 sweep_dirs: list[Path] = []
 """The sweep that began and has not ended."""
 
+foreign: list[Path] = []
+"""What was in its folder before it and belongs to none of its cells."""
+
 
 def report_failures() -> int:
     """Print the failures and forget them, as a program may call ``main`` again.

@@ -65,7 +65,7 @@ class Folders(Callback):
         """Check a sweep, and remember it, as its launcher may fail."""
         sweep_dir = _remembered(config.hydra.sweep)
         with refusing():
-            check_sweep(config, sweep_dir)
+            session.foreign[:] = check_sweep(config, sweep_dir)
         session.sweep_dirs[:] = [] if sweep_dir is None else [sweep_dir]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -94,12 +94,15 @@ def _remembered(node: DictConfig) -> Path | None:
     return folder
 
 
-def check_sweep(config: DictConfig, sweep_dir: Path | None) -> None:
+def check_sweep(config: DictConfig, sweep_dir: Path | None) -> list[Path]:
     """Refuse a sweep whose cells would find other runs in their folders, before its first cell.
 
     Args:
         config: What Hydra composed for the sweep, with its own node.
         sweep_dir: Folder of the sweep; None where it does not resolve.
+
+    Returns:
+        What is in that folder and belongs to none of its cells.
 
     Raises:
         OccupiedError: If a cell's folder holds a run, or with ``resume=auto`` the run of another
@@ -112,20 +115,22 @@ def check_sweep(config: DictConfig, sweep_dir: Path | None) -> None:
             f"`resume` must be auto in a sweep, whose cells each have a folder, got {resume!r}."
         )
     if sweep_dir is None or not sweep_dir.is_dir():
-        return
+        return []
     if is_used(sweep_dir):
         raise OccupiedError(
             f"{sweep_dir} holds a run, got a sweep; choose another hydra.sweep.dir."
         )
     before = HydraConfig.instance().cfg
     try:
-        occupied = [
-            folder for folder, cell in _cells(config, sweep_dir) if _is_occupied(folder, cell)
-        ]
+        is_occupied = {
+            folder: _is_occupied(folder, cell) for folder, cell in _cells(config, sweep_dir)
+        }
     finally:
         HydraConfig.instance().cfg = before
+    occupied = [folder for folder, is_used_up in is_occupied.items() if is_used_up]
     if occupied:
         raise OccupiedError(_message(sweep_dir, occupied, resume))
+    return [path for path in sweep_dir.iterdir() if path not in is_occupied]
 
 
 def _cells(config: DictConfig, sweep_dir: Path) -> Iterator[tuple[Path, DictConfig]]:
@@ -143,11 +148,11 @@ def _cells(config: DictConfig, sweep_dir: Path) -> Iterator[tuple[Path, DictConf
 def _jobs(config: DictConfig) -> Sequence[Sequence[str]]:
     """Return the overrides of every cell, as Hydra's own sweeper combines them.
 
-    Trials of a search have none; with ``resume=auto`` each of them checks itself.
+    Trials of a search have none.
     """
     sweeper = config.hydra.sweeper
     if is_search(config.hydra):
-        return [[]] * int(sweeper.get("n_trials") or 0) if config.resume is None else []
+        return [[]] * int(sweeper.get("n_trials") or 0)
     overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -159,6 +164,8 @@ def _is_occupied(folder: Path, cell: DictConfig) -> bool:
     """Whether a folder holds something that the run of a cell would not continue."""
     if cell.resume is None:
         return is_used(folder) or (folder / "summary.json").exists()
+    if is_search(cell.hydra):
+        return False  # its trial checks itself
     plain = cell.copy()
     with open_dict(plain):
         del plain["hydra"]
@@ -248,7 +255,8 @@ def print_status(sweep_dir: Path) -> None:
     Args:
         sweep_dir: Folder of the sweep.
     """
-    folders = [p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    cells_and_files = set(sweep_dir.iterdir()) - set(session.foreign)
+    folders = [p for p in cells_and_files if p.is_dir() and not p.name.startswith(".")]
     folders.sort(key=lambda folder: (len(folder.name), folder.name))  # 2 before 10
     # what was refused in this process; a run in the folder keeps its own
     cells = {f.name: session.refused.get(f.absolute()) or RunSummary.read(f) for f in folders}
