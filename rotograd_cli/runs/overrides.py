@@ -4,7 +4,7 @@ import difflib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
@@ -22,7 +22,7 @@ from omegaconf import (
     OmegaConf,
     open_dict,
 )
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
 from rotograd_cli.runs.compose import composing
@@ -89,7 +89,7 @@ def _is_of_hydra(error: Exception) -> bool:
         return True
     frame, _ = list(walk_tb(error.__traceback__))[-1]
     module = str(frame.f_globals.get("__name__"))
-    refuses = isinstance(error, (ValueError, AssertionError))
+    refuses = isinstance(error, (ValueError, AssertionError, AttributeError))
     return refuses and module.startswith(("hydra.", "omegaconf."))
 
 
@@ -205,13 +205,17 @@ def _refusal(configuration: _Configuration, override: Override, is_sweep: bool) 
             return _unknown_group(configuration, name)
         has_name = override.is_sweep_override() or isinstance(override.value(), str)
         return None if has_name else _no_choice(name, text)
+    sections = [key.rpartition(".")[0], *([key] if isinstance(override.value(), dict) else [])]
+    for section in sections:
+        if section in configuration.keys and _is_null(configuration, section):
+            return _null_section(key, section)
     if is_added:
         return None  # added keys are checked with the configuration
     if key not in configuration.keys or key.startswith(DOTTED):
         return _unknown_key(configuration, key)
     if override.is_delete():
         return f"`{key}` cannot be removed; give it a value: {key}=VALUE."
-    return _wrong_value(configuration.config, override)
+    return _wrong_value(configuration, override)
 
 
 def _several_values(text: str, command: str) -> str:
@@ -240,10 +244,7 @@ def _unknown_key(configuration: _Configuration, key: str) -> str:
     parent = key.rpartition(".")[0]
     if key.startswith(DOTTED):
         name = key.removeprefix(DOTTED)
-        return f"`{key}` cannot be written so; write 'table.grid.values={{{name}:[VALUE,...]}}'."
-    if parent in keys and OmegaConf.select(configuration.config, parent) is None:
-        remedy = f"choose one with {parent}=NAME" if is_group(parent) else f"add {parent}=VALUE"
-        return f"`{key}` cannot be set while `{parent}` is null; {remedy}."
+        return f"`{key}` cannot be written so; write '+{DOTTED[:-1]}={{{name}:[VALUE,...]}}'."
     close = _close(key, keys)
     if close is not None:
         return f"`{key}` is not a key; did you mean {close}?"
@@ -254,6 +255,17 @@ def _unknown_key(configuration: _Configuration, key: str) -> str:
     if is_component or parent.startswith("heads."):
         remedies.append(f"+{key}=VALUE where its class has that option")
     return f"`{key}` is not a key; {', or '.join(remedies)}."
+
+
+def _is_null(configuration: _Configuration, section: str) -> bool:
+    return OmegaConf.select(configuration.config, section) is None
+
+
+def _null_section(key: str, section: str) -> str:
+    remedy = "write the section in its YAML file"
+    if is_group(section):
+        remedy = f"choose one with {section}=NAME"
+    return f"`{key}` cannot be set while `{section}` is null; {remedy}."
 
 
 def _close(key: str, keys: Sequence[str]) -> str | None:
@@ -269,8 +281,9 @@ def _close(key: str, keys: Sequence[str]) -> str | None:
     return result[0] if result else None
 
 
-def _wrong_value(config: DictConfig, override: Override) -> str | None:
+def _wrong_value(configuration: _Configuration, override: Override) -> str | None:
     """Try the values on a copy of the configuration, as Hydra merges them."""
+    config = configuration.config
     key = override.key_or_group
     values = {str(override.input_line).partition("=")[2]: override.value()}
     if override.is_sweep_override():
@@ -279,10 +292,23 @@ def _wrong_value(config: DictConfig, override: Override) -> str | None:
     for shown, value in values.items():
         try:
             OmegaConf.update(config.copy(), key, value, merge=True)
+        except ConfigKeyError as error:
+            return _unknown_entry(configuration, override, error)
         except (OmegaConfBaseException, AssertionError) as error:
             reason = _needed(config, key, value) or first_line(error)
             return f"`{key}` has a wrong value: {reason}, got {shown!r}."
     return None
+
+
+def _unknown_entry(configuration: _Configuration, override: Override, error: ConfigKeyError) -> str:
+    """Return the refusal of a key inside of a value in braces."""
+    has_fixed_keys = OmegaConf.is_dict(error.parent_node) and is_dataclass(error.object_type)
+    if has_fixed_keys:
+        return _unknown_key(configuration, str(error.full_key))
+    return (
+        f"`{override.key_or_group}` has no key {str(error.key)!r} yet; add it with "
+        f"{shlex.quote(f'+{override.input_line}')}."
+    )
 
 
 def _needed(config: DictConfig, key: str, value: Any) -> str | None:

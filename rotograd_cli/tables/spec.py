@@ -123,7 +123,8 @@ class TableSpec:
     """Row that every other is compared with, seed by seed; null: no comparison."""
     rows: dict[str, RowSpec] = field(default_factory=dict)
     columns: dict[str, ColumnSpec] = field(default_factory=dict)
-    grid: GridSpec | None = None
+    grid: GridSpec | None = field(default_factory=GridSpec)
+    """Null, or no values: every row with its own defaults."""
     paper: PaperSpec | None = None
     notes: list[str] = field(default_factory=list)
     """Sentences below the table."""
@@ -253,7 +254,9 @@ def _faults_of_gain(spec: TableSpec, key: str, tasks: list[str]) -> Iterator[str
 
 def _faults_of_grid(grid: GridSpec) -> Iterator[str]:
     lists = {f"values.{key}": values for key, values in grid.values.items()}
-    for key, entries in {"values": grid.values, "seeds": grid.seeds, **lists}.items():
+    if grid.values and not grid.seeds:
+        yield "`table.grid.seeds` must not be empty where there are values; table.grid.seeds=[0]."
+    for key, entries in lists.items():
         if not entries:
             yield f"`table.grid.{key}` must not be empty; table.grid=null for no grid."
 

@@ -344,13 +344,43 @@ WRONG = {
     "table=mini -m": "-m",
     "table=mini data.partners=-1": "partners",
     "table=mini table.grid.values.model_optimizer.lr=[1e-3]": (
-        "table.grid.values={model_optimizer.lr:[VALUE,...]}"
+        "'+table.grid.values={model_optimizer.lr:[VALUE,...]}'"
     ),
+    "table=mini table.grid={values:{a.b:[1.0,2.0]}}": (
+        "add it with '+table.grid={values:{a.b:[1.0,2.0]}}'"
+    ),
+    "table=mini table.grid.values={a.b:[1.0,2.0]}": "add it with '+table.grid.values={a.b",
+    "table=mini table.grid={vals:{}}": "did you mean table.grid.values?",
+    "table=null_grid table.grid={values:{a.b:[1.0,2.0]}}": "while `table.grid` is null",
+    "table=null_grid +table.grid.values={a.b:[1.0,2.0]}": "while `table.grid` is null",
+    "table=no_grid +table.grid.values={model_optimizer.lr:[1e-3]}": "table.grid.seeds=[0]",
 }
+
+
+def write_other_grids(folder: Path) -> None:
+    """Tables ``no_grid`` and ``null_grid``, beside that of :data:`SPEC`."""
+    content = yaml.safe_load(SPEC)
+    del content["grid"]
+    for name, others in {"no_grid": {}, "null_grid": {"grid": None}}.items():
+        text = yaml.safe_dump(content | others)
+        (folder / "conf" / "table" / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def test_a_table_without_a_grid_can_be_given_one(cli: Cli, tmp_path: Path) -> None:
+    write_spec(tmp_path)
+    write_other_grids(tmp_path)
+    words = ("reproduce", "table=no_grid", "--config-dir", "conf", "seeds=1", "plan=true")
+    grid = ("+table.grid.values={model_optimizer.lr:[1e-3,2e-3]}", "table.grid.seeds=[0]")
+    result = cli(*words, *grid)
+    assert result.code == 0, result.err
+    assert to_train(result) == 2 * (2 + 1 + 1)
+    result = cli(*words)
+    assert to_train(result) == 2 + 1 + 1
 
 
 def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path) -> None:
     write_spec(tmp_path)
+    write_other_grids(tmp_path)
     for words, message in WRONG.items():
         result = cli("reproduce", "--config-dir", "conf", *words.split())
         assert result.code == 2, (words, result.out, result.err)
