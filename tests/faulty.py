@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
+from rotograd_cli.methods.rule import Weighting
 from rotograd_cli.methods.vanilla import VanillaMTL
 from rotograd_cli.tasks import Task, select_tasks
 from rotograd_cli.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
@@ -268,3 +269,20 @@ class ClosureOptimizer(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> Any:
         assert closure is not None, "a closure is required"
+
+
+class NoNetwork:
+    """A backbone, head or method that is no module, and takes whatever it is given."""
+
+    def __init__(self, *positional: Any, **arguments: Any) -> None:
+        del positional, arguments
+
+
+class UninitialisedRule(Weighting):
+    """A rule without ``super().__init__()``."""
+
+    def __init__(self, *, kind: str) -> None:
+        self.kind = kind
+
+    def weights(self, steps: Any) -> Tensor:
+        return torch.ones_like(steps.norms)

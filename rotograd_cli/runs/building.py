@@ -1,7 +1,7 @@
 """Data set, networks and method of a run, built from its configuration and tried together."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,19 +108,16 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     """
     device = resolve_device(config.device)
     set_deterministic(config.deterministic)
-    with building("data"):
-        dataset = constructors.data(
-            data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
-        )
+    dataset: MultiTaskDataset = constructors.data(
+        data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
+    )
     _check_attributes(dataset)
     constructors.check_heads(dataset.tasks)
     seed_everything(config.seed)
-    with building("backbone"):
-        backbone = constructors.backbone(input_shape=dataset.input_shape)
+    backbone: nn.Module = constructors.backbone(input_shape=dataset.input_shape)
     features = _features(backbone, torch.zeros(1, *dataset.input_shape))
     feature_shape = tuple(features.shape[1:])
-    with building("head"):
-        heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
+    heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
     share_layers(heads)
     _try_heads(heads, dataset.tasks, features)
     return Networks(dataset, backbone, heads, feature_shape, device)
@@ -144,7 +141,8 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
         f"The method does not fit into memory: it may rotate features of shape {list(shape)} for "
         f"each of {len(networks.heads)} tasks; rotate fewer, for instance with rotation.shape=512."
     )
-    with memory_errors(too_large), building("method"):
+    built = blamed("`method` cannot be built", "correct it or its values")
+    with memory_errors(too_large), built:
         model: MultiTaskMethod = constructors.method(
             networks.backbone, networks.heads, feature_shape=shape
         )
@@ -161,17 +159,10 @@ def _optimizer_groups(constructors: Constructors, model: MultiTaskMethod) -> lis
         params = list(iterator)
         make_scheduler, interval = constructors.schedulers[name]
         if params:  # vanilla has no parameters of its own
-            with building(f"{name}_optimizer"):
-                optimizer = constructors.optimizers[name](params)
-            with building(f"{name}_scheduler.scheduler"):
-                scheduler = make_scheduler(optimizer)
+            optimizer = constructors.optimizers[name](params)
+            scheduler = make_scheduler(optimizer)
             groups.append(OptimizerGroup(name, optimizer, scheduler, interval))
     return groups
-
-
-def building(component: str) -> AbstractContextManager[None]:
-    """Blame a component for an error of the body."""
-    return blamed(f"`{component}` cannot be built", "correct it or its values")
 
 
 def _check_attributes(dataset: MultiTaskDataset) -> None:

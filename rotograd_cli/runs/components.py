@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import hydra
 from hydra._internal.utils import _locate
@@ -18,7 +18,9 @@ from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.config import TrainConfig, suggest
+from rotograd_cli.runs.trust import kind_of
 from rotograd_cli.tasks import Task
+from rotograd_cli.training.blame import blamed
 
 _RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 _METHOD_PARTS = ("backbone", "heads", "feature_shape")
@@ -52,14 +54,32 @@ class Constructor:
             raise ConfigError(f"`{where}` cannot be built ({error}); check its values.") from error
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the component."""
-        try:
-            return self._partial(*args, **kwargs)
-        except RotogradError:
-            raise
-        except (TypeError, ValueError) as error:
-            name = self.target.__name__
-            raise ConfigError(f"`{self.where}` was refused by {name}: {error}") from error
+        """Build the component, and refuse what is none."""
+        name = self.target.__name__
+        with blamed(f"`{self.where}` cannot be built", "correct it or its values"):
+            try:
+                component = self._partial(*args, **kwargs)
+            except RotogradError:
+                raise
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"`{self.where}` was refused by {name}: {error}") from error
+        _check_component(component, self.where, name)
+        return component
+
+
+def _check_component(component: Any, where: str, name: str) -> None:
+    kind, _ = kind_of(where)
+    if not isinstance(component, kind):
+        names = " or ".join(each.__name__ for each in get_args(kind) or [kind])
+        raise ConfigError(
+            f"`{where}` must be of class {names}, got {type(component).__name__}; let {name} "
+            "derive from it, or return such an object."
+        )
+    if isinstance(component, nn.Module) and not hasattr(component, "_modules"):
+        raise ConfigError(
+            f"`{where}` must be initialised, but {name} never calls the __init__ of its base "
+            "class; begin its own with super().__init__()."
+        )
 
 
 def _no_component(node: Any, where: str) -> ConfigError:

@@ -46,7 +46,7 @@ _KINDS: Mapping[str, tuple[type | UnionType, str]] = {
     "method_scheduler.scheduler": _SCHEDULE,
     "logger": (Tracker, "a logger of this package"),
 }
-"""Class and name of what a place needs; backbone, heads and what a component holds are networks."""
+"""By place; backbone, heads and what a component holds are networks."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Trust:
         named = set(_named_in(self.folders, run_dir)) if unknown else set()
         for where, name in unknown:
             if name not in named:
-                expected = _KINDS.get(where, _NETWORK)[1]
+                _, expected = kind_of(where)
                 raise ConfigError(
                     f"`{where}._target_` in {source} must be {expected}, got {name!r}; "
                     "add --config-dir DIR if one of your YAML files in DIR names it, or trust=true "
@@ -104,6 +104,11 @@ class Trust:
             f"`logger.entity` in {source} must be named by you before records are sent there, got "
             f"{entity!r}; add trust=true if it is yours, or logger=none."
         )
+
+
+def kind_of(where: str) -> tuple[type | UnionType, str]:
+    """Return class and name of what a place of the configuration needs."""
+    return _KINDS.get(where, _NETWORK)
 
 
 def trust_argument(config: Mapping[str, Any]) -> str:
@@ -145,7 +150,7 @@ def _is_known(where: str, name: str) -> bool:
         target = _locate(name)  # as Hydra finds it when it is built
     except Exception:  # the modules of torch raise many kinds
         return False
-    base = _KINDS.get(where, _NETWORK)[0]
+    base, _ = kind_of(where)
     if base is nn.Module and name.startswith("torchvision."):
         return _is_builder(target)
     own = f"{getattr(target, '__module__', '')}.".startswith(_PACKAGES)

@@ -153,6 +153,23 @@ def test_components_that_fail_are_named(cli: Cli, folder: Path, words: str) -> N
     assert COMPONENTS[words] in line
 
 
+NO_COMPONENTS = {
+    ("backbone", "NoNetwork"): "`backbone` must be of class Module, got NoNetwork; let NoNetwork",
+    ("head", "NoNetwork"): "`head` must be of class Module, got NoNetwork",
+    ("method", "NoNetwork"): "`method` must be of class MultiTaskMethod or Rule, got NoNetwork",
+    ("data", "NoNetwork"): "`data` must be of class MultiTaskDataset, got NoNetwork",
+    ("method", "UninitialisedRule"): "begin its own with super().__init__().",
+}
+
+
+@pytest.mark.parametrize(("group", "target"), NO_COMPONENTS)
+def test_what_is_no_component_is_refused(cli: Cli, folder: Path, group: str, target: str) -> None:
+    path = folder / "conf" / group / "none.yaml"
+    path.write_text(f"_target_: tests.faulty.{target}\n_partial_: true\nkind: none\n")
+    words = [*WORDS, f"{group}=none"]
+    assert NO_COMPONENTS[group, target] in refused(cli, folder, *words)
+
+
 STEPS = {
     ("optimizer@model_optimizer=mine", "torch.optim.LBFGS"): "step() of `model_optimizer` fails "
     "(TypeError: LBFGS.step() missing 1 required positional argument: 'closure'); correct it or "
