@@ -43,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
 
     reproduction = Reproduction(parse("reproduce", arguments))
     only_plans = reproduction.config.plan
+    reproduction.check_table()
     if not only_plans:
         reproduction.check()
     print_grid(reproduction.plan())

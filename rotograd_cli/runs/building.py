@@ -108,10 +108,7 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     """
     device = resolve_device(config.device)
     set_deterministic(config.deterministic)
-    dataset: MultiTaskDataset = constructors.data(
-        data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
-    )
-    _check_attributes(dataset)
+    dataset = build_dataset(config, constructors, device)
     constructors.check_heads(dataset.tasks)
     seed_everything(config.seed)
     backbone: nn.Module = constructors.backbone(input_shape=dataset.input_shape)
@@ -121,6 +118,26 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     share_layers(heads)
     _try_heads(heads, dataset.tasks, features)
     return Networks(dataset, backbone, heads, feature_shape, device)
+
+
+def build_dataset(
+    config: TrainConfig, constructors: Constructors, device: torch.device
+) -> MultiTaskDataset:
+    """Build the data set alone.
+
+    Args:
+        config: Checked configuration.
+        constructors: Its checked constructors.
+        device: Where its tensors are.
+
+    Raises:
+        RotogradError: If it is refused, or its files are missing or wrong.
+    """
+    dataset: MultiTaskDataset = constructors.data(
+        data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
+    )
+    _check_attributes(dataset)
+    return dataset
 
 
 def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:

@@ -70,7 +70,8 @@ class Constructor:
 def _check_component(component: Any, where: str, name: str) -> None:
     kind, _ = kind_of(where)
     if not isinstance(component, kind):
-        names = " or ".join(each.__name__ for each in get_args(kind) or [kind])
+        kinds: Sequence[Any] = get_args(kind) or [kind]
+        names = " or ".join(each.__name__ for each in kinds)
         raise ConfigError(
             f"`{where}` must be of class {names}, got {type(component).__name__}; let {name} "
             "derive from it, or return such an object."

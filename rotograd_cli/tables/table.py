@@ -11,11 +11,12 @@ from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
-from rotograd_cli.tables.results import Results, SeedResult, metric_specs
+from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, SeedResult, metric_specs
 from rotograd_cli.tables.runs import COMMON, TASKS, alike
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
+from rotograd_cli.tasks.task import Task, task_statistics
 
 Values = Mapping[str, Mapping[int, float]]
 """Values of a column by row and seed."""
@@ -117,12 +118,8 @@ class _Builder:
             hours = {row: {s: _hours(r) for s, r in seeds.items()} for row, seeds in rows.items()}
             return "h", None, hours
         metric = MetricKey.parse(str(column.metric))
-        if metric not in self._metrics and len(self._metrics) > 1:
-            hint = suggest(str(metric), list(map(str, self._metrics)))
-            raise ConfigError(
-                f"`table.columns.{name}.metric` must be a metric of the runs, got "
-                f"{str(metric)!r}; {hint}"
-            )
+        if len(self._metrics) > 1:
+            _check_measured(f"columns.{name}.metric", str(metric), list(map(str, self._metrics)))
         declared = self._metrics.get(metric, MetricDisplay(None, False))
         percent = declared.percent if column.percent is None else column.percent
         factor = 100.0 if percent else 1.0
@@ -173,6 +170,34 @@ class _Builder:
             row: dataclasses.replace(difference, p_holm=p)
             for (row, difference), p in zip(differences.items(), corrected, strict=True)
         }
+
+
+def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
+    """Refuse a table of tasks or metrics that its data set does not have, before any run.
+
+    Args:
+        spec: Table.
+        tasks: All tasks of its runs.
+
+    Raises:
+        ConfigError: If the data set lacks one.
+    """
+    names = [task.name for task in tasks]
+    metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
+    metrics += [str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]
+    for task in spec.tasks:
+        _check_measured("tasks", task, names)
+    for name, column in spec.columns.items():
+        for task in column.delta_of or ():
+            _check_measured(f"columns.{name}.delta_of", task, names)
+        if column.metric is not None:
+            _check_measured(f"columns.{name}.metric", column.metric, metrics)
+
+
+def _check_measured(key: str, name: str, measured: list[str]) -> None:
+    if name not in measured:
+        hint = suggest(name, measured)
+        raise ConfigError(f"`table.{key}` must be measured by the runs, got {name!r}; {hint}")
 
 
 def _hours(result: SeedResult) -> float:

@@ -351,6 +351,11 @@ WRONG = {
     ),
     "table=mini table.grid.values={a.b:[1.0,2.0]}": "add it with '+table.grid.values={a.b",
     "table=mini table.grid={vals:{}}": "did you mean table.grid.values?",
+    "table=mini table.columns.sum.metric=sum/rmse plan=true": "did you mean sum/mse?",
+    "table=mini table.columns.sum.metric=sum/rmse": "`table.columns.sum.metric` must be measured",
+    "table=mini table.tasks=[left,sun] table.columns.gain.delta_of=[left] plan=true": (
+        "did you mean sum?"
+    ),
     "table=null_grid table.grid={values:{a.b:[1.0,2.0]}}": "while `table.grid` is null",
     "table=null_grid +table.grid.values={a.b:[1.0,2.0]}": "while `table.grid` is null",
     "table=no_grid +table.grid.values={model_optimizer.lr:[1e-3]}": "table.grid.seeds=[0]",

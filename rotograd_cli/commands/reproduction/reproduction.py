@@ -1,9 +1,12 @@
 """``rotograd reproduce``: plan, train what is missing, choose on validation, show the table."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 from rotograd_cli.commands.reproduction.estimate import measured_seconds, plan_table
 from rotograd_cli.commands.reproduction.grid import grid_notes, searches, write_grid
@@ -12,15 +15,17 @@ from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
 from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.runs.building import build
+from rotograd_cli.runs.building import build, build_dataset
+from rotograd_cli.runs.components import Constructors
 from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import read_run
 from rotograd_cli.tables.spec import TableSpec
-from rotograd_cli.tables.table import build_table
+from rotograd_cli.tables.table import build_table, check_tasks
 
 PROBING_S = 20.0
 """Seconds after which no other row is timed for the plan."""
@@ -72,6 +77,17 @@ class Reproduction:
                 with suppress(NonFiniteError):  # training will say so, run by run
                     seconds[row] = measured_seconds(cell.config)
         return seconds
+
+    def check_table(self) -> None:
+        """Refuse a task or metric that the data set does not have, if there is a run to train.
+
+        Raises:
+            RotogradError: If the data set lacks one, or cannot be built.
+        """
+        if _pending(self.cells):
+            config = _of_all_tasks(self.cells)
+            dataset = build_dataset(config, Constructors(config), torch.device("cpu"))
+            check_tasks(self.spec, dataset.tasks)
 
     def check(self) -> None:
         """Build one pending run of every row, so that what cannot run is refused before training.
@@ -131,6 +147,13 @@ class Reproduction:
 
 def _pending(cells: Sequence[Cell]) -> list[Cell]:
     return unique(cell for cell in cells if not cell.finished)
+
+
+def _of_all_tasks(cells: Sequence[Cell]) -> TrainConfig:
+    """Return the configuration of a run of all tasks that the runs of a table have."""
+    tasks = dict.fromkeys(task for cell in cells for task in cell.config.tasks or ())
+    has_all = any(cell.config.tasks is None for cell in cells)
+    return dataclasses.replace(cells[0].config, tasks=None if has_all else list(tasks))
 
 
 def _one_per_row(cells: Sequence[Cell]) -> dict[str, Cell]:
