@@ -226,7 +226,7 @@ def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torc
         training = head.training
         head.eval()
         what = f"The head of task {task.name!r} cannot take features of {list(features.shape)}"
-        remedy = f"check `head` and `heads.{task.name}`"
+        remedy = f"check `head`, or set ++heads.{task.name}.KEY=VALUE for this task"
         with torch.no_grad(), unchanged_generators(), blamed(what, remedy):
             output: Any = head(features.clone())
         head.train(training)

@@ -160,7 +160,7 @@ def check_added_keys(overrides: Sequence[str], folders: Sequence[Path]) -> None:
             try:
                 OmegaConf.merge(OmegaConf.structured(TrainConfig), added)
             except ConfigKeyError as error:
-                raise _unknown_key(error) from error
+                raise unknown_key(error) from error
             except ValidationError:
                 continue  # {} stands for any value
 
@@ -193,7 +193,7 @@ def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str =
         _check_missing(merged, prefix)
         result = OmegaConf.to_object(merged)
     except ConfigKeyError as error:
-        raise _unknown_key(error, prefix) from error
+        raise unknown_key(error, prefix) from error
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error, prefix)) from error
     assert isinstance(result, schema)
@@ -233,7 +233,7 @@ def _first_line(error: Exception, prefix: str = "") -> str:
     return f"`{prefix}{key}`: {text}" if key and (prefix or str(key) not in text) else text
 
 
-def _unknown_key(error: ConfigKeyError, prefix: str = "") -> ConfigError:
+def unknown_key(error: ConfigKeyError, prefix: str = "") -> ConfigError:
     """Return the refusal of a key that the schema does not have."""
     name = f"{prefix}{error.full_key}"
     key = str(error.key)

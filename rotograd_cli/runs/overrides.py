@@ -1,6 +1,7 @@
 """Refusals of Hydra in one line: what is wrong with an override or a file of the user."""
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ from omegaconf import (
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
+from rotograd_cli.runs.arguments import FOLDER_OPTIONS
 from rotograd_cli.runs.compose import composing
+from rotograd_cli.runs.config import unknown_key
 from rotograd_cli.runs.config_files import choices, is_group
 
 EXTRAS = {
@@ -109,7 +112,8 @@ class _Configuration:
 
 def _diagnosis(error: Exception, command: str, overrides: Sequence[str], is_sweep: bool) -> str:
     if isinstance(error, MissingConfigException):
-        return _unknown_choice(error)
+        has_folder = any(text.startswith(f"{SEARCH_PATH}=") for text in overrides)
+        return _unknown_choice(error, has_folder)
     parsed = []
     for text in overrides:
         override = _parsed(text)
@@ -117,9 +121,9 @@ def _diagnosis(error: Exception, command: str, overrides: Sequence[str], is_swee
             return _not_an_override(text, command)
         parsed.append(override)
     configuration = _composed(command, parsed)
-    if configuration is None:
-        return _in_hydras_words(error)
-    refusals = [_refusal(configuration, override, is_sweep) for override in parsed]
+    refusals = []
+    if configuration is not None:
+        refusals = [_refusal(configuration, override, is_sweep) for override in parsed]
     refusals.append(_refusal_of_file(configuration, error))
     return next(filter(None, refusals), None) or _in_hydras_words(error)
 
@@ -132,13 +136,15 @@ def _parsed(text: str) -> Override | None:
     return override if override.key_or_group else None
 
 
-def _unknown_choice(error: MissingConfigException) -> str:
+def _unknown_choice(error: MissingConfigException, has_folder: bool) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
         return f"{name} is not installed; run pip install 'rotograd-cli[{EXTRAS[name]}]'."
     options = list(error.options or [])
     close = difflib.get_close_matches(name, options, n=1)
     remedy = f" Did you mean {close[0]}?" if close else ""
+    if not has_folder:
+        remedy += f" A file of yours, DIR/{group}/{name}.yaml, needs --config-dir DIR."
     required = f"one of {', '.join(options)}" if options else "one of its group's files"
     return f"{_place(error)}`{group}` must be {required}, got {name!r}.{remedy}"
 
@@ -195,7 +201,7 @@ def _refusal(configuration: _Configuration, override: Override, is_sweep: bool) 
     key = override.key_or_group
     text = str(override.input_line)
     if override.is_sweep_override() and not is_sweep:
-        return _several_values(text, configuration.command)
+        return _several_values(configuration, key, text)
     if key.startswith(("hydra/", "hydra.")):
         return None  # Hydra's own line names it
     is_added = override.is_add() or override.is_force_add()
@@ -218,10 +224,15 @@ def _refusal(configuration: _Configuration, override: Override, is_sweep: bool) 
     return _wrong_value(configuration, override)
 
 
-def _several_values(text: str, command: str) -> str:
-    key, _, values = text.partition("=")
-    several = "add -m to run them all" if command in ("train", "evaluate") else "choose one"
-    return f"`{text}` has several values; {several}, or write {key}=[{values}] for a list."
+def _several_values(configuration: _Configuration, key: str, text: str) -> str:
+    name, _, values = text.partition("=")
+    can_sweep = configuration.command in ("train", "evaluate")
+    several = "add -m to run them all" if can_sweep else "choose one"
+    takes_list = key in configuration.keys and isinstance(
+        _node(configuration.config, key), ListConfig
+    )
+    a_list = f", or write {name}=[{values}] for a list" if takes_list else ""
+    return f"`{text}` has several values; {several}{a_list}."
 
 
 def _unknown_group(configuration: _Configuration, name: str) -> str:
@@ -245,6 +256,8 @@ def _unknown_key(configuration: _Configuration, key: str) -> str:
     if key.startswith(DOTTED):
         name = key.removeprefix(DOTTED)
         return f"`{key}` cannot be written so; write '+{DOTTED[:-1]}={{{name}:[VALUE,...]}}'."
+    if f"--{key}" in FOLDER_OPTIONS:
+        return f"`{key}` is not a key; did you mean --{key} DIR?"
     close = _close(key, keys)
     if close is not None:
         return f"`{key}` is not a key; did you mean {close}?"
@@ -254,6 +267,10 @@ def _unknown_key(configuration: _Configuration, key: str) -> str:
     is_component = parent and OmegaConf.select(configuration.config, f"{parent}._target_")
     if is_component or parent.startswith("heads."):
         remedies.append(f"+{key}=VALUE where its class has that option")
+    if not remedies and parent in keys:
+        remedies.append(f"add it with +{key}=VALUE")
+    if not remedies:
+        remedies.append(f"rotograd {configuration.command} --cfg job lists the keys")
     return f"`{key}` is not a key; {', or '.join(remedies)}."
 
 
@@ -275,9 +292,10 @@ def _close(key: str, keys: Sequence[str]) -> str | None:
     near = difflib.get_close_matches(leaf, siblings, n=1)
     if near:
         return siblings[near[0]]
-    # a key without its section, epochs for train.epochs
-    below = [] if parent else [name for name in keys if name.rpartition(".")[2] == leaf]
-    result = below or difflib.get_close_matches(key, keys, n=1, cutoff=0.85)
+    # a key without its section, epochs for train.epochs, or in one that is not there
+    is_lost = key.partition(".")[0] not in keys
+    others = [name for name in keys if is_lost and name.rpartition(".")[2] == leaf]
+    result = others or difflib.get_close_matches(key, keys, n=1, cutoff=0.85)
     return result[0] if result else None
 
 
@@ -315,25 +333,50 @@ def _needed(config: DictConfig, key: str, value: Any) -> str | None:
     """Return what a key takes, for a value that it does not take."""
     if value is None:
         return "a value is needed"
-    parent, _, leaf = key.rpartition(".")
-    section = OmegaConf.select(config, parent) if parent else config
-    requirement = NEEDED.get(type(section._get_node(leaf)))
+    requirement = NEEDED.get(type(_node(config, key)))
     return requirement and requirement.format(key=key)
 
 
-def _refusal_of_file(configuration: _Configuration, error: Exception) -> str | None:
+def _node(config: DictConfig, key: str) -> Any:
+    parent, _, leaf = key.rpartition(".")
+    section = OmegaConf.select(config, parent) if parent else config
+    return section._get_node(leaf)
+
+
+def _refusal_of_file(configuration: _Configuration | None, error: Exception) -> str | None:
     """Return what a file of the user has that the configuration has not."""
     place = _place(error)
-    _, is_of_group, rest = str(error).removeprefix(place).partition("Could not override '")
     cause = error.__cause__ or error.__context__
-    key = getattr(cause, "full_key", None)
-    if place and is_of_group:  # an entry `override /GROUP: NAME` of its defaults list
-        return place + _unknown_group(configuration, rest.partition("'")[0])
-    if not place or cause is None or key is None:
-        return None
-    if str(key) in configuration.keys:
-        return f"{place}`{key}` has a wrong value: {first_line(cause)}; correct it there."
-    return place + _unknown_key(configuration, str(key))
+    if not place:
+        return _second_choice(str(error))
+    group = place.partition("'")[2].rpartition("/")[0]
+    _, _, rest = str(error).removeprefix(place).partition("Could not override '")
+    name = rest.partition("'")[0]  # of an entry `override /GROUP: NAME` of its defaults list
+    if name.startswith(f"{group}/"):
+        entry = name.removeprefix(f"{group}/").partition("@")[0]
+        return f"{place}`override {entry}` needs a slash; write override /{entry}: NAME."
+    if f"@{group}." in name or getattr(cause, "full_key", None) == group:
+        return f"{place}its keys are read below `{group}`; begin it with # @package _global_."
+    if name and configuration is not None:
+        return place + _unknown_group(configuration, name)
+    if isinstance(cause, ConfigKeyError):
+        return place + str(unknown_key(cause))
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{place}{_key_of(cause)} has a wrong value: {first_line(cause)}; correct it there."
+    return None
+
+
+def _key_of(error: OmegaConfBaseException) -> str:
+    """Return the key that an error is about: of a section that is no section, its type."""
+    schema = re.search(r"not a subclass of (\w+)", str(error))
+    return f"A section ({schema[1]})" if schema else f"`{error.full_key}`"
+
+
+def _second_choice(text: str) -> str | None:
+    entry = re.search(r"Multiple values for (\S+)\. .*'override (.*)'", text)
+    return entry and (
+        f"`{entry[1]}` is chosen twice; write override /{entry[2]} in the file that chooses it."
+    )
 
 
 def _in_hydras_words(error: Exception) -> str:

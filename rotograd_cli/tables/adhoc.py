@@ -55,7 +55,7 @@ def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Ru
     """
     finished = [run.summary for run in runs if run.is_finished]
     if not finished:
-        raise ConfigError(f"`runs` must name a finished run, got {listed(runs)}.")
+        raise ConfigError(f"`runs` must name a finished run, got {listed(runs) or 'none'}.")
     data = list(dict.fromkeys(str(summary.data) for summary in finished))
     if len(data) > 1:
         raise ConfigError(f"`runs` must be of one data set, got {', '.join(data)}; narrow `runs`.")

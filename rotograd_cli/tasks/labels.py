@@ -63,8 +63,9 @@ def check_shapes(values: Tensor, target: Tensor) -> None:
     """
     if values.shape != target.shape:
         column = target.dim() == values.dim() + 1 and target.shape[-1] == 1
-        remedy = "target.squeeze(-1)" if column else f"target.reshape({list(values.shape)})"
+        shape = "squeeze(-1)" if column else f"reshape({list(values.shape)})"
+        remedy = f"write target.{shape}, or " if target.numel() == values.numel() else ""
         raise ShapeError(
-            f"the target must have shape {list(values.shape)}, got {list(target.shape)}; write "
-            f"{remedy}, or give the task the outputs that it needs."
+            f"the target must have shape {list(values.shape)}, got {list(target.shape)}; {remedy}"
+            "give the task the outputs that it needs."
         )

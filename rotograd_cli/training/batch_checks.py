@@ -110,7 +110,7 @@ def check_predictions(
     """
     for task, prediction in zip(tasks, predictions, strict=True):
         head = f"The head of task {task.name!r} must return"
-        remedy = f"`head` and `heads.{task.name}`."
+        remedy = f"`head`, or set ++heads.{task.name}.KEY=VALUE for this task."
         _require(
             isinstance(prediction, Tensor),
             f"{head} a tensor, or a tuple that begins with it, got",

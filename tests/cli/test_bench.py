@@ -165,7 +165,7 @@ REFUSED_TOO = {
     "rounds=3": "did you mean bench.rounds?",
     "method.rotation_shape=9": "choose a size of at most 8",
     "method=vanilla +method.rotation_shape=3": "leave it out, there are none",
-    "seed=0,1": "has several values; choose one, or write seed=[0,1]",
+    "seed=0,1": "has several values; choose one.",
     "hydra.run.dir=.": "a folder of its own",
     "device=cuda:99": "use device=auto or device=cpu",
 }

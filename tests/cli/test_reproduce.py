@@ -356,24 +356,26 @@ WRONG = {
     "table=mini table.tasks=[left,sun] table.columns.gain.delta_of=[left] plan=true": (
         "did you mean sum?"
     ),
+    "table=misspelt": "In 'table/misspelt': `table.seed` is not a key; did you mean table.seeds?",
     "table=null_grid table.grid={values:{a.b:[1.0,2.0]}}": "while `table.grid` is null",
     "table=null_grid +table.grid.values={a.b:[1.0,2.0]}": "while `table.grid` is null",
     "table=no_grid +table.grid.values={model_optimizer.lr:[1e-3]}": "table.grid.seeds=[0]",
 }
 
 
-def write_other_grids(folder: Path) -> None:
-    """Tables ``no_grid`` and ``null_grid``, beside that of :data:`SPEC`."""
+def write_variants(folder: Path) -> None:
+    """Tables that differ from :data:`SPEC` in a key."""
     content = yaml.safe_load(SPEC)
     del content["grid"]
-    for name, others in {"no_grid": {}, "null_grid": {"grid": None}}.items():
+    additions = {"no_grid": {}, "null_grid": {"grid": None}, "misspelt": {"seed": 2}}
+    for name, others in additions.items():
         text = yaml.safe_dump(content | others)
         (folder / "conf" / "table" / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def test_a_table_without_a_grid_can_be_given_one(cli: Cli, tmp_path: Path) -> None:
     write_spec(tmp_path)
-    write_other_grids(tmp_path)
+    write_variants(tmp_path)
     words = ("reproduce", "table=no_grid", "--config-dir", "conf", "seeds=1", "plan=true")
     grid = ("+table.grid.values={model_optimizer.lr:[1e-3,2e-3]}", "table.grid.seeds=[0]")
     result = cli(*words, *grid)
@@ -385,7 +387,7 @@ def test_a_table_without_a_grid_can_be_given_one(cli: Cli, tmp_path: Path) -> No
 
 def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path) -> None:
     write_spec(tmp_path)
-    write_other_grids(tmp_path)
+    write_variants(tmp_path)
     for words, message in WRONG.items():
         result = cli("reproduce", "--config-dir", "conf", *words.split())
         assert result.code == 2, (words, result.out, result.err)

@@ -137,7 +137,8 @@ COMPONENTS = {
     "backbone=faulty backbone.kind=train": "a training step: `backbone` fails (NotImplementedError:"
     " only for evaluation, faulty.py line ",
     "head=faulty head.kind=dict": "The head of task 'size' must return a tensor, or a tuple that "
-    "begins with it, got a dict; check `head` and `heads.size`.",
+    "begins with it, got a dict; check `head`, or set ++heads.size.KEY="
+    "VALUE for this task.",
     "head=faulty head.kind=fails": "The head of task 'size' cannot take features of ",
     "head=faulty head.kind=train": "a training step: the `head` of task 'size' fails "
     "(ZeroDivisionError: by zero, faulty.py line ",

@@ -189,6 +189,9 @@ def test_a_broken_file_of_ones_own_is_refused(
         ("defaults: [override /optimizer: sgd]", " or optimizer@model_optimizer?"),
         ("method: vanilla", "choose one with method=NAME"),
         ("seed: soon", "seed"),
+        ("train: 3", "A section (TrainOptions) has a wrong value: "),
+        ("defaults: [/method: vanilla]", "`method` is chosen twice; write override /method: "),
+        ("defaults: [override method: vanilla]", "write override /method: NAME."),
     ],
 )
 def test_a_broken_experiment_is_refused(cli: Cli, tmp_path: Path, text: str, expected: str) -> None:
@@ -197,6 +200,14 @@ def test_a_broken_experiment_is_refused(cli: Cli, tmp_path: Path, text: str, exp
     file.write_text(f"# @package _global_\n{text}\n")
     words = ("--config-dir", "conf", "experiment=mine")
     assert expected in refused(cli, tmp_path, "train", *SMOKE, *words)
+
+
+def test_an_experiment_that_lacks_its_first_line_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    for text in ("", "train: {epochs: 2}", "defaults: [override /method: vanilla]"):
+        (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
+        line = refused(cli, tmp_path, "train", "--config-dir", "conf", "experiment=mine")
+        assert "begin it with # @package _global_." in line
 
 
 def test_missing_data_files_are_named(cli: Cli, tmp_path: Path) -> None:

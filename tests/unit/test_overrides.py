@@ -26,7 +26,12 @@ REFUSED = [
     ("seed=1.5", "a whole number is needed"),
     ("seed=", "a whole number is needed, got ''"),
     ("seed=null", "a value is needed"),
-    ("seed=0,1", "add -m to run them all, or write seed=[0,1] for a list"),
+    ("seed=0,1", "`seed=0,1` has several values; add -m to run them all."),
+    ("method=vanilla,rotograd", "has several values; add -m to run them all."),
+    ("tasks=left,sum", "add -m to run them all, or write tasks=[left,sum] for a list."),
+    ("heads.left=3", "`heads.left` is not a key; add it with +heads.left=VALUE."),
+    ("method=mine", "A file of yours, DIR/method/mine.yaml, needs --config-dir DIR."),
+    ("config-dir=mine", "did you mean --config-dir DIR?"),
     ("deterministic=maybe", "true or false is needed"),
     ("tags=abc", "a list is needed, tags=[VALUE,...]"),
     ("train=3", "train.KEY=VALUE"),
@@ -58,6 +63,10 @@ def test_a_refusal_is_one_line_that_names_thing_and_remedy() -> None:
             message = refusal([*others, override])
             assert expected in message, override
             assert len(message.splitlines()) == 1, override
+
+
+def test_a_key_of_another_command_is_named_as_this_one_has_it() -> None:
+    assert "did you mean data_dir?" in refusal(["run=x", "paths.data_dir=y"], "evaluate")
 
 
 def test_a_key_of_another_choice_is_looked_up_in_that_choice() -> None:
