@@ -30,17 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code = _dispatch(given)
         except KeyboardInterrupt as interrupt:
-            _farewell()
+            _farewell(is_reported=getattr(interrupt, "is_reported", False))
             code = interrupts.exit_code(interrupt)
     launch.end_process(code)
     return code
 
 
-def _farewell() -> None:
+def _farewell(is_reported: bool = False) -> None:
     continuing = session.stop_launcher()
     session.remove_unused_folders()
     if launch.job_rank() == 0:
-        for line in (*session.how_to_continue(), " ".join([_INTERRUPTED, *continuing])):
+        interrupted = [] if is_reported else [_INTERRUPTED]
+        lines = [*session.how_to_continue(), " ".join([*interrupted, *continuing])]
+        for line in filter(None, lines):
             print(line, file=sys.stderr)
 
 

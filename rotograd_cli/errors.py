@@ -5,10 +5,12 @@ command line prints that line and exits with :func:`exit_code`; a program that i
 catches either :class:`RotogradError` or the builtin that each class extends.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 CELL_FAILED = 1
 WRONG_INPUT = 2
@@ -88,6 +90,22 @@ def hydra_value(text: str) -> str:
     escaped = re.sub(r'(\\*)"', r"\1\1\"", text)
     escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
     return f'"{escaped}"'
+
+
+def override_value(value: Any) -> str:
+    """Return a plain value as it is written after ``KEY=``.
+
+    Examples:
+        >>> [override_value(value) for value in (None, True, 1, "1", [0.5, "a"])]
+        ['null', 'true', '1', '"1"', '[0.5,a]']
+    """
+    if isinstance(value, str):
+        return hydra_value(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(override_value, value))}]"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -77,12 +77,13 @@ def note(result: Mapping[str, Any]) -> str:
     s = result["settings"]
     optimizers = ", the optimisers' steps." if s["optimizers"] else "; no optimiser."
     memory = "Memory is the peak of a step above what is held before it"
+    method = "" if s["method"] is None else f", configured method {s['method']}"
     stack = s["rotation_stack_bytes"]
     if stack is not None:
         memory += f"; a stack is all K rotations, K*m*m numbers, {stack / _MIB:.3g} MiB"
     return (
-        f"Data {s['data']}, backbone {s['backbone']}, heads {s['head']}, configured method "
-        f"{s['method']}, seed {s['seed']}. A step is forward, losses, backward, clearing of "
+        f"Data {s['data']}, backbone {s['backbone']}, heads {s['head']}{method}, seed "
+        f"{s['seed']}. A step is forward, losses, backward, clearing of "
         f"gradients{optimizers} Medians over {s['rounds']} rounds, in each of which every "
         f"contender runs one block of steps ({s['block_s']:g} s, at least one step) in random "
         f"order; ratios are of blocks of the same round. {memory}."

@@ -53,7 +53,7 @@ def bench(config: BenchConfig, command: str, say: Say) -> dict[str, Any]:
         blocks = _time(config, contenders, batches, device, say)
         peaks = {c.name: _peak(c, batches[0], device) for c in contenders}
         times = measure.step_times(blocks)
-        settings = _settings(config, builder)
+        settings = _settings(config, builder, contenders)
         stack_bytes = settings["rotation_stack_bytes"]
         return {
             "name": config.bench.name,
@@ -158,15 +158,19 @@ def _peak(contender: Contender, batch: Batch, device: torch.device) -> int:
     return measure.peak_bytes(lambda: contender.step(batch), device)
 
 
-def _settings(config: BenchConfig, builder: Builder) -> dict[str, Any]:
+def _settings(
+    config: BenchConfig, builder: Builder, contenders: Sequence[Contender]
+) -> dict[str, Any]:
     networks = builder.networks
+    configured = type(builder.configured)
+    takes_part = any(c.name == REFERENCE or type(c.model) is configured for c in contenders)
     stacks = rotations_of(builder.configured)
     itemsize = DTYPES[config.bench.dtype].itemsize
     return {
         "data": networks.dataset.name,
         "backbone": type(networks.backbone).__name__,
         "head": type(networks.heads[0]).__name__,
-        "method": type(builder.configured).__name__,
+        "method": configured.__name__ if takes_part else None,
         "device": str(networks.device),
         "K": len(networks.heads),
         "N": config.train.batch_size,

@@ -24,7 +24,7 @@ from rotograd_cli.runs.directory import (
 )
 from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.runs.trust import trust_argument
+from rotograd_cli.runs.trust import trust_arguments
 from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
 from rotograd_cli.tracking.jsonl import JsonlTracker
@@ -166,6 +166,7 @@ def _recorded(folder: RunFolder, trainer: Trainer, recorder: RunRecorder) -> Ite
             command = _command(trainer, folder.path)
             step = trainer.run.state.step
             logger.info("Stopped after step %d; continue with: %s", step, command)
+            error.is_reported = any(isinstance(t, ConsoleTracker) for t in recorder.trackers)
             interrupts.hand_on(error)
         raise
     finally:
@@ -192,8 +193,8 @@ def _under_way(trainer: Trainer, run_dir: Path) -> Iterator[None]:
 
 def _command(trainer: Trainer, run_dir: Path, *overrides: str) -> str:
     """Return a command that resumes the run."""
-    command = suggested("train", f"resume={os.path.relpath(run_dir)}", *overrides)
-    return f"{command}{trust_argument(trainer.config)}"
+    trust = trust_arguments(trainer.config, run_dir)
+    return suggested("train", f"resume={os.path.relpath(run_dir)}", *overrides, *trust)
 
 
 def _follow(trainer: Trainer, run_dir: Path, *, resume: bool) -> RunSummary:

@@ -111,10 +111,18 @@ def kind_of(where: str) -> tuple[type | UnionType, str]:
     return _KINDS.get(where, _NETWORK)
 
 
-def trust_argument(config: Mapping[str, Any]) -> str:
-    """Return `` trust=true`` if a command needs it for a run of the user's own, else nothing."""
-    is_trusted = all(_is_known(where, name) for where, name in _targets(config))
-    return "" if is_trusted else " trust=true"
+def trust_arguments(config: Mapping[str, Any], run_dir: Path) -> list[str]:
+    """Return what a command needs to take up a run of the user's own.
+
+    Nothing, or the user's folders of YAML files where they name its components, or ``trust=true``.
+    """
+    folders = user_folders()
+    options = [word for f in folders for word in ("--config-dir", os.path.relpath(f))]
+    for trust, arguments in ((Trust(), []), (Trust(folders=folders), options)):
+        with suppress(ConfigError):
+            trust.check(config, run_dir, run_dir)
+            return arguments
+    return ["trust=true"]
 
 
 def user_folders() -> tuple[Path, ...]:

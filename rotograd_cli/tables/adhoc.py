@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.report import metric_name, shown_metrics
 from rotograd_cli.runs.summary import RunSummary
@@ -99,7 +99,8 @@ def _distinctions(groups: Sequence[_Group]) -> list[str]:
     if len(shown_tasks - {ONE_BY_ONE}) == 1:
         shown_tasks &= {ONE_BY_ONE}
     settings = [
-        {**group.runs[0].setting, "tasks": group.tasks if group.tasks in shown_tasks else None}
+        {key: override_value(value) for key, value in group.runs[0].setting.items()}
+        | {"tasks": _listed(group.tasks) if group.tasks in shown_tasks else ""}
         for group in groups
     ]
     keys = varying(settings)
@@ -108,12 +109,16 @@ def _distinctions(groups: Sequence[_Group]) -> list[str]:
     ]
 
 
-def _distinction(key: str, value: Any) -> str:
-    if isinstance(value, tuple):
-        return f", {key}=[{','.join(map(str, value))}]"
+def _listed(tasks: tuple[str, ...] | str | None) -> str:
+    if isinstance(tasks, tuple):
+        return f"tasks={override_value(tasks)}"
+    return tasks or ""
+
+
+def _distinction(key: str, text: str) -> str:
     if key == "tasks":
-        return f", {value}" if value else ""
-    return f", {key}={value}"
+        return f", {text}" if text else ""
+    return f", {key}={text}"
 
 
 def _spec(

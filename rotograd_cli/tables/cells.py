@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.runs.saved import setting
 from rotograd_cli.tables.runs import COMMON, Run, RunKey, conditions, grouped, listed, varying
 from rotograd_cli.tables.spec import TableSpec
@@ -56,6 +56,16 @@ def match_runs(
             "their own."
         )
     return cells, notes
+
+
+def difference(runs: Sequence[Run], expected: Configurations) -> str:
+    """Return why none of some runs belongs to a row: the first component that no row has."""
+    for key in (f"{group}._target_" for group in NETWORK):
+        of_rows = [str(_at(config, key)) for config in expected.values()]
+        for run in runs:
+            if run.config and _at(run.config, key) not in of_rows:
+                return f"{key} is {_at(run.config, key)} instead of {of_rows[0]}"
+    return "no row has their method with these options and tasks"
 
 
 def _row_of(spec: TableSpec, run: Run, expected: Configurations) -> str | None:
@@ -112,18 +122,14 @@ def _differences(
     actual = run.setting
     of_row = setting(expected, run.summary.select)
     if not spec.rows[row].per_task and not spec.tasks:  # else its tasks are the row's
-        actual["tasks"] = _listed_tasks(run.tasks)
-        of_row["tasks"] = _listed_tasks(expected.get("tasks"))
+        actual["tasks"] = run.tasks or "all"
+        of_row["tasks"] = tuple(expected.get("tasks") or ()) or "all"
     in_grid = () if spec.grid is None else spec.grid.values
     return {
-        name: f"{value} instead of {of_row[name]}"
+        name: f"{override_value(value)} instead of {override_value(of_row[name])}"
         for name, value in actual.items()
         if name in of_row and name not in in_grid and value != of_row[name]
     }
-
-
-def _listed_tasks(tasks: Sequence[str] | None) -> str:
-    return "all" if tasks is None else f"[{','.join(tasks)}]"
 
 
 def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, Run], list[str]]:
@@ -166,13 +172,17 @@ def _check_rows(finished: Mapping[RunKey, Sequence[Run]]) -> None:
         _check_alike(row, runs, common)
 
 
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else override_value(value)
+
+
 def _check_alike(row: str, runs: Sequence[Run], settings: Sequence[Mapping[str, Any]]) -> None:
     keys = varying(settings)
     if not keys:
         return
     folders: dict[str, Path] = {}
     for run, each in zip(runs, settings, strict=True):
-        folders.setdefault(str(each.get(keys[0], "none")), run.folder)
+        folders.setdefault(_shown(each.get(keys[0], "none")), run.folder)
     values = ", ".join(f"{value} ({folder})" for value, folder in folders.items())
     others = f", and {len(keys) - 1} other keys" if len(keys) > 1 else ""
     raise ConfigError(

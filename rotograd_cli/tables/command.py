@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hydra import compose
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.compose import component_names
 from rotograd_cli.runs.config import to_train_config, typed
 from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.adhoc import spec_from_runs
-from rotograd_cli.tables.cells import match_runs, one_per_cell
+from rotograd_cli.tables.cells import difference, match_runs, one_per_cell
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
@@ -121,12 +123,11 @@ def _matched(
 ) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
     """The table with the rows to show, the runs by cell, and notes."""
     rows = spec.rows if methods is None else spec.select(methods).rows
-    groups, notes = match_runs(spec, runs, {row: _expected(spec, row) for row in rows})
+    expected = {row: _expected(spec, row) for row in rows}
+    groups, notes = match_runs(spec, runs, expected)
     if not groups:
-        raise ConfigError(
-            f"`runs` must hold runs of table {spec.name!r} (experiment {spec.experiment}), got "
-            f"none: {notes[-1] if notes else 'no run of these seeds.'}"
-        )
+        why = f"{difference(runs, expected)}. {notes[-1]}" if notes else "no run of these seeds."
+        raise ConfigError(f"`runs` must hold runs of table {spec.name!r}, got none: {why}")
     return spec.select(methods or _rows_to_show(spec, groups)), groups, notes
 
 
@@ -150,6 +151,14 @@ def _chosen(spec: TableSpec, methods: Sequence[str] | None) -> TableSpec:
         return spec
     names = []
     for method in methods:
-        rows = [n for n in spec.rows if method.lower() in (n.lower(), n.split(",")[0].lower())]
+        wanted = (method.lower(), _class_of(method).lower())
+        rows = [n for n in spec.rows if n.lower() in wanted or n.split(",")[0].lower() in wanted]
         names += rows or [method]  # which is refused
     return spec.select(names)
+
+
+def _class_of(method: str) -> str:
+    """Return the class that a file of ``conf/method`` names; any other name as it is."""
+    if method not in component_names("method"):
+        return method
+    return str(compose(f"method/{method}").method._target_).rpartition(".")[2]

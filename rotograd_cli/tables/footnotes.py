@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rotograd_cli.errors import override_value
 from rotograd_cli.runs.report import remarks
 from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.parts import Table
@@ -33,7 +34,7 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
         f"{statistics.DESCRIPTIONS[table.statistic]} over {_seeds(results)}.",
         *_delta_note(spec, results),
         *_comparison_note(table),
-        *(_run_notes(results, runs) if runs else ["There is no finished run."]),
+        *(_run_notes(spec, results, runs) if runs else ["There is no finished run."]),
         *_conditions(spec, results),
         *remarks(note for run in runs for note in run.notes),
         *_paper_notes(spec),
@@ -100,7 +101,7 @@ def _smallest_p(table: Table) -> float:
     return smallest
 
 
-def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
+def _run_notes(spec: TableSpec, results: Results, runs: Sequence[Run]) -> list[str]:
     summaries = [run.summary for run in runs]
     versions = grouped(item for summary in summaries for item in summary.versions.items())
     packages = [f"{name} {' / '.join(texts)}" for name, texts in versions.items()]
@@ -112,7 +113,7 @@ def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
     return [
         *(f"Protocol: {protocol}." for protocol in _distinct(s.protocol for s in summaries)),
         f"Epochs: {_joined(s.epochs for s in summaries)}; batch size {sizes}.",
-        *differing_settings(results),
+        *differing_settings(spec, results),
         f"Device: {_joined(s.device for s in summaries)}.",
         f"Versions: {', '.join(packages)}; commit {_joined(commits)}.",
         f"Data: {_joined(s.data for s in summaries)}, "
@@ -121,10 +122,10 @@ def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def differing_settings(results: Results) -> list[str]:
+def differing_settings(spec: TableSpec, results: Results) -> list[str]:
     """Return a sentence per setting that differs between rows besides the method: who has what."""
     settings = [
-        (row, run.setting)
+        (spec.label(row), run.setting)
         for row, seeds in results.rows.items()
         for result in seeds.values()
         for run in result.runs
@@ -132,7 +133,10 @@ def differing_settings(results: Results) -> list[str]:
     notes = []
     for key in varying(each for _, each in settings):
         if not key.startswith("method."):
-            rows = grouped((str(each.get(key, "none")), row) for row, each in settings)
+            rows = grouped(
+                (override_value(each[key]) if key in each else "none", row)
+                for row, each in settings
+            )
             notes.append(f"{key}: {_who_has_what(rows.items())}.")
     return notes
 

@@ -155,7 +155,7 @@ class TableSpec:
         """Cut the table to the rows that are needed, in its order.
 
         Args:
-            names: Rows to show; None takes those that the table shows.
+            names: Rows to show, by their key or label; None takes those that the table shows.
 
         Returns:
             A table with these rows, ``shown``, and the base row where a gain needs it (not
@@ -165,7 +165,10 @@ class TableSpec:
         Raises:
             ConfigError: If a name is no row, is repeated, or none is left.
         """
-        shown = [n for n, row in self.rows.items() if row.shown] if names is None else list(names)
+        shown = [n for n, row in self.rows.items() if row.shown]
+        if names is not None:
+            by_label = {self.label(row): row for row in self.rows}
+            shown = [name if name in self.rows else by_label.get(name, name) for name in names]
         _check_names(shown, list(self.rows))
         has_gains = any(column.delta_of is not None for column in self.columns.values())
         needed = {*shown, self.base} if has_gains else set(shown)

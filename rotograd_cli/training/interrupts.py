@@ -28,7 +28,12 @@ class StopRequested(KeyboardInterrupt):
 
     Args:
         signum: The signal.
+
+    Attributes:
+        is_reported: Whether the user has been told what was stopped.
     """
+
+    is_reported = False
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

@@ -177,6 +177,13 @@ def test_a_wrong_benchmark_is_refused(cli: Cli, tmp_path: Path, cases: dict[str,
         assert expected in refused(cli, tmp_path, "bench", *TINY, *words.split()), words
 
 
+def test_a_method_that_does_not_take_part_is_not_named(cli: Cli) -> None:
+    for contenders, is_named in (("ideal,vanilla", False), ("ideal,rotogradnorm", True)):
+        words = ("method=rotogradnorm", f"bench.contenders=[{contenders}]")
+        result = cli("bench", *TINY, *QUICK, *words)
+        assert ("configured method RotoGradNorm" in result.out) == is_named
+
+
 def test_nobody_left_to_measure_is_refused(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,7 @@ def test_a_sweep_of_one_method_over_an_option_has_a_row_per_value(cli: Cli, own_
         "RotoGrad, method.burn_in_period=5",
     ]
     assert content["compare_with"] is None
-    result = cli("table", "runs=[option,both]", "methods=[vanilla]")
+    result = cli("table", "runs=[option,both]", "methods=[VanilaMTL]")
     assert result.code == 2
     assert "did you mean VanillaMTL?" in result.err
     result = cli("table", "runs=[option,both]", "methods=[rotograd]")
@@ -230,7 +230,7 @@ def test_another_option_of_the_method_is_another_row(cli: Cli, own_runs: Path) -
     assert "Runs of no row of this table: other (finished)." in result.out
     result = matched(cli, "runs=other")
     assert result.code == 2
-    assert "`runs` must hold runs of table 'mini'" in result.err
+    assert "got none: no row has their method" in result.err
 
 
 WRONG = {
@@ -277,9 +277,26 @@ def test_runs_of_two_data_sets_need_a_choice(cli: Cli, own_runs: Path) -> None:
     assert "`runs` must be of one data set, got" in result.err
 
 
+def test_rows_can_be_named_by_key_or_label(cli: Cli, own_runs: Path) -> None:
+    for words in (["table=mini", "--config-dir", "conf"], []):
+        tables = [
+            cli("table", "runs=both", *words, f"methods=[{n}]") for n in ("rotograd", "RotoGrad")
+        ]
+        assert {table.code for table in tables} == {0}
+        assert len({table.out for table in tables}) == 1
+
+
+def test_runs_of_other_networks_are_told_from_those_of_a_table(cli: Cli, own_runs: Path) -> None:
+    result = matched(cli, "runs=both", "table.overrides=['backbone=mlp']")
+    assert result.code == 2
+    assert "backbone._target_ is rotograd_cli.models.backbones." in result.err
+
+
 def test_runs_of_which_none_finished_are_refused(cli: Cli, own_runs: Path) -> None:
     path = own_runs / "both" / "0" / "summary.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running"}))
     result = cli("table", "runs=both/0")
     assert result.code == 2
     assert "must name a finished run, got both/0 (running)" in result.err
+    result = cli("table", "runs=both", "seeds=[7]")
+    assert "must name a finished run, got none." in result.err

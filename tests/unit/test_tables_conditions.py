@@ -191,7 +191,15 @@ def test_an_option_that_an_earlier_version_lacks_makes_a_row_and_loses_no_run(
     put(tmp_path, "A", 0.5)
     put(tmp_path, "A", 0.75, 1, config={"option": None})
     rows = table_of(tmp_path).rows
-    assert {row.label: row.num_seeds for row in rows} == {"A": 1, "A, option=None": 1}
+    assert {row.label: row.num_seeds for row in rows} == {"A": 1, "A, option=null": 1}
+
+
+def test_values_of_two_types_make_two_rows(tmp_path: Path) -> None:
+    values = [1, "1", 1.0, True, "true", [None, "a"]]
+    for index, value in enumerate(values):
+        put(tmp_path, "A", 0.5, index, config={"option": value})
+    labels = [row.label.removeprefix("A, option=") for row in table_of(tmp_path).rows]
+    assert sorted(labels) == sorted(["1", '"1"', "1.0", "true", '"true"', "[null,a]"])
 
 
 def test_rows_that_selected_by_different_metrics_are_named(tmp_path: Path) -> None:

@@ -277,6 +277,7 @@ def test_settings_in_which_rows_differ_are_named_with_their_rows() -> None:
         RunKey("vanilla", seed): both(0.9, 2.0, seed, config=config(1e-3, seed)) for seed in (0, 1)
     }
     found[RunKey("other", 0)] = both(0.9, 2.0, config=config(2e-3, 0, alpha=1.0))
-    table = spec(rows={"single": {}, "vanilla": {}, "other": {}})
+    table = spec(rows={"single": {}, "vanilla": {"label": "Vanilla"}, "other": {}})
     results = collected(table, found)
-    assert differing_settings(results) == ["model_optimizer.lr: 0.001 (vanilla); 0.002 (other)."]
+    notes = differing_settings(table, results)
+    assert notes == ["model_optimizer.lr: 0.001 (Vanilla); 0.002 (other)."]

@@ -16,7 +16,7 @@ from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.config import to_train_config
 from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.saved import MAX_BYTES, load_run_config, saved_config
-from rotograd_cli.runs.trust import Trust
+from rotograd_cli.runs.trust import Trust, trust_arguments
 
 SOURCE = Path("run/config.yaml")
 
@@ -308,3 +308,17 @@ def test_a_saved_configuration_is_read_as_it_was(config: dict[str, Any], tmp_pat
     assert "&" not in text
     loaded = asdict(load_run_config(saved(tmp_path, text)))
     assert loaded == {**config, "tags": ["ü", "a: b", "*c", "$d"]}
+
+
+def test_a_command_names_the_folder_that_vouches_for_a_run(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "backbone").mkdir(parents=True)
+    (tmp_path / "conf" / "backbone" / "mine.yaml").write_text("_target_: mine.Net\n")
+    own = changed(config, "backbone", {"_target_": "mine.Net"})
+    assert trust_arguments(config, SOURCE.parent) == []
+    assert trust_arguments(own, SOURCE.parent) == ["trust=true"]
+    monkeypatch.setattr("rotograd_cli.runs.trust.user_folders", lambda: (tmp_path / "conf",))
+    assert trust_arguments(config, SOURCE.parent) == []
+    assert trust_arguments(own, SOURCE.parent) == ["--config-dir", "conf"]
