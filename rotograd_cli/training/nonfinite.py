@@ -1,4 +1,4 @@
-"""Why a step is not finite: a fault of its data, or the first module or parameter to show it.
+"""Why a step is not finite: a fault of its data, or the first place in the step to show it.
 
 :func:`find_origin` is ``debug=nonfinite``: from a checkpoint to the step, and where that began.
 """
@@ -6,7 +6,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,11 @@ from rotograd_cli.training.precision import Snapshot
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.stepper import Stepper
 
+_LOSS_REMEDY = (
+    "clamp what a loss of your own divides by or takes a logarithm or root of, or "
+    f"{NONFINITE_REMEDY}"
+)
+
 
 def explain(
     error: NonFiniteError, run: RunState, batches: EpochBatches, micro_batches: Sequence[Batch]
@@ -37,7 +42,7 @@ def explain(
         micro_batches: This rank's of the step.
 
     Returns:
-        A fault of the data; or the first module whose output is not finite, and a remedy.
+        A fault of the data; or where it began, as far as a forward pass tells, and a remedy.
     """
     fault = fault_of_data(error, run, batches, micro_batches)
     if fault is not None:
@@ -46,8 +51,8 @@ def explain(
         for batch in micro_batches:
             predict(run.model, batch)
     run.model.forget()
-    where = f", first in the {findings[0]}" if findings else ""
-    return f"{where}; {NONFINITE_REMEDY}."
+    place = _first_place(error, run, findings)
+    return f"; {NONFINITE_REMEDY}." if place is None else f", first in the {place}."
 
 
 def fault_of_data(
@@ -57,8 +62,7 @@ def fault_of_data(
     if run.ranks.size > 1:
         whole = replace(batches, ranks=ONE)
         micro_batches = next(whole.steps(run.state.epoch, run.state.batch))
-    suspects = [name for name, loss in error.losses.items() if not math.isfinite(loss)]
-    return find_fault(micro_batches, batches.dataset, "train", suspects)
+    return find_fault(micro_batches, batches.dataset, "train", _not_finite(error))
 
 
 def wrong_parameter(model: nn.Module) -> str | None:
@@ -75,9 +79,38 @@ def wrong_parameter(model: nn.Module) -> str | None:
     return None
 
 
+@dataclass
+class Findings:
+    """What is not finite in a step, each list in the order of the step."""
+
+    outputs: list[str] = field(default_factory=list)
+    """For instance ``output of heads.1 (Linear), [8, 3] with 0 infinite, 2 NaN``."""
+    gradients: list[str] = field(default_factory=list)
+    """For instance ``gradient of heads.1.bias, [3] with 0 infinite, 3 NaN``."""
+
+
+def _first_place(error: NonFiniteError, run: RunState, findings: Findings) -> str | None:
+    """Return where in the step an infinite or NaN value began, and what to try; or None."""
+    if findings.outputs:
+        return f"{findings.outputs[0]}; {NONFINITE_REMEDY}"
+    losses = _not_finite(error)
+    if losses and run.ranks.size > 1:
+        return None  # the prediction may be another rank's
+    if losses:
+        return f"loss of task {losses[0]!r}: its predictions and targets are finite; {_LOSS_REMEDY}"
+    if findings.gradients:
+        return f"{findings.gradients[0]}; {NONFINITE_REMEDY}"
+    return None
+
+
+def _not_finite(error: NonFiniteError) -> list[str]:
+    """Return the tasks whose loss is not finite."""
+    return [name for name, loss in error.losses.items() if not math.isfinite(loss)]
+
+
 @contextmanager
-def watched(model: nn.Module) -> Iterator[list[str]]:
-    """Inside, outputs and gradients that are not finite are noted, in the order of the step.
+def watched(model: nn.Module) -> Iterator[Findings]:
+    """Inside, outputs and gradients that are not finite are noted.
 
     Hooks make methods leave their shortcuts, so numbers may differ by rounding.
 
@@ -85,19 +118,19 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
         model: The network.
 
     Yields:
-        What is found, for instance ``output of heads.1 (Linear), [8, 3] with 0 infinite, 2 NaN``.
+        What is found.
     """
-    findings: list[str] = []
+    findings = Findings()
 
     def watch_output(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         for value in output if isinstance(output, (list, tuple)) else [output]:
             if isinstance(value, Tensor) and not _is_finite(value):
                 kind = type(module).__name__
-                findings.append(f"output of {name} ({kind}), {_describe(value)}")
+                findings.outputs.append(f"output of {name} ({kind}), {_describe(value)}")
 
     def watch_gradient(name: str, parameter: Tensor) -> None:
         if parameter.grad is not None and not _is_finite(parameter.grad):
-            findings.append(f"gradient of {name}, {_describe(parameter.grad)}")
+            findings.gradients.append(f"gradient of {name}, {_describe(parameter.grad)}")
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -163,8 +196,9 @@ def _try_step(
         fault = fault_of_data(error, run, batches, micro_batches)
         with watched(run.model) as findings, suppress(NonFiniteError):
             stepper.attempt(micro_batches)
+        place = _first_place(error, run, findings)
         nothing = "All outputs of modules are finite, and all gradients that autograd sets."
-        began = f"It began in the {findings[0]}." if findings else nothing
+        began = nothing if place is None else f"It began in the {place}."
         return f"{error} in step {step}. {fault or began}"
     origin = wrong_parameter(run.model)
     if origin is not None:

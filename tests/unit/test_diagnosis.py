@@ -1,6 +1,7 @@
 """Finding the step that is not finite from a checkpoint, and where in the step that began."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest
 from rotograd_cli.training.loop import Trainer
-from rotograd_cli.training.nonfinite import find_origin, watched
+from rotograd_cli.training.nonfinite import Findings, find_origin, watched
 from rotograd_cli.training.seeding import epoch_order
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
@@ -83,8 +84,25 @@ def test_the_module_is_named_by_the_run_and_by_the_diagnosis(method: str, tmp_pa
     assert line.startswith(f"The loss of task 'value' became nan in step 3, first in the {where};")
     assert line.endswith("or set train.grad_clip_norm.")
     origin = origin_of(loop, tmp_path)
-    assert origin == f"The loss of task 'value' became nan in step 3. It began in the {where}."
+    assert origin == line.replace("3, first in", "3. It began in")
     assert not any(module._forward_hooks for module in loop.run.model.modules())
+
+
+def logarithm(prediction: Tensor, target: Tensor) -> Tensor:
+    """Is NaN for all that a network predicts."""
+    return (prediction.squeeze(1) + 0 * target - 100).log().mean()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_of_finite_predictions_is_named(method: str, tmp_path: Path) -> None:
+    dataset = ToyDataset()
+    dataset.tasks = tuple(replace(t, loss=logarithm) if t.name == "value" else t for t in TASKS)
+    loop = trainer(tmp_path, method, dataset=dataset)
+    where = "in the loss of task 'value': its predictions and targets are finite; clamp"
+    assert failed(loop).startswith(f"The loss of task 'value' became nan in step 1, first {where}")
+    origin = origin_of(loop, tmp_path)
+    assert origin is not None
+    assert origin.startswith(f"The loss of task 'value' became nan in step 1. It began {where}")
 
 
 def test_a_gradient_is_named_in_the_order_of_the_backward_pass(tmp_path: Path) -> None:
@@ -163,4 +181,4 @@ def test_what_is_finite_is_not_noted() -> None:
         pairs = zip(TASKS, predictions, strict=True)
         losses = [task.loss(p, batch.targets[task.name]) for task, p in pairs]
         model.backward(losses)
-    assert findings == []
+    assert findings == Findings()
