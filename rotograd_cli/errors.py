@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 CELL_FAILED = 1
 WRONG_INPUT = 2
@@ -136,11 +137,20 @@ class NonFiniteError(RotogradError, ArithmeticError):
     Args:
         message: The line.
         losses: Task losses of the step by name, as far as they are known.
+        rule_output: A tensor that the method's rule gave in the step (weights or factors, or the
+            sum of its combination), if it is not finite and that is known.
     """
 
-    def __init__(self, message: str, *, losses: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        losses: Mapping[str, float] | None = None,
+        rule_output: Any = None,
+    ) -> None:
         super().__init__(message)
         self.losses = dict(losses or {})
+        self.rule_output = rule_output
 
 
 class SelectionError(RotogradError, ArithmeticError):

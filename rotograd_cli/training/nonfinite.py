@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rule import Combining
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.batches import EpochBatches
@@ -27,6 +29,10 @@ from rotograd_cli.training.stepper import Stepper
 _LOSS_REMEDY = (
     "clamp what a loss of your own divides by or takes a logarithm or root of, or "
     f"{NONFINITE_REMEDY}"
+)
+_RULE_REMEDY = (
+    "in a rule of your own, divide by norms and losses (0 for an absent task) with "
+    "rotograd_cli.linalg.gradients.divide_or_zero; or lower method_optimizer.lr"
 )
 
 
@@ -98,9 +104,17 @@ def _first_place(error: NonFiniteError, run: RunState, findings: Findings) -> st
         return None  # the prediction may be another rank's
     if losses:
         return f"loss of task {losses[0]!r}: its predictions and targets are finite; {_LOSS_REMEDY}"
+    if error.rule_output is not None:
+        return f"{_describe_rule(run.model, error.rule_output)}; {_RULE_REMEDY}"
     if findings.gradients:
         return f"{findings.gradients[0]}; {NONFINITE_REMEDY}"
     return None
+
+
+def _describe_rule(model: MultiTaskMethod, output: Tensor) -> str:
+    if isinstance(model.rule, Combining):
+        return f"combination of method {model.method_name}"
+    return f"weights of method {model.method_name}, {_describe(output)}"
 
 
 def _not_finite(error: NonFiniteError) -> list[str]:

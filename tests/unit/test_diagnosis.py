@@ -11,6 +11,15 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rule import (
+    Combining,
+    Losses,
+    LossWeighting,
+    Rule,
+    Statistics,
+    Weighting,
+)
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.nonfinite import Findings, find_origin, watched
@@ -103,6 +112,61 @@ def test_a_loss_of_finite_predictions_is_named(method: str, tmp_path: Path) -> N
     origin = origin_of(loop, tmp_path)
     assert origin is not None
     assert origin.startswith(f"The loss of task 'value' became nan in step 1. It began {where}")
+
+
+class NaNWeights(Weighting):
+    def weights(self, s: Statistics) -> Tensor:
+        return s.norms * math.nan
+
+
+class InverseLosses(LossWeighting):
+    def factors(self, losses: Losses) -> Tensor:
+        return 1 / (0 * losses.values)
+
+
+class NaNCombination(Combining):
+    def combine(self, G: Tensor, s: Statistics) -> Tensor:
+        return G.sum(0) / 0
+
+
+def trainer_of(rule: Rule, folder: Path, **changes: Any) -> Trainer:
+    """A trainer whose networks are trained by a rule."""
+    loop: Trainer = trainer(folder, **changes)
+    model = loop.run.model
+    loop.run.model = MultiTaskMethod(model.backbone, list(model.heads), rule)
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("rule", "where"),
+    [
+        (NaNWeights, "weights of method NaNWeights, [3] with 0 infinite, 3 NaN"),
+        (InverseLosses, "weights of method InverseLosses, [3] with 3 infinite, 0 NaN"),
+        (NaNCombination, "combination of method NaNCombination"),
+    ],
+)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_rule_is_named(rule: type[Rule], where: str, parts: int, tmp_path: Path) -> None:
+    loop = trainer_of(rule(), tmp_path, accumulate_steps=parts)
+    line = failed(loop)
+    assert f" in step 1, first in the {where}; in a rule of your own, divide by " in line
+    assert origin_of(loop, tmp_path) == line.replace(", first in", ". It began in")
+
+
+def test_a_rule_that_fails_in_a_micro_batch_is_named(tmp_path: Path) -> None:
+    """Weights of a task without a label in the first of two micro-batches are infinite."""
+
+    class Inverse(Weighting):
+        def weights(self, s: Statistics) -> Tensor:
+            return 1 / s.norms
+
+    loop = trainer_of(Inverse(), tmp_path, accumulate_steps=2)
+    order = epoch_order(20, seed=0, epoch=0)
+    dataset: Any = loop.dataset
+    dataset.targets["train"]["kind"][order[:3]] = -1
+    line = failed(loop)
+    assert "first in the weights of method Inverse, [3] with 1 infinite, 0 NaN; " in line
+    assert origin_of(loop, tmp_path) == line.replace(", first in", ". It began in")
 
 
 def test_a_gradient_is_named_in_the_order_of_the_backward_pass(tmp_path: Path) -> None:
