@@ -182,7 +182,7 @@ def find_origin(
         last_step: Step (from 1) to end with.
 
     Returns:
-        Task, step, and the module or parameter where it began; None if all steps are finite.
+        Task, step, and where in the step it began; None if all steps are finite.
     """
     stepper = Stepper(run, batches.dataset.tasks, options, check_finite=True)
     origin = wrong_parameter(run.model)
