@@ -9,7 +9,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 CELL_FAILED = 1
 WRONG_INPUT = 2
@@ -137,8 +136,7 @@ class NonFiniteError(RotogradError, ArithmeticError):
     Args:
         message: The line.
         losses: Task losses of the step by name, as far as they are known.
-        rule_output: A tensor that the method's rule gave in the step (weights or factors, or the
-            sum of its combination), if it is not finite and that is known.
+        rule_failed: Whether the method's rule is known to have given infinite or NaN weights.
     """
 
     def __init__(
@@ -146,11 +144,11 @@ class NonFiniteError(RotogradError, ArithmeticError):
         message: str,
         *,
         losses: Mapping[str, float] | None = None,
-        rule_output: Any = None,
+        rule_failed: bool = False,
     ) -> None:
         super().__init__(message)
         self.losses = dict(losses or {})
-        self.rule_output = rule_output
+        self.rule_failed = rule_failed
 
 
 class SelectionError(RotogradError, ArithmeticError):

@@ -6,7 +6,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Combining
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.training.batch_checks import find_fault
@@ -26,14 +25,12 @@ from rotograd_cli.training.precision import Snapshot
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.stepper import Stepper
 
-_LOSS_REMEDY = (
-    "clamp what a loss of your own divides by or takes a logarithm or root of, or "
-    f"{NONFINITE_REMEDY}"
-)
+_LOSS_REMEDY = f"clamp what your loss divides by or takes a log or root of, or {NONFINITE_REMEDY}"
 _RULE_REMEDY = (
     "in a rule of your own, divide by norms and losses (0 for an absent task) with "
     "rotograd_cli.linalg.gradients.divide_or_zero; or lower method_optimizer.lr"
 )
+_NOWHERE = "All outputs of modules are finite, and all gradients that autograd sets."
 
 
 def explain(
@@ -53,11 +50,11 @@ def explain(
     fault = fault_of_data(error, run, batches, micro_batches)
     if fault is not None:
         return f". {fault}"
-    with torch.no_grad(), watched(run.model) as findings:
+    with torch.no_grad(), watched(run.model) as (outputs, gradients):
         for batch in micro_batches:
             predict(run.model, batch)
     run.model.forget()
-    place = _first_place(error, run, findings)
+    place = _first_place(error, run, outputs, gradients)
     return f"; {NONFINITE_REMEDY}." if place is None else f", first in the {place}."
 
 
@@ -85,36 +82,22 @@ def wrong_parameter(model: nn.Module) -> str | None:
     return None
 
 
-@dataclass
-class Findings:
-    """What is not finite in a step, each list in the order of the step."""
-
-    outputs: list[str] = field(default_factory=list)
-    """For instance ``output of heads.1 (Linear), [8, 3] with 0 infinite, 2 NaN``."""
-    gradients: list[str] = field(default_factory=list)
-    """For instance ``gradient of heads.1.bias, [3] with 0 infinite, 3 NaN``."""
-
-
-def _first_place(error: NonFiniteError, run: RunState, findings: Findings) -> str | None:
+def _first_place(
+    error: NonFiniteError, run: RunState, outputs: Sequence[str], gradients: Sequence[str]
+) -> str | None:
     """Return where in the step an infinite or NaN value began, and what to try; or None."""
-    if findings.outputs:
-        return f"{findings.outputs[0]}; {NONFINITE_REMEDY}"
+    if outputs:
+        return f"{outputs[0]}; {NONFINITE_REMEDY}"
     losses = _not_finite(error)
-    if losses and run.ranks.size > 1:
-        return None  # the prediction may be another rank's
     if losses:
-        return f"loss of task {losses[0]!r}: its predictions and targets are finite; {_LOSS_REMEDY}"
-    if error.rule_output is not None:
-        return f"{_describe_rule(run.model, error.rule_output)}; {_RULE_REMEDY}"
-    if findings.gradients:
-        return f"{findings.gradients[0]}; {NONFINITE_REMEDY}"
-    return None
-
-
-def _describe_rule(model: MultiTaskMethod, output: Tensor) -> str:
-    if isinstance(model.rule, Combining):
-        return f"combination of method {model.method_name}"
-    return f"weights of method {model.method_name}, {_describe(output)}"
+        place = (
+            f"loss of task {losses[0]!r}: its predictions and targets are finite; {_LOSS_REMEDY}"
+        )
+        return place if run.ranks.size == 1 else None  # the prediction may be another rank's
+    if error.rule_failed:
+        result = "combination" if isinstance(run.model.rule, Combining) else "weights"
+        return f"{result} of method {run.model.method_name}; {_RULE_REMEDY}"
+    return f"{gradients[0]}; {NONFINITE_REMEDY}" if gradients else None
 
 
 def _not_finite(error: NonFiniteError) -> list[str]:
@@ -123,7 +106,7 @@ def _not_finite(error: NonFiniteError) -> list[str]:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Findings]:
+def watched(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
     """Inside, outputs and gradients that are not finite are noted.
 
     Hooks make methods leave their shortcuts, so numbers may differ by rounding.
@@ -132,19 +115,21 @@ def watched(model: nn.Module) -> Iterator[Findings]:
         model: The network.
 
     Yields:
-        What is found.
+        Outputs and gradients, each in the order of the step: for instance ``output of heads.1
+        (Linear), [8, 3] with 0 infinite, 2 NaN``.
     """
-    findings = Findings()
+    outputs: list[str] = []
+    gradients: list[str] = []
 
     def watch_output(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         for value in output if isinstance(output, (list, tuple)) else [output]:
             if isinstance(value, Tensor) and not _is_finite(value):
                 kind = type(module).__name__
-                findings.outputs.append(f"output of {name} ({kind}), {_describe(value)}")
+                outputs.append(f"output of {name} ({kind}), {_describe(value)}")
 
     def watch_gradient(name: str, parameter: Tensor) -> None:
         if parameter.grad is not None and not _is_finite(parameter.grad):
-            findings.gradients.append(f"gradient of {name}, {_describe(parameter.grad)}")
+            gradients.append(f"gradient of {name}, {_describe(parameter.grad)}")
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -156,7 +141,7 @@ def watched(model: nn.Module) -> Iterator[Findings]:
                 register: Any = parameter.register_post_accumulate_grad_hook
                 stack.callback(register(partial(watch_gradient, name)).remove)
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks run in it
-        yield findings
+        yield outputs, gradients
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -208,11 +193,10 @@ def _try_step(
     except NonFiniteError as error:
         before.restore()
         fault = fault_of_data(error, run, batches, micro_batches)
-        with watched(run.model) as findings, suppress(NonFiniteError):
+        with watched(run.model) as (outputs, gradients), suppress(NonFiniteError):
             stepper.attempt(micro_batches)
-        place = _first_place(error, run, findings)
-        nothing = "All outputs of modules are finite, and all gradients that autograd sets."
-        began = nothing if place is None else f"It began in the {place}."
+        place = _first_place(error, run, outputs, gradients)
+        began = _NOWHERE if place is None else f"It began in the {place}."
         return f"{error} in step {step}. {fault or began}"
     origin = wrong_parameter(run.model)
     if origin is not None:

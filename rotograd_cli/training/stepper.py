@@ -121,8 +121,8 @@ def _check_finite(
     reason = next(_reasons(by_task, gradients))
     for optimizer in optimizers:
         optimizer.zero_grad()
-    rule_output = next((x for x in rule_outputs if not x.isfinite().all()), None)
-    raise NonFiniteError(reason, losses=by_task, rule_output=rule_output)
+    rule_failed = not all(output.isfinite().all() for output in rule_outputs)
+    raise NonFiniteError(reason, losses=by_task, rule_failed=rule_failed)
 
 
 def _reasons(losses: Mapping[str, float], gradients: Mapping[str, Tensor]) -> Iterator[str]:
@@ -207,7 +207,7 @@ class Stepper:
             return
         already = f" after {state.skipped_steps} skipped steps" if self._skips else ""
         raise NonFiniteError(
-            f"{error} in step {step}{already}", losses=error.losses, rule_output=error.rule_output
+            f"{error} in step {step}{already}", losses=error.losses, rule_failed=error.rule_failed
         ) from error
 
 

@@ -22,7 +22,7 @@ from rotograd_cli.methods.rule import (
 )
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest
 from rotograd_cli.training.loop import Trainer
-from rotograd_cli.training.nonfinite import Findings, find_origin, watched
+from rotograd_cli.training.nonfinite import find_origin, watched
 from rotograd_cli.training.seeding import epoch_order
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
@@ -140,8 +140,8 @@ def trainer_of(rule: Rule, folder: Path, **changes: Any) -> Trainer:
 @pytest.mark.parametrize(
     ("rule", "where"),
     [
-        (NaNWeights, "weights of method NaNWeights, [3] with 0 infinite, 3 NaN"),
-        (InverseLosses, "weights of method InverseLosses, [3] with 3 infinite, 0 NaN"),
+        (NaNWeights, "weights of method NaNWeights"),
+        (InverseLosses, "weights of method InverseLosses"),
         (NaNCombination, "combination of method NaNCombination"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_rule_that_fails_in_a_micro_batch_is_named(tmp_path: Path) -> None:
     dataset: Any = loop.dataset
     dataset.targets["train"]["kind"][order[:3]] = -1
     line = failed(loop)
-    assert "first in the weights of method Inverse, [3] with 1 infinite, 0 NaN; " in line
+    assert "first in the weights of method Inverse; " in line
     assert origin_of(loop, tmp_path) == line.replace(", first in", ". It began in")
 
 
@@ -245,4 +245,4 @@ def test_what_is_finite_is_not_noted() -> None:
         pairs = zip(TASKS, predictions, strict=True)
         losses = [task.loss(p, batch.targets[task.name]) for task, p in pairs]
         model.backward(losses)
-    assert findings == Findings()
+    assert findings == ([], [])
