@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from rotograd_cli.methods.rule import (
 )
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest
 from rotograd_cli.training.loop import Trainer
-from rotograd_cli.training.nonfinite import find_origin, watched
+from rotograd_cli.training.nonfinite import explain, find_origin, watched
 from rotograd_cli.training.seeding import epoch_order
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
@@ -112,6 +113,16 @@ def test_a_loss_of_finite_predictions_is_named(method: str, tmp_path: Path) -> N
     origin = origin_of(loop, tmp_path)
     assert origin is not None
     assert origin.startswith(f"The loss of task 'value' became nan in step 1. It began {where}")
+
+
+def test_no_loss_is_named_where_another_rank_may_have_predicted_nan(tmp_path: Path) -> None:
+    loop = trainer(tmp_path)
+    micro_batches = next(loop.batches.steps(0, 0))
+    error = NonFiniteError("The loss of task 'value' became nan", losses={"value": math.nan})
+    alone = explain(error, loop.run, loop.batches, micro_batches)
+    assert alone.startswith(", first in the loss of task 'value': ")
+    loop.run.ranks = SimpleNamespace(size=2)
+    assert explain(error, loop.run, loop.batches, micro_batches).startswith("; lower ")
 
 
 class NaNWeights(Weighting):
