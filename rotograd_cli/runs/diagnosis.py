@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.ranks import launch
 from rotograd_cli.runs.building import build_run, memory_errors
-from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.directory import refuse_other_data
 from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary

@@ -23,11 +23,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tracking.base import Tracker
 
 _PACKAGES = ("rotograd_cli.", "torch.nn.", "torch.optim.", "torchvision.models.")

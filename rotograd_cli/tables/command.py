@@ -8,9 +8,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import to_train_config, typed
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import to_train_config, typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.cells import match_runs, one_per_cell
 from rotograd_cli.tables.parts import Table

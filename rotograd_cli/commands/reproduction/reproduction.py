@@ -10,10 +10,10 @@ from rotograd_cli.commands.reproduction.grid import grid_notes, searches, write_
 from rotograd_cli.commands.reproduction.launching import launch
 from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
 from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
+from rotograd_cli.config.compose import composing
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build
-from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table

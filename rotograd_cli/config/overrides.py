@@ -24,9 +24,9 @@ from omegaconf import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import choices, is_group
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config_files import choices, is_group
 
 EXTRAS = {
     "joblib": "local",
