@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 
 from rotograd_cli.bench import reference
 from rotograd_cli.bench.rotations import RotationState
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.compose import component_names, component_node
+from rotograd_cli.config.schema import BenchConfig, suggest
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.building import Networks, build_networks, join
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.compose import component_names, component_node
-from rotograd_cli.runs.config import BenchConfig, suggest
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.precision import compile_networks
 

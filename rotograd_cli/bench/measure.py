@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rotograd_cli.runs.config import BenchOptions
+from rotograd_cli.config.schema import BenchOptions
 
 
 @dataclass(frozen=True)

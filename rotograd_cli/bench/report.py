@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import yaml
 
+from rotograd_cli.config.packing import available_cores
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.description import package_versions, source_commit
-from rotograd_cli.runs.packing import available_cores
 
 _MIB = 2**20
 

@@ -15,10 +15,10 @@ from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Con
 from rotograd_cli.bench.reference import ReferenceUnavailableError
 from rotograd_cli.bench.report import describe_machine
 from rotograd_cli.bench.rotations import rotation_part, rotations_of
+from rotograd_cli.config.schema import BenchConfig
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.building import Networks, memory_errors
-from rotograd_cli.runs.config import BenchConfig
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.precision import compilation
 

@@ -33,8 +33,8 @@ import pkgutil
 from collections.abc import Sequence
 from types import ModuleType
 
-from rotograd_cli.runs.arguments import config_dirs
-from rotograd_cli.runs.config_files import choices
+from rotograd_cli.config.arguments import config_dirs
+from rotograd_cli.config.files import choices
 
 TRAINING_GROUPS = (
     *("method", "data", "backbone", "head", "optimizer", "scheduler"),

@@ -57,8 +57,8 @@ def _bench(config: "DictConfig") -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from rotograd_cli.bench.report import grid, note, write
     from rotograd_cli.bench.run import bench
+    from rotograd_cli.config.schema import to_bench_config
     from rotograd_cli.printing.grid import print_grid
-    from rotograd_cli.runs.config import to_bench_config
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     typed = to_bench_config(config)

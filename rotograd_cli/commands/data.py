@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
         Exit code: 0 if everything asked for is there, ``WRONG_INPUT`` if files are missing or
         wrong.
     """
-    from rotograd_cli.runs.compose import composing
+    from rotograd_cli.config.compose import composing
 
     request = _parse(arguments)
     with composing():
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> Namespace:
     """Return ``action``, ``name``, ``source``, ``workers``, ``config_dir`` and ``overrides``."""
     from rotograd_cli.commands.support.hydra_app import parsed, plain_parser, refusal
-    from rotograd_cli.runs.arguments import ready
+    from rotograd_cli.config.arguments import ready
 
     parser = plain_parser()
     parser.add_argument("--from", dest="source")
@@ -111,8 +111,8 @@ def _check(request: Namespace) -> int:
 
 
 def _check_all(request: Namespace) -> int:
+    from rotograd_cli.config.compose import component_names
     from rotograd_cli.data.rows import data_command
-    from rotograd_cli.runs.compose import component_names
 
     data_dir = Path()
     for name in component_names("data"):
@@ -128,11 +128,11 @@ def _check_all(request: Namespace) -> int:
 
 def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], dict[str, Any]]":
     """Return a class of data set, and where its files are: ``data_dir`` and ``options``."""
+    from rotograd_cli.config.arguments import search_path
+    from rotograd_cli.config.components import Constructor
+    from rotograd_cli.config.overrides import composed
+    from rotograd_cli.config.schema import to_train_config
     from rotograd_cli.data.base import MultiTaskDataset
-    from rotograd_cli.runs.arguments import search_path
-    from rotograd_cli.runs.components import Constructor
-    from rotograd_cli.runs.config import to_train_config
-    from rotograd_cli.runs.overrides import composed
 
     overrides = [f"data={name}", *request.overrides]
     if request.config_dir is not None:

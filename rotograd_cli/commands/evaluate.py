@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(config: Any) -> float:
-    from rotograd_cli.runs.config import EvaluateConfig, typed
+    from rotograd_cli.config.schema import EvaluateConfig, typed
 
     request = typed(config, EvaluateConfig)  # before torch is imported: a refusal comes at once
     from rotograd_cli.printing.grid import print_grid

@@ -115,7 +115,7 @@ def _run(
 
 def _target(config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: bool) -> "Target":
     """Return the run that is meant: a new one, or one that ``resume`` names or finds."""
-    from rotograd_cli.runs.config import to_train_config
+    from rotograd_cli.config.schema import to_train_config
     from rotograd_cli.runs.saved import Target, named_run, same_run
     from rotograd_cli.runs.trust import Trust, user_folders
 

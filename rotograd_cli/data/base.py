@@ -5,16 +5,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError, DatasetError
+from rotograd_cli.metric_keys import Split as Split
 from rotograd_cli.tasks import Task
 
-Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 NotNegative = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]

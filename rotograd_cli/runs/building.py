@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.batch_checks import check_predictions
 from rotograd_cli.training.blame import blamed, is_out_of_memory

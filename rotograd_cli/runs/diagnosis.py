@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.ranks import launch
 from rotograd_cli.runs.building import build_run, memory_errors
-from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.directory import refuse_other_data
 from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary
@@ -31,7 +31,7 @@ def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
         several: Whether it asks for a sweep.
 
     Returns:
-        Task, step, and the module or parameter where it began; or that all steps are finite.
+        Task, step, and where in the step it began; or that no step fails, or none is left.
 
     Raises:
         RotogradError: If no run to go back to is named, or it cannot be gone back to.
@@ -61,7 +61,13 @@ def _find_failure(config: TrainConfig, run_dir: Path) -> str:
         origin = find_origin(run, batches, config.train, last_step=last_step)
     if origin is not None:
         return origin
-    return f"Steps {first_step} to {last_step} of {run_dir} are finite this time."
+    if first_step > last_step:
+        return f"{run_dir} has finished its {last_step} steps: there is none to take again."
+    return (
+        f"Steps {first_step} to {last_step} of {run_dir} are finite this time. A failure that does "
+        "not come back depends on state outside of the checkpoint (in a loss or a data set, say), "
+        "or on a GPU without deterministic=true."
+    )
 
 
 def _go_back(run: RunState, last: Path) -> None:

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.config.schema import EvaluateConfig
 from rotograd_cli.errors import CheckpointError
 from rotograd_cli.runs.building import build, memory_errors, resolve_device
-from rotograd_cli.runs.config import EvaluateConfig
 from rotograd_cli.runs.directory import CHECKPOINTS, other_data
 from rotograd_cli.runs.saved import load_run_config
 from rotograd_cli.runs.summary import recorded_metrics

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.messages import describe_failure
+from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.errors import NonFiniteError, run_under_way, suggested
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs import description
 from rotograd_cli.runs.building import build_run, memory_errors
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.runs.directory import (
     CHECKPOINTS,
     RunFolder,
@@ -22,7 +23,6 @@ from rotograd_cli.runs.directory import (
     log_file,
     refuse_other_data,
 )
-from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import trust_arguments
 from rotograd_cli.tracking.base import Tracker

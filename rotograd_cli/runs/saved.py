@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
+from rotograd_cli.config.schema import COMMAND_KEYS, TrainConfig, to_train_config
 from rotograd_cli.errors import ConfigError, OccupiedError, first_line, suggested
-from rotograd_cli.runs.config import COMMAND_KEYS, TrainConfig, to_train_config
 from rotograd_cli.runs.directory import is_used
 from rotograd_cli.runs.summary import RunSummary
 

@@ -13,40 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import yaml
 from hydra._internal.utils import _locate
 from hydra.core.hydra_config import HydraConfig
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from rotograd_cli.data.base import MultiTaskDataset
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.kinds import kind_of
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.config_files import config_dir
-from rotograd_cli.tracking.base import Tracker
 
 _PACKAGES = ("rotograd_cli.", "torch.nn.", "torch.optim.", "torchvision.models.")
-
-
-_NETWORK = (nn.Module, "a network of this package, torch.nn or torchvision.models")
-_OPTIMIZER = (Optimizer, "an optimiser of torch.optim")
-_SCHEDULE = (LRScheduler, "a schedule of torch.optim.lr_scheduler")
-_KINDS: Mapping[str, tuple[type | UnionType, str]] = {
-    "data": (MultiTaskDataset, "a data set of this package"),
-    "method": (MultiTaskMethod | Rule, "a method of this package"),
-    "method.rule": (Rule, "a rule of this package"),
-    "model_optimizer": _OPTIMIZER,
-    "method_optimizer": _OPTIMIZER,
-    "model_scheduler.scheduler": _SCHEDULE,
-    "method_scheduler.scheduler": _SCHEDULE,
-    "logger": (Tracker, "a logger of this package"),
-}
-"""By place; backbone, heads and what a component holds are networks."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +82,6 @@ class Trust:
             f"`logger.entity` in {source} must be named by you before records are sent there, got "
             f"{entity!r}; add trust=true if it is yours, or logger=none."
         )
-
-
-def kind_of(where: str) -> tuple[type | UnionType, str]:
-    """Return class and name of what a place of the configuration needs."""
-    return _KINDS.get(where, _NETWORK)
 
 
 def trust_arguments(config: Mapping[str, Any], run_dir: Path) -> list[str]:

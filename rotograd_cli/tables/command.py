@@ -9,10 +9,10 @@ from hydra import compose
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from rotograd_cli.config.compose import component_names
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import to_train_config, typed
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.compose import component_names
-from rotograd_cli.runs.config import to_train_config, typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.cells import difference, match_runs, one_per_cell
 from rotograd_cli.tables.parts import Table

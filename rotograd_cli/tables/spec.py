@@ -10,8 +10,8 @@ from annotated_types import Ge, Le
 from omegaconf import MISSING
 
 from rotograd_cli.bounds import AtLeastOne, check_fields
+from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import suggest
 
 Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]
 Convention = Annotated[str, Literal["paper", "nash", "libmtl"]]

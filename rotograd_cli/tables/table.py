@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.runs.config import suggest
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes

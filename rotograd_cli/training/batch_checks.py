@@ -5,7 +5,6 @@ write. Checks of values wait for the device: they are for the time before traini
 moment in which something has gone wrong.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +14,7 @@ from torch import Tensor
 from rotograd_cli.data.base import Batch, MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
-from rotograd_cli.tasks.losses import TargetRule, binary_cross_entropy, target_rule
-
-MANY_ONES = 100
-"""Ones without a single zero that are no accident in a part of a split."""
+from rotograd_cli.tasks.losses import TargetRule, target_rule
 
 
 def where(dataset: MultiTaskDataset, split: str, task: Task | None = None) -> str:
@@ -201,27 +197,3 @@ def _faults_by_rule(target: Tensor, task: Task, rule: TargetRule, place: str) ->
         f"{wrong[0].item():g} in {len(wrong)} of {target.numel()} elements; correct the "
         f"labels{more}."
     )
-
-
-class SeenFlags:
-    """Values of the targets of binary tasks: -1 for "no" would be taken for no label."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._tasks = [task for task in tasks if task.loss is binary_cross_entropy]
-        self._counts = {task.name: Counter[float]() for task in self._tasks}
-
-    def add(self, batch: Batch) -> None:
-        """Look at a batch."""
-        for name in self._counts.keys() & batch.targets.keys():
-            values, nums = torch.unique(batch.targets[name], return_counts=True)
-            self._counts[name].update(dict(zip(values.tolist(), nums.tolist(), strict=True)))
-
-    def check(self, dataset: MultiTaskDataset, split: str, *, is_whole: bool) -> None:
-        """Refuse targets that are -1 or 1 throughout; a part of a split must hold many ones."""
-        for task in self._tasks:
-            counts = self._counts[task.name]
-            if counts.keys() == {-1, 1} and (is_whole or counts[1] >= MANY_ONES):
-                raise ConfigError(
-                    f"{where(dataset, split, task)}: the target must be 0 or 1, or -1 for no "
-                    "label, got -1 and 1 without any 0; if -1 means no, write (target > 0).float()."
-                )

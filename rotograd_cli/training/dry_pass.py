@@ -6,41 +6,31 @@ weights, buffers and random generators are those of a run without this pass.
 
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import SPLITS, Batch, MultiTaskDataset, Split, in_parts
-from rotograd_cli.data.stored import StoredDataset
+from rotograd_cli.data.base import SPLITS, Batch, MultiTaskDataset, Split
 from rotograd_cli.errors import ConfigError, one_line
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
-from rotograd_cli.training.batch_checks import (
-    SeenFlags,
-    check_form,
-    check_predictions,
-    refuse_faults,
-    where,
-)
-from rotograd_cli.training.batches import complete_batches, evaluation_parts, num_steps
+from rotograd_cli.training.batch_checks import check_form, check_predictions, where
+from rotograd_cli.training.batches import num_steps
 from rotograd_cli.training.blame import NoBroadcasting, blamed, component_of, silence
+from rotograd_cli.training.data_scan import first_batch
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import OptimizerGroup
 from rotograd_cli.training.seeding import unchanged_generators
-from rotograd_cli.training.selection import Selection, select_by
+from rotograd_cli.training.selection import select_by
 from rotograd_cli.training.stepper import train_step
 
 MakeGroups = Callable[[MultiTaskMethod], Sequence[OptimizerGroup]]
 NUM_EXAMPLES = 8
 """Examples that the components are tried on."""
-SCAN_S = 0.2
-"""Seconds of the CPU in which more of a split in memory is looked at. What is not looked at is
-noticed when it is trained on or evaluated."""
 
 
 def dry_pass(
@@ -65,96 +55,16 @@ def dry_pass(
     real = (p for p in model.model_parameters() if p.is_floating_point())
     example = next(real, torch.zeros(())).new_zeros(1, *dataset.input_shape)
     with unchanged_generators(), silence():
-        first = {s: _first_batch(dataset, s, options, selection, example) for s in SPLITS}
+        first = {s: first_batch(dataset, s, options, selection, example) for s in SPLITS}
         with blamed("The networks cannot be copied", "keep nothing in them that has a graph"):
             trial = copy.deepcopy(model)
-        losses = {
-            split: _try_evaluation(trial, dataset, split, batch) for split, batch in first.items()
-        }
+        losses = {s: _try_evaluation(trial, dataset, s, batch) for s, batch in first.items()}
+        # 0 for a task that has no label in this batch
         by_task = dict.fromkeys(selection.task_names, 0.0) | losses[selection.split]
         selection.check({f"{selection.split}/{name}/loss": x for name, x in by_task.items()})
         num = options.batch_size // options.accumulate_steps
         batch = _few(first["train"], min(num, NUM_EXAMPLES))
         _try_training(trial, dataset, make_groups, options, batch)
-
-
-def _first_batch(
-    dataset: MultiTaskDataset,
-    split: Split,
-    options: TrainOptions,
-    selection: Selection,
-    example: Tensor,
-) -> Batch:
-    """Return the first batch; refuse what is wrong in it and in as many others as is cheap.
-
-    Args:
-        dataset: The data.
-        split: Which split.
-        options: Batch sizes and limits.
-        selection: Which tasks need a label.
-        example: An input as the networks take it.
-    """
-    place = where(dataset, split)
-    missing = set(selection.tasks_needed(split))
-    flags = SeenFlags(dataset.tasks)
-    first: list[Batch] = []
-    num_read = 0
-    start = time.process_time()
-    with blamed("the data set fails", "correct its `num_examples` or `batch`", place):
-        parts = _parts(dataset, split, options)
-        for batch, part in zip(complete_batches(dataset, split, parts), parts, strict=False):
-            check_form(batch, dataset.tasks, example, len(part), place)
-            refuse_faults([batch], dataset, split)
-            first = first or [batch]
-            num_read += 1
-            missing -= _labelled(dataset, split, batch)
-            flags.add(batch)
-            is_slow = isinstance(dataset, StoredDataset)
-            if not missing and (is_slow or time.process_time() - start > SCAN_S):
-                break
-    flags.check(dataset, split, is_whole=num_read == len(parts))
-    if missing:
-        _refuse_unlabelled(dataset, split, selection, missing)
-    return first[0]
-
-
-def _parts(dataset: MultiTaskDataset, split: Split, options: TrainOptions) -> Sequence[Tensor]:
-    num = dataset.num_examples(split)
-    if num < 1:
-        raise ConfigError(
-            f"{where(dataset, split)}: at least one example is needed, got {num}; move examples "
-            "from another split there."
-        )
-    if split == "train":
-        return in_parts(torch.arange(num), min(num, options.batch_size))
-    return evaluation_parts(dataset, split, options)
-
-
-def _labelled(dataset: MultiTaskDataset, split: Split, batch: Batch) -> set[str]:
-    """Return the names of the tasks with a label in a batch."""
-    names = set()
-    for task in dataset.tasks:
-        if task.name in batch.targets:
-            place = where(dataset, split, task)
-            with blamed("the labels cannot be counted", "correct the target or `count`", place):
-                if bool(task.num_labelled(batch.targets[task.name]) > 0):
-                    names.add(task.name)
-    return names
-
-
-def _refuse_unlabelled(
-    dataset: MultiTaskDataset, split: Split, selection: Selection, missing: set[str]
-) -> None:
-    first = next(task for task in dataset.tasks if task.name in missing)
-    others = [name for name in selection.task_names if name not in missing]
-    remedy = f"train with tasks=[{','.join(others)}]" if others else "train with other data"
-    if others and split == selection.split:
-        choice = f"train.select={split}/{others[0]}/loss"
-        remedy = f"select by another task with {choice}, or {remedy}"
-    raise ConfigError(
-        f"{where(dataset, split, first)}: at least one label is needed to train the task and for "
-        f"{selection.key}, got none; {remedy}."
-    )
 
 
 def _try_evaluation(
@@ -254,13 +164,24 @@ def _try_training(
         model.diagnostics()
         model.end_epoch()
     for group in groups:
-        _check_length(group, dataset, options)
-        _advance(group)
+        per_epoch = num_steps(dataset, options) if group.interval == "step" else 1
+        _try_schedule(group, options.epochs * per_epoch)
 
 
-def _advance(group: OptimizerGroup) -> None:
-    """Advance a schedule once; refuse one that fails, or whose rate is not finite then."""
+def _try_schedule(group: OptimizerGroup, length: int) -> None:
+    """Advance a schedule once; refuse one that is over before the run, or whose rate is not finite.
+
+    Args:
+        group: The optimiser with its schedule.
+        length: How often the run advances it.
+    """
     name = f"{group.name}_scheduler"
+    own_length = getattr(group.scheduler, "total_steps", None)  # a one-cycle schedule has one
+    if own_length is not None and own_length < length:
+        raise ConfigError(
+            f"`{name}.scheduler` ends after {own_length} steps, but the run takes {length}; set "
+            f"total_steps={length}."
+        )
     remedy = f"correct it, or choose another with scheduler@{name}=constant"
     with blamed(f"`{name}.scheduler` fails in step()", remedy):
         group.scheduler.step()
@@ -270,18 +191,6 @@ def _advance(group: OptimizerGroup) -> None:
                 f"`{name}.scheduler` must keep learning rates finite, got {options['lr']} after "
                 f"its first step; {remedy}."
             )
-
-
-def _check_length(group: OptimizerGroup, dataset: MultiTaskDataset, options: TrainOptions) -> None:
-    """Refuse a schedule that knows its length (a one-cycle one) and is over before the run."""
-    length = getattr(group.scheduler, "total_steps", None)
-    per_epoch = num_steps(dataset, options) if group.interval == "step" else 1
-    needed = options.epochs * per_epoch
-    if length is not None and length < needed:
-        raise ConfigError(
-            f"`{group.name}_scheduler.scheduler` ends after {length} steps, but the run takes "
-            f"{needed}; set total_steps={needed}."
-        )
 
 
 def _augmented(dataset: MultiTaskDataset, batch: Batch, place: str) -> Batch:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 
 from rotograd_cli.bounds import AtLeastOne
-from rotograd_cli.data.base import Split
+from rotograd_cli.metric_keys import Split
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rotograd_cli.runs.config import to_bench_config
+from rotograd_cli.config.schema import to_bench_config
 
 from .conftest import Cli
 from .test_wrong_input import refused

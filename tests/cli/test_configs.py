@@ -11,10 +11,10 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from rotograd_cli.runs.components import Constructor, Constructors, accepted_parameters
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import BenchConfig, TrainConfig, to_bench_config, to_train_config
-from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.config.components import Constructor, Constructors, accepted_parameters
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.schema import BenchConfig, TrainConfig, to_bench_config, to_train_config
 from rotograd_cli.runs.saved import load_run_config
 
 from .conftest import SMOKE

@@ -17,9 +17,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import to_train_config
-from rotograd_cli.runs.packing import available_cores
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.packing import available_cores
+from rotograd_cli.config.schema import to_train_config
 from tests import fake_slurm
 from tests.forked import Forked
 from tests.waiting import PATIENCE_S, wait_for

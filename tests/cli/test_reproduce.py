@@ -266,8 +266,8 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
     from hydra import compose
 
     from rotograd_cli.commands.reproduction.estimate import measured_seconds
-    from rotograd_cli.runs.compose import composing
-    from rotograd_cli.runs.config import to_train_config
+    from rotograd_cli.config.compose import composing
+    from rotograd_cli.config.schema import to_train_config
     from rotograd_cli.runs.experiment import train
 
     with composing():

@@ -8,7 +8,7 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.config.messages import explain
 from tests.marks import slow_unless
 
 from .conftest import SMOKE, Cli

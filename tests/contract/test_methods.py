@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.config.components import method_constructor
+from rotograd_cli.config.compose import component_node, composing
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods import RotateOnly, RotoGrad, RotoGradNorm, VanillaMTL, statistics
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.components import method_constructor
-from rotograd_cli.runs.compose import component_node, composing
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -26,12 +26,12 @@ from rotograd_cli.bench.measure import (
 )
 from rotograd_cli.bench.reference import ReferenceUnavailableError, load_reference, rotations
 from rotograd_cli.bench.rotations import rotations_of, skew_parameters
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.schema import BenchConfig, BenchOptions, to_bench_config
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.rotations import skew
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import BenchConfig, BenchOptions, to_bench_config
 
 CPU = torch.device("cpu")
 SMALL = (

@@ -14,12 +14,12 @@ import yaml
 from PIL import Image
 from torchvision import datasets, transforms
 
+from rotograd_cli.config.components import Constructor
+from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import Split
 from rotograd_cli.data.celeba import dataset as celeba_dataset
 from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, ATTRIBUTES, MD5, PARTITION_FILE, SOURCE
 from rotograd_cli.errors import ConfigError, DatasetError
-from rotograd_cli.runs.components import Constructor
-from rotograd_cli.runs.config_files import config_dir
 from tests import fake_celeba
 from tests.fake_celeba import (
     COUNTS,

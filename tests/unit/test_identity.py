@@ -8,10 +8,10 @@ import pytest
 import yaml
 from hydra import compose
 
+from rotograd_cli.config.arguments import ready
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.arguments import ready
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.saved import (
     ADDED_KEYS,
     UNCOUNTED,

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import FileCheck
 from rotograd_cli.data.nyuv2 import layout
 from rotograd_cli.data.nyuv2.dataset import NYUv2
 from rotograd_cli.data.nyuv2.layout import NUM_FRAMES, validation_frames
 from rotograd_cli.data.nyuv2.storage import FIELDS, decode_depth, decode_normal, encode
 from rotograd_cli.errors import ConfigError, DatasetError
-from rotograd_cli.runs.config_files import config_dir
 from tests import fake_nyuv2
 from tests.fake_nyuv2 import OPTIONS, frame, prepare, write_layout
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import composed, explaining
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.overrides import composed, explaining
 
 REFUSED = [
     ("methd=rotograd", "`methd` is not a key; did you mean method?"),

@@ -16,9 +16,9 @@ from rotograd_cli.commands.support.session import launcher_failure
 from rotograd_cli.commands.sweeps import workers
 from rotograd_cli.commands.sweeps.cells import check_direction
 from rotograd_cli.commands.sweeps.workers import Worker, take_slot
+from rotograd_cli.config.packing import num_jobs, num_threads, packing_devices
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.building import resolve_device
-from rotograd_cli.runs.packing import num_jobs, num_threads, packing_devices
 
 
 def test_runs_at_once_are_those_per_device_times_the_devices() -> None:

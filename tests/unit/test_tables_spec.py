@@ -9,14 +9,14 @@ import pytest
 import yaml
 from hydra import compose
 
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.data import two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import to_train_config
-from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tables.spec import (
     PaperValue,
     TableSpec,

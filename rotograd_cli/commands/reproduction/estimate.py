@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, count, islice
 
 from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
+from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_run
-from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.training.batches import EpochBatches, evaluation_parts
 from rotograd_cli.training.evaluation import Evaluator

@@ -11,11 +11,11 @@ from omegaconf import MISSING
 
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.settings import Arguments
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import suggest, typed
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_file
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import suggest, typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.parts import Cell, Table
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 

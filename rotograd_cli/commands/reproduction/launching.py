@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.commands.reproduction.plan import Cell, finished_summary
 from rotograd_cli.commands.sweeps.cells import failed_cell
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import explaining
+from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, hydra_value
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import TrainConfig, to_train_config
 from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.experiment import train
-from rotograd_cli.runs.overrides import explaining
 from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.training.checkpoint import load_newest

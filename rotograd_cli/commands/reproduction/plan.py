@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.runs import saved
-from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.spec import TableSpec

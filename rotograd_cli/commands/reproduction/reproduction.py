@@ -13,12 +13,12 @@ from rotograd_cli.commands.reproduction.grid import grid_notes, searches, write_
 from rotograd_cli.commands.reproduction.launching import launch
 from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
 from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build, build_dataset
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import TrainConfig
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.commands.support.hydra_app import parsed, plain_parser
+from rotograd_cli.config.arguments import ready, search_path
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import typed
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.arguments import ready, search_path
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.spec import Statistic, TableSpec, check_spec
 

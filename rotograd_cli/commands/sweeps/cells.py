@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.commands.support import session
+from rotograd_cli.config.messages import describe_failure
+from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.errors import (
     RUN_FAILED,
     ConfigError,
@@ -29,9 +31,7 @@ from rotograd_cli.errors import (
 )
 from rotograd_cli.printing.grid import print_grid
 from rotograd_cli.ranks.launch import job_rank
-from rotograd_cli.runs.config import to_train_config
 from rotograd_cli.runs.directory import is_used, refuse_used
-from rotograd_cli.runs.messages import describe_failure
 from rotograd_cli.runs.report import common_overrides, remarks, sweep_table
 from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary

@@ -15,8 +15,8 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from rotograd_cli.config.packing import available_gpus, packing_devices
 from rotograd_cli.printing.streams import endure
-from rotograd_cli.runs.packing import available_gpus, packing_devices
 from rotograd_cli.training import interrupts
 
 GRACE_S = 5.0

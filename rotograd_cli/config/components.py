@@ -14,11 +14,11 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from torch import nn
 
 from rotograd_cli.bounds import check_range, hints_of
+from rotograd_cli.config.kinds import kind_of
+from rotograd_cli.config.schema import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.config import TrainConfig, suggest
-from rotograd_cli.runs.trust import kind_of
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.blame import blamed
 

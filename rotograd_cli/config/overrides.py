@@ -25,11 +25,11 @@ from omegaconf import (
 )
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from rotograd_cli.config.arguments import FOLDER_OPTIONS
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import choices, is_group
+from rotograd_cli.config.schema import unknown_key
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
-from rotograd_cli.runs.arguments import FOLDER_OPTIONS
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import unknown_key
-from rotograd_cli.runs.config_files import choices, is_group
 
 EXTRAS = {
     "joblib": "local",

@@ -9,9 +9,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from rotograd_cli.runs.config import BenchConfig, EvaluateConfig, TrainCommand, plain_values
-from rotograd_cli.runs.config_files import config_dir
-from rotograd_cli.runs.packing import register_resolvers
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.packing import register_resolvers
+from rotograd_cli.config.schema import BenchConfig, EvaluateConfig, TrainCommand, plain_values
 
 
 def register_schemas(**schemas: type) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rotograd_cli.config.files import is_group
 from rotograd_cli.errors import ConfigError, hydra_value
-from rotograd_cli.runs.config_files import is_group
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

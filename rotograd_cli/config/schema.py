@@ -12,8 +12,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from rotograd_cli.bounds import AtLeastOne, check_fields
+from rotograd_cli.config.files import choices, is_group
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config_files import choices, is_group
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
