@@ -285,6 +285,12 @@ def _null_section(key: str, section: str) -> str:
     return f"`{key}` cannot be set while `{section}` is null; {remedy}."
 
 
+def key_like(command: str, name: str) -> str | None:
+    """Return the key of a command's configuration that was probably meant by a name."""
+    configuration = _composed(command, [])
+    return None if configuration is None else _close(name, configuration.keys)
+
+
 def _close(key: str, keys: Sequence[str]) -> str | None:
     """Return the key that was probably meant."""
     parent, _, leaf = key.rpartition(".")
@@ -362,14 +368,19 @@ def _refusal_of_file(configuration: _Configuration | None, error: Exception) -> 
     if isinstance(cause, ConfigKeyError):
         return place + str(unknown_key(cause))
     if isinstance(cause, OmegaConfBaseException):
-        return f"{place}{_key_of(cause)} has a wrong value: {first_line(cause)}; correct it there."
+        key = cause.full_key or _section_of(configuration, str(cause))
+        return f"{place}`{key}` has a wrong value: {first_line(cause)}; correct it there."
     return None
 
 
-def _key_of(error: OmegaConfBaseException) -> str:
-    """Return the key that an error is about: of a section that is no section, its type."""
-    schema = re.search(r"not a subclass of (\w+)", str(error))
-    return f"A section ({schema[1]})" if schema else f"`{error.full_key}`"
+def _section_of(configuration: _Configuration | None, text: str) -> str:
+    """Return the section that an error of OmegaConf names by its schema alone."""
+    config = {} if configuration is None else configuration.config
+    for key in map(str, config):
+        schema = getattr(OmegaConf.get_type(config, key), "__name__", "")
+        if f"not a subclass of {schema}." in text:
+            return key
+    return "a section"
 
 
 def _second_choice(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from rotograd_cli.config.arguments import ready, search_path
 from rotograd_cli.config.compose import register_schemas
 from rotograd_cli.config.files import config_dir, is_group
-from rotograd_cli.config.overrides import explaining
+from rotograd_cli.config.overrides import explaining, key_like
 from rotograd_cli.config.schema import check_added_keys
 from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.ranks.launch import job_rank, job_size
@@ -152,7 +153,9 @@ def parsed(
     """
 
     def refuse(message: str) -> NoReturn:
-        raise refusal(command, message)
+        option = re.match(r"unrecognized arguments: --([\w.]+)", message)
+        key = option and key_like(command, option[1])
+        raise ConfigError(f"{message}; write {key}=VALUE.") if key else refusal(command, message)
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_intermixed_args(list(arguments))
