@@ -5,8 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
-from pathlib import Path
+from dataclasses import is_dataclass
 from traceback import walk_tb
 from typing import Any
 
@@ -21,13 +20,21 @@ from omegaconf import (
     IntegerNode,
     ListConfig,
     OmegaConf,
-    open_dict,
 )
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from rotograd_cli.config.arguments import FOLDER_OPTIONS
-from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import choices, is_group
+from rotograd_cli.config.lookup import (
+    DOTTED,
+    SEARCH_PATH,
+    Configuration,
+    configuration_of,
+    is_null,
+    no_such_group,
+    no_such_key,
+    node_at,
+    null_section,
+)
 from rotograd_cli.config.schema import unknown_key
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
 
@@ -47,9 +54,6 @@ NEEDED: Mapping[type, str] = {
     ListConfig: "a list is needed, {key}=[VALUE,...]",
     DictConfig: "it holds keys, set them one by one with {key}.KEY=VALUE",
 }
-SEARCH_PATH = "hydra.searchpath"
-DOTTED = "table.grid.values."
-"""Section whose keys have dots, as the path of an override has."""
 
 
 @contextmanager
@@ -96,20 +100,6 @@ def _is_of_hydra(error: Exception) -> bool:
     return refuses and module.startswith(("hydra.", "omegaconf."))
 
 
-@dataclass(frozen=True)
-class _Configuration:
-    """What the overrides of a command may name."""
-
-    command: str
-    config: DictConfig
-    """Composed with the groups that were chosen."""
-    keys: Sequence[str]
-    groups: Sequence[str]
-    """Groups in the defaults list, with their package: ``optimizer@model_optimizer``."""
-    folders: Sequence[Path]
-    """The user's folders of YAML files."""
-
-
 def _diagnosis(error: Exception, command: str, overrides: Sequence[str], is_sweep: bool) -> str:
     if isinstance(error, MissingConfigException):
         has_folder = any(text.startswith(f"{SEARCH_PATH}=") for text in overrides)
@@ -120,7 +110,7 @@ def _diagnosis(error: Exception, command: str, overrides: Sequence[str], is_swee
         if override is None:
             return _not_an_override(text, command)
         parsed.append(override)
-    configuration = _composed(command, parsed)
+    configuration = configuration_of(command, parsed)
     refusals = []
     if configuration is not None:
         refusals = [_refusal(configuration, override, is_sweep) for override in parsed]
@@ -163,40 +153,7 @@ def _not_an_override(override: str, command: str) -> str:
     return f"An override must read KEY=VALUE, got {override!r}; {hint}"
 
 
-def _composed(command: str, overrides: Sequence[Override]) -> _Configuration | None:
-    """Compose with the groups that were chosen, or without where they do not compose."""
-    paths = [o for o in overrides if o.key_or_group == SEARCH_PATH]
-    folders = [Path(str(f).removeprefix("file://")) for o in paths for f in o.value()]  # type: ignore[union-attr]
-    chosen = [o for o in overrides if is_group(o.key_or_group, folders) and _is_choice(o, folders)]
-    for some in (chosen, []):
-        lines = [str(o.input_line) for o in (*paths, *some)]
-        try:
-            with composing():
-                config = compose(command, lines, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException):
-            continue
-        groups = list(config.hydra.runtime.choices)
-        with open_dict(config):
-            del config["hydra"]
-        return _Configuration(command, config, list(_walk(config, "")), groups, folders)
-    return None
-
-
-def _is_choice(override: Override, folders: Sequence[Path]) -> bool:
-    if override.is_sweep_override() or override.is_delete():
-        return False
-    return override.value() in choices(override.key_or_group, folders)
-
-
-def _walk(node: DictConfig, prefix: str) -> Iterator[str]:
-    for key in map(str, node):
-        yield f"{prefix}{key}"
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            yield from _walk(child, f"{prefix}{key}.")
-
-
-def _refusal(configuration: _Configuration, override: Override, is_sweep: bool) -> str | None:
+def _refusal(configuration: Configuration, override: Override, is_sweep: bool) -> str | None:
     """Return why an override cannot be taken; None if nothing speaks against it."""
     key = override.key_or_group
     text = str(override.input_line)
@@ -208,39 +165,31 @@ def _refusal(configuration: _Configuration, override: Override, is_sweep: bool) 
     if override.package is not None or is_group(key, configuration.folders):
         name = text.partition("=")[0].lstrip("+~")
         if name not in configuration.groups and not is_added:
-            return _unknown_group(configuration, name)
+            return no_such_group(configuration, name)
         has_name = override.is_sweep_override() or isinstance(override.value(), str)
         return None if has_name else _no_choice(name, text)
     sections = [key.rpartition(".")[0], *([key] if isinstance(override.value(), dict) else [])]
     for section in sections:
-        if section in configuration.keys and _is_null(configuration, section):
-            return _null_section(key, section)
+        if section in configuration.keys and is_null(configuration, section):
+            return null_section(key, section)
     if is_added:
         return None  # added keys are checked with the configuration
     if key not in configuration.keys or key.startswith(DOTTED):
-        return _unknown_key(configuration, key)
+        return no_such_key(configuration, key)
     if override.is_delete():
         return f"`{key}` cannot be removed; give it a value: {key}=VALUE."
     return _wrong_value(configuration, override)
 
 
-def _several_values(configuration: _Configuration, key: str, text: str) -> str:
+def _several_values(configuration: Configuration, key: str, text: str) -> str:
     name, _, values = text.partition("=")
     can_sweep = configuration.command in ("train", "evaluate")
     several = "add -m to run them all" if can_sweep else "choose one"
     takes_list = key in configuration.keys and isinstance(
-        _node(configuration.config, key), ListConfig
+        node_at(configuration.config, key), ListConfig
     )
     a_list = f", or write {name}=[{values}] for a list" if takes_list else ""
     return f"`{text}` has several values; {several}{a_list}."
-
-
-def _unknown_group(configuration: _Configuration, name: str) -> str:
-    packages = [group for group in configuration.groups if group.startswith(f"{name}@")]
-    close = packages or difflib.get_close_matches(name, configuration.groups, n=1)
-    if close:
-        return f"`{name}` is not a group here; did you mean {' or '.join(close)}?"
-    return f"`{name}` is not a group; rotograd {configuration.command} --help lists them."
 
 
 def _no_choice(group: str, argument: str) -> str:
@@ -250,62 +199,7 @@ def _no_choice(group: str, argument: str) -> str:
     return f"`{group}` must name a file of its group, got {argument!r}; choose {remedy}."
 
 
-def _unknown_key(configuration: _Configuration, key: str) -> str:
-    keys = configuration.keys
-    parent = key.rpartition(".")[0]
-    if key.startswith(DOTTED):
-        name = key.removeprefix(DOTTED)
-        return f"`{key}` cannot be written so; write '+{DOTTED[:-1]}={{{name}:[VALUE,...]}}'."
-    if f"--{key}" in FOLDER_OPTIONS:
-        return f"`{key}` is not a key; did you mean --{key} DIR?"
-    close = _close(key, keys)
-    if close is not None:
-        return f"`{key}` is not a key; did you mean {close}?"
-    siblings = [k for k in keys if k.rpartition(".")[0] == parent and "._" not in k]
-    where = f"of `{parent}` here" if parent else "of the configuration"
-    remedies = [f"keys {where}: {', '.join(siblings)}"] if siblings else []
-    is_component = parent and OmegaConf.select(configuration.config, f"{parent}._target_")
-    if is_component or parent.startswith("heads."):
-        remedies.append(f"+{key}=VALUE where its class has that option")
-    if not remedies and parent in keys:
-        remedies.append(f"add it with +{key}=VALUE")
-    if not remedies:
-        remedies.append(f"rotograd {configuration.command} --cfg job lists the keys")
-    return f"`{key}` is not a key; {', or '.join(remedies)}."
-
-
-def _is_null(configuration: _Configuration, section: str) -> bool:
-    return OmegaConf.select(configuration.config, section) is None
-
-
-def _null_section(key: str, section: str) -> str:
-    remedy = "write the section in its YAML file"
-    if is_group(section):
-        remedy = f"choose one with {section}=NAME"
-    return f"`{key}` cannot be set while `{section}` is null; {remedy}."
-
-
-def key_like(command: str, name: str) -> str | None:
-    """Return the key of a command's configuration that was probably meant by a name."""
-    configuration = _composed(command, [])
-    return None if configuration is None else _close(name, configuration.keys)
-
-
-def _close(key: str, keys: Sequence[str]) -> str | None:
-    """Return the key that was probably meant."""
-    parent, _, leaf = key.rpartition(".")
-    siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
-    near = difflib.get_close_matches(leaf, siblings, n=1)
-    if near:
-        return siblings[near[0]]
-    # a key without its section, epochs for train.epochs, or in one that is not there
-    is_lost = key.partition(".")[0] not in keys
-    others = [name for name in keys if is_lost and name.rpartition(".")[2] == leaf]
-    result = others or difflib.get_close_matches(key, keys, n=1, cutoff=0.85)
-    return result[0] if result else None
-
-
-def _wrong_value(configuration: _Configuration, override: Override) -> str | None:
+def _wrong_value(configuration: Configuration, override: Override) -> str | None:
     """Try the values on a copy of the configuration, as Hydra merges them."""
     config = configuration.config
     key = override.key_or_group
@@ -324,11 +218,11 @@ def _wrong_value(configuration: _Configuration, override: Override) -> str | Non
     return None
 
 
-def _unknown_entry(configuration: _Configuration, override: Override, error: ConfigKeyError) -> str:
+def _unknown_entry(configuration: Configuration, override: Override, error: ConfigKeyError) -> str:
     """Return the refusal of a key inside of a value in braces."""
     has_fixed_keys = OmegaConf.is_dict(error.parent_node) and is_dataclass(error.object_type)
     if has_fixed_keys:
-        return _unknown_key(configuration, str(error.full_key))
+        return no_such_key(configuration, str(error.full_key))
     return (
         f"`{override.key_or_group}` has no key {str(error.key)!r} yet; add it with "
         f"{shlex.quote(f'+{override.input_line}')}."
@@ -339,17 +233,11 @@ def _needed(config: DictConfig, key: str, value: Any) -> str | None:
     """Return what a key takes, for a value that it does not take."""
     if value is None:
         return "a value is needed"
-    requirement = NEEDED.get(type(_node(config, key)))
+    requirement = NEEDED.get(type(node_at(config, key)))
     return requirement and requirement.format(key=key)
 
 
-def _node(config: DictConfig, key: str) -> Any:
-    parent, _, leaf = key.rpartition(".")
-    section = OmegaConf.select(config, parent) if parent else config
-    return section._get_node(leaf)
-
-
-def _refusal_of_file(configuration: _Configuration | None, error: Exception) -> str | None:
+def _refusal_of_file(configuration: Configuration | None, error: Exception) -> str | None:
     """Return what a file of the user has that the configuration has not."""
     place = _place(error)
     cause = error.__cause__ or error.__context__
@@ -364,7 +252,7 @@ def _refusal_of_file(configuration: _Configuration | None, error: Exception) -> 
     if f"@{group}." in name or getattr(cause, "full_key", None) == group:
         return f"{place}its keys are read below `{group}`; begin it with # @package _global_."
     if name and configuration is not None:
-        return place + _unknown_group(configuration, name)
+        return place + no_such_group(configuration, name)
     if isinstance(cause, ConfigKeyError):
         return place + str(unknown_key(cause))
     if isinstance(cause, OmegaConfBaseException):
@@ -373,7 +261,7 @@ def _refusal_of_file(configuration: _Configuration | None, error: Exception) -> 
     return None
 
 
-def _section_of(configuration: _Configuration | None, text: str) -> str:
+def _section_of(configuration: Configuration | None, text: str) -> str:
     """Return the section that an error of OmegaConf names by its schema alone."""
     config = {} if configuration is None else configuration.config
     for key in map(str, config):

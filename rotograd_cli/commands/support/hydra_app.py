@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from rotograd_cli.config.arguments import ready, search_path
 from rotograd_cli.config.compose import register_schemas
 from rotograd_cli.config.files import config_dir, is_group
-from rotograd_cli.config.overrides import explaining, key_like
+from rotograd_cli.config.lookup import key_like
+from rotograd_cli.config.overrides import explaining
 from rotograd_cli.config.schema import check_added_keys
 from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.ranks.launch import job_rank, job_size
