@@ -154,19 +154,11 @@ class NonFiniteError(RotogradError, ArithmeticError):
     Args:
         message: The line.
         losses: Task losses of the step by name, as far as they are known.
-        rule_failed: Whether the method's rule is known to have given infinite or NaN weights.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        losses: Mapping[str, float] | None = None,
-        rule_failed: bool = False,
-    ) -> None:
+    def __init__(self, message: str, *, losses: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
         self.losses = dict(losses or {})
-        self.rule_failed = rule_failed
 
 
 class SelectionError(RotogradError, ArithmeticError):

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
-from rotograd_cli.methods.rule import Combining
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.batches import EpochBatches
@@ -30,6 +30,7 @@ _RULE_REMEDY = (
     "in a rule of your own, divide by norms and losses (0 for an absent task) with "
     "rotograd_cli.linalg.gradients.divide_or_zero; or lower method_optimizer.lr"
 )
+_RULE_RESULTS = {"factors": "weights", "weights": "weights", "combine": "combination"}
 _NOWHERE = "All outputs of modules are finite, and all gradients that autograd sets."
 
 
@@ -87,17 +88,14 @@ def _first_place(
 ) -> str | None:
     """Return where in the step an infinite or NaN value began, and what to try; or None."""
     if outputs:
-        return f"{outputs[0]}; {NONFINITE_REMEDY}"
+        return outputs[0]
     losses = _not_finite(error)
     if losses:
         place = (
             f"loss of task {losses[0]!r}: its predictions and targets are finite; {_LOSS_REMEDY}"
         )
         return place if run.ranks.size == 1 else None  # the prediction may be another rank's
-    if error.rule_failed:
-        result = "combination" if isinstance(run.model.rule, Combining) else "weights"
-        return f"{result} of method {run.model.method_name}; {_RULE_REMEDY}"
-    return f"{gradients[0]}; {NONFINITE_REMEDY}" if gradients else None
+    return gradients[0] if gradients else None
 
 
 def _not_finite(error: NonFiniteError) -> list[str]:
@@ -106,8 +104,8 @@ def _not_finite(error: NonFiniteError) -> list[str]:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
-    """Inside, outputs and gradients that are not finite are noted.
+def watched(model: MultiTaskMethod) -> Iterator[tuple[list[str], list[str]]]:
+    """Inside, values that are not finite are noted.
 
     Hooks make methods leave their shortcuts, so numbers may differ by rounding.
 
@@ -115,8 +113,8 @@ def watched(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
         model: The network.
 
     Yields:
-        Outputs and gradients, each in the order of the step: for instance ``output of heads.1
-        (Linear), [8, 3] with 0 infinite, 2 NaN``.
+        Outputs of modules; gradients, and what the rule gives. Each list is in the order of the
+        step, with a remedy: ``output of heads.1 (Linear), [8, 3] with 0 infinite, 2 NaN; ...``.
     """
     outputs: list[str] = []
     gradients: list[str] = []
@@ -125,11 +123,19 @@ def watched(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
         for value in output if isinstance(output, (list, tuple)) else [output]:
             if isinstance(value, Tensor) and not _is_finite(value):
                 kind = type(module).__name__
-                outputs.append(f"output of {name} ({kind}), {_describe(value)}")
+                place = f"output of {name} ({kind}), {_describe(value)}"
+                outputs.append(f"{place}; {NONFINITE_REMEDY}")
 
     def watch_gradient(name: str, parameter: Tensor) -> None:
         if parameter.grad is not None and not _is_finite(parameter.grad):
-            gradients.append(f"gradient of {name}, {_describe(parameter.grad)}")
+            place = f"gradient of {name}, {_describe(parameter.grad)}"
+            gradients.append(f"{place}; {NONFINITE_REMEDY}")
+
+    def watch_rule(compute: Callable[..., Tensor | None], result: str, *args: Any) -> Tensor | None:
+        value = compute(*args)
+        if value is not None and not _is_finite(value):
+            gradients.append(f"{result} of method {model.method_name}; {_RULE_REMEDY}")
+        return value
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -140,6 +146,11 @@ def watched(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
             if parameter.requires_grad:
                 register: Any = parameter.register_post_accumulate_grad_hook
                 stack.callback(register(partial(watch_gradient, name)).remove)
+        for name, result in _RULE_RESULTS.items():
+            compute = getattr(model.rule, name, None)
+            if compute is not None:
+                setattr(model.rule, name, partial(watch_rule, compute, result))
+                stack.callback(delattr, model.rule, name)
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks run in it
         yield outputs, gradients
 

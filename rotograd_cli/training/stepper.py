@@ -56,9 +56,9 @@ def train_step(
     """
     optimizers = list(optimizers)
     objective = Objective(model, tasks, micro_batches)
-    total, rule_outputs = _backward(model, objective, loss_scale)
+    total = _backward(model, objective, loss_scale)
     if check_finite:
-        _check_finite(model, tasks, total[0], rule_outputs, optimizers)
+        _check_finite(model, tasks, total[0], optimizers)
     if grad_clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(model.model_parameters(), grad_clip_norm)
     for index, optimizer in enumerate(optimizers):
@@ -69,17 +69,10 @@ def train_step(
     return total
 
 
-def _backward(
-    model: MultiTaskMethod, objective: Objective, loss_scale: float | None
-) -> tuple[Tensor, list[Tensor]]:
-    """Add up the gradients of all micro-batches.
-
-    Returns:
-        What :meth:`Objective.total` does, and what the rule gave for each micro-batch.
-    """
+def _backward(model: MultiTaskMethod, objective: Objective, loss_scale: float | None) -> Tensor:
+    """Add up the gradients of all micro-batches; return what :meth:`Objective.total` does."""
     num = len(objective.micro_batches)
     values = []
-    rule_outputs = []
     for index in range(num):
         is_last = index == num - 1
         with model.ranks.accumulating(not is_last):
@@ -94,22 +87,16 @@ def _backward(
                 one_head_per_loss=True,  # a task's loss takes its own prediction
             )
         values.append(value)
-        if model.rule_output is not None:
-            rule_outputs.append(model.rule_output)
     total = objective.total(values)
     if loss_scale is not None:
         total[0] /= loss_scale
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, loss_scale)
-    return total, rule_outputs
+    return total
 
 
 def _check_finite(
-    model: MultiTaskMethod,
-    tasks: Sequence[Task],
-    losses: Tensor,
-    rule_outputs: Sequence[Tensor],
-    optimizers: Sequence[Optimizer],
+    model: MultiTaskMethod, tasks: Sequence[Task], losses: Tensor, optimizers: Sequence[Optimizer]
 ) -> None:
     """Refuse losses and gradients that are not finite; one read from the device if all are."""
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -121,8 +108,7 @@ def _check_finite(
     reason = next(_reasons(by_task, gradients))
     for optimizer in optimizers:
         optimizer.zero_grad()
-    rule_failed = not all(output.isfinite().all() for output in rule_outputs)
-    raise NonFiniteError(reason, losses=by_task, rule_failed=rule_failed)
+    raise NonFiniteError(reason, losses=by_task)
 
 
 def _reasons(losses: Mapping[str, float], gradients: Mapping[str, Tensor]) -> Iterator[str]:
@@ -206,9 +192,7 @@ class Stepper:
             logger.warning("%s in step %d, which is skipped.", error, step)
             return
         already = f" after {state.skipped_steps} skipped steps" if self._skips else ""
-        raise NonFiniteError(
-            f"{error} in step {step}{already}", losses=error.losses, rule_failed=error.rule_failed
-        ) from error
+        raise NonFiniteError(f"{error} in step {step}{already}", losses=error.losses) from error
 
 
 def _buffers_of_network(model: MultiTaskMethod) -> dict[str, Tensor]:

@@ -147,12 +147,9 @@ class MultiTaskMethod(MultiTaskNetwork):
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
             losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
         factors = self.rule.factors(step.losses)
-        self.rule_output = None
         if factors is None:
             return losses, None
-        losses = multiply_losses(losses, factors)
-        self.rule_output = factors.detach()
-        return losses, factors
+        return multiply_losses(losses, factors), factors
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
         """Divide the backbone loss by its own start value where the task losses are normalised."""
@@ -187,8 +184,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         G = run.leaves.task_gradients(gradients)
         s = Statistics(G, step.losses, self.ranks)
         self.num_nonfinite += step.losses.present & ~s.finite
-        shared, learned, output = _apply(self.rule, G, s, factors)
-        self.rule_output = output.detach()
+        shared, learned = _apply(self.rule, G, s, factors)
         self._add_gradients(learned, scale, of_all_ranks=True)
         if self.rotated is not None:
             gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
@@ -288,16 +284,15 @@ class MultiTaskMethod(MultiTaskNetwork):
 
 def _apply(
     rule: Rule, G: TaskGradients, s: Statistics, factors: Tensor | None
-) -> tuple[Tensor, Learned, Tensor]:
-    """Return the combined gradient, what the rule's own parameters learn, and the rule's output."""
+) -> tuple[Tensor, Learned]:
+    """Return the combined gradient, and what the rule's own parameters learn from it."""
     if isinstance(rule, Weighting):
         weights = rule.weights(s)
-        return G.combine(weights), rule.learn(s, weights), weights
+        return G.combine(weights), rule.learn(s, weights)
     if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
-        return total, rule.learn(s.without_factors(factors), factors), factors
-    total = rule.combine(G.matrix(), s)
-    return total, {}, total.sum()
+        return total, rule.learn(s.without_factors(factors), factors)
+    return rule.combine(G.matrix(), s), {}
 
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:

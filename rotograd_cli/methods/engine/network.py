@@ -57,9 +57,6 @@ class MultiTaskNetwork(nn.Module):
             self.initial_backbone_loss = InitialValues(1, rotation.burn_in_period)
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
-        self.rule_output: Tensor | None = None
-        """What the rule gave in the last backward pass: weights or factors, shape ``[K]``, or the
-        sum of its combination, a scalar. None before, and where autograd adds the gradients up."""
         self.ranks: Ranks = ONE
         self._features: Tensor | None = None
         self._pass: ForwardPass | None = None
