@@ -56,8 +56,9 @@ class DynamicWeightAverage(LossWeighting):
 
     def factors(self, losses: Losses) -> Tensor:
         """Note the losses for the epoch's mean; return the weights, shape ``[K]``."""
-        self.sums += torch.where(losses.present, losses.values, 0)
-        self.counts += losses.present
+        usable = losses.present & losses.values.isfinite()
+        self.sums += torch.where(usable, losses.values, 0)
+        self.counts += usable
         return self.weight
 
     def end_epoch(self) -> None:
