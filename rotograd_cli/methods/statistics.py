@@ -59,6 +59,7 @@ class Statistics:
             G.drop(~self.present)
             norms = torch.where(self.present, norms, 0)
         self.norms = norms
+        self._factors: Tensor | None = None  # that G has and the statistics have not
         self._G = G
         self._ranks = ranks
 
@@ -76,6 +77,8 @@ class Statistics:
 
     def norms_of(self, weights: Tensor) -> Tensor:
         r"""Return norms of combinations :math:`\sum_k c_k g_k`; ``[..., K]`` becomes ``[...]``."""
+        if self._factors is not None:
+            weights = divide_or_zero(weights, self._factors)
         sums = self._G.combine(weights).view(-1, *self._G.shape)
         return self._ranks.norms(norms_of(sums.unbind())).view(weights.shape[:-1])
 
@@ -89,9 +92,13 @@ class Statistics:
         return self._ranks.draw(Tensor.uniform_, entries).view_as(like)
 
     def without_factors(self, factors: Tensor) -> "Statistics":
-        """Return the statistics of the gradients before their losses got these factors."""
+        """Return the statistics of the gradients before their losses got these factors.
+
+        A gradient whose factor is 0 is not known any more: it counts as zero.
+        """
         result = copy.copy(self)
-        result.norms = divide_or_zero(self.norms, factors.to(self.norms.dtype))
+        result._factors = factors.to(self.norms.dtype)
+        result.norms = divide_or_zero(self.norms, result._factors.abs())
         return result
 
     def gramian(self) -> tuple[Tensor, Tensor]:
@@ -104,7 +111,8 @@ class Statistics:
             The Gramian in units of the largest squared norm, float64 on the host, shape ``[k, k]``,
             and the indices of its tasks, shape ``[k]``.
         """
-        products = self._ranks.sum(self._G.cosines(self.norms))
+        norms_of_G = self.norms if self._factors is None else self.norms * self._factors
+        products = self._ranks.sum(self._G.cosines(norms_of_G))
         present = self.present.to(self.norms.dtype)
         host = to_host(torch.cat((products, torch.stack((self.norms, present)))))
         tasks = host[-1].nonzero().flatten()

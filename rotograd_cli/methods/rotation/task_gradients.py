@@ -143,7 +143,7 @@ class FoldedTaskGradients:
         o = self._delta.shape[2]
         flat = _side_by_side(self._delta)
         columns = weights.to(flat.dtype).repeat_interleave(o, dim=-1)  # [..., K o]
-        scaled = (columns.unsqueeze(-2) * flat).view(-1, flat.shape[1])
+        scaled = (columns.unsqueeze(-2) * flat).reshape(-1, flat.shape[1])
         sums = scaled @ self._weight.flatten(0, 1)
         return sums.view(*weights.shape[:-1], *self.shape)
 
