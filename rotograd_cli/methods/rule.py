@@ -92,7 +92,8 @@ class Rule(nn.Module, ABC):
 
         Args:
             s: The statistics of the task gradients, before any factor of the losses.
-            weights: The weights of the gradients, or the factors of the losses, shape ``[K]``.
+            weights: The weights of the gradients, or the factors of the losses, shape ``[K]``; ones
+                for a rule that has neither.
         """
         return {}
 

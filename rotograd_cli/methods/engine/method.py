@@ -36,6 +36,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         feature_shape: Shape of the features of one example; not needed here.
 
     Raises:
+        ConfigError: If the rule has parameters that nothing would train.
         ShapeError: If there is no head.
     """
 
@@ -292,7 +293,8 @@ def _apply(
     if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
         return total, rule.learn(s.without_factors(factors), factors)
-    return rule.combine(G.matrix(), s), {}
+    combined = rule.combine(G.matrix(), s)
+    return combined, rule.learn(s, torch.ones_like(s.norms))
 
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rotograd_cli.errors import ShapeError
 from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.misuse import Watch
+from rotograd_cli.methods.engine.parts import check_parameters
 from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
@@ -26,6 +27,7 @@ class MultiTaskNetwork(nn.Module):
     The arguments are those of the method.
 
     Raises:
+        ConfigError: If the rule has parameters that nothing would train.
         ShapeError: If there is no head.
     """
 
@@ -55,6 +57,7 @@ class MultiTaskNetwork(nn.Module):
             self.rotations = rotation.rotations
             self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
             self.initial_backbone_loss = InitialValues(1, rotation.burn_in_period)
+        check_parameters(self.rule, per_task_gradients=self.per_task_gradients)
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
         self.ranks: Ranks = ONE
