@@ -19,11 +19,12 @@ be called on a plain matrix, one task gradient per row: ``PCGrad()(G)``.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.errors import ShapeError
 from rotograd_cli.methods.statistics import Losses as Losses
 from rotograd_cli.methods.statistics import Statistics as Statistics
 
@@ -57,14 +58,20 @@ class Rule(nn.Module, ABC):
         """Combine the rows of a plain matrix. State advances as in a step; nothing is learned.
 
         Args:
-            G: One finite task gradient per row, shape ``[K, D]``; zero rows take no part.
+            G: One task gradient per row, shape ``[K, D]``; rows that are zero, infinite or NaN take
+                no part.
             losses: Task losses, shape ``[K]``, for rules that look at them; None takes 1 for each.
 
         Returns:
             The combined gradient in float32 or wider, shape ``[D]``.
+
+        Raises:
+            ShapeError: If the shape or type of an argument, or of what the rule makes, is wrong.
         """
+        _check_matrix(G, losses)
         G = G.to(torch.promote_types(G.dtype, torch.float32))
-        return self.combine(G, Statistics.of(G, losses))
+        s = Statistics.of(G, losses)
+        return self.combine(torch.where(s.present.unsqueeze(1), G, 0), s)
 
     @abstractmethod
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
@@ -116,6 +123,26 @@ class Rule(nn.Module, ABC):
 
     def end_epoch(self) -> None:
         """Called after the last step of an epoch; does nothing by default."""
+
+
+def _check_matrix(G: Any, losses: Any) -> None:
+    """Refuse arguments of :meth:`Rule.forward`."""
+    is_matrix = isinstance(G, Tensor) and G.dim() == 2 and G.numel() > 0
+    if not is_matrix or not G.is_floating_point():
+        found = f"{G.dtype} numbers" if is_matrix else shape_or_type(G)
+        raise ShapeError(
+            "`G` must have shape [K, D], floating-point numbers, with at least one row and column, "
+            f"got {found}; pass one task gradient per row."
+        )
+    if losses is not None and shape_or_type(losses) != str([len(G)]):
+        raise ShapeError(
+            f"`losses` must have shape [{len(G)}], got {shape_or_type(losses)}; pass one per row."
+        )
+
+
+def shape_or_type(value: object) -> str:
+    """Return the shape of a tensor, or the type of anything else, for messages."""
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 class Weighting(Rule):

@@ -1,5 +1,6 @@
 """Rules that a user writes: what trains their parameters, and what is refused in one line."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotate import Rotate
 from rotograd_cli.methods.rule import Combining, Losses, LossWeighting, Statistics, Weighting
+from tests.methods.common import RULES, gradients
 from tests.methods.networks import D, K, data, losses_of, networks, on_network
 
 Learned = Mapping[nn.Parameter, Tensor]
@@ -66,10 +68,56 @@ class SumOfEntries(Combining):
         return {self.scale: weights * s.norms}
 
 
+WRONG_MATRICES: dict[str, Any] = {
+    "[5]": torch.ones(5),
+    "[2, 3, 4]": torch.ones(2, 3, 4),
+    "[0, 4]": torch.ones(0, 4),
+    "[2, 0]": torch.ones(2, 0),
+    "torch.int64 numbers": torch.ones(2, 4, dtype=torch.int64),
+    "list": [[1.0, 2.0]],
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_MATRICES)
+def test_a_matrix_of_another_shape_or_type_is_refused(kind: str) -> None:
+    for make in RULES.values():
+        message = (
+            r"^`G` must have shape \[K, D\], floating-point numbers, with at least one row and "
+            rf"column, got {re.escape(kind)}; pass one task gradient per row\.$"
+        )
+        with pytest.raises(ShapeError, match=message):
+            make(2)(WRONG_MATRICES[kind])
+
+
+def test_losses_of_another_shape_are_refused() -> None:
+    G = gradients(3, 0)
+    wrong: dict[str, Any] = {"[2]": torch.ones(2), "[3, 1]": torch.ones(3, 1), "list": [1.0] * 3}
+    for shape, losses in wrong.items():
+        for make in RULES.values():
+            message = rf"^`losses` must have shape \[3\], got {re.escape(shape)}; pass one per row"
+            with pytest.raises(ShapeError, match=message):
+                make(3)(G, losses)
+
+
+def test_a_row_that_is_not_finite_takes_no_part() -> None:
+    G = gradients(4, 1, 3.0)
+    for name, make in RULES.items():
+        spoilt, zero = G.clone(), G.clone()
+        spoilt[2, 7] = torch.nan
+        zero[2] = 0
+        results = []
+        for matrix in (spoilt, zero):
+            torch.manual_seed(0)
+            results.append(make(4).double()(matrix))
+        assert results[0].isfinite().all(), name
+        assert torch.equal(*results), name
+
+
 UNTRAINED = (
-    r"^`{}.scale` is a parameter, which needs a gradient from learn \(with sees_gradients = True\), "
-    r"learn_from_losses or learn_from_update \(with needs_losses_after_update = True\), got none of "
-    r"them; override one, or register a buffer\.$"
+    r"^`{}.scale` is a parameter, which needs a gradient from "
+    r"learn \(with sees_gradients = True\), learn_from_losses or "
+    r"learn_from_update \(with needs_losses_after_update = True\), got none of them; "
+    r"override one, or register a buffer\.$"
 )
 
 
@@ -102,9 +150,7 @@ def test_a_combining_rule_learns_from_the_norms_of_the_gradients() -> None:
     model.backward(losses_of(model(x), y))
     z = model.backbone(x)
     losses = losses_of([head(z) for head in model.heads], y)
-    norms = [
-        torch.autograd.grad(loss, z, retain_graph=True)[0].norm()
-        for loss in losses
-        if loss is not None
-    ]
-    torch.testing.assert_close(model.rule.scale.grad, torch.stack(norms))
+    for loss, result in zip(losses, model.rule.scale.grad, strict=True):
+        assert loss is not None
+        (gradient,) = torch.autograd.grad(loss, z, retain_graph=True)
+        torch.testing.assert_close(result, gradient.norm())
