@@ -37,6 +37,7 @@ class DynamicWeightAverage(LossWeighting):
     @checked
     def __init__(self, *, num_tasks: int, temperature: Annotated[float, Gt(0)]) -> None:
         super().__init__()
+        self.num_tasks = num_tasks
         self.temperature = float(temperature)
         self.register_buffer("sums", torch.zeros(num_tasks))
         self.register_buffer("counts", torch.zeros(num_tasks))
