@@ -41,7 +41,8 @@ class Rotations(nn.Module):
     an evaluation begins, and with ``rebase_every`` in every pass on the CPU: one product with a
     random vector finds it. Averages of models (EMA, SWA) therefore need ``rebase_every=None``: with
     a constant base the mean of the free parameters belongs to a rotation, without one it means
-    nothing, even where the base is copied and stays orthogonal.
+    nothing. Where the parameters alone are averaged (``AveragedModel`` of torch, by default), the
+    base stays orthogonal, and nothing can recognise that.
 
     Where several processes train one model (:attr:`ranks`), each computes the whole rotations of
     its share of the tasks and tells the others, in training; so too for the gradients. Evaluations,
