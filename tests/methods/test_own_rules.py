@@ -23,7 +23,7 @@ from rotograd_cli.methods.rule import (
 )
 from rotograd_cli.methods.single import SingleTask
 from tests.methods.common import RULES, gradients
-from tests.methods.networks import D, K, N, data, losses_of, networks, on_network
+from tests.methods.regression import D, K, N, data, losses_of, networks, on_network
 
 Learned = Mapping[nn.Parameter, Tensor]
 

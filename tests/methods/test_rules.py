@@ -23,7 +23,7 @@ from rotograd_cli.methods.rule import (
 )
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from tests.methods.common import DIM, GRADIENT, GRAMIAN, RULES, close, gradients, nash, normal
-from tests.methods.networks import D, data, losses_of, networks, on_network
+from tests.methods.regression import D, data, losses_of, networks, on_network
 from tests.samplers import SAMPLERS
 
 # the solvers of these stop at a relative error of about 1e-8, the others are exact
