@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rotograd_cli.linalg import devices
 from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
-from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
 from rotograd_cli.ranks.base import ONE, Ranks
 
@@ -55,7 +55,7 @@ class Statistics:
         # the reciprocal of a smaller norm would overflow
         not_zero = norms >= torch.finfo(norms.dtype).tiny
         self.present = losses.present & self.finite & not_zero
-        if not (plan.reads_are_free(norms.device) and bool(self.present.all())):
+        if not (devices.reads_are_free(norms.device) and bool(self.present.all())):
             G.drop(~self.present)
             norms = torch.where(self.present, norms, 0)
         self.norms = norms
@@ -114,7 +114,7 @@ class Statistics:
         norms_of_G = self.norms if self._factors is None else self.norms * self._factors
         products = self._ranks.sum(self._G.cosines(norms_of_G))
         present = self.present.to(self.norms.dtype)
-        host = to_host(torch.cat((products, torch.stack((self.norms, present)))))
+        host = devices.to_host(torch.cat((products, torch.stack((self.norms, present)))))
         tasks = host[-1].nonzero().flatten()
         cosines = host[tasks][:, tasks]
         if len(tasks) == 0:
@@ -124,11 +124,3 @@ class Statistics:
         tolerance = 4 * len(tasks) * torch.finfo(self.norms.dtype).eps
         clean = without_rounding(cosines, tolerance)
         return clean * (lengths.unsqueeze(1) * lengths), tasks
-
-
-def to_host(tensor: Tensor) -> Tensor:
-    """Move a small tensor to the CPU in float64: the only way a step may wait for the device.
-
-    Every call counts in :attr:`Rule.num_device_waits`.
-    """
-    return tensor.double().cpu()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.linalg import devices
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods import (
     RotateOnly,
@@ -19,10 +20,8 @@ from rotograd_cli.methods import (
     VanillaMTL,
     cagrad,
     rule,
-    statistics,
 )
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.components import method_constructor
 from rotograd_cli.runs.compose import component_node, composing
@@ -255,10 +254,10 @@ def test_a_nan_in_one_task_leaves_the_others_as_without_it(method: str) -> None:
 def test_a_step_waits_for_the_device_as_often_as_the_method_says(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "reads_are_free", lambda device: False)  # an accelerator's way
+    monkeypatch.setattr(devices, "reads_are_free", lambda device: False)  # an accelerator's way
     model, G = bare(method, "generic")
     waits, values, present = [], torch.ones(len(G)), torch.ones(len(G), dtype=torch.bool)
-    exact_to_host, exact_weights = statistics.to_host, rule.weights_from_gramian
+    exact_to_host, exact_weights = devices.to_host, rule.weights_from_gramian
     is_on_host = False
 
     def to_host(tensor: Tensor) -> Tensor:
@@ -273,7 +272,7 @@ def test_a_step_waits_for_the_device_as_often_as_the_method_says(
         is_on_host = False  # the weights are back on the device
         return weights
 
-    monkeypatch.setattr(statistics, "to_host", to_host)
+    monkeypatch.setattr(devices, "to_host", to_host)
     for module in (rule, cagrad):
         monkeypatch.setattr(module, "weights_from_gramian", weights_from_gramian)
     for _ in range(3):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.methods import statistics
+from rotograd_cli.linalg import devices
 from tests.contract.test_methods import METHODS, ROTATED, build, make_optimizer, max_num_tasks
 from tests.samplers import SIZE
 
@@ -150,5 +150,5 @@ def test_a_nonfinite_task_counts_as_absent_whatever_form_the_heads_take(
     method: str, path: str, form: str, device_is_far: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if device_is_far:
-        monkeypatch.setattr(statistics.plan, "reads_are_free", lambda device: False)
+        monkeypatch.setattr(devices, "reads_are_free", lambda device: False)
     assert_absent(method, form, rotation_path=path)
