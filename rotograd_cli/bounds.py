@@ -10,6 +10,7 @@ import inspect
 import operator
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin
@@ -52,15 +53,24 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        hints = hints_of(function)
         for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
-            check_range(name, value, signature.parameters[name].annotation)
+            check_range(name, value, hints.get(name))
         return function(*args, **kwargs)
 
     return wrapper
 
 
+@functools.cache
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return annotations by parameter, read where they are strings; none if one has no meaning."""
+    with suppress(NameError, TypeError, AttributeError):
+        return typing.get_type_hints(function, include_extras=True)
+    return {}
+
+
 def check_range(name: str, value: Any, annotation: Any) -> None:
-    """Refuse a value outside what an annotation declares.
+    """Refuse a value outside what an annotation declares; metadata that is no range is skipped.
 
     Raises:
         ConfigError: If it is.
@@ -78,6 +88,8 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
     for bound in getattr(annotation, "__metadata__", ()):
         if get_origin(bound) is Literal:
             check_range(name, value, bound)
+            continue
+        if type(bound) not in _COMPARISONS:
             continue
         attribute, holds, words = _COMPARISONS[type(bound)]
         limit = getattr(bound, attribute)

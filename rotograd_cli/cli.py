@@ -73,7 +73,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _failed(error: Exception) -> int:
     """Say in one line what went wrong; raise what is a bug."""
-    from rotograd_cli.runs.messages import explain
+    from rotograd_cli.config.messages import explain
 
     message = explain(error)
     if message is not None:

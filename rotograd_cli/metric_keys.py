@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Split = Literal["train", "val", "test"]
 
 
 class MetricKey(NamedTuple):

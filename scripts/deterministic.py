@@ -1,4 +1,4 @@
-"""What ``deterministic=true`` costs a training step, here.
+"""Measure what ``deterministic=true`` costs a training step on this machine.
 
 python scripts/deterministic.py [--device cuda]
 
@@ -21,7 +21,7 @@ ROUNDS, STEPS, BATCH, TASKS = 15, 2, 16, 10
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     device = torch.device(parser.parse_args().device)

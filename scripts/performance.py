@@ -1,4 +1,4 @@
-"""Measures the workloads of docs/performance.md and writes its figures, from `rotograd bench`.
+"""Measure the workloads of docs/performance.md with `rotograd bench`, and write its figures.
 
 python scripts/performance.py [--device cuda] [--only linear40,channels] [--page PAGE.md]
 
@@ -7,6 +7,7 @@ On two CPU cores everything takes about ten minutes; nothing else should run mea
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,13 +20,13 @@ OURS, REFERENCE = "rotogradnorm", "reference"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One benchmark and what it is hoped to show."""
+    """One benchmark."""
 
     name: str
     """For ``--only``; several may share one."""
     overrides: tuple[str, ...]
     target: float | None = None
-    """Largest wanted ratio of RotoGradNorm to the ideal; None makes it a record only."""
+    """Largest acceptable ratio of RotoGradNorm to the ideal; None if there is no target."""
 
 
 LARGE = ("data.num_tasks=5", "train.batch_size=1024", "data.num_train=2048")
@@ -40,11 +41,7 @@ CPU = (
     Measurement("channels", ("workload=channels",), 1.15),
     Measurement("linear40", ("workload=linear40", *FEW), 12),
     Measurement("linear40", ("workload=linear40", "backbone.num_features=2048", *FEW), 12),
-    Measurement(
-        "resnet18_40",
-        ("workload=resnet18_40", *WITHOUT, *SLOW),
-        1.10,
-    ),
+    Measurement("resnet18_40", ("workload=resnet18_40", *WITHOUT, *SLOW), 1.10),
     Measurement("lenet512", ("workload=lenet512", "bench.rotation_norm=2", *WITHOUT)),
     Measurement("lenet512", ("workload=lenet512", "method.rotation_path=general", *WITHOUT)),
     Measurement("linear40", ("workload=linear40", "bench.rotation_norm=2", *WITHOUT)),
@@ -60,13 +57,13 @@ MARK = "<!-- figures: written by scripts/performance.py -->\n"
 
 
 def main() -> None:
-    """Measures and writes the page."""
+    """Measure and write the page."""
     arguments = _arguments()
     text, mark, _ = arguments.page.read_text(encoding="utf-8").partition(MARK)
     chosen = GPU if arguments.device.startswith("cuda") else CPU
-    wanted = arguments.only.split(",") if arguments.only else [m.name for m in chosen]
+    names = arguments.only.split(",") if arguments.only else [m.name for m in chosen]
     common = [f"device={arguments.device}", *([] if chosen is GPU else ["bench.threads=2"])]
-    done = [(m, *_measure([*m.overrides, *common])) for m in chosen if m.name in wanted]
+    done = [(m, *_measure([*m.overrides, *common])) for m in chosen if m.name in names]
     sections = [section for _, _, section in done]
     summary = _summary([(measurement, result) for measurement, result, _ in done])
     figures = "\n".join([summary, *sections])
@@ -85,8 +82,8 @@ def _measure(overrides: list[str]) -> tuple[dict[str, Any], str]:
     print("rotograd bench", *overrides, file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "bench"
-        words = [sys.executable, "-m", "rotograd_cli", "bench", *overrides]
-        subprocess.run([*words, f"hydra.run.dir={target}"], check=True, stdout=sys.stderr)
+        command = [sys.executable, "-m", "rotograd_cli", "bench", *overrides]
+        subprocess.run([*command, f"hydra.run.dir={target}"], check=True, stdout=sys.stderr)
         result: dict[str, Any] = json.loads((target / "bench.json").read_text(encoding="utf-8"))
         section = (target / "bench.md").read_text(encoding="utf-8")
     return result, section.replace(f" hydra.run.dir={target}", "")
@@ -111,21 +108,18 @@ def _row(measurement: Measurement, result: dict[str, Any]) -> list[str]:
     ratio = ours["ratio_to_ideal"]["median"]
     theirs = contenders.get(REFERENCE)
     settings = result["settings"]
-    size = 1
-    for number in (settings["K"], settings["N"], *settings["feature_shape"]):
-        size *= number
+    size = math.prod((settings["K"], settings["N"], *settings["feature_shape"]))
     over = ours["peak_over_ideal_bytes"]
     memory = f"{ours['peak_over_ideal_stacks']:+.1f} stacks, {over / (4 * size):+.1f} gradients"
-    words = [word for word in measurement.overrides if word not in (*SLOW, *FEW)]
-    words = [word for word in words if not word.startswith(("bench.contenders", "data.num_train"))]
+    overrides = [word for word in measurement.overrides if word not in (*SLOW, *FEW, *WITHOUT)]
+    overrides = [word for word in overrides if not word.startswith("data.num_train")]
     target = measurement.target
-    met = "-" if target is None else "yes" if round(ratio, 2) <= target else "**no**"
+    met = "yes" if target is not None and round(ratio, 2) <= target else "**no**"
     return [
-        f"`{' '.join(words)}`",
+        f"`{' '.join(overrides)}`",
         "-" if theirs is None else f"{theirs['ratio_to_ideal']['median']:.2f}",
         f"{ratio:.2f}",
-        "-" if target is None else f"≤ {target:g}",
-        met,
+        *(("-", "-") if target is None else (f"≤ {target:g}", met)),
         "-" if theirs is None else f"{theirs['step_ms']['median'] / ours['step_ms']['median']:.1f}",
         memory,
     ]

@@ -1,4 +1,4 @@
-"""What sharing whole rotations among ranks saves, and what a step tells the other ranks.
+"""Measure what sharing whole rotations among ranks saves, and what a step exchanges.
 
 torchrun --nproc-per-node 2 scripts/shared_rotations.py [--tasks 8] [--size 512] [--batch 64]
 
@@ -22,7 +22,7 @@ ROUNDS, STEPS = 12, 2
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--size", type=int, default=512)
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, ranks: Ranks) -> None:
-    """Alternates blocks of steps of both kinds."""
+    """Alternate blocks of steps of both kinds."""
     on_cuda = options.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
     m = options.size
@@ -51,8 +51,8 @@ def measure(options: argparse.Namespace, ranks: Ranks) -> None:
         model.backward([y.square().mean() / ranks.size for y in model(x)])
         model.zero_grad()
 
-    times: dict[str, list[float]] = {"shared": [], "by everyone": []}
-    told = {}
+    times: dict[str, list[float]] = {"shared": [], "by every rank": []}
+    traffic = {}
     for _ in range(ROUNDS):
         for name, block in times.items():
             plan.SHARED_FROM = 0 if name == "shared" else 2**62
@@ -64,26 +64,26 @@ def measure(options: argparse.Namespace, ranks: Ranks) -> None:
             if on_cuda:
                 torch.cuda.synchronize()
             block.append((time.perf_counter() - start) / STEPS)
-            told[name] = (ranks.traffic.calls - calls, ranks.traffic.num_bytes - num_bytes)
+            traffic[name] = (ranks.traffic.calls - calls, ranks.traffic.num_bytes - num_bytes)
     if ranks.is_first:
-        report(options, ranks, times, told)
+        report(options, ranks, times, traffic)
 
 
 def report(
     options: argparse.Namespace,
     ranks: Ranks,
     times: dict[str, list[float]],
-    told: dict[str, tuple[int, int]],
+    traffic: dict[str, tuple[int, int]],
 ) -> None:
-    """Prints the ratio, times and traffic."""
+    """Print the ratio, times and traffic."""
     ratios = [a / b for a, b in zip(*times.values(), strict=True)]
     print(
         f"{ranks.size} ranks, K = {options.tasks}, m = {options.size}, N = {options.batch}: "
-        f"shared / by everyone {statistics.median(ratios):.2f} "
+        f"shared / by every rank {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f})"
     )
     for name, block in times.items():
-        calls, num_bytes = told[name]
+        calls, num_bytes = traffic[name]
         print(
             f"  {name}: {1e3 * statistics.median(block):.1f} ms a step, {calls / STEPS:.0f} "
             f"collectives of {num_bytes / STEPS / 2**20:.2f} MiB together"

@@ -1,17 +1,20 @@
 """Files in the format of CelebA, drawn by us, that take the place of the real ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from rotograd_cli.data.base import Preparation
-from rotograd_cli.data.celeba import CelebA, annotations
-from rotograd_cli.data.celeba.annotations import ATTRIBUTES
+from rotograd_cli.data.base import FileCheck, Preparation, Split
+from rotograd_cli.data.celeba import CelebA
+from rotograd_cli.data.celeba import files as celeba_files
+from rotograd_cli.data.celeba.files import ATTRIBUTES
+from rotograd_cli.errors import DatasetError
 
 COUNTS = (10, 7, 6)
 OPTIONS: dict[str, Any] = {  # of conf/data/celeba.yaml, small
@@ -79,7 +82,7 @@ def write(folder: Path, *, counts: Sequence[int] = COUNTS, tree: Tree = "flat") 
 
 def expect(monkeypatch: pytest.MonkeyPatch, counts: tuple[int, ...] = COUNTS) -> None:
     """Makes these numbers of images the official ones."""
-    monkeypatch.setattr(annotations, "COUNTS", counts)
+    monkeypatch.setattr(celeba_files, "COUNTS", counts)
 
 
 class Told:
@@ -104,3 +107,29 @@ def prepare(data_dir: Path, *, workers: int = 2, **changes: Any) -> Told:
     options = {**OPTIONS, **changes}
     CelebA.prepare(data_dir=data_dir, options=options, how=told.how(workers=workers))
     return told
+
+
+def load(data_dir: Path, tasks: list[str] | None = None, **changes: Any) -> CelebA:
+    cpu = torch.device("cpu")
+    return CelebA(data_dir=data_dir, tasks=tasks, device=cpu, **{**OPTIONS, **changes})
+
+
+def check(data_dir: Path, **changes: Any) -> dict[str, FileCheck]:
+    found = CelebA.check_files(data_dir=data_dir, options={**OPTIONS, **changes})
+    for entry in found:
+        assert entry.ok == (entry.remedy == "")
+        assert entry.found
+    return {entry.what: entry for entry in found}
+
+
+def refusal(action: Callable[..., object], data_dir: Path, **changes: Any) -> str:
+    with pytest.raises(DatasetError) as caught:
+        action(data_dir, **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def everything(dataset: CelebA, split: Split) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    batch = dataset.batch(split, torch.arange(dataset.num_examples(split)))
+    return batch.inputs, batch.targets

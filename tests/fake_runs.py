@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rotograd_cli.runs.config import typed
+from rotograd_cli.config.schema import typed
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.results import Results, collect
 from rotograd_cli.tables.runs import Run, RunKey

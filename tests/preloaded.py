@@ -7,7 +7,7 @@ import torch
 import torch._dynamo
 
 import rotograd_cli.cli
-import rotograd_cli.commands.sweeps.callbacks
+import rotograd_cli.commands.sweeps.cells
 import rotograd_cli.runs.experiment
 
 __all__ = ["hydra", "rotograd_cli", "sklearn", "torch"]

@@ -13,18 +13,22 @@ from torch.optim import Optimizer
 
 from rotograd_cli.bench import reference
 from rotograd_cli.bench.rotations import RotationState
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.compose import component_names, component_node
+from rotograd_cli.config.schema import BenchConfig, suggest
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.building import Networks, join
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.compose import component_names, component_node
-from rotograd_cli.runs.config import BenchConfig, suggest
-from rotograd_cli.training.compiling import compile_networks
+from rotograd_cli.runs.building import Networks, build_networks, join
 from rotograd_cli.training.objective import predict, task_losses
+from rotograd_cli.training.precision import compile_networks
 
 IDEAL = "ideal"
 REFERENCE = "reference"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+def _nothing() -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Contender:
     name: str
     label: str
     """Name with what it stands for."""
+    options: Mapping[str, Any] | None
+    """Configuration of its method; None for the ideal and the reference."""
     model: Any
     """Its module, with the attributes ``backbone`` and ``heads``."""
     gradients: Callable[[Batch], None]
@@ -42,8 +48,8 @@ class Contender:
     """All that is trained."""
     optimizers: Sequence[Optimizer]
     """Optimisers that are part of the step; none unless ``bench.optimizers``."""
-    reset: Callable[[], None] = lambda: None
-    """Gives the rotations their prepared values."""
+    reset: Callable[[], None]
+    """Gives the rotations their prepared values where a step moves them."""
 
     def step(self, batch: Batch) -> None:
         """Do a whole step; gradients are cleared at its end."""
@@ -99,39 +105,40 @@ class Builder:
     """Builds contenders on copies of the same networks, with the same rotations.
 
     Args:
-        config: Checked configuration.
-        constructors: Its constructors.
-        networks: Networks that every contender gets a copy of.
+        config: Checked configuration; Hydra must be running.
+
+    Raises:
+        RotogradError: If a contender is unknown, a component is refused, or two do not fit.
     """
 
-    def __init__(self, config: BenchConfig, constructors: Constructors, networks: Networks) -> None:
+    def __init__(self, config: BenchConfig) -> None:
         self._config = config
-        self._constructors = constructors
-        self._networks = networks
+        self._nodes = method_nodes(config)
+        self._constructors = Constructors(config)
+        self.networks = build_networks(config, self._constructors)
+        """Networks that every contender gets a copy of."""
         self._rotations = RotationState(config.bench.rotation_norm, config.seed)
-        self.configured = join(self._copy(), constructors)
+        self.configured = join(self._copy(), self._constructors)
         """The configured method on the CPU, whose sizes and options count."""
 
-    def build(self, name: str, node: Mapping[str, Any] | None) -> Contender:
+    def build(self, name: str) -> Contender:
         """Build one contender on the device, in training mode.
 
         Args:
             name: Its name.
-            node: Options of its method; None for the ideal and the reference.
 
         Raises:
             ReferenceUnavailableError: If it is the reference, and that cannot take part.
             RotogradError: If the method does not fit.
         """
-        networks = self._copy()
         if name == IDEAL:
-            return self._ideal(networks)
+            return self._ideal()
         if name == REFERENCE:
-            return self._reference(networks)
-        assert node is not None
-        return self._method(name, node, networks)
+            return self._reference()
+        return self._method(name)
 
-    def _ideal(self, networks: Networks) -> Contender:
+    def _ideal(self) -> Contender:
+        networks = self._copy()
         model = self._placed(_Plain(networks.backbone, networks.heads), networks)
 
         def gradients(batch: Batch) -> None:
@@ -140,13 +147,11 @@ class Builder:
                 total = torch.stack([loss for loss in losses if loss is not None]).sum()
             torch.autograd.backward(total)
 
-        network = list(model.parameters())
-        optimizers = self._optimizers(network, [])
-        label = "autograd on the summed losses"
-        return Contender(IDEAL, label, model, gradients, network, optimizers)
+        return self._contender(IDEAL, "autograd on the summed losses", model, gradients)
 
-    def _method(self, name: str, node: Mapping[str, Any], networks: Networks) -> Contender:
-        constructors = Constructors(replace(self._config, method=node))
+    def _method(self, name: str) -> Contender:
+        networks = self._copy()
+        constructors = Constructors(replace(self._config, method=self._nodes[name]))
         model = self._placed(join(networks, constructors), networks)
 
         def gradients(batch: Batch) -> None:
@@ -155,17 +160,13 @@ class Builder:
             model.backward(losses, one_head_per_loss=True)
 
         reset = partial(self._rotations.give, model)
-        reset()
-        optimizers = self._optimizers(model.model_parameters(), model.mtl_parameters())
-        parameters = list(model.parameters())
-        label = model.method_name
-        return Contender(name, label, model, gradients, parameters, optimizers, reset)
+        return self._contender(name, model.method_name, model, gradients, reset)
 
-    def _reference(self, networks: Networks) -> Contender:
+    def _reference(self) -> Contender:
+        networks = self._copy()
         model = reference.build_reference(self.configured, networks.backbone, networks.heads)
         self._placed(model, networks)
         cached = reference.cached(model)
-        bases, free_parameters = reference.rotations(model)
 
         def gradients(batch: Batch) -> None:
             # its backward pass fails outside autocast where the forward pass was inside
@@ -175,22 +176,38 @@ class Builder:
                 losses = task_losses(networks.dataset.tasks, predictions, batch, one_graph=False)
                 model.backward(losses)
 
-        reset = partial(self._rotations.give_to, bases, free_parameters)
-        reset()
-        network = list(model.model_parameters())
-        of_method = list(model.mtl_parameters()) if bases else []
-        optimizers = self._optimizers(network, of_method)
+        bases, free_parameters = reference.rotations(model)
+        reset = partial(self._rotations.give_to, bases, free_parameters) if bases else _nothing
         label = f"{type(self.configured).__name__} of {reference.PACKAGE} {reference.version()}"
-        parameters = [*network, *of_method]
-        return Contender(REFERENCE, label, model, gradients, parameters, optimizers, reset)
+        return self._contender(REFERENCE, label, model, gradients, reset)
+
+    def _contender(
+        self,
+        name: str,
+        label: str,
+        model: Any,
+        gradients: Callable[[Batch], None],
+        give_rotations: Callable[[], None] = _nothing,
+    ) -> Contender:
+        """Return a contender with its rotations prepared."""
+        give_rotations()
+        groups = {"model": list(model.model_parameters()), "method": list(model.mtl_parameters())}
+        optimizers = []
+        if self._config.bench.optimizers:
+            make = self._constructors.optimizers
+            optimizers = [make[group](params) for group, params in groups.items() if params]
+        parameters = [*groups["model"], *groups["method"]]
+        reset = give_rotations if optimizers else _nothing
+        options = self._nodes.get(name)
+        return Contender(name, label, options, model, gradients, parameters, optimizers, reset)
 
     def _copy(self) -> Networks:
-        backbone = copy.deepcopy(self._networks.backbone)
-        return replace(self._networks, backbone=backbone, heads=copy.deepcopy(self._networks.heads))
+        backbone = copy.deepcopy(self.networks.backbone)
+        return replace(self.networks, backbone=backbone, heads=copy.deepcopy(self.networks.heads))
 
     def _placed(self, model: Any, networks: Networks) -> Any:
         """On the device, in the type and mode of the benchmark, its networks compiled if asked."""
-        model = model.to(device=self._networks.device, dtype=DTYPES[self._config.bench.dtype])
+        model = model.to(device=networks.device, dtype=DTYPES[self._config.bench.dtype])
         model.train()
         if self._config.compile:
             compile_networks((networks.backbone, *networks.heads))
@@ -198,16 +215,7 @@ class Builder:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         enabled = self._config.bench.dtype == "bfloat16"
-        return torch.autocast(self._networks.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-    def _optimizers(
-        self, network: Iterable[nn.Parameter], of_method: Iterable[nn.Parameter]
-    ) -> list[Optimizer]:
-        if not self._config.bench.optimizers:
-            return []
-        groups = {"model": list(network), "method": list(of_method)}
-        make = self._constructors.optimizers
-        return [make[name](parameters) for name, parameters in groups.items() if parameters]
+        return torch.autocast(self.networks.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 class _Plain(nn.Module):
@@ -225,6 +233,14 @@ class _Plain(nn.Module):
         z = _first(self.backbone(x))
         heads = zip(self.heads, self._in_place, strict=True)
         return [_first(head(z.clone() if in_place else z)) for head, in_place in heads]
+
+    def model_parameters(self) -> Iterable[nn.Parameter]:
+        """All of them."""
+        return self.parameters()
+
+    def mtl_parameters(self) -> Iterable[nn.Parameter]:
+        """None."""
+        return ()
 
 
 def _first(output: Any) -> Any:

@@ -3,14 +3,15 @@
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from rotograd_cli.runs.config import BenchOptions
+from rotograd_cli.config.schema import BenchOptions
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Subject:
     name: str
     step: Callable[[], object]
     """One step."""
-    reset: Callable[[], None] = lambda: None
+    reset: Callable[[], object] = lambda: None
     """Called before every block, not timed."""
 
 
@@ -67,7 +68,7 @@ def blocks(
     options: BenchOptions,
     seed: int,
     device: torch.device,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object],
 ) -> list[Block]:
     """Warm every subject up, then time blocks of steps, round by round.
 
@@ -187,16 +188,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {name: float(np.percentile(values, q)) for name, q in percentiles.items()}
 
 
-def times_by_round(blocks: Sequence[Block]) -> dict[str, dict[int, float]]:
-    """Return the mean time of a step in seconds, by subject and round."""
-    result: dict[str, dict[int, float]] = {}
+def step_times(blocks: Iterable[Block]) -> dict[str, list[float]]:
+    """Return the mean time of a step in seconds, by subject, round after round."""
+    result: dict[str, list[float]] = defaultdict(list)
     for block in blocks:
-        result.setdefault(block.subject, {})[block.round] = block.step_s
+        result[block.subject].append(block.step_s)
     return result
 
 
-def paired_ratios(times: Mapping[int, float], base: Mapping[int, float]) -> list[float]:
-    """Return the ratio of two subjects' times for every round that both have, in order.
+def paired_ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Return the ratio of two subjects' times for every round.
 
     A machine that slows down for a while slows both, and the ratio stays.
 
@@ -204,4 +205,4 @@ def paired_ratios(times: Mapping[int, float], base: Mapping[int, float]) -> list
         times: Time by round.
         base: Time of the denominator by round.
     """
-    return [times[index] / base[index] for index in sorted(times) if index in base]
+    return [value / base_value for value, base_value in zip(times, base, strict=True)]

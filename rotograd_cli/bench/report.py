@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import yaml
 
+from rotograd_cli.config.packing import available_cores
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.description import package_versions, source_commit
-from rotograd_cli.runs.packing import available_cores
 
 _MIB = 2**20
 
@@ -44,7 +44,7 @@ def grid(result: Mapping[str, Any]) -> Grid:
 def title(result: Mapping[str, Any]) -> str:
     """Return workload and settings in one line."""
     s = result["settings"]
-    words = [
+    parts = [
         f"K = {s['K']}",
         f"N = {s['N']}",
         f"d = {' x '.join(map(str, s['feature_shape']))}",
@@ -54,7 +54,7 @@ def title(result: Mapping[str, Any]) -> str:
         None if s["m"] is None else f"|A| = {s['rotation_norm']:g}",
         s["device"],
     ]
-    return f"{result['name']}: {', '.join(filter(None, words))}"
+    return f"{result['name']}: {', '.join(filter(None, parts))}"
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -65,42 +65,27 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"```\n{result['command']}\n```",
         f"{result['date'][:10]}; {_one_line(result['machine'])}.",
         grid(result).markdown(),
-        *notes(result),
+        note(result),
         f"Contenders: {'; '.join(labels)}.",
         *[f"Left out: `{name}` ({reason})." for name, reason in result["left_out"].items()],
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def notes(result: Mapping[str, Any]) -> list[str]:
-    """Return how to read the table, and what loading the data costs where it was measured."""
+def note(result: Mapping[str, Any]) -> str:
+    """Return how to read the table."""
     s = result["settings"]
     optimizers = ", the optimisers' steps." if s["optimizers"] else "; no optimiser."
     memory = "Memory is the peak of a step above what is held before it"
     stack = s["rotation_stack_bytes"]
     if stack is not None:
         memory += f"; a stack is all K rotations, K*m*m numbers, {stack / _MIB:.3g} MiB"
-    reading = (
+    return (
         f"Data {s['data']}, backbone {s['backbone']}, heads {s['head']}, configured method "
         f"{s['method']}, seed {s['seed']}. A step is forward, losses, backward, clearing of "
         f"gradients{optimizers} Medians over {s['rounds']} rounds, in each of which every "
         f"contender runs one block of steps ({s['block_s']:g} s, at least one step) in random "
         f"order; ratios are of blocks of the same round. {memory}."
-    )
-    loads = result["loading"]
-    return [reading] if loads is None else [reading, _loading_note(loads, s)]
-
-
-def _loading_note(loads: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    rates = [
-        f"{name} {_median(rate, ',.0f')} ({_interval(rate, ',.0f')})"
-        for name, rate in loads["examples_per_s"].items()
-    ]
-    waits = loads["waiting_percent"]
-    return (
-        f"Examples per second, {loads['batches']} batches of {settings['N']} a pass: "
-        f"{'; '.join(rates)}. A step of {settings['method']} waits for its batch "
-        f"{_median(waits, '.1f')} % ({_interval(waits, '.1f')}) of its time."
     )
 
 

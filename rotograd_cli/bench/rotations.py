@@ -58,31 +58,24 @@ class RotationState:
         self._seed = seed
         self._states: dict[torch.Size, tuple[Tensor, Tensor]] = {}
 
-    @torch.no_grad()
     def give(self, model: nn.Module) -> None:
-        """Set all rotations of a model; the bases are those of the first model of that shape."""
+        """Set all rotations of a model of ours; see :meth:`give_to`."""
         for rotations in rotations_of(model):
-            base, X = self._state(rotations.base)
-            rotations.base.copy_(base)
-            rotations.free_parameters.copy_(X)
+            X = rotations.free_parameters.detach()
+            self.give_to(rotations.base.unbind(), X.unbind())
             rotations.refresh()  # accelerators plan for these values
 
     @torch.no_grad()
     def give_to(self, bases: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
-        """Set rotations that are kept one by one: K bases and K free parameters, or none."""
-        if not bases:
-            return
-        stack = torch.stack([base.detach() for base in bases])
-        for target, source in zip((bases, parameters), self._state(stack), strict=True):
-            for matrix, value in zip(target, source, strict=True):
+        """Set K bases and K free parameters; the bases are the first ones given of their shape."""
+        num = len(bases)
+        shape = torch.Size((num, *bases[0].shape))
+        if shape not in self._states:
+            X = skew_parameters(num, shape[-1], self._norm, self._seed)
+            self._states[shape] = (torch.stack(list(bases)), X.to(bases[0]))
+        for matrices, values in zip((bases, parameters), self._states[shape], strict=True):
+            for matrix, value in zip(matrices, values, strict=True):
                 matrix.copy_(value)
-
-    def _state(self, base: Tensor) -> tuple[Tensor, Tensor]:
-        if base.shape not in self._states:
-            num, size, _ = base.shape
-            X = skew_parameters(num, size, self._norm, self._seed)
-            self._states[base.shape] = (base.detach().clone(), X.to(base))
-        return self._states[base.shape]
 
 
 def rotations_of(model: nn.Module) -> list[Rotations]:

@@ -1,33 +1,35 @@
 """A benchmark from its configuration to its result."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rotograd_cli.bench import measure
-from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender, method_nodes
+from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender
 from rotograd_cli.bench.reference import ReferenceUnavailableError
 from rotograd_cli.bench.report import describe_machine
 from rotograd_cli.bench.rotations import rotation_part, rotations_of
-from rotograd_cli.bench.workload import converted, first_batches, loading
+from rotograd_cli.config.schema import BenchConfig
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, first_line
-from rotograd_cli.runs.building import Networks, build_networks
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import BenchConfig
-from rotograd_cli.runs.device import memory_errors
-from rotograd_cli.training.compiling import compilation
+from rotograd_cli.runs.building import Networks, memory_errors
+from rotograd_cli.training.batches import EpochBatches
+from rotograd_cli.training.precision import compilation
 
+NUM_BATCHES = 4
+"""Batches that every contender goes through again and again."""
 PART = "rotation part of "
 Say = Callable[[str], None]
 
 
 @memory_errors()
-def bench(config: BenchConfig, command: str, say: Say = lambda _: None) -> dict[str, Any]:
+def bench(config: BenchConfig, command: str, say: Say) -> dict[str, Any]:
     """Measure all contenders of a configuration.
 
     Args:
@@ -41,44 +43,66 @@ def bench(config: BenchConfig, command: str, say: Say = lambda _: None) -> dict[
     Raises:
         RotogradError: If the input is wrong.
     """
-    nodes = method_nodes(config)
-    constructors = Constructors(config)
     with measure.num_threads(config.bench.threads), compilation(config.compile):
-        networks = build_networks(config, constructors)
-        batches = first_batches(config, networks)
-        builder = Builder(config, constructors, networks)
-        contenders, left_out = _contenders(config, builder, nodes, batches)
+        builder = Builder(config)
+        device = builder.networks.device
+        batches = first_batches(config, builder.networks)
+        contenders, left_out = _contenders(config, builder, batches)
         for name, reason in left_out.items():
             say(f"{name} is left out: {reason}.")
-        blocks = _time(config, contenders, batches, networks.device, say)
-        loads = _loading(config, builder, networks, say)
-        peaks = {c.name: _peak(c, batches[0], networks.device) for c in contenders}
-        settings = _settings(config, builder, networks)
+        blocks = _time(config, contenders, batches, device, say)
+        peaks = {c.name: _peak(c, batches[0], device) for c in contenders}
+        times = measure.step_times(blocks)
+        settings = _settings(config, builder)
+        stack_bytes = settings["rotation_stack_bytes"]
         return {
             "name": config.bench.name,
             "command": command,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": settings,
-            "machine": describe_machine(networks.device),
-            "contenders": _results(contenders, nodes, blocks, peaks, settings),
+            "machine": describe_machine(device),
+            "contenders": [_result(c, times, peaks, stack_bytes) for c in contenders],
             "left_out": left_out,
-            "loading": loads,
             "blocks": [asdict(block) for block in blocks],
         }
 
 
+def first_batches(config: BenchConfig, networks: Networks) -> list[Batch]:
+    """Return the first batches of the first epoch, not augmented, in the type of the benchmark.
+
+    Args:
+        config: Checked configuration.
+        networks: What it builds.
+
+    Raises:
+        ConfigError: If the training split has fewer examples than a batch.
+    """
+    options = dataclasses.replace(
+        config.train, accumulate_steps=1, shuffle=True, limit_batches=NUM_BATCHES, augment=False
+    )
+    epoch = EpochBatches(networks.dataset, options, config.seed, networks.device).steps(0)
+    return [_converted(batch, DTYPES[config.bench.dtype]) for (batch,) in epoch]
+
+
+def _converted(batch: Batch, dtype: torch.dtype) -> Batch:
+    """Return a batch with its floating-point tensors in the type of the benchmark."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    targets = {name: convert(target) for name, target in batch.targets.items()}
+    return Batch(convert(batch.inputs), targets)
+
+
 def _contenders(
-    config: BenchConfig,
-    builder: Builder,
-    nodes: Mapping[str, Mapping[str, Any]],
-    batches: Sequence[Batch],
+    config: BenchConfig, builder: Builder, batches: Sequence[Batch]
 ) -> tuple[list[Contender], dict[str, str]]:
     """All that can take part, after one step each, and why others cannot."""
     contenders: list[Contender] = []
     left_out: dict[str, str] = {}
     for name in config.bench.contenders:
         try:
-            contender = builder.build(name, nodes.get(name))
+            contender = builder.build(name)
             _first_step(contender, batches)
             contenders.append(contender)
         except ReferenceUnavailableError as error:
@@ -112,10 +136,7 @@ def _time(
     subjects = []
     for contender in contenders:
         step = _cycling(contender.step, batches)
-        subject = measure.Subject(contender.name, step)
-        if config.bench.optimizers:  # nothing else moves the rotations
-            subject = replace(subject, reset=contender.reset)
-        subjects.append(subject)
+        subjects.append(measure.Subject(contender.name, step, contender.reset))
         part = rotation_part(contender.model, batches[0])
         if part is not None:
             subjects.append(measure.Subject(PART + contender.name, part))
@@ -131,29 +152,14 @@ def _cycling(step: Callable[[Batch], None], batches: Sequence[Batch]) -> Callabl
     return lambda: step(next(endless))
 
 
-def _loading(
-    config: BenchConfig, builder: Builder, networks: Networks, say: Say
-) -> dict[str, Any] | None:
-    """Examples per second of the loader, and of the configured method's step fed by it."""
-    num = config.bench.loading_batches
-    if num is None:
-        return None
-    say("loading")
-    contender = builder.build("configured", config.method)
-
-    def step(batch: Batch) -> None:
-        contender.step(converted(batch, config.bench.dtype))
-
-    return loading(config, networks, num, step)
-
-
 def _peak(contender: Contender, batch: Batch, device: torch.device) -> int:
     contender.reset()
     contender.step(batch)
     return measure.peak_bytes(lambda: contender.step(batch), device)
 
 
-def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict[str, Any]:
+def _settings(config: BenchConfig, builder: Builder) -> dict[str, Any]:
+    networks = builder.networks
     stacks = rotations_of(builder.configured)
     itemsize = DTYPES[config.bench.dtype].itemsize
     return {
@@ -166,7 +172,7 @@ def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict
         "N": config.train.batch_size,
         "input_shape": list(networks.dataset.input_shape),
         "feature_shape": list(networks.feature_shape),
-        "m": stacks[0].base.shape[-1] if stacks else None,
+        "m": stacks[0].size if stacks else None,
         "rotation_stack_bytes": sum(stack.base.numel() for stack in stacks) * itemsize or None,
         "seed": config.seed,
         "compile": config.compile,
@@ -174,37 +180,30 @@ def _settings(config: BenchConfig, builder: Builder, networks: Networks) -> dict
     }
 
 
-def _results(
-    contenders: Sequence[Contender],
-    nodes: Mapping[str, Mapping[str, Any]],
-    blocks: Sequence[measure.Block],
+def _result(
+    contender: Contender,
+    times: Mapping[str, Sequence[float]],
     peaks: Mapping[str, int],
-    settings: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    times = measure.times_by_round(blocks)
-    stack = settings["rotation_stack_bytes"]
-    results = []
-    for contender in contenders:
-        name = contender.name
-        node = nodes.get(name)
-        over = peaks[name] - peaks[IDEAL] if IDEAL in peaks else None
-        ratios = measure.paired_ratios(times[name], times[IDEAL]) if IDEAL in times else None
-        part = times.get(PART + name)
-        results.append(
-            {
-                "name": name,
-                "label": contender.label,
-                "options": None if node is None else dict(node),
-                "ratio_to_ideal": None if ratios is None else measure.spread(ratios),
-                "step_ms": _milliseconds(times[name]),
-                "rotation_part_ms": None if part is None else _milliseconds(part),
-                "peak_bytes": peaks[name],
-                "peak_over_ideal_bytes": over,
-                "peak_over_ideal_stacks": None if over is None or not stack else over / stack,
-            }
-        )
-    return results
+    stack_bytes: int | None,
+) -> dict[str, Any]:
+    """A contender's row of the table; what is relative to the ideal is None without it."""
+    name = contender.name
+    ratio = over = None
+    if IDEAL in times:
+        ratio = measure.spread(measure.paired_ratios(times[name], times[IDEAL]))
+        over = peaks[name] - peaks[IDEAL]
+    return {
+        "name": name,
+        "label": contender.label,
+        "options": contender.options,
+        "ratio_to_ideal": ratio,
+        "step_ms": _milliseconds(times[name]),
+        "rotation_part_ms": _milliseconds(times.get(PART + name)),
+        "peak_bytes": peaks[name],
+        "peak_over_ideal_bytes": over,
+        "peak_over_ideal_stacks": over / stack_bytes if over is not None and stack_bytes else None,
+    }
 
 
-def _milliseconds(times: Mapping[int, float]) -> dict[str, float]:
-    return measure.spread([1000 * seconds for seconds in times.values()])
+def _milliseconds(times: Sequence[float] | None) -> dict[str, float] | None:
+    return measure.spread([1000 * seconds for seconds in times]) if times else None

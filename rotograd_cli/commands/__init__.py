@@ -1,33 +1,11 @@
-"""Commands of the command line: every module of this package is one, packages hold their parts.
-
-The docstring of a command's module is its help, the first line what ``rotograd --help`` says of it.
-``GROUPS`` names the groups of YAML files that the help lists, and ``run(arguments)`` returns the
-exit code. A command's module imports heavy libraries inside of ``run`` only.
-"""
-
-import difflib
-import importlib
-import pkgutil
-from collections.abc import Sequence
-from types import ModuleType
-
-from rotograd_cli.runs.arguments import config_dirs
-from rotograd_cli.runs.config_files import choices
-
-TRAINING_GROUPS = (
-    *("method", "data", "backbone", "head", "optimizer", "scheduler"),
-    *("experiment", "debug", "logger"),
-)
-"""Groups of a training configuration."""
-
-_HELP = """rotograd: train and compare RotoGrad and its rivals from YAML.
+"""rotograd: train and compare RotoGrad and its rivals from YAML.
 
 usage: rotograd COMMAND [KEY=VALUE ...] [Hydra's options]
 
 commands:
 {commands}
 
-examples:
+Examples:
   rotograd train                                      RotoGrad on embedded real digits
   rotograd train method=rotogradnorm seed=1           another method, another seed
   rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
@@ -41,7 +19,28 @@ examples:
 options: -h, --help; --version. rotograd COMMAND --help lists what can be set.
 Exit codes: 0 done, 1 a cell of a sweep failed, 2 wrong input, 4 the run failed after it had begun,
 128 + the number of the signal that stopped it.
-Completion: eval "$(rotograd -sc install=bash)\""""
+Completion: eval "$(rotograd -sc install=bash)"
+"""
+
+# Every module of this package is a command; packages hold what commands have in common.
+# Its docstring is its help, as the one above is the help of the program; the first line of it is
+# what that says of the command. GROUPS names the groups of YAML files that the help lists, and
+# run(arguments) returns the exit code. Heavy libraries are imported inside of run only.
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from types import ModuleType
+
+from rotograd_cli.config.arguments import config_dirs
+from rotograd_cli.config.files import choices
+
+TRAINING_GROUPS = (
+    *("method", "data", "backbone", "head", "optimizer", "scheduler"),
+    *("experiment", "debug", "logger"),
+)
+"""Groups of a training configuration."""
 
 
 def names() -> list[str]:
@@ -58,7 +57,7 @@ def overview() -> str:
     """Return the help of the program."""
     summaries = {name: (load(name).__doc__ or "").partition(".\n")[0] for name in names()}
     lines = [f"  {name:10s} {summary}" for name, summary in summaries.items()]
-    return _HELP.format(commands="\n".join(lines))
+    return (__doc__ or "").strip().format(commands="\n".join(lines))
 
 
 def usage(name: str, arguments: Sequence[str]) -> str:

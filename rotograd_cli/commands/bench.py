@@ -10,8 +10,7 @@ rotograd train takes can be set; a method.KEY=VALUE holds for every contender th
 keys, with examples (rotograd bench --cfg job prints all of them with their values):
   bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods
   bench.rounds=15  bench.block_s=0.3  bench.max_steps_per_block=100  bench.warmup_steps=5
-  bench.loading_batches=4|null  bench.threads=2  bench.dtype=float32|float64|bfloat16
-  compile=true
+  bench.threads=2  bench.dtype=float32|float64|bfloat16  compile=true
   bench.rotation_norm=0.5  bench.optimizers=true  bench.name=mine
   device=auto|cpu|cuda|cuda:i  data.num_tasks=5  method.rotation_shape=256
   backbone.num_features=512  train.batch_size=1024  seed=0
@@ -55,10 +54,10 @@ def _bench(config: "DictConfig") -> None:
     # the profiler's notes on the terminal; both are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from rotograd_cli.bench.report import grid, notes, write
+    from rotograd_cli.bench.report import grid, note, write
     from rotograd_cli.bench.run import bench
-    from rotograd_cli.printing.terminal import print_grid
-    from rotograd_cli.runs.config import to_bench_config
+    from rotograd_cli.config.schema import to_bench_config
+    from rotograd_cli.printing.grid import print_grid
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     typed = to_bench_config(config)
@@ -66,6 +65,5 @@ def _bench(config: "DictConfig") -> None:
     result = bench(typed, command, lambda line: print(line, file=sys.stderr))
     write(result, asdict(typed), run_dir)
     print_grid(grid(result))
-    for line in notes(result):
-        print(line)
+    print(note(result))
     print(f"Bench directory: {os.path.relpath(run_dir)}")

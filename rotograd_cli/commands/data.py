@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rotograd_cli.errors import WRONG_INPUT, ConfigError
 
 if TYPE_CHECKING:
-    from rotograd_cli.data.base import FileCheck, MultiTaskDataset
+    from rotograd_cli.data.base import MultiTaskDataset
 
 GROUPS = ()
 ACTIONS = ("check", "prepare")
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
         Exit code: 0 if everything asked for is there, ``WRONG_INPUT`` if files are missing or
         wrong.
     """
-    from rotograd_cli.runs.compose import composing
+    from rotograd_cli.config.compose import composing
 
     request = _parse(arguments)
     with composing():
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> Namespace:
     """Return ``action``, ``name``, ``source``, ``workers``, ``config_dir`` and ``overrides``."""
     from rotograd_cli.commands.support.hydra_app import parsed, plain_parser, refusal
-    from rotograd_cli.runs.arguments import ready
+    from rotograd_cli.config.arguments import ready
 
     parser = plain_parser()
     parser.add_argument("--from", dest="source")
@@ -111,43 +111,35 @@ def _check(request: Namespace) -> int:
 
 
 def _check_all(request: Namespace) -> int:
-    from rotograd_cli.data.wording import data_command
-    from rotograd_cli.runs.compose import component_names
+    from rotograd_cli.config.compose import component_names
+    from rotograd_cli.data.rows import data_command
 
     data_dir = Path()
     for name in component_names("data"):
         cls, files = _data_set(request, name)
         data_dir = files["data_dir"]
-        print(f"  {name:12s} {_verdict(cls.check_files(**files))}")
-    command = data_command("check", "NAME", data_dir)
-    print(f"{command} says what is missing and where to get it.")
+        checks = cls.check_files(**files)
+        wrong = ", ".join(check.what for check in checks if not check.ok)
+        verdict = f"not ok: {wrong}" if wrong else "ready"
+        print(f"  {name:12s} {verdict if checks else 'needs no files'}")
+    print(f"{data_command('check', 'NAME', data_dir)} says what is missing and where to get it.")
     return 0
-
-
-def _verdict(checks: "Sequence[FileCheck]") -> str:
-    wrong = [check.what for check in checks if not check.ok]
-    if wrong:
-        return f"not ok: {', '.join(wrong)}"
-    return "ready" if checks else "needs no files"
 
 
 def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], dict[str, Any]]":
     """Return a class of data set, and where its files are: ``data_dir`` and ``options``."""
+    from rotograd_cli.config.arguments import search_path
+    from rotograd_cli.config.components import Constructor
+    from rotograd_cli.config.overrides import composed
+    from rotograd_cli.config.schema import to_train_config
     from rotograd_cli.data.base import MultiTaskDataset
-    from rotograd_cli.runs.arguments import search_path
-    from rotograd_cli.runs.components import component_class
-    from rotograd_cli.runs.compose import component_names
-    from rotograd_cli.runs.config import suggest, to_train_config
-    from rotograd_cli.runs.overrides import composed
 
     overrides = [f"data={name}", *request.overrides]
     if request.config_dir is not None:
         overrides.append(search_path(Path(request.config_dir)))
-    elif name not in component_names("data"):
-        raise ConfigError(f"{name!r} is not a data set; {suggest(name, component_names('data'))}")
     config = to_train_config(composed("train", overrides))
-    cls = component_class(config.data, "data", data_dir=0, tasks=0, device=0)
-    if not issubclass(cls, MultiTaskDataset):
+    cls: Any = Constructor(config.data, "data", "data_dir", "tasks", "device").target
+    if not (isinstance(cls, type) and issubclass(cls, MultiTaskDataset)):
         raise ConfigError(f"`data._target_` must be a MultiTaskDataset, got {cls.__name__}.")
     options = {key: value for key, value in config.data.items() if not key.startswith("_")}
     return cls, {"data_dir": Path(config.paths.data_dir).expanduser(), "options": options}

@@ -10,10 +10,7 @@ of your own needs the folder of your YAML files that name them, or trust=true.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from typing import Any
 
 GROUPS = ()
 
@@ -26,17 +23,16 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _evaluate(config: "DictConfig") -> float:
-    from rotograd_cli.runs.config import EvaluateConfig, typed
+def _evaluate(config: Any) -> float:
+    from rotograd_cli.config.schema import EvaluateConfig, typed
 
     request = typed(config, EvaluateConfig)  # before torch is imported: a refusal comes at once
-    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.printing.grid import print_grid
     from rotograd_cli.runs.evaluation import evaluate_run
     from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.summary import RunSummary
-    from rotograd_cli.runs.trust import user_folders
 
-    result = evaluate_run(request, user_folders())
+    result = evaluate_run(request)
     table, verdict = evaluation_table(result.measured, result.recorded, result.other_data)
     if result.other_data is not None:
         print(f"Other data: {result.other_data}.")

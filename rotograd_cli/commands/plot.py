@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     """Draw the figure and name its files."""
     from rotograd_cli.commands.reproduction.figures import plot
     from rotograd_cli.commands.reproduction.settings import parse
-    from rotograd_cli.commands.support.output import print_files
+    from rotograd_cli.commands.table import print_files
 
     files, notes = plot(parse("plot", arguments))
     for line in notes:

@@ -38,8 +38,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     from rotograd_cli.commands.reproduction.reproduction import Reproduction
     from rotograd_cli.commands.reproduction.settings import parse
-    from rotograd_cli.commands.support.output import print_files, print_results
-    from rotograd_cli.printing.terminal import print_grid
+    from rotograd_cli.commands.table import print_files, print_results
+    from rotograd_cli.printing.grid import print_grid
 
     reproduction = Reproduction(parse("reproduce", arguments))
     only_plans = reproduction.config.plan

@@ -16,11 +16,15 @@ output=DIR       writes table.md, table.tex, table.csv and table.json there
 docs/tables.md says what the marks, statistics and gains mean.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from rotograd_cli.tables.parts import Table
 
 GROUPS = ("table",)
 
@@ -36,9 +40,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _table(config: "DictConfig") -> None:
-    from pathlib import Path
-
-    from rotograd_cli.commands.support.output import print_files, print_results
     from rotograd_cli.tables.command import table_of_runs, to_table_command
     from rotograd_cli.tables.formats import write_table
 
@@ -47,3 +48,19 @@ def _table(config: "DictConfig") -> None:
     print_results(table)
     if command.output is not None:
         print_files(write_table(table, Path(command.output).expanduser()))
+
+
+def print_results(table: "Table") -> None:
+    """Print a table of results and the notes below it."""
+    from rotograd_cli.printing.grid import print_grid
+    from rotograd_cli.tables.formats import grids, sentences
+
+    for grid in grids(table):
+        print_grid(grid)
+    for line in sentences(table, "(1), bold", "(2), underlined"):
+        print(line)
+
+
+def print_files(files: Iterable[Path]) -> None:
+    """Name the files that a command wrote."""
+    print(f"Files: {', '.join(os.path.relpath(file) for file in files)}")

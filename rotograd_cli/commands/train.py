@@ -33,7 +33,7 @@ from rotograd_cli.ranks import launch
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from rotograd_cli.runs.resuming import Target
+    from rotograd_cli.runs.saved import Target
     from rotograd_cli.runs.summary import RunSummary
 
 GROUPS = (*TRAINING_GROUPS, "launcher", "sweep")
@@ -75,7 +75,10 @@ def _train(config: "DictConfig") -> float | None:
     run_dir = Path(hydra.runtime.output_dir)
     is_sweep = hydra.mode == RunMode.MULTIRUN
     if config.diagnose:
-        _diagnose(config, overrides, is_sweep)
+        from rotograd_cli.runs.diagnosis import diagnose
+
+        print(diagnose(config, overrides, several=is_sweep))
+        session.remove_unused_folders()  # Hydra's, for a new run
         return None
     if is_sweep:
         check_direction(hydra.sweeper, config.train.select_mode)
@@ -87,13 +90,6 @@ def _train(config: "DictConfig") -> float | None:
     value = summary.selected_value
     worst = float("inf" if config.train.select_mode == "min" else "-inf")  # for a sweeper
     return worst if value is None else value
-
-
-def _diagnose(config: "DictConfig", overrides: list[str], is_sweep: bool) -> None:
-    from rotograd_cli.runs.diagnosis import diagnose
-
-    print(diagnose(config, overrides, several=is_sweep))
-    session.remove_unused_folders()  # Hydra's, for a new run
 
 
 def _run(
@@ -119,8 +115,8 @@ def _run(
 
 def _target(config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: bool) -> "Target":
     """Return the run that is meant: a new one, or one that ``resume`` names or finds."""
-    from rotograd_cli.runs.config import to_train_config
-    from rotograd_cli.runs.resuming import Target, named_run, same_run
+    from rotograd_cli.config.schema import to_train_config
+    from rotograd_cli.runs.saved import Target, named_run, same_run
     from rotograd_cli.runs.trust import Trust, user_folders
 
     typed = to_train_config(config)
@@ -141,23 +137,17 @@ def _print_run(summary: "RunSummary", run_dir: Path) -> None:
         RotogradError: If they cannot be written, for instance because the disk is full. The run is
             finished all the same, which the exit code must not deny.
     """
+    from rotograd_cli.printing.grid import print_grid
+    from rotograd_cli.runs.report import remarks, run_table, training_time
+
+    folder = os.path.relpath(run_dir)
+    lines = [f"Protocol: {summary.protocol}.", *remarks(summary.notes), training_time(summary)]
     try:
-        _print_results(summary, run_dir)
-        sys.stdout.flush()
+        print_grid(run_table(summary))
+        print(*lines, f"Run directory: {folder}", sep="\n", flush=True)
     except OSError as error:
         with run_under_way():
             raise RotogradError(
-                f"{os.path.relpath(run_dir)} is finished, but its results cannot be printed "
-                f"({error.strerror}); {suggested('evaluate', f'run={run_dir}')} prints them."
+                f"{folder} is finished, but its results cannot be printed ({error.strerror}); "
+                f"{suggested('evaluate', f'run={run_dir}')} prints them."
             ) from error
-
-
-def _print_results(summary: "RunSummary", run_dir: Path) -> None:
-    from rotograd_cli.printing.terminal import print_grid
-    from rotograd_cli.runs.report import remarks, run_table, training_time
-
-    print_grid(run_table(summary))
-    for line in (f"Protocol: {summary.protocol}.", *remarks(summary.notes)):
-        print(line)
-    print(training_time(summary))
-    print(f"Run directory: {os.path.relpath(run_dir)}")

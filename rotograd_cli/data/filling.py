@@ -14,14 +14,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from rotograd_cli.data import prepared
-from rotograd_cli.data.prepared import MANIFEST, Field, PreparedArrays, Progress, SourceFiles
-from rotograd_cli.data.sources import RECORD, Comparison, Reader
-from rotograd_cli.data.wording import readable
+from rotograd_cli.data.base import readable
+from rotograd_cli.data.prepared import Comparison, Field, PreparedArrays, Progress, SourceFiles
 from rotograd_cli.errors import DatasetError
 from rotograd_cli.files import replace_text
 
-Make = Callable[[SourceFiles, Callable[[str], bytes]], Mapping[str, np.ndarray]]
-"""Makes the arrays of a row from the names of its files and a function that reads one of them."""
+Make = Callable[[SourceFiles, Sequence[bytes]], Mapping[str, np.ndarray]]
+"""Makes the arrays of a row from the names and contents of its files."""
 
 _CHUNK = 32  # rows that a thread makes at a time
 _COMMIT_S = 2.0  # seconds of work that an interruption can lose
@@ -83,7 +82,7 @@ class WritableArrays(PreparedArrays):
 
         Args:
             rows: Rows to have.
-            make: Makes the content of a row. It must read all its files.
+            make: Makes the content of a row.
             source: Folder of the source files.
             workers: Number of threads.
             progress: Takes how many of the given rows are done, and how many were given.
@@ -122,14 +121,13 @@ class WritableArrays(PreparedArrays):
     def _write(self, rows: np.ndarray, make: Make, source: Path) -> np.ndarray:
         for row in rows:
             files = self.files_of(row)
-            reader = Reader(source)
-            content = make(files, reader.read)
-            assert [name.decode() for name, *_ in reader.records] == list(files)
+            sources = [prepared.read_source(source, name) for name in files]
+            content = make(files, [content for content, _ in sources])
             for name, array in self._maps.items():
                 assert content[name].shape == array.shape[1:]  # never broadcast
                 array[row] = content[name]
             self._checksums[row] = self._checksum(int(row))
-            self._sources[row] = np.array(reader.records, RECORD)
+            self._sources[row] = np.array([record for _, record in sources], prepared.RECORD)
         return rows
 
     def _commit_regularly(
@@ -183,8 +181,10 @@ def _add_rows(folder: Path, files: Sequence[SourceFiles]) -> None:
         sources = prepared.load(folder, "sources", "r+", num_rows)
         sources["name"][len(arrays) :] = [[name.encode() for name in row] for row in new]
         _flush(sources)
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        replace_text(folder / MANIFEST, json.dumps({**manifest, "num_rows": num_rows}, indent=1))
+        manifest = json.loads((folder / prepared.MANIFEST).read_text(encoding="utf-8"))
+        replace_text(
+            folder / prepared.MANIFEST, json.dumps({**manifest, "num_rows": num_rows}, indent=1)
+        )
 
 
 def _make_folder(
@@ -208,13 +208,13 @@ def _make_folder(
     arrays = {name: np.empty((0, *field.shape), field.dtype) for name, field in fields.items()}
     arrays["done"] = np.empty(0, np.bool_)
     arrays["checksums"] = np.empty(0, np.uint32)
-    arrays["sources"] = np.empty((0, num_files), RECORD)
+    arrays["sources"] = np.empty((0, num_files), prepared.RECORD)
     described = [(k, {"shape": list(f.shape), "dtype": f.dtype}) for k, f in fields.items()]
     manifest = {"settings": dict(settings), "num_rows": 0, "fields": described}
     try:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        (temporary / prepared.MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another process was faster

@@ -34,6 +34,8 @@ class MultiDigits(TwoDigits):
         ConfigError: If an option is out of range, or a split would be too small.
     """
 
+    name = "multidigits"
+
     @checked
     def __init__(
         self,
@@ -51,7 +53,6 @@ class MultiDigits(TwoDigits):
         del data_dir
         _check_sizes(num_val, num_test)
         super().__init__(
-            name="multidigits",
             digits=_load(num_val, num_test, seed),
             tasks=tasks,
             partners=partners,

@@ -52,6 +52,8 @@ class MultiMNIST(TwoDigits):
         DatasetError: If a file is absent, corrupt or not MNIST's.
     """
 
+    name = "multimnist"
+
     @checked
     def __init__(
         self,
@@ -66,7 +68,6 @@ class MultiMNIST(TwoDigits):
         std: Positive,
     ) -> None:
         super().__init__(
-            name="multimnist",
             digits=_load(Path(data_dir), download),
             tasks=tasks,
             partners=partners,

@@ -1,5 +1,6 @@
 """The rows that a run needs: which of them can be read, and what the others were made from."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rotograd_cli.data.base import Preparation
+from rotograd_cli.data.base import Preparation, readable
 from rotograd_cli.data.filling import Make, WritableArrays
-from rotograd_cli.data.prepared import Field, PreparedArrays, Progress, SourceFiles, ignore
-from rotograd_cli.data.sources import Comparison
-from rotograd_cli.data.wording import readable
-from rotograd_cli.errors import DatasetError, listed
+from rotograd_cli.data.prepared import Field, PreparedArrays, SourceFiles, ignore
+from rotograd_cli.errors import DatasetError, hydra_value, listed, suggested
 
 
 @dataclass(frozen=True)
@@ -81,19 +80,19 @@ class Rows:
         Raises:
             DatasetError: If a source file is absent, ``make`` raises it, or the disk is full.
         """
-        state = self._examine(partial(how.progress, "checking"))
-        state.remember_times()
-        todo = set(self.files).intersection([*state.undone, *state.outdated])
+        existing = self.existing()
+        faults, outdated = self._faults(existing, how)
+        todo = set(self.files).intersection([*self._undone(existing), *outdated])
         total = f"{len(self.files):,} {self.unit}"
-        if state.arrays is not None and not todo and not state.outdated:
-            how.say(f"{self.title} is complete: {total} in {state.arrays.folder}")
+        if existing is not None and not todo and not outdated:
+            how.say(f"{self.title} is complete: {total} in {existing.folder}")
             return
         self.check_sources(todo)
-        why = f" ({'; '.join(state.faults)})" if state.faults else ""
+        why = f" ({'; '.join(faults)})" if faults else ""
         size = readable(len(todo) * sum(field.num_bytes for field in self.fields.values()))
         how.say(f"{self.title}: {len(todo):,} of {total} to prepare{why}; they need {size}")
         arrays = WritableArrays.create(self.root, self.settings, self.fields, self.files)
-        arrays.forget(arrays.rows_of(state.outdated))
+        arrays.forget(arrays.rows_of(outdated))
         rows = arrays.rows_of(self.files)
         progress = partial(how.progress, "preparing")
         arrays.fill(rows, make, source=self.source, workers=how.workers, progress=progress)
@@ -119,26 +118,39 @@ class Rows:
         Raises:
             DatasetError: If rows are absent or damaged, or files have changed.
         """
-        state = self._examine()
-        undone = state.undone
+        arrays = self.existing()
+        undone = self._undone(arrays)
+        faults, _ = self._faults(arrays)
         num_done = len(self.files) - len(undone)
         new = [f"{len(undone):,} new: {listed(_names(undone))}"] if undone and num_done else []
-        folder = self.root if state.arrays is None else state.arrays.folder
+        folder = self.root if arrays is None else arrays.folder
         result = f"{num_done:,} of {len(self.files):,} {self.unit} in {folder}"
-        result = "; ".join([result, *state.faults, *new])
-        if undone or state.faults:
+        result = "; ".join([result, *faults, *new])
+        if undone or faults:
             raise DatasetError(f"{result}; {self.remedy}")
         return f"{result}, checksums verified"
 
-    def _examine(self, progress: Progress = ignore) -> "_State":
-        arrays = self.existing()
-        undone = self._undone(arrays)
+    def _faults(
+        self, arrays: PreparedArrays | None, how: Preparation | None = None
+    ) -> tuple[list[str], list[SourceFiles]]:
+        """Read the rows that are done and their files.
+
+        Args:
+            arrays: Where the rows are.
+            how: Where to report; the times of touched files are recorded then.
+
+        Returns:
+            What is wrong, one clause per kind of fault, and the files of the rows at fault.
+        """
         if arrays is None:
-            return _State(arrays, undone)
+            return [], []
         rows = arrays.rows_of(self.files)
         done = rows[arrays.is_done(rows)]
-        damaged = arrays.damaged(done, progress)
+        damaged = arrays.damaged(done, partial(how.progress, "checking") if how else ignore)
         comparison = arrays.compare(done, self.source, thorough=True)
+        if how and comparison.is_touched.any():
+            with suppress(DatasetError):  # on a read-only disk they are read again next time
+                WritableArrays(arrays.folder).remember_times(comparison)
         lost = self._lost(arrays)
         names = {
             "damaged": [arrays.files_of(row)[0] for row in damaged],
@@ -148,7 +160,7 @@ class Rows:
         faults = [f"{len(x):,} {fault}: {listed(x)}" for fault, x in names.items() if x]
         lost_rows = arrays.rows_of([(name,) for name in lost])
         outdated = [*damaged, *comparison.changed_rows.tolist(), *lost_rows.tolist()]
-        return _State(arrays, undone, faults, list(map(arrays.files_of, outdated)), comparison)
+        return faults, list(map(arrays.files_of, outdated))
 
     def _undone(self, arrays: PreparedArrays | None) -> list[SourceFiles]:
         if arrays is None:
@@ -163,25 +175,20 @@ class Rows:
         return [name for name in arrays.done_files() if name not in self.kept]
 
 
-@dataclass(frozen=True)
-class _State:
-    """What became of prepared rows and of their files."""
-
-    arrays: PreparedArrays | None
-    undone: Sequence[SourceFiles]
-    faults: Sequence[str] = ()
-    """What is wrong with rows that are done, one clause per kind of fault."""
-    outdated: Sequence[SourceFiles] = ()
-    """Source files of the rows with a fault."""
-    comparison: Comparison | None = None
-
-    def remember_times(self) -> None:
-        """Record the times of touched files; on a read-only disk they are read again next time."""
-        if self.arrays is None or self.comparison is None or not self.comparison.is_touched.any():
-            return
-        with suppress(DatasetError):
-            WritableArrays(self.arrays.folder).remember_times(self.comparison)
-
-
 def _names(rows: Sequence[SourceFiles]) -> list[str]:
     return [files[0] for files in rows]
+
+
+def data_command(action: str, name: str, data_dir: Path, *options: str) -> str:
+    """Return a ``rotograd data`` command, quoted for the shell.
+
+    Args:
+        action: ``check`` or ``prepare``.
+        name: Data set; empty for all of them.
+        data_dir: Data root; left out where it is the default.
+        options: Further arguments, as Hydra or the command reads them.
+    """
+    arguments = ["data", action, *filter(None, [name]), *options]
+    if data_dir != Path(os.environ.get("ROTOGRAD_DATA", "data")).expanduser():
+        arguments.append(f"paths.data_dir={hydra_value(str(data_dir))}")
+    return suggested(*arguments)

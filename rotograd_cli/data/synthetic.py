@@ -107,11 +107,11 @@ class Synthetic(MultiTaskDataset):
 
 
 def _check_kind(kind: Kind, num_outputs: int, map_shape: Sequence[int] | None) -> None:
-    if kind == "classification" and num_outputs < 2:
-        raise ConfigError(f"`data.num_outputs` must be at least 2 for kind={kind}, got 1.")
-    if kind in ("binary", "regression") and num_outputs != 1:
+    fits = {"map": True, "classification": num_outputs > 1}.get(kind, num_outputs == 1)
+    if not fits:
+        requirement = "at least 2" if kind == "classification" else "1"
         raise ConfigError(
-            f"`data.num_outputs` must be 1 for kind={kind}, got {num_outputs}; set it to 1."
+            f"`data.num_outputs` must be {requirement} for kind={kind}, got {num_outputs}."
         )
     if (kind == "map") != bool(map_shape):
         requirement = "height and width of the features" if kind == "map" else "null"

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
+from rotograd_cli.data.base import SPLITS, Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
 SIZE = 28  # of a digit and of the result, in pixels
 CANVAS = 36
 OFFSET = 6  # of the right digit from the top left corner
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 TASKS = (
     Task("left", 10, losses.cross_entropy, (metrics.accuracy(10),)),
@@ -63,7 +62,6 @@ class TwoDigits(MultiTaskDataset):
     its unit).
 
     Args:
-        name: Name of the data set.
         digits: Single digits of each split; splits share none.
         tasks: Names of the wanted tasks; None for all five.
         partners: Right digits drawn for every left digit.
@@ -78,7 +76,6 @@ class TwoDigits(MultiTaskDataset):
     def __init__(
         self,
         *,
-        name: str,
         digits: Mapping[Split, Digits],
         tasks: Sequence[str] | None,
         partners: int,
@@ -87,7 +84,6 @@ class TwoDigits(MultiTaskDataset):
         std: float,
         device: torch.device,
     ) -> None:
-        self.name = name
         self.tasks = select_tasks(TASKS, tasks)
         self._mean = 255 * mean
         self._std = 255 * std

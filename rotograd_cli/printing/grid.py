@@ -1,8 +1,15 @@
-r"""A table of texts, and the same in Markdown and LaTeX (with ``\usepackage{booktabs}``)."""
+r"""A table of texts: on the terminal, in Markdown, in LaTeX (with ``\usepackage{booktabs}``)."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rotograd_cli.printing.streams import encodable
 
 _SYMBOLS = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -19,6 +26,12 @@ _SYMBOLS = {
     "▲": r"$\bigtriangleup$",
     "▼": r"$\bigtriangledown$",
 }
+
+PIPE_WIDTH = 160
+"""Columns of an output that is no terminal and has no COLUMNS."""
+STYLES = {1: "bold green", 2: "underline", None: ""}
+SUFFIXES = {1: " (1)", 2: " (2)", None: ""}
+"""Ranks without colour: in a file, a pipe, or for a reader who does not see it."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +141,60 @@ def _row(texts: Iterable[str]) -> str:
 def _markdown(entry: Entry) -> str:
     mark = {1: "**", 2: "*", None: ""}[entry.rank]
     return f"{mark}{escape_markdown(entry.text)}{mark}"
+
+
+def print_grid(grid: Grid) -> None:
+    """Print a grid to standard output, complete even where the terminal is narrow."""
+    has_width = Console().is_terminal or "COLUMNS" in os.environ
+    # without markup: the brackets of tasks=[left,right] are no style
+    console = Console(highlight=False, markup=False, width=None if has_width else PIPE_WIDTH)
+    for part in fitting(grid, console):
+        console.print(part)
+
+
+def fitting(grid: Grid, console: Console) -> list[Table]:
+    """Cut a grid that is too wide for a terminal into several tables.
+
+    Args:
+        grid: Table of texts.
+        console: Where it will be printed.
+
+    Returns:
+        Tables in characters that the terminal has, the first one with the title. Each repeats the
+        first column; none is wider than the terminal, unless two columns are.
+    """
+    first, *others = range(len(grid.heads))
+    parts = [[first]]
+    for index in others:
+        part = parts[-1]
+        is_wide = _width(grid.select([*part, index]), console) > console.width
+        if is_wide and len(part) > 1:
+            parts.append([first])
+        parts[-1].append(index)
+    tables = [_rich(grid.select(part), console) for part in parts]
+    tables[0].title = _text(grid.title, console)
+    return tables
+
+
+def _width(grid: Grid, console: Console) -> int:
+    unlimited = console.options.update(width=10_000)
+    return console.measure(_rich(grid, console), options=unlimited).maximum
+
+
+def _rich(grid: Grid, console: Console) -> Table:
+    table = Table()
+    for index, head in enumerate(grid.heads):
+        # folded where two columns are too wide: nothing is left out
+        is_label = index < grid.num_labels
+        table.add_column(
+            _text(head, console), justify="left" if is_label else "right", overflow="fold"
+        )
+    for row in grid.rows:
+        texts = [(f"{entry.text}{SUFFIXES[entry.rank]}", STYLES[entry.rank]) for entry in row]
+        table.add_row(*(_text(text, console, style) for text, style in texts))
+    return table
+
+
+def _text(text: str, console: Console, style: str = "") -> Text:
+    """A text in the characters of the terminal, so that widths are measured of what is printed."""
+    return Text(encodable(text, console.encoding), style=style)

@@ -55,7 +55,7 @@ class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised input, shape ``[N, C, ...]``."""
-        if not (self.training or self.running_mean is None):
+        if not self.training:  # ranks are not in step
             result: Tensor = super().forward(x)
             return result
         axes = [axis for axis in range(x.dim()) if axis != 1]

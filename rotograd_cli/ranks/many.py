@@ -1,5 +1,6 @@
 """Several processes on torch.distributed."""
 
+import copy
 import inspect
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -131,7 +132,7 @@ class ManyRanks(Ranks):
         wrapped = DistributedDataParallel(
             backbone,
             device_ids=[device] if device.type == "cuda" else None,
-            find_unused_parameters=_has_unused(backbone, parameters, input_shape),
+            find_unused_parameters=has_unused(backbone, input_shape),
             **options,
         )
         wrapped.register_comm_hook(self, _sum_bucket)
@@ -208,18 +209,14 @@ def _sum_bucket(
     return future.then(lambda done: done.value()[0])
 
 
-def _has_unused(
-    backbone: nn.Module, parameters: Sequence[nn.Parameter], input_shape: Sequence[int]
-) -> bool:
-    """Whether the features of an example do not depend on some parameter."""
-    was_training = backbone.training
-    backbone.eval()
-    like = parameters[0]
+def has_unused(backbone: nn.Module, input_shape: Sequence[int]) -> bool:
+    """Return whether the features of an example do not depend on some parameter."""
+    backbone = copy.deepcopy(backbone).eval()
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        features = backbone(like.new_zeros(1, *input_shape))
-    backbone.train(was_training)
+        features = backbone(parameters[0].new_zeros(1, *input_shape))
     features = features[0] if isinstance(features, (list, tuple)) else features
-    gradients = torch.autograd.grad(features.sum(), list(parameters), allow_unused=True)
+    gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
     return any(gradient is None for gradient in gradients)
 
 

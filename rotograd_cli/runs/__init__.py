@@ -1,1 +1,1 @@
-"""Runs: configuration, folder, summary, resuming."""
+"""One run: built, trained, saved, read again."""

@@ -1,7 +1,7 @@
 """Data set, networks and method of a run, built from its configuration and tried together."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,31 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.runs.device import memory_errors, resolve_device
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.batch_checks import check_predictions
-from rotograd_cli.training.blame import blamed
-from rotograd_cli.training.compiling import compile_networks
+from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
-from rotograd_cli.training.precision import AUTOCAST
+from rotograd_cli.training.precision import AUTOCAST, compile_networks
 from rotograd_cli.training.run_state import OptimizerGroup, RunState
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
 
-
-@dataclass(frozen=True)
-class Experiment:
-    """A data set and a model on a device, ready to train or evaluate."""
-
-    dataset: MultiTaskDataset
-    model: MultiTaskMethod
-    device: torch.device
+_SMALLER = (
+    "The run does not fit into memory; lower train.batch_size, train.eval_batch_size, "
+    "rotation.shape or the sizes of the networks, or raise train.accumulate_steps."
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +42,11 @@ class Networks:
     device: torch.device
 
 
-def build_run(
-    config: TrainConfig, constructors: Constructors | None = None, ranks: Ranks = ONE
-) -> tuple[RunState, MultiTaskDataset]:
+def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiTaskDataset]:
     """Build what a run trains and what it trains on, and try both.
 
     Args:
         config: Checked configuration.
-        constructors: The configuration's checked constructors; made here if None.
         ranks: The processes that train together.
 
     Returns:
@@ -64,10 +55,8 @@ def build_run(
     Raises:
         RotogradError: If a component is refused, or two do not fit.
     """
-    constructors = constructors or Constructors(config)
-    experiment = build(config, constructors)
-    model = experiment.model
-    dataset = experiment.dataset
+    constructors = Constructors(config)
+    model, dataset = _build(config, constructors)
     make_groups = partial(_optimizer_groups, constructors)
     ranks.broadcast(lambda: dry_pass(model, dataset, make_groups, config.train))
     ranks.attach(model, dataset.input_shape)
@@ -75,33 +64,37 @@ def build_run(
     return RunState(model, make_groups(model)), dataset
 
 
-def build(config: TrainConfig, constructors: Constructors | None = None) -> Experiment:
-    """Builds data set, backbone, heads and method, in this order, from the seed.
+def build(config: TrainConfig) -> tuple[MultiTaskMethod, MultiTaskDataset]:
+    """Build data set, backbone, heads and method, in this order, from the seed.
 
     Networks are drawn before the method draws its rotations, so all methods start from the same
     networks for the same seed.
 
     Args:
         config: Checked configuration.
-        constructors: Its checked constructors; made here if None.
 
     Returns:
-        Everything on the device.
+        The model and the data, on the device.
 
     Raises:
         RotogradError: If a component is refused, or two do not fit.
     """
-    constructors = constructors or Constructors(config)
+    return _build(config, Constructors(config))
+
+
+def _build(
+    config: TrainConfig, constructors: Constructors
+) -> tuple[MultiTaskMethod, MultiTaskDataset]:
     networks = build_networks(config, constructors)
     model = join(networks, constructors)
     model.autocast_dtype = AUTOCAST[config.precision]
     if config.compile:
         compile_networks((model.backbone, *model.heads))
-    return Experiment(networks.dataset, model.to(networks.device), networks.device)
+    return model.to(networks.device), networks.dataset
 
 
 def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
-    """The first part of :func:`build`: everything but the method.
+    """Build everything but the method.
 
     Args:
         config: Checked configuration.
@@ -134,7 +127,7 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
 
 
 def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
-    """The second part of :func:`build`: the method over the networks, tried on one example.
+    """Build the method over the networks, and try it on one example.
 
     Args:
         networks: What the method joins; the model holds these very modules.
@@ -219,7 +212,7 @@ def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
 
 
 def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torch.Tensor) -> None:
-    """Refuses heads that cannot take the features or do not fit their task."""
+    """Refuse heads that cannot take the features or do not fit their task."""
     predictions = []
     for task, head in zip(tasks, heads, strict=True):
         training = head.training
@@ -236,3 +229,52 @@ def _try_heads(heads: Sequence[nn.Module], tasks: Sequence[Task], features: torc
 def _first(output: Any) -> Any:
     """Return the tensor of an output, or the first of several."""
     return output[0] if isinstance(output, (list, tuple)) and output else output
+
+
+@contextmanager
+def memory_errors(message: str = _SMALLER) -> Iterator[None]:
+    """Turn running out of memory into an error that names the remedy.
+
+    Args:
+        message: The error's line.
+
+    Raises:
+        ConfigError: Where the body runs out of memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(message) from error
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is CUDA where there is one.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:i``.
+
+    Returns:
+        The device; with an index for CUDA, because a thread that loads data has a current device
+        of its own.
+
+    Raises:
+        ConfigError: If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return resolve_device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"`device` must be auto, cpu, cuda or cuda:i, got {name!r}.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"`device` must be auto, cpu, cuda or cuda:i, got {name!r}.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"`device` must exist, got {name!r} with {torch.cuda.device_count()} CUDA devices "
+            "visible to torch; use device=auto or device=cpu."
+        )
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device

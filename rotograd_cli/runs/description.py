@@ -6,17 +6,18 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from rotograd_cli import __version__
-from rotograd_cli.data.base import Split
+from rotograd_cli.data.base import SPLITS, Split
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tasks.task import task_statistics
 from rotograd_cli.training.batches import cut_notes, num_evaluated
@@ -39,8 +40,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
     dataset = trainer.dataset
     model = trainer.run.model
     selection = trainer.selection
-    splits: tuple[Split, ...] = ("train", "val", "test")
-    evaluated = splits if trainer.options.evaluate_train else splits[1:]
+    evaluated: tuple[Split, ...] = (*trainer.options.evaluated_splits, "test")
     tasks = dataset.tasks
     statistics = task_statistics(tasks) if len(tasks) > 1 else ()
     return RunSummary(
@@ -63,14 +63,14 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         overrides=list(overrides),
         notes=[*dataset.notes, *cut_notes(dataset, evaluated, trainer.options)],
         data_fingerprint=dataset.fingerprint,
-        num_examples={split: dataset.num_examples(split) for split in splits},
+        num_examples={split: dataset.num_examples(split) for split in SPLITS},
         num_evaluated={
             split: num_evaluated(dataset, split, trainer.options) for split in evaluated
         },
         num_parameters={
-            "backbone": _num_parameters(model.backbone),
-            "heads": _num_parameters(model.heads),
-            "method": sum(p.numel() for p in model.mtl_parameters()),
+            "backbone": _count(model.backbone.parameters()),
+            "heads": _count(model.heads.parameters()),
+            "method": _count(model.mtl_parameters()),
         },
         device=_device_name(trainer.run.device),
         num_threads=torch.get_num_threads(),
@@ -106,39 +106,35 @@ def resumed(summary: RunSummary, before: RunSummary | None, step: int) -> RunSum
     )
 
 
-def progressed(summary: RunSummary, run: RunState) -> RunSummary:
-    """Return the summary with how far the run came.
+def progress(run: RunState) -> dict[str, Any]:
+    """Return how far a run came, by key of its summary.
 
     Of several ranks, what this one has exchanged is recorded, evaluations included.
 
     Args:
-        summary: What is known of the run.
         run: The run, however it ended.
     """
     state = run.state
-    result = dataclasses.replace(
-        summary,
-        selected_epoch=state.best_epoch,
-        epochs=state.epoch,
-        steps=state.step,
-        skipped_steps=state.skipped_steps,
-        train_s=round(state.train_s, 3),
-        data_s=round(state.data_s, 3),
-        wall_s=round(run.wall_s, 3),
-        num_ranks=run.ranks.size,
-    )
-    if run.ranks.size == 1:
-        return result
-    num_steps = max(1, state.step)
-    return dataclasses.replace(
-        result,
-        collectives_per_step=round(run.ranks.traffic.calls / num_steps, 2),
-        collective_bytes_per_step=round(run.ranks.traffic.num_bytes / num_steps),
-    )
+    values: dict[str, Any] = {
+        "selected_epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "steps": state.step,
+        "skipped_steps": state.skipped_steps,
+        "train_s": round(state.train_s, 3),
+        "data_s": round(state.data_s, 3),
+        "wall_s": round(run.wall_s, 3),
+        "num_ranks": run.ranks.size,
+    }
+    if run.ranks.size > 1:
+        num_steps = max(1, state.step)
+        traffic = run.ranks.traffic
+        values["collectives_per_step"] = round(traffic.calls / num_steps, 2)
+        values["collective_bytes_per_step"] = round(traffic.num_bytes / num_steps)
+    return values
 
 
-def _num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def package_versions() -> dict[str, str]:
@@ -155,16 +151,12 @@ def source_commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    commit = _git(root, "rev-parse", "HEAD")
-    if not commit:
-        return None
-    return f"{commit}+" if _git(root, "status", "--porcelain") else commit
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip()
+    lines = result.stdout.splitlines()
+    changed = "" if all(line.startswith("#") for line in lines) else "+"
+    commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
+    return f"{commits[0]}{changed}" if commits else None
 
 
 def _device_name(device: torch.device) -> str:

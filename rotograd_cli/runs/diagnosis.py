@@ -5,19 +5,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.ranks import launch
-from rotograd_cli.runs.building import build_run
-from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.device import memory_errors
+from rotograd_cli.runs.building import build_run, memory_errors
 from rotograd_cli.runs.directory import refuse_other_data
-from rotograd_cli.runs.resuming import named_run
+from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest, previous_of
-from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.nonfinite import find_origin, wrong_parameter
+from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import RunState
 
 
@@ -32,7 +31,7 @@ def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
         several: Whether it asks for a sweep.
 
     Returns:
-        Task, step, and the module or parameter where it began; or that all steps are finite.
+        Task, step, and where in the step it began; or that no step fails, or none is left.
 
     Raises:
         RotogradError: If no run to go back to is named, or it cannot be gone back to.
@@ -44,23 +43,11 @@ def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
         )
     trust = Trust(bool(config.trust), user_folders())
     target = named_run(str(config.resume), to_train_config(config), overrides, trust)
-    return find_failure(target.config, target.run_dir)
+    return _find_failure(target.config, target.run_dir)
 
 
 @memory_errors()
-def find_failure(config: TrainConfig, run_dir: Path) -> str:
-    """Train on from the last checkpoint of a run, without a trace, until a step is not finite.
-
-    Args:
-        config: Configuration of the run.
-        run_dir: Its folder.
-
-    Returns:
-        As :func:`diagnose`.
-
-    Raises:
-        RotogradError: If the run cannot be built, or has no checkpoint of its own.
-    """
+def _find_failure(config: TrainConfig, run_dir: Path) -> str:
     run, dataset = build_run(config)
     refuse_other_data(run_dir, dataset.fingerprint, config.paths.data_dir)
     _go_back(run, run_dir / "checkpoints" / "last.pt")
@@ -74,7 +61,13 @@ def find_failure(config: TrainConfig, run_dir: Path) -> str:
         origin = find_origin(run, batches, config.train, last_step=last_step)
     if origin is not None:
         return origin
-    return f"Steps {first_step} to {last_step} of {run_dir} are finite this time."
+    if first_step > last_step:
+        return f"{run_dir} has finished its {last_step} steps: there is none to take again."
+    return (
+        f"Steps {first_step} to {last_step} of {run_dir} are finite this time. A failure that does "
+        "not come back depends on state outside of the checkpoint (in a loss or a data set, say), "
+        "or on a GPU without deterministic=true."
+    )
 
 
 def _go_back(run: RunState, last: Path) -> None:

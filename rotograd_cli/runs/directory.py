@@ -158,33 +158,6 @@ def refuse_used(run_dir: Path) -> None:
         raise OccupiedError(f"{run_dir} holds a run already; choose another folder or remove it.")
 
 
-def check_own_folder(run_dir: Path) -> None:
-    """Refuse the working directory as the directory of a run.
-
-    Raises:
-        ConfigError: If it is the working directory.
-    """
-    if run_dir.resolve() == Path.cwd():
-        raise ConfigError("`hydra.run.dir` must be a folder of its own, got the current one.")
-
-
-def record_failure(run_dir: Path, overrides: Sequence[str], reason: str) -> RunSummary:
-    """Write why a run did not begin, unless its folder holds a run, which speaks for itself.
-
-    Args:
-        run_dir: Run directory.
-        overrides: What the user changed.
-        reason: One line.
-
-    Returns:
-        The summary.
-    """
-    summary = RunSummary(status="failed", overrides=list(overrides), error=reason)
-    if not is_used(run_dir):
-        summary.write(run_dir)
-    return summary
-
-
 def other_data(run_dir: Path, fingerprint: str | None) -> str | None:
     """Say that a run was trained on other data.
 

@@ -3,18 +3,19 @@
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.messages import describe_failure
+from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.errors import NonFiniteError, run_under_way, suggested
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs import description
-from rotograd_cli.runs.building import build_run
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.runs.device import memory_errors
+from rotograd_cli.runs.building import build_run, memory_errors
 from rotograd_cli.runs.directory import (
     CHECKPOINTS,
     RunFolder,
@@ -22,16 +23,48 @@ from rotograd_cli.runs.directory import (
     log_file,
     refuse_other_data,
 )
-from rotograd_cli.runs.messages import describe_failure
-from rotograd_cli.runs.recorder import RunRecorder
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.runs.trust import word_for
+from rotograd_cli.runs.trust import trust_argument
+from rotograd_cli.tracking.base import Tracker
 from rotograd_cli.tracking.console import ConsoleTracker
+from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.training import interrupts
-from rotograd_cli.training.compiling import compilation
 from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.precision import compilation
+from rotograd_cli.training.run_state import TrainState
 
 logger = logging.getLogger(__name__)
+
+RECORDS = "metrics.jsonl"
+"""File of the records in a run directory, whose length checkpoints remember."""
+
+
+class RunRecorder:
+    """The trackers of a run, as the loop sees them: one recorder."""
+
+    def __init__(self) -> None:
+        self.trackers: list[Tracker] = []
+
+    def log(self, record: dict[str, float]) -> None:
+        """Hand on one record."""
+        for tracker in self.trackers:
+            tracker.log(record)
+
+    def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
+        """Show progress on the terminal."""
+        for tracker in self.trackers:
+            if isinstance(tracker, ConsoleTracker):
+                tracker.progress(state, num_batches, batch_index)
+
+    def position(self) -> dict[str, int]:
+        """Return how far the record file is written."""
+        files = [tracker for tracker in self.trackers if isinstance(tracker, JsonlTracker)]
+        return {file.path.name: file.position() for file in files}
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Hand on the summary and close."""
+        for tracker in self.trackers:
+            tracker.finish(summary)
 
 
 @memory_errors()
@@ -63,61 +96,60 @@ def train(
     Raises:
         RotogradError: If the input is wrong.
     """
-    constructors = Constructors(config)
-    run, dataset = build_run(config, constructors, ranks)
     recorder = RunRecorder()
-    trainer = Trainer(
-        run,
-        dataset,
-        config.train,
-        recorder,
-        checkpoint_dir=run_dir / CHECKPOINTS,
-        checkpoints=config.checkpoints,
-        seed=config.seed,
-        config=asdict(config),
-    )
+    trainer = _trainer(config, run_dir, recorder, ranks)
     if resume:
-        data_dir = config.paths.data_dir
-        ranks.broadcast(lambda: refuse_other_data(run_dir, dataset.fingerprint, data_dir))
+        fingerprint = trainer.dataset.fingerprint
+        ranks.broadcast(lambda: refuse_other_data(run_dir, fingerprint, config.paths.data_dir))
     if not ranks.is_first:
         return _follow(trainer, run_dir, resume=resume)
     with claimed(run_dir) as folder, log_file(run_dir / "train.log", quiet=quiet):
         positions = trainer.checkpoints.resume() if resume else None
         folder.begin(None if resume else trainer.config)
-        folder.summary = _first_summary(trainer, folder, overrides, resumed=positions is not None)
+        folder.summary = _first_summary(trainer, run_dir, overrides, resumed=positions is not None)
         folder.write()  # a run that is killed has said what it trained on
         with _recorded(folder, trainer, recorder):
             with _under_way(trainer, run_dir):
-                recorder.open_file(run_dir, positions or {})
-                tracking = {"config": trainer.config, "tags": config.tags}
-                recorder.add(constructors.logger(run_dir=run_dir, **tracking))
+                add = recorder.trackers.append
+                size = (positions or {}).get(RECORDS, 0)  # what follows is cut off
+                add(JsonlTracker(run_dir / RECORDS, size))
+                make_logger = Constructors(config).logger
+                add(make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags))
                 if not quiet:
-                    select = trainer.selection.key
-                    recorder.add(ConsoleTracker(num_epochs=config.train.epochs, select=select))
+                    add(ConsoleTracker(config.train.epochs, trainer.selection.key))
                 metrics = trainer.fit()
             folder.note(status="finished", metrics=metrics)
     return folder.summary
 
 
+def _trainer(config: TrainConfig, run_dir: Path, recorder: RunRecorder, ranks: Ranks) -> Trainer:
+    run, dataset = build_run(config, ranks)
+    return Trainer(
+        run,
+        dataset,
+        config.train,
+        recorder,
+        checkpoint_dir=run_dir / CHECKPOINTS,
+        checkpoint_options=config.checkpoints,
+        seed=config.seed,
+        config=asdict(config),
+    )
+
+
 def _first_summary(
-    trainer: Trainer, folder: RunFolder, overrides: Sequence[str], *, resumed: bool
+    trainer: Trainer, run_dir: Path, overrides: Sequence[str], *, resumed: bool
 ) -> RunSummary:
     """Return the summary of a run before its first step, and announce the run."""
     run = trainer.run
     summary = description.begun(trainer, overrides)
-    if resumed:
-        before = RunSummary.read(folder.path)
-        summary = description.resumed(summary, before, run.state.step)
-    logger.info(
-        "%s on %s (%s), seed %d, %s: %s%s",
-        summary.method,
-        summary.data,
-        ", ".join(summary.tasks),
-        summary.seed,
-        run.device,
-        os.path.relpath(folder.path),
-        f", on from step {run.state.step}" if resumed else "",
+    line = (
+        f"{summary.method} on {summary.data} ({', '.join(summary.tasks)}), seed {summary.seed}, "
+        f"{run.device}: {os.path.relpath(run_dir)}"
     )
+    if resumed:
+        summary = description.resumed(summary, RunSummary.read(run_dir), run.state.step)
+        line = f"{line}, on from step {run.state.step}"
+    logger.info(line)
     return summary
 
 
@@ -137,7 +169,7 @@ def _recorded(folder: RunFolder, trainer: Trainer, recorder: RunRecorder) -> Ite
             interrupts.hand_on(error)
         raise
     finally:
-        folder.summary = description.progressed(folder.summary, trainer.run)
+        folder.note(**description.progress(trainer.run))
         with run_under_way():
             folder.write()
             recorder.finish(folder.summary.content())
@@ -161,7 +193,7 @@ def _under_way(trainer: Trainer, run_dir: Path) -> Iterator[None]:
 def _command(trainer: Trainer, run_dir: Path, *overrides: str) -> str:
     """Return a command that resumes the run."""
     command = suggested("train", f"resume={os.path.relpath(run_dir)}", *overrides)
-    return f"{command}{word_for(trainer.config)}"
+    return f"{command}{trust_argument(trainer.config)}"
 
 
 def _follow(trainer: Trainer, run_dir: Path, *, resume: bool) -> RunSummary:

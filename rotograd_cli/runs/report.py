@@ -53,30 +53,23 @@ def sweep_table(summaries: Sequence[tuple[str, RunSummary | None]]) -> Grid:
     Args:
         summaries: Name and summary of each cell; None where a cell wrote nothing.
     """
-    known = [summary for _, summary in summaries if summary is not None]
-    specs = shown_metrics(known)
-    selected = dict.fromkeys(summary.select for summary in known if summary.select is not None)
-    common = common_overrides(known)
-    heads = ["cell", "status", "overrides"]
+    cells = [summary or RunSummary(status="no result") for _, summary in summaries]
+    common = common_overrides([summary for _, summary in summaries if summary is not None])
+    selected = dict.fromkeys(cell.select for cell in cells if cell.select is not None)
+    columns = [
+        ("cell", [name for name, _ in summaries]),
+        ("status", [cell.outcome for cell in cells]),
+        ("overrides", ["\n".join(w for w in cell.overrides if w not in common) for cell in cells]),
+    ]
     if selected:
-        heads.append(f"selected by {' / '.join(selected)}")
-    heads += [column_head(key, spec) for key, spec in specs.items()]
-    rows = []
-    for name, summary in summaries:
-        cell = summary or RunSummary(status="no result")
-        overrides = [word for word in cell.overrides if word not in common]
-        row = [name, cell.outcome, "\n".join(overrides)]
-        if selected:
-            value = cell.selected_value
-            row.append("-" if value is None else f"{value:.6g}")
-        rows.append([*row, *_test_metrics(cell, specs)])
-    return Grid.of_texts(heads, rows, labels=3)
-
-
-def _test_metrics(summary: RunSummary, specs: Mapping[str, MetricDisplay]) -> list[str]:
-    """Test metrics as texts; dashes where the run did not finish."""
-    metrics = summary.metrics if summary.is_finished else {}
-    return [format_value(metrics.get(f"test/{key}"), spec.percent) for key, spec in specs.items()]
+        values = [_text(cell.selected_value, ".6g") for cell in cells]
+        columns.append((f"selected by {' / '.join(selected)}", values))
+    for key, spec in shown_metrics(cells).items():
+        tested = [cell.metrics.get(f"test/{key}") if cell.is_finished else None for cell in cells]
+        texts = [format_value(value, spec.percent) for value in tested]
+        columns.append((column_head(key, spec), texts))
+    rows = zip(*(texts for _, texts in columns), strict=True)
+    return Grid.of_texts([head for head, _ in columns], rows, labels=3)
 
 
 def shown_metrics(summaries: Iterable[RunSummary]) -> dict[str, MetricDisplay]:
@@ -97,11 +90,15 @@ def shown_metrics(summaries: Iterable[RunSummary]) -> dict[str, MetricDisplay]:
     return statistics if statistics and len(metrics) > MAX_COLUMNS else metrics | statistics
 
 
+def metric_name(key: str) -> str:
+    """Name of a metric for a reader: ``left accuracy``, ``mean f1``."""
+    task, name = MetricKey.parse(key)
+    return name.replace("_", " ", 1) if task is None else f"{task} {name}"
+
+
 def column_head(key: str, spec: MetricDisplay) -> str:
     """Head of a metric's column: ``left accuracy % ↑``, ``mean f1 % ↑``."""
-    task, name = MetricKey.parse(key)
-    text = name.replace("_", " ", 1) if task is None else f"{task} {name}"
-    return label(text, spec)
+    return label(metric_name(key), spec)
 
 
 def remarks(notes: Iterable[str]) -> list[str]:
@@ -141,10 +138,7 @@ def evaluation_table(
     Returns:
         The table, and a sentence that says whether they are equal, and what may be the reason.
     """
-    rows = []
-    for key, value in measured.items():
-        before = recorded.get(key)
-        rows.append([key, f"{value:.8g}", "-" if before is None else f"{before:.8g}"])
+    rows = [[k, _text(v, ".8g"), _text(recorded.get(k), ".8g")] for k, v in measured.items()]
     table = Grid.of_texts(["metric", "now", "recorded"], rows)
     different = [key for key, value in recorded.items() if finite(measured[key]) != value]
     if not recorded:
@@ -171,3 +165,7 @@ def format_value(value: float | None, percent: bool) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{100 * value:.2f}" if percent else f"{value:.4f}"
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

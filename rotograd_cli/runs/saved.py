@@ -1,16 +1,26 @@
-"""Configurations that runs have saved, read without resolving or importing anything they name."""
+"""Runs that are there: their configurations, which of them are the same, which ``resume`` means.
 
+Nothing that a saved configuration names is resolved or imported here.
+"""
+
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.errors import ConfigError, first_line
-from rotograd_cli.runs.config import TrainConfig, to_train_config
+from rotograd_cli.config.schema import COMMAND_KEYS, TrainConfig, to_train_config
+from rotograd_cli.errors import ConfigError, OccupiedError, first_line, suggested
+from rotograd_cli.runs.directory import is_used
+from rotograd_cli.runs.summary import RunSummary
+
+if TYPE_CHECKING:
+    from rotograd_cli.runs.trust import Trust
 
 MAX_BYTES = 1_000_000
 """Size of a saved configuration beyond which it is none; a run's has some thousand bytes."""
@@ -24,6 +34,20 @@ ADDED_KEYS: Mapping[str, Any] = {
     "checkpoints.keep_epochs": 0,
 }
 """Keys that earlier versions did not have, with the value that does what those versions did."""
+
+UNCOUNTED = ("paths", "logger", "tags", "device", "deterministic", "checkpoints")
+"""Sections that are no part of a run's identity.
+
+They say where a run reads and writes, who is told, on which machine it happens and how often it is
+saved. A result does not depend on them, but for rounding on another device or with other kernels,
+which the footnotes of a table name.
+"""
+
+_AUTO = ("geomean_loss", "relative_loss")
+"""Metrics that ``train.select=SPLIT/auto`` stands for, depending on the data set's losses."""
+
+_NO_CHANGE = ("debug=nonfinite", "~debug", "~experiment", "~sweep")
+"""Overrides that leave a run as it is; ``GROUP=null`` is read as ``~GROUP``."""
 
 
 def load_run_config(run_dir: Path, key: str = "run") -> TrainConfig:
@@ -116,3 +140,156 @@ def saved_config(content: Any, source: Path) -> TrainConfig:
         return to_train_config(content)
     except (OmegaConfBaseException, TypeError, ValueError, KeyError, RecursionError) as error:
         raise ConfigError(f"{source} is not a run's configuration: {first_line(error)}") from error
+
+
+def key(config: Mapping[str, Any]) -> str:
+    """Return the short name of a configuration; runs with equal names have equal results.
+
+    Args:
+        config: Content of a run's ``config.yaml``.
+
+    Returns:
+        Sixteen hexadecimal digits.
+    """
+    counted = {**setting(config), "seed": config.get("seed"), "tasks": config.get("tasks")}
+    text = json.dumps(counted, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def setting(config: Mapping[str, Any], select: str | None = None) -> dict[str, Any]:
+    """Return what runs of one row of a table share: the identity without seed and tasks.
+
+    Args:
+        config: Content of a run's ``config.yaml``.
+        select: Metric that the run selected by, which says what its ``train.select=SPLIT/auto``
+            stood for. Without it, ``auto`` is ``geomean_loss`` for the data sets of this package,
+            none of which has negative losses, and stays ``auto`` for others.
+
+    Returns:
+        Values by dotted key.
+    """
+    uncounted = (*UNCOUNTED, "seed", "tasks")
+    result = flat({name: value for name, value in config.items() if name not in uncounted})
+    split, _, metric = str(result.get("train.select")).partition("/")
+    if metric == "auto":
+        candidates = [f"{split}/{name}" for name in _AUTO]
+        if select in candidates:
+            result["train.select"] = select
+        elif str(result.get("data._target_")).startswith("rotograd_cli.data."):
+            result["train.select"] = candidates[0]
+    return result
+
+
+def holds_run(run_dir: Path, config: TrainConfig) -> bool:
+    """Return whether a folder holds a run of a configuration, finished or not."""
+    return _saved_key(run_dir) == key(asdict(config))
+
+
+def folders_by_key(parent: Path) -> dict[str | None, Path]:
+    """Return the run directories in a folder by the key of their configuration."""
+    return {_saved_key(path.parent): path.parent for path in parent.glob("*/config.yaml")}
+
+
+def _saved_key(run_dir: Path) -> str | None:
+    try:
+        return key(read_saved(run_dir / "config.yaml"))
+    except (ConfigError, TypeError):  # damaged, or of something else
+        return None
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a configuration by dotted key, lists as tuples.
+
+    Examples:
+        >>> flat({"train": {"epochs": 3}, "tags": ["a"], "heads": {}})
+        {'train.epochs': 3, 'tags': ('a',)}
+    """
+    leaves: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = tuple(value) if isinstance(value, list) else value
+    return leaves
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run to train."""
+
+    config: TrainConfig
+    run_dir: Path
+    resumed: bool
+    """Whether it is there already, so that its newest checkpoint is gone on from."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        summary = RunSummary.read(self.run_dir) if self.resumed else None
+        return summary is not None and summary.is_finished and summary.is_complete
+
+
+def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "Trust") -> Target:
+    """Return the run of ``resume=DIR``, as it was configured.
+
+    Args:
+        name: Its directory.
+        config: What the command line composes.
+        overrides: The command line's overrides; those that change no result count.
+        trust: What the user vouches for.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: If it is no run directory, an override would make it another run, or it would
+            run or send what the user has not vouched for.
+    """
+    run_dir = Path(name).expanduser()
+    result = load_run_config(run_dir, "resume")
+    saved = asdict(result)
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
+        if key in COMMAND_KEYS or word in _NO_CHANGE:
+            continue
+        if key not in UNCOUNTED:
+            raise ConfigError(
+                f"`resume` goes on with {name} as it was configured, got {word} too; leave that "
+                f"out (only {', '.join(UNCOUNTED)} may change) or start a new run."
+            )
+        setattr(result, key, getattr(config, key))
+        saved.pop(key, None)
+    trust.check(saved, run_dir / "config.yaml", run_dir)
+    trust.check_destination(saved.get("logger"), run_dir / "config.yaml")
+    return Target(result, run_dir, resumed=True)
+
+
+def same_run(config: TrainConfig, run_dir: Path, folders: Sequence[Path]) -> Target:
+    """Return the run of ``resume=auto``: the newest of this configuration, else a new one.
+
+    Args:
+        config: What was asked for.
+        run_dir: Where a new run would go; if a run is there, it is the one.
+        folders: Other run directories.
+
+    Returns:
+        An unfinished run before a finished one, before a new one.
+
+    Raises:
+        OccupiedError: If ``run_dir`` holds the run of another configuration.
+    """
+    if is_used(run_dir):
+        if not holds_run(run_dir, config):
+            raise OccupiedError(
+                f"{run_dir} holds a run of another configuration; choose another folder, or "
+                f"{suggested('train', f'resume={run_dir}')} goes on with that one."
+            )
+        return Target(config, run_dir, resumed=True)
+    targets = [Target(config, f, resumed=True) for f in folders if holds_run(f, config)]
+    new = Target(config, run_dir, resumed=False)
+    return max(targets, key=_preference, default=new)
+
+
+def _preference(target: Target) -> tuple[bool, int]:
+    """Unfinished before finished, then the newest."""
+    return not target.finished, (target.run_dir / "config.yaml").stat().st_mtime_ns

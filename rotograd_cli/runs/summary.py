@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Strict, StringConstraints, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
 
 SCHEMA_VERSION = 1
@@ -136,15 +137,30 @@ class RunSummary:
 
         Returns:
             What it holds; None if it does not exist, cannot be read or holds what no run writes.
+
+        Raises:
+            ConfigError: If a newer version wrote it, whose keys may mean other things.
         """
+        path = run_dir / "summary.json"
         try:
-            content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+            content = dict(json.loads(path.read_text(encoding="utf-8")))
+            _refuse_newer(content.get("schema_version"), path)
             summary = cls(**content)
+        except ConfigError:
+            raise
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         if summary.status == "finished" and any(key not in content for key in _RESULTS):
             return dataclasses.replace(summary, status="summary.json lacks results")
         return summary
+
+
+def _refuse_newer(version: object, path: Path) -> None:
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"`schema_version` of {path} must be at most {SCHEMA_VERSION}, got {version}; read the "
+            "run with a newer rotograd-cli, or leave it out."
+        )
 
 
 def finite(value: float | None) -> float | None:

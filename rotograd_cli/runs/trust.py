@@ -1,4 +1,4 @@
-"""What a saved configuration may have called: one rule for every command that builds from one.
+"""Which components of a saved configuration may be run: one rule for every command.
 
 A run directory may come from somebody else. Reading it runs nothing, and what its
 configuration names is built if it is a component of this package, of ``torch.nn``, ``torch.optim``
@@ -23,11 +23,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tracking.base import Tracker
 
 _PACKAGES = ("rotograd_cli.", "torch.nn.", "torch.optim.", "torchvision.models.")
@@ -62,7 +62,7 @@ class Trust:
     folders: tuple[Path, ...] = ()
 
     def check(self, config: Mapping[str, Any], source: Path, run_dir: Path) -> None:
-        """Refuses what may not be run. Nothing of somebody else's is imported for that.
+        """Refuse components that may not be run, without importing them.
 
         Args:
             config: Sections that come from the file.
@@ -87,7 +87,7 @@ class Trust:
                 )
 
     def check_destination(self, logger: Any, source: Path) -> None:
-        """Refuses to send records to somebody else's account.
+        """Refuse to send records to an account that the user has not named.
 
         Args:
             logger: Section of the configuration.
@@ -97,8 +97,8 @@ class Trust:
             ConfigError: If it names an account that the user has not named.
         """
         entity = logger.get("entity") if isinstance(logger, Mapping) else None
-        known = entity in (None, os.environ.get("WANDB_ENTITY"))
-        if known or self.everything or logger.get("mode") != "online":
+        is_users = entity in (None, os.environ.get("WANDB_ENTITY"))
+        if is_users or self.everything or logger.get("mode") != "online":
             return
         raise ConfigError(
             f"`logger.entity` in {source} must be named by you before records are sent there, got "
@@ -106,23 +106,23 @@ class Trust:
         )
 
 
-def word_for(config: Mapping[str, Any]) -> str:
-    """What a suggested command on the user's own run ends with: nothing, or ``trust=true``."""
-    known = all(_is_known(where, name) for where, name in _targets(config))
-    return "" if known else " trust=true"
+def trust_argument(config: Mapping[str, Any]) -> str:
+    """Return `` trust=true`` if a command needs it for a run of the user's own, else nothing."""
+    is_trusted = all(_is_known(where, name) for where, name in _targets(config))
+    return "" if is_trusted else " trust=true"
 
 
 def user_folders() -> tuple[Path, ...]:
-    """The user's folders of YAML files (``--config-dir``, ``hydra.searchpath``) of this command."""
+    """Return the folders of YAML files that this command names (``--config-dir``)."""
     if not HydraConfig.initialized():
         return ()
     sources = HydraConfig.get().runtime.config_sources
-    own = [s for s in sources if s.schema == "file" and s.provider not in ("hydra", "main")]
-    return tuple(Path(source.path) for source in own)
+    added = [s for s in sources if s.schema == "file" and s.provider not in ("hydra", "main")]
+    return tuple(Path(source.path) for source in added)
 
 
 def _targets(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Where a configuration calls something, and what, at any depth."""
+    """Yield place and name of every ``_target_`` of a configuration, at any depth."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key == "_target_":
@@ -160,7 +160,7 @@ def _is_builder(target: Any) -> bool:
 
 
 def _named_in(folders: Iterable[Path], run_dir: Path) -> Iterator[str]:
-    """What the YAML files of groups call, but for those that came with the run."""
+    """Yield the names in the user's YAML files, but for those that came with the run."""
     groups = [path.name for path in config_dir().iterdir() if path.is_dir()]
     files = [f for folder in folders for group in groups for f in (folder / group).rglob("*.yaml")]
     for file in files:

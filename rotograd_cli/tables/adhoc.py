@@ -1,19 +1,40 @@
 """A table made up from the runs themselves: a row per setting, the columns that they have."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.runs.report import shown_metrics
+from rotograd_cli.runs.report import metric_name, shown_metrics
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.runs import Run, RunKey, listed, varying
+from rotograd_cli.tables.runs import Run, RunKey, grouped, listed, varying
 from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
 REFERENCE = "VanillaMTL"
 ONE_BY_ONE = "one task at a time"
-SettingKey = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Runs of one row."""
+
+    runs: Sequence[Run]
+    tasks: tuple[str, ...] | str | None
+    """What each run was restricted to; ``ONE_BY_ONE`` for runs of single tasks."""
+
+    @property
+    def per_task(self) -> bool:
+        """Whether they are runs of single tasks, of several together."""
+        return self.tasks == ONE_BY_ONE
+
+    @property
+    def method(self) -> str:
+        """Class of the method, and of the rule where the method has one of the user's choice."""
+        method = self.runs[0].config["method"]
+        targets = [str(node.get("_target_", "?")) for node in (method, method.get("rule")) if node]
+        return " + ".join(target.rpartition(".")[2] for target in targets)
 
 
 def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
@@ -38,79 +59,65 @@ def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Ru
     data = list(dict.fromkeys(str(summary.data) for summary in finished))
     if len(data) > 1:
         raise ConfigError(f"`runs` must be of one data set, got {', '.join(data)}; narrow `runs`.")
+    groups = _by_name(_groups([run for run in runs if run.config]))
     cells: dict[RunKey, list[Run]] = defaultdict(list)
-    rows = {}
-    for name, members in _groups([run for run in runs if run.config is not None]).items():
-        per_task = _is_per_task(members)
-        rows[name] = RowSpec(label=name, per_task=per_task, shown=True)
-        for run in members:
-            cells[RunKey(name, run.seed, run.only_task if per_task else None)].append(run)
-    unplaced = [run for run in runs if run.config is None]
+    for name, group in groups.items():
+        for run in group.runs:
+            cells[RunKey(name, run.seed, run.only_task if group.per_task else None)].append(run)
+    unplaced = [run for run in runs if not run.config]
     notes = [f"Runs that did not begin: {listed(unplaced)}."] if unplaced else []
+    rows = {n: RowSpec(label=n, per_task=g.per_task, shown=True) for n, g in groups.items()}
     num_seeds = len({key.seed for key in cells})
     return _spec(rows, finished, data[0], num_seeds), cells, notes
 
 
-def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by row; the row's name says the method and what sets it apart."""
-    tasks: dict[SettingKey, set[str]] = defaultdict(set)
-    for run in runs:
-        if run.only_task is not None:
-            tasks[_setting_key(run)].add(run.only_task)
-    by_row: dict[tuple[SettingKey, Any], list[Run]] = defaultdict(list)
-    for run in runs:
-        key = _setting_key(run)
-        is_one_of_several = run.only_task is not None and len(tasks[key]) > 1
-        by_row[key, ONE_BY_ONE if is_one_of_several else run.tasks].append(run)
-    by_method: dict[str, list[list[Run]]] = defaultdict(list)
-    for members in by_row.values():
-        by_method[_method_name(members[0])].append(members)
+def _groups(runs: Sequence[Run]) -> list[_Group]:
+    keyed = [(repr(sorted(run.setting.items())), run) for run in runs]
+    alone = grouped((key, run.only_task) for key, run in keyed if run.only_task is not None)
+    groups: dict[tuple[str, Any], list[Run]] = defaultdict(list)
+    for key, run in keyed:
+        is_one_of_several = run.only_task is not None and len(alone[key]) > 1
+        groups[key, ONE_BY_ONE if is_one_of_several else run.tasks].append(run)
+    return [_Group(members, tasks) for (_, tasks), members in groups.items()]
+
+
+def _by_name(groups: Sequence[_Group]) -> dict[str, _Group]:
+    """Groups by the row's name: the method, and what sets it apart from rows of that method."""
+    by_method: dict[str, list[_Group]] = defaultdict(list)
+    for group in groups:
+        by_method[group.method].append(group)
     return {
-        f"{method}{distinction}": members
-        for method, groups in by_method.items()
-        for members, distinction in zip(groups, _distinctions(groups), strict=True)
+        f"{method}{distinction}": group
+        for method, members in by_method.items()
+        for group, distinction in zip(members, _distinctions(members), strict=True)
     }
 
 
-def _method_name(run: Run) -> str:
-    """Class of the method, and of the rule where the method has one of the user's choice."""
-    method = run.section("method") or {}
-    targets = [str(node.get("_target_", "?")) for node in (method, method.get("rule")) if node]
-    return " + ".join(target.rpartition(".")[2] for target in targets)
-
-
-def _setting_key(run: Run) -> SettingKey:
-    return tuple(sorted((key, repr(value)) for key, value in run.setting.items()))
-
-
-def _is_per_task(members: Sequence[Run]) -> bool:
-    return len({run.tasks for run in members}) > 1
-
-
-def _distinctions(groups: Sequence[Sequence[Run]]) -> list[str]:
+def _distinctions(groups: Sequence[_Group]) -> list[str]:
     """What sets the rows of one method apart, in words; nothing for a single row."""
-    joint_tasks = {members[0].tasks for members in groups if not _is_per_task(members)}
-    settings = []
-    for members in groups:
-        tasks: Any = None
-        if _is_per_task(members):
-            tasks = ONE_BY_ONE
-        elif len(joint_tasks) > 1:
-            tasks = members[0].tasks
-        settings.append({**members[0].setting, "tasks": tasks})
+    shown_tasks = {group.tasks for group in groups}
+    if len(shown_tasks - {ONE_BY_ONE}) == 1:
+        shown_tasks &= {ONE_BY_ONE}
+    settings = [
+        {**group.runs[0].setting, "tasks": group.tasks if group.tasks in shown_tasks else None}
+        for group in groups
+    ]
     keys = varying(settings)
-    return ["".join(_distinction(key, each.get(key)) for key in keys) for each in settings]
+    return [
+        "".join(_distinction(key, each[key]) for key in keys if key in each) for each in settings
+    ]
 
 
 def _distinction(key: str, value: Any) -> str:
-    if key == "tasks" and not isinstance(value, tuple):
+    if isinstance(value, tuple):
+        return f", {key}=[{','.join(map(str, value))}]"
+    if key == "tasks":
         return f", {value}" if value else ""
-    text = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
-    return f", {key}={text}"
+    return f", {key}={value}"
 
 
 def _spec(
-    rows: Mapping[str, RowSpec], summaries: Sequence[RunSummary], data: str, num_seeds: int
+    rows: dict[str, RowSpec], summaries: Sequence[RunSummary], data: str, num_seeds: int
 ) -> TableSpec:
     tasks = list(dict.fromkeys(task for summary in summaries for task in summary.tasks))
     bases = [name for name, row in rows.items() if row.per_task]
@@ -130,22 +137,18 @@ def _spec(
         delta=None if base is None else "paper",
         statistic="mean_std",
         compare_with=vanilla[0] if len(vanilla) == 1 else None,
-        rows=dict(rows),
+        rows=rows,
         columns=columns,
     )
 
 
 def _columns(summaries: Sequence[RunSummary]) -> dict[str, ColumnSpec]:
     """The metrics of the runs of several tasks, and the geometric mean of losses above 0."""
-    several = [s for s in summaries if len(s.tasks) > 1] or list(summaries)
-    columns = {key: ColumnSpec(label=_label(key), metric=key) for key in shown_metrics(several)}
+    several = [s for s in summaries if len(s.tasks) > 1] or summaries
+    keys = shown_metrics(several)
+    columns = {key: ColumnSpec(label=metric_name(key), metric=key) for key in keys}
     has_mean = any(s.metrics.get("test/geomean_loss") is not None for s in several)
     if has_mean or not columns:
         label = "geometric mean of losses"
         columns["geomean_loss"] = ColumnSpec(label=label, metric="geomean_loss")
     return columns
-
-
-def _label(key: str) -> str:
-    task, name = MetricKey.parse(key)
-    return name.replace("_", " ", 1) if task is None else f"{task} {name}"

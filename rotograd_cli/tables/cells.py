@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.identity import setting
+from rotograd_cli.runs.saved import setting
 from rotograd_cli.tables.runs import COMMON, Run, RunKey, conditions, grouped, listed, varying
 from rotograd_cli.tables.spec import TableSpec
 
@@ -38,7 +38,7 @@ def match_runs(
     unmatched = []
     cut = []
     for run in runs:
-        row = None if run.config is None else _row_of(spec, run, expected)
+        row = _row_of(spec, run, expected) if run.config else None
         if row is None:
             unmatched.append(run)
         elif run.is_finished and not run.evaluates_as(expected[row]):
@@ -66,24 +66,16 @@ def _row_of(spec: TableSpec, run: Run, expected: Configurations) -> str | None:
 def _belongs(spec: TableSpec, row: str, run: Run, expected: Mapping[str, Any]) -> bool:
     keys = [f"{group}._target_" for group in NETWORK]
     keys += [key for key in map(_key_of, spec.rows[row].overrides) if key != "method"]
-    return (
-        all(_at(run.config, key) == _at(expected, key) for key in keys)
-        and _has_options(run.section("method"), expected.get("method"))
-        and _has_tasks(spec, row, run.tasks)
-    )
+    # an option of the method that an earlier version lacks is no difference
+    keys += [f"method.{option}" for option in expected["method"] if option in run.config["method"]]
+    is_same = all(_at(run.config, key) == _at(expected, key) for key in keys)
+    return is_same and bool(run.config["method"]) and _has_tasks(spec, row, run.tasks)
 
 
 def _has_tasks(spec: TableSpec, row: str, tasks: tuple[str, ...] | None) -> bool:
     if spec.rows[row].per_task:
         return tasks is not None and len(tasks) == 1 and tasks[0] in spec.tasks
     return tasks is None or not spec.tasks or set(tasks) == set(spec.tasks)
-
-
-def _has_options(options: Any, expected: Any) -> bool:
-    """Whether options are equal; one that an earlier version lacks is no difference."""
-    if not isinstance(options, Mapping) or not isinstance(expected, Mapping):
-        return False
-    return all(options[key] == value for key, value in expected.items() if key in options)
 
 
 def _key_of(override: str) -> str:
@@ -148,47 +140,42 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
             one row in what they were measured on: their seeds would not be seeds of one thing.
     """
     finished = {key: [run for run in runs if run.is_finished] for key, runs in groups.items()}
-    _check_one_setting(finished)
-    _check_conditions(finished)
+    _check_rows(finished)
     chosen = {}
     notes = []
     for key, runs in groups.items():
         by_start = sorted(finished[key] or runs, key=lambda run: run.summary.started or "")
-        newest = chosen[key] = by_start[-1]
-        times = len(finished[key])
-        if times > 1:
-            notes.append(f"{key} was run {times} times; the newest counts, {newest.folder}.")
+        chosen[key] = by_start[-1]
+        if len(finished[key]) > 1:
+            times = f"{len(finished[key])} times"
+            notes.append(f"{key} was run {times}; the newest counts, {chosen[key].folder}.")
     return chosen, notes
 
 
-def _check_one_setting(finished: Mapping[RunKey, Sequence[Run]]) -> None:
-    by_row: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+def _check_rows(finished: Mapping[RunKey, Sequence[Run]]) -> None:
+    by_place: dict[tuple[str, str | None], list[Run]] = defaultdict(list)
+    by_row: dict[str, list[Run]] = defaultdict(list)
     for key, runs in finished.items():
-        by_row[key.row, key.task] += runs
-    for (row, _), runs in by_row.items():
-        settings = [run.setting for run in runs]
-        keys = varying(settings)
-        if keys:
-            values = dict.fromkeys(str(each.get(keys[0], "none")) for each in settings)
-            others = f" and {len(keys) - 1} other keys" if len(keys) > 1 else ""
-            raise ConfigError(
-                f"The runs of row {row!r} must have the same settings, got {keys[0]} "
-                f"{', '.join(values)}{others}; narrow `runs` to one of them."
-            )
+        by_place[key.row, key.task] += runs
+        by_row[key.row] += runs
+    for (row, _), runs in by_place.items():
+        _check_alike(row, runs, [{**run.setting, **conditions([run])} for run in runs])
+    for row, runs in by_row.items():
+        # runs of single tasks differ in their tasks by nature
+        common = [{key: conditions([run])[key] for key in COMMON} for run in runs]
+        _check_alike(row, runs, common)
 
 
-def _check_conditions(finished: Mapping[RunKey, Sequence[Run]]) -> None:
-    folders: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
-    for key, runs in finished.items():
-        for run in runs:
-            for name, text in conditions([run]).items():
-                # runs of single tasks differ in these by nature
-                if name in COMMON or key.task is None:
-                    folders[key.row, name].setdefault(text, run.folder)
-    for (row, name), by_text in folders.items():
-        if len(by_text) > 1:
-            values = ", ".join(f"{text} ({folder})" for text, folder in by_text.items())
-            raise ConfigError(
-                f"The runs of row {row!r} must be measured alike, got {name}: {values}; narrow "
-                "`runs` to one of them."
-            )
+def _check_alike(row: str, runs: Sequence[Run], settings: Sequence[Mapping[str, Any]]) -> None:
+    keys = varying(settings)
+    if not keys:
+        return
+    folders: dict[str, Path] = {}
+    for run, each in zip(runs, settings, strict=True):
+        folders.setdefault(str(each.get(keys[0], "none")), run.folder)
+    values = ", ".join(f"{value} ({folder})" for value, folder in folders.items())
+    others = f", and {len(keys) - 1} other keys" if len(keys) > 1 else ""
+    raise ConfigError(
+        f"The runs of row {row!r} must have the same settings and be measured alike, got "
+        f"{keys[0]}: {values}{others}; narrow `runs` to one of them."
+    )

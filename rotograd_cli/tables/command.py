@@ -1,5 +1,6 @@
-"""Tables of runs that are there, as ``rotograd table`` asks for them."""
+"""Tables of finished runs, as ``rotograd table`` asks for them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,15 +8,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import to_train_config, typed
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import to_train_config, typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.cells import match_runs, one_per_cell
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
-from rotograd_cli.tables.spec import TableSpec, check_spec, row_overrides, select_rows
+from rotograd_cli.tables.spec import Statistic, TableSpec, check_spec
 from rotograd_cli.tables.table import build_table
 
 
@@ -24,9 +25,11 @@ class TableCommand:
     """Everything of ``rotograd table``; ``conf/table.yaml`` says what each key means."""
 
     runs: Any = MISSING
+    """Patterns of run directories; in the YAML file also a single one."""
     table: TableSpec | None = None
-    statistic: str | None = None
+    statistic: Statistic | None = None
     seeds: Any = None
+    """Seeds, None for all; in the YAML file also their number."""
     methods: list[str] | None = None
     output: str | None = None
 
@@ -43,26 +46,20 @@ def to_table_command(config: DictConfig | Mapping[str, Any]) -> TableCommand:
         config: Composed configuration.
 
     Returns:
-        The configuration.
+        The configuration; ``runs`` is a list, and ``seeds`` a list or None.
 
     Raises:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
     """
     command = typed(config, TableCommand)
-    check_spec(command.table, command.statistic)
-    _patterns(command)
+    if command.table is not None:
+        check_spec(command.table)
     if command.output is not None and not command.output.strip():
         raise ConfigError(f"`output` must name a folder, got {command.output!r}; null for none.")
-    to_seeds(command.seeds)
-    return command
-
-
-def _patterns(command: TableCommand) -> list[str]:
-    """One pattern or a list of them."""
     runs = command.runs if isinstance(command.runs, list) else [command.runs]
     if not runs or not all(isinstance(pattern, str) and pattern.strip() for pattern in runs):
         raise ConfigError(f"`runs` must be a path, a pattern or a list of them, got {runs!r}.")
-    return runs
+    return dataclasses.replace(command, runs=runs, seeds=to_seeds(command.seeds))
 
 
 def to_seeds(value: Any) -> list[int] | None:
@@ -83,11 +80,9 @@ def to_seeds(value: Any) -> list[int] | None:
     """
     if value is None:
         return None
-    if type(value) is int and value > 0:  # True is no number of seeds
-        return list(range(value))
-    seeds = value if isinstance(value, list) else []
-    are_seeds = all(type(seed) is int and seed >= 0 for seed in seeds)
-    if seeds and are_seeds and len(set(seeds)) == len(seeds):
+    seeds = list(range(value)) if type(value) is int else value  # True is no number of seeds
+    are_seeds = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+    if are_seeds and len(set(seeds)) == len(seeds) > 0:
         return sorted(seeds)
     raise ConfigError(
         f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
@@ -108,9 +103,9 @@ def table_of_runs(command: TableCommand) -> Table:
         ConfigError: If no run is found or none belongs to the table, or runs of one row differ in
             their settings.
     """
-    seeds = to_seeds(command.seeds)
-    found = find_runs(_patterns(command))
-    runs = [run for run in found if seeds is None or run.config is None or run.seed in seeds]
+    seeds = command.seeds
+    all_runs = find_runs(command.runs)
+    runs = [run for run in all_runs if seeds is None or not run.config or run.seed in seeds]
     if command.table is None:
         spec, groups, notes = spec_from_runs(runs)
         spec = _chosen(spec, command.methods)
@@ -125,28 +120,28 @@ def _matched(
     spec: TableSpec, runs: Sequence[Run], methods: Sequence[str] | None
 ) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
     """The table with the rows to show, the runs by cell, and notes."""
-    rows = spec.rows if methods is None else select_rows(spec, methods).rows
+    rows = spec.rows if methods is None else spec.select(methods).rows
     groups, notes = match_runs(spec, runs, {row: _expected(spec, row) for row in rows})
     if not groups:
         raise ConfigError(
             f"`runs` must hold runs of table {spec.name!r} (experiment {spec.experiment}), got "
             f"none: {notes[-1] if notes else 'no run of these seeds.'}"
         )
-    return select_rows(spec, methods or _rows_to_show(spec, groups)), groups, notes
+    return spec.select(methods or _rows_to_show(spec, groups)), groups, notes
 
 
 def _expected(spec: TableSpec, row: str) -> dict[str, Any]:
     try:
-        return asdict(to_train_config(composed("train", row_overrides(spec, row))))
+        return asdict(to_train_config(composed("train", spec.overrides_of(row))))
     except ConfigError as error:
         raise ConfigError(f"Row {row!r}: {error}") from error
 
 
 def _rows_to_show(spec: TableSpec, groups: Mapping[RunKey, Sequence[Run]]) -> list[str]:
     """Rows with runs, and the table's own with printed numbers."""
-    printed = spec.paper.rows if spec.paper is not None else {}
-    found = {key.row for key in groups}
-    return [n for n, row in spec.rows.items() if n in found or (row.shown and n in printed)]
+    printed = {} if spec.paper is None else spec.paper.rows
+    with_runs = {key.row for key in groups}
+    return [n for n, row in spec.rows.items() if n in with_runs or (row.shown and n in printed)]
 
 
 def _chosen(spec: TableSpec, methods: Sequence[str] | None) -> TableSpec:
@@ -157,4 +152,4 @@ def _chosen(spec: TableSpec, methods: Sequence[str] | None) -> TableSpec:
     for method in methods:
         rows = [n for n in spec.rows if method.lower() in (n.lower(), n.split(",")[0].lower())]
         names += rows or [method]  # which is refused
-    return select_rows(spec, names)
+    return spec.select(names)

@@ -72,9 +72,9 @@ def gains(
     """
     by_row: dict[str, dict[int, float]] = {row: {} for row in rows}
     for row, seeds in rows.items():
+        bases = {} if row == base else rows.get(str(base), {})
         for seed, result in seeds.items():
-            baseline = None if base in (None, row) else rows.get(base or "", {}).get(seed)
-            gain = _gain(convention, tasks, result, baseline)
+            gain = _gain(convention, tasks, result, bases.get(seed))
             if gain is not None:
                 by_row[row][seed] = gain
     return by_row

@@ -5,19 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rotograd_cli.runs.report import remarks
-from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results
 from rotograd_cli.tables.runs import COMMON, PROTOCOL, TASKS, Run, alike, grouped, varying
-from rotograd_cli.tables.spec import TableSpec, row_label
+from rotograd_cli.tables.spec import TableSpec
 
 MAX_NAMED = 5
 """Tasks that a footnote lists."""
-SHORT_CELLS = (
-    "Cells that count fewer seeds than their row are neither ranked nor marked: a value is not a "
-    "finite number; a gain's base is 0, missing or not measured alike."
-)
 
 
 def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[str]) -> list[str]:
@@ -51,22 +46,28 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
 
 def _seeds(results: Results) -> str:
     seeds = sorted({seed for row in results.rows.values() for seed in row})
-    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{len(seeds)} seeds ({seeds[0]}-{seeds[-1]})"
-    noun = "seed" if len(seeds) == 1 else "seeds"
-    return f"{len(seeds)} {noun} ({_joined(seeds)})" if seeds else "0 seeds"
+    is_range = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    shown = f"{seeds[0]}-{seeds[-1]}" if is_range else _joined(seeds, "none")
+    return f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({shown})"
+
+
+def _joined(values: Iterable[Any], default: str = "unknown") -> str:
+    """The distinct values, without None."""
+    return ", ".join(_distinct(values)) or default
+
+
+def _distinct(values: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 def _delta_note(spec: TableSpec, results: Results) -> list[str]:
     if all(column.delta_of is None for column in spec.columns.values()):
         return []
-    base = "" if spec.base is None else row_label(spec, spec.base)
+    base = "" if spec.base is None else spec.label(spec.base)
     note = delta.DESCRIPTIONS[str(spec.delta)].format(base=base)
-    if spec.delta != "nash":
-        return [note]
     protocols = {r.conditions[PROTOCOL] for row in results.rows.values() for r in row.values()}
     others = sorted(protocols - {delta.NASH_PROTOCOL})
-    if others:
+    if spec.delta == "nash" and others:
         note += f" Warning: these runs have protocol {' / '.join(others)}, not the constants'."
     return [note]
 
@@ -99,50 +100,25 @@ def _smallest_p(table: Table) -> float:
     return smallest
 
 
-def _short_cells(table: Table) -> list[str]:
-    """The sentence that says which seeds of a row a cell leaves out; none without such cells."""
-    names = []
-    for column in table.columns:
-        for row in table.rows:
-            values = row.cells[column.name].values
-            if row.cells[column.name].note is not None:
-                left_out = [s for s in table.seeds if s not in values and s not in row.missing]
-                names.append(f"{row.label}, {column.label} without seed {_joined(left_out)}")
-    return [f"{SHORT_CELLS} {'; '.join(names)}."] if names else []
-
-
 def _run_notes(results: Results, runs: Sequence[Run]) -> list[str]:
     summaries = [run.summary for run in runs]
-    protocols = _distinct(summary.protocol for summary in summaries)
-    epochs = ", ".join(_distinct(summary.epochs for summary in summaries))
-    sizes = ", ".join(_distinct((run.section("train") or {}).get("batch_size") for run in runs))
-    devices = ", ".join(_distinct(summary.device for summary in summaries))
-    names = ", ".join(_distinct(summary.data for summary in summaries))
-    prints = ", ".join(_distinct(summary.data_fingerprint for summary in summaries))
+    versions = grouped(item for summary in summaries for item in summary.versions.items())
+    packages = [f"{name} {' / '.join(texts)}" for name, texts in versions.items()]
+    # a commit in short, with a plus where the source was changed
+    commits = [re.sub(r"^(.{12}).*?(\+?)$", r"\1\2", s.commit) for s in summaries if s.commit]
+    sizes = _joined(run.config["train"].get("batch_size") for run in runs)
     seconds = sum(summary.wall_s or 0.0 for summary in summaries)
     wall = f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return [
-        *(f"Protocol: {text}." for text in protocols),
-        f"Epochs: {epochs}{f'; batch size {sizes}' if sizes else ''}.",
+        *(f"Protocol: {protocol}." for protocol in _distinct(s.protocol for s in summaries)),
+        f"Epochs: {_joined(s.epochs for s in summaries)}; batch size {sizes}.",
         *differing_settings(results),
-        f"Device: {devices or 'unknown'}.",
-        _versions(summaries),
-        f"Data: {names}, fingerprint {prints or 'unknown'}.",
+        f"Device: {_joined(s.device for s in summaries)}.",
+        f"Versions: {', '.join(packages)}; commit {_joined(commits)}.",
+        f"Data: {_joined(s.data for s in summaries)}, "
+        f"fingerprint {_joined(s.data_fingerprint for s in summaries)}.",
         f"Wall time of the {len(runs)} runs together: {wall}.",
     ]
-
-
-def _versions(summaries: Sequence[RunSummary]) -> str:
-    versions = grouped(item for summary in summaries for item in summary.versions.items())
-    listed = ", ".join(f"{name} {' / '.join(texts)}" for name, texts in versions.items())
-    # a commit in short, with a plus where the source was changed
-    commits = [re.sub(r"^(.{12}).*?(\+?)$", r"\1\2", s.commit) for s in summaries if s.commit]
-    source = ", ".join(dict.fromkeys(commits))
-    return f"Versions: {listed}{f'; commit {source}' if source else ''}."
-
-
-def _distinct(values: Iterable[Any]) -> list[str]:
-    return list(dict.fromkeys(str(value) for value in values if value is not None))
 
 
 def differing_settings(results: Results) -> list[str]:
@@ -154,41 +130,48 @@ def differing_settings(results: Results) -> list[str]:
         for run in result.runs
     ]
     notes = []
-    for key in varying(setting for _, setting in settings):
+    for key in varying(each for _, each in settings):
         if not key.startswith("method."):
-            rows = grouped((str(setting.get(key, "none")), row) for row, setting in settings)
-            values = [f"{value} ({', '.join(names)})" for value, names in rows.items()]
-            notes.append(f"{key}: {'; '.join(values)}.")
+            rows = grouped((str(each.get(key, "none")), row) for row, each in settings)
+            notes.append(f"{key}: {_who_has_what(rows.items())}.")
     return notes
+
+
+def _who_has_what(values: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """Every value with the names that have it: ``0.001 (vanilla); 0.002 (other)``."""
+    return "; ".join(f"{value} ({', '.join(names)})" for value, names in values)
 
 
 def _conditions(spec: TableSpec, results: Results) -> list[str]:
     """What rows were measured on, where it is not the same for all."""
+    everything = [result for seeds in results.rows.values() for result in seeds.values()]
+    differing = [
+        key
+        for key in (*COMMON, TASKS)
+        if not alike((result.conditions for result in everything), [key])
+    ]
+    unlike = [f"{key}: {_who(spec, results, key)}" for key in differing if key in COMMON]
     notes = []
-    who = {key: _who(spec, results, key) for key in (*COMMON, TASKS)}
-    unlike = [f"{key}: {'; '.join(who[key])}" for key in COMMON if len(who[key]) > 1]
     if unlike:
         notes.append(
             "Warning: what was not measured alike is neither ranked nor compared, and has no gain. "
             f"{'. '.join(unlike)}."
         )
-    over_tasks = [c for c in spec.columns.values() if c.metric is not None and "/" not in c.metric]
-    if over_tasks and len(who[TASKS]) > 1:
-        numbers = "Numbers over different tasks are neither ranked nor compared"
-        notes.append(f"{numbers}: {'; '.join(who[TASKS])}.")
+    if TASKS in differing and any(column.is_over_tasks for column in spec.columns.values()):
+        tasks = _who(spec, results, TASKS)
+        notes.append(f"Numbers over different tasks are neither ranked nor compared: {tasks}.")
     return notes
 
 
-def _who(spec: TableSpec, results: Results, key: str) -> list[str]:
+def _who(spec: TableSpec, results: Results, key: str) -> str:
     """The values of a condition, each with the rows that have it, or with seeds of a row."""
     pairs = []
     for row, seeds in results.rows.items():
         is_same = alike((result.conditions for result in seeds.values()), [key])
         for seed, result in seeds.items():
-            name = row_label(spec, row) + ("" if is_same else f" seed {seed}")
+            name = spec.label(row) + ("" if is_same else f" seed {seed}")
             pairs.append((result.conditions[key], name))
-    values = grouped(pairs).items()
-    return [f"{_shortened(value)} ({', '.join(names)})" for value, names in values]
+    return _who_has_what((_shortened(value), names) for value, names in grouped(pairs).items())
 
 
 def _shortened(names: str) -> str:
@@ -204,6 +187,25 @@ def _paper_notes(spec: TableSpec) -> list[str]:
     return [f"Columns (paper): printed numbers, {source}.", *spec.paper.notes]
 
 
+def _short_cells(table: Table) -> list[str]:
+    """Which seeds of a row a cell leaves out; nothing without such cells."""
+    names = []
+    for column in table.columns:
+        for row in table.rows:
+            cell = row.cells[column.name]
+            if cell.note is not None:
+                left_out = set(table.seeds) - set(cell.values) - set(row.missing)
+                seeds = _joined(sorted(left_out))
+                names.append(f"{row.label}, {column.label} without seed {seeds}")
+    if not names:
+        return []
+    return [
+        "Cells that count fewer seeds than their row are neither ranked nor marked: a value is not "
+        "a finite number; a gain's base is 0, missing or not measured alike. "
+        f"{'; '.join(names)}."
+    ]
+
+
 def _gaps(spec: TableSpec, results: Results) -> list[str]:
     lines = []
     for row, missing in results.missing.items():
@@ -211,9 +213,5 @@ def _gaps(spec: TableSpec, results: Results) -> list[str]:
             reasons = grouped((reason, seed) for seed, reason in missing.items())
             why = "; ".join(f"seed {_joined(seeds)}: {text}" for text, seeds in reasons.items())
             count = f"{len(results.rows[row])} of {len(results.seeds)} seeds"
-            lines.append(f"Incomplete: {row_label(spec, row)}, {count} ({why}).")
+            lines.append(f"Incomplete: {spec.label(row)}, {count} ({why}).")
     return lines
-
-
-def _joined(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))

@@ -134,8 +134,7 @@ def number(value: float, digits: int) -> str:
         >>> number(-2.514, 2), number(-0.001, 2)
         ('-2.51', '0.00')
     """
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text
+    return f"{value:z.{digits}f}"
 
 
 def _head(column: Column) -> str:
@@ -185,7 +184,7 @@ def _difference(table: Table, column: Column, cell: Cell) -> str:
         return "-"
     values = (difference.mean, difference.low, difference.high)
     mean, low, high = (number(value, column.digits) for value in values)
-    sign = "" if difference.mean <= 0 or mean.strip("0.") == "" else "+"
+    sign = "+" if float(mean) > 0 else ""
     is_short = difference.num_seeds < len(table.seeds)
     seeds = f" ({difference.num_seeds} seeds)" if is_short else ""
     mark = _mark(table, column, difference)

@@ -1,20 +1,17 @@
 """The metrics of every row at every seed, and what is missing."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
+import torch
 
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions
 from rotograd_cli.tables.spec import TableSpec
-from rotograd_cli.tasks.metrics import geometric_mean
+from rotograd_cli.tasks.metrics import OVER_TASKS, geometric_mean
 
 GEOMEAN_LOSS = MetricKey(None, "geomean_loss")
-MetricSpecs = dict[MetricKey, MetricDisplay]
-"""Direction (``better``) and unit (``percent``) by metric."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def collect(
     spec: TableSpec,
     runs: Mapping[RunKey, Run],
     seeds: Sequence[int] | None = None,
-    unavailable: Mapping[RunKey, str] | None = None,
+    unavailable: Mapping[tuple[str, str | None], str] = {},
 ) -> Results:
     """Join the runs of every row and seed.
 
@@ -66,20 +63,19 @@ def collect(
         spec: Table; its rows are those expected.
         runs: The run of every cell that has one.
         seeds: Seeds expected of every row; None takes 0 to ``spec.seeds`` - 1.
-        unavailable: Reason by cell without a run; ``no run`` by default.
+        unavailable: Reason by row and task that has no run; empty or absent is ``no run``.
 
     Returns:
         Complete results, and the reason of every seed that has none: a run that is absent,
         unfinished or failed, of a ``per_task`` row any one of its tasks.
     """
     results = Results(list(range(spec.seeds) if seeds is None else seeds), {}, {})
-    for row, row_spec in spec.rows.items():
+    for row in spec.rows:
         results.rows[row] = {}
         results.missing[row] = {}
-        tasks: Sequence[str | None] = spec.tasks if row_spec.per_task else [None]
         for seed in results.seeds:
-            cells = [RunKey(row, seed, task) for task in tasks]
-            reasons = [_reason(cell, runs.get(cell), unavailable or {}) for cell in cells]
+            cells = [RunKey(row, seed, task) for task in spec.tasks_of(row)]
+            reasons = [_reason(cell, runs.get(cell), unavailable) for cell in cells]
             if any(reasons):
                 results.missing[row][seed] = ", ".join(filter(None, reasons))
             else:
@@ -87,10 +83,12 @@ def collect(
     return results
 
 
-def _reason(cell: RunKey, run: Run | None, unavailable: Mapping[RunKey, str]) -> str:
+def _reason(
+    cell: RunKey, run: Run | None, unavailable: Mapping[tuple[str, str | None], str]
+) -> str:
     """Why a cell has no result; empty if it has one."""
     if run is None:
-        text = unavailable.get(cell, "no run")
+        text = unavailable.get((cell.row, cell.task)) or "no run"
     elif run.is_finished:
         return ""
     else:
@@ -122,15 +120,12 @@ def _over_tasks(metrics: Mapping[MetricKey, float], runs: Iterable[Run]) -> dict
     names = {key.name for key in leading}
     if len(names) != 1 or not all(key.task and key in metrics for key in leading):
         return {}
-    values = np.array([metrics[key] for key in leading])
-    if not np.isfinite(values).all():
-        values = np.array([math.nan])
+    values = torch.tensor([metrics[key] for key in leading], dtype=torch.float64)
     name = names.pop()
-    kinds = ("min", "median", "mean", "std")
-    return {MetricKey(None, f"{kind}_{name}"): float(getattr(np, kind)(values)) for kind in kinds}
+    return {MetricKey(None, f"{kind}_{name}"): float(of(values)) for kind, of in OVER_TASKS.items()}
 
 
-def metric_specs(runs: Iterable[Run]) -> MetricSpecs:
+def metric_specs(runs: Iterable[Run]) -> dict[MetricKey, MetricDisplay]:
     """Return direction and unit of all metrics of some runs, then of the statistics over tasks."""
     specs: dict[str, MetricDisplay] = {}
     for run in runs:

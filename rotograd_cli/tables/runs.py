@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
-from rotograd_cli.runs.identity import setting
-from rotograd_cli.runs.saved import read_saved
+from rotograd_cli.runs.saved import read_saved, setting
 from rotograd_cli.runs.summary import RunSummary, evaluations
 
 T = TypeVar("T")
@@ -55,15 +54,15 @@ class Run:
 
     folder: Path
     summary: RunSummary = field(repr=False)
-    config: Mapping[str, Any] | None = field(repr=False)
-    """Content of ``config.yaml``; None where it cannot be read, or the run never began."""
+    config: Mapping[str, Any] = field(repr=False)
+    """Content of ``config.yaml``; empty where it cannot be read, or the run never began."""
     first_evaluation: Mapping[str, Any] | None = field(default=None, repr=False)
     """First record of ``metrics.jsonl`` that has an evaluation."""
 
     @property
     def outcome(self) -> str:
         """``finished`` if a table can show the run, else what became of it."""
-        if self.summary.is_finished and self.config is None:
+        if self.summary.is_finished and not self.config:
             return "config.yaml cannot be read"
         return self.summary.outcome
 
@@ -74,18 +73,18 @@ class Run:
 
     @property
     def setting(self) -> dict[str, Any]:
-        """What makes its row (:func:`~rotograd_cli.runs.identity.setting`)."""
-        return setting(self.config or {}, self.summary.select)
+        """What makes its row (:func:`~rotograd_cli.runs.saved.setting`)."""
+        return setting(self.config, self.summary.select)
 
     @property
     def seed(self) -> int:
         """Its seed; the run must have begun."""
-        return int(self.section("seed"))
+        return int(self.config["seed"])
 
     @property
     def tasks(self) -> tuple[str, ...] | None:
         """The tasks it was restricted to; None where it took all of its data set."""
-        tasks = self.section("tasks")
+        tasks = self.config.get("tasks")
         return None if tasks is None else tuple(tasks)
 
     @property
@@ -96,15 +95,22 @@ class Run:
     @property
     def evaluated(self) -> str:
         """The part of its splits that it evaluated: ``64 of 2,000 test examples``."""
-        sizes = self.summary.num_examples
         counts = self.summary.num_evaluated
         if counts is None:  # of a version that did not count
-            return _evaluated_by(self.config or {}, sizes)
-        return _parts(counts, sizes)
+            return self._evaluated_by(self.config)
+        return _parts(counts, self.summary.num_examples)
 
     def evaluates_as(self, config: Mapping[str, Any]) -> bool:
         """Return whether a configuration would have evaluated the same part of its splits."""
-        return self.evaluated == _evaluated_by(config, self.summary.num_examples)
+        return self.evaluated == self._evaluated_by(config)
+
+    def _evaluated_by(self, config: Mapping[str, Any]) -> str:
+        sizes = self.summary.num_examples
+        train = config["train"]
+        if train.get("limit_eval_batches") is None:
+            return WHOLE
+        limit = train["limit_eval_batches"] * train.get("eval_batch_size", 1)
+        return _parts(dict.fromkeys(sizes, limit), sizes)
 
     @property
     def notes(self) -> list[str]:
@@ -114,42 +120,46 @@ class Run:
             return notes
         if self.evaluated != WHOLE:
             notes.append(f"Evaluated in part: {self.evaluated} (train.limit_eval_batches).")
-        train = self.section("train") or {}
+        train = self.config["train"]
         limit = train.get("limit_batches")
         size = self.summary.num_examples.get("train", 0)
         if limit is not None and limit < size // train.get("batch_size", 1):
             notes.append(f"Trained on {limit} batches per epoch (train.limit_batches={limit}).")
         return notes
 
-    def section(self, name: str) -> Any:
-        """Return a top-level entry of its configuration; None where there is none."""
-        return (self.config or {}).get(name)
-
     def metrics(self, split: str) -> dict[MetricKey, float]:
         """Return the recorded metrics of a split; NaN for a value that was not finite."""
         return of_split(self.summary.metrics, split)
 
 
+def _parts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
+    cut = [
+        f"{counts[split]:,} of {sizes[split]:,} {split} examples"
+        for split in ("val", "test")
+        if split in sizes and counts.get(split, sizes[split]) < sizes[split]
+    ]
+    return " and ".join(cut) or WHOLE
+
+
 def read_run(folder: Path) -> Run:
     """Read a run directory; what is missing or damaged is left out."""
     summary = RunSummary.read(folder) or RunSummary(status="no summary")
-    return Run(folder, summary, read_config(folder), next(evaluations(folder), None))
+    return Run(folder, summary, _read_config(folder), next(evaluations(folder), None))
 
 
-def read_config(run_dir: Path) -> dict[str, Any] | None:
-    """Return the content of a run's ``config.yaml``; None if there is none, or it is no run's."""
+def _read_config(run_dir: Path) -> dict[str, Any]:
+    """Content of a run's ``config.yaml``; empty if there is none, or it is no run's."""
     try:
-        config = read_saved(run_dir / "config.yaml")
+        config = {"method": {}, "data": {}, "train": {}, **read_saved(run_dir / "config.yaml")}
     except ConfigError:
-        return None
-    method, data, train = (config.get(name, {}) for name in ("method", "data", "train"))
+        return {}
     is_runs = (
         type(config.get("seed")) is int
-        and all(isinstance(section, dict) for section in (method, data, train))
-        and all(isinstance(train.get(key), (int, NoneType)) for key in _COUNTS)
+        and all(isinstance(config[key], dict) for key in ("method", "data", "train"))
+        and all(isinstance(config["train"].get(key), (int, NoneType)) for key in _COUNTS)
         and isinstance(config.get("tasks") or [], list)
     )
-    return config if is_runs else None
+    return config if is_runs else {}
 
 
 def find_runs(patterns: Sequence[str]) -> list[Run]:
@@ -203,7 +213,7 @@ def conditions(runs: Sequence[Run]) -> Conditions:
     """
     texts: dict[str, list[str]] = {
         DATA: [f"fingerprint {run.summary.data_fingerprint or 'unknown'}" for run in runs],
-        PROTOCOL: [str((run.section("data") or {}).get("protocol", "none")) for run in runs],
+        PROTOCOL: [str(run.config["data"].get("protocol", "none")) for run in runs],
         EVALUATED: [run.evaluated for run in runs],
     }
     tasks = {task for run in runs for task in run.summary.tasks}
@@ -214,23 +224,6 @@ def conditions(runs: Sequence[Run]) -> Conditions:
 def alike(several: Iterable[Conditions], keys: Sequence[str]) -> bool:
     """Return whether some conditions are the same everywhere."""
     return len({tuple(each[key] for key in keys) for each in several}) <= 1
-
-
-def _evaluated_by(config: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
-    train = config.get("train") or {}
-    limit = train.get("limit_eval_batches")
-    if limit is None:
-        return WHOLE
-    return _parts(dict.fromkeys(sizes, limit * train.get("eval_batch_size", 1)), sizes)
-
-
-def _parts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
-    cut = [
-        f"{counts[split]:,} of {sizes[split]:,} {split} examples"
-        for split in ("val", "test")
-        if split in sizes and counts.get(split, sizes[split]) < sizes[split]
-    ]
-    return " and ".join(cut) or WHOLE
 
 
 def listed(runs: Sequence[Run]) -> str:

@@ -1,20 +1,36 @@
-"""A table's specification: schema of ``conf/table``, checks, and what it says of a cell."""
+"""A table's specification: schema of ``conf/table``, its checks, and what it says of a row."""
 
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import NoneType
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from omegaconf import MISSING
 
-from rotograd_cli.bounds import AtLeastOne
+from rotograd_cli.bounds import AtLeastOne, check_fields
+from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config import suggest
-from rotograd_cli.tables.statistics import DESCRIPTIONS
 
-CONVENTIONS = ("paper", "nash", "libmtl")
+Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]
+Convention = Annotated[str, Literal["paper", "nash", "libmtl"]]
+
+
+@dataclass(frozen=True)
+class PaperValue:
+    """A printed number."""
+
+    value: float
+    spread: float | None = None
+    mark: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what a YAML file may have instead of numbers and a text."""
+        numbers = [self.value] if self.spread is None else [self.value, self.spread]
+        are_numbers = all(type(number) in (int, float) for number in numbers)
+        if not are_numbers or not isinstance(self.mark, str):
+            raise TypeError
 
 
 @dataclass
@@ -45,12 +61,15 @@ class ColumnSpec:
     """Wall time of the training steps of a seed in hours, summed over its runs."""
     label: str = ""
     """Head of the column without unit and arrow; empty: the column's key."""
-    better: str | None = None
-    """``higher`` or ``lower``; null: the metric's own."""
     percent: bool | None = None
     """Show the value times 100; null: as the metric declares."""
-    digits: int | None = None
+    digits: Annotated[int, Ge(0), Le(10)] | None = None
     """Decimals; null: 2 of percentages, gains and hours, of others 2 to 4 by their size."""
+
+    @property
+    def is_over_tasks(self) -> bool:
+        """Whether its numbers are of all tasks together: a statistic, the mean of the losses."""
+        return self.metric is not None and "/" not in self.metric
 
 
 @dataclass
@@ -97,10 +116,9 @@ class TableSpec:
     """Number of seeds: 0, 1, ..., seeds - 1."""
     base: str | None = None
     """Row that gains are relative to (convention ``paper``)."""
-    delta: str | None = None
+    delta: Convention | None = None
     """Convention of the gains: ``paper``, ``nash``, ``libmtl``; null: no such column."""
-    statistic: str = "median_std"
-    """``median_std``, ``mean_std`` or ``mean_ci95``."""
+    statistic: Statistic = "median_std"
     compare_with: str | None = "vanilla"
     """Row that every other is compared with, seed by seed; null: no comparison."""
     rows: dict[str, RowSpec] = field(default_factory=dict)
@@ -110,94 +128,76 @@ class TableSpec:
     notes: list[str] = field(default_factory=list)
     """Sentences below the table."""
 
+    def label(self, row: str, task: str | None = None) -> str:
+        """Return the name of a row in the table, with a task if it is a row of single tasks."""
+        label = self.rows[row].label or row
+        return label if task is None else f"{label} {task}"
 
-@dataclass(frozen=True)
-class PaperValue:
-    """A printed number."""
+    def tasks_of(self, row: str) -> Sequence[str | None]:
+        """Return what makes one seed of a row: a run of each of these tasks; None is all tasks."""
+        return self.tasks if self.rows[row].per_task else [None]
 
-    value: float
-    spread: float | None = None
-    mark: str = ""
+    def overrides_of(self, row: str) -> list[str]:
+        """Return the overrides of a row's runs but for seed, tasks and grid; later ones win.
+
+        They are the experiment, the table's own and the row's.
+        """
+        experiment = [] if self.experiment is None else [f"experiment={self.experiment}"]
+        return [*experiment, *self.overrides, *self.rows[row].overrides]
+
+    def printed(self, row: str, column: str) -> PaperValue | None:
+        """Return the number that the paper printed for a cell; None if it printed none."""
+        entry = None if self.paper is None else self.paper.rows.get(row, {}).get(column)
+        return None if entry is None else _paper_value(entry)
+
+    def select(self, names: Sequence[str] | None) -> "TableSpec":
+        """Cut the table to the rows that are needed, in its order.
+
+        Args:
+            names: Rows to show; None takes those that the table shows.
+
+        Returns:
+            A table with these rows, ``shown``, and the base row where a gain needs it (not
+            ``shown`` unless named). Without the row ``compare_with`` among them there is no
+            comparison.
+
+        Raises:
+            ConfigError: If a name is no row, is repeated, or none is left.
+        """
+        shown = [n for n, row in self.rows.items() if row.shown] if names is None else list(names)
+        _check_names(shown, list(self.rows))
+        has_gains = any(column.delta_of is not None for column in self.columns.values())
+        needed = {*shown, self.base} if has_gains else set(shown)
+        rows = {
+            name: dataclasses.replace(row, shown=name in shown)
+            for name, row in self.rows.items()
+            if name in needed
+        }
+        compare_with = self.compare_with if self.compare_with in shown else None
+        return dataclasses.replace(self, rows=rows, compare_with=compare_with)
 
 
-def select_rows(spec: TableSpec, names: Sequence[str] | None) -> TableSpec:
-    """Cut a table to the rows that are needed, in its order.
-
-    Args:
-        spec: Table.
-        names: Rows to show; None takes those that the table shows.
-
-    Returns:
-        A table with these rows, ``shown``, and the base row where a gain needs it (not ``shown``
-        unless named). Without the row ``compare_with`` among them there is no comparison.
-
-    Raises:
-        ConfigError: If a name is no row, is repeated, or none is left.
-    """
-    shown = [name for name, row in spec.rows.items() if row.shown] if names is None else list(names)
-    _check_names(spec, shown)
-    needs_base = any(column.delta_of is not None for column in spec.columns.values())
-    needed = {*shown, *([spec.base] if needs_base and spec.base is not None else [])}
-    rows = {
-        name: dataclasses.replace(row, shown=name in shown)
-        for name, row in spec.rows.items()
-        if name in needed
-    }
-    compare_with = spec.compare_with if spec.compare_with in shown else None
-    return dataclasses.replace(spec, rows=rows, compare_with=compare_with)
+def _paper_value(entry: Any) -> PaperValue:
+    """Return a printed number from its entry in the YAML file; TypeError if it is none."""
+    return PaperValue(*entry) if isinstance(entry, list) else PaperValue(entry)
 
 
-def _check_names(spec: TableSpec, names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], rows: list[str]) -> None:
     for name in names:
-        if name not in spec.rows:
-            hint = suggest(name, list(spec.rows))
+        if name not in rows:
+            hint = suggest(name, rows)
             raise ConfigError(f"`methods` must name rows of the table, got {name!r}; {hint}")
-    if len(set(names)) < len(names):
-        raise ConfigError(f"`methods` must name each row once, got [{', '.join(names)}].")
-    if not names:
-        raise ConfigError("`methods` must name at least one row of the table, got [].")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"`methods` must name at least one row, and each row once, got [{', '.join(names)}]."
+        )
 
 
-def row_overrides(spec: TableSpec, row: str) -> list[str]:
-    """Return the overrides of a row's runs but for seed, tasks and grid; later ones win.
-
-    They are the experiment, the table's own and the row's.
-    """
-    experiment = [] if spec.experiment is None else [f"experiment={spec.experiment}"]
-    return [*experiment, *spec.overrides, *spec.rows[row].overrides]
-
-
-def row_label(spec: TableSpec, row: str) -> str:
-    """Return the name of a row in the table."""
-    return spec.rows[row].label or row
-
-
-def paper_value(spec: TableSpec, row: str, column: str) -> PaperValue | None:
-    """Return the number that the paper printed for a cell; None if it printed none."""
-    printed = None if spec.paper is None else spec.paper.rows.get(row, {}).get(column)
-    if printed is None:
-        return None
-    if not isinstance(printed, list):
-        return PaperValue(float(printed))
-    value, spread, mark = (*printed, None, None)[:3]
-    return PaperValue(float(value), None if spread is None else float(spread), mark or "")
-
-
-def check_spec(spec: TableSpec | None, statistic: str | None = None) -> None:
-    """Refuse a table that refers to what it does not have.
-
-    Args:
-        spec: Table; None for none.
-        statistic: What a command takes in place of the table's own statistic; None for that.
-    """
-    if statistic is not None:
-        _refuse(_not_one_of("statistic", statistic, DESCRIPTIONS))
-    if spec is not None:
-        _refuse(_faults(spec))
-
-
-def _refuse(faults: Iterator[str]) -> None:
-    for fault in faults:
+def check_spec(spec: TableSpec) -> None:
+    """Refuse a table that refers to what it does not have."""
+    for name, column in spec.columns.items():
+        check_fields(column, f"table.columns.{name}.")
+    for fault in _faults(spec):
         raise ConfigError(fault)
 
 
@@ -205,104 +205,69 @@ def _faults(spec: TableSpec) -> Iterator[str]:
     """The faults of a table that its types do not exclude; later ones presume earlier ones."""
     if not re.fullmatch(r"[\w.-]+", spec.name):
         yield f"`table.name` must be a word (it names files), got {spec.name!r}."
-    yield from _not_one_of("table.statistic", spec.statistic, DESCRIPTIONS)
-    if spec.delta is not None:
-        yield from _not_one_of("table.delta", spec.delta, CONVENTIONS)
-    for key, entries in (("rows", spec.rows), ("columns", spec.columns)):
-        if not entries:
+    for key in ("rows", "columns"):
+        if not getattr(spec, key):
             yield f"`table.{key}` must have at least one entry, got none."
-    for key, row in (("base", spec.base), ("compare_with", spec.compare_with)):
-        if row is not None:
-            yield from _not_in_table(f"table.{key}", row, spec.rows)
-    yield from _faults_of_rows(spec)
+    yield from _unknown("base", [spec.base], spec.rows)
+    yield from _unknown("compare_with", [spec.compare_with], spec.rows)
+    for name, row in spec.rows.items():
+        if row.per_task and not spec.tasks:
+            yield f"`table.tasks` must name the tasks that per_task row {name!r} trains, got []."
     for name, column in spec.columns.items():
-        yield from _faults_of_column(spec, f"table.columns.{name}", column)
+        kinds = (column.metric is not None, column.delta_of is not None, column.hours)
+        if sum(kinds) != 1:
+            yield (
+                f"`table.columns.{name}` must have exactly one of metric, delta_of and hours, got "
+                f"{sum(kinds)}."
+            )
+        if column.delta_of is not None:
+            yield from _faults_of_gain(spec, f"columns.{name}", column.delta_of)
     if spec.grid is not None:
         yield from _faults_of_grid(spec.grid)
     if spec.paper is not None:
         yield from _faults_of_paper(spec, spec.paper)
 
 
-def _not_one_of(key: str, value: str, choices: Iterable[str]) -> Iterator[str]:
+def _unknown(key: str, names: Iterable[str | None], choices: Iterable[str]) -> Iterator[str]:
     options = list(choices)
-    if value not in options:
-        hint = suggest(value, options)
-        yield f"`{key}` must be one of {', '.join(options)}, got {value!r}; {hint}"
-
-
-def _not_in_table(key: str, name: str, names: Iterable[str]) -> Iterator[str]:
-    if name not in names:
-        yield f"`{key}` is not in the table: {name!r}; {suggest(name, list(names))}"
-
-
-def _faults_of_rows(spec: TableSpec) -> Iterator[str]:
-    for name, row in spec.rows.items():
-        if row.per_task and not spec.tasks:
-            yield f"`table.tasks` must name the tasks that per_task row {name!r} trains, got []."
-        for word in row.overrides:
-            if "=" not in word:
-                yield f"`table.rows.{name}.overrides` must hold KEY=VALUE words, got {word!r}."
-
-
-def _faults_of_column(spec: TableSpec, key: str, column: ColumnSpec) -> Iterator[str]:
-    kinds = (column.metric is not None, column.delta_of is not None, column.hours)
-    if sum(kinds) != 1:
-        yield f"`{key}` must have exactly one of metric, delta_of and hours, got {sum(kinds)}."
-    if column.better is not None:
-        yield from _not_one_of(f"{key}.better", column.better, ("higher", "lower"))
-    if column.digits is not None and not 0 <= column.digits <= 10:
-        yield f"`{key}.digits` must be in 0..10, got {column.digits}."
-    if column.delta_of is not None:
-        yield from _faults_of_gain(spec, key, column.delta_of)
+    for name in names:
+        if name is not None and name not in options:
+            yield f"`table.{key}` is not in the table: {name!r}; {suggest(name, options)}"
 
 
 def _faults_of_gain(spec: TableSpec, key: str, tasks: list[str]) -> Iterator[str]:
     if spec.delta is None:
-        yield f"`table.delta` must name a convention, as `{key}` is a gain; got null."
+        yield f"`table.delta` must name a convention, as `table.{key}` is a gain; got null."
     if spec.delta == "paper" and spec.base is None:
-        yield f"`table.base` must name a row, as `{key}` is relative to it; got null."
+        yield f"`table.base` must name a row, as `table.{key}` is relative to it; got null."
     if not tasks:
-        yield f"`{key}.delta_of` must name at least one task, got []."
+        yield f"`table.{key}.delta_of` must name at least one task, got []."
     if spec.delta == "nash" and sorted(tasks) != ["depth", "normals", "segmentation"]:
         yield (
-            f"`{key}.delta_of` must be [segmentation, depth, normals], as the convention nash "
-            f"averages all their metrics, got {tasks}."
+            f"`table.{key}.delta_of` must be [segmentation, depth, normals], as the convention "
+            f"nash averages all their metrics, got {tasks}."
         )
-    for task in tasks if spec.tasks else []:
-        yield from _not_one_of(f"{key}.delta_of", task, spec.tasks)
+    if spec.tasks:
+        yield from _unknown(f"{key}.delta_of", tasks, spec.tasks)
 
 
 def _faults_of_grid(grid: GridSpec) -> Iterator[str]:
-    for name, entries in (("values", grid.values), ("seeds", grid.seeds)):
+    lists = {f"values.{key}": values for key, values in grid.values.items()}
+    for key, entries in {"values": grid.values, "seeds": grid.seeds, **lists}.items():
         if not entries:
-            yield f"`table.grid.{name}` must not be empty; table.grid=null for none."
-    for name, values in grid.values.items():
-        if not values:
-            yield f"`table.grid.values.{name}` must list values, got []."
+            yield f"`table.grid.{key}` must not be empty; table.grid=null for no grid."
 
 
 def _faults_of_paper(spec: TableSpec, paper: PaperSpec) -> Iterator[str]:
-    for column in paper.columns:
-        yield from _not_in_table("table.paper.columns", column, spec.columns)
+    yield from _unknown("paper.columns", paper.columns, spec.columns)
+    yield from _unknown("paper.rows", paper.rows, spec.rows)
     for row, cells in paper.rows.items():
-        yield from _not_in_table("table.paper.rows", row, spec.rows)
-        for column, printed in cells.items():
-            key = f"table.paper.rows.{row}"
-            yield from _not_in_table(key, column, spec.columns)
-            if not _is_printed(printed):
+        yield from _unknown(f"paper.rows.{row}", cells, spec.columns)
+        for column in cells:
+            try:
+                spec.printed(row, column)
+            except TypeError:
                 yield (
-                    f"`{key}.{column}` must be a number, [value, spread] or "
-                    f"[value, spread, mark], got {printed!r}."
+                    f"`table.paper.rows.{row}.{column}` must be a number, [value, spread] or "
+                    f"[value, spread, mark], got {cells[column]!r}."
                 )
-
-
-def _is_printed(printed: object) -> bool:
-    """Whether :func:`paper_value` can read it."""
-    if printed is None:
-        return True
-    entries = printed if isinstance(printed, list) else [printed]
-    kinds = ((int, float), (int, float, NoneType), (str, NoneType))
-    return 1 <= len(entries) <= 3 and all(
-        isinstance(entry, kind) and not isinstance(entry, bool)
-        for entry, kind in zip(entries, kinds, strict=False)
-    )

@@ -3,21 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.runs.config import suggest
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.delta import BETTER, gains
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.results import Results, SeedResult, metric_specs
 from rotograd_cli.tables.runs import COMMON, TASKS, alike
-from rotograd_cli.tables.spec import TableSpec, paper_value, row_label
-from rotograd_cli.tables.statistics import compare, holm, ranks, summarise
+from rotograd_cli.tables.spec import ColumnSpec, TableSpec
+from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
 
+Values = Mapping[str, Mapping[int, float]]
+"""Values of a column by row and seed."""
 Cells = dict[str, Cell]
 """Cells of a column by row."""
 
@@ -28,7 +29,7 @@ def build_table(
     """Compute a table.
 
     Args:
-        spec: Table, cut to the wanted rows by :func:`~rotograd_cli.tables.spec.select_rows`.
+        spec: Table, cut to the rows to show by its method ``select``.
         results: Its results (:func:`~rotograd_cli.tables.results.collect`).
         statistic: ``median_std``, ``mean_std`` or ``mean_ci95``; None takes the table's.
         notes: More sentences below the table.
@@ -41,12 +42,12 @@ def build_table(
     """
     statistic = statistic or spec.statistic
     builder = _Builder(spec, results, statistic)
-    built = {name: builder.column(name) for name in spec.columns}
+    built = [builder.column(name, column) for name, column in spec.columns.items()]
     rows = [
         Row(
             name,
-            row_label(spec, name),
-            {column: cells[name] for column, (_, cells) in built.items()},
+            spec.label(name),
+            {column.name: cells[name] for column, cells in built},
             len(results.rows[name]),
             results.missing[name],
             builder.is_ranked(name),
@@ -55,8 +56,8 @@ def build_table(
         if row.shown
     ]
     is_compared = any(cell.difference for row in rows for cell in row.cells.values())
-    reference = row_label(spec, spec.compare_with or "") if is_compared else None
-    columns = [column for column, _ in built.values()]
+    reference = spec.label(str(spec.compare_with)) if is_compared else None
+    columns = [column for column, _ in built]
     table = Table(spec.name, spec.title, statistic, results.seeds, reference, columns, rows, [])
     return dataclasses.replace(table, footnotes=footnotes(spec, results, table, notes))
 
@@ -76,21 +77,21 @@ class _Builder:
         self._statistic = statistic
         self._metrics = metric_specs(results.runs)
 
-    def column(self, name: str) -> tuple[Column, Cells]:
+    def column(self, name: str, spec: ColumnSpec) -> tuple[Column, Cells]:
         """Return a column and its cells, ranked and compared."""
-        spec = self._spec.columns[name]
-        paper = self._spec.paper
-        unit, better = self._unit_and_direction(name)
-        values = self._values(name, unit)
-        cells = {row: self._cell(name, row, values.get(row, {})) for row in self._spec.rows}
-        label = spec.label or name
-        paper_label = None
-        if paper is not None and any(cell.paper is not None for cell in cells.values()):
-            paper_label = paper.columns.get(name, f"{label} (paper)")
+        unit, better, values = self._content(name, spec)
+        cells = {row: self._cell(name, row, values[row]) for row in self._spec.rows}
+        places = self._ranks(spec, better, cells)
+        differences = self._differences(spec, cells)
         digits = _digits(unit, cells) if spec.digits is None else spec.digits
-        paper_digits = paper.digits if paper else 2
+        label = spec.label or name
+        paper_label = self._paper_label(name, label, cells)
+        paper_digits = 2 if self._spec.paper is None else self._spec.paper.digits
         column = Column(name, label, unit, better, digits, paper_label, paper_digits)
-        return column, self._compared(name, self._ranked(name, better, cells))
+        return column, {
+            row: dataclasses.replace(cell, rank=places.get(row), difference=differences.get(row))
+            for row, cell in cells.items()
+        }
 
     def is_ranked(self, row: str) -> bool:
         """Return whether a row takes part in the ranks."""
@@ -98,13 +99,23 @@ class _Builder:
         is_base = spec.per_task or row == self._spec.base
         return spec.shown and not is_base and not self._results.missing[row]
 
-    def _unit_and_direction(self, name: str) -> tuple[str, Better | None]:
-        column = self._spec.columns[name]
-        better: Any = column.better
-        if column.hours:  # not ranked by itself: it depends on what else the machine did
-            return "h", better
+    def _paper_label(self, name: str, label: str, cells: Cells) -> str | None:
+        """Head of the column of printed numbers; None if there are none."""
+        paper = self._spec.paper
+        if paper is None or all(cell.paper is None for cell in cells.values()):
+            return None
+        return paper.columns.get(name, f"{label} (paper)")
+
+    def _content(self, name: str, column: ColumnSpec) -> tuple[str, Better | None, Values]:
+        """Unit, direction of better, and values in that unit by row and seed."""
+        rows = self._results.rows
         if column.delta_of is not None:
-            return "%", better or BETTER[str(self._spec.delta)]
+            convention = str(self._spec.delta)
+            gain = gains(convention, column.delta_of, rows, self._spec.base)
+            return "%", BETTER[convention], gain
+        if column.hours:  # not ranked: it depends on what else the machine did
+            hours = {row: {s: _hours(r) for s, r in seeds.items()} for row, seeds in rows.items()}
+            return "h", None, hours
         metric = MetricKey.parse(str(column.metric))
         if metric not in self._metrics and len(self._metrics) > 1:
             hint = suggest(str(metric), list(map(str, self._metrics)))
@@ -114,57 +125,42 @@ class _Builder:
             )
         declared = self._metrics.get(metric, MetricDisplay(None, False))
         percent = declared.percent if column.percent is None else column.percent
-        return "%" if percent else "", better or declared.better
-
-    def _values(self, name: str, unit: str) -> Mapping[str, Mapping[int, float]]:
-        """Value by row and seed in the column's unit."""
-        column = self._spec.columns[name]
-        rows = self._results.rows
-        if column.delta_of is not None:
-            return gains(str(self._spec.delta), column.delta_of, rows, self._spec.base)
-        if column.hours:
-            return {
-                row: {seed: _hours(result) for seed, result in seeds.items()}
-                for row, seeds in rows.items()
-            }
-        key = MetricKey.parse(str(column.metric))
-        scale = 100.0 if unit == "%" else 1.0
-        return {
-            row: {seed: scale * r.metrics[key] for seed, r in seeds.items() if key in r.metrics}
+        factor = 100.0 if percent else 1.0
+        values = {
+            row: {s: factor * r.metrics[metric] for s, r in seeds.items() if metric in r.metrics}
             for row, seeds in rows.items()
         }
+        return "%" if percent else "", declared.better, values
 
     def _cell(self, column: str, row: str, values: Mapping[int, float]) -> Cell:
         finite = {seed: value for seed, value in values.items() if math.isfinite(value)}
-        nothing = (None, None)
-        centre, spread = summarise(list(finite.values()), self._statistic) if finite else nothing
         is_short = bool(values) and len(finite) < len(self._results.rows[row])
         note = f"{len(finite)} of {len(self._results.seeds)} seeds" if is_short else None
-        printed = paper_value(self._spec, row, column)
-        return Cell(finite, centre, spread, paper=printed, note=note)
+        cell = Cell(finite, paper=self._spec.printed(row, column), note=note)
+        if not finite:
+            return cell
+        centre, spread = summarise(list(finite.values()), self._statistic)
+        return dataclasses.replace(cell, centre=centre, spread=spread)
 
-    def _ranked(self, column: str, better: Better | None, cells: Cells) -> Cells:
+    def _ranks(self, column: ColumnSpec, better: Better | None, cells: Cells) -> dict[str, int]:
         centres = {
             row: cell.centre
             for row, cell in cells.items()
             if cell.centre is not None and cell.note is None and self.is_ranked(row)
         }
-        places = ranks(centres, better) if self._measured_alike(column, centres) else {}
-        return {row: dataclasses.replace(cell, rank=places.get(row)) for row, cell in cells.items()}
+        return ranks(centres, better) if self._measured_alike(column, centres) else {}
 
-    def _measured_alike(self, column: str, rows: Iterable[str]) -> bool:
+    def _measured_alike(self, column: ColumnSpec, rows: Iterable[str]) -> bool:
         """Whether all results of some rows may be compared in a column."""
-        metric = self._spec.columns[column].metric
-        is_over_tasks = metric is not None and MetricKey.parse(metric).task is None
-        keys = (*COMMON, TASKS) if is_over_tasks else COMMON
+        keys = (*COMMON, TASKS) if column.is_over_tasks else COMMON
         results = (r for row in rows for r in self._results.rows[row].values())
         return alike((result.conditions for result in results), keys)
 
-    def _compared(self, column: str, cells: Cells) -> Cells:
-        """The cells with their differences from the row ``compare_with``."""
+    def _differences(self, column: ColumnSpec, cells: Cells) -> dict[str, Difference]:
+        """Differences from the row ``compare_with``, corrected for their number."""
         reference = self._spec.compare_with
-        if reference is None or reference not in cells or self._spec.columns[column].hours:
-            return cells
+        if reference is None or column.hours:
+            return {}
         differences = {}
         for row, cell in cells.items():
             is_compared = row != reference and self._spec.rows[row].shown
@@ -173,11 +169,10 @@ class _Builder:
                 if difference is not None:
                     differences[row] = difference
         corrected = holm([difference.p for difference in differences.values()])
-        result = dict(cells)
-        for (row, difference), p in zip(differences.items(), corrected, strict=True):
-            final = dataclasses.replace(difference, p_holm=p)
-            result[row] = dataclasses.replace(cells[row], difference=final)
-        return result
+        return {
+            row: dataclasses.replace(difference, p_holm=p)
+            for (row, difference), p in zip(differences.items(), corrected, strict=True)
+        }
 
 
 def _hours(result: SeedResult) -> float:

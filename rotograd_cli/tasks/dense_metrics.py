@@ -86,22 +86,26 @@ class ConfusionMatrix(Accumulator):
         return torch.stack((mean_iou, correct.sum() / matrix.sum()))
 
 
-class SplitMeans(Accumulator):
-    """Means of errors over all valid pixels of a split, summed in float64.
+class Means(Accumulator):
+    """Means of errors, summed in float64.
 
     Args:
         errors: Errors of the pixels.
-        num_errors: How many it returns, V.
+        num_means: Number of means, V.
     """
 
     sums: Tensor
     num: Tensor
 
-    def __init__(self, errors: Errors, num_errors: int) -> None:
+    def __init__(self, errors: Errors, num_means: int) -> None:
         super().__init__()
         self.errors = errors
-        self.add_sum("sums", (num_errors,), torch.float64)
+        self.add_sum("sums", (num_means,), torch.float64)
         self.add_sum("num", (), torch.int64)
+
+
+class SplitMeans(Means):
+    """Means of errors over all valid pixels of a split."""
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Adds the pixels of a batch.
@@ -164,30 +168,21 @@ class SplitAngles(SplitMeans):
         return ((bins + (rank.double() + 0.5) / inside) / BINS_PER_DEGREE).mean()
 
 
-class PairMeans(Accumulator):
+class PairMeans(Means):
     """Means of errors over every pair of consecutive images, averaged over the pairs.
 
     A pair may span two updates: an odd image waits for the next one. A last odd image is a pair of
     its own, as the last batch of a loader. A pair without a valid pixel is left out, where MTAN's
     code would divide by zero.
-
-    Args:
-        errors: Errors of the pixels.
-        num_errors: How many numbers :meth:`_of_pairs` makes of them, V.
     """
 
-    sums: Tensor
-    num: Tensor
     odd_sums: Tensor
     odd_num: Tensor
 
-    def __init__(self, errors: Errors, num_errors: int) -> None:
-        super().__init__()
-        self.errors = errors
-        self.add_sum("sums", (num_errors,), torch.float64)
-        self.add_sum("num", (), torch.int64)
+    def __init__(self, errors: Errors, num_means: int) -> None:
+        super().__init__(errors, num_means)
         # of an odd image, as if it were the last
-        self.add_sum("odd_sums", (num_errors,), torch.float64)
+        self.add_sum("odd_sums", (num_means,), torch.float64)
         self.add_sum("odd_num", (), torch.int64)
         self.waiting: list[Tensor] = []  # its prediction and target: no sum
 

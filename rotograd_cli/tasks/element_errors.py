@@ -86,8 +86,7 @@ def depth_errors(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         abs(p - t) and abs(p - t) / t, shape ``[2, N, H * W]``, and whether there is a depth.
     """
-    labels.check_shapes(prediction, target)
-    prediction, target = (x.flatten(1) for x in _same_dtype(prediction, target))
+    prediction, target = (x.flatten(1) for x in _comparable(prediction, target))
     valid = labels.has_depth(target)
     error = (prediction - target).abs()
     return torch.stack((error, error / target)), valid
@@ -107,8 +106,7 @@ def accurate_angles(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
         The angle in degrees, then 1 or 0 for each of ``THRESHOLDS``, shape ``[4, N, H * W]``, and
         whether the target is not zero. A zero prediction is at 90 degrees of everything.
     """
-    labels.check_shapes(prediction, target)
-    prediction, target = (x.flatten(2) for x in _same_dtype(prediction, target))
+    prediction, target = (x.flatten(2) for x in _comparable(prediction, target))
     valid = labels.has_normal(target).squeeze(1)
     p, t = _directions(prediction), _directions(target)
     cross = torch.linalg.cross(p, t, dim=1)
@@ -131,14 +129,14 @@ def mtan_angles(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         As :func:`accurate_angles`.
     """
-    labels.check_shapes(prediction, target)
-    prediction, target = (x.flatten(2) for x in _same_dtype(prediction, target))
+    prediction, target = (x.flatten(2) for x in _comparable(prediction, target))
     cosine = (_directions(prediction) * target).sum(1)
     return _with_shares(cosine.clamp(-1, 1).acos().rad2deg()), labels.has_normal(target).squeeze(1)
 
 
-def _same_dtype(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the prediction's dtype, at least float32: half precision is for storage alone."""
+    labels.check_shapes(prediction, target)
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     return prediction.to(dtype), target.to(dtype)
 

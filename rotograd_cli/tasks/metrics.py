@@ -23,13 +23,11 @@ MTAN and its descendants (CAGrad, Nash-MTL, FAMO), the metric of each pair of co
 averaged over the pairs. The two are not comparable: see :mod:`rotograd_cli.tasks.dense_metrics`."""
 
 
+_first = operator.itemgetter(0)
+
+
 def _itself(value: Any) -> Tensor:
     result: Tensor = value
-    return result
-
-
-def _only(values: Any) -> Tensor:
-    result: Tensor = values.squeeze(0)
     return result
 
 
@@ -77,7 +75,7 @@ def accuracy(num_classes: int) -> MetricSpec:
     """
     hits = partial(element_errors.class_hits, num_classes=num_classes)
     create = partial(accumulators.SplitMeans, hits, 1)
-    return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_only)
+    return MetricSpec("accuracy", "higher", create, _classes, percent=True, value=_first)
 
 
 def f1() -> MetricSpec:
@@ -109,7 +107,7 @@ def mse() -> MetricSpec:
         return (prediction.squeeze(1) if prediction.dim() == 2 else prediction).double()
 
     create = partial(accumulators.SplitMeans, element_errors.squared_errors, 1)
-    return MetricSpec("mse", "lower", create, prepare, value=_only)
+    return MetricSpec("mse", "lower", create, prepare, value=_first)
 
 
 def segmentation(num_classes: int, void: int = -1) -> tuple[MetricSpec, ...]:
@@ -258,6 +256,15 @@ class Statistic:
     """Maps the values of the K tasks, shape ``[K]``, to the statistic, a scalar."""
 
 
+OVER_TASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "min": torch.amin,
+    "median": lambda values: torch.quantile(values, 0.5),
+    "mean": torch.mean,
+    "std": lambda values: values.std(correction=0),
+}
+"""Statistics of the values of the K tasks, shape ``[K]``, by name."""
+
+
 def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     """Return the statistics over tasks that share their leading metric.
 
@@ -281,15 +288,9 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     first = leading[0] if leading else None
     if len(kinds) > 1 or first is None:
         return ()
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "min": torch.amin,
-        "median": lambda values: torch.quantile(values, 0.5),
-        "mean": torch.mean,
-        "std": lambda values: values.std(correction=0),
-    }
     return tuple(
         Statistic(
             f"{name}_{first.name}", None if name == "std" else first.better, first.percent, of
         )
-        for name, of in functions.items()
+        for name, of in OVER_TASKS.items()
     )

@@ -26,7 +26,7 @@ class ConsoleTracker:
         select: Key that the epoch is selected by.
     """
 
-    def __init__(self, *, num_epochs: int, select: str) -> None:
+    def __init__(self, num_epochs: int, select: str) -> None:
         self._num_epochs = num_epochs
         self._select = select
         self._losses = ""
@@ -62,7 +62,6 @@ class ConsoleTracker:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Remove the bar."""
-        del summary
         self._progress.stop()
 
     def _print(self, line: str) -> None:

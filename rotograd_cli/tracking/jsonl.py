@@ -21,6 +21,7 @@ class JsonlTracker:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
+        self.path = path
         self._file = path.open("a", encoding="utf-8")
         actual = os.path.getsize(path)
         if actual < size:
@@ -41,5 +42,4 @@ class JsonlTracker:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Close the file."""
-        del summary
         self._file.close()

@@ -73,7 +73,10 @@ class WandbTracker:
             return
         self._run = None
         failed = summary.get("status") != "finished"
-        self._guard("write the summary", lambda: run.summary.update(_flat(summary)))
+        # metrics at the top, where wandb's tables look for them
+        content = {**summary, **summary.get("metrics", {})}
+        content.pop("metrics", None)
+        self._guard("write the summary", lambda: run.summary.update(content))
         self._guard("finish", lambda: run.finish(exit_code=int(failed)))
 
     def _start(self, mode: Mode, timeout_s: float, options: dict[str, Any]) -> None:
@@ -113,9 +116,3 @@ def _identity(run_dir: Path) -> dict[str, str]:
     if not path.exists():
         path.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
     return {"id": path.read_text(encoding="utf-8").strip(), "resume": "allow"}
-
-
-def _flat(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Summary with the metrics at the top, where wandb's tables look for them."""
-    rest = {key: value for key, value in summary.items() if key != "metrics"}
-    return {**rest, **summary.get("metrics", {})}

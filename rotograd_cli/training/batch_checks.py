@@ -5,7 +5,6 @@ write. Checks of values wait for the device: they are for the time before traini
 moment in which something has gone wrong.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +14,7 @@ from torch import Tensor
 from rotograd_cli.data.base import Batch, MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
-from rotograd_cli.tasks.losses import TargetRule, binary_cross_entropy, target_rule
-
-MANY_ONES = 100
-"""Ones without a single zero that are no accident in a part of a split."""
+from rotograd_cli.tasks.losses import TargetRule, target_rule
 
 
 def where(dataset: MultiTaskDataset, split: str, task: Task | None = None) -> str:
@@ -42,16 +38,14 @@ def check_form(batch: Any, tasks: Sequence[Task], example: Tensor, num: int, pla
     Raises:
         ConfigError: If its inputs or targets have a wrong type, shape, dtype or device.
     """
-    remedy = "write Batch(inputs, {task: target})."
-    _require(isinstance(batch, Batch), f"{place}: `batch` must return a Batch, got", batch, remedy)
+    _require(
+        isinstance(batch, Batch) and isinstance(batch.targets, Mapping),
+        f"{place}: `batch` must return a Batch with targets by task, got",
+        batch,
+        "write Batch(inputs, {task: target}).",
+    )
     _check_tensor(batch.inputs, f"{place}: inputs", num, example.device)
     _check_inputs(batch.inputs, example, f"{place}: inputs")
-    _require(
-        isinstance(batch.targets, Mapping),
-        f"{place}: targets must be a mapping by task, got",
-        batch.targets,
-        f"write {{{tasks[0].name!r}: target}}.",
-    )
     for task in tasks:
         if task.name in batch.targets:
             thing = f"{place}, task {task.name!r}: the target"
@@ -119,20 +113,29 @@ def check_predictions(
             prediction,
             f"check {remedy}",
         )
-        sizes = ", ".join(map(str, (task.num_outputs, *task.map_shape)))
-        if tuple(prediction.shape) != (num_examples, task.num_outputs, *task.map_shape):
+        shape = [num_examples, task.num_outputs, *task.map_shape]
+        if list(prediction.shape) != shape:
             size = "`backbone` (the size of its map), " if task.map_shape else ""
             raise ConfigError(
-                f"{head} shape [N, {sizes}], got {_shape_for(prediction, num_examples)}; check "
+                f"{head} shape {shape} (N = {num_examples}), got {list(prediction.shape)}; check "
                 f"{size}{remedy}"
             )
 
 
-def _shape_for(prediction: Tensor, num: int) -> str:
-    sizes = [str(size) for size in prediction.shape]
-    if sizes[:1] == [str(num)]:
-        return f"[{', '.join(['N', *sizes[1:]])}]"
-    return f"[{', '.join(sizes)}] for N = {num}"
+def refuse_faults(
+    batches: Iterable[Batch],
+    dataset: MultiTaskDataset,
+    split: str,
+    suspects: Collection[str] = (),
+) -> None:
+    """Raise what :func:`find_fault` returns.
+
+    Raises:
+        ConfigError: If a value is wrong.
+    """
+    fault = find_fault(batches, dataset, split, suspects)
+    if fault is not None:
+        raise ConfigError(fault)
 
 
 def find_fault(
@@ -188,35 +191,9 @@ def _faults_by_rule(target: Tensor, task: Task, rule: TargetRule, place: str) ->
     if not len(wrong):
         return
     last = task.num_outputs - 1
-    is_whole = not target.is_floating_point()  # NaN and infinity are no integers
-    remedy = "correct the labels" + (", or the task's num_outputs" if last else "")
-    if last and is_whole and int(wrong.max()) == last + 1 and int(target.min()) == 1:
-        remedy = "write target - 1"
+    more = " (the first class is 0), or the task's num_outputs" if last else ""
     yield (
         f"{place}: the target must be {rule.needed.format(last=last, void=-1)}, got "
-        f"{wrong[0].item():g} in {len(wrong)} of {target.numel()} elements; {remedy}."
+        f"{wrong[0].item():g} in {len(wrong)} of {target.numel()} elements; correct the "
+        f"labels{more}."
     )
-
-
-class SeenFlags:
-    """Values of the targets of binary tasks: -1 for "no" would be taken for no label."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._tasks = [task for task in tasks if task.loss is binary_cross_entropy]
-        self._counts = {task.name: Counter[float]() for task in self._tasks}
-
-    def add(self, batch: Batch) -> None:
-        """Look at a batch."""
-        for name in self._counts.keys() & batch.targets.keys():
-            values, nums = torch.unique(batch.targets[name], return_counts=True)
-            self._counts[name].update(dict(zip(values.tolist(), nums.tolist(), strict=True)))
-
-    def check(self, dataset: MultiTaskDataset, split: str, *, is_whole: bool) -> None:
-        """Refuse targets that are -1 or 1 throughout; a part of a split must hold many ones."""
-        for task in self._tasks:
-            counts = self._counts[task.name]
-            if counts.keys() == {-1, 1} and (is_whole or counts[1] >= MANY_ONES):
-                raise ConfigError(
-                    f"{where(dataset, split, task)}: the target must be 0 or 1, or -1 for no "
-                    "label, got -1 and 1 without any 0; if -1 means no, write (target > 0).float()."
-                )

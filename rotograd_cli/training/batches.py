@@ -96,18 +96,19 @@ def cut_notes(
         A sentence for each cut; none where all examples are read.
     """
     notes = []
+    num = num_steps(dataset, options)
     num_batches = dataset.num_examples("train") // options.batch_size
-    if options.limit_batches is not None and options.limit_batches < num_batches:
+    if num < num_batches:
         notes.append(
-            f"cut training: {options.limit_batches} of {num_batches} batches per epoch "
-            "(train.limit_batches)"
+            f"cut training: {num} of {num_batches} batches per epoch (train.limit_batches)"
         )
     for split in splits:
         evaluated = num_evaluated(dataset, split, options)
         whole = dataset.num_examples(split)
-        limit = options.limit_batches if split == "train" else None
-        is_of_training = limit is not None and evaluated == limit * options.batch_size
-        key = "train.limit_batches" if is_of_training else "train.limit_eval_batches"
+        is_of_training = num < num_batches and evaluated == num * options.batch_size
+        key = "train.limit_eval_batches"
+        if split == "train" and is_of_training:
+            key = "train.limit_batches"
         if evaluated < whole:
             notes.append(
                 f"cut evaluation: the first {evaluated:,} of {whole:,} examples of {split} ({key})"
@@ -139,11 +140,10 @@ class EpochBatches:
 
     def __post_init__(self) -> None:
         num = self.dataset.num_examples("train")
-        size = self.options.batch_size
-        if size > num:
+        if self.options.batch_size > num:
             raise ConfigError(
-                f"`train.batch_size` must be at most the {num} training examples, got {size}; "
-                "lower it."
+                f"`train.batch_size` must be at most the {num} training examples, got "
+                f"{self.options.batch_size}; lower it."
             )
         if self._micro_size < self.ranks.size:
             raise ConfigError(

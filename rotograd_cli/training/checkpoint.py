@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,8 +48,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         replace_file(path, write)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
-        cause = error if isinstance(error, OSError) else error.__context__ or error
-        reason = getattr(cause, "strerror", None) or first_line(cause)
+        reason = first_line(error.__context__ or error)
         raise CheckpointError(
             f"{path} cannot be written ({reason}); fix that, then go on from the last good "
             f"checkpoint with {suggested('train', f'resume={path.parent.parent}')}."
@@ -132,22 +132,17 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         content = _read(path, device)
     except Exception as error:  # damaged and foreign bytes make an unpickler raise anything
+        # never torch's words: they advise to read it in the way that executes code
+        reason = "it is damaged, or holds more than tensors and plain values"
+        if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
+            reason = first_line(error)
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({_reason(error)}); copy it again, or train "
-            "the run again."
+            f"{path} cannot be read as a checkpoint ({reason}); copy it again, or train the run "
+            "again."
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this version (format {FORMAT}).")
     return content
-
-
-def _reason(error: Exception) -> str:
-    """Return why, never in torch's words: they advise to read it in the way that executes code."""
-    if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
-        return first_line(error)
-    if isinstance(error, zipfile.BadZipFile):
-        return "it is damaged, or no checkpoint"
-    return "it is damaged, or holds more than tensors and plain values"
 
 
 def _read(path: Path, device: torch.device | str) -> Any:
@@ -159,6 +154,7 @@ def _read(path: Path, device: torch.device | str) -> Any:
         return torch.load(path, map_location=device, weights_only=True)
 
 
+@dataclass
 class CheckpointFolder:
     """``last.pt``, ``best.pt`` and their predecessors.
 
@@ -170,44 +166,37 @@ class CheckpointFolder:
             files are written, bytes by name) and ``config`` (the resolved configuration).
     """
 
-    def __init__(
-        self,
-        path: Path,
-        run: RunState,
-        options: CheckpointOptions,
-        extra: Callable[[], dict[str, Any]],
-    ) -> None:
-        self.path = path
-        self._run = run
-        self._options = options
-        self._extra = extra
-        self._saved_at = time.monotonic()
+    path: Path
+    run: RunState
+    options: CheckpointOptions
+    extra: Callable[[], dict[str, Any]]
+    _saved_at: float = field(default_factory=time.monotonic, init=False)
 
     def save(self, name: str) -> None:
         """Write the run as it is now."""
-        if not self._run.ranks.is_first:
+        if not self.run.ranks.is_first:
             return
-        save_checkpoint(self.path / name, self._run.content() | self._extra())
+        save_checkpoint(self.path / name, self.run.content() | self.extra())
         self._saved_at = time.monotonic()
 
     def save_start(self) -> None:
         """Write what comes before the first ``last.pt``: where diagnosis begins if that fails."""
         before = previous_of(self.path / "last.pt")
         is_new = not (self.path / "last.pt").exists() and not before.exists()
-        if self._run.state.step == 0 and is_new:
+        if self.run.state.step == 0 and is_new:
             self.save(before.name)
 
     def save_if_due(self) -> None:
         """Write ``last.pt`` if the newest checkpoint is older than the options allow."""
-        if time.monotonic() - self._saved_at > 60 * self._options.every_minutes:
+        if time.monotonic() - self._saved_at > 60 * self.options.every_minutes:
             self.save("last.pt")
 
     def save_epoch(self) -> None:
         """Write ``last.pt`` at the end of an epoch, and keep the newest epochs."""
         self.save("last.pt")
-        num = self._options.keep_epochs
-        if num and self._run.ranks.is_first:
-            name = f"epoch_{self._run.state.epoch:05d}.pt"
+        num = self.options.keep_epochs
+        if num and self.run.ranks.is_first:
+            name = f"epoch_{self.run.state.epoch:05d}.pt"
             _link(self.path / "last.pt", self.path / name, otherwise=shutil.copyfile)
             for path in sorted(self.path.glob("epoch_*.pt"))[:-num]:
                 path.unlink()
@@ -222,13 +211,13 @@ class CheckpointFolder:
         Raises:
             CheckpointError: If no checkpoint can be read, or it is another run's.
         """
-        content = self._run.ranks.broadcast_content(lambda: load_newest(self.path, self._read_to))
+        content = self.run.ranks.broadcast_content(lambda: load_newest(self.path, self._read_to))
         if content is None:
             return None
-        positions = self._run.restore(content, self.path / "last.pt")
-        if self._run.ranks.is_first:
+        positions = self.run.restore(content, self.path / "last.pt")
+        if self.run.ranks.is_first:
             remove_temporaries(self.path)  # of a process that was killed
-            self._restore_best(self._run.state.best_epoch)
+            self._restore_best(self.run.state.best_epoch)
         return positions
 
     def _restore_best(self, best_epoch: int) -> None:
@@ -253,23 +242,23 @@ class CheckpointFolder:
             CheckpointError: If ``best.pt`` is missing, or of another epoch.
         """
         path = self.path / "best.pt"
-        expected = self._run.state.best_epoch
-        content = self._run.ranks.broadcast_content(lambda: load_checkpoint(path, self._read_to))
+        expected = self.run.state.best_epoch
+        content = self.run.ranks.broadcast_content(lambda: load_checkpoint(path, self._read_to))
         epoch = content["state"]["best_epoch"]
         if epoch != expected:
             raise CheckpointError(
                 f"{path} must be of epoch {expected}, which was selected, got one of epoch {epoch};"
                 " train the run again."
             )
-        load_weights(self._run.model, content["model"], path)
+        load_weights(self.run.model, content["model"], path)
 
     def finish(self) -> None:
         """Drop what a finished run has no use for."""
-        if self._run.ranks.is_first:
+        if self.run.ranks.is_first:
             for path in self.path.glob("*.previous.pt"):
                 path.unlink()
 
     @property
     def _read_to(self) -> torch.device:
         """Where checkpoints are read to: the host where they are sent on."""
-        return self._run.device if self._run.ranks.size == 1 else torch.device("cpu")
+        return self.run.device if self.run.ranks.size == 1 else torch.device("cpu")

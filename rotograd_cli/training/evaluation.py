@@ -4,19 +4,19 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
-from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.tasks.dense_metrics import Accumulator
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training import interrupts
-from rotograd_cli.training.batch_checks import find_fault
+from rotograd_cli.training.batch_checks import refuse_faults
 from rotograd_cli.training.batches import complete_batches, evaluation_parts
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.options import TrainOptions
@@ -26,6 +26,7 @@ TOGETHER = 2
 """Consecutive batches that one rank evaluates: a metric may pair an odd image with the next."""
 
 
+@dataclass
 class Evaluator:
     """Measures the splits of a data set at the current weights.
 
@@ -35,13 +36,10 @@ class Evaluator:
         options: Batch size and limits.
     """
 
-    def __init__(
-        self, model: MultiTaskMethod, dataset: MultiTaskDataset, options: TrainOptions
-    ) -> None:
-        self._model = model
-        self._dataset = dataset
-        self._options = options
-        self._faultless: set[Split] = set()
+    model: MultiTaskMethod
+    dataset: MultiTaskDataset
+    options: TrainOptions
+    _faultless: set[Split] = field(default_factory=set, init=False)
 
     def metrics(self, split: Split) -> dict[str, float]:
         """Return what :func:`evaluate` does for a split.
@@ -49,23 +47,21 @@ class Evaluator:
         Raises:
             ConfigError: If values of the split make a loss NaN or infinite.
         """
-        parts = evaluation_parts(self._dataset, split, self._options)
-        local_parts = parts_of_rank(parts, self._model.ranks.rank, self._model.ranks.size)
-        batches = complete_batches(self._dataset, split, local_parts)
-        tasks = self._dataset.tasks
-        metrics = evaluate(self._model, tasks, self._stoppable(batches), split)
+        parts = evaluation_parts(self.dataset, split, self.options)
+        local_parts = parts_of_rank(parts, self.model.ranks.rank, self.model.ranks.size)
+        batches = complete_batches(self.dataset, split, local_parts)
+        tasks = self.dataset.tasks
+        metrics = evaluate(self.model, tasks, self._stoppable(batches), split)
         suspects = [t.name for t in tasks if not math.isfinite(metrics[f"{split}/{t.name}/loss"])]
         if suspects and split not in self._faultless:
-            batches = self._dataset.batches(split, parts)
-            fault = find_fault(batches, self._dataset, split, suspects)
-            if fault is not None:
-                raise ConfigError(fault)
+            batches = self.dataset.batches(split, parts)
+            refuse_faults(batches, self.dataset, split, suspects)
             self._faultless.add(split)
         return metrics
 
     def _stoppable(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            if self._model.ranks.size == 1:  # many ranks stop between two steps alone
+            if self.model.ranks.size == 1:  # many ranks stop between two steps alone
                 interrupts.check()
             yield batch
 
@@ -161,7 +157,7 @@ class _Accumulator:
         """Add a batch that has a target."""
         num = self.task.num_labelled(target)
         total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
-        with_nan = prediction.isnan().flatten(1).any(1).sum()
+        with_nan = prediction.isnan().unsqueeze(1).flatten(1).any(1).sum()
         self.sums += torch.stack((total, num, with_nan))
         self.num_batches += 1
         for (_, prepare), metric in self.metrics.items():

@@ -1,11 +1,11 @@
 """The training loop: epochs of steps, an evaluation after each, the selected epoch tested once."""
 
 import logging
-from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rotograd_cli.data.base import MultiTaskDataset, Split
+from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.training import interrupts
@@ -15,7 +15,7 @@ from rotograd_cli.training.evaluation import Evaluator
 from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 from rotograd_cli.training.run_state import RunState, TrainState
-from rotograd_cli.training.selection import select_by
+from rotograd_cli.training.selection import relative_loss, select_by
 from rotograd_cli.training.stepper import Stepper
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def stop_if_requested(ranks: Ranks) -> None:
     ranks.signal = interrupts.requested()
 
 
+@dataclass
 class Trainer:
     """Trains a model on a data set and tests the selected epoch.
 
@@ -56,7 +57,7 @@ class Trainer:
         options: The loop's options.
         recorder: Where records go.
         checkpoint_dir: Folder of ``last.pt`` and ``best.pt``; exists when :meth:`fit` is called.
-        checkpoints: When checkpoints are written.
+        checkpoint_options: When checkpoints are written.
         seed: Seed of the order of examples.
         config: Resolved configuration, stored in checkpoints.
 
@@ -65,33 +66,28 @@ class Trainer:
             its mode takes the worst epoch.
     """
 
-    def __init__(
-        self,
-        run: RunState,
-        dataset: MultiTaskDataset,
-        options: TrainOptions,
-        recorder: Recorder,
-        *,
-        checkpoint_dir: Path,
-        checkpoints: CheckpointOptions,
-        seed: int,
-        config: dict[str, Any],
-    ) -> None:
-        self.run = run
-        self.dataset = dataset
-        self.options = options
-        self.recorder = recorder
-        self.config = config
-        self.splits: Sequence[Split] = ("train", "val") if options.evaluate_train else ("val",)
-        self.selection = select_by(options.select, options.select_mode, dataset.tasks, self.splits)
-        self.batches = EpochBatches(dataset, options, seed, run.device, run.ranks)
-        self.stepper = Stepper(run, dataset.tasks, options)
-        self.evaluator = Evaluator(run.model, dataset, options)
+    run: RunState
+    dataset: MultiTaskDataset
+    options: TrainOptions
+    recorder: Recorder
+    _: KW_ONLY
+    checkpoint_dir: Path
+    checkpoint_options: CheckpointOptions
+    seed: int
+    config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        run = self.run
+        tasks = self.dataset.tasks
+        self.selection = select_by(self.options, tasks)
+        self.batches = EpochBatches(self.dataset, self.options, self.seed, run.device, run.ranks)
+        self.stepper = Stepper(run, tasks, self.options)
+        self.evaluator = Evaluator(run.model, self.dataset, self.options)
         self.checkpoints = CheckpointFolder(
-            checkpoint_dir,
+            self.checkpoint_dir,
             run,
-            checkpoints,
-            lambda: {"records": recorder.position(), "config": config},
+            self.checkpoint_options,
+            lambda: {"records": self.recorder.position(), "config": self.config},
         )
 
     def fit(self) -> dict[str, float]:
@@ -107,9 +103,10 @@ class Trainer:
         state = self.run.state
         self.checkpoints.save_start()
         try:
-            if state.step == 0 and self.selection.needs_initial:
+            if state.step == 0 and self.selection.is_relative:
                 metrics = self.evaluator.metrics(self.selection.split)
-                state.initial_losses = self.selection.initial(metrics)
+                state.initial_losses = self.selection.losses(metrics)
+                self.selection.check_initial(state.initial_losses)
             while state.epoch < self.options.epochs or state.evaluation_due:
                 if not state.evaluation_due:
                     self.train_epoch()
@@ -162,8 +159,10 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         state = self.run.state
         metrics: dict[str, float] = {}
-        for split in self.splits:
+        for split in self.options.evaluated_splits:
             metrics |= self.evaluator.metrics(split)
-        metrics |= self.selection.relative(metrics, state.initial_losses)
+        if self.selection.is_relative:
+            losses = self.selection.losses(metrics)
+            metrics[self.selection.key] = relative_loss(losses, state.initial_losses)
         self.recorder.log({"step": state.step, "epoch": state.epoch, **metrics})
         return metrics

@@ -1,10 +1,10 @@
-"""Why a step is not finite: a fault of its data, or the first module or parameter to show it.
+"""Why a step is not finite: a fault of its data, or the first place in the step to show it.
 
 :func:`find_origin` is ``debug=nonfinite``: from a checkpoint to the step, and where that began.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.training.batch_checks import find_fault
 from rotograd_cli.training.batches import EpochBatches
@@ -23,6 +24,14 @@ from rotograd_cli.training.options import NONFINITE_REMEDY, TrainOptions
 from rotograd_cli.training.precision import Snapshot
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.stepper import Stepper
+
+_LOSS_REMEDY = f"clamp what your loss divides by or takes a log or root of, or {NONFINITE_REMEDY}"
+_RULE_REMEDY = (
+    "in a rule of your own, divide by norms and losses (0 for an absent task) with "
+    "rotograd_cli.linalg.gradients.divide_or_zero; or lower method_optimizer.lr"
+)
+_RULE_RESULTS = {"factors": "weights", "weights": "weights", "combine": "combination"}
+_NOWHERE = "All outputs of modules are finite, and all gradients that autograd sets."
 
 
 def explain(
@@ -37,17 +46,17 @@ def explain(
         micro_batches: This rank's of the step.
 
     Returns:
-        A fault of the data; or the first module whose output is not finite, and a remedy.
+        A fault of the data; or where it began, as far as a forward pass tells, and a remedy.
     """
     fault = fault_of_data(error, run, batches, micro_batches)
     if fault is not None:
         return f". {fault}"
-    with torch.no_grad(), watched(run.model) as findings:
+    with torch.no_grad(), watched(run.model) as (outputs, gradients):
         for batch in micro_batches:
             predict(run.model, batch)
     run.model.forget()
-    where = f", first in the {findings[0]}" if findings else ""
-    return f"{where}; {NONFINITE_REMEDY}."
+    place = _first_place(error, run, outputs, gradients)
+    return f"; {NONFINITE_REMEDY}." if place is None else f", first in the {place}."
 
 
 def fault_of_data(
@@ -57,21 +66,46 @@ def fault_of_data(
     if run.ranks.size > 1:
         whole = replace(batches, ranks=ONE)
         micro_batches = next(whole.steps(run.state.epoch, run.state.batch))
-    suspects = [name for name, loss in error.losses.items() if not math.isfinite(loss)]
-    return find_fault(micro_batches, batches.dataset, "train", suspects)
+    return find_fault(micro_batches, batches.dataset, "train", _not_finite(error))
 
 
 def wrong_parameter(model: nn.Module) -> str | None:
-    """Return the first parameter that is not finite, described; None if all are finite."""
+    """Return the first parameter that is not finite, or buffer with a NaN, described; or None.
+
+    A buffer may be infinite: a mask that is added to logits is.
+    """
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
             return f"parameter {name}, {_describe(parameter)}"
+    for name, buffer in model.named_buffers():
+        if buffer.isnan().any():
+            return f"buffer {name}, {_describe(buffer)}"
     return None
 
 
+def _first_place(
+    error: NonFiniteError, run: RunState, outputs: Sequence[str], gradients: Sequence[str]
+) -> str | None:
+    """Return where in the step an infinite or NaN value began, and what to try; or None."""
+    if outputs:
+        return outputs[0]
+    losses = _not_finite(error)
+    if losses:
+        place = (
+            f"loss of task {losses[0]!r}: its predictions and targets are finite; {_LOSS_REMEDY}"
+        )
+        return place if run.ranks.size == 1 else None  # the prediction may be another rank's
+    return gradients[0] if gradients else None
+
+
+def _not_finite(error: NonFiniteError) -> list[str]:
+    """Return the tasks whose loss is not finite."""
+    return [name for name, loss in error.losses.items() if not math.isfinite(loss)]
+
+
 @contextmanager
-def watched(model: nn.Module) -> Iterator[list[str]]:
-    """Inside, outputs and gradients that are not finite are noted, in the order of the step.
+def watched(model: MultiTaskMethod) -> Iterator[tuple[list[str], list[str]]]:
+    """Inside, values that are not finite are noted.
 
     Hooks make methods leave their shortcuts, so numbers may differ by rounding.
 
@@ -79,19 +113,29 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
         model: The network.
 
     Yields:
-        What is found, for instance ``output of heads.1 (Linear), [8, 3] with 0 infinite, 2 NaN``.
+        Outputs of modules; gradients, and what the rule gives. Each list is in the order of the
+        step, with a remedy: ``output of heads.1 (Linear), [8, 3] with 0 infinite, 2 NaN; ...``.
     """
-    findings: list[str] = []
+    outputs: list[str] = []
+    gradients: list[str] = []
 
     def watch_output(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         for value in output if isinstance(output, (list, tuple)) else [output]:
             if isinstance(value, Tensor) and not _is_finite(value):
                 kind = type(module).__name__
-                findings.append(f"output of {name} ({kind}), {_describe(value)}")
+                place = f"output of {name} ({kind}), {_describe(value)}"
+                outputs.append(f"{place}; {NONFINITE_REMEDY}")
 
     def watch_gradient(name: str, parameter: Tensor) -> None:
         if parameter.grad is not None and not _is_finite(parameter.grad):
-            findings.append(f"gradient of {name}, {_describe(parameter.grad)}")
+            place = f"gradient of {name}, {_describe(parameter.grad)}"
+            gradients.append(f"{place}; {NONFINITE_REMEDY}")
+
+    def watch_rule(compute: Callable[..., Tensor | None], result: str, *args: Any) -> Tensor | None:
+        value = compute(*args)
+        if value is not None and not _is_finite(value):
+            gradients.append(f"{result} of method {model.method_name}; {_RULE_REMEDY}")
+        return value
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -102,8 +146,13 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
             if parameter.requires_grad:
                 register: Any = parameter.register_post_accumulate_grad_hook
                 stack.callback(register(partial(watch_gradient, name)).remove)
+        for name, result in _RULE_RESULTS.items():
+            compute = getattr(model.rule, name, None)
+            if compute is not None:
+                setattr(model.rule, name, partial(watch_rule, compute, result))
+                stack.callback(delattr, model.rule, name)
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks run in it
-        yield findings
+        yield outputs, gradients
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -129,14 +178,14 @@ def find_origin(
         last_step: Step (from 1) to end with.
 
     Returns:
-        Task, step, and the module or parameter where it began; None if all steps are finite.
+        Task, step, and where in the step it began; None if all steps are finite.
     """
     stepper = Stepper(run, batches.dataset.tasks, options, check_finite=True)
     origin = wrong_parameter(run.model)
     if origin is not None:
         return f"Before step {run.state.step + 1}: the checkpoint has the {origin}."
     while run.state.step < last_step:
-        run.model.train()
+        run.begin_epoch()
         for micro_batches in batches.steps(run.state.epoch, run.state.batch):
             origin = _try_step(run, batches, stepper, micro_batches)
             if origin is not None or run.state.step == last_step:
@@ -155,18 +204,14 @@ def _try_step(
     except NonFiniteError as error:
         before.restore()
         fault = fault_of_data(error, run, batches, micro_batches)
-        with watched(run.model) as findings, suppress(NonFiniteError):
+        with watched(run.model) as (outputs, gradients), suppress(NonFiniteError):
             stepper.attempt(micro_batches)
-        return f"{error} in step {step}. {fault or _first(findings)}"
+        place = _first_place(error, run, outputs, gradients)
+        began = _NOWHERE if place is None else f"It began in the {place}."
+        return f"{error} in step {step}. {fault or began}"
     origin = wrong_parameter(run.model)
     if origin is not None:
         return f"The update of step {step} is not finite: {origin}."
     run.model.refresh()
     run.end_step()
     return None
-
-
-def _first(findings: Sequence[str]) -> str:
-    if findings:
-        return f"It began in the {findings[0]}."
-    return "All outputs of modules are finite, and all gradients that autograd sets."

@@ -1,6 +1,7 @@
 """The task losses of a step: predictions, losses, and a rank's or micro-batch's share in them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -68,6 +69,7 @@ def _fit_one_operation(tasks: Sequence[Task], predictions: Sequence[Tensor], bat
     )
 
 
+@dataclass
 class Objective:
     """The task losses of one optimiser step, whose parts add up over micro-batches and ranks.
 
@@ -80,14 +82,14 @@ class Objective:
         micro_batches: This rank's rows of the parts of one batch.
     """
 
-    def __init__(
-        self, model: MultiTaskMethod, tasks: Sequence[Task], micro_batches: Sequence[Batch]
-    ) -> None:
-        self.model = model
-        self.tasks = tasks
-        self.micro_batches = micro_batches
-        here = [[task.name in batch.targets for task in tasks] for batch in micro_batches]
-        self._present = model.ranks.begin_step(here, len(micro_batches[0].inputs))
+    model: MultiTaskMethod
+    tasks: Sequence[Task]
+    micro_batches: Sequence[Batch]
+
+    def __post_init__(self) -> None:
+        batches = self.micro_batches
+        here = [[task.name in batch.targets for task in self.tasks] for batch in batches]
+        self._present = self.model.ranks.begin_step(here, len(batches[0].inputs))
         self._shares = self._measure_shares()
 
     def parts(self, index: int) -> list[Tensor | None]:
@@ -104,22 +106,27 @@ class Objective:
         """
         batch = self.micro_batches[index]
         predictions = predict(self.model, batch)
-        losses = task_losses(self.tasks, predictions, batch)
         if self._shares is None:
-            return losses
+            return task_losses(self.tasks, predictions, batch)
+        shares = self._shares[index].unbind()
+        predictions = [_gated(x, s) for x, s in zip(predictions, shares, strict=True)]
+        losses = task_losses(self.tasks, predictions, batch)
         parts: list[Tensor | None] = []
-        for k, loss in enumerate(losses):
-            if not self._present[index][k]:
+        for loss, prediction, share, is_present in zip(
+            losses, predictions, shares, self._present[index], strict=True
+        ):
+            if not is_present:
                 parts.append(None)
             elif loss is None:
-                parts.append((predictions[k] * 0).sum())
+                parts.append(prediction[:0].sum())  # of nothing, which is never NaN
             else:
-                parts.append(loss * self._shares[index, k].to(loss.dtype))
+                part = loss * share.to(loss.dtype)
+                parts.append(torch.where(share > 0, part, 0))  # a loss of nothing may be NaN
         return parts
 
     @torch.no_grad()
     def measure(self) -> Tensor:
-        """Return the losses of the step for the model as it is now, as :func:`total_of` does.
+        """Return the losses of the step for the model as it is now, shape ``[K]``.
 
         Neither random numbers are used up nor buffers (running statistics) changed.
         """
@@ -131,12 +138,28 @@ class Objective:
             for index in range(len(self.micro_batches)):
                 losses = self.parts(index)
                 like = next(loss for loss in losses if loss is not None)
-                known = [torch.zeros_like(like) if loss is None else loss for loss in losses]
-                values.append(with_presence(self.model.ranks.sum(torch.stack(known)), losses))
+                filled = [torch.zeros_like(like) if loss is None else loss for loss in losses]
+                values.append(self.model.ranks.sum(torch.stack(filled)))
         self.model.forget()
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
-        return total_of(values)
+        return self.total(values)[0]
+
+    def total(self, values: Sequence[Tensor]) -> Tensor:
+        """Return the losses of the step, and whether each was there (1 or 0) on any rank.
+
+        Args:
+            values: The losses of every micro-batch, shape ``[K]`` each.
+
+        Returns:
+            Shape ``[2, K]``, float32 or wider.
+        """
+        parts = torch.stack(list(values))
+        losses = parts.to(torch.promote_types(parts.dtype, torch.float32)).sum(0)
+        zero = torch.zeros_like(losses[0])
+        one = torch.ones_like(losses[0])
+        present = [one if any(flags) else zero for flags in zip(*self._present, strict=True)]
+        return torch.stack((losses, torch.stack(present)))
 
     def _measure_shares(self) -> Tensor | None:
         """Return the share of every micro-batch in the labelled elements of the step.
@@ -149,31 +172,20 @@ class Objective:
         num = len(self.micro_batches)
         if num == 1 and ranks.size == 1:
             return None
-        zero = torch.zeros((), dtype=torch.float64, device=next(self.model.parameters()).device)
-        counts = torch.stack(
-            [
-                task.num_labelled(batch.targets[task.name]).to(zero.device)
-                if task.name in batch.targets
-                else zero
-                for batch in self.micro_batches
-                for task in self.tasks
-            ]
-        ).view(num, -1)
+        device = next(self.model.parameters()).device
+        counts = torch.zeros(num, len(self.tasks), dtype=torch.float64, device=device)
+        for index, batch in enumerate(self.micro_batches):
+            for k, task in enumerate(self.tasks):
+                if task.name in batch.targets:
+                    counts[index, k] = task.num_labelled(batch.targets[task.name])
         total = ranks.sum(counts.sum(0))
         equal = 1 / (num * ranks.size)
         return torch.where(total > 0, counts / total.clamp_min(1), equal)
 
 
-def with_presence(values: Tensor, losses: Sequence[Tensor | None]) -> Tensor:
-    """Return values of the losses and their presence, shape ``[2, K]``, float32 or wider."""
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    zero = torch.zeros_like(values[0])
-    one = torch.ones_like(values[0])
-    present = [zero if loss is None else one for loss in losses]
-    return torch.stack((values, torch.stack(present)))
-
-
-def total_of(values: Sequence[Tensor]) -> Tensor:
-    """Return the sum of the values and the presence in any of the micro-batches, ``[2, K]``."""
-    losses, present = torch.stack(list(values)).unbind(1)
-    return torch.stack((losses.sum(0), present.amax(0)))
+def _gated(prediction: Tensor, share: Tensor) -> Tensor:
+    """Return the same values, to which a loss without a share sends back zeros, and no NaN."""
+    view = prediction.view_as(prediction)  # the prediction itself may be what all tasks share
+    if view.requires_grad:
+        view.register_hook(lambda gradient: torch.where(share > 0, gradient, 0))  # type: ignore[no-untyped-call]
+    return view

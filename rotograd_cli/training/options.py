@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 
 from rotograd_cli.bounds import AtLeastOne
+from rotograd_cli.metric_keys import Split
 
 
 @dataclass
@@ -31,6 +32,11 @@ class TrainOptions:
     select_mode: Annotated[str, Literal["min", "max"]]
     on_nonfinite: Annotated[str, Literal["stop", "skip"]]
     max_skipped_steps: Annotated[int, Ge(0)]
+
+    @property
+    def evaluated_splits(self) -> tuple[Split, ...]:
+        """Splits that are evaluated after an epoch."""
+        return ("train", "val") if self.evaluate_train else ("val",)
 
 
 @dataclass

@@ -1,15 +1,17 @@
-"""Arithmetic in 16 bits: which type, and the loss scale that float16 needs."""
+"""How the networks compute: arithmetic in 16 bits with its loss scale, and torch.compile."""
 
 import copy
 import logging
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.errors import ConfigError, NonFiniteError, first_line
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 
@@ -28,7 +30,7 @@ class Snapshot:
 
     def __init__(self, model: MultiTaskMethod) -> None:
         self._model = model
-        self._state = _copies(model.changing_state())
+        self._state = copy.deepcopy(model.changing_state())
         self._generators = rng_state()
 
     def restore(self) -> None:
@@ -38,6 +40,7 @@ class Snapshot:
         set_rng_state(self._generators)
 
 
+@dataclass
 class LossScale:
     r"""The factor s that keeps gradients inside the range of float16.
 
@@ -53,14 +56,12 @@ class LossScale:
         growth_steps: Steps without an overflow after which s is doubled.
     """
 
-    largest = 2.0**24
+    value: float = 2.0**16
+    growth_steps: int = 2000
+    largest: ClassVar[float] = 2.0**24
     """Where doubling ends."""
-
-    def __init__(self, value: float = 2.0**16, *, growth_steps: int = 2000) -> None:
-        self.value = value
-        self.growth_steps = growth_steps
-        self.steps = 0
-        """Steps since s last changed."""
+    steps: int = field(default=0, init=False)
+    """Steps since s last changed."""
 
     def take(self, model: MultiTaskMethod, step: Callable[[float], Tensor]) -> Tensor:
         """Take one optimiser step, more than once where a gradient overflows.
@@ -106,8 +107,46 @@ class LossScale:
         self.steps = int(state["steps"])
 
 
-def _copies(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-        for name, value in state.items()
-    }
+def compile_networks(networks: Iterable[nn.Module]) -> None:
+    """Have every network compiled at its first call, each as one graph.
+
+    The modules stay what they are: their parameters, names and ``state_dict`` do not change.
+
+    Args:
+        networks: Backbone and heads.
+    """
+    for network in networks:
+        network.compile(fullgraph=True)
+
+
+@contextmanager
+def compilation(enabled: bool) -> Iterator[None]:
+    """Inside, as many networks as there are may be compiled, and none falls back unnoticed.
+
+    Compiled modules share the code object of ``nn.Module``'s call, to which torch's limit of
+    compiled variants applies: with several networks the later ones would silently run eagerly.
+
+    Args:
+        enabled: Whether anything is compiled.
+
+    Raises:
+        ConfigError: If a network cannot be compiled as one graph.
+    """
+    if not enabled:
+        yield
+        return
+    from torch._dynamo import config  # heavy
+
+    try:
+        with config.patch(
+            recompile_limit=1024, accumulated_recompile_limit=8192, fail_on_recompile_limit_hit=True
+        ):
+            yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = first_line(error).rstrip(".")
+        raise ConfigError(
+            f"`compile` cannot be true here: torch.compile fails ({reason}); install a compiler, "
+            "or leave it out."
+        ) from error

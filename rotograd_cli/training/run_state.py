@@ -19,9 +19,6 @@ from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.selection import Selection
 
-_LATER = ("num_evaluations", "num_candidates", "initial_losses")
-"""Fields that checkpoints of earlier versions lack."""
-
 
 @dataclass
 class TrainState:
@@ -55,27 +52,6 @@ class TrainState:
     """The part of it in which a step waited for its examples, in seconds."""
     wall_s: float = 0.0
     """Wall time of earlier processes that trained this run, in seconds."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned.
-
-        Args:
-            state: The fields. One that an earlier version did not have keeps its value.
-
-        Raises:
-            TypeError: If a field is missing, unknown or of another type.
-        """
-        fields = asdict(self)
-        complete = {**{name: fields[name] for name in _LATER}, **state}
-        types = {name: type(value) for name, value in fields.items()}
-        if {name: type(value) for name, value in complete.items()} != types:
-            raise TypeError("`state` has other fields")
-        for key, value in state.items():
-            setattr(self, key, value)
 
     def update_best(self, metrics: dict[str, float], selection: Selection) -> bool:
         """Keep the metrics of the epoch just finished if its selection value is the best so far.
@@ -150,6 +126,7 @@ class RunState:
         self.window = torch.zeros(2, len(model.heads), device=self.device)
         """Sums of task losses and their counts since the last record."""
         self.loss_scale = LossScale() if model.autocast_dtype == torch.float16 else None
+        self._planned_norm: float | None = None  # restored, for the rest of the epoch
         self._began = time.monotonic()
         self._counted_until = self._began
 
@@ -161,6 +138,9 @@ class RunState:
     def begin_epoch(self) -> None:
         """Put the model into training mode and start the clock of the steps."""
         self.model.train()
+        if self._planned_norm is not None:
+            self.model.rotations.planned_norm = self._planned_norm
+            self._planned_norm = None
         self._counted_until = time.monotonic()
 
     def count_time(self, waited_s: float) -> None:
@@ -229,10 +209,11 @@ class RunState:
     def content(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the run; its tensors are the run's, not copies."""
         return {
-            "state": {**self.state.state_dict(), "wall_s": self.wall_s},
+            "state": {**asdict(self.state), "wall_s": self.wall_s},
             "model": self.model.state_dict(),
             "optimizers": {group.name: group.optimizer.state_dict() for group in self.groups},
             "schedulers": {group.name: group.scheduler.state_dict() for group in self.groups},
+            "planned_norm": self.model.rotations.planned_norm if self.model.rotated else None,
             "window": self.window.clone(),
             "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "rng": rng_state(),
@@ -263,11 +244,14 @@ class RunState:
             ) from error
 
     def _load(self, content: dict[str, Any], path: Path) -> None:
-        self.state.load_state_dict(content["state"])
+        self.state = TrainState(**content["state"])  # earlier versions had fewer fields
         load_weights(self.model, content["model"], path)
         for group in self.groups:
             group.optimizer.load_state_dict(content["optimizers"][group.name])
             group.scheduler.load_state_dict(content["schedulers"][group.name])
+        norm = content.get("planned_norm")  # earlier versions saved none
+        is_needed = self.state.batch > 0 and self.model.rotated is not None
+        self._planned_norm = float(norm) if is_needed and norm is not None else None
         self.window.copy_(content["window"])
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(content["loss_scale"])

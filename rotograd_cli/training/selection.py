@@ -22,9 +22,7 @@ from rotograd_cli.errors import ConfigError, SelectionError
 from rotograd_cli.tasks.losses import target_rule
 from rotograd_cli.tasks.metrics import ROUNDING, Better
 from rotograd_cli.tasks.task import Task, task_statistics
-
-OVER_TASKS = ("loss", "geomean_loss", "relative_loss")
-"""Last part of the keys ``split/...`` that need the losses of all tasks."""
+from rotograd_cli.training.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -50,17 +48,17 @@ class Selection:
         """Return the losses by task on the split that decides."""
         return {name: metrics[f"{self.split}/{name}/loss"] for name in self.task_names}
 
-    def tasks_needed(self) -> tuple[str, ...]:
-        """Return the tasks that must have labels in the split, or the key has no value."""
-        _, *rest = self.key.split("/")
-        return (rest[0],) if len(rest) == 2 else self.task_names
+    def tasks_needed(self, split: Split) -> tuple[str, ...]:
+        """Return the tasks that must have labels in a split: to be trained, or for the key."""
+        task, slash, _ = self.key.removeprefix(f"{split}/").partition("/")
+        if split == "train" or (split == self.split and not slash):
+            return self.task_names
+        return (task,) if split == self.split else ()
 
     def is_better(self, value: float, best: float) -> bool:
         """Return whether a value beats the best so far; one that is not finite never does."""
-        if not math.isfinite(value):
-            return False
-        if not math.isfinite(best):
-            return True
+        if not math.isfinite(value) or not math.isfinite(best):
+            return math.isfinite(value)
         return value < best if self.mode == "min" else value > best
 
     def check(self, metrics: Mapping[str, float]) -> None:
@@ -83,23 +81,19 @@ class Selection:
                 )
 
     @property
-    def needs_initial(self) -> bool:
+    def is_relative(self) -> bool:
         """Whether epochs are compared with the losses of the untrained network."""
         return self.key == f"{self.split}/relative_loss"
 
-    def initial(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return the losses of the untrained network.
+    def check_initial(self, losses: Mapping[str, float]) -> None:
+        """Refuse losses of the untrained network that nothing can be compared with.
 
         Args:
-            metrics: Metrics of an evaluation before the first step.
-
-        Returns:
-            Losses by task.
+            losses: Losses by task, before the first step.
 
         Raises:
-            SelectionError: If one is 0, infinite or NaN: nothing can be compared with it.
+            SelectionError: If one is 0, infinite or NaN.
         """
-        losses = self.losses(metrics)
         for name, loss in losses.items():
             if loss == 0 or not math.isfinite(loss):
                 raise SelectionError(
@@ -107,23 +101,14 @@ class Selection:
                     f"is {loss} on {self.split}; choose a metric of a task with train.select=KEY "
                     f"({self.split}/{name}/loss, say)."
                 )
-        return losses
-
-    def relative(
-        self, metrics: Mapping[str, float], initial: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Return the entry that an evaluation lacks: :func:`relative_loss` where it decides."""
-        return {self.key: relative_loss(self.losses(metrics), initial)} if initial else {}
 
 
-def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str]) -> Selection:
+def select_by(options: TrainOptions, tasks: Sequence[Task]) -> Selection:
     """Return the rule that ``train.select`` and ``train.select_mode`` ask for.
 
     Args:
-        key: Key of the evaluation's metrics, or ``split/auto``.
-        mode: ``min`` or ``max``.
+        options: The loop's options.
         tasks: The K tasks.
-        splits: Splits that are evaluated after an epoch.
 
     Returns:
         The rule, with ``auto`` resolved.
@@ -131,23 +116,20 @@ def select_by(key: str, mode: str, tasks: Sequence[Task], splits: Sequence[str])
     Raises:
         ConfigError: If the key is none of the evaluation's, or the mode takes the worst epoch.
     """
+    key = options.select
+    mode = options.select_mode
+    splits = options.evaluated_splits
     split, _, rest = key.partition("/")
-    if split == "train" and split not in splits:
-        raise ConfigError(
-            f"`train.select={key}` needs an evaluation of the training split; add "
-            "train.evaluate_train=true."
-        )
     if rest == "auto":
         never_negative = all(target_rule(task.loss) is not None for task in tasks)
-        rest = "geomean_loss" if never_negative else "relative_loss"
-        key = f"{split}/{rest}"
-    directions = {
-        f"{s}/{name}": better for s in splits for name, better in directions_of(tasks).items()
-    }
+        key = f"{split}/{'geomean' if never_negative else 'relative'}_loss"
+    by_name = directions_of(tasks)
+    directions = {f"{s}/{name}": better for s in splits for name, better in by_name.items()}
     if key not in directions:
+        choices = ", ".join([*(f"{s}/auto" for s in splits), *directions])
         raise ConfigError(
-            f"`train.select` must be a metric of the evaluation, got {key!r}; choose from "
-            f"{', '.join(f'{s}/auto' for s in splits)}, {', '.join(directions)}."
+            f"`train.select` must be a metric of the evaluation, got {options.select!r}; choose "
+            f"from {choices}, or add train.evaluate_train=true for those of the training split."
         )
     better = directions[key]
     best = {"higher": "max", "lower": "min"}.get(better or "", mode)
@@ -173,7 +155,7 @@ def directions_of(tasks: Sequence[Task]) -> dict[str, Better | None]:
         keys[f"{task.name}/loss"] = "lower"
         keys |= {f"{task.name}/{spec.name}": spec.better for spec in task.metrics}
     keys |= {statistic.name: statistic.better for statistic in task_statistics(tasks)}
-    return keys | dict.fromkeys(OVER_TASKS, "lower")
+    return keys | dict.fromkeys(("loss", "geomean_loss", "relative_loss"), "lower")
 
 
 def relative_loss(losses: Mapping[str, float], initial: Mapping[str, float]) -> float:
@@ -188,15 +170,11 @@ def relative_loss(losses: Mapping[str, float], initial: Mapping[str, float]) -> 
         initial: Loss :math:`I_k` of each task before the first step.
 
     Returns:
-        The mean, negative where the losses have fallen; NaN if a loss is NaN or an initial loss
-        is 0.
+        The mean, negative where the losses have fallen; NaN if a loss is NaN.
 
     Examples:
         >>> relative_loss({"a": 1.0, "b": -3.0}, {"a": 2.0, "b": -2.0})
         -0.5
     """
-    changes = [
-        (losses[name] - start) / abs(start) if start else math.nan
-        for name, start in initial.items()
-    ]
+    changes = [(losses[name] - start) / abs(start) for name, start in initial.items()]
     return sum(changes) / len(changes)

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.task import Task
-from rotograd_cli.training.objective import Objective, total_of, with_presence
+from rotograd_cli.training.objective import Objective
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import RunState
 
@@ -54,28 +55,8 @@ def train_step(
             parameter has changed, and all gradients are cleared.
     """
     optimizers = list(optimizers)
-    num = len(micro_batches)
     objective = Objective(model, tasks, micro_batches)
-    values = []
-    for index in range(num):
-        is_last = index == num - 1
-        with model.ranks.accumulating(not is_last):
-            losses = objective.parts(index)
-            if loss_scale is not None:
-                losses = [None if loss is None else loss * loss_scale for loss in losses]
-            total = model.backward(
-                losses,
-                loss_scale=loss_scale,
-                num_micro_batches=num,
-                accumulating=not is_last,
-                one_head_per_loss=True,  # a task's loss takes its own prediction
-            )
-        values.append(with_presence(total, losses))
-    total = total_of(values)
-    if loss_scale is not None:
-        total[0] /= loss_scale
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        torch._foreach_div_(gradients, loss_scale)
+    total = _backward(model, objective, loss_scale)
     if check_finite:
         _check_finite(model, tasks, total[0], optimizers)
     if grad_clip_norm is not None:
@@ -84,7 +65,33 @@ def train_step(
         optimizer.step()
         optimizer.zero_grad()
         if index == 0 and model.needs_losses_after_update:
-            model.observe_update(total[0], objective.measure()[0], total[1] > 0)
+            model.observe_update(total[0], objective.measure(), total[1] > 0)
+    return total
+
+
+def _backward(model: MultiTaskMethod, objective: Objective, loss_scale: float | None) -> Tensor:
+    """Add up the gradients of all micro-batches; return what :meth:`Objective.total` does."""
+    num = len(objective.micro_batches)
+    values = []
+    for index in range(num):
+        is_last = index == num - 1
+        with model.ranks.accumulating(not is_last):
+            losses = objective.parts(index)
+            if loss_scale is not None:
+                losses = [None if loss is None else loss * loss_scale for loss in losses]
+            value = model.backward(
+                losses,
+                loss_scale=loss_scale,
+                num_micro_batches=num,
+                accumulating=not is_last,
+                one_head_per_loss=True,  # a task's loss takes its own prediction
+            )
+        values.append(value)
+    total = objective.total(values)
+    if loss_scale is not None:
+        total[0] /= loss_scale
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, loss_scale)
     return total
 
 
@@ -116,6 +123,7 @@ def _reasons(losses: Mapping[str, float], gradients: Mapping[str, Tensor]) -> It
     yield f"The norm of the gradient, largest in {name} ({norms[name]:.3g}), overflowed"
 
 
+@dataclass
 class Stepper:
     """Takes the steps of a run: with its loss scale, and its policy for one that is not finite.
 
@@ -123,29 +131,24 @@ class Stepper:
         run: What is trained.
         tasks: Its K tasks.
         options: Largest gradient norm; policy.
-        check_finite: Look at losses and gradients in every step. By default where that is free (on
-            a CPU) or needed (``skip``, a loss scale): on an accelerator a look waits.
+        check_finite: Look at losses and gradients in every step, even where that is neither free
+            (on a CPU) nor needed (``skip``, a loss scale): on an accelerator a look waits.
     """
 
-    def __init__(
-        self,
-        run: RunState,
-        tasks: Sequence[Task],
-        options: TrainOptions,
-        *,
-        check_finite: bool | None = None,
-    ) -> None:
-        self._run = run
-        self._tasks = tasks
-        self._options = options
-        self._skips = options.on_nonfinite == "skip"
-        by_default = self._skips or run.device.type == "cpu" or run.loss_scale is not None
-        self._check_finite = by_default if check_finite is None else check_finite
+    run: RunState
+    tasks: Sequence[Task]
+    options: TrainOptions
+    check_finite: bool = False
+
+    def __post_init__(self) -> None:
+        self._skips = self.options.on_nonfinite == "skip"
+        is_free = self.run.device.type == "cpu"
+        self.check_finite |= self._skips or is_free or self.run.loss_scale is not None
 
     def take(self, micro_batches: Sequence[Batch]) -> None:
         """Take the next step of the run and note its losses.
 
-        A skipped step leaves everything but the method's counters alone.
+        A skipped step leaves everything but the method's counters alone, running statistics too.
 
         Args:
             micro_batches: Those of the step.
@@ -153,36 +156,46 @@ class Stepper:
         Raises:
             NonFiniteError: If it is not finite and may not be skipped.
         """
+        buffers = _buffers_of_network(self.run.model) if self._skips else {}
+        before = {name: buffer.clone() for name, buffer in buffers.items()}
         try:
             losses = self.attempt(micro_batches)
         except NonFiniteError as error:
             self._skip_or_raise(error)
+            for name, buffer in _buffers_of_network(self.run.model).items():
+                buffer.copy_(before[name])
         else:
-            self._run.window += losses
+            self.run.window += losses
 
     def attempt(self, micro_batches: Sequence[Batch]) -> Tensor:
         """Take a step as :func:`train_step` does, with the run's options; count nothing."""
 
         def step(loss_scale: float | None = None) -> Tensor:
             return train_step(
-                self._run.model,
-                self._tasks,
+                self.run.model,
+                self.tasks,
                 micro_batches,
-                [group.optimizer for group in self._run.groups],
-                grad_clip_norm=self._options.grad_clip_norm,
-                check_finite=self._check_finite,
+                [group.optimizer for group in self.run.groups],
+                grad_clip_norm=self.options.grad_clip_norm,
+                check_finite=self.check_finite,
                 loss_scale=loss_scale,
             )
 
-        scale = self._run.loss_scale
-        return step() if scale is None else scale.take(self._run.model, step)
+        scale = self.run.loss_scale
+        return step() if scale is None else scale.take(self.run.model, step)
 
     def _skip_or_raise(self, error: NonFiniteError) -> None:
-        state = self._run.state
+        state = self.run.state
         step = state.step + 1
-        if self._skips and state.skipped_steps < self._options.max_skipped_steps:
+        if self._skips and state.skipped_steps < self.options.max_skipped_steps:
             state.skipped_steps += 1
             logger.warning("%s in step %d, which is skipped.", error, step)
             return
         already = f" after {state.skipped_steps} skipped steps" if self._skips else ""
         raise NonFiniteError(f"{error} in step {step}{already}", losses=error.losses) from error
+
+
+def _buffers_of_network(model: MultiTaskMethod) -> dict[str, Tensor]:
+    """Return the buffers of backbone and heads, which forward passes change, by name."""
+    prefixes = ("backbone.", "heads.")
+    return {name: b for name, b in model.named_buffers() if name.startswith(prefixes)}

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.cli import main
-from rotograd_cli.runs.compose import composing, register_schemas
+from rotograd_cli.config.compose import composing, register_schemas
 
 BASE = (
     "logger=none",

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from rotograd_cli.cli import main
+from rotograd_cli.config.packing import available_cores
 from rotograd_cli.errors import RUN_FAILED, ConfigError
 from rotograd_cli.runs.directory import claimed
-from rotograd_cli.runs.packing import available_cores
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import start

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from rotograd_cli.runs.config import to_bench_config
+from rotograd_cli.config.schema import to_bench_config
 
 from .conftest import Cli
 from .test_wrong_input import refused
 
-QUICK = ("bench.rounds=1", "bench.loading_batches=null")
+QUICK = ("bench.rounds=1",)
 NAMES = ["ideal", "vanilla", "rotateonly", "rotograd", "rotogradnorm", "reference"]
 TINY = (
     "device=cpu",
@@ -53,7 +53,7 @@ def test_a_benchmark_prints_a_table_and_leaves_three_files(cli: Cli, tmp_path: P
     for text in (result.out, (folder / "bench.md").read_text(encoding="utf-8")):
         assert all(name in text for name in NAMES)
         assert "tiny: K = 3, N = 8, d = 8, m = 5, float32, |A| = 0.5, cpu" in text
-    assert result.err.splitlines() == [*(f"round {n} of 3" for n in (1, 2, 3)), "loading"]
+    assert result.err.splitlines() == [f"round {n} of 3" for n in (1, 2, 3)]
 
     content = measured(folder)
     assert [c["name"] for c in content["contenders"]] == NAMES
@@ -64,12 +64,6 @@ def test_a_benchmark_prints_a_table_and_leaves_three_files(cli: Cli, tmp_path: P
     assert len(content["blocks"]) == 3 * (len(NAMES) + len(timed))
     assert {block["steps"] for block in content["blocks"]} == {1}
     assert content["settings"]["rotation_stack_bytes"] == 3 * 5 * 5 * 4
-    loading = content["loading"]
-    assert list(loading["examples_per_s"]) == ["loader", "loader and augmentation", "whole step"]
-    alone, _, whole = (rate["median"] for rate in loading["examples_per_s"].values())
-    assert alone > whole > 0  # a step loads, and computes
-    assert 0 < loading["waiting_percent"]["median"] < 100
-    assert "Examples per second, 4 batches of 8 a pass: loader " in result.out
     options = {c["name"]: c["options"] for c in content["contenders"]}
     assert options["rotograd"]["rotation_shape"] == 5
     assert content["machine"]["threads"] >= 1
@@ -96,7 +90,6 @@ def test_other_types_and_optimisers_take_part(cli: Cli, tmp_path: Path, dtype: s
     assert [c["name"] for c in content["contenders"]] == NAMES
     itemsize = 8 if dtype == "float64" else 4  # parameters stay float32 under autocast
     assert content["settings"]["rotation_stack_bytes"] == 3 * 8 * 8 * itemsize
-    assert content["loading"] is None
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from rotograd_cli.runs.components import Constructors, accepted_parameters, constructor
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import BenchConfig, TrainConfig, to_bench_config, to_train_config
-from rotograd_cli.runs.config_files import config_dir
+from rotograd_cli.config.components import Constructor, Constructors, accepted_parameters
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.schema import BenchConfig, TrainConfig, to_bench_config, to_train_config
 from rotograd_cli.runs.saved import load_run_config
 
 from .conftest import SMOKE
@@ -125,8 +125,8 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> N
         values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
         for key in ("train", "defaults"):
             values.pop(key, None)
-        supplied = dict.fromkeys(SUPPLIED[group])
-        constructor(values, group, **supplied)  # refuses what its target does not take
+        supplied = SUPPLIED[group]
+        Constructor(values, group, *supplied)  # refuses what its target does not take
         if values["_target_"].startswith("rotograd_cli."):  # of others, the file sets what matters
             accepted = accepted_parameters(pkgutil.resolve_name(values["_target_"]))
             assert accepted is not None

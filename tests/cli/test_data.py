@@ -92,7 +92,7 @@ def test_check_without_a_name_looks_at_every_data_set(cli: Cli) -> None:
         (("data",), "needs check or prepare, got 'nothing'"),
         (("data", "chekc"), "needs check or prepare, got 'chekc'"),
         (("data", "prepare"), "takes one data set, got none"),
-        (("data", "prepare", "celebA"), "'celebA' is not a data set; did you mean celeba?"),
+        (("data", "prepare", "celebA"), "got 'celebA'. Did you mean celeba?"),
         (("data", "prepare", "multidigits"), "MultiDigits needs no preparation"),
         (("data", "prepare", "celeba", "--workers", "0"), "`--workers` must be at least 1, got 0"),
         (("data", "prepare", "celeba", "--workers", "x"), "rotograd data --help"),

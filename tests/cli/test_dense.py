@@ -41,8 +41,11 @@ def test_dense_tasks_train_and_an_evaluation_equals_the_record(cli: Cli, tmp_pat
 
 def test_what_gives_no_map_or_one_of_another_size_is_refused_in_one_line(cli: Cli) -> None:
     for word, message in (
-        ("data.map_shape=[9,13]", "must return shape [N, 2, 9, 13], got [N, 2, 9, 12]; check"),
-        ("head=linear", "must return shape [N, 2, 9, 12], got [N, 2]; check `backbone`"),
+        (
+            "data.map_shape=[9,13]",
+            "must return shape [1, 2, 9, 13] (N = 1), got [1, 2, 9, 12]",
+        ),
+        ("head=linear", "must return shape [1, 2, 9, 12] (N = 1), got [1, 2]; check `backbone`"),
         ("backbone=lenet", "ConvHead needs feature maps"),
     ):
         words = [old for old in DENSE if "channels" not in old]  # lenet has no such option
@@ -97,7 +100,7 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(cli: Cli) -> None:
         (("backbone=segnet", "head=conv"), "height and width are multiples of 32"),
         (("backbone=conv", "head=mtan"), "use backbone=segnet_mtan"),
         (("backbone=segnet", "backbone.filters=[4,16]", "head=mtan"), "got features of shape"),
-        ((*DEEPLAB, "head.upsample=4"), "must return shape [N, 2, 32, 40]"),
+        ((*DEEPLAB, "head.upsample=4"), "must return shape [1, 2, 32, 40]"),
         ((*DEEPLAB, "train.batch_size=1"), "at least 2 examples in training"),  # writes a run
     ):
         result = cli("train", *PUBLISHED, *words)

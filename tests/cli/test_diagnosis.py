@@ -85,7 +85,19 @@ def test_a_run_that_does_not_fail_again_says_so(cli: Cli, tmp_path: Path) -> Non
     config.write_text(config.read_text().replace("grad_clip_norm: null", "grad_clip_norm: 1.0e-4"))
     result = cli("train", "resume=run", "debug=nonfinite")
     assert result.code == 0
-    assert re.fullmatch(r"Steps 17 to \d+ of run are finite this time\.\n", result.out)
+    assert re.fullmatch(
+        r"Steps 17 to \d+ of run are finite this time\. A failure that does not come back depends "
+        r"on state outside of the checkpoint \(in a loss or a data set, say\), or on a GPU without "
+        r"deterministic=true\.\n",
+        result.out,
+    )
+
+
+def test_a_finished_run_has_no_step_to_take_again(cli: Cli) -> None:
+    assert cli("train", *WORDS, "method=vanilla", "train.epochs=1").code == 0
+    result = cli("train", "resume=run", "debug=nonfinite")
+    assert result.code == 0
+    assert result.out == "run has finished its 8 steps: there is none to take again.\n"
 
 
 def test_it_takes_one_run_to_go_back_to(cli: Cli, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import to_train_config
-from rotograd_cli.runs.packing import available_cores
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.packing import available_cores
+from rotograd_cli.config.schema import to_train_config
 from tests import fake_slurm
 from tests.forked import Forked
 from tests.waiting import PATIENCE_S, wait_for
@@ -29,6 +29,7 @@ from .test_interrupt import group_is_gone
 from .test_sweep import SMALL, cells
 
 TWO_AT_ONCE = ("launcher=local", "launcher.jobs_per_device=2")
+SWEEP = ("train", "-m", *SMALL, "hydra.sweep.dir=sweep")
 LONG = ("logger=none", "device=cpu", "train.epochs=10000", "train.limit_batches=5")
 
 
@@ -36,6 +37,13 @@ def run(cwd: Path, *words: str, **env: str) -> Result:
     process = start(*words, cwd=cwd, **env)
     out, err = process.communicate(timeout=PATIENCE_S)
     return Result(process.returncode, out, err)
+
+
+def swept(cwd: Path, *words: str, **env: str) -> tuple[Result, dict[str, dict[str, Any]]]:
+    """Result and summaries of a sweep; none of them ends in a traceback."""
+    result = run(cwd, *SWEEP, *words, **env)
+    assert "Traceback" not in result.err
+    return result, cells(cwd / "sweep")
 
 
 def composed(*words: str) -> Any:
@@ -158,11 +166,9 @@ def test_an_option_of_a_component_may_be_added_in_a_sweep(cli: Cli, tmp_path: Pa
 def test_a_used_cell_is_refused_by_a_worker_too(tmp_path: Path) -> None:
     (tmp_path / "sweep" / "0").mkdir(parents=True)
     (tmp_path / "sweep" / "0" / "config.yaml").write_text("{}")
-    words = ("-m", "hydra.sweep.dir=sweep", "seed=0", *TWO_AT_ONCE)
-    result = run(tmp_path, "train", *SMALL, *words)
+    result, _ = swept(tmp_path, "seed=0", *TWO_AT_ONCE)
     assert result.code == 2
     assert "already holds runs, in 0" in result.err.splitlines()[-1]
-    assert "Traceback" not in result.err
 
 
 # runs
@@ -170,16 +176,13 @@ def test_a_used_cell_is_refused_by_a_worker_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_side_by_side_equal_runs_of_their_own(cli: Cli, tmp_path: Path) -> None:
-    words = ("method.rotation_shape=30", "backbone.num_features=20,40", "hydra.sweep.dir=sweep")
-    sweep = ("train", "-m", *TWO_AT_ONCE, *SMALL, *words)
-    result = run(tmp_path, *sweep)
+    words = (*TWO_AT_ONCE, "method.rotation_shape=30", "backbone.num_features=20,40")
+    result, found = swept(tmp_path, *words)
     assert result.code == 1, result.err
-    found = cells(tmp_path / "sweep")
     assert [found[n]["status"] for n in "01"] == ["failed", "finished"]
     assert "choose a size of at most 20" in found["0"]["error"]
-    assert "Traceback" not in result.err
     assert result.out.count("finished") == 1
-    assert found["1"]["command"] == ["rotograd train", *sweep[1:]]
+    assert found["1"]["command"] == ["rotograd train", *SWEEP[1:], *words]
     assert found["1"]["num_threads"] == max(1, available_cores() // 2)
     own = ("method.rotation_shape=30", "backbone.num_features=40")
     assert cli("train", *SMALL, *own, "hydra.run.dir=alone").code == 0
@@ -192,11 +195,9 @@ def test_runs_side_by_side_equal_runs_of_their_own(cli: Cli, tmp_path: Path) -> 
 def test_slurm_gets_what_was_asked_for_and_its_results_are_shown(tmp_path: Path) -> None:
     env = fake_slurm.install(tmp_path / "slurm")
     asked = ("hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=90")
-    words = ("-m", "launcher=slurm", *asked, "seed=0,1", "hydra.sweep.dir=sweep")
-    result = run(tmp_path, "train", *SMALL, *words, **env)
+    result, found = swept(tmp_path, "launcher=slurm", *asked, "seed=0,1", **env)
     assert result.code == 0, result.err
     assert result.out.count("finished") == 2
-    found = cells(tmp_path / "sweep")
     assert [found[n]["seed"] for n in "01"] == [0, 1]
     assert found["0"]["command"][0] == "rotograd train"
     script = (tmp_path / "slurm" / "submitted.sh").read_text()
@@ -207,9 +208,8 @@ def test_slurm_gets_what_was_asked_for_and_its_results_are_shown(tmp_path: Path)
 
 @pytest.mark.slow
 def test_optuna_searches_on_validation_and_prints_the_best(tmp_path: Path) -> None:
-    search = ("sweep=optuna", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=sweep")
-    words = ("train", "-m", *SMALL, "method=vanilla", *search)
-    process = Forked(words, tmp_path, {"OMP_NUM_THREADS": "1"})
+    search = ("method=vanilla", "sweep=optuna", "hydra.sweeper.n_trials=3")
+    process = Forked((*SWEEP, *search), tmp_path, {"OMP_NUM_THREADS": "1"})
     out, err = process.communicate()
     assert process.returncode == 0, err
     found = cells(tmp_path / "sweep")
@@ -249,8 +249,8 @@ def test_a_search_is_repeatable_and_a_trial_that_fails_is_the_worst(tmp_path: Pa
 @pytest.mark.slow
 def test_a_search_of_which_every_trial_fails_names_no_best(tmp_path: Path) -> None:
     words = ("sweep=optuna", "model_optimizer.lr=choice(1e30,1e29)", "method_optimizer.lr=1e-3")
-    options = ("hydra.sweeper.n_trials=2", "train.log_every_steps=1", "hydra.sweep.dir=sweep")
-    result = run(tmp_path, "train", "-m", *SMALL, "method=vanilla", *words, *options)
+    options = ("hydra.sweeper.n_trials=2", "train.log_every_steps=1")
+    result, _ = swept(tmp_path, "method=vanilla", *words, *options)
     assert result.code == 1
     assert "No trial finished;" in result.out
     assert "Best" not in result.out
@@ -259,34 +259,30 @@ def test_a_search_of_which_every_trial_fails_names_no_best(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_job_that_slurm_loses_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
     env = {**fake_slurm.install(tmp_path / "slurm"), "FAKE_SLURM_FAIL": "4711_1"}
-    words = ("-m", "launcher=slurm", "seed=0,1", "hydra.sweep.dir=sweep")
-    result = run(tmp_path, "train", *SMALL, *words, **env)
+    result, _ = swept(tmp_path, "launcher=slurm", "seed=0,1", **env)
     assert result.code == 1
     assert result.out.count("finished") == 1
     assert "state: TIMEOUT" in result.err.splitlines()[-1]
-    assert "Traceback" not in result.err
 
 
 @pytest.mark.slow
 def test_submitit_runs_here_too(tmp_path: Path) -> None:
-    words = ("-m", "hydra/launcher=submitit_local", "seed=0,1", "hydra.sweep.dir=sweep")
-    result = run(tmp_path, "train", *words, *SMALL)
+    words = ("hydra/launcher=submitit_local", "seed=0,1")
+    result, found = swept(tmp_path, *words)
     assert result.code == 0, result.err
-    found = cells(tmp_path / "sweep")
-    assert found["1"]["command"] == ["rotograd train", *words, *SMALL]
+    assert found["1"]["command"] == ["rotograd train", *SWEEP[1:], *words]
     assert result.out.count("finished") == 2
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="rotograd-cli[ray] is missing")
 def test_ray_runs_and_reports_a_wrong_cell(tmp_path: Path) -> None:
-    words = ("-m", "launcher=ray", "launcher.jobs_per_device=2", "hydra.sweep.dir=sweep")
+    words = ("launcher=ray", "launcher.jobs_per_device=2")
     grid = ("method.rotation_shape=30", "backbone.num_features=20,40")
-    result = run(tmp_path, "train", *words, *SMALL, *grid)
+    result, found = swept(tmp_path, *words, *grid)
     assert result.code == 1, result.err
-    found = cells(tmp_path / "sweep")
     assert [found[n]["status"] for n in "01"] == ["failed", "finished"]
-    assert found["1"]["command"] == ["rotograd train", *words, *SMALL, *grid]
+    assert found["1"]["command"] == ["rotograd train", *SWEEP[1:], *words, *grid]
     assert found["1"]["num_threads"] == max(1, available_cores() // 2)
 
 

@@ -91,6 +91,17 @@ def lines(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def chosen_run(root: Path, row: str, seed: int, task: str = "") -> dict[str, Any]:
+    """Summary of the run of a row's chosen setting."""
+    grid = lines(root / "outputs" / "tables" / "mini" / "grid.csv")
+    (best,) = [x for x in grid if (x["row"], x["task"], x["chosen"]) == (row, task, "1")]
+    words = {f"method={row}", f"seed={seed}", *([f"tasks=[{task}]"] if task else [])}
+    for key in ("model_optimizer.lr", "method_optimizer.lr"):
+        words |= {f"{key}={float(best[key])!r}"} if best[key] else set()
+    (run,) = [summary for summary in runs(root).values() if words <= set(summary["overrides"])]
+    return run
+
+
 def test_every_cell_is_trained_once_and_the_table_is_of_the_chosen_settings(
     finished: tuple[Path, Result],
 ) -> None:
@@ -108,27 +119,17 @@ def test_every_cell_is_trained_once_and_the_table_is_of_the_chosen_settings(
     assert set(by_place) == {
         ("single", "left"), ("single", "sum"), ("vanilla", ""), ("rotograd", "")
     }  # fmt: skip
-    chosen = {}
-    for place, group in by_place.items():
+    for group in by_place.values():
         best = min(group, key=lambda line: float(line["validation"]))
         assert [line["chosen"] for line in group].count("1") == 1
         assert best["chosen"] == "1"
-        chosen[place] = best
 
     values = {
         (line["row"], line["column"], line["seed"]): float(line["value"])
         for line in lines(root / "outputs" / "tables" / "mini" / "table.csv")
     }
     for row, seed in (("vanilla", 0), ("vanilla", 1), ("rotograd", 0), ("rotograd", 1)):
-        best = chosen[row, ""]
-        rates = [f"model_optimizer.lr={float(best['model_optimizer.lr'])!r}"]
-        if row == "rotograd":
-            rates.append(f"method_optimizer.lr={float(best['method_optimizer.lr'])!r}")
-        (run,) = [
-            s
-            for s in found.values()
-            if {f"method={row}", f"seed={seed}", *rates} <= set(s["overrides"])
-        ]
+        run = chosen_run(root, row, seed)
         assert values[row, "sum", str(seed)] == run["metrics"]["test/sum/mse"]
     assert "2.12 ± 2.23" in result.out
     assert "every row took its best on validation" in result.out
@@ -265,8 +266,8 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
     from hydra import compose
 
     from rotograd_cli.commands.reproduction.estimate import measured_seconds
-    from rotograd_cli.runs.compose import composing
-    from rotograd_cli.runs.config import to_train_config
+    from rotograd_cli.config.compose import composing
+    from rotograd_cli.config.schema import to_train_config
     from rotograd_cli.runs.experiment import train
 
     with composing():
@@ -329,34 +330,33 @@ def test_a_cell_that_is_being_trained_elsewhere_is_waited_for(cli: Cli, again: P
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["table=multimist"], "Did you mean multimnist"),
-        ([], "table"),
-        (["table=mini", "methods=[rotogard]"], "did you mean rotograd"),
-        (["table=mini", "seeds=0"], "`seeds`"),
-        (["table=mini", "train.epocs=3"], "did you mean train.epochs"),
-        (["table=mini", "seed=3"], "seeds="),
-        (["table=mini", "method=vanilla"], "methods=["),
-        (["table=mini", "statistic=average"], "median_std"),
-        (["table=mini", "hydra/launcher=nonsense"], "nonsense"),
-        (["mini"], "table=mini"),
-        (["table=mini", "-m"], "-m"),
-        (["table=mini", "data.partners=-1"], "partners"),
-        (
-            ["table=mini", "table.grid.values.model_optimizer.lr=[1e-3]"],
-            "table.grid.values={model_optimizer.lr:[VALUE,...]}",
-        ),
-    ],
-)
-def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path, words: list[str], message: str) -> None:
+WRONG = {
+    "table=multimist": "Did you mean multimnist",
+    "": "table",
+    "table=mini methods=[rotogard]": "did you mean rotograd",
+    "table=mini seeds=0": "`seeds`",
+    "table=mini train.epocs=3": "did you mean train.epochs",
+    "table=mini seed=3": "seeds=",
+    "table=mini method=vanilla": "methods=[",
+    "table=mini statistic=average": "median_std",
+    "table=mini hydra/launcher=nonsense": "nonsense",
+    "mini": "table=mini",
+    "table=mini -m": "-m",
+    "table=mini data.partners=-1": "partners",
+    "table=mini table.grid.values.model_optimizer.lr=[1e-3]": (
+        "table.grid.values={model_optimizer.lr:[VALUE,...]}"
+    ),
+}
+
+
+def test_wrong_input_is_one_line(cli: Cli, tmp_path: Path) -> None:
     write_spec(tmp_path)
-    result = cli("reproduce", "--config-dir", "conf", *words)
-    assert result.code == 2, (result.out, result.err)
-    assert message in result.err
-    assert len(result.err.strip().splitlines()) == 1
-    assert not list(tmp_path.rglob("summary.json"))
+    for words, message in WRONG.items():
+        result = cli("reproduce", "--config-dir", "conf", *words.split())
+        assert result.code == 2, (words, result.out, result.err)
+        assert message in result.err
+        assert len(result.err.strip().splitlines()) == 1
+        assert not list(tmp_path.rglob("summary.json"))
 
 
 # ---- rotograd plot
@@ -379,18 +379,6 @@ def test_the_bars_of_the_gains_are_the_gains_of_the_runs(
         assert image.size == (1200, 675)
     assert (again / "figures" / "gains.pdf").read_bytes().startswith(b"%PDF")
 
-    found = runs(again)
-    grid = lines(again / "outputs" / "tables" / "mini" / "grid.csv")
-    chosen = {(g["row"], g["task"]): g for g in grid if g["chosen"] == "1"}
-
-    def metric(row: str, task: str, seed: int, key: str) -> float:
-        best = chosen[row, task]
-        words = {f"method={row}", f"seed={seed}", *([f"tasks=[{task}]"] if task else [])}
-        for name in ("model_optimizer.lr", "method_optimizer.lr"):
-            words |= {f"{name}={float(best[name])!r}"} if best[name] else set()
-        (run,) = [s for s in found.values() if words <= set(s["overrides"])]
-        return float(run["metrics"][f"test/{key}"])
-
     heights = {}
     for container, row in zip(
         drawn[0].axes[0].containers[1::2], ("vanilla", "rotograd"), strict=True
@@ -400,8 +388,10 @@ def test_the_bars_of_the_gains_are_the_gains_of_the_runs(
         for key, sign, height in (("left/accuracy", 1, left), ("sum/mse", -1, total)):
             gains = []
             for seed in (0, 1):
-                base = metric("single", key.split("/")[0], seed, key)
-                gains.append(sign * 100 * (metric(row, "", seed, key) - base) / base)
+                single = chosen_run(again, "single", seed, key.split("/")[0])
+                base = single["metrics"][f"test/{key}"]
+                value = chosen_run(again, row, seed)["metrics"][f"test/{key}"]
+                gains.append(sign * 100 * (value - base) / base)
             assert height == pytest.approx(sum(gains) / 2)  # the median of two
 
 
@@ -429,21 +419,19 @@ def test_boxes_hold_every_seed_of_every_row(
     assert (again / "outputs" / "tables" / "mini" / "rotation_lr.pdf").is_file()
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["figure=gain"], "Did you mean gains"),
-        (["figure=gains", "figure.columns=[lefft]"], "did you mean left"),
-        (["figure=rotation_lr", "figure.columns=[pixels]"], "choose from gain, sum"),
-        (["figure=gains", "figure.kind=bars"], "box or gains"),
-        (["figure=gains"], "rotograd reproduce table=mini"),
-    ],
-)
-def test_wrong_input_of_a_figure_is_one_line(
-    cli: Cli, tmp_path: Path, words: list[str], message: str
-) -> None:
+WRONG_FIGURES = {
+    "figure=gain": "Did you mean gains",
+    "figure=gains figure.columns=[lefft]": "did you mean left",
+    "figure=rotation_lr figure.columns=[pixels]": "choose from gain, sum",
+    "figure=gains figure.kind=bars": "box or gains",
+    "figure=gains": "rotograd reproduce table=mini",
+}
+
+
+def test_wrong_input_of_a_figure_is_one_line(cli: Cli, tmp_path: Path) -> None:
     write_spec(tmp_path)
-    result = cli("plot", "table=mini", "--config-dir", "conf", *words)
-    assert result.code == 2, (result.out, result.err)
-    assert message in result.err
-    assert len(result.err.strip().splitlines()) == 1
+    for words, message in WRONG_FIGURES.items():
+        result = cli("plot", "table=mini", "--config-dir", "conf", *words.split())
+        assert result.code == 2, (words, result.out, result.err)
+        assert message in result.err
+        assert len(result.err.strip().splitlines()) == 1

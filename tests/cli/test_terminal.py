@@ -14,10 +14,9 @@ import yaml
 from rich.console import Console
 
 from rotograd_cli.errors import RUN_FAILED
-from rotograd_cli.printing.terminal import fitting
+from rotograd_cli.printing.grid import fitting
 from rotograd_cli.runs.report import sweep_table
-from rotograd_cli.runs.resuming import same_run
-from rotograd_cli.runs.saved import load_run_config
+from rotograd_cli.runs.saved import load_run_config, same_run
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 
 from .conftest import CHECKOUT, SMOKE, Cli

@@ -56,12 +56,12 @@ def test_what_can_be_trained_on_is_trained_on(
 
 
 DATA = {
-    f"absent {REGRESSION}": "split val, task 'spread': at least one label is needed, as "
-    "val/geomean_loss needs it, got none (the batch has targets of size); select by another task "
-    "with train.select=val/size/loss, or train with tasks=[size].",
+    f"absent {REGRESSION}": "split val, task 'spread': at least one label is needed to train "
+    "the task and for val/geomean_loss, got none; select by another task with train.select="
+    "val/size/loss, or train with tasks=[size].",
     f"unlabelled {REGRESSION}": "split val, task 'spread': at least one label is needed",
-    f"untrained {REGRESSION}": "split train, task 'spread': at least one label is needed, as it is "
-    "to be trained, got none (the batch has targets of size, spread); train with tasks=[size].",
+    f"untrained {REGRESSION}": "split train, task 'spread': at least one label is needed to train "
+    "the task and for val/geomean_loss, got none; train with tasks=[size].",
     f"no_train {REGRESSION}": "split train: at least one example is needed, got 0",
     f"no_val {CLASSES}": "split val: at least one example is needed, got 0; move examples",
     f"no_test {CLASSES}": "split test: at least one example is needed, got 0",
@@ -87,21 +87,20 @@ DATA = {
     f"list {REGRESSION}": "split train, task 'size': the target must be a tensor, got a list",
     f"short {REGRESSION}": "task 'size': the target of 32 examples must have a first axis of 32, "
     "got shape [31]",
-    f"tuple {REGRESSION}": "`batch` must return a Batch, got a tuple",
+    f"tuple {REGRESSION}": "`batch` must return a Batch with targets by task, got a tuple",
     f"broken {REGRESSION}": "split test: the data set fails (LookupError: no such frame, faulty.py",
     f"broadcasting {REGRESSION}": "split train, task 'spread': prediction and target must have one "
     "shape, got [32, 1] against [32], which is broadcast to [32, 32]; write prediction.squeeze(1)",
     f"broadcasting_with_a_warning {REGRESSION}": "task 'spread': the loss fails (UserWarning: Using"
     " a target size",
-    f"not_reduced {REGRESSION}": "task 'spread': the loss must be a finite scalar that depends on "
-    "the prediction, got shape [32]; reduce it with mean().",
-    f"detached {REGRESSION}": "got one without a gradient; leave out detach()",
-    f"a_number {REGRESSION}": "got a float; return a tensor.",
+    f"not_reduced {REGRESSION}": "task 'spread': the loss must be a finite scalar tensor that "
+    "depends on the prediction, got tensor([",
+    f"detached {REGRESSION}": "leave out detach() and item(), and leave out NaN in the target.",
+    f"a_number {REGRESSION}": "scalar tensor that depends on the prediction, got 0.",
     f"writing {REGRESSION}": "task 'spread': the loss must leave the target as it is, which the "
     "metrics see too, but writes into it; write target = target.clone() first.",
     f"failing {REGRESSION}": "task 'spread': the loss fails (KeyError: 'scale', faulty.py line ",
-    f"nan_and_own_loss {REGRESSION}": "got nan; correct the loss, or use one that leaves out NaN "
-    "in the target.",
+    f"nan_and_own_loss {REGRESSION}": "got tensor(nan",
     f"unbatchable {REGRESSION}": "a training step: the loss of the tasks with batchable=True fails "
     "(RuntimeError: vmap: ",
     f"count {REGRESSION}": "task 'spread': the labels cannot be counted (AttributeError: 'int' "

@@ -58,7 +58,7 @@ def test_the_installed_wheel_trains_from_another_directory(wheel: Path, tmp_path
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    code = "import rotograd_cli.runs.config_files as c; print(c.__file__); print(c.config_dir())"
+    code = "import rotograd_cli.config.files as c; print(c.__file__); print(c.config_dir())"
     module, conf = run("-c", code).splitlines()
     assert Path(module).is_relative_to(target)
     assert Path(conf) == target / "rotograd_cli" / "conf"

@@ -8,7 +8,7 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from rotograd_cli.runs.messages import explain
+from rotograd_cli.config.messages import explain
 from tests.marks import slow_unless
 
 from .conftest import SMOKE, Cli
@@ -104,7 +104,7 @@ WRONG_OVERRIDES = [
     ("hydra.verbose=3", "check the command"),
     # what does not fit together
     ("method.rotation_shape=60", "choose a size of at most 50"),
-    ("+heads.left._target_=torch.nn.Identity", "must return shape [N, 10], got [N, 50]"),
+    ("+heads.left._target_=torch.nn.Identity", "must return shape [1, 10] (N = 1), got [1, 50]"),
     ("head.hidden=[100000000000]", "does not fit into memory; lower"),
     # grammar
     ("foo", "must read KEY=VALUE, got 'foo'"),
@@ -179,9 +179,14 @@ def test_a_broken_file_of_ones_own_is_refused(
     ("text", "expected"),
     [
         ("train: {epocs: 3}", "In 'experiment/mine': `train.epocs` is not a key"),
-        ("defaults: [override /methd: vanilla]", "Could not override 'methd'"),
+        (
+            "defaults: [override /methd: vanilla]",
+            "In 'experiment/mine': `methd` is not a group here; did you mean method?",
+        ),
         ("defaults: [override /method: vanila]", "Did you mean vanilla?"),
-        ("defaults: [override /model_optimizer: sgd]", "Could not override 'model_optimizer'"),
+        ("defaults: [override /frob: sgd]", "`frob` is not a group; rotograd train --help lists"),
+        ("defaults: [override /model_optimizer: sgd]", "did you mean optimizer@model_optimizer?"),
+        ("defaults: [override /optimizer: sgd]", " or optimizer@model_optimizer?"),
         ("method: vanilla", "choose one with method=NAME"),
         ("seed: soon", "seed"),
     ],
@@ -311,6 +316,17 @@ def test_a_schedule_that_fails_when_it_advances_is_refused(cli: Cli, tmp_path: P
     words = ("scheduler@model_scheduler=step", "model_scheduler.scheduler.step_size=0")
     message = refused(cli, tmp_path, "train", "debug=smoke", "logger=none", *words)
     assert "`model_scheduler.scheduler` fails in step()" in message
+
+
+@pytest.mark.parametrize("gamma", ["1e400", "nan"])
+def test_a_schedule_whose_rate_becomes_infinite_or_nan_is_refused(
+    cli: Cli, tmp_path: Path, gamma: str
+) -> None:
+    name = "method_scheduler"
+    words = (f"scheduler@{name}=exponential", f"{name}.scheduler.gamma={gamma}", "method=rotograd")
+    message = refused(cli, tmp_path, "train", "debug=smoke", "logger=none", *words)
+    assert f"`{name}.scheduler` must keep learning rates finite, got {float(gamma)}" in message
+    assert f"scheduler@{name}=constant" in message
 
 
 def test_a_run_directory_given_to_evaluate_without_its_key_is_explained(

@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from rotograd_cli.config.files import config_dir
 from rotograd_cli.errors import ConfigError, ShapeError
-from rotograd_cli.runs.config_files import config_dir
 
 INPUT_SHAPE = (3, 32, 32)  # colour images that every shipped backbone takes
 FEATURE_SHAPES = ((50,), (4, 6, 5))

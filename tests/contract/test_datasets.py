@@ -9,9 +9,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import DatasetError
-from rotograd_cli.runs.config_files import config_dir
 from tests import fake_celeba, fake_mnist, fake_nyuv2
 
 FILES = sorted((config_dir() / "data").glob("*.yaml"))

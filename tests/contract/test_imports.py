@@ -22,11 +22,11 @@ LAYERS = [["__init__"], *(layer.split(", ") for layer in LINE.split(" → ")), [
 TORCHJD = ("alignedmtl", "imtlg", "nashmtl", "pcgrad", "upgrad")
 USERS = {
     "wandb": {"tracking.wandb"},
-    "rich": {"printing.terminal", "tracking.console"},
+    "rich": {"printing.grid", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"commands.reproduction.figures"},
     "geotorch": {"methods.rotation.rotations"},
-    "pydantic": {"runs.components", "runs.summary"},
+    "pydantic": {"config.components", "runs.summary"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 
@@ -167,3 +167,15 @@ def test_a_run_imports_no_library_that_its_components_do_not_use() -> None:
     )
     heavy = {"torchvision", "torchmetrics", "matplotlib", "wandb", "sklearn", "torchjd"}
     assert loaded_after(statement) & heavy == set()
+
+
+def test_the_page_names_files_that_exist_and_every_folder() -> None:
+    folders = set()
+    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+        first, _, rest = line.removeprefix("|").partition("|")
+        (folder,) = re.findall(r"`(\w+(?:/\w+)*)/`", first)[:1] or [""]
+        folders.add(folder)
+        for file in re.findall(r"`((?:\w+/)*\w+\.py)", rest):
+            assert (ROOT / folder / file).is_file() or (ROOT / file).is_file(), line
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert rooms <= folders

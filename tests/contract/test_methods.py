@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.config.components import method_constructor
+from rotograd_cli.config.compose import component_node, composing
 from rotograd_cli.linalg import devices
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods import (
@@ -23,8 +25,6 @@ from rotograd_cli.methods import (
 )
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.components import method_constructor
-from rotograd_cli.runs.compose import component_node, composing
 from tests.counting import CountOperations, is_read
 from tests.samplers import BATCH, SAMPLERS, SIZE
 

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from rotograd_cli.ranks.layers import see_whole_batch
+from rotograd_cli.ranks.many import has_unused
 from tests import many_ranks
 
 SOLVERS = {"nashmtl": 1e-7}  # stops short of the solution, where rounding decides
@@ -78,3 +81,24 @@ def test_an_evaluation_on_n_ranks_is_that_of_one(trained: Any, world: int, job: 
     for _, result in trained(world, job):
         for num, metrics in expected.items():
             assert result[num] == pytest.approx(metrics, rel=1e-10, abs=1e-10, nan_ok=True)
+
+
+@pytest.mark.parametrize("tracks", [True, False])
+def test_layers_talk_to_no_other_rank_in_evaluation(tracks: bool) -> None:
+    """There ranks are not in step. Here is no process group, so that talking is an error."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=tracks), nn.Dropout()).eval()
+    x = torch.randn(5, 3)
+    expected = network(x)
+    see_whole_batch(network, many_ranks.ONE)
+    assert torch.equal(network(x), expected)
+
+
+def test_looking_for_unused_parameters_leaves_a_backbone_as_it_is() -> None:
+    backbone = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3).eval())
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    assert not has_unused(backbone, (2,))
+    assert [module.training for module in backbone] == [True, False]
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    backbone.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    assert has_unused(backbone, (2,))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from rotograd_cli.config.arguments import ready
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.arguments import ready
 
 
 @pytest.fixture(autouse=True)

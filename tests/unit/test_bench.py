@@ -22,18 +22,16 @@ from rotograd_cli.bench.measure import (
     paired_ratios,
     peak_bytes,
     spread,
-    times_by_round,
+    step_times,
 )
 from rotograd_cli.bench.reference import ReferenceUnavailableError, load_reference, rotations
 from rotograd_cli.bench.rotations import rotations_of, skew_parameters
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.schema import BenchConfig, BenchOptions, to_bench_config
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.linalg.rotations import skew
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.runs.building import build_networks
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import BenchConfig, BenchOptions, to_bench_config
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -70,9 +68,9 @@ def test_a_machine_that_slows_down_in_one_round_leaves_the_ratios_alone() -> Non
         *(Block("ideal", i, 0, 10, 10 * 0.2 * slow[i]) for i in range(3)),
         *(Block("mine", i, 1, 4, 4 * 0.3 * slow[i]) for i in range(3)),
     ]
-    times = times_by_round(blocks)
+    times = step_times(blocks)
     assert paired_ratios(times["mine"], times["ideal"]) == pytest.approx([1.5, 1.5, 1.5])
-    assert times["mine"] == pytest.approx({0: 0.3, 1: 1.5, 2: 0.3})
+    assert times["mine"] == pytest.approx([0.3, 1.5, 0.3])
 
 
 # ---- measurement
@@ -196,12 +194,9 @@ def composed(*overrides: str) -> BenchConfig:
 
 def contenders(*overrides: str) -> tuple[dict[str, Contender], Batch]:
     config = composed(*overrides)
-    nodes = method_nodes(config)
-    constructors = Constructors(config)
-    networks = build_networks(config, constructors)
-    builder = Builder(config, constructors, networks)
-    built = {name: builder.build(name, nodes.get(name)) for name in config.bench.contenders}
-    batch = networks.dataset.batch("train", torch.arange(16))
+    builder = Builder(config)
+    built = {name: builder.build(name) for name in config.bench.contenders}
+    batch = builder.networks.dataset.batch("train", torch.arange(16))
     return built, Batch(batch.inputs.double(), batch.targets)
 
 
@@ -262,12 +257,10 @@ def test_the_reference_is_the_authors_class_of_the_configured_method(method: str
     config = to_bench_config(
         compose("bench", overrides=[w for w in SMALL if "method." not in w] + [f"method={method}"])
     )
-    constructors = Constructors(config)
-    networks = build_networks(config, constructors)
-    builder = Builder(config, constructors, networks)
-    contender = builder.build("reference", None)
+    builder = Builder(config)
+    contender = builder.build("reference")
     assert contender.label.startswith(f"{type(builder.configured).__name__} of rotograd")
-    batch = networks.dataset.batch("train", torch.arange(16))
+    batch = builder.networks.dataset.batch("train", torch.arange(16))
     contender.step(Batch(batch.inputs.double(), batch.targets))
 
 
@@ -367,7 +360,6 @@ def result(**changes: Any) -> dict[str, Any]:
         "settings": settings,
         "machine": report.describe_machine(CPU),
         "contenders": [{**contender, **changes}],
-        "loading": None,
         "left_out": {"reference": "not installed"},
         "blocks": [],
     }

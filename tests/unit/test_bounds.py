@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MultipleOf
 
-from rotograd_cli.bounds import check_fields
+from rotograd_cli.bounds import check_fields, check_range, checked
 from rotograd_cli.errors import ConfigError
 
 
@@ -44,3 +44,26 @@ def test_a_field_out_of_its_range_is_named_with_its_section() -> None:
         with pytest.raises(ConfigError) as caught:
             check_fields(record, "x.")
         assert str(caught.value) == message
+
+
+def test_what_is_no_range_is_left_to_others() -> None:
+    check_range("width", 7, Annotated[int, MultipleOf(8), "a width"])
+    with pytest.raises(ConfigError, match="`width` must be at least 8, got 7"):
+        check_range("width", 7, Annotated[int, "a width", Ge(8)])
+
+
+def test_annotations_that_are_strings_are_checked_too() -> None:
+    """Those of a module with ``from __future__ import annotations``."""
+
+    @checked
+    def root(x: "Annotated[float, Ge(0)]", y: "Unknown" = 0) -> float:  # type: ignore[name-defined]  # noqa: F821
+        return float(x**0.5 + y)
+
+    @checked
+    def power(x: "Annotated[float, Ge(0)]") -> float:
+        return float(x**2)
+
+    assert root(4) == 2  # without all names of its module nothing can be read
+    assert power(2) == 4
+    with pytest.raises(ConfigError, match="`x` must be at least 0, got -1"):
+        power(-1)

@@ -11,8 +11,8 @@ from rotograd_cli.errors import ConfigError, RankError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.ranks.layers import see_whole_batch
-from rotograd_cli.training.compiling import compilation, compile_networks
 from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.precision import compilation, compile_networks
 from rotograd_cli.training.stepper import train_step
 from tests.contract.test_methods import build
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset

@@ -1,7 +1,9 @@
 """Finding the step that is not finite from a checkpoint, and where in the step that began."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +12,18 @@ from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rule import (
+    Combining,
+    Losses,
+    LossWeighting,
+    Rule,
+    Statistics,
+    Weighting,
+)
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest
 from rotograd_cli.training.loop import Trainer
-from rotograd_cli.training.nonfinite import find_origin, watched
+from rotograd_cli.training.nonfinite import explain, find_origin, watched
 from rotograd_cli.training.seeding import epoch_order
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
@@ -83,8 +94,93 @@ def test_the_module_is_named_by_the_run_and_by_the_diagnosis(method: str, tmp_pa
     assert line.startswith(f"The loss of task 'value' became nan in step 3, first in the {where};")
     assert line.endswith("or set train.grad_clip_norm.")
     origin = origin_of(loop, tmp_path)
-    assert origin == f"The loss of task 'value' became nan in step 3. It began in the {where}."
+    assert origin == line.replace("3, first in", "3. It began in")
     assert not any(module._forward_hooks for module in loop.run.model.modules())
+
+
+def logarithm(prediction: Tensor, target: Tensor) -> Tensor:
+    """Is NaN for all that a network predicts."""
+    return (prediction.squeeze(1) + 0 * target - 100).log().mean()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_of_finite_predictions_is_named(method: str, tmp_path: Path) -> None:
+    dataset = ToyDataset()
+    dataset.tasks = tuple(replace(t, loss=logarithm) if t.name == "value" else t for t in TASKS)
+    loop = trainer(tmp_path, method, dataset=dataset)
+    where = "in the loss of task 'value': its predictions and targets are finite; clamp"
+    assert failed(loop).startswith(f"The loss of task 'value' became nan in step 1, first {where}")
+    origin = origin_of(loop, tmp_path)
+    assert origin is not None
+    assert origin.startswith(f"The loss of task 'value' became nan in step 1. It began {where}")
+
+
+def test_no_loss_is_named_where_another_rank_may_have_predicted_nan(tmp_path: Path) -> None:
+    loop = trainer(tmp_path)
+    micro_batches = next(loop.batches.steps(0, 0))
+    error = NonFiniteError("The loss of task 'value' became nan", losses={"value": math.nan})
+    alone = explain(error, loop.run, loop.batches, micro_batches)
+    assert alone.startswith(", first in the loss of task 'value': ")
+    loop.run.ranks = SimpleNamespace(size=2)
+    assert explain(error, loop.run, loop.batches, micro_batches).startswith("; lower ")
+
+
+class NaNWeights(Weighting):
+    def weights(self, s: Statistics) -> Tensor:
+        return s.norms * math.nan
+
+
+class InverseLosses(LossWeighting):
+    def factors(self, losses: Losses) -> Tensor:
+        return 1 / (0 * losses.values)
+
+
+class NaNCombination(Combining):
+    def combine(self, G: Tensor, s: Statistics) -> Tensor:
+        return G.sum(0) / 0
+
+
+def trainer_of(rule: Rule, folder: Path, **changes: Any) -> Trainer:
+    """A trainer whose networks are trained by a rule."""
+    loop: Trainer = trainer(folder, **changes)
+    model = loop.run.model
+    loop.run.model = MultiTaskMethod(model.backbone, list(model.heads), rule)
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("rule", "where"),
+    [
+        (NaNWeights, "weights of method NaNWeights"),
+        (InverseLosses, "weights of method InverseLosses"),
+        (NaNCombination, "combination of method NaNCombination"),
+    ],
+)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_rule_is_named(rule: type[Rule], where: str, parts: int, tmp_path: Path) -> None:
+    loop = trainer_of(rule(), tmp_path, accumulate_steps=parts)
+    failed(loop)
+    origin = origin_of(loop, tmp_path)
+    assert origin is not None
+    assert f" in step 1. It began in the {where}; in a rule of your own, divide by " in origin
+    assert not any(name in vars(loop.run.model.rule) for name in ("weights", "factors", "combine"))
+
+
+def test_a_rule_that_fails_in_a_micro_batch_is_named(tmp_path: Path) -> None:
+    """Weights of a task without a label in the first of two micro-batches are infinite."""
+
+    class Inverse(Weighting):
+        def weights(self, s: Statistics) -> Tensor:
+            return 1 / s.norms
+
+    loop = trainer_of(Inverse(), tmp_path, accumulate_steps=2)
+    order = epoch_order(20, seed=0, epoch=0)
+    dataset: Any = loop.dataset
+    dataset.targets["train"]["kind"][order[:3]] = -1
+    failed(loop)
+    origin = origin_of(loop, tmp_path)
+    assert origin is not None
+    assert "It began in the weights of method Inverse; " in origin
 
 
 def test_a_gradient_is_named_in_the_order_of_the_backward_pass(tmp_path: Path) -> None:
@@ -114,6 +210,23 @@ def test_parameters_that_were_wrong_before_are_named(tmp_path: Path) -> None:
         "Before step 1: the checkpoint has the parameter heads.0.0.weight, [3, 5] with 0 infinite, "
         "1 NaN."
     )
+
+
+def test_running_statistics_that_were_wrong_before_are_named(tmp_path: Path) -> None:
+    loop = trainer(tmp_path)
+    loop.run.model.heads[0].insert(0, nn.BatchNorm1d(5))
+    loop.run.model.heads[0][0].running_mean[0] = math.nan
+    origin = origin_of(loop)
+    name = "heads.0.0.running_mean"
+    assert origin == (
+        f"Before step 1: the checkpoint has the buffer {name}, [5] with 0 infinite, 1 NaN."
+    )
+
+
+def test_an_infinite_mask_is_no_failure(tmp_path: Path) -> None:
+    loop = trainer(tmp_path)
+    loop.run.model.backbone.register_buffer("mask", torch.tensor([0, -math.inf]))
+    assert origin_of(loop) is None
 
 
 def test_finite_steps_are_no_failure(tmp_path: Path) -> None:
@@ -146,4 +259,4 @@ def test_what_is_finite_is_not_noted() -> None:
         pairs = zip(TASKS, predictions, strict=True)
         losses = [task.loss(p, batch.targets[task.name]) for task, p in pairs]
         model.backward(losses)
-    assert findings == []
+    assert findings == ([], [])

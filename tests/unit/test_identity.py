@@ -8,12 +8,22 @@ import pytest
 import yaml
 from hydra import compose
 
+from rotograd_cli.config.arguments import ready
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.identity import UNCOUNTED, flat, folders_by_key, holds_run, key, setting
-from rotograd_cli.runs.resuming import named_run, same_run
-from rotograd_cli.runs.saved import ADDED_KEYS
+from rotograd_cli.runs.saved import (
+    ADDED_KEYS,
+    UNCOUNTED,
+    flat,
+    folders_by_key,
+    holds_run,
+    key,
+    named_run,
+    same_run,
+    setting,
+)
+from rotograd_cli.runs.trust import Trust
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.runs import find_runs
 from tests.fake_runs import fake_summary, write_run
@@ -74,7 +84,7 @@ def test_resume_reproduce_and_table_agree_on_every_key(config: TrainConfig, tmp_
         assert starts_anew == counts, name
         if counts and section not in ("seed", "tasks"):  # of which one row has several
             with pytest.raises(ConfigError, match=f"got {name}=x too"):
-                named_run(str(folder / "a"), config, [f"{name}=x"])
+                named_run(str(folder / "a"), config, [f"{name}=x"], Trust())
             rows = spec_from_runs(find_runs([str(folder)]))[0].rows
             assert len(rows) == 2, name
         else:
@@ -87,7 +97,19 @@ def test_sections_that_do_not_count_may_change_on_resume(
 ) -> None:
     write_run(tmp_path / "run", asdict(config), SUMMARY)
     for section in UNCOUNTED:
-        assert named_run(str(tmp_path / "run"), config, [f"{section}.x=1"]).resumed
+        assert named_run(str(tmp_path / "run"), config, [f"{section}.x=1"], Trust()).resumed
+
+
+def test_a_group_that_is_switched_off_as_by_default_may_be_named_on_resume(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "run", asdict(config), SUMMARY)
+    run = str(tmp_path / "run")
+    for group in ("debug", "experiment", "launcher", "sweep"):
+        (argument,) = ready([f"{group}=null"])
+        assert named_run(run, config, [argument], Trust()).resumed
+    with pytest.raises(ConfigError, match="got ~method too"):
+        named_run(run, config, ready(["method=null"]), Trust())
 
 
 def test_a_key_that_an_earlier_version_did_not_have_means_what_that_version_did(

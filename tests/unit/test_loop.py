@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def trainer(
         replace(OPTIONS, **changes),
         Memory(),
         checkpoint_dir=folder,
-        checkpoints=CheckpointOptions(every_minutes=math.inf, keep_epochs=0),
+        checkpoint_options=CheckpointOptions(every_minutes=math.inf, keep_epochs=0),
         seed=seed,
         config={"seed": seed},
     )
@@ -106,7 +106,7 @@ def test_state_counts_epochs_and_steps_of_whole_batches(tmp_path: Path) -> None:
     assert (loop.run.state.epoch, loop.run.state.step) == (3, 9)
     assert loop.recorder.num_progress == 9
     saved = load_checkpoint(tmp_path / "last.pt")
-    expected = loop.run.state.state_dict()
+    expected = asdict(loop.run.state)
     assert 0 < saved["state"].pop("wall_s") <= loop.run.wall_s
     assert saved["state"] == {key: expected[key] for key in expected if key != "wall_s"}
     assert saved["config"] == {"seed": 0}
@@ -487,13 +487,13 @@ def test_selection_by_an_unknown_metric_lists_those_there_are(select: str, tmp_p
     message = str(caught.value)
     assert f"got {select!r}" in message
     assert "val/kind/accuracy, val/value/loss" in message
-    assert message.endswith("val/loss, val/geomean_loss, val/relative_loss.")
+    assert "val/loss, val/geomean_loss, val/relative_loss, or add train.evaluate" in message
 
 
 def test_selection_on_training_examples_needs_their_evaluation(tmp_path: Path) -> None:
     for select in ("train/auto", "train/loss"):
         with pytest.raises(
-            ConfigError, match=f"`train.select={select}` needs.*evaluate_train=true"
+            ConfigError, match=f"got '{select}'; choose from .*, or add train.evaluate_train=true"
         ):
             trainer(tmp_path, select=select)
 
@@ -538,6 +538,23 @@ def test_a_skipped_step_changes_no_parameter_and_is_counted(method: str, tmp_pat
         for p, q in zip(loop.run.model.parameters(), expected.run.model.parameters(), strict=True):
             assert torch.equal(p, q)
     assert all(p.isfinite().all() for p in loop.run.model.parameters())
+
+
+def test_a_skipped_step_leaves_running_statistics_as_they_were(tmp_path: Path) -> None:
+    dataset = ToyDataset()
+    loop = trainer(tmp_path, dataset=dataset, on_nonfinite="skip", max_skipped_steps=1)
+    model = loop.run.model.train()
+    model.backbone = torch.nn.Sequential(model.backbone, torch.nn.BatchNorm1d(5))
+    model.heads[0].insert(0, torch.nn.BatchNorm1d(5))
+    batch = dataset.batch("train", torch.arange(6))
+    loop.stepper.take([batch])
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    poisoned = batch.inputs.clone()
+    poisoned[0, 0] = math.nan
+    loop.stepper.take([batch, Batch(poisoned, batch.targets)])
+    assert loop.run.state.skipped_steps == 1
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
 
 
 def test_skipping_ends_at_its_limit(tmp_path: Path) -> None:

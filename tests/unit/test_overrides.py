@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import composed, explaining
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.overrides import composed, explaining
 
 REFUSED = [
     ("methd=rotograd", "`methd` is not a key; did you mean method?"),
     ("method=rotogard", "got 'rotogard'. Did you mean rotograd?"),
     ("optimizer@model_optimizer=adm", "Did you mean adam?"),
-    ("optimizer=adam", "Did you mean to override one of optimizer@method_optimizer"),
+    ("optimizer=adam", "did you mean optimizer@method_optimizer or optimizer@model_optimizer?"),
     ("train.epocs=3", "did you mean train.epochs?"),
     ("epochs=3", "did you mean train.epochs?"),
     ("method=", "`method` must be one of"),
@@ -36,6 +36,7 @@ REFUSED = [
     ("seed=[1", "check brackets and quotes"),
     ("seed='1", "check brackets and quotes"),
     ("method=3", "must name a file of its group, got 'method=3'"),
+    ("optimizer@model_optimzer=sgd", "a group here; did you mean optimizer@model_optimizer?"),
     ("nogroup@here=3", "`nogroup@here` is not a group; rotograd train --help lists them"),
     ("launcher.jobs_per_device=2", "while `launcher` is null; choose one with launcher=NAME"),
 ]

@@ -16,43 +16,37 @@ from rotograd_cli.commands.support.session import launcher_failure
 from rotograd_cli.commands.sweeps import workers
 from rotograd_cli.commands.sweeps.cells import check_direction
 from rotograd_cli.commands.sweeps.workers import Worker, take_slot
+from rotograd_cli.config.packing import num_jobs, num_threads, packing_devices
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.device import resolve_device
-from rotograd_cli.runs.packing import num_jobs, num_threads, packing_devices
+from rotograd_cli.runs.building import resolve_device
 
 
-@pytest.mark.parametrize(
-    ("per_device", "device", "num_gpus", "num_cores", "expected"),
-    [
-        (None, "auto", 0, 8, 8),  # one per core
-        (3, "auto", 0, 8, 3),
-        (None, "auto", 2, 8, 2),  # one per GPU
-        (3, "auto", 2, 8, 6),
-        (3, "cuda", 2, 8, 6),
-        (3, "cuda:1", 2, 8, 3),  # all on the GPU that was named
-        (None, "cuda:1", 2, 8, 1),
-        (None, "cpu", 2, 8, 8),
-    ],
-)
-def test_runs_at_once_are_those_per_device_times_the_devices(
-    per_device: int | None, device: str, num_gpus: int, num_cores: int, expected: int
-) -> None:
-    jobs = num_jobs(per_device, device, num_gpus=num_gpus, num_cores=num_cores)
-    assert jobs == expected
+def test_runs_at_once_are_those_per_device_times_the_devices() -> None:
+    for per_device, device, num_gpus, expected in (
+        (None, "auto", 0, 8),  # one per core
+        (3, "auto", 0, 3),
+        (None, "auto", 2, 2),  # one per GPU
+        (3, "auto", 2, 6),
+        (3, "cuda", 2, 6),
+        (3, "cuda:1", 2, 3),  # all on the GPU that was named
+        (None, "cuda:1", 2, 1),
+        (None, "cpu", 2, 8),
+    ):
+        assert num_jobs(per_device, device, num_gpus=num_gpus, num_cores=8) == expected
 
 
-@pytest.mark.parametrize("per_device", [0, -1])
-def test_less_than_one_run_per_device_is_refused(per_device: int) -> None:
-    with pytest.raises(ConfigError, match=r"`launcher.jobs_per_device` must be at least 1, got"):
-        num_jobs(per_device, "auto", num_gpus=1, num_cores=1)
+def test_less_than_one_run_per_device_is_refused() -> None:
+    for per_device in (0, -1):
+        with pytest.raises(ConfigError, match=r"`launcher.jobs_per_device` must be at least 1"):
+            num_jobs(per_device, "auto", num_gpus=1, num_cores=1)
 
 
-@pytest.mark.parametrize("jobs", range(1, 20))
-def test_the_threads_of_all_runs_are_at_most_the_cores(jobs: int) -> None:
-    threads = num_threads(jobs, 8)
-    assert threads >= 1
-    assert jobs * threads <= max(8, jobs)
-    assert jobs * (threads + 1) > 8  # no core is left that could be divided
+def test_the_threads_of_all_runs_are_at_most_the_cores() -> None:
+    for jobs in range(1, 20):
+        threads = num_threads(jobs, 8)
+        assert threads >= 1
+        assert jobs * threads <= max(8, jobs)
+        assert jobs * (threads + 1) > 8  # no core is left that could be divided
 
 
 Hold = Callable[[Path, int], IO[str]]

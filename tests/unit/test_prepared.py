@@ -59,8 +59,8 @@ def fill(
 ) -> None:
     """Makes rows by the numbers in their files."""
 
-    def make_row(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
-        return make(int(read(files[0])))
+    def make_row(files: tuple[str, ...], contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+        return make(int(contents[0]))
 
     root = arrays.folder.parent
     arrays.fill(rows, make_row, source=source(root), **{"workers": 2, **options})

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from rotograd_cli.cli import main
-from rotograd_cli.commands.reproduction.plan import Candidate, Cell, choices, without_choice
-from rotograd_cli.commands.reproduction.plan import _marked as marked
+from rotograd_cli.commands.reproduction.estimate import plan_table
+from rotograd_cli.commands.reproduction.grid import Candidate, Search
+from rotograd_cli.commands.reproduction.plan import Cell
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.settings import parse
 from rotograd_cli.tables.parts import Table
@@ -43,7 +44,7 @@ Value = Callable[[str, float], float | None]
 def write_cells(cells: list[Cell], value: Value) -> None:
     """Finished runs, or failed ones where the value is -1, without training."""
     for cell in cells:
-        found = value(cell.run.row, dict(cell.point)["model_optimizer.lr"])
+        found = value(cell.run.row, cell.point["model_optimizer.lr"])
         summary = fake_summary({"left/accuracy": 0.5, "sum/mse": 2.0}, cell.run.seed, select=KEY)
         summary["metrics"][KEY] = found
         summary["status"] = "failed" if found == -1 else "finished"
@@ -69,8 +70,11 @@ def reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Val
 
 
 def chosen(reproduction: Reproduction) -> dict[str, float]:
-    found = choices(reproduction.candidates)
-    return {row: point["model_optimizer.lr"] for (row, _), point in found.items()}
+    return {
+        search.place[0]: search.best.point["model_optimizer.lr"]
+        for search in reproduction.searches
+        if search.best is not None
+    }
 
 
 @pytest.mark.parametrize("nothing", slow_unless([None], [None, math.nan, math.inf, -math.inf]))
@@ -83,7 +87,7 @@ def test_a_value_that_is_not_finite_is_no_candidate(
     assert reproduction.failures() == [
         f"{cell.run_dir}: no finite {KEY}"
         for cell in reproduction.grid_cells
-        if cell.run.row == "vanilla" and dict(cell.point)["model_optimizer.lr"] == 0.001
+        if cell.run.row == "vanilla" and cell.point["model_optimizer.lr"] == 0.001
     ]
     notes = reproduction.table().footnotes
     assert (
@@ -142,27 +146,42 @@ def test_a_grid_that_was_compared_on_different_data_is_named(
     assert note.startswith("Warning: settings of MGDA were compared")
 
 
+def test_a_plan_counts_the_seeds_of_each_task_whose_grid_is_not_finished(
+    reproduced: Callable[[Value], Reproduction],
+) -> None:
+    """Of MGDA's runs alone, one task's grid is finished and chosen, the other's not begun."""
+    path = Path("conf/table/mini.yaml")
+    path.write_text(path.read_text().replace("[method=mgda], ", "[method=mgda], per_task: true, "))
+    first = Reproduction(parse("reproduce", WORDS))
+    write_cells([c for c in first.grid_cells if c.run.task == "left"], lambda _, rate: rate)
+    begun = Reproduction(parse("reproduce", WORDS))
+    plan = plan_table(begun.planner, begun.grid_cells, begun.final_cells, {})
+    # left: the chosen one at seed 1; sum: three of the grid, and one of them at seed 1
+    assert [entry.text for entry in plan.rows[1][:4]] == ["MGDA", "8", "3", "5"]
+
+
 def test_the_mean_over_grid_seeds_decides() -> None:
     group = [
-        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: 4.0}),
-        Candidate("a", None, {"lr": 2.0}, {0: 2.0, 1: 2.0}),
-        Candidate("a", None, {"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
+        Candidate({"lr": 1.0}, {0: 1.0, 1: 4.0}),
+        Candidate({"lr": 2.0}, {0: 2.0, 1: 2.0}),
+        Candidate({"lr": 3.0}, {0: 0.0, 1: math.nan}),  # failed at a seed: no choice
     ]
-    assert choices(marked(group, "min")) == {("a", None): {"lr": 2.0}}
-    assert choices(marked(group, "max")) == {("a", None): {"lr": 1.0}}
+    assert Search(("a", None), group, "min").best is group[1]
+    assert Search(("a", None), group, "max").best is group[0]
 
 
 def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
     group = [
-        Candidate("a", None, {"lr": 1.0}, {0: 1.0, 1: math.inf}),
-        Candidate("a", None, {"lr": 2.0}, {0: math.nan, 1: 1.0}),
+        Candidate({"lr": 1.0}, {0: 1.0, 1: math.inf}),
+        Candidate({"lr": 2.0}, {0: math.nan, 1: 1.0}),
     ]
     for mode in ("min", "max"):
-        assert choices(marked(group, mode)) == {}
-        assert without_choice(marked(group, mode)) == {
-            ("a", None): "failed: no setting of the grid has a finite validation value at every "
-            "seed, 2 of 4 cells have none"
-        }
+        search = Search(("a", None), group, mode)
+        assert search.best is None
+        assert search.failure == (
+            "failed: no setting of the grid has a finite validation value at every seed, 2 of 4 "
+            "cells have none"
+        )
 
 
 def test_bars_of_equal_values_have_no_whiskers_below_zero() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from rotograd_cli.linalg import devices
 from rotograd_cli.methods.rotation.rotations import Rotations
+from rotograd_cli.training.run_state import TrainState
 from tests.unit.test_linear_heads import (
     METHODS,
     assert_same_parameters,
@@ -197,6 +198,33 @@ def test_a_copy_plans_for_itself(case: str, reads_cost: Callable[[bool], None]) 
     for each in (m, other):
         train(each, 3)
     assert_same_parameters(m, other)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 5])
+def test_a_resumed_run_goes_on_with_the_plans_of_the_run(
+    stop: int, tmp_path: Path, reads_cost: Callable[[bool], None]
+) -> None:
+    """Oracle: the run that was not interrupted. Epochs have three steps."""
+    run = trainer(tmp_path / "whole", "rotograd", log_every_steps=100)
+    run.run.model.rotations.free_parameters.detach().normal_()
+    run.run.groups[1].optimizer.param_groups[0]["lr"] = 100.0
+    saved: list[dict[str, Any]] = []
+
+    def save(state: TrainState, *unused: int) -> None:
+        if state.step == stop:
+            saved.append(copy.deepcopy({**run.run.content(), "records": {}}))
+
+    run.recorder.progress = save
+    run.train_epoch()
+    run.train_epoch()
+    resumed = trainer(tmp_path / "resumed", "rotograd", log_every_steps=100)
+    resumed.run.restore(saved[0], tmp_path)
+    while resumed.run.state.step < run.run.state.step:
+        resumed.train_epoch()
+    for p, q in zip(run.run.model.parameters(), resumed.run.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+    del saved[0]["planned_norm"]  # as earlier versions saved it
+    resumed.run.restore(saved[0], tmp_path)
 
 
 def test_the_loop_refreshes_the_plans_whenever_it_records(

@@ -1,7 +1,7 @@
 """Reading ahead: the same values in the same order, and no thread that outlives its reader."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,8 @@ def arrays(tmp_path: Path) -> PreparedArrays:
         (tmp_path / f"{row}").write_text(f"{row}")
     result = WritableArrays.create(tmp_path, {}, fields, [(f"{row}",) for row in range(40)])
 
-    def make(files: tuple[str, ...], read: Callable[[str], bytes]) -> Mapping[str, np.ndarray]:
-        row = int(read(files[0]))
+    def make(files: tuple[str, ...], contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+        row = int(contents[0])
         return {"number": np.array([row], np.int32), "square": np.array(row * row)}
 
     result.fill(range(40), make, source=tmp_path, workers=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.runs.summary import (
     SCHEMA_VERSION,
     MetricDisplay,
@@ -54,6 +55,15 @@ def test_unknown_keys_and_fewer_keys_are_read(tmp_path: Path) -> None:
     assert RunSummary.read(written(tmp_path, {})) == RunSummary()
     summary = RunSummary.read(written(tmp_path, {"status": "failed", "new": [1]}))
     assert summary == RunSummary(status="failed")
+
+
+def test_a_summary_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """It may mean other things by the same keys."""
+    newer = {**SUMMARY, "schema_version": SCHEMA_VERSION + 1}
+    with pytest.raises(ConfigError, match=r"must be at most 1, got 2; .* newer rotograd-cli"):
+        RunSummary.read(written(tmp_path, newer))
+    with pytest.raises(ConfigError, match="must be at most 1, got 2"):
+        RunSummary.read(written(tmp_path, {**newer, "status": ["of another form"]}))
 
 
 def test_what_is_written_is_read_with_none_for_what_json_does_not_have(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from rotograd_cli.commands.support.session import failures
-from rotograd_cli.commands.sweeps.callbacks import Folders
+from rotograd_cli.commands.sweeps.cells import Folders
 from tests.fake_runs import fake_summary
 
 KEY = "val/geomean_loss"

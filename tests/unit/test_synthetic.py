@@ -107,7 +107,7 @@ def test_splits_share_no_input() -> None:
 
 
 BAD_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("binary", {"num_outputs": 2}, "must be 1 for kind=binary, got 2; set it to 1"),
+    ("binary", {"num_outputs": 2}, "must be 1 for kind=binary, got 2"),
     ("regression", {"num_outputs": 3}, "must be 1 for kind=regression, got 3"),
     ("classification", {"num_outputs": 1}, "at least 2 for kind=classification, got 1"),
     ("map", {"num_outputs": 0}, "`num_outputs` must be at least 1, got 0"),

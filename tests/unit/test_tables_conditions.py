@@ -30,7 +30,7 @@ def put(
 
 
 def table_of(root: Path) -> Table:
-    return table_of_runs(TableCommand(runs=str(root)))
+    return table_of_runs(TableCommand(runs=[str(root)]))
 
 
 def ranks(table: Table, column: str) -> dict[str, int | None]:
@@ -87,7 +87,7 @@ def test_seeds_of_a_row_that_were_not_measured_alike_are_refused(
         path.write_text(json.dumps(content))
         assert len(table_of(tmp_path).rows) == 1
         return
-    with pytest.raises(ConfigError, match="must be measured alike") as caught:
+    with pytest.raises(ConfigError, match="and be measured alike, got") as caught:
         table_of(tmp_path)
     assert said in str(caught.value)
     assert str(first) in str(caught.value)
@@ -183,6 +183,15 @@ def put_selected(root: Path, name: str, seed: int, written: str, select: str) ->
     content = json.loads((folder / "summary.json").read_text())
     content["metrics"][select] = 0.25
     (folder / "summary.json").write_text(json.dumps(content))
+
+
+def test_an_option_that_an_earlier_version_lacks_makes_a_row_and_loses_no_run(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "A", 0.5)
+    put(tmp_path, "A", 0.75, 1, config={"option": None})
+    rows = table_of(tmp_path).rows
+    assert {row.label: row.num_seeds for row in rows} == {"A": 1, "A, option=None": 1}
 
 
 def test_rows_that_selected_by_different_metrics_are_named(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_an_unreadable_log_is_no_first_evaluation(tmp_path: Path, content: str) 
     (tmp_path / "metrics.jsonl").write_text(content)
     (tmp_path / "config.yaml").write_text("{")
     run = read_run(tmp_path)
-    assert (run.config, run.first_evaluation) == (None, None)
+    assert (run.config, run.first_evaluation) == ({}, None)
 
 
 # -- gains -------------------------------------------------------------------------------------

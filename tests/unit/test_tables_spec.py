@@ -9,20 +9,17 @@ import pytest
 import yaml
 from hydra import compose
 
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.data import two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.components import Constructors
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import to_train_config
-from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.tables.spec import (
     PaperValue,
     TableSpec,
-    paper_value,
-    row_overrides,
-    select_rows,
 )
 from rotograd_cli.tasks.task import Task, task_statistics
 from tests.fake_runs import to_table_spec
@@ -110,7 +107,7 @@ def test_rows_of_a_table_compose_and_fit_their_components(file: Path) -> None:
     spec = load(file)
     with composing():
         for row in spec.rows:
-            words = row_overrides(spec, row)
+            words = spec.overrides_of(row)
             method = next(word for word in words if word.startswith("method="))
             if not (config_dir() / "method" / f"{method.partition('=')[2]}.yaml").is_file():
                 pytest.fail(f"{file.name}: row {row} has no conf/method file")
@@ -174,31 +171,27 @@ CHECKPOINTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "row", "column", "value", "spread"), CHECKPOINTS)
-def test_printed_numbers_equal_a_second_transcription(
-    name: str, row: str, column: str, value: float, spread: float | None
-) -> None:
-    spec = load(config_dir() / "table" / f"{name}.yaml")
-    assert paper_value(spec, row, column) == PaperValue(value, spread)
+def test_printed_numbers_equal_a_second_transcription() -> None:
+    specs = {file.stem: load(file) for file in FILES}
+    for name, row, column, value, spread in CHECKPOINTS:
+        assert specs[name].printed(row, column) == PaperValue(value, spread), (name, row, column)
 
 
 def test_two_printed_numbers_that_may_be_swapped_are_marked() -> None:
     folder = config_dir() / "table"
     conv, resnet = load(folder / "celeba_conv.yaml"), load(folder / "celeba_resnet18.yaml")
-    assert paper_value(conv, "graddrop", "hours") == PaperValue(4.42, None, "*")
-    assert paper_value(resnet, "graddrop", "min") == PaperValue(4.46, None, "*")
+    assert conv.printed("graddrop", "hours") == PaperValue(4.42, None, "*")
+    assert resnet.printed("graddrop", "min") == PaperValue(4.46, None, "*")
     for spec in (conv, resnet):
         assert spec.paper is not None
         assert any("swapped" in note for note in spec.paper.notes)
 
 
-@pytest.mark.parametrize(
-    ("name", "cells"), [("multimnist", 15), ("celeba_conv", 30), ("celeba_resnet18", 30)]
-)
-def test_no_printed_number_is_missing(name: str, cells: int) -> None:
-    spec = load(config_dir() / "table" / f"{name}.yaml")
-    assert spec.paper is not None
-    assert sum(len(row) for row in spec.paper.rows.values()) == cells
+def test_no_printed_number_is_missing() -> None:
+    for name, cells in {"multimnist": 15, "celeba_conv": 30, "celeba_resnet18": 30}.items():
+        spec = load(config_dir() / "table" / f"{name}.yaml")
+        assert spec.paper is not None
+        assert sum(len(row) for row in spec.paper.rows.values()) == cells, name
 
 
 def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
@@ -206,10 +199,10 @@ def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
     spec = load(config_dir() / "table" / "nyuv2.yaml")
     signs = {"angle_mean": -1, "angle_median": -1, "within_11": 1, "within_22": 1, "within_30": 1}
     for row in ("vanilla", "graddrop", "pcgrad", "mgda", "gradnorm", "imtlg", "rotograd"):
-        printed = paper_value(spec, row, "delta_normals")
+        printed = spec.printed(row, "delta_normals")
         found = []
         for column, sign in signs.items():
-            ours, base = paper_value(spec, row, column), paper_value(spec, "single", column)
+            ours, base = spec.printed(row, column), spec.printed("single", column)
             assert ours is not None
             assert base is not None
             found.append(100 * sign * (ours.value - base.value) / base.value)
@@ -221,7 +214,7 @@ def test_the_example_of_the_documentation_is_a_table() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
     example = text.split("```yaml")[1].split("```")[0]
     spec = to_table_spec(yaml.safe_load(example))
-    assert row_overrides(spec, "rotograd")[-1] == "method=rotograd"
+    assert spec.overrides_of("rotograd")[-1] == "method=rotograd"
 
 
 # -- checks ------------------------------------------------------------------------------------
@@ -238,48 +231,48 @@ def test_a_small_table_is_read_with_its_defaults() -> None:
     assert to_table_spec(asdict(spec)) == spec
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        ("rows.vanilla.lable", "x", "`table.rows.vanilla.lable` is not a key; did you mean"),
-        ("columns.left.metrc", "x", "did you mean table.columns.left.metric?"),
-        ("grid.value", {}, "did you mean table.grid.values?"),
-        ("titel", "x", "did you mean table.title?"),
-        ("title", None, "`table.title`"),
-        ("seeds", "many", "`table.seeds`"),
-        ("seeds", 0, "`table.seeds` must be at least 1, got 0"),
-        ("name", "a/b", "`table.name` must be a word"),
-        ("statistic", "mean", "`table.statistic` must be one of median_std"),
-        ("delta", "papr", "did you mean paper?"),
-        ("delta", None, "`table.delta` must name a convention"),
-        ("base", None, "`table.base` must name a row"),
-        ("base", "singel", "did you mean single?"),
-        ("compare_with", "vanila", "did you mean vanilla?"),
-        ("rows", {}, "`table.rows` must have at least one entry"),
-        ("rows.vanilla", 3, "`table.rows.vanilla`"),
-        ("rows.vanilla.overrides", ["vanilla"], "must hold KEY=VALUE words, got 'vanilla'"),
-        ("tasks", [], "`table.tasks` must name the tasks"),
-        ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
-        ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
-        ("columns.left.better", "more", "`table.columns.left.better` must be one of higher, lower"),
-        ("columns.left.digits", -1, "must be in 0..10, got -1"),
-        ("columns.gain.delta_of", [], "must name at least one task"),
-        ("columns.gain.delta_of", ["lef"], "did you mean left?"),
-        ("grid.seeds", [], "`table.grid.seeds` must not be empty"),
-        ("grid.values", {"a": []}, "`table.grid.values.a` must list values"),
-        ("paper.rows", {"rotogard": {}}, "did you mean rotograd?"),
-        ("paper.rows", {"rotograd": {"lft": 1}}, "did you mean left?"),
-        ("paper.rows", {"rotograd": {"left": "x"}}, "must be a number, [value, spread]"),
-        ("paper.rows", {"rotograd": {"left": []}}, "must be a number, [value, spread]"),
-        ("paper.columns", {"lft": "x"}, "did you mean left?"),
-        ("paper", {"rows": {}}, "`table.paper.source` needs a value"),
-    ],
-)  # fmt: skip
-def test_a_wrong_table_costs_one_line(path: str, value: Any, words: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        to_table_spec(changed(path, value))
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
+WRONG: list[tuple[str, Any, str]] = [
+    ("rows.vanilla.lable", "x", "`table.rows.vanilla.lable` is not a key; did you mean"),
+    ("columns.left.metrc", "x", "did you mean table.columns.left.metric?"),
+    ("grid.value", {}, "did you mean table.grid.values?"),
+    ("titel", "x", "did you mean table.title?"),
+    ("title", None, "`table.title`"),
+    ("seeds", "many", "`table.seeds`"),
+    ("seeds", 0, "`table.seeds` must be at least 1, got 0"),
+    ("name", "a/b", "`table.name` must be a word"),
+    ("statistic", "mean", "`table.statistic` must be median_std or mean_std or mean_ci95"),
+    ("delta", "papr", "`table.delta` must be paper or nash or libmtl, got 'papr'"),
+    ("delta", None, "`table.delta` must name a convention"),
+    ("base", None, "`table.base` must name a row"),
+    ("base", "singel", "did you mean single?"),
+    ("compare_with", "vanila", "did you mean vanilla?"),
+    ("rows", {}, "`table.rows` must have at least one entry"),
+    ("rows.vanilla", 3, "`table.rows.vanilla`"),
+    ("tasks", [], "`table.tasks` must name the tasks"),
+    ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
+    ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
+    ("columns.left.digits", -1, "`table.columns.left.digits` must be at least 0, got -1"),
+    ("columns.gain.delta_of", [], "must name at least one task"),
+    ("columns.gain.delta_of", ["lef"], "did you mean left?"),
+    ("grid.seeds", [], "`table.grid.seeds` must not be empty"),
+    ("grid.values", {"a": []}, "`table.grid.values.a` must not be empty"),
+    ("paper.rows", {"rotogard": {}}, "did you mean rotograd?"),
+    ("paper.rows", {"rotograd": {"lft": 1}}, "did you mean left?"),
+    ("paper.rows", {"rotograd": {"left": "x"}}, "must be a number, [value, spread]"),
+    ("paper.rows", {"rotograd": {"left": []}}, "must be a number, [value, spread]"),
+    ("paper.rows", {"rotograd": {"left": True}}, "must be a number, [value, spread]"),
+    ("paper.rows", {"rotograd": {"left": [1, 2, "*", 3]}}, "must be a number, [value, spread]"),
+    ("paper.columns", {"lft": "x"}, "did you mean left?"),
+    ("paper", {"rows": {}}, "`table.paper.source` needs a value"),
+]
+
+
+def test_a_wrong_table_costs_one_line() -> None:
+    for path, value, words in WRONG:
+        with pytest.raises(ConfigError) as error:
+            to_table_spec(changed(path, value))
+        assert words in str(error.value), path
+        assert "\n" not in str(error.value), path
 
 
 def test_the_convention_nash_wants_all_tasks_of_nyuv2() -> None:
@@ -292,13 +285,13 @@ def test_the_convention_nash_wants_all_tasks_of_nyuv2() -> None:
 
 
 def test_without_names_the_rows_that_the_table_shows_are_taken() -> None:
-    spec = select_rows(to_table_spec(SMALL), None)
+    spec = to_table_spec(SMALL).select(None)
     assert list(spec.rows) == ["single", "vanilla"]
     assert spec.compare_with == "vanilla"
 
 
 def test_the_base_is_kept_where_gains_need_it_but_is_not_shown() -> None:
-    spec = select_rows(to_table_spec(SMALL), ["rotograd"])
+    spec = to_table_spec(SMALL).select(["rotograd"])
     assert {name: row.shown for name, row in spec.rows.items()} == {
         "single": False,
         "rotograd": True,
@@ -306,32 +299,36 @@ def test_the_base_is_kept_where_gains_need_it_but_is_not_shown() -> None:
     assert spec.compare_with is None
     content = changed("columns", {"left": {"metric": "left/accuracy"}})
     del content["paper"]
-    assert list(select_rows(to_table_spec(content), ["rotograd"]).rows) == ["rotograd"]
+    assert list(to_table_spec(content).select(["rotograd"]).rows) == ["rotograd"]
 
 
 def test_rows_keep_the_tables_order() -> None:
-    spec = select_rows(to_table_spec(SMALL), ["rotograd", "vanilla", "single"])
+    spec = to_table_spec(SMALL).select(["rotograd", "vanilla", "single"])
     assert list(spec.rows) == ["single", "vanilla", "rotograd"]
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [(["rotogard"], "did you mean rotograd"), (["vanilla"] * 2, "each row once"), ([], "at least")],
+    [
+        (["rotogard"], "did you mean rotograd"),
+        (["vanilla"] * 2, "each row once"),
+        ([], "at least one row"),
+    ],
 )
 def test_wrong_rows_are_refused(names: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        select_rows(to_table_spec(SMALL), names)
+        to_table_spec(SMALL).select(names)
 
 
 def test_a_runs_overrides_are_experiment_table_row() -> None:
     spec = to_table_spec(SMALL)
     words = ["experiment=multimnist", "train.epochs=2", "method=rotograd"]
-    assert row_overrides(spec, "rotograd") == words
-    assert row_overrides(to_table_spec(changed("experiment", None)), "rotograd") == words[1:]
+    assert spec.overrides_of("rotograd") == words
+    assert to_table_spec(changed("experiment", None)).overrides_of("rotograd") == words[1:]
 
 
 def test_printed_values_may_have_a_spread_and_a_mark() -> None:
     spec = to_table_spec(changed("paper.rows", {"vanilla": {"left": [1, None, "*"], "gain": None}}))
-    assert paper_value(spec, "vanilla", "left") == PaperValue(1.0, None, "*")
-    assert paper_value(spec, "vanilla", "gain") is None
-    assert paper_value(spec, "rotograd", "left") is None
+    assert spec.printed("vanilla", "left") == PaperValue(1.0, None, "*")
+    assert spec.printed("vanilla", "gain") is None
+    assert spec.printed("rotograd", "left") is None

@@ -17,8 +17,7 @@ from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.printing.grid import escape_latex
-from rotograd_cli.printing.terminal import fitting
+from rotograd_cli.printing.grid import escape_latex, fitting
 from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
     difference_grid,
@@ -205,12 +204,11 @@ def test_a_column_of_an_unknown_metric_is_refused() -> None:
         make_table(spec)
 
 
-def test_a_column_may_overrule_unit_and_direction() -> None:
-    columns = {"left": {"metric": "left/accuracy", "percent": False, "better": "lower"}}
+def test_a_column_may_overrule_the_unit() -> None:
+    columns = {"left": {"metric": "left/accuracy", "percent": False}}
     table = make_table(make_spec(columns=columns, paper=None, base=None, delta=None))
     assert table.columns[0].unit == ""
     assert cell(table, "vanilla", "left").centre == pytest.approx(0.5045)
-    assert cell(table, "vanilla", "left").rank == 1
 
 
 # -- footnotes ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.engine.passes import ExtraOutputs
 from rotograd_cli.methods.vanilla import VanillaMTL
-from rotograd_cli.ranks.base import ONE
+from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.tasks import Task, dense_metrics
 from rotograd_cli.tasks.losses import (
     binary_cross_entropy,
@@ -28,6 +28,7 @@ from rotograd_cli.tasks.losses import (
 from rotograd_cli.tasks.metrics import MetricSpec, f1, mse, segmentation
 from rotograd_cli.training.batch_checks import check_predictions
 from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.objective import Objective
 from rotograd_cli.training.selection import directions_of
 from rotograd_cli.training.stepper import train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
@@ -139,6 +140,57 @@ def test_loss_of_a_task_is_the_mean_over_the_micro_batches_that_have_it() -> Non
     assert values.tolist() == pytest.approx([loss.item() for loss in losses], rel=1e-6)
     descend(expected, losses)
     assert_same_weights(model, expected)
+
+
+def indexed_mean(prediction: Tensor, target: Tensor) -> Tensor:
+    known = target.isfinite()
+    return (prediction.squeeze(1)[known] - target[known]).square().mean()
+
+
+def divided_sum(prediction: Tensor, target: Tensor) -> Tensor:
+    """Like the indexed mean; without a known target its gradient is NaN too."""
+    known = target.isfinite()
+    difference = torch.where(known, prediction.squeeze(1) - target.nan_to_num(), 0)
+    return difference.square().sum() / known.sum()
+
+
+@pytest.mark.parametrize("num", [2, 4])
+@pytest.mark.parametrize("loss", [indexed_mean, divided_sum])
+def test_a_micro_batch_without_a_label_adds_nothing_whatever_the_loss_of_nothing_is(
+    loss: Callable[[Tensor, Tensor], Tensor], num: int
+) -> None:
+    """Oracle: the whole batch at once. Both heads return one leaf, which the gate must spare."""
+    tasks = [Task(n, 1, loss, (), count=lambda t: t.isfinite().sum()) for n in "ab"]
+    inputs = toy_batch().inputs
+    some = inputs[:, 0].clone()
+    some[:6] = math.nan
+    batch = Batch(inputs, {"a": some, "b": inputs[:, 1]})
+    models = []
+    for batches in ([batch], parts(batch, num)):
+        torch.manual_seed(0)
+        heads: list[nn.Module] = [nn.Identity(), nn.Identity()]
+        model = VanillaMTL(nn.Linear(NUM_INPUTS, 1), heads).double().train()
+        train_step(model, tasks, batches, sgd(model), check_finite=True)
+        models.append(model)
+    assert_same_weights(*models)
+
+
+class Elsewhere(Ranks):
+    """Another rank has targets of every task."""
+
+    def begin_step(self, present: Sequence[Sequence[bool]], num_examples: int) -> list[list[bool]]:
+        return [[True] * len(tasks) for tasks in present]
+
+
+def test_a_prediction_that_is_nan_where_another_rank_has_the_targets_is_no_loss() -> None:
+    model = VanillaMTL(nn.Linear(NUM_INPUTS, 4), [nn.Linear(4, 1)] * 2).train()
+    model.ranks = Elsewhere()
+    tasks = [Task(name, 1, mean_squared_error, ()) for name in "ab"]
+    batch = Batch(torch.full((3, NUM_INPUTS), math.nan), {"a": torch.zeros(3)})
+    loss = Objective(model, tasks, [batch, batch]).parts(0)[1]
+    assert loss is not None
+    assert loss.requires_grad
+    assert float(loss.detach()) == 0
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -261,9 +313,7 @@ def replayed(batches: Iterable[Batch], *, extras: bool = False) -> dict[str, flo
 
 def split_of(num: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(
-        num, NUM_INPUTS, generator=generator
-    )  # logits in [0, 1]: torchmetrics' trap
+    inputs = torch.rand(num, NUM_INPUTS, generator=generator)  # logits in [0, 1]
     inputs[: num // 3] *= -1
     targets = {
         "kind": torch.arange(num) % 3,
@@ -331,16 +381,20 @@ def test_task_without_any_target_is_nan_and_the_others_are_measured() -> None:
     assert measured["val/value/mse"] == pytest.approx(naive(batch)["val/value/mse"], rel=1e-5)
 
 
-def test_keys_of_an_evaluation_are_known_beforehand() -> None:
-    assert set(replayed([split_of(17)])) == set(evaluation_keys(TASKS, "val"))
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_runs_in_evaluation_mode_and_restores_the_mode(training: bool) -> None:
     model: Any = Replay().train(training)
     evaluate(model, TASKS, uneven(split_of(17), 5), "val")
     assert model.modes == [False] * 4
     assert model.training is training
+
+
+def test_evaluation_leaves_a_frozen_layer_frozen() -> None:
+    model = toy_model("rotograd").train()
+    model.heads[0].insert(0, nn.BatchNorm1d(5).eval())
+    before = {name: module.training for name, module in model.named_modules()}
+    evaluate(model, TASKS, [], "val")
+    assert {name: module.training for name, module in model.named_modules()} == before
 
 
 def test_evaluation_builds_no_graph_and_reads_no_value_before_the_end(
@@ -441,10 +495,11 @@ def test_metrics_with_the_same_accumulator_share_one_that_sees_every_batch_once(
     assert measured["val/left/miou"] == measured["val/right/miou"] > 0
 
 
-@pytest.mark.parametrize("names", [["map"], ["left", "right"]], ids=str)
-def test_keys_of_dense_tasks_are_known_beforehand(names: list[str]) -> None:
-    tasks, batches = segmented(names)
-    assert set(repeated(tasks, batches)) == set(evaluation_keys(tasks, "val"))
+def test_keys_of_an_evaluation_are_known_beforehand() -> None:
+    assert set(replayed([split_of(17)])) == set(evaluation_keys(TASKS, "val"))
+    for names in (["map"], ["left", "right"]):
+        tasks, batches = segmented(names)
+        assert set(repeated(tasks, batches)) == set(evaluation_keys(tasks, "val"))
 
 
 # ---- NaN in a prediction
@@ -479,6 +534,20 @@ def test_nan_in_a_prediction_makes_the_metrics_of_its_task_nan_with_one_warning(
             assert math.isnan(measured[key]), key
         else:
             assert measured[key] == pytest.approx(value, rel=1e-6), key
+
+
+def test_predictions_may_be_one_number_per_example(
+    warnings_of_evaluation: pytest.LogCaptureFixture,
+) -> None:
+    tasks = [Task("value", 1, nn.functional.mse_loss, ())]
+    model = VanillaMTL(nn.Linear(2, 1), [nn.Flatten(0)])
+    inputs = torch.randn(5, 2)
+    expected = float((model.backbone(inputs)[:, 0] - 1).square().mean().detach())
+    result = evaluate(model, tasks, [Batch(inputs, {"value": torch.ones(5)})], "val")
+    assert result["val/value/loss"] == pytest.approx(expected, rel=1e-6)
+    inputs[1] = math.nan
+    evaluate(model, tasks, [Batch(inputs, {"value": torch.ones(5)})], "val")
+    assert "is NaN in 1 examples" in warnings_of_evaluation.text
 
 
 def test_nan_where_nothing_is_labelled_is_reported_too(
@@ -559,23 +628,16 @@ def test_there_are_no_statistics_of_different_metrics() -> None:
 # ---- heads
 
 
-def test_head_of_a_wrong_size_is_named() -> None:
-    good = [torch.zeros(1, task.num_outputs) for task in TASKS]
-    check_predictions(TASKS, good)
-    for wrong in (torch.zeros(1, 2), torch.zeros(1), torch.zeros(1, 1, 4)):
-        with pytest.raises(ConfigError, match=r"head of task 'value' must return shape \[N, 1\]"):
-            check_predictions(TASKS, [good[0], wrong, good[2]])
-
-
-def test_dense_task_needs_its_map_and_the_message_says_what_came_instead() -> None:
+def test_head_of_a_wrong_size_is_named_with_what_came_instead() -> None:
+    check_predictions(TASKS, [torch.zeros(1, task.num_outputs) for task in TASKS])
     task = Task("depth", 2, mean_squared_error, (), map_shape=(3, 4))
     check_predictions([task], [torch.zeros(1, 2, 3, 4)])
     for shape in ((2,), (2, 4, 3), (1, 3, 4), (2, 3, 4, 1)):
         with pytest.raises(ConfigError) as caught:
             check_predictions([task], [torch.zeros(1, *shape)])
         assert str(caught.value) == (
-            "The head of task 'depth' must return shape [N, 2, 3, 4], got "
-            f"[N, {', '.join(map(str, shape))}]; check `backbone` (the size of its map), `head` "
+            "The head of task 'depth' must return shape [1, 2, 3, 4] (N = 1), got "
+            f"{[1, *shape]}; check `backbone` (the size of its map), `head` "
             "and `heads.depth`."
         )
 

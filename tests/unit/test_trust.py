@@ -11,10 +11,10 @@ import pytest
 import yaml
 from hydra import compose
 
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import to_train_config
-from rotograd_cli.runs.config_files import config_dir
 from rotograd_cli.runs.saved import MAX_BYTES, load_run_config, saved_config
 from rotograd_cli.runs.trust import Trust
 

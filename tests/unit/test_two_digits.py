@@ -34,7 +34,6 @@ def two_digits(
     if digits is None:
         digits = {split: random_digits(30 + 5 * i, i) for i, split in enumerate(SPLITS)}
     return TwoDigits(
-        name="random",
         digits=digits,
         tasks=tasks,
         partners=partners,

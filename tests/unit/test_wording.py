@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rotograd_cli.data.wording import data_command, readable
+from rotograd_cli.data.base import readable
+from rotograd_cli.data.rows import data_command
 from rotograd_cli.errors import listed
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, count, islice
 
 from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
+from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build_run
-from rotograd_cli.runs.config import TrainConfig
-from rotograd_cli.tables.spec import row_label
-from rotograd_cli.training.batches import EpochBatches
+from rotograd_cli.tables.runs import RunKey
+from rotograd_cli.training.batches import EpochBatches, evaluation_parts
 from rotograd_cli.training.evaluation import Evaluator
 from rotograd_cli.training.stepper import Stepper
 
@@ -40,52 +40,43 @@ def plan_table(
         the final ones.
     """
     spec = planner.spec
-    overall = mean_seconds([*grid_cells, *final_cells])
+    cells = [*grid_cells, *final_cells]
+    rows = {row: unique(cell for cell in cells if cell.run.row == row) for row in spec.rows}
+    overall = mean_seconds(cells)
     if overall is None and measured:
         overall = statistics.fmean(measured.values())
-    rows = {row: _cells_and_left(planner, row, grid_cells, final_cells) for row in spec.rows}
-    hours = {
-        row: _hours(left, (mean_seconds(cells), measured.get(row), overall))
-        for row, (cells, left) in rows.items()
+    done = {row: sum(cell.finished for cell in of_row) for row, of_row in rows.items()}
+    left = {
+        row: len(of_row) - done[row] + _num_unplanned(planner, row, of_row)
+        for row, of_row in rows.items()
     }
-    texts = []
-    for row, (cells, left) in rows.items():
-        done = sum(cell.finished for cell in cells)
-        counts = map(str, (done + left, done, left))
-        texts.append([row_label(spec, row), *counts, _shown(hours[row])])
-    total_left = sum(left for _, left in rows.values())
-    total_hours = None if None in hours.values() else sum(h or 0 for h in hours.values())
-    total = ["all", "", "", str(total_left), _shown(total_hours)]
-    return Grid.of_texts(HEADS, [*texts, total], f"Plan of table {spec.name}")
+    hours = {
+        row: _hours(left[row], (mean_seconds(of_row), measured.get(row), overall))
+        for row, of_row in rows.items()
+    }
+    numbers = {row: map(str, (done[row] + left[row], done[row], left[row])) for row in rows}
+    lines = [[spec.label(row), *numbers[row], _shown(hours[row])] for row in rows]
+    total = ["all", "", "", str(sum(left.values())), _shown(sum(hours.values()))]
+    return Grid.of_texts(HEADS, [*lines, total], f"Plan of table {spec.name}")
 
 
-def _cells_and_left(
-    planner: Planner, row: str, grid_cells: Sequence[Cell], final_cells: Sequence[Cell]
-) -> tuple[list[Cell], int]:
-    """Cells of a row, and how many runs are to be trained.
-
-    Final cells whose setting is not chosen yet count too; one of the grid's will be one of them.
-    """
-    grid = unique(cell for cell in grid_cells if cell.run.row == row)
-    final = unique(cell for cell in final_cells if cell.run.row == row)
-    cells = unique([*grid, *final])
-    num_final = len(planner.seeds) * sum(name == row for name, _ in planner.places())
-    undecided = num_final - len(final)
-    in_grid = len({cell.run for cell in grid}) if undecided else 0
-    pending = sum(not cell.finished for cell in cells)
-    return cells, pending + max(0, undecided - in_grid)
+def _num_unplanned(planner: Planner, row: str, cells: Sequence[Cell]) -> int:
+    """Seeds (of each task) whose setting is not chosen yet, and that the grid does not train."""
+    tasks = planner.spec.tasks_of(row)
+    runs = {RunKey(row, seed, task) for seed in planner.seeds for task in tasks}
+    return len(runs - {cell.run for cell in cells})
 
 
-def _hours(num_runs: int, seconds: Iterable[float | None]) -> float | None:
-    """Hours of runs that take the first of these seconds that is known."""
+def _hours(num_runs: int, estimates: Iterable[float | None]) -> float:
+    """Hours of runs that take the first of these seconds that is known; NaN if none is."""
     if num_runs == 0:
         return 0.0
-    each = next((s for s in seconds if s is not None), None)
-    return None if each is None else num_runs * each / 3600
+    seconds = next((s for s in estimates if s is not None), math.nan)
+    return num_runs * seconds / 3600
 
 
-def _shown(hours: float | None) -> str:
-    return "?" if hours is None else f"{hours:.2f}"
+def _shown(hours: float) -> str:
+    return "?" if math.isnan(hours) else f"{hours:.2f}"
 
 
 def mean_seconds(cells: Iterable[Cell]) -> float | None:
@@ -127,8 +118,8 @@ def measured_seconds(config: TrainConfig) -> float:
     batch_s = _seconds(lambda: evaluator.metrics("val"))
     options = config.train
     num_evaluations = math.ceil(options.epochs / options.eval_every_epochs)
-    num_val = _num_batches(dataset.num_examples("val"), config)
-    num_test = _num_batches(dataset.num_examples("test"), config)
+    num_val = len(evaluation_parts(dataset, "val", options))
+    num_test = len(evaluation_parts(dataset, "test", options))
     evaluation_s = batch_s * (num_evaluations * num_val + num_test)
     return options.epochs * batches.num_steps * step_s + evaluation_s
 
@@ -137,9 +128,3 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.monotonic()
     work()
     return time.monotonic() - start
-
-
-def _num_batches(num_examples: int, config: TrainConfig) -> int:
-    num = math.ceil(num_examples / config.train.eval_batch_size)
-    limit = config.train.limit_eval_batches
-    return num if limit is None else min(num, limit)

@@ -5,17 +5,17 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import MISSING
 
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.settings import Arguments
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import suggest, typed
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_file
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import suggest, typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.parts import Cell, Table
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 
@@ -26,8 +26,7 @@ class FigureSpec:
 
     name: str = MISSING
     """Name of the files that are written."""
-    kind: str = MISSING
-    """``box`` or ``gains``."""
+    kind: Annotated[str, Literal["box", "gains"]] = MISSING
     table: str = MISSING
     """Table whose runs are drawn."""
     columns: list[str] = field(default_factory=list)
@@ -60,16 +59,13 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
     with composing(plot_schema=PlotConfig):
         config = typed(composed("plot", arguments.figure), PlotConfig)
     figure = config.figure
-    if figure.kind not in KINDS:
-        raise ConfigError(
-            f"`figure.kind` must be {' or '.join(KINDS)}, got {figure.kind!r}; "
-            f"{suggest(figure.kind, list(KINDS))}"
-        )
     restrict, draw = KINDS[figure.kind]
-    reproduction = Reproduction(_of_table(arguments, figure))
+    if not any(override.startswith("table=") for override in arguments.table):
+        overrides = [f"table={figure.table}", *arguments.table]
+        arguments = dataclasses.replace(arguments, table=overrides)
+    reproduction = Reproduction(arguments)
     table = reproduction.table(restrict(figure, reproduction.spec))
-    drawn = [row for row in table.rows if row.num_seeds > 0]
-    if not any(cell.values for row in drawn for cell in row.cells.values()):
+    if not any(cell.values for row in table.rows for cell in row.cells.values()):
         name = reproduction.spec.name
         raise ConfigError(
             f"Figure {figure.name!r} needs runs of table {name!r}, got none; train "
@@ -77,14 +73,6 @@ def plot(arguments: Arguments) -> tuple[list[Path], list[str]]:
         )
     folder = reproduction.folder if config.output is None else Path(config.output).expanduser()
     return _save(figure, table, draw, folder), table.footnotes
-
-
-def _of_table(arguments: Arguments, figure: FigureSpec) -> Arguments:
-    """Return the arguments with the figure's table unless another is named."""
-    if any(override.startswith("table=") for override in arguments.table):
-        return arguments
-    table = [f"table={figure.table}", *arguments.table]
-    return dataclasses.replace(arguments, table=table)
 
 
 def _one_column(figure: FigureSpec, spec: TableSpec) -> TableSpec:
@@ -143,14 +131,13 @@ def _draw_gains(axes: Any, table: Table) -> None:
     axes.legend(fontsize="small", ncols=2)
 
 
-Restrict = Callable[[FigureSpec, TableSpec], TableSpec]
-"""Return the table with the columns that the figure draws."""
 Draw = Callable[[Any, Table], None]
-"""Draw a table into axes."""
-KINDS: Mapping[str, tuple[Restrict, Draw]] = {
+"""Draws a table into axes."""
+KINDS: Mapping[str, tuple[Callable[[FigureSpec, TableSpec], TableSpec], Draw]] = {
     "box": (_one_column, _draw_boxes),
     "gains": (_gain_per_task, _draw_gains),
 }
+"""By kind: what cuts the table to the columns that the figure draws, and what draws them."""
 
 
 def _save(figure: FigureSpec, table: Table, draw: Draw, folder: Path) -> list[Path]:

@@ -3,15 +3,12 @@
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -19,15 +16,14 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.commands.reproduction.plan import Cell, finished_summary
-from rotograd_cli.errors import CheckpointError, RotogradError, hydra_value
-from rotograd_cli.runs.compose import register_schemas
-from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.config_files import config_dir
-from rotograd_cli.runs.directory import CHECKPOINTS, record_failure
+from rotograd_cli.commands.sweeps.cells import failed_cell
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import explaining
+from rotograd_cli.config.schema import TrainConfig, to_train_config
+from rotograd_cli.errors import CheckpointError, hydra_value
+from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.experiment import train
-from rotograd_cli.runs.identity import holds_run
-from rotograd_cli.runs.messages import describe_failure
-from rotograd_cli.runs.overrides import explaining
+from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.training.checkpoint import load_newest
 
@@ -45,27 +41,21 @@ def launch(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
     """
     if not cells:
         return
-    register_schemas()
-    own = [
+    jobs = [[*cell.overrides, f"hydra.sweep.subdir={cell.run_dir.name}"] for cell in cells]
+    multirun = [
         "hydra.mode=MULTIRUN",
         f"hydra.sweep.dir={hydra_value(str(cells[0].run_dir.parent))}",
         "~hydra.callbacks.folders",
     ]
-    search_path = create_config_search_path(str(config_dir()))
-    hydra = Hydra.create_main_hydra2(task_name="rotograd", config_search_path=search_path)
-    try:
-        with explaining("train", overrides):
-            config = hydra.compose_config(
-                config_name="train", overrides=[*overrides, *own], run_mode=RunMode.MULTIRUN
-            )
+    with composing(), explaining("train", overrides):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        config = hydra.compose_config("train", [*overrides, *multirun], RunMode.MULTIRUN)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=train_cell, config=config
         )
-        jobs = [[*cell.overrides, f"hydra.sweep.subdir={cell.run_dir.name}"] for cell in cells]
         launcher.launch(jobs, initial_job_idx=0)
-    finally:
-        GlobalHydra.instance().clear()
 
 
 def train_cell(config: DictConfig) -> None:
@@ -92,10 +82,7 @@ def train_cell(config: DictConfig) -> None:
         try:
             _train(typed, run_dir, overrides, resume, name)
         except Exception as error:  # whatever it is, the other cells must run
-            if not isinstance(error, RotogradError):
-                traceback.print_exc()
-            record_failure(run_dir, overrides, describe_failure(error))
-            _say(f"{name}: failed: {describe_failure(error)}")
+            failed_cell(error, name, overrides, run_dir)
 
 
 def _train(

@@ -1,24 +1,18 @@
-"""Which cells a table needs: first those of its grid, then the chosen settings at every seed."""
+"""Which runs a table needs: first those of its grid, then the chosen settings at every seed."""
 
-import dataclasses
 import itertools
-import math
-import statistics
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from rotograd_cli.runs import identity
-from rotograd_cli.runs.config import TrainConfig, to_train_config
-from rotograd_cli.runs.overrides import composed
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import TrainConfig, to_train_config
+from rotograd_cli.runs import saved
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.tables.spec import TableSpec, row_overrides
+from rotograd_cli.tables.spec import TableSpec
 
 METHOD_PREFIX = "method_optimizer"
 """Grid keys that begin with it are for rows whose method has parameters of its own."""
@@ -27,7 +21,6 @@ Point = dict[str, float]
 """Values of the grid's keys."""
 Place = tuple[str, str | None]
 """A row and, of rows that are trained task by task, the task."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,9 +28,9 @@ class Cell:
     """One run of a table, found by what determines its result."""
 
     run: RunKey
-    point: tuple[tuple[str, float], ...]
+    point: Point
     """Values of the grid's keys."""
-    overrides: tuple[str, ...]
+    overrides: Sequence[str]
     """Overrides of ``rotograd train``."""
     config: TrainConfig
     run_dir: Path
@@ -58,35 +51,6 @@ class Cell:
         return self.summary is not None
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A setting of the grid and its validation values."""
-
-    row: str
-    task: str | None
-    point: Point
-    values: dict[int, float]
-    """Selection value by seed of the grid; NaN where the run failed or has no finite one."""
-    chosen: bool = False
-    data: frozenset[str] = frozenset()
-    """Fingerprints of what its finished runs were trained on."""
-
-    @property
-    def place(self) -> Place:
-        """Row and task."""
-        return self.row, self.task
-
-    @property
-    def mean(self) -> float:
-        """Mean over the grid's seeds; NaN if any is missing."""
-        return math.nan if self.gaps else statistics.fmean(self.values.values())
-
-    @property
-    def gaps(self) -> list[int]:
-        """Seeds without a value: a setting that has any is no candidate for the choice."""
-        return [seed for seed, value in self.values.items() if not math.isfinite(value)]
-
-
 class Planner:
     """Cells of a table. Hydra must be running (:func:`composing`).
 
@@ -105,9 +69,8 @@ class Planner:
 
     def places(self) -> Iterator[Place]:
         """Yield the rows, and each task of rows that are trained task by task."""
-        for row, row_spec in self.spec.rows.items():
-            tasks: Sequence[str | None] = self.spec.tasks if row_spec.per_task else [None]
-            for task in tasks:
+        for row in self.spec.rows:
+            for task in self.spec.tasks_of(row):
                 yield row, task
 
     def points(self, row: str) -> list[Point]:
@@ -138,26 +101,28 @@ class Planner:
         Returns:
             The cells, those of the first seed first; without rows whose setting is not chosen yet.
         """
-        cells = []
-        for seed in self.seeds:
-            for row, task in self.places():
-                points = self.points(row)
-                point = chosen.get((row, task), points[0] if len(points) == 1 else None)
-                if point is not None:
-                    cells.append(self._cell(RunKey(row, seed, task), point))
-        return cells
+        points = dict(chosen)
+        for place in self.places():
+            if len(self.points(place[0])) == 1:
+                points[place] = self.points(place[0])[0]
+        return [
+            self._cell(RunKey(row, seed, task), points[row, task])
+            for seed in self.seeds
+            for row, task in self.places()
+            if (row, task) in points
+        ]
 
     def _cell(self, run: RunKey, point: Point) -> Cell:
         task = [] if run.task is None else [f"tasks=[{run.task}]"]
         grid = [f"{key}={value!r}" for key, value in point.items()]
-        setting = (*row_overrides(self.spec, run.row), *task, *self.overrides, *grid)
+        setting = (*self.spec.overrides_of(run.row), *task, *self.overrides, *grid)
         if setting not in self._composed:
             self._composed[setting] = composed("train", setting)
         composition = self._composed[setting]
         composition.seed = run.seed
         config = to_train_config(composition)
         overrides = (*setting, f"seed={run.seed}", *self._logger_group(config))
-        return Cell(run, tuple(point.items()), overrides, config, self._run_dir(config))
+        return Cell(run, point, overrides, config, self._run_dir(config))
 
     def _run_dir(self, config: TrainConfig) -> Path:
         """Return the folder that holds the run, else a new one.
@@ -166,12 +131,12 @@ class Planner:
         """
         cells = Path(config.paths.output_dir) / "cells"
         method = str(config.method["_target_"]).rpartition(".")[2].lower()
-        key = identity.key(asdict(config))
+        key = saved.key(asdict(config))
         named = cells / f"{method}-{key}"
         if named.exists():
             return named
         if cells not in self._folders:
-            self._folders[cells] = identity.folders_by_key(cells)
+            self._folders[cells] = saved.folders_by_key(cells)
         return self._folders[cells].get(key, named)
 
     def _logger_group(self, config: TrainConfig) -> list[str]:
@@ -183,7 +148,7 @@ class Planner:
 def finished_summary(run_dir: Path, config: TrainConfig) -> RunSummary | None:
     """Return the summary of a finished run of exactly this configuration; None if there is none."""
     summary = RunSummary.read(run_dir)
-    if summary is None or not summary.is_complete or not identity.holds_run(run_dir, config):
+    if summary is None or not summary.is_complete or not saved.holds_run(run_dir, config):
         return None
     return summary
 
@@ -191,65 +156,3 @@ def finished_summary(run_dir: Path, config: TrainConfig) -> RunSummary | None:
 def unique(cells: Iterable[Cell]) -> list[Cell]:
     """Return the cells, each folder once."""
     return list({cell.run_dir: cell for cell in cells}.values())
-
-
-def candidates(grid_cells: Iterable[Cell]) -> list[Candidate]:
-    """Return the grid's settings, the best of each row and task marked as chosen."""
-    result: list[Candidate] = []
-    for cells in _grouped(grid_cells, "place").values():
-        settings = [_candidate(group) for group in _grouped(cells, "point").values()]
-        result += _marked(settings, cells[0].config.train.select_mode)
-    return result
-
-
-def choices(candidates: Sequence[Candidate]) -> dict[Place, Point]:
-    """Return the chosen points by row and task."""
-    return {c.place: c.point for c in candidates if c.chosen}
-
-
-def without_choice(candidates: Sequence[Candidate]) -> dict[Place, str]:
-    """Return why there is nothing to choose from, by row and task."""
-    return {
-        place: _nothing_to_choose(group)
-        for place, group in _grouped(candidates, "place").items()
-        if not any(candidate.chosen for candidate in group)
-    }
-
-
-def _nothing_to_choose(group: Sequence[Candidate]) -> str:
-    num_cells = sum(len(candidate.values) for candidate in group)
-    num_gaps = sum(len(candidate.gaps) for candidate in group)
-    return (
-        "failed: no setting of the grid has a finite validation value at every seed, "
-        f"{num_gaps} of {num_cells} cells have none"
-    )
-
-
-def _candidate(cells: Sequence[Cell]) -> Candidate:
-    """A setting from its cells, one per seed."""
-    summaries = {cell.run.seed: cell.summary for cell in cells}
-    values = {seed: _selected_value(summary) for seed, summary in summaries.items()}
-    data = frozenset(str(s.data_fingerprint) for s in summaries.values() if s is not None)
-    return Candidate(*cells[0].place, dict(cells[0].point), values, data=data)
-
-
-def _selected_value(summary: RunSummary | None) -> float:
-    if summary is None or summary.selected_value is None:
-        return math.nan
-    return summary.selected_value
-
-
-def _marked(group: Sequence[Candidate], mode: str) -> list[Candidate]:
-    """The candidates, the best of those with all their values marked; of equal ones the first."""
-    complete = [c for c in group if not c.gaps]
-    if not complete:
-        return list(group)
-    best = (min if mode == "min" else max)(complete, key=lambda c: c.mean)
-    return [dataclasses.replace(c, chosen=True) if c is best else c for c in group]
-
-
-def _grouped(items: Iterable[T], attribute: str) -> dict[Any, list[T]]:
-    groups: dict[Hashable, list[T]] = defaultdict(list)
-    for item in items:
-        groups[attrgetter(attribute)(item)].append(item)
-    return groups

@@ -5,23 +5,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rotograd_cli.commands.reproduction import plan
 from rotograd_cli.commands.reproduction.estimate import measured_seconds, plan_table
-from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
+from rotograd_cli.commands.reproduction.grid import grid_notes, searches, write_grid
 from rotograd_cli.commands.reproduction.launching import launch
-from rotograd_cli.commands.reproduction.plan import Cell, Place, Planner, unique
+from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
 from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
+from rotograd_cli.config.compose import composing
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.building import build
-from rotograd_cli.runs.compose import composing
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.formats import write_table
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
-from rotograd_cli.tables.runs import RunKey, read_run
-from rotograd_cli.tables.spec import TableSpec, row_label, select_rows
+from rotograd_cli.tables.runs import read_run
+from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tables.table import build_table
 
 PROBING_S = 20.0
@@ -41,8 +39,8 @@ class Reproduction:
     def __init__(self, arguments: Arguments) -> None:
         self.launcher = arguments.launcher
         self.config = reproduce_config(arguments.table)
-        self.spec = select_rows(self.config.table, self.config.methods)
-        self.seeds = to_seeds(self.config.seeds) or list(range(self.spec.seeds))
+        self.spec = self.config.table.select(self.config.methods)
+        self.seeds = self.config.seeds or list(range(self.spec.seeds))
         self.planner = Planner(self.spec, self.seeds, arguments.runs)
         with composing():
             self.grid_cells = self.planner.grid_cells()
@@ -51,8 +49,10 @@ class Reproduction:
 
     def _choose(self, grid_cells: Sequence[Cell]) -> None:
         """Take the best of the grid, and plan its runs at every seed."""
-        self.candidates = plan.candidates(grid_cells)
-        self.final_cells = self.planner.final_cells(plan.choices(self.candidates))
+        self.searches = searches(grid_cells)
+        chosen = {search.place: search.best for search in self.searches}
+        points = {place: best.point for place, best in chosen.items() if best is not None}
+        self.final_cells = self.planner.final_cells(points)
 
     def plan(self) -> Grid:
         """Return what there is to do."""
@@ -84,24 +84,16 @@ class Reproduction:
 
     def run(self) -> None:
         """Train the grid, chooses, trains the rest; finished cells are left as they are."""
-        self._launch(self.grid_cells)
+        launch(_pending(self.grid_cells), self.launcher)
         with composing():
             self._choose(self.grid_cells)
-        self._launch(self.final_cells)
-
-    def _launch(self, cells: Sequence[Cell]) -> None:
-        launch(_pending(cells), self.launcher)
+        launch(_pending(self.final_cells), self.launcher)
 
     def failures(self) -> list[str]:
         """Return why cells are not finished, and why rows have no choice."""
-        results = {cell.run_dir: _result(cell) for cell in unique(self.cells)}
-        cells = [f"{f}: {result}" for f, result in results.items() if result != "finished"]
-        reasons = plan.without_choice(self.candidates)
-        return [*cells, *(f"{self._label(place)}: {why}" for place, why in reasons.items())]
-
-    def _label(self, place: Place) -> str:
-        row, task = place
-        return " ".join(filter(None, (row_label(self.spec, row), task)))
+        results = {str(cell.run_dir): _result(cell) for cell in self.cells}
+        results |= {self.spec.label(*s.place): s.failure or "finished" for s in self.searches}
+        return [f"{name}: {why}" for name, why in results.items() if why != "finished"]
 
     def table(self, spec: TableSpec | None = None) -> Table:
         """Build the table of what is there; what is missing is marked.
@@ -114,31 +106,22 @@ class Reproduction:
         """
         spec = spec or self.spec
         runs = {cell.run: read_run(cell.run_dir) for cell in self.final_cells if cell.finished}
-        results = collect(spec, runs, self.seeds, self._not_chosen())
-        notes = grid_notes(spec, self.candidates)
+        reasons = {cell.place: "grid not finished" for cell in self.grid_cells}
+        reasons |= {search.place: search.failure for search in self.searches}
+        results = collect(spec, runs, self.seeds, reasons)
+        notes = grid_notes(spec, self.searches)
         return build_table(spec, results, statistic=self.config.statistic, notes=notes)
-
-    def _not_chosen(self) -> dict[RunKey, str]:
-        """Reason by cell whose setting the grid did not give."""
-        unfinished = dict.fromkeys((cell.place for cell in self.grid_cells), "grid not finished")
-        chosen = plan.choices(self.candidates)
-        return {
-            RunKey(row, seed, task): reason
-            for (row, task), reason in (unfinished | plan.without_choice(self.candidates)).items()
-            for seed in self.seeds
-            if (row, task) not in chosen
-        }
 
     def write(self, table: Table) -> list[Path]:
         """Write the table's files, and the grid's."""
         output = Path(self.config.output).expanduser() if self.config.output else self.folder
         files = list(write_table(table, output))
-        return [*files, *write_grid(self.candidates, output)]
+        return [*files, *write_grid(self.searches, output)]
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells, those of the grid first; one may be in both."""
-        return [*self.grid_cells, *self.final_cells]
+        """All cells, those of the grid first."""
+        return unique([*self.grid_cells, *self.final_cells])
 
     @property
     def folder(self) -> Path:

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rotograd_cli.commands.support.hydra_app import parsed, plain_parser
+from rotograd_cli.config.arguments import ready, search_path
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import typed
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.arguments import ready, search_path
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config import typed
-from rotograd_cli.runs.overrides import composed
 from rotograd_cli.tables.command import to_seeds
-from rotograd_cli.tables.spec import TableSpec, check_spec
+from rotograd_cli.tables.spec import Statistic, TableSpec, check_spec
 
 TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
 FIGURE_KEYS = ("figure", "output")
@@ -37,8 +37,9 @@ class ReproduceConfig:
 
     table: TableSpec = field(default_factory=TableSpec)
     seeds: Any = None
+    """Seeds, None for the table's; on the command line also their number."""
     methods: list[str] | None = None
-    statistic: str | None = None
+    statistic: Statistic | None = None
     plan: bool = False
     output: str | None = None
 
@@ -95,6 +96,5 @@ def reproduce_config(overrides: Sequence[str]) -> ReproduceConfig:
     """
     with composing(reproduce_schema=ReproduceConfig):
         result = typed(composed("reproduce", overrides), ReproduceConfig)
-    check_spec(result.table, result.statistic)
-    to_seeds(result.seeds)
-    return result
+    check_spec(result.table)
+    return replace(result, seeds=to_seeds(result.seeds))

@@ -11,13 +11,13 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
+from rotograd_cli.config.arguments import ready, search_path
+from rotograd_cli.config.compose import register_schemas
+from rotograd_cli.config.files import config_dir, is_group
+from rotograd_cli.config.overrides import explaining
+from rotograd_cli.config.schema import check_added_keys
 from rotograd_cli.errors import ConfigError, Refusal
 from rotograd_cli.ranks.launch import job_rank, job_size
-from rotograd_cli.runs.arguments import ready, search_path
-from rotograd_cli.runs.compose import register_schemas
-from rotograd_cli.runs.config import check_added_keys
-from rotograd_cli.runs.config_files import config_dir, is_group
-from rotograd_cli.runs.overrides import explaining
 
 COMPLETION = ("-sc", "--shell-completion")
 SWEEPABLE = ("train", "evaluate")

@@ -1,16 +1,25 @@
-"""Cells of a sweep: one is trained, and what became of all of them is printed."""
+"""Sweeps: their folders are checked before the first cell, each cell is trained, all are shown."""
 
 import math
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.commands.support import session
+from rotograd_cli.config.messages import describe_failure
+from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.errors import (
     RUN_FAILED,
     ConfigError,
@@ -18,13 +27,155 @@ from rotograd_cli.errors import (
     Refusal,
     RotogradError,
     exit_code,
+    listed,
 )
-from rotograd_cli.printing.terminal import print_grid
+from rotograd_cli.printing.grid import print_grid
 from rotograd_cli.ranks.launch import job_rank
-from rotograd_cli.runs.directory import record_failure
-from rotograd_cli.runs.messages import describe_failure
+from rotograd_cli.runs.directory import is_used, refuse_used
 from rotograd_cli.runs.report import common_overrides, remarks, sweep_table
+from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
+
+MAX_NAMED = 8
+
+
+class Folders(Callback):
+    """Checks folders before Hydra makes them, which it does before the input is checked.
+
+    A folder that holds a run is refused, and what is new is remembered. After a sweep, status and
+    test metrics of every cell are printed.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check a single run. Its folder refers to Hydra's values, which must be set for that."""
+        HydraConfig.instance().set_config(config)
+        run_dir = _remembered(config.hydra.run)
+        resume = config.get("resume")
+        if run_dir is None or job_rank() > 0 or resume not in (None, "auto"):
+            return
+        with refusing():
+            if run_dir.resolve() == Path.cwd():
+                raise ConfigError(
+                    "`hydra.run.dir` must be a folder of its own, got the current one."
+                )
+            if resume is None:
+                refuse_used(run_dir)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check a sweep, and remember it, as its launcher may fail."""
+        sweep_dir = _remembered(config.hydra.sweep)
+        with refusing():
+            check_sweep(config, sweep_dir)
+        session.sweep_dirs[:] = [] if sweep_dir is None else [sweep_dir]
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Read the cells' summaries below the sweep's directory, so every launcher is served."""
+        session.sweep_dirs.clear()
+        print_status(Path(config.hydra.sweep.dir))
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Inside a callback of Hydra, an exception ends the command instead of becoming a warning."""
+    try:
+        yield
+    except Exception as error:
+        raise Refusal(error) from error
+
+
+def _remembered(node: DictConfig) -> Path | None:
+    """Return the folder of a run or sweep, noting which parts of its path are new."""
+    session.forget_folders()
+    try:
+        folder = Path(node.dir)
+    except OmegaConfBaseException:
+        return None  # Hydra is about to say so
+    session.remember_folder(folder)
+    return folder
+
+
+def check_sweep(config: DictConfig, sweep_dir: Path | None) -> None:
+    """Refuse a sweep whose cells would find other runs in their folders, before its first cell.
+
+    Args:
+        config: What Hydra composed for the sweep, with its own node.
+        sweep_dir: Folder of the sweep; None where it does not resolve.
+
+    Raises:
+        OccupiedError: If a cell's folder holds a run, or with ``resume=auto`` the run of another
+            configuration. A search draws its cells as it goes: its cells ask for themselves.
+        ConfigError: If ``resume`` names a folder.
+    """
+    resume = config.get("resume")
+    if resume not in (None, "auto"):
+        raise ConfigError(
+            f"`resume` must be auto in a sweep, whose cells each have a folder, got {resume!r}."
+        )
+    if sweep_dir is None or not sweep_dir.is_dir():
+        return
+    if is_used(sweep_dir):
+        raise OccupiedError(
+            f"{sweep_dir} holds a run, got a sweep; choose another hydra.sweep.dir."
+        )
+    before = HydraConfig.instance().cfg
+    try:
+        occupied = [
+            folder for folder, cell in _cells(config, sweep_dir) if _is_occupied(folder, cell)
+        ]
+    finally:
+        HydraConfig.instance().cfg = before
+    if occupied:
+        raise OccupiedError(_message(sweep_dir, occupied, resume))
+
+
+def _cells(config: DictConfig, sweep_dir: Path) -> Iterator[tuple[Path, DictConfig]]:
+    """Yield folder and configuration of every cell; those of a search lack the drawn values."""
+    compose = GlobalHydra.instance().config_loader().load_sweep_config
+    for number, overrides in enumerate(_jobs(config)):
+        cell = compose(config, list(overrides)) if overrides else config.copy()
+        with open_dict(cell):
+            cell.hydra.job.id = number
+            cell.hydra.job.num = number
+        HydraConfig.instance().set_config(cell)  # the folder's name refers to it
+        yield sweep_dir / str(cell.hydra.sweep.subdir), cell
+
+
+def _jobs(config: DictConfig) -> Sequence[Sequence[str]]:
+    """Return the overrides of every cell, as Hydra's own sweeper combines them.
+
+    Trials of a search have none; with ``resume=auto`` each of them checks itself.
+    """
+    sweeper = config.hydra.sweeper
+    if is_search(config.hydra):
+        return [[]] * int(sweeper.get("n_trials") or 0) if config.resume is None else []
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *overrides]), None)
+    return jobs
+
+
+def _is_occupied(folder: Path, cell: DictConfig) -> bool:
+    """Whether a folder holds something that the run of a cell would not continue."""
+    if cell.resume is None:
+        return is_used(folder) or (folder / "summary.json").exists()
+    plain = cell.copy()
+    with open_dict(plain):
+        del plain["hydra"]
+    try:
+        return is_used(folder) and not holds_run(folder, to_train_config(plain))
+    except ConfigError:  # wrong input, which is no configuration of a run
+        return True
+
+
+def _message(sweep_dir: Path, occupied: Sequence[Path], resume: str | None) -> str:
+    where = listed([str(folder.relative_to(sweep_dir)) for folder in occupied], MAX_NAMED)
+    what = "already holds runs"
+    remedy = ", or add resume=auto to continue runs of the same configuration"
+    if resume is not None:
+        what = "holds runs of other configurations"
+        remedy = ""
+    return f"{sweep_dir} {what}, in {where}; choose another hydra.sweep.dir{remedy}."
 
 
 def is_search(hydra: DictConfig) -> bool:
@@ -62,14 +213,33 @@ def run_cell(
             raise
         if isinstance(error, OccupiedError) and is_search(hydra):
             raise Refusal(error) from error  # a sweeper may go on after an exception
-        if not isinstance(error, RotogradError):
-            traceback.print_exc()
-        reason = describe_failure(error)
-        print(f"cell {number} failed: {reason}", file=sys.stderr)
+        run_dir = Path(hydra.runtime.output_dir)
+        summary = failed_cell(error, f"cell {number}", overrides, run_dir)
         if exit_code(error) != RUN_FAILED:  # else the run has recorded it
-            run_dir = Path(hydra.runtime.output_dir)
-            session.refused[run_dir] = record_failure(run_dir, overrides, reason)
+            session.refused[run_dir] = summary
         return RunSummary()
+
+
+def failed_cell(error: Exception, name: str, overrides: Sequence[str], run_dir: Path) -> RunSummary:
+    """Print why a cell failed, and record it unless its folder holds a run, which has its own.
+
+    Args:
+        error: What ended it; a bug gets its traceback too.
+        name: The cell in messages.
+        overrides: The cell's overrides.
+        run_dir: Its folder.
+
+    Returns:
+        The summary.
+    """
+    if not isinstance(error, RotogradError):
+        traceback.print_exc()
+    reason = describe_failure(error)
+    print(f"{name} failed: {reason}", file=sys.stderr, flush=True)
+    summary = RunSummary(status="failed", overrides=list(overrides), error=reason)
+    if not is_used(run_dir):
+        summary.write(run_dir)
+    return summary
 
 
 def print_status(sweep_dir: Path) -> None:
@@ -78,7 +248,10 @@ def print_status(sweep_dir: Path) -> None:
     Args:
         sweep_dir: Folder of the sweep.
     """
-    cells = {cell.name: _summary(cell) for cell in _folders(sweep_dir)}
+    folders = [p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    folders.sort(key=lambda folder: (len(folder.name), folder.name))  # 2 before 10
+    # what was refused in this process; a run in the folder keeps its own
+    cells = {f.name: session.refused.get(f.absolute()) or RunSummary.read(f) for f in folders}
     session.refused.clear()
     summaries = [summary for summary in cells.values() if summary is not None]
     print_grid(sweep_table(list(cells.items())))
@@ -99,16 +272,6 @@ def print_unfinished() -> None:
     session.sweep_dirs.clear()
 
 
-def _folders(sweep_dir: Path) -> list[Path]:
-    folders = [p for p in sweep_dir.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    return sorted(folders, key=lambda folder: (len(folder.name), folder.name))  # 2 before 10
-
-
-def _summary(cell: Path) -> RunSummary | None:
-    """What became of a cell that was refused in this process; a run in its folder keeps its own."""
-    return session.refused.get(cell.absolute()) or RunSummary.read(cell)
-
-
 def _record_failures(sweep_dir: Path, cells: Mapping[str, RunSummary | None]) -> None:
     if not cells:
         session.failures.append(f"{sweep_dir}: no cell; give the sweep's keys at least one value.")
@@ -119,7 +282,7 @@ def _record_failures(sweep_dir: Path, cells: Mapping[str, RunSummary | None]) ->
 
 
 def _best(sweep_dir: Path) -> list[str]:
-    """What a search found, as overrides for the next run."""
+    """Return the best trial of a search, as overrides for the next run."""
     file = sweep_dir / "optimization_results.yaml"
     if not file.is_file():
         return []

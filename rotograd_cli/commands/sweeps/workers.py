@@ -15,8 +15,8 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from rotograd_cli.config.packing import available_gpus, packing_devices
 from rotograd_cli.printing.streams import endure
-from rotograd_cli.runs.packing import available_gpus, packing_devices
 from rotograd_cli.training import interrupts
 
 GRACE_S = 5.0
@@ -46,7 +46,6 @@ class Worker(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Prepare the process before a run."""
-        del kwargs
         if os.getpid() == self.launcher_pid:
             return
         sys.argv = list(self.command)  # the run's summary names the command
@@ -58,13 +57,11 @@ class Worker(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Free the slot after a run."""
-        del config, job_return, kwargs
         if self._slot is not None:
             self._slot.release()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Remove the slots after a sweep."""
-        del config, kwargs
         shutil.rmtree(slot_folder(self.launcher_pid), ignore_errors=True)
 
     def _take_device(self, slots: int, job: int) -> None:

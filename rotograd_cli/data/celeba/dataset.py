@@ -1,21 +1,25 @@
 """CelebA: forty binary attributes of face images (Liu, Luo, Wang and Tang, ICCV 2015)."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.data.base import Batch, FileCheck, NotNegative, Positive, Preparation
-from rotograd_cli.data.celeba import preparation
-from rotograd_cli.data.celeba.annotations import ATTRIBUTES, Annotations
-from rotograd_cli.data.celeba.files import ATTRIBUTE_FILE, SOURCE, Files, find
-from rotograd_cli.data.celeba.preparation import rows_of
+from rotograd_cli.data.celeba.files import AGAIN, ATTRIBUTES, SOURCE, Annotations, Files, read_image
+from rotograd_cli.data.prepared import Field
+from rotograd_cli.data.rows import Rows, data_command
 from rotograd_cli.data.stored import StoredDataset, channels_first
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import ConfigError, DatasetError, listed
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+
+YAML_SIZE = 64  # of conf/data/celeba.yaml: the commands that we suggest leave it out
+_VERSION = 2  # of what a row holds; to be raised whenever that changes
 
 TASKS = tuple(
     Task(name, 1, losses.binary_cross_entropy, (metrics.f1(),), batchable=True)
@@ -62,9 +66,9 @@ class CelebA(StoredDataset):
     ) -> None:
         select_tasks(TASKS, tasks)  # a wrong name is refused before files are read
         self.input_shape = (3, image_size, image_size)
-        files = find(Path(data_dir))
+        files = Files.find(data_dir)
         annotations = Annotations.read(files, limit)
-        arrays = rows_of(Path(data_dir), files, annotations, image_size, limit).open()
+        arrays = rows_of(data_dir, files, annotations, image_size, limit).open()
         names = [(name,) for name in annotations.names]
         super().__init__(
             arrays=arrays,
@@ -95,13 +99,36 @@ class CelebA(StoredDataset):
 
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
-        """Both annotation files, the images, and every prepared row."""
-        return preparation.check(Path(data_dir), options["image_size"], options["limit"])
+        """Look at both annotation files, the images, and every prepared row."""
+        size, limit = options["image_size"], options["limit"]
+        files = Files.find(data_dir)
+        checks = files.check_tables(limit)
+        try:
+            annotations = Annotations.read(files, limit)
+        except DatasetError:  # the reason stands beside the file at fault
+            unseen = ("not looked at", "fix the annotation files first.")
+            names = ("images", "prepared rows")
+            return [*checks, *(FileCheck(name, False, *unseen) for name in names)]
+        rows = rows_of(data_dir, files, annotations, size, limit)
+        images = FileCheck.of("images", lambda: _look_at_images(rows, annotations.names, size))
+        return [*checks, images, FileCheck.of("prepared rows", rows.look)]
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
-        """Decodes and resizes the images of all splits, or the first ``limit`` of each."""
-        preparation.prepare(Path(data_dir), options["image_size"], options["limit"], how)
+        """Decode and resize the images of all splits, or the first ``limit`` of each."""
+        if how.source is not None:
+            raise ConfigError(
+                "`--from` has no meaning for CelebA, whose files are looked for in paths.data_dir; "
+                "leave it out."
+            )
+        size, limit = options["image_size"], options["limit"]
+        files = Files.find(data_dir)
+        rows = rows_of(data_dir, files, Annotations.read(files, limit), size, limit)
+
+        def make(names: Sequence[str], contents: Sequence[bytes]) -> Mapping[str, np.ndarray]:
+            return {"image": read_image(rows.source / names[0], size, contents[0])}
+
+        rows.prepare(make, how)
 
 
 def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -> tuple[Task, ...]:
@@ -109,8 +136,73 @@ def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -
     absent = [name for name in names or () if name not in columns]
     if absent:
         raise DatasetError(
-            f"{files.require(ATTRIBUTE_FILE)} must have the attribute {absent[0]}, which `tasks` "
-            f"names, got {len(columns)} others; get the whole file from {SOURCE}, or leave "
+            f"The attribute file in {files.folder} must have the attribute {absent[0]}, which "
+            f"`tasks` names, got {len(columns)} others; get the whole file from {SOURCE}, or leave "
             f"{', '.join(absent)} out of `tasks`."
         )
     return select_tasks([task for task in TASKS if task.name in columns], names)
+
+
+def rows_of(
+    data_dir: Path, files: Files, annotations: Annotations, image_size: int, limit: int | None
+) -> Rows:
+    """Rows of the images of all splits, in file order.
+
+    Args:
+        data_dir: Data root, for the command that prepares them.
+        files: Where the files are.
+        annotations: Their content, for the given limit.
+        image_size: Height and width in pixels.
+        limit: Images of each split, for the command.
+    """
+    positions = np.sort(np.concatenate(list(annotations.positions.values())))
+    size = [] if image_size == YAML_SIZE else [f"data.image_size={image_size}"]
+    subset = [] if limit is None else [f"data.limit={limit}"]
+    command = f"run: {data_command('prepare', 'celeba', data_dir, *size, *subset)}"
+    leave_out = "leave them out of both annotation files and set data.limit=N for a subset"
+    return Rows(
+        title=f"CelebA at {image_size}x{image_size}",
+        unit="images",
+        root=files.folder / "prepared",
+        settings={
+            "data": "celeba",
+            "version": _VERSION,
+            "image_size": image_size,
+            "resize": "bilinear, antialiased, not cropped (PIL)",
+        },
+        fields={"image": Field((image_size, image_size, 3), "uint8")},
+        files=[(annotations.names[position],) for position in positions],
+        source=files.images,
+        remedy=f"{files.remedy}, then {command}" if files.remedy else command,
+        restore=files.remedy or f"{AGAIN}, or {leave_out}",
+    )
+
+
+def _look_at_images(rows: Rows, names: Sequence[str], image_size: int) -> str:
+    existing = {path.name for path in rows.source.glob("*.jpg")}
+    unnamed = sorted(existing.difference(names))
+    also = f"; {len(unnamed):,} that no annotation names: {listed(unnamed)}" if unnamed else ""
+    unprepared = rows.unprepared()
+    rows.check_sources(unprepared)
+    paths = [rows.source / name for (name,) in unprepared]
+    with ThreadPoolExecutor() as pool:
+        faults = list(filter(None, pool.map(lambda path: _fault(path, image_size), paths)))
+    if faults:
+        raise DatasetError(
+            f"{len(faults):,} of {len(paths):,} images cannot be prepared: {listed(faults)}; "
+            f"{AGAIN}."
+        )
+    num = sum(name in existing for (name,) in rows.files)
+    return (
+        f"{num:,} of {len(rows.files):,} in {rows.source}; {len(unprepared):,} to be prepared, "
+        f"each of which can be decoded{also}"
+    )
+
+
+def _fault(path: Path, size: int) -> str:
+    """Return why an image cannot be prepared; empty if it can."""
+    try:
+        read_image(path, size, path.read_bytes())
+    except OSError as error:
+        return str(error).partition("; ")[0]
+    return ""

@@ -148,7 +148,8 @@ def _mirrored(values: Tensor, flip: Tensor | None) -> Tensor:
 
 
 def _pick(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return _pick_columns(_pick_rows(maps, rows), columns)
+    turned = _pick_rows(maps, rows).transpose(2, 3)
+    return _pick_rows(turned, columns).transpose(2, 3)
 
 
 def _pick_rows(maps: Tensor, rows: Tensor) -> Tensor:
@@ -159,13 +160,7 @@ def _pick_rows(maps: Tensor, rows: Tensor) -> Tensor:
     return maps.reshape(-1, width).index_select(0, index).view(num, channels, -1, width)
 
 
-def _pick_columns(maps: Tensor, columns: Tensor) -> Tensor:
-    return _pick_rows(maps.transpose(2, 3), columns).transpose(2, 3)
-
-
 def _whole(draws: Tensor, count: Tensor | int) -> Tensor:
     """Whole numbers below ``count``, equally likely."""
-    product = (draws.double() * count).long()
-    if isinstance(count, int):
-        return product.clamp(max=count - 1)
-    return torch.minimum(product, count - 1)
+    count = count * torch.ones_like(draws, dtype=torch.long)
+    return torch.minimum((draws.double() * count).long(), count - 1)

@@ -9,7 +9,7 @@ sets differ.
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ import numpy as np
 from rotograd_cli.data.base import Preparation
 from rotograd_cli.data.nyuv2 import layout, official
 from rotograd_cli.data.nyuv2.layout import HEIGHT, PROVENANCE, SHAPES, WIDTH, Kind, Part, file_name
-from rotograd_cli.data.nyuv2.official import OfficialFrame, open_official
+from rotograd_cli.data.nyuv2.official import OfficialFile, OfficialFrame, open_official
 from rotograd_cli.data.nyuv2.published_normals import NormalsFolder
 from rotograd_cli.data.nyuv2.surface_normals import KINECT, WINDOW, estimate_normals
 from rotograd_cli.errors import DatasetError
@@ -48,19 +48,12 @@ def build_layout(
             was made otherwise.
     """
     with open_official(source, root) as file:
-        num_frames = {part: len(ids) for part, ids in file.ids.items()}
-        provenance = {
-            "source": official.FILE,
-            "checksum": file.checksum(),
-            "frames": "resized whole, without MTAN's crop of the borders",
-            "normals": ESTIMATED if normals is None else normals.description,
-            "num_frames": num_frames,
-            "ids": {part: _hash(ids) for part, ids in file.ids.items()},
-        }
-        chosen = layout.chosen_frames(num_frames, limit, source)
+        provenance = _provenance(file, normals)
+        chosen = layout.chosen_frames(provenance["num_frames"], limit, source)
         _claim(root, provenance)
 
-        def make(part: Part, frame: int) -> None:
+        def make(place: tuple[Part, int]) -> None:
+            part, frame = place
             frame_id = int(file.ids[part][frame])
             content = file.read(frame_id)
             published = None if normals is None else normals.read(frame_id)
@@ -72,7 +65,11 @@ def build_layout(
         how.say(f"Building frames in {root}; normals: {provenance['normals']}.")
         frames = [(part, frame) for part, num in chosen.items() for frame in range(num)]
         missing = [frame for frame in frames if not _is_complete(root, *frame)]
-        _run(make, missing, len(frames), how)
+        num_done = len(frames) - len(missing)
+        how.progress("building frames", num_done, len(frames))
+        with ThreadPoolExecutor(how.workers) as pool:  # after an error, map makes no more
+            for i, _ in enumerate(pool.map(make, missing), num_done + 1):
+                how.progress("building frames", i, len(frames))
 
 
 def resized(frame: OfficialFrame, normals: np.ndarray | None) -> dict[Kind, np.ndarray]:
@@ -93,6 +90,18 @@ def resized(frame: OfficialFrame, normals: np.ndarray | None) -> dict[Kind, np.n
         "label": frame.label[pixels].astype(np.float32),
         "depth": frame.depth[pixels][..., None].astype(np.float32),
         "normal": normals[pixels].astype(np.float32),
+    }
+
+
+def _provenance(file: OfficialFile, normals: NormalsFolder | None) -> dict[str, Any]:
+    hashes = {part: hashlib.sha256(ids.astype("<i8").tobytes()) for part, ids in file.ids.items()}
+    return {
+        "source": official.FILE,
+        "checksum": file.checksum(),
+        "frames": "resized whole, without MTAN's crop of the borders",
+        "normals": ESTIMATED if normals is None else normals.description,
+        "num_frames": {part: len(ids) for part, ids in file.ids.items()},
+        "ids": {part: digest.hexdigest()[:16] for part, digest in hashes.items()},
     }
 
 
@@ -118,29 +127,6 @@ def _claim(root: Path, provenance: dict[str, Any]) -> None:
 
 def _is_complete(root: Path, part: Part, frame: int) -> bool:
     return all((root / file_name(part, kind, frame)).exists() for kind in SHAPES)
-
-
-def _hash(ids: np.ndarray) -> str:
-    return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()[:16]
-
-
-def _run(
-    make: Callable[[Part, int], None],
-    missing: list[tuple[Part, int]],
-    total: int,
-    how: Preparation,
-) -> None:
-    done = total - len(missing)
-    how.progress("building frames", done, total)
-    with ThreadPoolExecutor(how.workers) as pool:
-        futures = [pool.submit(make, *frame) for frame in missing]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                done += 1
-                how.progress("building frames", done, total)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:

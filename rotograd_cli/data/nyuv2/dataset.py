@@ -13,7 +13,7 @@ from rotograd_cli.bounds import checked
 from rotograd_cli.data.base import Batch, FileCheck, NotNegative, Preparation
 from rotograd_cli.data.nyuv2 import augmentation, layout, preparation, storage
 from rotograd_cli.data.nyuv2.layout import HEIGHT, NUM_CLASSES, NUM_FRAMES, WIDTH, Part
-from rotograd_cli.data.nyuv2.rows import NAME, command, find_rows
+from rotograd_cli.data.nyuv2.preparation import NAME, command, find_rows
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import DatasetError
@@ -68,9 +68,9 @@ class NYUv2(StoredDataset):
         read_ahead: NotNegative,
         normals: str | None,
     ) -> None:
+        del normals
         self.tasks = select_tasks(make_tasks(protocol), tasks)
-        data_dir = Path(data_dir)
-        rows, chosen = find_rows(data_dir, layout.find_layout(data_dir), limit, normals)
+        rows, chosen = find_rows(data_dir, limit)
         arrays = rows.open()
         _check_targets(arrays, self.tasks, command(data_dir, limit))
         train, test = np.split(arrays.rows_of(rows.files), [chosen["train"]])
@@ -104,12 +104,12 @@ class NYUv2(StoredDataset):
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """Look at MTAN's layout, the official file and the prepared rows."""
-        return preparation.check(Path(data_dir), options["limit"], options["normals"])
+        return preparation.check(data_dir, options["limit"])
 
     @classmethod
     def prepare(cls, *, data_dir: Path, options: Mapping[str, Any], how: Preparation) -> None:
         """Pack MTAN's layout, which is first built from ``how.source``, the official file."""
-        preparation.prepare(Path(data_dir), options["limit"], options["normals"], how)
+        preparation.prepare(data_dir, options["limit"], options["normals"], how)
 
 
 def make_tasks(protocol: Protocol) -> tuple[Task, ...]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rotograd_cli.errors import DatasetError, first_line
+from rotograd_cli.errors import DatasetError
 
 Part = Literal["train", "val"]
 """Folder of the layout; ``val`` holds the official test frames."""
@@ -30,7 +30,6 @@ SHAPES: dict[Kind, tuple[int, ...]] = {
 FOLDERS = ("nyuv2", "nyuv2/mtan", "NYUv2", ".")  # below the data root
 PROVENANCE = "provenance.json"
 _NUMBER = re.compile("0|[1-9][0-9]*")
-_MAGIC = b"\x93NUMPY"
 _SLACK = 1e-2  # resized images and normals may leave their range by a little
 _LARGEST_DEPTH = 1000.0  # metres; more means another unit
 
@@ -43,8 +42,6 @@ class Layout:
     """Folder that holds ``train`` and ``val``."""
     frames: Mapping[tuple[Part, Kind], frozenset[int]]
     """Numbers of the files that are there."""
-    misnamed: Sequence[str]
-    """Files ``.npy`` whose name is not a frame's number."""
     provenance: Mapping[str, Any] | None
     """What ``provenance.json`` says; None for files that others made."""
 
@@ -56,20 +53,17 @@ class Layout:
             DatasetError: If ``provenance.json`` cannot be read.
         """
         frames: dict[tuple[Part, Kind], frozenset[int]] = {}
-        misnamed: list[str] = []
         for part in NUM_FRAMES:
             for kind in SHAPES:
-                names = {path.stem for path in (root / part / kind).glob("[!.]*.npy")}
-                numbered = set(filter(_NUMBER.fullmatch, names))
-                frames[part, kind] = frozenset(map(int, numbered))
-                misnamed += [f"{part}/{kind}/{name}.npy" for name in sorted(names - numbered)]
-        return cls(root, frames, misnamed, read_provenance(root))
+                names = (path.stem for path in (root / part / kind).glob("[!.]*.npy"))
+                frames[part, kind] = frozenset(map(int, filter(_NUMBER.fullmatch, names)))
+        return cls(root, frames, read_provenance(root))
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """Kinds of arrays that are there: images, and what else has a file."""
-        there = {kind for (_, kind), numbers in self.frames.items() if numbers}
-        return tuple(kind for kind in SHAPES if kind in {"image", *there})
+        there = {"image", *(kind for (_, kind), numbers in self.frames.items() if numbers)}
+        return tuple(kind for kind in SHAPES if kind in there)
 
     @property
     def num_frames(self) -> Mapping[Part, int]:
@@ -78,7 +72,7 @@ class Layout:
             num: Mapping[Part, int] = self.provenance["num_frames"]
             return num
         return {
-            part: 1 + max(max(self.frames[part, kind], default=-1) for kind in SHAPES)
+            part: 1 + max(max(self.frames[part, kind], default=-1) for kind in self.kinds)
             for part in NUM_FRAMES
         }
 
@@ -100,12 +94,12 @@ class Layout:
         """Return the names of a frame's files, the image first."""
         return tuple(file_name(part, kind, frame) for kind in self.kinds)
 
-    def read(self, files: Sequence[str], read: Callable[[str], bytes]) -> dict[Kind, np.ndarray]:
-        """Read all arrays of a frame and check them.
+    def read(self, files: Sequence[str], contents: Sequence[bytes]) -> dict[Kind, np.ndarray]:
+        """Return all arrays of a frame, checked.
 
         Args:
             files: Names of its files, as :meth:`files` returns them.
-            read: Reads a file by its name below the root.
+            contents: Their bytes.
 
         Returns:
             ``image`` in [0, 1], ``depth`` in metres (0: none) and ``normal`` (0: none), float,
@@ -114,48 +108,36 @@ class Layout:
         Raises:
             DatasetError: If a file is absent, unreadable or not what MTAN's files hold.
         """
-        kinds = zip(self.kinds, files, strict=True)
-        return {kind: self._read(name, kind, read) for kind, name in kinds}
-
-    def _read(self, name: str, kind: Kind, read: Callable[[str], bytes]) -> np.ndarray:
-        path = self.root / name
-        try:
-            array = load_array(name, read)
-        except ValueError as error:
-            raise _bad(path, "must be a NumPy array", str(error)) from error
-        if array.shape != SHAPES[kind]:
-            raise _bad(path, f"must have shape {SHAPES[kind]}", f"{array.shape}")
-        if array.dtype not in (np.float32, np.float64):
-            raise _bad(path, "must be float32 or float64", f"{array.dtype}")
-        if not np.isfinite(array).all():
-            raise _bad(path, "must be finite", f"{(~np.isfinite(array)).sum()} values that are not")
-        _check_values(path, kind, array)
-        return array
+        parts = zip(self.kinds, files, contents, strict=True)
+        return {kind: _read(self.root / name, kind, content) for kind, name, content in parts}
 
 
-def load_array(name: str, read: Callable[[str], bytes]) -> np.ndarray:
+def _read(path: Path, kind: Kind, content: bytes) -> np.ndarray:
+    try:
+        array = load_array(content)
+    except ValueError as error:
+        raise _bad(path, "must be a NumPy array", str(error)) from error
+    if array.shape != SHAPES[kind]:
+        raise _bad(path, f"must have shape {SHAPES[kind]}", f"{array.shape}")
+    if array.dtype not in (np.float32, np.float64):
+        raise _bad(path, "must be float32 or float64", f"{array.dtype}")
+    if not np.isfinite(array).all():
+        raise _bad(path, "must be finite", f"{(~np.isfinite(array)).sum()} values that are not")
+    _check_values(path, kind, array)
+    return array
+
+
+def load_array(content: bytes) -> np.ndarray:
     """Return the array of a ``.npy`` file, of any shape and type; never execute code from it.
 
-    Args:
-        name: The file.
-        read: Reads a file by its name.
-
     Raises:
-        ValueError: If the file is missing or holds no array; its text is the reason, one line.
+        ValueError: If it is no array; its text is the reason, one line.
     """
     try:
-        content = read(name)
-    except OSError as error:
-        raise ValueError(error.strerror or str(error)) from error
-    if not content.startswith(_MAGIC):
-        raise ValueError(f"a file that begins with {content[:10]!r}")
-    try:
-        array: np.ndarray = np.load(BytesIO(content), allow_pickle=False)
+        array: np.ndarray = np.lib.format.read_array(BytesIO(content), allow_pickle=False)
     except Exception as error:  # damaged bytes make the parser of headers raise anything
-        reason = first_line(error)
-        if "allow_pickle" in reason:  # NumPy's advice would run code from the file
-            reason = "Python objects instead of numbers"
-        raise ValueError(reason) from error
+        # never NumPy's words: they advise to run code from the file
+        raise ValueError(f"damaged or other content that begins with {content[:10]!r}") from error
     return array
 
 
@@ -174,7 +156,7 @@ def find_layout(data_dir: Path) -> Layout | None:
         root = Path(data_dir) / name
         if (root / "train" / "image").is_dir():
             layout = Layout.scan(root)
-            if any(layout.frames.values()) or layout.misnamed:  # empty folders are left behind
+            if any(layout.frames.values()):  # empty folders are left behind
                 return layout
     return None
 
@@ -214,38 +196,25 @@ def chosen_frames(
     Raises:
         DatasetError: If frames are missing.
     """
+    least = {"train": FIRST_VALIDATION_FRAME + 1, "val": 1}  # so that no split is empty
     for part, num in num_frames.items():
-        if limit is None and num != NUM_FRAMES[part]:
+        if num < least[part] or (limit is None and num != NUM_FRAMES[part]):
             raise DatasetError(
                 f"NYUv2 must have {NUM_FRAMES[part]} frames in {part}, got {num} in {where}; "
-                "complete the files, or take a subset on purpose with data.limit=N."
-            )
-        least = FIRST_VALIDATION_FRAME + 1 if part == "train" else 1
-        if num < least:
-            raise DatasetError(
-                f"NYUv2 must have at least {least} frames in {part} (training frame "
-                f"{FIRST_VALIDATION_FRAME} is the first of the validation split), got {num} in "
-                f"{where}; add files."
+                "complete the files (0.npy, 1.npy and so on), or take a subset of at least "
+                f"{least[part]} on purpose with data.limit=N."
             )
     return {part: num if limit is None else min(limit, num) for part, num in num_frames.items()}
 
 
 @cache
 def validation_frames() -> frozenset[int]:
-    """Return the numbers of the training frames that make up the validation split.
-
-    Raises:
-        DatasetError: If the list is not there, which means a broken installation.
-    """
+    """Return the numbers of the training frames that make up the validation split."""
     package = Path(__file__).resolve().parents[2]
-    for folder in (package, package.parent):  # in the wheel, in the repository
-        path = folder / "datasets" / "nyuv2" / "validation.txt"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return frozenset(int(line) for line in lines if line and not line.startswith("#"))
-    raise DatasetError(
-        f"No validation split in {package / 'datasets' / 'nyuv2'}; install rotograd-cli again."
-    )
+    is_wheel = (package / "datasets").is_dir()  # else it is the repository
+    folder = (package if is_wheel else package.parent) / "datasets" / "nyuv2"
+    lines = (folder / "validation.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(int(line) for line in lines if line and not line.startswith("#"))
 
 
 def _check_values(path: Path, kind: Kind, array: np.ndarray) -> None:

@@ -197,16 +197,13 @@ def _entries(path: Path, *keys: str) -> list[np.ndarray]:
 
 def _check_arrays(path: Path, file: Any) -> int:
     """Number of frames of a file with the arrays that it should have."""
-    trailing = {"images": (3, WIDTH, HEIGHT), "depths": (WIDTH, HEIGHT), "labels": (WIDTH, HEIGHT)}
-    nums = set()
-    for name, shape in trailing.items():
-        found = getattr(file.get(name), "shape", None)
-        if found is None or found[1:] != shape:
-            raise _bad(path, f"`{name}` must have shape (N, {', '.join(map(str, shape))})", found)
-        nums.add(found[0])
-    if len(nums) > 1:
-        raise _bad(path, "arrays must have the same number of frames", sorted(nums))
-    num: int = nums.pop()
+    names = ("images", "depths", "labels")
+    found = {name: getattr(file.get(name), "shape", None) for name in names}
+    num: int = (found["labels"] or (1,))[0]
+    maps = (num, WIDTH, HEIGHT)
+    expected = {"images": (num, 3, WIDTH, HEIGHT), "depths": maps, "labels": maps}
+    if found != expected:
+        raise _bad(path, f"arrays must have the shapes {expected}", found)
     return num
 
 

@@ -89,9 +89,10 @@ def _read_png(path: Path, channels: int) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        array = load_array(path.name, lambda name: path.read_bytes())
-    except ValueError as error:
-        raise _bad(path, "must be a NumPy array", str(error)) from error
+        array = load_array(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _bad(path, "must be a NumPy array", reason) from error
     if array.shape != (HEIGHT, WIDTH, 3) or not np.issubdtype(array.dtype, np.floating):
         raise _bad(path, "must be float with shape (480, 640, 3)", f"{array.dtype} {array.shape}")
     if not np.isfinite(array).all():

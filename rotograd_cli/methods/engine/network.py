@@ -32,7 +32,7 @@ class MultiTaskNetwork(nn.Module):
     """
 
     num_nonfinite: Tensor
-    """Steps in which a task's gradient was not finite and was left out, int64, shape ``[K]``."""
+    """Backward passes that left a task out because its gradient was not finite, int64, ``[K]``."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class MultiTaskNetwork(nn.Module):
         Raises:
             CheckpointError: If the bases of the rotations are not orthogonal.
         """
-        was_training = self.training
+        was_training = {module: module.training for module in self.modules()}
         self.eval()
         try:
             with cached():
@@ -201,7 +201,9 @@ class MultiTaskNetwork(nn.Module):
                     self.rotated.rotations.check_bases()
                 yield
         finally:
-            self.train(was_training)
+            self.train(was_training[self])
+            for module, mode in was_training.items():  # frozen layers stay frozen
+                module.training = mode
 
     def __getstate__(self) -> dict[str, Any]:
         # tensors with a graph can neither be pickled nor copied, and belong to one pass

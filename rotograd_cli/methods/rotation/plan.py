@@ -63,17 +63,18 @@ class NormPlan:
     """
 
     def __init__(self) -> None:
-        self._norm: float | None = None
+        self.planned: float | None = None
+        """None before the first reading, and where reading is free."""
 
     def norm(self, X: Tensor) -> float | None:
         """Return the planned norm; None where reading is free. Reads it the first time."""
         if devices.reads_are_free(X.device):
             return None
-        if self._norm is None:
+        if self.planned is None:
             norms = torch.linalg.vector_norm(wide(X).tril(-1), dim=(1, 2))
-            self._norm = max(_SMALLEST_PLAN, 2 * float(norms.amax()))
-        return self._norm
+            self.planned = max(_SMALLEST_PLAN, 2 * float(norms.amax()))
+        return self.planned
 
     def forget(self) -> None:
         """Have the next pass read the norm."""
-        self._norm = None
+        self.planned = None

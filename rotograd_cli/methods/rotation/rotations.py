@@ -150,6 +150,15 @@ class Rotations(nn.Module):
 
     # ---- state
 
+    @property
+    def planned_norm(self) -> float | None:
+        """The norm that accelerators compute for; a resumed run must go on with that of the run."""
+        return self._plan.planned
+
+    @planned_norm.setter
+    def planned_norm(self, norm: float | None) -> None:
+        self._plan.planned = norm
+
     @torch.no_grad()
     def check_bases(self) -> None:
         """Refuse bases that are not orthogonal, which reads a number of each.

@@ -1,7 +1,6 @@
 """From a YAML node to a constructor: target, names and types are checked first."""
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,56 +13,63 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from torch import nn
 
-from rotograd_cli.bounds import check_range
+from rotograd_cli.bounds import check_range, hints_of
+from rotograd_cli.config.schema import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
-from rotograd_cli.runs.config import TrainConfig, suggest
 from rotograd_cli.tasks import Task
 
 _RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+_METHOD_PARTS = ("backbone", "heads", "feature_shape")
 
 
-def constructor(node: Any, where: str, **supplied: Any) -> Callable[..., Any]:
+class Constructor:
     """Checked constructor of a component, with the YAML's values bound.
+
+    Calling it raises :class:`ConfigError` where the component refuses a value.
 
     Args:
         node: Content of a component's YAML: ``_target_``, ``_partial_: true`` and keyword values.
         where: Name of the node in messages, e.g. ``method``.
-        **supplied: Names of keyword arguments that the runner will add, with any value.
-
-    Returns:
-        The partial; calling it raises :class:`ConfigError` where the constructor refuses a value.
+        *supplied: Names of keyword arguments that the runner will add.
 
     Raises:
         ConfigError: If the target cannot be imported, or a key is unknown, missing or of a wrong
             type.
     """
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        group = "method" if where == "method.rule" else where.rpartition("_")[2]
-        is_shared = where != "method" and group in ("method", "optimizer", "scheduler")
-        choice = f"{group}@{where}" if is_shared else where
-        raise ConfigError(
-            f"`{where}` must be a component with a _target_, got {node!r}; choose one with "
-            f"{choice}=NAME (rotograd train --help lists them)."
-        )
-    target = _import(str(node["_target_"]), where)
-    values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
-    _check_values(target, values, where, set(supplied))
-    try:
-        partial = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
-    except (HydraException, TypeError) as error:  # a component inside it, a flag of Hydra's
-        raise ConfigError(f"`{where}` cannot be built ({error}); check its values.") from error
 
-    def build(*args: Any, **kwargs: Any) -> Any:
+    def __init__(self, node: Any, where: str, *supplied: str) -> None:
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise _no_component(node, where)
+        self.where = where
+        self.target = _import(str(node["_target_"]), where)
+        values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
+        _check_values(self.target, values, where, supplied)
         try:
-            return partial(*args, **kwargs)
+            self._partial = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+        except (HydraException, TypeError) as error:  # a component inside it, a flag of Hydra's
+            raise ConfigError(f"`{where}` cannot be built ({error}); check its values.") from error
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the component."""
+        try:
+            return self._partial(*args, **kwargs)
         except RotogradError:
             raise
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"`{where}` was refused by {target.__name__}: {error}") from error
+            name = self.target.__name__
+            raise ConfigError(f"`{self.where}` was refused by {name}: {error}") from error
 
-    return build
+
+def _no_component(node: Any, where: str) -> ConfigError:
+    group = "method" if where == "method.rule" else where.rpartition("_")[2]
+    is_shared = where != "method" and group in ("method", "optimizer", "scheduler")
+    choice = f"{group}@{where}" if is_shared else where
+    return ConfigError(
+        f"`{where}` must be a component with a _target_, got {node!r}; choose one with "
+        f"{choice}=NAME (rotograd train --help lists them)."
+    )
 
 
 def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
@@ -77,19 +83,18 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         A function of ``backbone``, ``heads`` and ``feature_shape``.
 
     Raises:
-        ConfigError: As :func:`constructor`.
+        ConfigError: As :class:`Constructor`.
     """
     make: Callable[..., MultiTaskMethod] = MultiTaskMethod
-    where = "method"
-    rule = node
-    if not _is_rule(node, "method"):
-        rule = node.get("rule") if isinstance(node, Mapping) else None
-        if rule is None:
-            return constructor(node, "method", backbone=0, heads=0, feature_shape=0)
+    is_component = isinstance(node, Mapping) and "_target_" in node
+    if is_component and _is_rule(_import(str(node["_target_"]), "method")):
+        make_rule = _rule_constructor(node, "method")
+    elif is_component and node.get("rule") is not None:
         others = {key: value for key, value in node.items() if key != "rule"}
-        make = constructor(others, "method", backbone=0, heads=0, feature_shape=0, rule=0)
-        where = "method.rule"
-    make_rule = _rule_constructor(rule, where)
+        make = Constructor(others, "method", *_METHOD_PARTS, "rule")
+        make_rule = _rule_constructor(node["rule"], "method.rule")
+    else:
+        return Constructor(node, "method", *_METHOD_PARTS)
 
     def build(backbone: nn.Module, heads: Sequence[nn.Module], **shape: Any) -> MultiTaskMethod:
         return make(backbone, heads, rule=make_rule(len(heads)), **shape)
@@ -97,46 +102,21 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
     return build
 
 
-def _is_rule(node: Any, where: str) -> bool:
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        return False
-    target = _import(str(node["_target_"]), where)
+def _is_rule(target: Any) -> bool:
     return inspect.isclass(target) and issubclass(target, Rule)
 
 
 def _rule_constructor(node: Any, where: str) -> Callable[[int], Rule]:
     """Constructor of a rule from the number of tasks, which it gets if it asks for it."""
-    make = constructor(node, where, num_tasks=0)
-    if not _is_rule(node, where):
+    make = Constructor(node, where, "num_tasks")
+    if not _is_rule(make.target):
         raise ConfigError(
             f"`{where}._target_` must be a rule, got {node['_target_']!r}; choose one with "
             f"method@{where}=NAME, or the plain sum with {where}=null."
         )
-    parameters = accepted_parameters(_import(str(node["_target_"]), where)) or {}
-    if "num_tasks" in parameters:
+    if "num_tasks" in (accepted_parameters(make.target) or {}):
         return lambda num_tasks: make(num_tasks=num_tasks)
     return lambda _: make()
-
-
-def component_class(node: Any, where: str, **supplied: Any) -> type:
-    """Class of a component whose values have been checked.
-
-    Args:
-        node: Content of a component's YAML.
-        where: Name of the node in messages.
-        **supplied: Names of keyword arguments that the runner will add, with any value.
-
-    Returns:
-        What ``_target_`` names.
-
-    Raises:
-        ConfigError: As :func:`constructor`, or if the target is not a class.
-    """
-    constructor(node, where, **supplied)
-    target = _import(str(node["_target_"]), where)
-    if not inspect.isclass(target):
-        raise ConfigError(f"`{where}._target_` must be a class, got {node['_target_']!r}.")
-    return target
 
 
 def _import(path: str, where: str) -> Callable[..., Any]:
@@ -154,7 +134,7 @@ def _import(path: str, where: str) -> Callable[..., Any]:
 
 
 def _check_values(
-    target: Callable[..., Any], values: Mapping[str, Any], where: str, supplied: set[str]
+    target: Callable[..., Any], values: Mapping[str, Any], where: str, supplied: Sequence[str]
 ) -> None:
     parameters = accepted_parameters(target)
     if parameters is None:
@@ -163,7 +143,7 @@ def _check_values(
         if key in supplied:
             raise ConfigError(f"`{where}.{key}` is given by the runner; leave it out.")
         if key not in parameters:
-            choices = sorted(set(parameters) - supplied)
+            choices = sorted(set(parameters) - set(supplied))
             remedy = suggest(str(key), choices, f"{where}.")
             raise ConfigError(f"`{where}.{key}` is not an option of {target.__name__}; {remedy}")
         _check_type(value, parameters[key], f"{where}.{key}")
@@ -190,9 +170,7 @@ def accepted_parameters(target: Callable[..., Any]) -> dict[str, Any] | None:
             signature = inspect.signature(function)
         except ValueError:  # implemented in C
             return None
-        hints: dict[str, Any] = {}
-        with suppress(NameError, TypeError, AttributeError):
-            hints = typing.get_type_hints(function, include_extras=True)
+        hints = hints_of(function)
         for name, parameter in signature.parameters.items():
             is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             if name != "self" and not is_variadic:
@@ -234,13 +212,13 @@ class Constructors:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.data = constructor(config.data, "data", data_dir=0, tasks=0, device=0)
-        self.backbone = constructor(config.backbone, "backbone", input_shape=0)
+        self.data = Constructor(config.data, "data", "data_dir", "tasks", "device")
+        self.backbone = Constructor(config.backbone, "backbone", "input_shape")
         self.method = method_constructor(config.method)
-        self.logger = constructor(config.logger, "logger", run_dir=0, config=0, tags=0)
+        self.logger = Constructor(config.logger, "logger", "run_dir", "config", "tags")
         self.optimizers = {
-            "model": constructor(config.model_optimizer, "model_optimizer", params=0),
-            "method": constructor(config.method_optimizer, "method_optimizer", params=0),
+            "model": Constructor(config.model_optimizer, "model_optimizer", "params"),
+            "method": Constructor(config.method_optimizer, "method_optimizer", "params"),
         }
         self.schedulers = {
             "model": _schedule(config.model_scheduler, "model_scheduler"),
@@ -248,7 +226,7 @@ class Constructors:
         }
         self._head = config.head
         self._heads = config.heads
-        constructor(config.head, "head", feature_shape=0, num_outputs=0)
+        Constructor(config.head, "head", "feature_shape", "num_outputs")
 
     def head(self, task: Task, feature_shape: Sequence[int]) -> nn.Module:
         """Head of a task: ``head`` with what ``heads.<task>`` changes."""
@@ -259,12 +237,12 @@ class Constructors:
                 f"`{where}` must be options of the head, got {changes!r}; write +{where}.KEY=VALUE."
             )
         node = OmegaConf.to_container(OmegaConf.merge(self._head, changes))
-        make = constructor(node, where, feature_shape=0, num_outputs=0)
+        make = Constructor(node, where, "feature_shape", "num_outputs")
         head: nn.Module = make(feature_shape=feature_shape, num_outputs=task.num_outputs)
         return head
 
     def check_heads(self, tasks: Sequence[Task]) -> None:
-        """Refuses head options of tasks that are not trained."""
+        """Refuse head options of tasks that are not trained."""
         names = [task.name for task in tasks]
         for name in self._heads:
             if name not in names:
@@ -278,5 +256,5 @@ def _schedule(node: Any, where: str) -> tuple[Any, str]:
         raise ConfigError(f"`{where}` must have the keys interval and scheduler, got {node!r}.")
     if node["interval"] not in ("step", "epoch"):
         raise ConfigError(f"`{where}.interval` must be step or epoch, got {node['interval']!r}.")
-    make = constructor(node["scheduler"], f"{where}.scheduler", optimizer=0)
+    make = Constructor(node["scheduler"], f"{where}.scheduler", "optimizer")
     return make, str(node["interval"])

@@ -12,8 +12,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from rotograd_cli.bounds import AtLeastOne, check_fields
+from rotograd_cli.config.files import choices, is_group
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.config_files import choices, is_group
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
@@ -98,7 +98,6 @@ class BenchOptions:
     threads: AtLeastOne | None = MISSING
     dtype: Annotated[str, Literal["float32", "float64", "bfloat16"]] = MISSING
     rotation_norm: _NotNegative = MISSING
-    loading_batches: AtLeastOne | None = MISSING
     optimizers: bool = MISSING
 
 
@@ -141,21 +140,21 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     return result
 
 
-def check_added_keys(words: Sequence[str], folders: Sequence[Path]) -> None:
-    """Refuses ``+KEY=VALUE`` for a key that no run can have, before a sweep begins.
+def check_added_keys(overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Refuse ``+KEY=VALUE`` for a key that no run can have, before a sweep begins.
 
     Args:
-        words: Overrides of ``rotograd train``, sweeps included.
+        overrides: Overrides of ``rotograd train``, sweeps included.
         folders: The user's folders of YAML files, whose groups may be added.
 
     Raises:
         ConfigError: If the runner's own keys do not include one. Options of components are left to
             each run, which knows its component.
     """
-    for word in words:
-        key = word.partition("=")[0].lstrip("+")
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
         is_key = not is_group(key, folders) and not key.startswith("hydra")
-        if word.startswith("+") and is_key:
+        if override.startswith("+") and is_key:
             added = OmegaConf.create({})
             OmegaConf.update(added, key, {})
             try:
@@ -170,17 +169,12 @@ def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
     """Typed, resolved and checked configuration of a benchmark; see :func:`to_train_config`."""
     result = typed(config, BenchConfig)
     _check_train(result)
-    _check_bench(result.bench)
-    if result.precision != "fp32":
-        raise ConfigError(
-            f"`precision` must be fp32 in a benchmark, got {result.precision!r}; choose the type "
-            "with bench.dtype."
-        )
+    _check_bench(result)
     return result
 
 
 def typed(config: DictConfig | Mapping[str, Any], schema: type[T], prefix: str = "") -> T:
-    """Fits a configuration to a dataclass; resolves interpolations.
+    """Resolve a configuration and convert it to a dataclass.
 
     Args:
         config: Composed configuration, or plain values.
@@ -247,23 +241,23 @@ def _unknown_key(error: ConfigKeyError, prefix: str = "") -> ConfigError:
     return ConfigError(f"`{name}` is not a key; {suggest(key, siblings, name.removesuffix(key))}")
 
 
-def suggest(wrong: str, known: list[str], prefix: str = "") -> str:
-    """Closest known name as a remedy, or all of them.
+def suggest(name: str, names: list[str], prefix: str = "") -> str:
+    """Return the name that was probably meant as a remedy, or all names.
 
     Args:
-        wrong: What was written.
-        known: What could have been written.
+        name: Name that does not exist.
+        names: Names that exist.
         prefix: Put before every name.
 
     Returns:
         A clause such as ``did you mean train.epochs?``.
     """
-    close = difflib.get_close_matches(wrong, known, n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {prefix}{close[0]}?"
-    if not known:
+    if not names:
         return "leave it out, there are none."
-    return f"choose from {', '.join(sorted(prefix + name for name in known))}."
+    return f"choose from {', '.join(sorted(prefix + choice for choice in names))}."
 
 
 def _check_train(config: TrainConfig) -> None:
@@ -274,16 +268,24 @@ def _check_train(config: TrainConfig) -> None:
             f"{options.accumulate_steps}."
         )
     for key, folder in vars(config.paths).items():
-        if not folder.strip():
-            raise ConfigError(f"`paths.{key}` must name a folder, got {folder!r}; . is this one.")
+        _check_folder(f"paths.{key}", folder)
 
 
-def _check_bench(options: BenchOptions) -> None:
-    if not options.name.strip():
-        raise ConfigError(f"`bench.name` must name a folder, got {options.name!r}; choose a word.")
-    if len(options.contenders) == 0:
-        raise ConfigError("`bench.contenders` must name at least one contender, got [].")
-    if len(set(options.contenders)) < len(options.contenders):
+def _check_bench(config: BenchConfig) -> None:
+    options = config.bench
+    _check_folder("bench.name", options.name)
+    if len(options.contenders) == 0 or len(set(options.contenders)) < len(options.contenders):
         raise ConfigError(
-            f"`bench.contenders` must name each contender once, got {options.contenders}."
+            f"`bench.contenders` must name at least one contender, each once, got "
+            f"{options.contenders}; choose from ideal, reference and methods."
         )
+    if config.precision != "fp32":
+        raise ConfigError(
+            f"`precision` must be fp32 in a benchmark, got {config.precision!r}; choose the type "
+            "with bench.dtype."
+        )
+
+
+def _check_folder(key: str, name: str) -> None:
+    if not name.strip():
+        raise ConfigError(f"`{key}` must name a folder, got {name!r}; . is this one.")

@@ -1,4 +1,4 @@
-"""What is wrong with overrides that Hydra refused: found by its parser, in the configuration."""
+"""Refusals of Hydra in one line: what is wrong with an override or a file of the user."""
 
 import difflib
 import shlex
@@ -13,13 +13,20 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf
+from omegaconf import (
+    BooleanNode,
+    DictConfig,
+    FloatNode,
+    IntegerNode,
+    ListConfig,
+    OmegaConf,
+    open_dict,
+)
 from omegaconf.errors import OmegaConfBaseException
 
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.files import choices, is_group
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
-from rotograd_cli.runs.arguments import no_choice
-from rotograd_cli.runs.compose import composing
-from rotograd_cli.runs.config_files import choices, is_group
 
 EXTRAS = {
     "joblib": "local",
@@ -94,6 +101,8 @@ class _Configuration:
     config: DictConfig
     """Composed with the groups that were chosen."""
     keys: Sequence[str]
+    groups: Sequence[str]
+    """Groups in the defaults list, with their package: ``optimizer@model_optimizer``."""
     folders: Sequence[Path]
     """The user's folders of YAML files."""
 
@@ -110,8 +119,8 @@ def _diagnosis(error: Exception, command: str, overrides: Sequence[str], is_swee
     configuration = _composed(command, parsed)
     if configuration is None:
         return _in_hydras_words(error)
-    refusals = [_refusal(override, configuration, is_sweep) for override in parsed]
-    refusals.append(_refusal_of_file(error, configuration))
+    refusals = [_refusal(configuration, override, is_sweep) for override in parsed]
+    refusals.append(_refusal_of_file(configuration, error))
     return next(filter(None, refusals), None) or _in_hydras_words(error)
 
 
@@ -135,7 +144,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _place(error: Exception) -> str:
-    """The file below a group that an error is about, as Hydra names it; empty for none."""
+    """Return the file below a group that an error is about, as Hydra names it; empty for none."""
     start, quote, _ = str(error).partition("': ")
     is_file = quote and start.startswith("In '") and "/" in start
     return f"{start}': " if is_file else ""
@@ -157,10 +166,13 @@ def _composed(command: str, overrides: Sequence[Override]) -> _Configuration | N
         lines = [str(o.input_line) for o in (*paths, *some)]
         try:
             with composing():
-                config = compose(command, lines)
+                config = compose(command, lines, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException):
             continue
-        return _Configuration(command, config, list(_walk(config, "")), folders)
+        groups = list(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
+        return _Configuration(command, config, list(_walk(config, "")), groups, folders)
     return None
 
 
@@ -178,42 +190,52 @@ def _walk(node: DictConfig, prefix: str) -> Iterator[str]:
             yield from _walk(child, f"{prefix}{key}.")
 
 
-def _refusal(override: Override, configuration: _Configuration, is_sweep: bool) -> str | None:
+def _refusal(configuration: _Configuration, override: Override, is_sweep: bool) -> str | None:
     """Return why an override cannot be taken; None if nothing speaks against it."""
     key = override.key_or_group
-    several = override.is_sweep_override()
-    if several and not is_sweep:
-        return _several_values(override, configuration.command)
+    text = str(override.input_line)
+    if override.is_sweep_override() and not is_sweep:
+        return _several_values(text, configuration.command)
     if key.startswith(("hydra/", "hydra.")):
         return None  # Hydra's own line names it
+    is_added = override.is_add() or override.is_force_add()
     if override.package is not None or is_group(key, configuration.folders):
-        return _refusal_of_choice(override, configuration)
-    if override.is_add() or override.is_force_add():
+        name = text.partition("=")[0].lstrip("+~")
+        if name not in configuration.groups and not is_added:
+            return _unknown_group(configuration, name)
+        has_name = override.is_sweep_override() or isinstance(override.value(), str)
+        return None if has_name else _no_choice(name, text)
+    if is_added:
         return None  # added keys are checked with the configuration
     if key not in configuration.keys or key.startswith(DOTTED):
-        return _unknown_key(key, configuration)
+        return _unknown_key(configuration, key)
     if override.is_delete():
         return f"`{key}` cannot be removed; give it a value: {key}=VALUE."
-    return _wrong_value(override, configuration.config)
+    return _wrong_value(configuration.config, override)
 
 
-def _several_values(override: Override, command: str) -> str:
-    key, _, values = str(override.input_line).partition("=")
+def _several_values(text: str, command: str) -> str:
+    key, _, values = text.partition("=")
     several = "add -m to run them all" if command in ("train", "evaluate") else "choose one"
-    return f"`{key}={values}` has several values; {several}, or write {key}=[{values}] for a list."
+    return f"`{text}` has several values; {several}, or write {key}=[{values}] for a list."
 
 
-def _refusal_of_choice(override: Override, configuration: _Configuration) -> str | None:
-    group = override.key_or_group
-    name = group if override.package is None else f"{group}@{override.package}"
-    if not is_group(group, configuration.folders):
-        return f"`{name}` is not a group; rotograd {configuration.command} --help lists them."
-    if override.is_sweep_override() or isinstance(override.value(), str):
-        return None
-    return str(no_choice(name, str(override.input_line)))
+def _unknown_group(configuration: _Configuration, name: str) -> str:
+    packages = [group for group in configuration.groups if group.startswith(f"{name}@")]
+    close = packages or difflib.get_close_matches(name, configuration.groups, n=1)
+    if close:
+        return f"`{name}` is not a group here; did you mean {' or '.join(close)}?"
+    return f"`{name}` is not a group; rotograd {configuration.command} --help lists them."
 
 
-def _unknown_key(key: str, configuration: _Configuration) -> str:
+def _no_choice(group: str, argument: str) -> str:
+    """Return the refusal of a value that names no file: how to switch it off, or its files."""
+    names = choices(group)
+    remedy = f"{group}=none" if "none" in names else f"one of {', '.join(names)}"
+    return f"`{group}` must name a file of its group, got {argument!r}; choose {remedy}."
+
+
+def _unknown_key(configuration: _Configuration, key: str) -> str:
     keys = configuration.keys
     parent = key.rpartition(".")[0]
     if key.startswith(DOTTED):
@@ -247,11 +269,10 @@ def _close(key: str, keys: Sequence[str]) -> str | None:
     return result[0] if result else None
 
 
-def _wrong_value(override: Override, config: DictConfig) -> str | None:
+def _wrong_value(config: DictConfig, override: Override) -> str | None:
     """Try the values on a copy of the configuration, as Hydra merges them."""
     key = override.key_or_group
-    text = str(override.input_line).partition("=")[2]
-    values = {text: override.value()}
+    values = {str(override.input_line).partition("=")[2]: override.value()}
     if override.is_sweep_override():
         several = override.sweep_iterator() if override.is_discrete_sweep() else ()
         values = {str(value): value for value in several}
@@ -274,16 +295,19 @@ def _needed(config: DictConfig, key: str, value: Any) -> str | None:
     return requirement and requirement.format(key=key)
 
 
-def _refusal_of_file(error: Exception, configuration: _Configuration) -> str | None:
+def _refusal_of_file(configuration: _Configuration, error: Exception) -> str | None:
     """Return what a file of the user has that the configuration has not."""
     place = _place(error)
+    _, is_of_group, rest = str(error).removeprefix(place).partition("Could not override '")
     cause = error.__cause__ or error.__context__
     key = getattr(cause, "full_key", None)
+    if place and is_of_group:  # an entry `override /GROUP: NAME` of its defaults list
+        return place + _unknown_group(configuration, rest.partition("'")[0])
     if not place or cause is None or key is None:
         return None
     if str(key) in configuration.keys:
         return f"{place}`{key}` has a wrong value: {first_line(cause)}; correct it there."
-    return place + _unknown_key(str(key), configuration)
+    return place + _unknown_key(configuration, str(key))
 
 
 def _in_hydras_words(error: Exception) -> str:
@@ -291,9 +315,7 @@ def _in_hydras_words(error: Exception) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, RotogradError):  # of a resolver
         return str(cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    suggestions = [line for line in lines[1:2] if line.startswith("Did you mean")]
-    text = " ".join([*lines[:1], *suggestions]) or type(error).__name__
+    text = first_line(error).strip()
     key = getattr(error, "full_key", None)
     if key and str(key) not in text:
         text = f"`{key}`: {text}"

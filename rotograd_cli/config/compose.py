@@ -9,9 +9,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from rotograd_cli.runs.config import BenchConfig, EvaluateConfig, TrainCommand, plain_values
-from rotograd_cli.runs.config_files import config_dir
-from rotograd_cli.runs.packing import register_resolvers
+from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.packing import register_resolvers
+from rotograd_cli.config.schema import BenchConfig, EvaluateConfig, TrainCommand, plain_values
 
 
 def register_schemas(**schemas: type) -> None:
@@ -39,7 +39,7 @@ def composing(**schemas: type) -> Iterator[None]:
     """
     register_schemas(**schemas)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(config_dir()), job_name="rotograd", version_base="1.3"):
         yield
 
 
@@ -57,14 +57,10 @@ def component_node(group: str, name: str, **context: Any) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such file.
     """
-    config = OmegaConf.merge(_without_types(compose(f"{group}/{name}")), context)
+    without_types: Any = OmegaConf.to_container(compose(f"{group}/{name}"), resolve=False)
+    config = OmegaConf.merge(without_types, context)
     assert isinstance(config, DictConfig)
     return plain_values(config[group])
-
-
-def _without_types(config: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    return dict(plain)
 
 
 def component_names(group: str) -> list[str]:

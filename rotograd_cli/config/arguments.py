@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rotograd_cli.config.files import is_group
 from rotograd_cli.errors import ConfigError, hydra_value
-from rotograd_cli.runs.config_files import choices, is_group
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -118,7 +118,7 @@ def _each(values: str) -> str:
 
 
 def _parsed(value: str) -> "Override | None":
-    """What Hydra's grammar makes of a value; None where it is no value."""
+    """Parse a value by Hydra's grammar; None if it is not one."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -126,12 +126,3 @@ def _parsed(value: str) -> "Override | None":
         return OverridesParser.create().parse_override(f"key={value}")
     except HydraException:
         return None
-
-
-def no_choice(group: str, argument: str) -> ConfigError:
-    """Return the error for a group that is given no file: how to switch it off, or its files."""
-    names = choices(group)
-    remedy = f"{group}=none" if "none" in names else f"one of {', '.join(names)}"
-    return ConfigError(
-        f"`{group}` must name a file of its group, got {argument!r}; choose {remedy}."
-    )

@@ -3,20 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rotograd_cli.errors import ConfigError
-
 
 def config_dir() -> Path:
-    """Return the folder of the YAML files: of an installed package or of the repository.
-
-    Raises:
-        ConfigError: If neither exists, which means a broken installation.
-    """
+    """Return the folder of the YAML files: of an installed package or of the repository."""
     package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "conf", package.parent / "conf"):
-        if (candidate / "train.yaml").is_file():
-            return candidate
-    raise ConfigError(f"No configuration files in {package / 'conf'}; install rotograd-cli again.")
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
 
 
 def is_group(name: str, folders: Sequence[Path] = ()) -> bool:
@@ -38,5 +30,6 @@ def choices(group: str, folders: Sequence[Path] = ()) -> list[str]:
         folders: The user's folders of YAML files.
     """
     name = group.partition("@")[0]
-    found = {path.stem for f in (config_dir(), *folders) for path in (f / name).glob("*.yaml")}
-    return sorted(found)
+    return sorted(
+        {file.stem for f in (config_dir(), *folders) for file in (f / name).glob("*.yaml")}
+    )

@@ -88,7 +88,7 @@ def available_gpus() -> int:
 
 
 def register_resolvers() -> None:
-    """Makes the numbers known to YAML: ``${rotograd.num_jobs:JOBS_PER_DEVICE,DEVICE}`` and so on.
+    """Register resolvers for YAML: ``${rotograd.num_jobs:JOBS_PER_DEVICE,DEVICE}`` and so on.
 
     ``rotograd.num_jobs`` are runs at once, ``rotograd.num_threads`` the threads of each, and
     ``rotograd.gpu_share`` the part of a GPU that each takes (0 on a CPU). ``rotograd.process`` is

@@ -1,0 +1,1 @@
+"""From command line and YAML files to a typed configuration and constructors."""
