@@ -37,6 +37,7 @@ class DynamicWeightAverage(LossWeighting):
     @checked
     def __init__(self, *, num_tasks: int, temperature: Annotated[float, Gt(0)]) -> None:
         super().__init__()
+        self.num_tasks = num_tasks
         self.temperature = float(temperature)
         self.register_buffer("sums", torch.zeros(num_tasks))
         self.register_buffer("counts", torch.zeros(num_tasks))
@@ -56,8 +57,9 @@ class DynamicWeightAverage(LossWeighting):
 
     def factors(self, losses: Losses) -> Tensor:
         """Note the losses for the epoch's mean; return the weights, shape ``[K]``."""
-        self.sums += torch.where(losses.present, losses.values, 0)
-        self.counts += losses.present
+        usable = losses.present & losses.values.isfinite()
+        self.sums += torch.where(usable, losses.values, 0)
+        self.counts += usable
         return self.weight
 
     def end_epoch(self) -> None:

@@ -51,6 +51,7 @@ class FAMO(LossWeighting):
     @checked
     def __init__(self, *, num_tasks: int, gamma: Annotated[float, Ge(0)]) -> None:
         super().__init__()
+        self.num_tasks = num_tasks
         self.gamma = float(gamma)
         self.logits = nn.Parameter(torch.zeros(num_tasks))
         self.initial_losses = InitialValues(num_tasks, burn_in_period=0)

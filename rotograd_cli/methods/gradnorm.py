@@ -53,6 +53,7 @@ class LearnedWeights(Rule):
         burn_in_period: Annotated[int, Ge(0)],
     ) -> None:
         super().__init__()
+        self.num_tasks = num_tasks
         self.alpha = float(alpha)
         self.log_weight = nn.Parameter(torch.zeros(num_tasks))
         self.initial_losses = InitialValues(num_tasks, burn_in_period)

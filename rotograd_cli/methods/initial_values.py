@@ -14,9 +14,9 @@ class InitialValues(nn.Module):
 
     Entry k has its own clock, which advances once per optimiser step in which the entry takes part.
     Its value is recorded at step 0 and again at step ``burn_in_period`` (both counted from 0), from
-    the mean over the micro-batches of that step. Zero, infinite and NaN values are never recorded,
-    so that everything divided by a start value stays finite: until a usable value comes,
-    :attr:`denominators` is 1 and the entry is left as it is.
+    the mean over the micro-batches of that step. An entry whose value is infinite or NaN takes no
+    part, and a value of zero is never recorded, so that everything divided by a start value stays
+    finite: until a usable value comes, :attr:`denominators` is 1 and the entry is left as it is.
 
     All state is in buffers, so ``state_dict`` continues exactly, and nothing waits for the device.
 
@@ -52,9 +52,10 @@ class InitialValues(nn.Module):
             accumulating: True for every micro-batch of an optimiser step but the last.
         """
         values = values.to(self.values.dtype)
+        present = present & values.isfinite()
         in_step = self.num_micro_batches > 0
         due = (self.num_steps == 0) | (self.num_steps == self.burn_in_period) | (self.values == 0)
-        usable = present & values.isfinite() & (values != 0)
+        usable = present & (values != 0)
         mean = self.values + (values - self.values) / (self.num_micro_batches + 1)
         value = torch.where(in_step, mean, values)
         self.values.copy_(torch.where(due & usable, value, self.values))

@@ -54,6 +54,7 @@ class NashMTL(GramianWeighting):
         num_iterations: Annotated[int, Ge(1)],
     ) -> None:
         super().__init__()
+        self.num_tasks = num_tasks
         self.update_every = update_every
         self.num_iterations = num_iterations
         # on the host, where the solver is: a buffer would have to be fetched from the device

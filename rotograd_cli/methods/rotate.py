@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.parts import num_heads
 from rotograd_cli.methods.rotation.features import (
     RotatedAxes,
     RotatedFeatures,
@@ -87,7 +88,7 @@ class Rotate(MultiTaskMethod):
         rotation = RotatedFeatures(
             self.axes,
             Rotations(
-                len(heads),
+                num_heads(heads),
                 self.axes.size,
                 init=init,
                 rotation_map=rotation_map,

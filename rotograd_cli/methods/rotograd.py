@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from rotograd_cli.methods.parts import num_heads
 from rotograd_cli.methods.rotateonly import RotateOnly
 from rotograd_cli.methods.scaleonly import ScaleOnly
 
@@ -34,7 +35,7 @@ class RotoGrad(RotateOnly):
         burn_in_period: int = 20,
         **options: Any,
     ) -> None:
-        rule = ScaleOnly(num_tasks=len(heads), burn_in_period=burn_in_period)
+        rule = ScaleOnly(num_tasks=num_heads(heads), burn_in_period=burn_in_period)
         super().__init__(
             backbone, heads, *args, rule=rule, burn_in_period=burn_in_period, **options
         )

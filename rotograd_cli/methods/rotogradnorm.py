@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rotograd_cli.methods.gradnorm import GradNormWeights
+from rotograd_cli.methods.parts import num_heads
 from rotograd_cli.methods.rotateonly import RotateOnly
 
 
@@ -39,7 +40,9 @@ class RotoGradNorm(RotateOnly):
         burn_in_period: int = 20,
         **options: Any,
     ) -> None:
-        rule = GradNormWeights(num_tasks=len(heads), alpha=alpha, burn_in_period=burn_in_period)
+        rule = GradNormWeights(
+            num_tasks=num_heads(heads), alpha=alpha, burn_in_period=burn_in_period
+        )
         super().__init__(
             backbone, heads, *args, rule=rule, burn_in_period=burn_in_period, **options
         )

@@ -19,11 +19,12 @@ be called on a plain matrix, one task gradient per row: ``PCGrad()(G)``.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.errors import ShapeError
 from rotograd_cli.methods.statistics import Losses as Losses
 from rotograd_cli.methods.statistics import Statistics as Statistics
 
@@ -46,6 +47,9 @@ class Rule(nn.Module, ABC):
     plain_for_one_task: ClassVar[bool] = True
     """Whether one task alone is trained as without the rule."""
 
+    num_tasks: int | None = None
+    """K where something is kept for every task; None where any number of tasks will do."""
+
     permutation_equivariant: ClassVar[bool] = True
     """Whether the order of the tasks does not matter, from the same random numbers."""
 
@@ -57,14 +61,22 @@ class Rule(nn.Module, ABC):
         """Combine the rows of a plain matrix. State advances as in a step; nothing is learned.
 
         Args:
-            G: One finite task gradient per row, shape ``[K, D]``; zero rows take no part.
+            G: One task gradient per row, shape ``[K, D]``; rows that are zero, infinite or NaN take
+                no part.
             losses: Task losses, shape ``[K]``, for rules that look at them; None takes 1 for each.
 
         Returns:
             The combined gradient in float32 or wider, shape ``[D]``.
+
+        Raises:
+            ShapeError: If the shape or type of an argument, or of what the rule makes, is wrong.
         """
+        _check_matrix(G, losses, self.num_tasks)
         G = G.to(torch.promote_types(G.dtype, torch.float32))
-        return self.combine(G, Statistics.of(G, losses))
+        s = Statistics.of(G, losses)
+        combined = self.combine(torch.where(s.present.unsqueeze(1), G, 0), s)
+        check_returned(self.combine, combined, G.shape[1])
+        return combined
 
     @abstractmethod
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
@@ -92,7 +104,8 @@ class Rule(nn.Module, ABC):
 
         Args:
             s: The statistics of the task gradients, before any factor of the losses.
-            weights: The weights of the gradients, or the factors of the losses, shape ``[K]``.
+            weights: The weights of the gradients, or the factors of the losses, shape ``[K]``; ones
+                for a rule that has neither.
         """
         return {}
 
@@ -117,6 +130,51 @@ class Rule(nn.Module, ABC):
         """Called after the last step of an epoch; does nothing by default."""
 
 
+def _check_matrix(G: Any, losses: Any, num_tasks: int | None) -> None:
+    """Refuse arguments of :meth:`Rule.forward`."""
+    is_matrix = isinstance(G, Tensor) and G.dim() == 2 and G.numel() > 0
+    if not is_matrix or not G.is_floating_point():
+        found = f"{G.dtype} numbers" if is_matrix else shape_or_type(G)
+        raise ShapeError(
+            "`G` must have shape [K, D], floating-point numbers, with at least one row and column, "
+            f"got {found}; pass one task gradient per row."
+        )
+    if num_tasks not in (None, len(G)):
+        raise ShapeError(
+            f"`G` must have a row for each of {num_tasks} tasks, got {len(G)} rows; build the rule "
+            f"with num_tasks={len(G)}."
+        )
+    if losses is not None and shape_or_type(losses) != str([len(G)]):
+        raise ShapeError(
+            f"`losses` must have shape [{len(G)}], got {shape_or_type(losses)}; pass one per row."
+        )
+
+
+def check_returned(function: Any, value: object, num: int) -> None:
+    """Refuse what a rule returned if it is no vector of the length that it must have.
+
+    Args:
+        function: Bound method of the rule.
+        value: What it returned.
+        num: The length.
+
+    Raises:
+        ShapeError: If it is anything else.
+    """
+    if not isinstance(value, Tensor) or value.shape != (num,):
+        name = f"{type(function.__self__).__name__}.{function.__name__}"
+        per = "column of `G`" if function.__name__ == "combine" else "task"
+        raise ShapeError(
+            f"`{name}` must return a tensor of shape [{num}], one number per {per}, got "
+            f"{shape_or_type(value)}."
+        )
+
+
+def shape_or_type(value: object) -> str:
+    """Return the shape of a tensor, or the type of anything else, for messages."""
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
 class Weighting(Rule):
     r"""The backbone receives :math:`\sum_k w_k g_k`; the heads get the plain losses."""
 
@@ -126,7 +184,9 @@ class Weighting(Rule):
 
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
         """Return the weighted sum, shape ``[D]``."""
-        return self.weights(s) @ G
+        weights = self.weights(s)
+        check_returned(self.weights, weights, len(G))
+        return weights @ G
 
 
 class Sum(Weighting):
@@ -181,7 +241,9 @@ def weights_from_gramian(s: Statistics, weights_of: Callable[[Tensor, Tensor], T
     if len(tasks) == 1:
         weights[tasks] = 1
     elif len(tasks) > 1:
-        weights[tasks] = weights_of(gramian, tasks)
+        of_tasks = weights_of(gramian, tasks)
+        check_returned(weights_of, of_tasks, len(tasks))
+        weights[tasks] = of_tasks
     return weights.to(s.norms.device, s.norms.dtype, non_blocking=True)
 
 
@@ -200,4 +262,6 @@ class LossWeighting(Rule):
 
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
         """Return what autograd makes of the weighted losses, shape ``[D]``."""
-        return self.factors(s.losses).to(G.dtype) @ G
+        factors = self.factors(s.losses)
+        check_returned(self.factors, factors, len(G))
+        return factors.to(G.dtype) @ G

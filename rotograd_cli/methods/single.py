@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.parts import num_heads
 from rotograd_cli.methods.vanilla import VanillaMTL
 
 
@@ -24,7 +25,7 @@ class SingleTask(VanillaMTL):
     max_num_tasks: ClassVar[int] = 1
 
     def __init__(self, backbone: nn.Module, heads: Sequence[nn.Module], **options: Any) -> None:
-        if len(heads) > 1:
+        if num_heads(heads) > 1:
             raise ConfigError(
                 f"{type(self).__name__} trains one network for 1 task, got "
                 f"{len(heads)} tasks; choose one with tasks=[NAME], or run each with "

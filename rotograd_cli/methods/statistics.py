@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rotograd_cli.linalg import devices
 from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
-from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
 from rotograd_cli.ranks.base import ONE, Ranks
 
@@ -55,10 +55,11 @@ class Statistics:
         # the reciprocal of a smaller norm would overflow
         not_zero = norms >= torch.finfo(norms.dtype).tiny
         self.present = losses.present & self.finite & not_zero
-        if not (plan.reads_are_free(norms.device) and bool(self.present.all())):
+        if not (devices.reads_are_free(norms.device) and bool(self.present.all())):
             G.drop(~self.present)
             norms = torch.where(self.present, norms, 0)
         self.norms = norms
+        self._factors: Tensor | None = None  # that G has and the statistics have not
         self._G = G
         self._ranks = ranks
 
@@ -76,6 +77,8 @@ class Statistics:
 
     def norms_of(self, weights: Tensor) -> Tensor:
         r"""Return norms of combinations :math:`\sum_k c_k g_k`; ``[..., K]`` becomes ``[...]``."""
+        if self._factors is not None:
+            weights = divide_or_zero(weights, self._factors)
         sums = self._G.combine(weights).view(-1, *self._G.shape)
         return self._ranks.norms(norms_of(sums.unbind())).view(weights.shape[:-1])
 
@@ -89,9 +92,13 @@ class Statistics:
         return self._ranks.draw(Tensor.uniform_, entries).view_as(like)
 
     def without_factors(self, factors: Tensor) -> "Statistics":
-        """Return the statistics of the gradients before their losses got these factors."""
+        """Return the statistics of the gradients before their losses got these factors.
+
+        A gradient whose factor is 0 is not known any more: it counts as zero.
+        """
         result = copy.copy(self)
-        result.norms = divide_or_zero(self.norms, factors.to(self.norms.dtype))
+        result._factors = factors.to(self.norms.dtype)
+        result.norms = divide_or_zero(self.norms, result._factors.abs())
         return result
 
     def gramian(self) -> tuple[Tensor, Tensor]:
@@ -104,9 +111,10 @@ class Statistics:
             The Gramian in units of the largest squared norm, float64 on the host, shape ``[k, k]``,
             and the indices of its tasks, shape ``[k]``.
         """
-        products = self._ranks.sum(self._G.cosines(self.norms))
+        norms_of_G = self.norms if self._factors is None else self.norms * self._factors
+        products = self._ranks.sum(self._G.cosines(norms_of_G))
         present = self.present.to(self.norms.dtype)
-        host = to_host(torch.cat((products, torch.stack((self.norms, present)))))
+        host = devices.to_host(torch.cat((products, torch.stack((self.norms, present)))))
         tasks = host[-1].nonzero().flatten()
         cosines = host[tasks][:, tasks]
         if len(tasks) == 0:
@@ -116,11 +124,3 @@ class Statistics:
         tolerance = 4 * len(tasks) * torch.finfo(self.norms.dtype).eps
         clean = without_rounding(cosines, tolerance)
         return clean * (lengths.unsqueeze(1) * lengths), tasks
-
-
-def to_host(tensor: Tensor) -> Tensor:
-    """Move a small tensor to the CPU in float64: the only way a step may wait for the device.
-
-    Every call counts in :attr:`Rule.num_device_waits`.
-    """
-    return tensor.double().cpu()

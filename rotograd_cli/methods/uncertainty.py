@@ -31,6 +31,7 @@ class UncertaintyWeighting(LossWeighting):
 
     def __init__(self, *, num_tasks: int) -> None:
         super().__init__()
+        self.num_tasks = num_tasks
         self.log_variance = nn.Parameter(torch.zeros(num_tasks))
 
     @property

@@ -107,7 +107,7 @@ def test_rooms_of_methods_import_lower_rooms_and_rules_alone() -> None:
         for other in own_imports(tree):
             if room(module) >= 0 and unit(other) == "methods":
                 lower = room(other) in range(room(module) + 1)
-                shared = ("methods.rule", "methods.initial_values", STATISTICS)
+                shared = ("methods.rule", "methods.parts", "methods.initial_values", STATISTICS)
                 assert lower or other in shared, module
 
 

@@ -10,7 +10,7 @@ from torchjd import scalarization
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.rule import Losses
-from tests.methods.networks import K, assert_same_network, data, naive_step, on_network, sgd_step
+from tests.methods.regression import K, assert_same_network, data, naive_step, on_network, sgd_step
 
 
 def dwa(temperature: float = 1.0) -> DynamicWeightAverage:

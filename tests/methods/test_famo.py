@@ -10,7 +10,7 @@ from torchjd import scalarization
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.rule import Losses
-from tests.methods.networks import (
+from tests.methods.regression import (
     K,
     assert_same_network,
     data,

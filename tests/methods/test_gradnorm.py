@@ -10,7 +10,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.gradnorm import GradNorm, GradNormWeights
 from rotograd_cli.methods.rule import Statistics
 from tests.methods.common import gradients
-from tests.methods.networks import (
+from tests.methods.regression import (
     K,
     TaskLosses,
     assert_same_network,

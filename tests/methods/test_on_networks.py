@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from tests.methods.common import GRADIENT, LOSSES, RULES, close, gradients
-from tests.methods.networks import K, data, losses_of, networks, on_network
+from tests.methods.regression import K, data, losses_of, networks, on_network
 
 
 def backbone_gradient(

@@ -8,7 +8,7 @@ from torchjd import scalarization
 
 from rotograd_cli.methods.rlw import RandomLossWeighting
 from rotograd_cli.methods.rule import Losses
-from tests.methods.networks import assert_same_network, data, naive_step, on_network, sgd_step
+from tests.methods.regression import assert_same_network, data, naive_step, on_network, sgd_step
 
 
 def test_it_is_torchjds_with_the_same_random_numbers() -> None:

@@ -11,9 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.methods.rule import Combining, LossWeighting, Rule, Statistics, Sum, Weighting
+from rotograd_cli.methods.rotate import Rotate
+from rotograd_cli.methods.rule import (
+    Combining,
+    Losses,
+    LossWeighting,
+    Rule,
+    Statistics,
+    Sum,
+    Weighting,
+)
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from tests.methods.common import DIM, GRADIENT, GRAMIAN, RULES, close, gradients, nash, normal
+from tests.methods.regression import D, data, losses_of, networks, on_network
 from tests.samplers import SAMPLERS
 
 # the solvers of these stop at a relative error of about 1e-8, the others are exact
@@ -152,6 +162,39 @@ def test_statistics_of_a_matrix_are_its_own() -> None:
     for row, combination in itertools.product(torch.eye(4).double(), range(2)):
         weights = torch.stack((row, row * combination))
         torch.testing.assert_close(s.norms_of(weights), (weights @ G).norm(dim=1))
+
+
+def rotated(rule: Rule, path: str) -> Any:
+    """As ``on_network``, on rotated features."""
+    return Rotate(*networks(), D, rule=rule, rotation_path=path, init="identity").double()
+
+
+@pytest.mark.parametrize("path", [None, "folded", "general"])
+def test_a_rule_that_weighs_losses_measures_the_gradients_before_their_weights(
+    path: str | None,
+) -> None:
+    class Measure(LossWeighting):
+        sees_gradients = True
+        at = torch.ones(3)
+
+        def factors(self, losses: Losses) -> Tensor:
+            return self.at
+
+        def learn(self, s: Statistics, weights: Tensor) -> dict[nn.Parameter, Tensor]:
+            pairs = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, -2.0]]).double()
+            self.measured = [s.norms, s.norms_of(pairs), *s.gramian()]
+            return {}
+
+    results = []
+    for factors in ([1.0, 1.0, 1.0], [10.0, -0.1, 2.0]):
+        rule = Measure()
+        rule.at = torch.tensor(factors)
+        x, y = data()
+        model = rotated(rule, path) if path else on_network(rule)
+        model.backward(losses_of(model(x), y))
+        results.append(rule.measured)
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)
 
 
 def test_statistics_leave_the_matrix_as_it_is() -> None:

@@ -8,7 +8,7 @@ import torch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods import RotoGrad
 from rotograd_cli.methods.scaleonly import ScaleOnly
-from tests.methods.networks import (
+from tests.methods.regression import (
     D,
     K,
     assert_same_network,

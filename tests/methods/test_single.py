@@ -6,7 +6,7 @@ import torch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods import VanillaMTL
 from rotograd_cli.methods.single import SingleTask
-from tests.methods.networks import data, losses_of, networks
+from tests.methods.regression import data, losses_of, networks
 
 
 def test_it_is_vanilla_with_that_task_bit_for_bit() -> None:

@@ -8,7 +8,7 @@ from torchjd import scalarization
 
 from rotograd_cli.methods.rule import Losses
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
-from tests.methods.networks import (
+from tests.methods.regression import (
     K,
     assert_same_network,
     data,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rotograd_cli.errors import BackwardError
-from rotograd_cli.methods.rotation import plan
+from rotograd_cli.linalg import devices
 from tests.contract.test_methods import METHODS, build
 from tests.samplers import BATCH, SIZE
 
@@ -338,7 +338,7 @@ def test_usual_losses_are_told_apart_without_reading_a_number(
     kind: str, count_reads: Callable[[Callable[[], Any]], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is any gradient computed for it."""
-    monkeypatch.setattr(plan, "reads_are_free", lambda device: False)
+    monkeypatch.setattr(devices, "reads_are_free", lambda device: False)
     monkeypatch.setattr(torch.autograd, "grad", None)
     for losses_of in (own, one_tensor, with_others_detached):
         model = build("graddrop", HEADS[kind]()).double()

@@ -13,7 +13,7 @@ import torch
 
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import ConfigError, NonFiniteError, SelectionError
-from rotograd_cli.methods.rotation import plan
+from rotograd_cli.linalg import devices
 from rotograd_cli.tasks.losses import mean_squared_error
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.evaluation import evaluate
@@ -455,7 +455,7 @@ def test_epoch_reads_values_only_when_it_records(
     monkeypatch: pytest.MonkeyPatch,
     count_reads: Callable[[Callable[[], Any]], int],
 ) -> None:
-    monkeypatch.setattr(plan, "reads_are_free", lambda device: False)  # an accelerator's way
+    monkeypatch.setattr(devices, "reads_are_free", lambda device: False)  # an accelerator's way
     reads = []
     for num_train in (12, 60):
         loop = trainer(

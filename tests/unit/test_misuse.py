@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import optimizer as optimizers_of_torch
 from torch.optim.swa_utils import AveragedModel
 
+from rotograd_cli.linalg import devices
 from rotograd_cli.methods import RotateOnly
 from rotograd_cli.methods.engine import misuse
-from rotograd_cli.methods.rotation import plan
 from tests.contract.test_methods import METHODS, build, max_num_tasks
 from tests.marks import slow_unless
 
@@ -498,7 +498,7 @@ def test_a_model_may_be_freed_during_the_step_of_another() -> None:
 def test_watching_waits_for_the_device_in_no_right_loop(
     count_reads: Callable[[Callable[[], Any]], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "reads_are_free", lambda device: False)
+    monkeypatch.setattr(devices, "reads_are_free", lambda device: False)
     for loop in (rotations_now_and_then, usual):
         model = network("graddrop")  # itself reads nothing
         assert count_reads(lambda m=model, loop=loop: loop(m)) == 0

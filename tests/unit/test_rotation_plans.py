@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from rotograd_cli.methods.rotation import plan
+from rotograd_cli.linalg import devices
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.training.run_state import TrainState
 from tests.unit.test_linear_heads import (
@@ -64,7 +64,7 @@ def reads_cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Switches between an accelerator (at first) and the CPU."""
 
     def switch(cost: bool) -> None:
-        monkeypatch.setattr(plan, "reads_are_free", lambda device: not cost)
+        monkeypatch.setattr(devices, "reads_are_free", lambda device: not cost)
 
     switch(True)
     return switch

@@ -11,5 +11,6 @@ One training step, in the order of the modules:
    (``methods/statistics.py``), lets the rule combine them, and carries the result on through the
    backbone.
 
-``misuse.py`` watches the first steps for training loops that train something else.
+``methods/parts.py`` refuses what no network can be made of; ``misuse.py`` watches the first steps
+for training loops that train something else.
 """

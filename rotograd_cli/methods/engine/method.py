@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import BackwardError, ConfigError
+from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients
-from rotograd_cli.methods.rule import Learned, Rule, Weighting
+from rotograd_cli.methods.rule import Learned, Rule, Weighting, check_returned
 from rotograd_cli.methods.statistics import Statistics
 from rotograd_cli.ranks.base import Ranks
 
@@ -36,7 +36,9 @@ class MultiTaskMethod(MultiTaskNetwork):
         feature_shape: Shape of the features of one example; not needed here.
 
     Raises:
-        ShapeError: If there is no head.
+        ConfigError: If the heads are no list, or the rule is none or has parameters that nothing
+            would train.
+        ShapeError: If there is no head, or the rule was built for another number of tasks.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -149,6 +151,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         factors = self.rule.factors(step.losses)
         if factors is None:
             return losses, None
+        check_returned(self.rule.factors, factors, self.num_tasks)
         return multiply_losses(losses, factors), factors
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
@@ -206,6 +209,11 @@ class MultiTaskMethod(MultiTaskNetwork):
                 being this rank's part of a sum.
         """
         for parameter, gradient in learned.items():
+            if gradient.shape != parameter.shape:
+                raise ShapeError(
+                    f"{self.method_name} must learn by gradients of the shape of their parameters, "
+                    f"got {list(gradient.shape)} for one of shape {list(parameter.shape)}."
+                )
             self._watch.saw_gradient = True
             if not parameter.requires_grad:
                 continue
@@ -288,11 +296,15 @@ def _apply(
     """Return the combined gradient, and what the rule's own parameters learn from it."""
     if isinstance(rule, Weighting):
         weights = rule.weights(s)
+        check_returned(rule.weights, weights, len(s.norms))
         return G.combine(weights), rule.learn(s, weights)
     if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
         return total, rule.learn(s.without_factors(factors), factors)
-    return rule.combine(G.matrix(), s), {}
+    matrix = G.matrix()
+    combined = rule.combine(matrix, s)
+    check_returned(rule.combine, combined, matrix.shape[1])
+    return combined, rule.learn(s, torch.ones_like(s.norms))
 
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ShapeError
 from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.misuse import Watch
 from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.initial_values import InitialValues
+from rotograd_cli.methods.parts import check_parameters, check_rule, num_heads
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import cached, is_holding
 from rotograd_cli.methods.rule import Rule, Sum
@@ -26,7 +26,9 @@ class MultiTaskNetwork(nn.Module):
     The arguments are those of the method.
 
     Raises:
-        ShapeError: If there is no head.
+        ConfigError: If the heads are no list, or the rule is none or has parameters that nothing
+            would train.
+        ShapeError: If there is no head, or the rule was built for another number of tasks.
     """
 
     num_nonfinite: Tensor
@@ -43,18 +45,20 @@ class MultiTaskNetwork(nn.Module):
     ) -> None:
         super().__init__()
         del feature_shape  # rotations alone need it
-        if len(heads) == 0:
-            raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
+        K = num_heads(heads)
+        rule = Sum() if rule is None else rule
+        check_rule(rule, K)
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
-        self.rule = Sum() if rule is None else rule
-        self.register_buffer("num_nonfinite", torch.zeros(len(heads), dtype=torch.int64))
+        self.rule = rule
+        self.register_buffer("num_nonfinite", torch.zeros(K, dtype=torch.int64))
         self.rotated = rotation
         self.normalizes_losses = rotation is not None and rotation.normalize_losses
         if rotation is not None:
             self.rotations = rotation.rotations
-            self.initial_losses = InitialValues(len(heads), rotation.burn_in_period)
+            self.initial_losses = InitialValues(K, rotation.burn_in_period)
             self.initial_backbone_loss = InitialValues(1, rotation.burn_in_period)
+        check_parameters(self.rule, per_task_gradients=self.per_task_gradients)
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
         self.ranks: Ranks = ONE

@@ -1,5 +1,6 @@
 """Equal linear heads as one operation: forty heads do not cost forty times an operation's start."""
 
+import functools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -66,9 +67,20 @@ class BatchedHeads:
             y = nn.functional.linear(z, weight.flatten(0, 1), flat_bias)  # [N, K o]
             y = y.view(len(z), len(weight), -1).transpose(0, 1).contiguous()
         else:
+            if features.requires_grad:
+                clear = functools.partial(_zero_unreached, reached)
+                features.register_hook(clear)  # type: ignore[no-untyped-call]
             y = z @ weight.mT
             y = y if bias is None else y + bias.unsqueeze(1).to(y.dtype)
         return rows_of(y, reached)
+
+
+def _zero_unreached(reached: Sequence[bool], gradient: Tensor) -> Tensor:
+    """Clear what heads that no loss depended on left at the features: 0 times a NaN weight."""
+    if all(reached):
+        return gradient
+    rows = zip(gradient, reached, strict=True)
+    return torch.stack([row if is_reached else torch.zeros_like(row) for row, is_reached in rows])
 
 
 def _kind(head: SplitHead) -> Hashable:

@@ -95,19 +95,24 @@ class FoldedRotations:
         self._series = series(bound, X.dtype, X.device)
         self.weight, self._left = self._map.fold(self._operand, rows, self._series)
 
-    def gradient(self, Q: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self, Q: Tensor, P: Tensor, without: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         r"""Return the gradient at X for :math:`(W_k R_k)^\top Q_k`, and :math:`P_k R_k^\top`.
 
         Args:
             Q: Shape ``[K, o, m]``.
             P: Shape ``[K, o, m]``.
+            without: Tasks whose gradient at X is zero, whatever their rows W hold: boolean, shape
+                ``[K, 1, 1]``; None for none.
 
         Returns:
             The gradient, strictly lower triangular, shape ``[K, m, m]``, and the rows
             :math:`P_k R_k^\top`, shape ``[K, o, m]``.
         """
         right, turned = self._map.unfold(self._operand, Q, P, self._series)
-        gradient = torch.bmm(self._left.mT, right).baddbmm_(right.mT, self._left, alpha=-1)
+        left = self._left if without is None else self._left.masked_fill(without, 0)
+        gradient = torch.bmm(left.mT, right).baddbmm_(right.mT, left, alpha=-1)
         return gradient.tril_(-1), turned @ self.base.mT
 
 

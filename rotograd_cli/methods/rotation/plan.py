@@ -5,17 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rotograd_cli.linalg import devices
+
 SHARED_FROM = 2**24
 """K m³ from which each process computes its share of the whole rotations for all: less takes less
 time than telling the others."""
 
 _SMALLEST_PLAN = 4.0  # norms that an accelerator plans for at least
 _CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**28}  # temporaries: in the cache, or a small part of memory
-
-
-def reads_are_free(device: torch.device) -> bool:
-    """Whether reading a number from the device waits for nothing."""
-    return device.type == "cpu"
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -71,7 +68,7 @@ class NormPlan:
 
     def norm(self, X: Tensor) -> float | None:
         """Return the planned norm; None where reading is free. Reads it the first time."""
-        if reads_are_free(X.device):
+        if devices.reads_are_free(X.device):
             return None
         if self.planned is None:
             norms = torch.linalg.vector_norm(wide(X).tril(-1), dim=(1, 2))

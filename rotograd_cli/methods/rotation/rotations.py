@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.errors import CheckpointError, ShapeError
+from rotograd_cli.linalg import devices
 from rotograd_cli.linalg.rotations import haar_rotations, skew
 from rotograd_cli.methods.rotation import holding, plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, Inputs, WholeRotations
@@ -41,7 +42,8 @@ class Rotations(nn.Module):
     an evaluation begins, and with ``rebase_every`` in every pass on the CPU: one product with a
     random vector finds it. Averages of models (EMA, SWA) therefore need ``rebase_every=None``: with
     a constant base the mean of the free parameters belongs to a rotation, without one it means
-    nothing, even where the base is copied and stays orthogonal.
+    nothing. Where the parameters alone are averaged (``AveragedModel`` of torch, by default), the
+    base stays orthogonal, and nothing can recognise that.
 
     Where several processes train one model (:attr:`ranks`), each computes the whole rotations of
     its share of the tasks and tells the others, in training; so too for the gradients. Evaluations,
@@ -141,7 +143,7 @@ class Rotations(nn.Module):
 
     def _inputs(self, tasks: slice = slice(None)) -> Inputs:
         X = self.free_parameters
-        if self.rebase_every is not None and plan.reads_are_free(X.device):
+        if self.rebase_every is not None and devices.reads_are_free(X.device):
             # only bases that change can be averaged into something else; the check reads numbers
             self.check_bases()
         return Inputs(X[tasks], self.base[tasks], self.map, self._plan.norm(X))

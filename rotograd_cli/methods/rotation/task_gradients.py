@@ -97,6 +97,7 @@ class FoldedTaskGradients:
         self._rotations = rotations
         self._weight = weight
         self._delta = delta.to(weight.dtype)
+        self._dropped: Tensor | None = None
         self.shape = torch.Size((*features.shape, 1))
         """See :class:`DenseTaskGradients`."""
         # δᵀz before any task is dropped: heads keep their own gradients
@@ -128,7 +129,10 @@ class FoldedTaskGradients:
 
     def drop(self, tasks: Tensor) -> None:
         """See :class:`DenseTaskGradients`."""
-        self._delta = self._delta.masked_fill(tasks.view(-1, 1, 1), 0)
+        self._dropped = tasks.view(-1, 1, 1)
+        self._delta = self._delta.masked_fill(self._dropped, 0)
+        # the head of a task that was NaN once may be NaN for good, and so would be 0 times it
+        self._weight = self._weight.masked_fill(self._dropped, 0)
 
     def matrix(self) -> Tensor:
         """See :class:`DenseTaskGradients`."""
@@ -139,7 +143,7 @@ class FoldedTaskGradients:
         o = self._delta.shape[2]
         flat = _side_by_side(self._delta)
         columns = weights.to(flat.dtype).repeat_interleave(o, dim=-1)  # [..., K o]
-        scaled = (columns.unsqueeze(-2) * flat).view(-1, flat.shape[1])
+        scaled = (columns.unsqueeze(-2) * flat).reshape(-1, flat.shape[1])
         sums = scaled @ self._weight.flatten(0, 1)
         return sums.view(*weights.shape[:-1], *self.shape)
 
@@ -148,7 +152,7 @@ class FoldedTaskGradients:
         m = self._rotations.base.shape[-1]
         Q = _correlate(self._delta, v[:, :m, 0]) * factor
         P = self._by_features
-        gradient, turned = self._rotations.gradient(Q, P[..., :m])
+        gradient, turned = self._rotations.gradient(Q, P[..., :m], self._dropped)
         self.weight_gradient = torch.cat((turned, P[..., m:]), dim=2)
         return gradient
 

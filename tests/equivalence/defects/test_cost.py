@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rotograd_cli import methods
-from rotograd_cli.methods.rotation import plan
+from rotograd_cli.linalg import devices
 from tests.equivalence.defects.models import (
     BURN_IN,
     NUM_TASKS,
@@ -109,7 +109,7 @@ def never_waits(package: ModuleType, method: str) -> None:
 def test_a_training_pass_never_waits_for_the_device(
     method: str, normalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "reads_are_free", lambda device: False)
+    monkeypatch.setattr(devices, "reads_are_free", lambda device: False)
     never_waits(methods, method)
     if method != "VanillaMTL":
         with pytest.raises(AssertionError):

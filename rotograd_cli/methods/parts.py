@@ -1,0 +1,82 @@
+"""What a network is made of: refused in one line where it does not fit."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.methods.rule import Rule
+
+
+def num_heads(heads: Sequence[nn.Module]) -> int:
+    """Return the number of heads.
+
+    Raises:
+        ConfigError: If they are no list.
+        ShapeError: If there is none.
+    """
+    if not isinstance(heads, (Sequence, nn.ModuleList)):
+        raise ConfigError(
+            f"`heads` must be a list of modules, one per task, got {type(heads).__name__}; "
+            "pass [HEAD], or list(HEADS)."
+        )
+    if len(heads) == 0:
+        raise ShapeError("`heads` must hold one module per task, got none; pass at least one.")
+    return len(heads)
+
+
+def check_rule(rule: Rule, num_tasks: int) -> None:
+    """Refuse what is no rule for so many tasks.
+
+    Raises:
+        ConfigError: If it is no rule, or its constructor left that of its class out.
+        ShapeError: If it was built for another number of tasks.
+    """
+    if not isinstance(rule, Rule):
+        found = f"the class {rule.__name__}" if isinstance(rule, type) else type(rule).__name__
+        raise ConfigError(
+            "`rule` must be an object of a subclass of rotograd_cli.methods.rule.Rule, got "
+            f"{found}; pass PCGrad(), say, or None for the plain sum."
+        )
+    name = type(rule).__name__
+    if "_parameters" not in vars(rule):
+        raise ConfigError(
+            f"`{name}.__init__` must call super().__init__() first, which it does not; add the "
+            "call."
+        )
+    if rule.num_tasks not in (None, num_tasks):
+        raise ShapeError(
+            f"`rule.num_tasks` must be the number of heads ({num_tasks}), got {rule.num_tasks}; "
+            f"build {name} with num_tasks={num_tasks}."
+        )
+
+
+def check_parameters(rule: Rule, *, per_task_gradients: bool) -> None:
+    """Refuse parameters of a rule that nothing would train.
+
+    Args:
+        rule: The rule.
+        per_task_gradients: Whether the network measures the gradient of every task.
+
+    Raises:
+        ConfigError: If the rule has any.
+    """
+    trainable = [name for name, p in rule.named_parameters() if p.requires_grad]
+    if not trainable or _learns(rule, per_task_gradients):
+        return
+    raise ConfigError(
+        f"`{type(rule).__name__}.{trainable[0]}` is a parameter, which needs a gradient from "
+        "learn (with sees_gradients = True), learn_from_losses or learn_from_update (with "
+        "needs_losses_after_update = True), got none of them; override one, or register a buffer."
+    )
+
+
+def _learns(rule: Rule, per_task_gradients: bool) -> bool:
+    """Whether a function that returns gradients of parameters is overridden and called."""
+    called = {
+        "learn": per_task_gradients,
+        "learn_from_losses": True,
+        "learn_from_update": rule.needs_losses_after_update,
+    }
+    overridden = (name for name in called if getattr(type(rule), name) is not getattr(Rule, name))
+    return any(called[name] for name in overridden)
