@@ -637,8 +637,8 @@ def test_head_of_a_wrong_size_is_named_with_what_came_instead() -> None:
             check_predictions([task], [torch.zeros(1, *shape)])
         assert str(caught.value) == (
             "The head of task 'depth' must return shape [1, 2, 3, 4] (N = 1), got "
-            f"{[1, *shape]}; check `backbone` (the size of its map), `head` "
-            "and `heads.depth`."
+            f"{[1, *shape]}; check `backbone` (the size of its map), `head`, or set "
+            "++heads.depth.KEY=VALUE for this task."
         )
 
 
