@@ -194,7 +194,7 @@ def test_a_few_random_overrides() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_process")
 def test_many_random_overrides() -> None:
-    counts = attack(1500)
+    counts = attack(400)
     print(f"random overrides, by exit code: {counts}")  # noqa: T201 - the figure is the point
     assert set(counts) <= {"0", "2"}
-    assert min(counts.values()) > 100
+    assert min(counts.values()) > 20
