@@ -228,7 +228,7 @@ class CheckpointFolder:
         """
         best = self.path / "best.pt"
         for path in (best, previous_of(best)):
-            with suppress(CheckpointError):
+            with suppress(CheckpointError, KeyError, TypeError):  # a state of another kind
                 if load_checkpoint(path)["state"]["best_epoch"] == best_epoch:
                     path.replace(best)
                     return

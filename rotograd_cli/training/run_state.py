@@ -19,6 +19,9 @@ from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.selection import Selection
 
+_LATER = ("num_evaluations", "num_candidates", "initial_losses")
+"""Fields of the state that checkpoints of earlier versions lack."""
+
 
 @dataclass
 class TrainState:
@@ -52,6 +55,19 @@ class TrainState:
     """The part of it in which a step waited for its examples, in seconds."""
     wall_s: float = 0.0
     """Wall time of earlier processes that trained this run, in seconds."""
+
+    @classmethod
+    def restored(cls, fields: dict[str, Any]) -> "TrainState":
+        """Return the state that a checkpoint holds.
+
+        Raises:
+            TypeError: If a field is missing, unknown or of another type.
+        """
+        start = asdict(cls())
+        complete = {name: start[name] for name in _LATER} | fields
+        if {k: type(v) for k, v in complete.items()} != {k: type(v) for k, v in start.items()}:
+            raise TypeError("`state` has other fields")
+        return cls(**complete)
 
     def update_best(self, metrics: dict[str, float], selection: Selection) -> bool:
         """Keep the metrics of the epoch just finished if its selection value is the best so far.
@@ -244,7 +260,7 @@ class RunState:
             ) from error
 
     def _load(self, content: dict[str, Any], path: Path) -> None:
-        self.state = TrainState(**content["state"])  # earlier versions had fewer fields
+        self.state = TrainState.restored(content["state"])
         load_weights(self.model, content["model"], path)
         for group in self.groups:
             group.optimizer.load_state_dict(content["optimizers"][group.name])

@@ -196,7 +196,8 @@ def test_a_bug_on_one_rank_is_named_with_its_traceback(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=PATIENCE_S)  # gloo alone would wait for 30 minutes
     assert "rank 1 of 2 failed:" in err
     assert 'raise ValueError("a bug on one rank")' in err
-    assert "ValueError: a bug on one rank" in err.split("Root Cause")[1]
+    # both die within torchrun's second, so that either may come as the root cause
+    assert "ValueError: a bug on one rank" in err.split(" FAILED")[1]
 
 
 @pytest.mark.slow
