@@ -162,8 +162,8 @@ class Stepper:
             losses = self.attempt(micro_batches)
         except NonFiniteError as error:
             self._skip_or_raise(error)
-            for name, buffer in _buffers_of_network(self.run.model).items():
-                buffer.copy_(before[name])
+            for name, value in before.items():  # a buffer that the step itself made is left
+                self.run.model.get_buffer(name).copy_(value)
         else:
             self.run.window += losses
 

@@ -557,6 +557,20 @@ def test_a_skipped_step_leaves_running_statistics_as_they_were(tmp_path: Path) -
         assert torch.equal(buffer, before[name]), name
 
 
+def test_a_skipped_step_may_have_made_a_buffer(tmp_path: Path) -> None:
+    class CountsLazily(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.register_buffer("seen", torch.ones(()), persistent=False)
+            return x
+
+    dataset = ToyDataset()
+    loop = trainer(tmp_path, dataset=dataset, on_nonfinite="skip", max_skipped_steps=1)
+    loop.run.model.train().heads[0].insert(0, CountsLazily())
+    batch = dataset.batch("train", torch.arange(6))
+    loop.stepper.take([Batch(batch.inputs * math.nan, batch.targets)])
+    assert loop.run.state.skipped_steps == 1
+
+
 def test_skipping_ends_at_its_limit(tmp_path: Path) -> None:
     loop = trainer(tmp_path, dataset=Poisoned(1, 3), on_nonfinite="skip", max_skipped_steps=1)
     with pytest.raises(NonFiniteError, match="became inf in step 3 after 1 skipped steps"):
