@@ -16,7 +16,7 @@ from rotograd_cli.config.files import config_dir
 from rotograd_cli.errors import ConfigError, ShapeError
 
 INPUT_SHAPE = (3, 32, 32)  # colour images that every shipped backbone takes
-FEATURE_SHAPES = ((50,), (4, 6, 5))
+FEATURE_SHAPES = ((7,), (50,), (4, 6, 5))
 BACKBONES = sorted((config_dir() / "backbone").glob("*.yaml"))
 HEADS = sorted((config_dir() / "head").glob("*.yaml"))
 backbones = pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
