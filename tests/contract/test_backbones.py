@@ -148,7 +148,8 @@ def test_head_needs_no_copy_of_the_features(path: Path) -> None:
 @heads
 def test_every_parameter_of_a_head_takes_part_in_the_prediction(path: Path) -> None:
     head, feature_shape = heads_of(path)[0]
-    head(torch.randn(5, *feature_shape)).square().sum().backward()
+    z = torch.randn(5, *feature_shape, requires_grad=True)
+    head(z).square().sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
