@@ -35,6 +35,7 @@ from rotograd_cli.runs.directory import is_used, refuse_used
 from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.terminal import common_overrides, remarks, sweep_table
+from rotograd_cli.tracking.console import Screen
 
 MAX_NAMED = 8
 
@@ -192,6 +193,16 @@ def is_search(hydra: DictConfig) -> bool:
         hydra: Hydra's own node.
     """
     return "BasicSweeper" not in str(hydra.sweeper._target_)
+
+
+def cell_screen(hydra: DictConfig) -> Screen:
+    """Return what a cell shows: lines with its number; a bar unless cells run side by side.
+
+    Args:
+        hydra: Hydra's own node.
+    """
+    is_alone = "BasicLauncher" in str(hydra.launcher._target_)
+    return Screen(label=f"cell {hydra.job.num}: ", has_bar=is_alone)
 
 
 def run_cell(
