@@ -16,9 +16,10 @@ from rotograd_cli.figures.canvas import Drawing, Value, new_canvas
 from rotograd_cli.figures.toy_paths import Trajectory, configuration, trajectory
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
 
-    from rotograd_cli.figures.canvas import Axes, Canvas
+    from rotograd_cli.figures.canvas import Axes
 
 COLOURS = ("#0072b2", "#d55e00")
 """Blue and vermilion of Okabe and Ito's palette: left task, right task."""
@@ -152,7 +153,9 @@ def draw_points(axes: "Axes", panel: Panel, tolerance: float) -> None:
         optimum = panel.trajectories[0].optima[k]
         loss = _loss(panel.problem, grid - optimum)
         axes.contour(x, x, loss, levels=7, colors=LIGHT[k], linewidths=0.4, linestyles="solid")
-        axes.plot(*optimum, marker="*", color=colour, markeredgecolor="white", markersize=14)
+        axes.plot(
+            *optimum, marker="*", color=colour, markeredgecolor="white", markersize=14, zorder=4
+        )
         for path, is_reached in zip(panel.trajectories, reached, strict=True):
             axes.plot(*path.points[:, k].T, color=ways[k], linewidth=0.9)
             fill = ends[k] if is_reached else "white"

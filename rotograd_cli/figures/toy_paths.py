@@ -32,12 +32,12 @@ class Trajectory:
     @property
     def points(self) -> np.ndarray:
         """What the tasks see, R_k z, shape ``[T + 1, K, 2]``."""
-        return np.einsum("tkij,tj->tki", self.rotations, self.features)
+        return np.asarray(np.einsum("tkij,tj->tki", self.rotations, self.features))
 
     @property
     def optima_in_z(self) -> np.ndarray:
         """Where z would have to be for each task, R_k' o_k, shape ``[T + 1, K, 2]``."""
-        return np.einsum("tkji,kj->tki", self.rotations, self.optima)
+        return np.asarray(np.einsum("tkji,kj->tki", self.rotations, self.optima))
 
     @property
     def distances(self) -> np.ndarray:
