@@ -16,9 +16,6 @@ from rotograd_cli.figures.canvas import Drawing, Value, new_canvas
 from rotograd_cli.figures.toy_paths import Trajectory, configuration, trajectory
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.lines import Line2D
-
     from rotograd_cli.figures.canvas import Axes
 
 COLOURS = ("#0072b2", "#d55e00")
@@ -101,7 +98,10 @@ class Toy(ComputedFigure):
             for column, panel in enumerate(panels):
                 draw_features(axes[2 * index, column], panel, start)
                 draw_points(axes[2 * index + 1, column], panel, self.tolerance)
-        _label(canvas, axes, self.methods, start)
+        _label(axes, self.methods, start)
+        canvas.suptitle("Can one z bring both tasks to their optimum?", weight="bold")
+        handles = legend_lines(axes[0, 0], self.tolerance)
+        canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
         numbers = _numbers(itertools.chain(*rows), self.tolerance)
         return Drawing(canvas, *numbers, [self._counts(panels) for panels in rows])
 
@@ -174,9 +174,8 @@ def _loss(problem: Problem, offsets: np.ndarray) -> np.ndarray:
     return np.asarray(LOSSES[problem](torch.from_numpy(offsets)))
 
 
-def _label(canvas: "Canvas", rows: np.ndarray, methods: Sequence[str], start: int) -> None:
-    """Write titles, axes' names and the legend; make all panels square."""
-    canvas.suptitle("Can one z bring both tasks to their optimum?", weight="bold")
+def _label(rows: np.ndarray, methods: Sequence[str], start: int) -> None:
+    """Write titles and axes' names; make all panels square."""
     for axes, method in zip(rows[0], methods, strict=True):
         axes.set_title(label(method), weight="bold")
     for index, problem in enumerate(OPTIMA):
@@ -186,12 +185,10 @@ def _label(canvas: "Canvas", rows: np.ndarray, methods: Sequence[str], start: in
             limits = (-HALF_WIDTHS[problem], HALF_WIDTHS[problem])
             axes.set(xlim=limits, ylim=limits, aspect="equal", xticks=[], yticks=[])
             axes.spines[:].set_visible(True)
-    canvas.legend(handles=_legend(), loc="outside lower center", ncols=3, frameon=False)
 
 
-def _legend() -> list["Line2D"]:
-    from matplotlib.lines import Line2D
-
+def legend_lines(axes: "Axes", tolerance: float) -> list[Any]:
+    """Return lines without points that show what each style means."""
     entries: tuple[tuple[str, dict[str, Any]], ...] = (
         ("left task", {"color": COLOURS[0]}),
         ("right task", {"color": COLOURS[1]}),
@@ -200,10 +197,10 @@ def _legend() -> list["Line2D"]:
         ("optimum of a task", {"marker": "*", "color": "grey", "linestyle": "", "markersize": 11}),
         ("its way as $R_k$ turns", {"color": "grey", "linestyle": (0, (2, 1.5))}),
         ("start", {"marker": "s", "linestyle": "", **_hollow("black")}),
-        ("end, both optima reached", {"marker": "o", "color": "grey", "linestyle": ""}),
-        ("end, not both reached", {"marker": "o", "linestyle": "", **_hollow("grey")}),
+        (f"end, both within {tolerance:g}", {"marker": "o", "color": "grey", "linestyle": ""}),
+        ("end, not both", {"marker": "o", "linestyle": "", **_hollow("grey")}),
     )
-    return [Line2D([], [], label=text, **style) for text, style in entries]
+    return [axes.plot([], [], label=text, **style)[0] for text, style in entries]
 
 
 def _hollow(colour: str) -> dict[str, Any]:
