@@ -29,6 +29,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "precision": "fp32",
     "compile": False,
     "diagnostics": "basic",
+    "rotation.normalize_losses": False,
     "train.on_nonfinite": "stop",
     "train.max_skipped_steps": 100,
     "checkpoints.every_minutes": 10.0,
