@@ -14,9 +14,13 @@ from rotograd_cli.files import replace_file, replace_text
 from rotograd_cli.tables.parts import Table
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist as Artist
     from matplotlib.axes import Axes as Axes
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.image import AxesImage as AxesImage
+
+    Canvas = Figure
+    SubCanvas = SubFigure
 
 Value = str | int | float
 

@@ -1,19 +1,19 @@
 """Conflicts of the task gradients: cosines between all pairs, before and after the rotations."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.figures import panels
-from rotograd_cli.figures.base import RunsFigure
+from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, new_canvas
 from rotograd_cli.figures.colours import styles
 from rotograd_cli.figures.cosine_maps import SIDE, STAGES, CosineMaps, cosine_maps, draw_maps
 from rotograd_cli.figures.missing import rows_with
 from rotograd_cli.figures.rows import Row, read_rows
-from rotograd_cli.figures.series import Axis, Band, Series, series_of
+from rotograd_cli.figures.series import AXIS_LABELS, Series, series_of
 from rotograd_cli.tables.runs import Run
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ DASHES = {"before": "--", "after": "-"}
 MOST_ROWS = 6
 """Rows of runs that get maps."""
 LINES_HEIGHT = 3.6
-COLUMNS = ("row", "stage", "task", "other task", "first step", "last step", "mean", "seeds")
+COLUMNS = ("row", "stage", "task", "other task", "first step", "last step", "mean")
 
 Lines = dict[tuple[str, str, str], Series]
 """By measure, row and stage."""
 
 
-class Conflicts(RunsFigure):
+class Conflicts(LinesFigure):
     """Cosines between the task gradients: maps of all pairs, their mean and the conflict rate.
 
     ``after``: between the gradients at the shared features z, which the method combines.
@@ -40,27 +40,13 @@ class Conflicts(RunsFigure):
 
     Args:
         name: Name of the files that are written.
-        x: Horizontal axis of the lines: ``step``, ``epoch`` or ``time``.
-        smooth: Weight of the past in exponential smoothing of the lines; None draws what was
-            recorded.
-        band: Of the lines, over the seeds: ``minmax``, ``sem`` or ``none``.
-        moments: Maps per line; each is the mean over as many records.
+        moments: Maps per row of runs; each is the mean over as many records.
+        **options: As in :class:`LinesFigure`.
     """
 
     @checked
-    def __init__(
-        self,
-        *,
-        name: str,
-        x: Axis,
-        smooth: Annotated[float, Gt(0), Lt(1)] | None,
-        band: Band,
-        moments: Annotated[int, Ge(1), Le(6)],
-    ) -> None:
-        super().__init__(name=name)
-        self.x = x
-        self.smooth = smooth
-        self.band = band
+    def __init__(self, *, name: str, moments: Annotated[int, Ge(1), Le(6)], **options: Any) -> None:
+        super().__init__(name=name, **options)
         self.moments = moments
 
     def draw(self, runs: Sequence[Run]) -> Drawing:
@@ -76,14 +62,14 @@ class Conflicts(RunsFigure):
         numbers = [line for each in maps for line in each.numbers()]
         for (measure, row, stage), series in lines.items():
             numbers += [
-                [row, stage, MEASURES[measure], "", step, step, mean, count]
-                for _, _, step, _, mean, _, _, count in panels.numbers(row, "", series, self.band)
+                [row, stage, MEASURES[measure], "", int(step), int(step), float(mean)]
+                for step, mean in zip(series.steps, series.mean, strict=True)
             ]
         return Drawing(canvas, COLUMNS, numbers, [*rows.notes, *notes, *more])
 
     def _lines(self, rows: Sequence[Row]) -> Lines:
         return {
-            (measure, row.label, stage): series_of(row, key, self.x, self.smooth)
+            (measure, row.label, stage): series_of(row, key, self.options)
             for measure in MEASURES
             for row in rows
             for stage, key in ((stage, _key(measure, stage)) for stage in STAGES)
@@ -119,10 +105,10 @@ class Conflicts(RunsFigure):
         axes = below.subplots(1, len(MEASURES))
         self._draw_lines(axes, lines)
         for each in axes:
-            each.set_xlabel(panels.x_label(self.x, seeds))
+            each.set_xlabel(AXIS_LABELS[self.options.x])
         panels.add_legend(below, axes)
         what = f"Cosines between task gradients on {data}, training"
-        panels.add_title(canvas, what, seeds, self.band, self.smooth)
+        panels.add_title(canvas, what, seeds, self.options)
         return canvas
 
     def _draw_lines(self, grid: Sequence["Axes"], lines: Lines) -> None:
@@ -132,7 +118,7 @@ class Conflicts(RunsFigure):
             axes = grid[list(MEASURES).index(measure)]
             name = f"{row}, {stage}" if row in rotated else row
             dashed = style[row]._replace(linestyle=DASHES[stage])
-            panels.draw_line(axes, series, self.band, dashed, name)
+            panels.draw_line(axes, series, self.options.band, dashed, name)
         for axes, title in zip(grid, MEASURES.values(), strict=True):
             axes.set_title(title)
             axes.axhline(0, color="black", linewidth=0.6)

@@ -1,56 +1,39 @@
 """Learning curves: a panel per key of the records, a line per row of runs."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-from annotated_types import Gt, Lt
-
-from rotograd_cli.bounds import checked
 from rotograd_cli.figures import panels
-from rotograd_cli.figures.base import RunsFigure
+from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, Value
 from rotograd_cli.figures.colours import styles
 from rotograd_cli.figures.keys import default_keys, matching_keys
 from rotograd_cli.figures.rows import Rows, read_rows
-from rotograd_cli.figures.series import Axis, Band, Series, series_of
+from rotograd_cli.figures.series import AXIS_LABELS, Series, series_of
 from rotograd_cli.tables.runs import Run
+
+if TYPE_CHECKING:
+    from rotograd_cli.figures.canvas import Canvas
 
 Lines = dict[str, dict[str, Series]]
 """By key, then by row."""
 
 
-class Curves(RunsFigure):
+class Curves(LinesFigure):
     """What runs recorded over training, as small multiples with axes of their own.
 
     Runs that differ in their seed alone are one line, their mean, in a band.
 
     Args:
         name: Name of the files that are written.
-        x: Horizontal axis: ``step``, ``epoch`` (fractions of it between evaluations) or ``time``
-            (seconds of training, mean over the seeds).
         y: Keys of ``metrics.jsonl``, or patterns with ``*`` and ``?``; None: the key by which
             epochs are selected, and each task's leading metric on the validation split.
-        smooth: Weight of the past in exponential smoothing of every seed; None draws what was
-            recorded.
-        band: Over the seeds: ``minmax``, ``sem`` (mean plus and minus its standard error) or
-            ``none``.
+        **options: As in :class:`LinesFigure`.
     """
 
-    @checked
-    def __init__(
-        self,
-        *,
-        name: str,
-        x: Axis,
-        y: str | Sequence[str] | None,
-        smooth: Annotated[float, Gt(0), Lt(1)] | None,
-        band: Band,
-    ) -> None:
-        super().__init__(name=name)
-        self.x = x
+    def __init__(self, *, name: str, y: str | Sequence[str] | None, **options: Any) -> None:
+        super().__init__(name=name, **options)
         self.y = [y] if isinstance(y, str) else y
-        self.smooth = smooth
-        self.band = band
 
     def draw(self, runs: Sequence[Run]) -> Drawing:
         """Draw the curves."""
@@ -58,7 +41,7 @@ class Curves(RunsFigure):
         keys, notes = default_keys(rows) if self.y is None else (matching_keys(rows, self.y), [])
         lines: Lines = {
             key: {
-                row.label: series_of(row, key, self.x, self.smooth)
+                row.label: series_of(row, key, self.options)
                 for row in rows.rows
                 if row.with_key(key)
             }
@@ -69,22 +52,22 @@ class Curves(RunsFigure):
             line
             for key, by_row in lines.items()
             for row, series in by_row.items()
-            for line in panels.numbers(row, key, series, self.band)
+            for line in panels.numbers(row, key, series, self.options.band)
         ]
         return Drawing(canvas, panels.COLUMNS, numbers, [*rows.notes, *notes])
 
-    def _canvas(self, rows: Rows, lines: Lines) -> "panels.Canvas":
+    def _canvas(self, rows: Rows, lines: Lines) -> "Canvas":
         seeds = [len(series.values) for by_row in lines.values() for series in by_row.values()]
-        canvas, grid = panels.new_panels(len(lines), panels.x_label(self.x, seeds))
+        canvas, grid = panels.new_panels(len(lines), AXIS_LABELS[self.options.x])
         splits = {key.partition("/")[0] for key in lines}
         style = styles([row.label for row in rows.rows])
         names = panels.named({row.label: len(row.histories) for row in rows.rows})
         for axes, (key, by_row) in zip(grid, lines.items(), strict=True):
             panels.name_panel(axes, key, rows, with_split=len(splits) > 1)
             for row, series in by_row.items():
-                panels.draw_line(axes, series, self.band, style[row], names[row])
+                panels.draw_line(axes, series, self.options.band, style[row], names[row])
         (split,) = splits if len(splits) == 1 else ("",)
         what = f"{rows.data}, {panels.SPLITS[split]} split" if split in panels.SPLITS else rows.data
-        panels.add_title(canvas, what, seeds, self.band, self.smooth)
+        panels.add_title(canvas, what, seeds, self.options)
         panels.add_legend(canvas, grid)
         return canvas

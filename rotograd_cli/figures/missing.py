@@ -1,6 +1,6 @@
 """Why a row does not have what a figure draws, and what helps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rotograd_cli.errors import ConfigError, listed
 from rotograd_cli.figures.rows import Row, Rows
@@ -24,17 +24,22 @@ def rows_with(
         ConfigError: If none has it.
     """
     drawn = [row for row in rows.rows if has(row)]
-    reasons = [f"{row.label}: {_why(row, what)}" for row in rows.rows if row not in drawn]
+    others = [row for row in rows.rows if row not in drawn]
     if not drawn:
-        raise ConfigError(f"Figure {figure!r} has nothing to draw; {listed(reasons)}.")
-    return drawn, [f"Left out: {reason}." for reason in reasons]
+        raise ConfigError(f"Figure {figure!r} has nothing to draw: {_why(others, what)}.")
+    return drawn, [f"Left out, {row.label}: {_why([row], what)}." for row in others]
 
 
-def _why(row: Row, what: str) -> str:
-    keys = {key for history in row.histories for key in history.columns}
-    if any(key.endswith(ALWAYS) for key in keys):
-        return f"no {what} in its records"
-    return (
-        f"{row.histories[0].run.folder} was run with diagnostics=off or by an earlier version, "
-        "train it again with diagnostics=basic"
-    )
+def _why(rows: Sequence[Row], what: str) -> str:
+    """Return the reason in words: first that runs lack diagnostics, which training again mends."""
+    without = [str(row.histories[0].run.folder) for row in rows if not _has_diagnostics(row)]
+    if without:
+        return (
+            f"{listed(without, 1)} was run with diagnostics=off or by an earlier version; train "
+            "again with diagnostics=basic"
+        )
+    return f"no {what} in the records of {listed([row.label for row in rows])}"
+
+
+def _has_diagnostics(row: Row) -> bool:
+    return any(key.endswith(ALWAYS) for history in row.histories for key in history.columns)

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rotograd_cli.figures.canvas import Value, fraction_axis, new_canvas
 from rotograd_cli.figures.colours import LineStyle
 from rotograd_cli.figures.rows import Rows
-from rotograd_cli.figures.series import AXIS_LABELS, BAND_LABELS, Axis, Band, Series
+from rotograd_cli.figures.series import BAND_LABELS, Band, LineOptions, Series
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.runs.terminal import label, metric_name
 
 if TYPE_CHECKING:
-    from rotograd_cli.figures.canvas import Axes, Canvas
+    from rotograd_cli.figures.canvas import Artist, Axes, Canvas, SubCanvas
 
 COLUMNS = ("row", "key", "step", "x", "mean", "low", "high", "seeds")
 """Head of the numbers of a figure of lines."""
@@ -59,14 +59,14 @@ def draw_line(
     marker = "o" if len(series.x) <= MAX_POINTS else ""
     properties = {"linewidth": 1.5, "marker": marker, "markersize": 3.5, **style._asdict()}
     axes.plot(series.x, series.mean, label=name, **{**properties, **changes})
-    low, high = series.band(band)
+    low, high = series.edges(band)
     if (low < high).any():
         axes.fill_between(series.x, low, high, color=style.color, alpha=0.18, linewidth=0)
 
 
 def numbers(row: str, key: str, series: Series, band: Band) -> list[list[Value]]:
     """Return the numbers of a line as ``COLUMNS`` has them."""
-    low, high = series.band(band)
+    low, high = series.edges(band)
     columns = (series.steps.astype(int), series.x, series.mean, low, high)
     return [
         [row, key, *(value.item() for value in values), len(series.values)]
@@ -95,22 +95,21 @@ def spec_of(rows: Rows, key: str) -> MetricDisplay:
     return MetricDisplay(better="lower" if is_loss else None, percent=False)
 
 
-def add_title(
-    canvas: "Canvas", what: str, seeds: Sequence[int], band: Band, smooth: float | None = None
-) -> None:
+def add_title(canvas: "Canvas", what: str, seeds: Sequence[int], options: LineOptions) -> None:
     """Write above all panels what is drawn, of how many seeds, and what lines and bands are.
 
     Args:
         canvas: Canvas.
         what: Subject, data set and split.
         seeds: Number of seeds of every line.
-        band: Which band.
-        smooth: Weight of the smoothing.
+        options: How the lines are drawn.
     """
     subject = f"{what} · {count_of(seeds)}"
-    details = ["line: mean", BAND_LABELS[band]] if max(seeds) > 1 else []
-    if smooth is not None:
-        details.append(f"smoothed, weight of the past {smooth:g}")
+    details = ["line: mean", BAND_LABELS[options.band]] if max(seeds) > 1 else []
+    if options.x == "time" and max(seeds) > 1:
+        details.append("time: mean")
+    if options.smooth is not None:
+        details.append(f"smoothed, weight of the past {options.smooth:g}")
     detail = " · ".join(filter(None, details))
     fits = len(subject) + len(detail) <= TITLE_CHARACTERS
     canvas.suptitle((" · " if fits else "\n").join(filter(None, [subject, detail])))
@@ -124,22 +123,16 @@ def count_of(seeds: Sequence[int]) -> str:
     return f"{most} seed{'s' if most > 1 else ''}"
 
 
-def add_legend(canvas: "Canvas", panels: Sequence["Axes"]) -> None:
+def add_legend(canvas: "Canvas | SubCanvas", panels: Sequence["Axes"]) -> None:
     """Name the lines of all panels below them, each once; nothing for a single line."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for axes in panels:
         lines, names = axes.get_legend_handles_labels()
         handles |= dict(zip(names, lines, strict=True))
     longest = max(map(len, handles), default=0)
     columns = max(1, min(len(handles), TITLE_CHARACTERS // (longest + 6)))
-    canvas.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False
-    )
-
-
-def x_label(axis: Axis, seeds: Sequence[int]) -> str:
-    """Return the label of the axis over training."""
-    return AXIS_LABELS[axis] + (", mean over seeds" if axis == "time" and max(seeds) > 1 else "")
+    place: Any = {"loc": "outside lower center", "ncols": columns, "frameon": False}
+    canvas.legend(list(handles.values()), list(handles), **place)
 
 
 def named(names: Mapping[str, int]) -> dict[str, str]:

@@ -1,29 +1,26 @@
 """A quantity that every task has over training: a panel per row of runs, a line per task."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-from annotated_types import Gt, Lt
-
-from rotograd_cli.bounds import checked
 from rotograd_cli.figures import panels
-from rotograd_cli.figures.base import RunsFigure
+from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, Value, log_axis
 from rotograd_cli.figures.colours import COLOURS, LineStyle
 from rotograd_cli.figures.missing import rows_with
 from rotograd_cli.figures.rows import Row, read_rows
-from rotograd_cli.figures.series import Axis, Band, Series, series_of
+from rotograd_cli.figures.series import AXIS_LABELS, Series, series_of
 from rotograd_cli.tables.runs import Run
 
 if TYPE_CHECKING:
-    from rotograd_cli.figures.canvas import Axes
+    from rotograd_cli.figures.canvas import Axes, Canvas
 
 EXTREMES = 3
 """Tasks with the largest and with the smallest values that are named where all are too many."""
 LIGHT = LineStyle("#CCCCCC", "-")
 
 
-class PerTask(RunsFigure):
+class PerTask(LinesFigure):
     """One recorded quantity of every task, ``train/<task>/<quantity>``.
 
     Of more than eight tasks, those with the three largest and three smallest values at the end are
@@ -31,32 +28,17 @@ class PerTask(RunsFigure):
 
     Args:
         name: Name of the files that are written.
-        x: Horizontal axis: ``step``, ``epoch`` or ``time``.
-        smooth: Weight of the past in exponential smoothing; None draws what was recorded.
-        band: Over the seeds: ``minmax``, ``sem`` or ``none``.
         quantity: Last part of the key.
         title: What the figure shows, in words.
         y_label: Label of the quantity, with its unit.
         log: Whether the vertical axis is logarithmic.
+        **options: As in :class:`LinesFigure`.
     """
 
-    @checked
     def __init__(
-        self,
-        *,
-        name: str,
-        x: Axis,
-        smooth: Annotated[float, Gt(0), Lt(1)] | None,
-        band: Band,
-        quantity: str,
-        title: str,
-        y_label: str,
-        log: bool,
+        self, *, name: str, quantity: str, title: str, y_label: str, log: bool, **options: Any
     ) -> None:
-        super().__init__(name=name)
-        self.x = x
-        self.smooth = smooth
-        self.band = band
+        super().__init__(name=name, **options)
         self.quantity = quantity
         self.title = title
         self.y_label = y_label
@@ -69,8 +51,7 @@ class PerTask(RunsFigure):
         drawn, notes = rows_with(rows, lambda row: bool(self._keys(row)), self.name, what)
         lines = {
             row.label: {
-                task: series_of(row, key, self.x, self.smooth)
-                for task, key in self._keys(row).items()
+                task: series_of(row, key, self.options) for task, key in self._keys(row).items()
             }
             for row in drawn
         }
@@ -78,7 +59,7 @@ class PerTask(RunsFigure):
             line
             for row, by_task in lines.items()
             for task, series in by_task.items()
-            for line in panels.numbers(row, self._key(task), series, self.band)
+            for line in panels.numbers(row, self._key(task), series, self.options.band)
         ]
         canvas = self._canvas(rows.data, rows.tasks, lines)
         return Drawing(canvas, panels.COLUMNS, numbers, [*rows.notes, *notes])
@@ -93,23 +74,24 @@ class PerTask(RunsFigure):
 
     def _canvas(
         self, data: str, tasks: Sequence[str], lines: dict[str, dict[str, Series]]
-    ) -> "panels.Canvas":
+    ) -> "Canvas":
         seeds = [len(series.values) for by_task in lines.values() for series in by_task.values()]
         are_many = len(tasks) > len(COLOURS)
-        label = panels.x_label(self.x, seeds)
+        label = AXIS_LABELS[self.options.x]
         canvas, grid = panels.new_panels(len(lines), label, 1 if are_many else 3)
         colours = {task: LineStyle(c, "-") for task, c in zip(tasks, COLOURS, strict=False)}
         for axes, (row, by_task) in zip(grid, lines.items(), strict=True):
             axes.set_title(row)
             styles = _extremes(by_task) if are_many else colours
             for task, series in by_task.items():
-                panels.draw_line(axes, series, self.band, styles.get(task, LIGHT), task)
+                band = self.options.band if task in styles else "none"
+                panels.draw_line(axes, series, band, styles.get(task, LIGHT), task)
             if are_many:
                 _name_extremes(axes, styles)
             if self.log:
                 log_axis(axes)
         canvas.supylabel(self.y_label)
-        panels.add_title(canvas, f"{self.title} on {data}", seeds, self.band, self.smooth)
+        panels.add_title(canvas, f"{self.title} on {data}", seeds, self.options)
         if not are_many:
             panels.add_legend(canvas, grid)
         return canvas

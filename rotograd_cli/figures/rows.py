@@ -7,11 +7,12 @@ count. Where a row has none, its unfinished ones are drawn as far as they got.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.runs.history import read_history
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.adhoc import cells_of
@@ -98,22 +99,19 @@ def read_rows(runs: Sequence[Run]) -> Rows:
     Raises:
         ConfigError: If no run has a record, or the runs are of several data sets.
     """
-    notes = []
-    histories = {}
-    for run in runs:
-        columns = read_history(run.folder) if run.config else {}
-        if len(columns.get("step", ())) == 0:
-            notes.append(f"{run.folder}: left out, {_why_empty(run)}.")
-        else:
-            histories[run.folder] = History(run, columns)
+    histories, notes = _read(runs)
     if not histories:
-        raise ConfigError(
-            f"`runs` must name a run with records, got {len(runs)} without; {notes[0]} "
-            "rotograd train writes them while it trains."
-        )
+        raise ConfigError(f"`runs` must name a run with records, got none. {notes[0]}")
     drawn = [history.run for history in histories.values()]
     _check_one_data_set(drawn)
-    cells, repeated = one_per_cell(cells_of(drawn))
+    groups = cells_of(drawn)
+    cells, _ = one_per_cell(groups)
+    notes += [
+        f"Left out: {run.folder} ({run.outcome}), {key} is drawn from {cells[key].folder}."
+        for key, several in groups.items()
+        for run in several
+        if run is not cells[key]
+    ]
     by_row: dict[str, list[History]] = defaultdict(list)
     for key, run in cells.items():
         by_row[key.row].append(histories[run.folder])
@@ -122,13 +120,22 @@ def read_rows(runs: Sequence[Run]) -> Rows:
         counted, left_out = _counted(label, members)
         rows.append(Row(label, counted))
         notes += left_out
-    return Rows(rows, [*notes, *repeated, *_differences(drawn)])
+    return Rows(rows, [*notes, *_differences(drawn)])
 
 
-def _why_empty(run: Run) -> str:
-    if not run.config:
-        return f"no config.yaml that can be read ({run.outcome})"
-    return f"no records ({run.outcome})"
+def _read(runs: Sequence[Run]) -> tuple[dict[Path, History], list[str]]:
+    """Return the records by folder, and a note for every run without."""
+    histories = {}
+    notes = []
+    for run in runs:
+        if not run.config:
+            notes.append(f"Left out: {run.folder} has no config.yaml that can be read.")
+            continue
+        try:
+            histories[run.folder] = History(run, read_history(run.folder))
+        except DatasetError as error:
+            notes.append(f"Left out ({run.outcome}): {error}")
+    return histories, notes
 
 
 def _counted(label: str, members: Sequence[History]) -> tuple[list[History], list[str]]:

@@ -17,6 +17,21 @@ BAND_LABELS = {"minmax": "band: min to max", "sem": "band: ± standard error", "
 
 
 @dataclass(frozen=True)
+class LineOptions:
+    """How lines over training are drawn."""
+
+    x: Axis = "step"
+    """Horizontal axis: steps, epochs with their fractions, or seconds of training."""
+    smooth: float | None = None
+    """Weight of the past in exponential smoothing of every seed; None draws what was recorded."""
+    band: Band = "minmax"
+    """Over the seeds: extremes, the mean plus and minus its standard error, or none."""
+
+
+RECORDED = LineOptions()
+
+
+@dataclass(frozen=True)
 class Series:
     """Values of a key at the steps at which every seed of a row has one."""
 
@@ -33,8 +48,8 @@ class Series:
         result: Array = self.values.mean(0)
         return result
 
-    def band(self, kind: Band) -> tuple[Array, Array]:
-        """Return the lower and upper edge; both are the mean for one seed or ``none``."""
+    def edges(self, kind: Band) -> tuple[Array, Array]:
+        """Return lower and upper edge of the band; both are the mean for one seed or ``none``."""
         if kind == "none" or len(self.values) < 2:
             return self.mean, self.mean
         if kind == "minmax":
@@ -43,14 +58,13 @@ class Series:
         return self.mean - error, self.mean + error
 
 
-def series_of(row: Row, key: str, axis: Axis = "step", smooth: float | None = None) -> Series:
+def series_of(row: Row, key: str, options: LineOptions = RECORDED) -> Series:
     """Return the values of a key that a row has.
 
     Args:
         row: Row; at least one of its runs has the key.
         key: Key of the records.
-        axis: What the horizontal axis shows.
-        smooth: Weight of the past in exponential smoothing, per seed; None: none.
+        options: Which horizontal axis, and whether to smooth.
 
     Raises:
         ConfigError: If the records do not tell epoch or time.
@@ -59,9 +73,9 @@ def series_of(row: Row, key: str, axis: Axis = "step", smooth: float | None = No
     recorded = [_recorded(history, key) for history in histories]
     steps = reduce(np.intersect1d, [each for each, _ in recorded])
     values = [known[np.searchsorted(each, steps)] for each, known in recorded]
-    if smooth is not None:
-        values = [smoothed(each, smooth) for each in values]
-    positions = [_positions(history, steps, axis) for history in histories]
+    if options.smooth is not None:
+        values = [smoothed(each, options.smooth) for each in values]
+    positions = [_positions(history, steps, options.x) for history in histories]
     return Series(steps, np.mean(positions, 0), np.array(values))
 
 
