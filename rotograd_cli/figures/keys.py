@@ -47,11 +47,10 @@ def default_keys(rows: Rows) -> tuple[list[str], list[str]]:
 
 
 def _leading_key(rows: Rows, task: str) -> str:
-    for history in rows.histories:
-        for key in history.run.summary.metric_specs:
-            if MetricKey.parse(key).task == task:
-                return f"val/{key}"
-    return f"val/{task}/loss"
+    specs = [key for history in rows.histories for key in history.run.summary.metric_specs]
+    metrics = [f"val/{key}" for key in specs if MetricKey.parse(key).task == task]
+    recorded = set(rows.keys)
+    return next((key for key in metrics if key in recorded), f"val/{task}/loss")
 
 
 def _statistics(rows: Rows) -> list[str]:

@@ -35,8 +35,8 @@ def _why(rows: Sequence[Row], what: str) -> str:
     without = [str(row.histories[0].run.folder) for row in rows if not _has_diagnostics(row)]
     if without:
         return (
-            f"{listed(without, 1)} was run with diagnostics=off or by an earlier version; train "
-            "again with diagnostics=basic"
+            f"{listed(without, 1)} recorded no diagnostics (diagnostics=off, or an earlier "
+            "version); train again with diagnostics=basic"
         )
     return f"no {what} in the records of {listed([row.label for row in rows])}"
 
