@@ -1,8 +1,7 @@
 """The table of docs/results/gradients.md: python scripts/gradients.py RUN [RUN ...].
 
 RUN is a run directory with diagnostics. Every number is a mean over the records of the first or the
-last tenth of training; cells are the mean over the seeds of a method and, in parentheses, their
-smallest and largest value.
+last tenth of training; cells are mean ± sample standard deviation over the seeds of a method.
 """
 
 import json
@@ -44,19 +43,23 @@ def key(name: str) -> Callable[[History], np.ndarray]:
     return lambda history: history.get(name, np.full(len(history["step"]), np.nan))
 
 
+def turned(history: History) -> np.ndarray:
+    """Return the mean over tasks of the angle from the start; NaN without rotations."""
+    if any(name.endswith("/rotation_angle") for name in history):
+        return np.asarray(per_task(history, "rotation_angle").mean(1))
+    return np.full(len(history["step"]), np.nan)
+
+
 QUANTITIES: Mapping[str, Callable[[History], np.ndarray]] = {
     "mean cosine before": key("train/conflict/mean_cosine_before"),
-    "mean cosine after": key("train/conflict/mean_cosine"),
-    "conflicts before": key("train/conflict/rate_before"),
-    "conflicts after": key("train/conflict/rate"),
+    "after": key("train/conflict/mean_cosine"),
+    "conflict rate before": key("train/conflict/rate_before"),
+    "after ": key("train/conflict/rate"),
     "magnitude similarity": key("train/conflict/magnitude_similarity"),
     "norm ratio": norm_ratio,
     "weighted norm ratio": weighted_norm_ratio,
-    "turned by (degrees)": lambda h: (
-        per_task(h, "rotation_angle").mean(1)
-        if any(name.endswith("/rotation_angle") for name in h)
-        else np.full(len(h["step"]), np.nan)
-    ),
+    "smallest cosine with update": lambda h: np.asarray(per_task(h, "cosine_to_update").min(1)),
+    "turned, degrees": turned,
 }
 
 
@@ -70,12 +73,12 @@ def ends(values: np.ndarray) -> tuple[float, float]:
 
 
 def cell(values: list[float]) -> str:
-    """Return the mean over seeds with the extremes."""
+    """Return mean and sample standard deviation over seeds."""
     if np.isnan(values).any():
         return "-"
-    digits = 2 if max(map(abs, values)) < 10 else 1
-    low, mean, high = (f"{v:.{digits}f}" for v in (min(values), np.mean(values), max(values)))
-    return f"{mean} ({low} to {high})"
+    digits = 2 if max(map(abs, values)) < 10 else 0
+    spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
+    return f"{np.mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
 def main(folders: list[Path]) -> None:
