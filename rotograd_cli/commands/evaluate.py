@@ -29,8 +29,8 @@ def _evaluate(config: Any) -> float:
     request = typed(config, EvaluateConfig)  # before torch is imported: a refusal comes at once
     from rotograd_cli.printing.grid import print_grid
     from rotograd_cli.runs.evaluation import evaluate_run
-    from rotograd_cli.runs.report import evaluation_table, remarks
     from rotograd_cli.runs.summary import RunSummary
+    from rotograd_cli.runs.terminal import evaluation_table, remarks
 
     result = evaluate_run(request)
     table, verdict = evaluation_table(result.measured, result.recorded, result.other_data)

@@ -138,7 +138,7 @@ def _print_run(summary: "RunSummary", run_dir: Path) -> None:
             finished all the same, which the exit code must not deny.
     """
     from rotograd_cli.printing.grid import print_grid
-    from rotograd_cli.runs.report import remarks, run_table, training_time
+    from rotograd_cli.runs.terminal import remarks, run_table, training_time
 
     folder = os.path.relpath(run_dir)
     lines = [f"Protocol: {summary.protocol}.", *remarks(summary.notes), training_time(summary)]

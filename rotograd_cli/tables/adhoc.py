@@ -7,8 +7,8 @@ from typing import Any
 
 from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.runs.report import metric_name, shown_metrics
 from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.runs.terminal import metric_name, shown_metrics
 from rotograd_cli.tables.runs import Run, RunKey, grouped, listed, varying
 from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 

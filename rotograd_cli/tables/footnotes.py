@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rotograd_cli.errors import override_value
-from rotograd_cli.runs.report import remarks
+from rotograd_cli.runs.terminal import remarks
 from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results

@@ -10,7 +10,7 @@ class Tracker(Protocol):
     """A mirror of a run. The run's own files are the source of truth; no tracker may stop a run."""
 
     def log(self, record: Mapping[str, float]) -> None:
-        """Mirror one record: ``step``, ``epoch`` and values by ``split/task/metric``."""
+        """Mirror one record: ``step``, ``epoch``, ``seconds``, values by ``split/task/metric``."""
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mirror the content of ``summary.json`` and close; called once, whatever happened."""

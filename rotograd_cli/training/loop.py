@@ -25,7 +25,7 @@ class Recorder(Protocol):
     """Where the loop sends its records."""
 
     def log(self, record: dict[str, float]) -> None:
-        """Take one record: ``step``, ``epoch`` and values by ``split/task/metric``."""
+        """Take one record: ``step``, ``epoch``, ``seconds``, values by ``split/task/metric``."""
 
     def position(self) -> dict[str, int]:
         """Return how far the record files are written: bytes by name, on disk by now."""
@@ -117,7 +117,7 @@ class Trainer:
         logger.info(state.describe_selected(self.selection))
         self.checkpoints.load_best()
         metrics = self.evaluator.metrics("test")
-        self.recorder.log({"step": state.step, "epoch": state.best_epoch, **metrics})
+        self._log(state.best_epoch, metrics)
         self.checkpoints.finish()
         return {**state.best_metrics, **metrics}
 
@@ -164,5 +164,10 @@ class Trainer:
         if self.selection.is_relative:
             losses = self.selection.losses(metrics)
             metrics[self.selection.key] = relative_loss(losses, state.initial_losses)
-        self.recorder.log({"step": state.step, "epoch": state.epoch, **metrics})
+        self._log(state.epoch, metrics)
         return metrics
+
+    def _log(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Record an evaluation of an epoch."""
+        run = self.run
+        self.recorder.log({"step": run.state.step, "epoch": epoch, **run.clock(), **metrics})

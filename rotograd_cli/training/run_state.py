@@ -21,6 +21,8 @@ from rotograd_cli.training.selection import Selection
 
 _LATER = ("num_evaluations", "num_candidates", "initial_losses")
 """Fields of the state that checkpoints of earlier versions lack."""
+LEARNING_RATES = {"model": "train/lr", "method": "train/method_lr"}
+"""Key of an optimiser's learning rate in records."""
 
 
 @dataclass
@@ -196,7 +198,8 @@ class RunState:
             tasks: The K tasks.
 
         Returns:
-            Losses, the method's diagnostics and learning rates.
+            Losses, the method's diagnostics, learning rates (of each optimiser's first group), and
+            the seconds of training so far.
 
         Raises:
             NonFiniteError: If a loss is infinite or NaN.
@@ -219,8 +222,13 @@ class RunState:
             pairs = zip(names, values.tolist(), strict=True)
             record |= {f"train/{name}/{key}": value for name, value in pairs}
         for group in self.groups:
-            record[f"train/{group.name}_lr"] = group.optimizer.param_groups[0]["lr"]
-        return record
+            record[LEARNING_RATES[group.name]] = group.optimizer.param_groups[0]["lr"]
+        self.count_time(0.0)  # the device has just been waited for
+        return record | self.clock()
+
+    def clock(self) -> dict[str, float]:
+        """Return the wall time spent in training steps so far, as every record has it."""
+        return {"seconds": round(self.state.train_s, 3)}
 
     def content(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the run; its tensors are the run's, not copies."""

@@ -20,6 +20,7 @@ from rotograd_cli.cli import main
 from rotograd_cli.config.packing import available_cores
 from rotograd_cli.errors import RUN_FAILED, ConfigError
 from rotograd_cli.runs.directory import claimed
+from tests.records import records
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import start
@@ -279,10 +280,10 @@ def many_runs(tmp_path: Path, num: int) -> None:
     assert f"codes {{0: {num}}}" in result.stdout, result.stdout[-2000:] + result.stderr[-2000:]
     runs = list((tmp_path / "outputs" / "synthetic" / "rotograd").iterdir())
     assert len(runs) == num
-    wanted = (tmp_path / "first" / "metrics.jsonl").read_bytes()
+    wanted = records(tmp_path / "first")
     for run in runs:
         assert json.loads((run / "summary.json").read_text())["status"] == "finished"
-        assert (run / "metrics.jsonl").read_bytes() == wanted
+        assert records(run) == wanted
 
 
 @pytest.mark.slow

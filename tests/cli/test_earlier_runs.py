@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.records import records
+
 from .conftest import Cli
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "run_6f00429.tar.xz"
@@ -63,14 +65,16 @@ def test_it_is_a_row_of_a_table(cli: Cli, run: Path) -> None:
 
 def test_it_is_resumed_to_the_end_that_it_came_to(cli: Cli, run: Path) -> None:
     before = summary(run)
-    records = (run / "metrics.jsonl").read_text()
+    expected = records(run)
     interrupt(run)
     result = cli("train", "resume=run")
     assert result.code == 0, result.err
     after = summary(run)
     assert after["metrics"] == before["metrics"]
     assert after["resumed_at_steps"] == [2]
-    assert (run / "metrics.jsonl").read_text() == records
+    for found, wanted in zip(records(run), expected, strict=True):
+        wanted.pop("train/model_lr", None)  # train/lr by now
+        assert wanted.items() <= found.items()  # later versions record more
 
 
 def test_it_is_found_by_its_configuration(cli: Cli, run: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.records import records
 from tests.waiting import PATIENCE_S, wait_for
 
 from .conftest import CHECKOUT, Cli, start
@@ -59,10 +60,6 @@ def longer_run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     finished(torchrun("train", *LONGER, "hydra.run.dir=wanted", cwd=folder))
     return folder / "wanted"
-
-
-def records(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> None:

@@ -460,7 +460,7 @@ WRONG_FIGURES = {
     "figure=gain": "Did you mean gains",
     "figure=gains figure.columns=[lefft]": "did you mean left",
     "figure=rotation_lr figure.columns=[pixels]": "choose from gain, sum",
-    "figure=gains figure.kind=bars": "box or gains",
+    "figure=gains figure.kind=bars": "keys of `figure` here",
     "figure=gains": "rotograd reproduce table=mini",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.forked import Forked
+from tests.records import records
 from tests.waiting import PATIENCE_S
 
 from .conftest import SMOKE, Cli
@@ -33,11 +34,12 @@ def test_every_cell_has_its_directory_and_equals_a_run_of_its_own(cli: Cli, tmp_
     ]
     assert result.out.count("finished") == 4
     # the last cells came after others in the same process
-    for cell, words in (("3", ("method=vanilla", "seed=1")), ("1", ("seed=1",))):
-        assert cli("train", *SMALL, *words, f"hydra.run.dir=alone{cell}").code == 0
-        for name in ("metrics.jsonl", "config.yaml"):
-            alone = (tmp_path / f"alone{cell}" / name).read_bytes()
-            assert alone == (tmp_path / "sweep" / cell / name).read_bytes()
+    for number, words in (("3", ("method=vanilla", "seed=1")), ("1", ("seed=1",))):
+        assert cli("train", *SMALL, *words, f"hydra.run.dir=alone{number}").code == 0
+        alone = tmp_path / f"alone{number}"
+        cell = tmp_path / "sweep" / number
+        assert records(alone) == records(cell)
+        assert (alone / "config.yaml").read_bytes() == (cell / "config.yaml").read_bytes()
 
 
 def test_a_wrong_cell_fails_alone(cli: Cli, tmp_path: Path) -> None:
@@ -54,8 +56,7 @@ def test_a_wrong_cell_fails_alone(cli: Cli, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "sweep" / "0").iterdir()) == ["summary.json"]
     same = ("method.rotation_shape=30", "backbone.num_features=40")
     assert cli("train", *SMALL, *same, "hydra.run.dir=alone").code == 0  # no stale exit code
-    alone = (tmp_path / "alone" / "metrics.jsonl").read_bytes()
-    assert alone == (tmp_path / "sweep" / "3" / "metrics.jsonl").read_bytes()
+    assert records(tmp_path / "alone") == records(tmp_path / "sweep" / "3")
 
 
 def test_a_sweep_of_single_tasks_is_a_run_per_task_in_one_table(cli: Cli, tmp_path: Path) -> None:
@@ -132,8 +133,7 @@ def test_runs_started_at_once_have_separate_directories(tmp_path: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0], results
     runs = list((tmp_path / "outputs" / "multidigits" / "rotograd").iterdir())
     assert len(runs) == 2
-    first, second = (run / "metrics.jsonl" for run in runs)
-    assert first.read_bytes() == second.read_bytes()
+    assert records(runs[0]) == records(runs[1])
 
 
 def test_a_sweep_counts_only_its_own_cells(cli: Cli, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.printing.grid import fitting
-from rotograd_cli.runs.report import sweep_table
 from rotograd_cli.runs.saved import load_run_config, same_run
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
+from rotograd_cli.runs.terminal import sweep_table
 
 from .conftest import CHECKOUT, SMOKE, Cli
 

@@ -10,13 +10,11 @@ import pytest
 import torch
 import yaml
 
+from tests.records import records
+
 from .conftest import CHECKOUT, SMOKE, Cli
 
 METHODS = ("vanilla", "rotateonly", "rotograd", "rotogradnorm")
-
-
-def records(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -102,9 +100,9 @@ def test_an_evaluation_of_changed_weights_says_that_the_values_differ(
 def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(cli: Cli, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert cli("train", *SMOKE, f"hydra.run.dir={name}", f"seed={seed}").code == 0
-    texts = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc"]
-    assert texts[0] == texts[1]
-    assert texts[0] != texts[2]
+    first, again, other = (records(tmp_path / name) for name in "abc")
+    assert first == again
+    assert first != other
 
 
 def test_chosen_tasks_are_the_only_ones(cli: Cli, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ USERS = {
     "wandb": {"tracking.wandb"},
     "rich": {"printing.grid", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
-    "matplotlib": {"commands.reproduction.figures"},
+    "matplotlib": {"figures.canvas"},
     "geotorch": {"methods.rotation.rotations"},
     "pydantic": {"config.components", "runs.summary"},
 }

@@ -12,8 +12,8 @@ import torch
 from rotograd_cli.data.base import Batch
 from rotograd_cli.training.precision import LossScale
 from tests.cli.conftest import CHECKOUT, SMOKE, Cli, cli
-from tests.cli.test_many_ranks import records
 from tests.cli.test_resume import SHORT
+from tests.records import records
 from tests.unit import test_precision
 from tests.unit.test_precision import ROTATING, SCALES, Run, network
 from tests.waiting import PATIENCE_S

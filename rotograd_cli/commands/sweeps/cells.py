@@ -32,9 +32,9 @@ from rotograd_cli.errors import (
 from rotograd_cli.printing.grid import print_grid
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.runs.directory import is_used, refuse_used
-from rotograd_cli.runs.report import common_overrides, remarks, sweep_table
 from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.runs.terminal import common_overrides, remarks, sweep_table
 
 MAX_NAMED = 8
 

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from rotograd_cli.printing.grid import Grid, fitting, print_grid
-from rotograd_cli.runs.report import (
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary
+from rotograd_cli.runs.terminal import (
     common_overrides,
     evaluation_table,
     format_value,
@@ -18,7 +19,6 @@ from rotograd_cli.runs.report import (
     sweep_table,
     training_time,
 )
-from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 
 SUMMARY = RunSummary(
     status="finished",
