@@ -70,6 +70,14 @@ class FoldedTasks(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
 
+    @property
+    def is_folded(self) -> list[bool]:
+        """Whether each head works without a rotation of its own."""
+        return [
+            not any(isinstance(module, ConstantRotation) for module in head.modules())
+            for head in self.heads
+        ]
+
     def forward(self, x: Any) -> tuple[Any, ...]:
         """Return the predictions in the order of the heads."""
         features, _ = features_of(self.backbone(x))
