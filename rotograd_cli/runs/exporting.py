@@ -1,7 +1,9 @@
 """``rotograd export``: tasks of a run as a file that needs nothing of this package."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ runtime, adds the terms up in another order. The errors are relative to the term
 which may be near zero: hence one scale for all predictions of a task.
 """
 
-BATCH_SIZES = (1, 4)
+BATCH_SIZES = (1, 8)
 """Sizes of the batches that are compared, of different examples."""
 
 Predictions = Mapping[str, Sequence[Tensor]]
@@ -198,7 +200,8 @@ def _exported(
     """
     what = f"`run` cannot be exported to {form.title}"
     remedy = "backbone and heads must be one graph that looks at no value and at no batch size"
-    with silence(), blamed(what, remedy):
+    unheard = io.StringIO()  # torch prints the graph where it fails
+    with redirect_stdout(unheard), redirect_stderr(unheard), silence(), blamed(what, remedy):
         content = form.write(network, batches[-1].inputs, metadata)
         by_batch = [form.predict(content, batch.inputs) for batch in batches]
     return content, {name: [batch[name] for batch in by_batch] for name in network.names}
