@@ -37,7 +37,7 @@ class NamedTasks(nn.Module):
 
 
 def _program(network: NamedTasks, example: Tensor) -> torch.export.ExportedProgram:
-    program = torch.export.export(network, (), {INPUTS: example}, dynamic_shapes=_BATCH)
+    program = torch.export.export(network, (example,), dynamic_shapes=_BATCH)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths on this machine
     return program
@@ -84,7 +84,7 @@ class TorchProgram(Format):
     def predict(self, content: bytes, inputs: Tensor) -> dict[str, Tensor]:
         """See :class:`Format`."""
         program = torch.export.load(io.BytesIO(content))
-        predictions: dict[str, Tensor] = program.module()(inputs=inputs)
+        predictions: dict[str, Tensor] = program.module()(inputs)
         return predictions
 
 

@@ -87,9 +87,9 @@ def export_run(config: ExportConfig) -> Export:
     """
     form = FORMATS[config.format]()
     run_dir = Path(config.run).expanduser()
+    path = _path(config, run_dir, form)
     model, dataset, run_config = _load(config, run_dir)
     names = [task.name for task in select_tasks(dataset.tasks, config.tasks)]
-    path = _path(config, run_dir, form, names)
     batches = _batches(dataset)
     expected = _predictions(model, dataset, batches)
     indices = [list(expected).index(name) for name in names]
@@ -111,6 +111,9 @@ def _load(
 ) -> tuple[MultiTaskMethod, MultiTaskDataset, TrainConfig]:
     run_config = load_run_config(run_dir)
     run_config.logger = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
+    if isinstance(run_config.backbone, Mapping) and "pretrained" in run_config.backbone:
+        # the checkpoint has all weights
+        run_config.backbone = {**run_config.backbone, "pretrained": False}
     run_config.device = "cpu"
     run_config.compile = False
     if config.data_dir is not None:
@@ -125,10 +128,9 @@ def _load(
     return model, dataset, run_config
 
 
-def _path(config: ExportConfig, run_dir: Path, form: Format, names: Sequence[str]) -> Path:
+def _path(config: ExportConfig, run_dir: Path, form: Format) -> Path:
     if config.output is None:
-        tasks = [] if config.tasks is None else names
-        name = "-".join([config.checkpoint, *tasks])
+        name = "-".join([config.checkpoint, *(config.tasks or ())])
         return run_dir / "export" / f"{name}{form.suffix}"
     path = Path(config.output).expanduser()
     if path.suffix != form.suffix or path.is_dir():

@@ -79,7 +79,8 @@ def test_a_method_in_training_mode_is_not_exported() -> None:
         torch.export.export(model, (images(3),))
 
 
-@pytest.mark.parametrize("form", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_file_predicts_for_any_number_of_examples(form: str) -> None:
     """Names of tasks may be those of operations, or of the input's axis."""
     model = network("rotograd", "convolution").float()
