@@ -144,8 +144,8 @@ def _path(config: ExportConfig, run_dir: Path, form: Format) -> Path:
 def _batches(dataset: MultiTaskDataset) -> list[Batch]:
     """Return real examples, repeated where the split has too few."""
     num = dataset.num_examples("val")
-    parts = torch.arange(sum(BATCH_SIZES)).remainder(num).split(list(BATCH_SIZES))
-    return list(dataset.batches("val", parts))
+    rows = torch.arange(sum(BATCH_SIZES)) % num
+    return list(dataset.batches("val", torch.split(rows, BATCH_SIZES)))
 
 
 def _predictions(
