@@ -144,8 +144,13 @@ def _path(config: ExportConfig, run_dir: Path, form: Format) -> Path:
 def _batches(dataset: MultiTaskDataset) -> list[Batch]:
     """Return real examples, repeated where the split has too few."""
     num = dataset.num_examples("val")
+    if num == 0:
+        raise ConfigError(
+            f"The val split of {dataset.name} must have examples to check the file with, got 0; "
+            "name other data with data_dir=DIR."
+        )
     rows = torch.arange(sum(BATCH_SIZES)) % num
-    return list(dataset.batches("val", torch.split(rows, BATCH_SIZES)))
+    return list(dataset.batches("val", torch.split(rows, list(BATCH_SIZES))))
 
 
 def _predictions(
