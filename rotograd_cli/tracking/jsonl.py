@@ -4,11 +4,14 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+RECORDS = "metrics.jsonl"
+"""File of the records in a run directory, whose length checkpoints remember."""
 
 
 class JsonlTracker:
@@ -26,6 +29,9 @@ class JsonlTracker:
         actual = os.path.getsize(path)
         if actual < size:
             logger.warning("%s lacks records: %d of %d bytes are there.", path, actual, size)
+        dropped = next(read_records(path, size), None)
+        self.dropped_from: int | None = None if dropped is None else int(dropped["step"])
+        """Step of the first record that was cut off; None where nothing was."""
         self._file.truncate(min(size, actual))
 
     def log(self, record: Mapping[str, float]) -> None:
@@ -43,3 +49,20 @@ class JsonlTracker:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Close the file."""
         self._file.close()
+
+
+def read_records(path: Path, start: int = 0) -> Iterator[dict[str, float | None]]:
+    """Read records in order; a last line that a killed process left unfinished is left out.
+
+    Args:
+        path: The file.
+        start: Bytes to skip.
+
+    Yields:
+        The records; None stands for a value that was not finite.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
