@@ -137,6 +137,24 @@ class MultiTaskDataset(ABC):
         """
         return batch
 
+    def images(self, inputs: Tensor) -> Tensor | None:
+        """Return inputs as images to look at; a data set that normalises them undoes it here.
+
+        By default grey or colour images, ``[N, 1 or 3, H, W]``, are stretched one by one from their
+        smallest to their largest value, and other inputs are no images.
+
+        Args:
+            inputs: As :meth:`batch` returns them, shape ``[N, *input_shape]``.
+
+        Returns:
+            Intensities in [0, 1], shape ``[N, C, H, W]`` with C = 1 or 3; None for no images.
+        """
+        if inputs.dim() != 4 or inputs.shape[1] not in (1, 3):
+            return None
+        low = inputs.amin((1, 2, 3), keepdim=True)
+        span = inputs.amax((1, 2, 3), keepdim=True) - low
+        return (inputs - low) / torch.where(span > 0, span, 1)
+
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """Look at the files for ``rotograd data check``; by default none are needed.

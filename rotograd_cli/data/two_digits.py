@@ -112,6 +112,10 @@ class TwoDigits(MultiTaskDataset):
         targets = {task.name: self._targets[split][task.name][indices] for task in self.tasks}
         return Batch((images - self._mean) / self._std, targets)
 
+    def images(self, inputs: Tensor) -> Tensor:
+        """Return the grey images before their normalisation."""
+        return (inputs * self._std + self._mean) / 255
+
     @property
     def fingerprint(self) -> str:
         """Hash of all images and labels."""

@@ -112,6 +112,18 @@ def test_reading_never_changes_the_data(dataset: MultiTaskDataset) -> None:
     assert torch.equal(dataset.batch("train", indices).inputs, expected)
 
 
+def test_inputs_are_shown_as_images_of_known_intensity(dataset: MultiTaskDataset) -> None:
+    inputs = dataset.batch("train", torch.arange(4)).inputs
+    images = dataset.images(inputs)
+    assert images is not None
+    assert images.shape == inputs.shape
+    whole = images * 255  # what was decoded: bytes
+    assert images.amin() >= -1e-6
+    assert images.amax() <= 1 + 1e-6
+    if dataset.name != "synthetic":
+        assert (whole - whole.round()).abs().max() < 1e-3
+
+
 def test_loss_and_metrics_take_predictions_of_the_declared_size(dataset: MultiTaskDataset) -> None:
     names = [task.name for task in dataset.tasks]
     assert len(set(names)) == len(names) > 0

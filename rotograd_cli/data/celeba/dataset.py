@@ -97,6 +97,10 @@ class CelebA(StoredDataset):
         values = rows["attributes"].T.to(torch.float32, memory_format=torch.contiguous_format)
         return Batch(images, {name: values[column] for name, column in self._columns.items()})
 
+    def images(self, inputs: Tensor) -> Tensor:
+        """Return the colour images before their normalisation."""
+        return (inputs * self._std + self._mean) / 255
+
     @classmethod
     def check_files(cls, *, data_dir: Path, options: Mapping[str, Any]) -> Sequence[FileCheck]:
         """Look at both annotation files, the images, and every prepared row."""

@@ -96,6 +96,10 @@ class NYUv2(StoredDataset):
             targets[task.name] = decoder(rows[array])
         return Batch(storage.decode_image(rows["image"]), targets)
 
+    def images(self, inputs: Tensor) -> Tensor:
+        """Return the images as they are: intensities in [0, 1]."""
+        return inputs
+
     def augment(self, batch: Batch, draws: Tensor) -> Batch:
         """Scale, crop and mirror every example: :mod:`rotograd_cli.data.nyuv2.augmentation`."""
         variation = augmentation.vary(draws, HEIGHT, WIDTH)
