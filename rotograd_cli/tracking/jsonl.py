@@ -5,6 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ class JsonlTracker:
         actual = os.path.getsize(path)
         if actual < size:
             logger.warning("%s lacks records: %d of %d bytes are there.", path, actual, size)
-        dropped = next(read_records(path, size), None)
-        self.dropped_from: int | None = None if dropped is None else int(dropped["step"])
+        self.dropped_from = _first_step(path, size)
         """Step of the first record that was cut off; None where nothing was."""
         self._file.truncate(min(size, actual))
 
@@ -49,6 +49,13 @@ class JsonlTracker:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _first_step(path: Path, start: int) -> float | None:
+    """Return the step of the first record from a position on; None without one."""
+    with suppress(ValueError, KeyError, TypeError):  # of a file that somebody edited
+        return next((record["step"] for record in read_records(path, start)), None)
+    return None
 
 
 def read_records(path: Path, start: int = 0) -> Iterator[dict[str, float | None]]:

@@ -28,8 +28,10 @@ class Mirror:
         """
         try:
             action()
-        except Exception as error:  # libraries raise many kinds; a mirror must never stop the run
-            self._warn(f"{self.name} could not {what}, the run goes on without: {first_line(error)}")
+        except Exception as error:  # libraries raise many kinds
+            self._warn(
+                f"{self.name} could not {what}, the run goes on without: {first_line(error)}"
+            )
             return False
         return True
 

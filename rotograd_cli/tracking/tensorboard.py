@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import yaml
 
 from rotograd_cli.data.base import NotNegative
-from rotograd_cli.errors import ConfigError, one_line
+from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.pictures.confusion import draw_confusion
 from rotograd_cli.tracking.mirror import Mirror
 from rotograd_cli.training.evaluation_view import EXAMPLES, EvaluationView, confusion_key
@@ -40,6 +40,7 @@ class TensorBoardTracker(Mirror):
         self._folder = run_dir / "tensorboard"
         self._config = config
         self._writer: Any = None
+        self._step: float | None = None
 
     @staticmethod
     def check_installed() -> None:
@@ -53,7 +54,7 @@ class TensorBoardTracker(Mirror):
         except ImportError as error:
             raise ConfigError(
                 f"`logger` tensorboard needs TensorBoard, which is not installed "
-                f"({one_line(error)}); pip install 'rotograd-cli[tensorboard]'."
+                f"({first_line(error)}); pip install 'rotograd-cli[tensorboard]'."
             ) from error
 
     def log(self, record: Mapping[str, float | None]) -> None:
@@ -90,10 +91,14 @@ class TensorBoardTracker(Mirror):
 
     def _log(self, record: Mapping[str, float | None]) -> None:
         writer = self._open()
+        step = record["step"]
+        # several records of a step have them: that of training, and that of an evaluation
+        repeated = ("epoch", "seconds") if step == self._step else ()
         for key, value in record.items():
-            if key != "step" and value is not None:
-                writer.add_scalar(key, value, record["step"])
+            if key not in ("step", *repeated) and value is not None:
+                writer.add_scalar(key, value, step)
         writer.flush()
+        self._step = step
 
     def _show(self, step: int, view: EvaluationView) -> None:
         writer = self._open()

@@ -113,11 +113,9 @@ def _pictures(view: EvaluationView) -> dict[str, Any]:
     if sheet is not None:
         pictures[EXAMPLES] = wandb.Image(sheet)
     for task, counts in view.confusions.items():
-        # as wandb.plot.confusion_matrix does, which takes examples one by one instead of counts
-        rows = [
-            [str(true), str(predicted), int(num)] for (true, predicted), num in np.ndenumerate(counts)
-        ]
+        # as wandb.plot.confusion_matrix, which takes examples one by one instead of counts
         columns = ["Actual", "Predicted", "nPredictions"]
+        rows = [[str(k), str(c), int(num)] for (k, c), num in np.ndenumerate(counts)]
         pictures[confusion_key(task)] = wandb.plot_table(
             vega_spec_name="wandb/confusion_matrix/v1",
             data_table=wandb.Table(columns=columns, data=rows),

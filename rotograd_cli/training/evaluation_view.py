@@ -30,12 +30,12 @@ def confusion_key(task: str) -> str:
 
 @dataclass
 class EvaluationView:
-    """Looks on while a split is evaluated; needs no pass of its own and changes no number.
+    """Looks on while a split is evaluated; takes no pass of its own and changes no number.
 
     Args:
         dataset: The data.
-        num_examples: Examples to draw: the first ones that the first rank reads, so the same ones
-            in every evaluation.
+        num_examples: Examples to draw: the first ones that the first rank reads, so the same in
+            every evaluation; at most one batch.
         confusion: Whether to count confusion matrices.
     """
 
@@ -43,27 +43,78 @@ class EvaluationView:
     num_examples: int
     confusion: bool
     confusions: dict[str, NDArray[np.int64]] = field(default_factory=dict, init=False)
-    """By task: labelled elements by true class (row) and predicted class (column), [C, C]."""
+    """By task: labelled elements by true class (row) and predicted class, shape ``[C, C]``."""
 
     def begin(self, device: torch.device) -> None:
-        """Forget the evaluation before."""
-        self._inputs: list[Tensor] = []
-        self._targets: dict[str, list[Tensor]] = {}
-        self._predictions: list[Sequence[Tensor]] = []
-        self._counts = {t.name: _counts(t, device) for t in self.dataset.tasks if self._counts_in(t)}
+        """Forget the evaluation before.
+
+        Args:
+            device: Where batches and predictions are.
+        """
+        self._shown: tuple[Batch, dict[str, Tensor]] | None = None
+        self._matrices: dict[str, ConfusionMatrix] = {}
+        for task in self.dataset.tasks if self.confusion else ():
+            num = max(task.num_outputs, 2)  # one output: yes or no
+            if num <= MAX_CLASSES:
+                self._matrices[task.name] = ConfusionMatrix(num, NO_LABEL).to(device)
 
     def add(self, batch: Batch, predictions: Sequence[Tensor]) -> None:
-        """See a batch; nothing here waits for the device."""
-        self._keep_examples(batch, predictions)
-        for task, prediction in zip(self.dataset.tasks, predictions, strict=True):
-            target = batch.targets.get(task.name)
-            if task.name in self._counts and target is not None:
-                _count(self._counts[task.name], task, prediction, target)
+        """See a batch; nothing here waits for the device.
+
+        Args:
+            batch: Inputs and targets.
+            predictions: One per task.
+        """
+        by_task = dict(zip((t.name for t in self.dataset.tasks), predictions, strict=True))
+        if self._shown is None and self.num_examples:
+            self._shown = _first_examples(batch, by_task, self.num_examples)
+        for task in self.dataset.tasks:
+            if task.name in self._matrices and task.name in batch.targets:
+                target = batch.targets[task.name]
+                _count(self._matrices[task.name], task, by_task[task.name], target)
 
     def finish(self, ranks: Ranks) -> None:
-        """Add up the counts of all ranks: a collective operation."""
-        totals = {name: ranks.sum(matrix.counts[:-1]) for name, matrix in self._counts.items()}
-        self.confusions = {
-            name: total.view(round(len(total) ** 0.5), -1).cpu().numpy()
-            for name, total in totals.items()
-        }
+        """Add up the counts over all ranks; each of them calls this.
+
+        Tasks without a counted element, regressions among them, have no matrix.
+        """
+        self.confusions = {}
+        for name, matrix in self._matrices.items():
+            counts = ranks.sum(matrix.counts[:-1]).view(matrix.num_classes, -1)
+            if counts.any():
+                self.confusions[name] = counts.cpu().numpy()
+
+    def sheet(self) -> RGB | None:
+        """Draw the examples with their predictions; None where none were asked for."""
+        if self._shown is None:
+            return None
+        batch, predictions = self._shown
+        return sheet(draw_examples(self.dataset, batch.inputs, batch.targets, predictions))
+
+
+def _first_examples(
+    batch: Batch, predictions: Mapping[str, Tensor], num: int
+) -> tuple[Batch, dict[str, Tensor]]:
+    """Return copies: a data set may fill its tensors again."""
+    targets = {name: target[:num].clone() for name, target in batch.targets.items()}
+    shown = {name: prediction[:num].clone() for name, prediction in predictions.items()}
+    return Batch(batch.inputs[:num].clone(), targets), shown
+
+
+def _count(matrix: ConfusionMatrix, task: Task, prediction: Tensor, target: Tensor) -> None:
+    """Count a batch, if it holds classes, or yes and no.
+
+    Left out are elements without a label, with a target that is no class (a probability, say) or
+    with a NaN in the prediction.
+    """
+    if kind_of(task, target) not in ("binary", "class", "class_map"):
+        return
+    one_output = task.num_outputs == 1
+    classes = (prediction > 0).squeeze(1).long() if one_output else prediction.argmax(1)
+    if classes.shape != target.shape:  # of several labels per example, with a loss of the user's
+        return
+    rule = target_rule(task.loss)
+    labelled = is_labelled(target) if rule is None else rule.labelled(target)
+    is_class = (target == target.round()) & ~no_class(target, matrix.num_classes)
+    counted = labelled & is_class & ~prediction.isnan().any(1)
+    matrix.update(classes, torch.where(counted, target.long(), NO_LABEL))
