@@ -27,8 +27,9 @@ from rotograd_cli.runs.directory import (
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import trust_arguments
 from rotograd_cli.tracking.base import PictureTracker, RewindingTracker, Tracker
-from rotograd_cli.tracking.console import ConsoleTracker
-from rotograd_cli.tracking.jsonl import RECORDS, JsonlTracker, read_records
+from rotograd_cli.tracking.console import ConsoleTracker, Screen
+from rotograd_cli.tracking.jsonl import RECORDS, JsonlTracker, records
+from rotograd_cli.tracking.pace import Pace
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.loop import Trainer
@@ -36,6 +37,9 @@ from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import TrainState
 
 logger = logging.getLogger(__name__)
+
+
+SCREEN = Screen()
 
 
 class RunRecorder:
@@ -78,7 +82,7 @@ def train(
     run_dir: Path,
     overrides: Sequence[str] = (),
     *,
-    quiet: bool = False,
+    screen: Screen | None = SCREEN,
     resume: bool = False,
     ranks: Ranks = ONE,
 ) -> RunSummary:
@@ -90,7 +94,7 @@ def train(
         config: Checked configuration.
         run_dir: Run directory; created if absent.
         overrides: What the user changed, recorded in the summary.
-        quiet: Say nothing on the terminal below a warning.
+        screen: What the terminal shows; None for nothing below a warning.
         resume: Go on from the newest checkpoint in the directory, if there is one.
         ranks: The processes that train together; the first one writes, the others call this with
             the same arguments.
@@ -108,7 +112,8 @@ def train(
         ranks.broadcast(lambda: refuse_other_data(run_dir, fingerprint, config.paths.data_dir))
     if not ranks.is_first:
         return _follow(trainer, run_dir, resume=resume)
-    with claimed(run_dir) as folder, log_file(run_dir / "train.log", quiet=quiet):
+    label = None if screen is None else screen.label
+    with claimed(run_dir) as folder, log_file(run_dir / "train.log", label):
         positions = trainer.checkpoints.resume() if resume else None
         folder.begin(None if resume else trainer.config)
         folder.summary = _first_summary(trainer, run_dir, overrides, resumed=positions is not None)
@@ -117,14 +122,14 @@ def train(
             with _under_way(trainer, run_dir):
                 add = recorder.trackers.append
                 size = (positions or {}).get(RECORDS, 0)  # what follows is cut off
-                records = JsonlTracker(run_dir / RECORDS, size)
-                add(records)
+                tracker = JsonlTracker(run_dir / RECORDS, size)
+                add(tracker)
                 make_logger = Constructors(config).logger
                 mirror = make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags)
-                _rewind(mirror, records)
+                _rewind(mirror, tracker, run_dir)
                 add(mirror)
-                if not quiet:
-                    add(ConsoleTracker(config.train.epochs, trainer.selection.key))
+                if screen is not None:
+                    add(_console(trainer, screen))
                 metrics = trainer.fit()
             folder.note(status="finished", metrics=metrics)
     return folder.summary
@@ -152,12 +157,24 @@ def _view(config: TrainConfig, dataset: MultiTaskDataset) -> EvaluationView | No
     return EvaluationView(dataset, num, confusion) if num or confusion else None
 
 
-def _rewind(mirror: Tracker, records: JsonlTracker) -> None:
+def _rewind(mirror: Tracker, tracker: JsonlTracker, run_dir: Path) -> None:
     """Tell a mirror what a killed run had recorded after its last checkpoint."""
-    step = records.dropped_from
+    step = tracker.dropped_from
     if step is not None and isinstance(mirror, RewindingTracker):
-        kept = [each for each in read_records(records.path) if (each["step"] or 0) >= step]
+        kept = [each for each in records(run_dir) if (each["step"] or 0) >= step]
         mirror.rewind(int(step), kept)
+
+
+def _console(trainer: Trainer, screen: Screen) -> ConsoleTracker:
+    options = trainer.options
+    state = trainer.run.state
+    pace = Pace(
+        num_steps=options.epochs * trainer.batches.num_steps,
+        batch_size=options.batch_size,
+        step=state.step,
+        seconds=state.train_s,
+    )
+    return ConsoleTracker(options.epochs, trainer.selection.key, pace, screen)
 
 
 def _first_summary(

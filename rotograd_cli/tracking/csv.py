@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rotograd_cli.files import replace_text
-from rotograd_cli.tracking.jsonl import RECORDS, read_records
+from rotograd_cli.tracking.jsonl import records
 from rotograd_cli.tracking.mirror import Mirror
 
 
@@ -31,7 +31,7 @@ class CsvTracker(Mirror):
         del config, tags
         super().__init__()
         self._path = run_dir / "metrics.csv"
-        self._records = run_dir / RECORDS
+        self._run_dir = run_dir
         self._columns: list[str] = []
         self.guard("start", self._write_all)
 
@@ -51,10 +51,10 @@ class CsvTracker(Mirror):
 
     def _write_all(self) -> None:
         columns: dict[str, None] = {}
-        for record in read_records(self._records):
+        for record in records(self._run_dir):
             columns.update(dict.fromkeys(record))
         header = _line(columns) if columns else ""
-        replace_text(self._path, header + _rows(read_records(self._records), list(columns)))
+        replace_text(self._path, header + _rows(records(self._run_dir), list(columns)))
         self._columns = list(columns)
 
 

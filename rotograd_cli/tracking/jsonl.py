@@ -1,4 +1,8 @@
-"""``metrics.jsonl``: one object per record."""
+"""``metrics.jsonl``: one object per record, written and read here alone.
+
+The file may be damaged, or somebody else's: every line is checked. A run that is training, or was
+killed, may leave the beginning of a line at the end, which is left out.
+"""
 
 import json
 import logging
@@ -9,10 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter
+
+from rotograd_cli.errors import DatasetError, first_line
+
 logger = logging.getLogger(__name__)
 
 RECORDS = "metrics.jsonl"
-"""File of the records in a run directory, whose length checkpoints remember."""
+"""Name of the file in a run directory; checkpoints remember its length."""
+Record = dict[str, float | None]
+"""``step``, ``epoch`` and values by key; None for a value that is not finite."""
+
+_RECORD = TypeAdapter(Record, config=ConfigDict(strict=True))
 
 
 class JsonlTracker:
@@ -53,23 +65,42 @@ class JsonlTracker:
 
 def _first_step(path: Path, start: int) -> float | None:
     """Return the step of the first record from a position on; None without one."""
-    with suppress(ValueError, KeyError, TypeError):  # of a file that somebody edited
-        return next((record["step"] for record in read_records(path, start)), None)
+    with path.open("rb") as file, suppress(ValueError, KeyError, TypeError):
+        file.seek(start)
+        step: float = json.loads(file.readline())["step"]
+        return step
     return None
 
 
-def read_records(path: Path, start: int = 0) -> Iterator[dict[str, float | None]]:
-    """Read records in order; a last line that a killed process left unfinished is left out.
+def records(run_dir: Path) -> Iterator[Record]:
+    """Yield the records of a run in order.
 
     Args:
-        path: The file.
-        start: Bytes to skip.
+        run_dir: Run directory.
 
-    Yields:
-        The records; None stands for a value that was not finite.
+    Raises:
+        DatasetError: If the file cannot be read, or a line is damaged; a last line without its
+            end is left out.
     """
-    with path.open("rb") as file:
-        file.seek(start)
-        for line in file:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+    path = run_dir / RECORDS
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from _parsed(file, path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise DatasetError(
+            f"{path} cannot be read ({reason}); a run directory that rotograd train printed has it."
+        ) from error
+
+
+def _parsed(lines: Iterator[str], path: Path) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield _RECORD.validate_python(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            if not line.endswith("\n"):  # still being written, or cut short by a kill
+                return
+            raise DatasetError(
+                f"Line {number} of {path} must be an object of numbers, got {line.strip()[:40]!r}; "
+                "restore the file, or train the run again."
+            ) from error

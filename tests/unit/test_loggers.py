@@ -1,7 +1,6 @@
 """Loggers, read back with the libraries they are for: TensorBoard's events and CSV."""
 
 import csv
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from rotograd_cli.ranks.base import ONE
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from rotograd_cli.tracking.csv import CsvTracker
-from rotograd_cli.tracking.jsonl import RECORDS, JsonlTracker, read_records
+from rotograd_cli.tracking.jsonl import RECORDS, JsonlTracker, records
 from rotograd_cli.tracking.tensorboard import TensorBoardTracker
 from rotograd_cli.training.evaluation_view import EvaluationView
 from tests.read_back import csv_records, events
@@ -58,20 +57,19 @@ def warned(
 
 def known(run_dir: Path) -> list[dict[str, float]]:
     """The records without nulls."""
-    records = read_records(run_dir / RECORDS)
-    return [{key: x for key, x in record.items() if x is not None} for record in records]
+    return [{key: x for key, x in record.items() if x is not None} for record in records(run_dir)]
 
 
 def test_the_table_holds_the_records_after_every_one_and_new_keys_are_the_last_columns(
     tmp_path: Path,
 ) -> None:
-    records = JsonlTracker(tmp_path / RECORDS)
+    file = JsonlTracker(tmp_path / RECORDS)
     mirror = table(tmp_path)
     for record in (TRAIN, EVALUATION, LATER, NEW_KEY):
-        records.log(record)
+        file.log(record)
         mirror.log(record)
         assert csv_records(tmp_path) == known(tmp_path)
-    records.finish({})
+    file.finish({})
     with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == list(TRAIN | EVALUATION | NEW_KEY)  # by first appearance
@@ -79,21 +77,21 @@ def test_the_table_holds_the_records_after_every_one_and_new_keys_are_the_last_c
 
 
 def test_the_table_of_a_resumed_run_is_that_of_its_records(tmp_path: Path) -> None:
-    records = JsonlTracker(tmp_path / RECORDS)
+    file = JsonlTracker(tmp_path / RECORDS)
     mirror = table(tmp_path)
     for record in (TRAIN, EVALUATION):
-        records.log(record)
+        file.log(record)
         mirror.log(record)
-    size = records.position()
-    records.log(LATER)
+    size = file.position()
+    file.log(LATER)
     mirror.log(LATER)  # after the checkpoint
-    records.finish({})
-    records = JsonlTracker(tmp_path / RECORDS, size)
+    file.finish({})
+    file = JsonlTracker(tmp_path / RECORDS, size)
     mirror = table(tmp_path)
-    assert records.dropped_from == LATER["step"]
-    records.log(NEW_KEY)
+    assert file.dropped_from == LATER["step"]
+    file.log(NEW_KEY)
     mirror.log(NEW_KEY)
-    records.finish({})
+    file.finish({})
     assert csv_records(tmp_path) == known(tmp_path)
     assert len(known(tmp_path)) == 3
 
@@ -140,9 +138,9 @@ def test_a_resumed_run_shows_nothing_twice_and_loses_nothing(tmp_path: Path) -> 
 def test_a_logger_that_cannot_write_costs_one_warning_and_not_the_run(
     make: Callable[[Path], Any], name: str, tmp_path: Path, warned: pytest.LogCaptureFixture
 ) -> None:
-    records = JsonlTracker(tmp_path / RECORDS)
-    records.log(TRAIN)
-    records.finish({})
+    file = JsonlTracker(tmp_path / RECORDS)
+    file.log(TRAIN)
+    file.finish({})
     if name == "metrics.csv":
         (tmp_path / name / "full").mkdir(parents=True)
     else:
@@ -222,12 +220,3 @@ def test_a_confusion_is_drawn_with_a_cell_per_pair_and_grey_for_a_class_that_is_
     assert is_grey.sum() == num
     on_diagonal = corners[np.arange(num), np.arange(num)].astype(int)
     assert (on_diagonal[[0, *range(2, num)]] == (253, 231, 37)).all()  # the end of viridis
-
-
-def test_records_are_read_without_the_line_that_a_killed_process_left(tmp_path: Path) -> None:
-    path = tmp_path / RECORDS
-    path.write_text(json.dumps(TRAIN) + "\n" + '{"step": 4, "ep', encoding="utf-8")
-    assert list(read_records(path)) == [TRAIN]
-    records = JsonlTracker(path, path.stat().st_size - len('{"step": 4, "ep'))
-    records.finish({})
-    assert records.dropped_from is None
