@@ -69,5 +69,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _cell(value: float | None) -> str:
-    """Return a number such that it reads back as the same float."""
-    return repr(value) if value is not None and math.isfinite(value) else ""
+    """Return a number such that it reads back as the same float; whole ones as integers."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return repr(float(value)).removesuffix(".0")
