@@ -82,6 +82,13 @@ class Grid:
             self.select([0, *range(start, end)]) for start, end in zip(starts, ends, strict=True)
         ]
 
+    def lines(self) -> list[str]:
+        """Return heads and rows as plain lines: columns aligned left, two blanks apart."""
+        texts = [self.heads, *([entry.text for entry in row] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        padded = [[f"{t:{w}}" for t, w in zip(row, widths, strict=True)] for row in texts]
+        return ["  ".join(row).rstrip() for row in padded]
+
     def markdown(self) -> str:
         """Return the rows of a Markdown table: the best value bold, the second best italic."""
         num_numbers = len(self.heads) - self.num_labels
