@@ -23,6 +23,7 @@ from rotograd_cli.runs.directory import (
     log_file,
     refuse_other_data,
 )
+from rotograd_cli.runs.history import RECORDS
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import trust_arguments
 from rotograd_cli.tracking.base import Tracker
@@ -35,9 +36,6 @@ from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import TrainState
 
 logger = logging.getLogger(__name__)
-
-RECORDS = "metrics.jsonl"
-"""File of the records in a run directory, whose length checkpoints remember."""
 
 
 SCREEN = Screen()
