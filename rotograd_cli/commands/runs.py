@@ -1,4 +1,4 @@
-"""List runs with status, epoch, selection value and age: rotograd runs [GLOB ...] [sort=age].
+"""List runs with status, epoch, selection value and age: rotograd runs [GLOB ...].
 
 usage: rotograd runs [GLOB ...] [sort=age|metric|name|status|epoch|method|data]
 
