@@ -188,6 +188,21 @@ def matching(pattern: str) -> list[Path]:
     return [Path(path) for path in ([name] if is_path else glob.glob(name, recursive=True))]
 
 
+def without_runs(patterns: Sequence[str], runs: Sequence[Run]) -> list[Path]:
+    """Return the folders that patterns name in which no run is, sorted; not those inside of a run.
+
+    Args:
+        patterns: As :func:`find_runs` takes them.
+        runs: What it found.
+    """
+    folders = {run.folder for run in runs}
+    above = folders.union(*(folder.parents for folder in folders))
+    named = {Path(os.path.normpath(path)) for pattern in patterns for path in matching(pattern)}
+    return sorted(
+        path for path in named - above if path.is_dir() and folders.isdisjoint(path.parents)
+    )
+
+
 def _matching(pattern: str) -> set[Path]:
     paths = matching(pattern)
     folders = {folder for path in paths for folder in run_folders(path)}
