@@ -223,7 +223,7 @@ def test_a_group_that_is_null_by_default_takes_null(cli: Cli) -> None:
     for word in ("logger=null", "~logger"):
         result = cli("train", *SMOKE, word)
         assert result.code == 2
-        assert "choose one with logger=NAME" in result.err
+        assert "add logger=VALUE (csv, none, tensorboard, wandb)" in result.err
 
 
 @pytest.mark.slow

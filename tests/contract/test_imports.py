@@ -26,7 +26,7 @@ USERS = {
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"figures.canvas"},
     "geotorch": {"methods.rotation.rotations"},
-    "pydantic": {"config.components", "runs.history", "runs.summary"},
+    "pydantic": {"config.components", "runs.summary", "tracking.jsonl"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 
