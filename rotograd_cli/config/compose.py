@@ -16,6 +16,7 @@ from rotograd_cli.config.schema import (
     EvaluateConfig,
     ExportConfig,
     PlotConfig,
+    RunsConfig,
     TrainCommand,
     plain_values,
 )
@@ -34,6 +35,7 @@ def register_schemas(**schemas: type) -> None:
         "evaluate_schema": EvaluateConfig,
         "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
+        "runs_schema": RunsConfig,
     }
     for name, schema in schemas.items():
         ConfigStore.instance().store(name=name, node=schema)
