@@ -1,0 +1,152 @@
+"""What a checkpoint predicts, as far as the page shows it: counts of classes, pairs of numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.pictures import Example, Kind, draw_examples, kind_of
+from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.dense_metrics import ConfusionMatrix
+from rotograd_cli.tasks.labels import NO_LABEL
+from rotograd_cli.training.objective import predict
+
+MAX_PAIRS = 400
+"""Examples in a scatter plot."""
+LIMIT = 2000
+DENSE_LIMIT = 100
+"""Examples that are predicted by default, without and with dense tasks."""
+
+
+@dataclass
+class Measured:
+    """Predictions of one split by one checkpoint."""
+
+    num: int
+    """How many of its examples, the first ones, were predicted."""
+    total: int
+    confusions: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By task with classes: counts by true and predicted class."""
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    pairs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """By task with one number per example: true value and prediction."""
+    examples: list[Example] = field(default_factory=list)
+
+
+def measure(
+    model: MultiTaskMethod,
+    dataset: MultiTaskDataset,
+    split: Split,
+    *,
+    limit: int | None,
+    num_examples: int,
+    batch_size: int,
+    largest: int,
+) -> Measured:
+    """Predict the first examples of a split.
+
+    Args:
+        model: The network; it is put into evaluation mode and back.
+        dataset: The data.
+        split: Which split.
+        limit: How many examples at most; None for ``LIMIT``, of dense tasks ``DENSE_LIMIT``.
+        num_examples: How many of them are drawn, evenly spread.
+        batch_size: Examples that are predicted at once.
+        largest: Largest side of a picture, in pixels.
+    """
+    is_dense = any(task.map_shape for task in dataset.tasks)
+    total = dataset.num_examples(split)
+    num = min(total, limit or (DENSE_LIMIT if is_dense else LIMIT))
+    collectors: dict[str, _Collector] = {}
+    with model.evaluating(), torch.no_grad():
+        for batch in dataset.batches(split, in_parts(torch.arange(num), batch_size)):
+            predictions = _by_task(dataset.tasks, predict(model, batch))
+            _collect(collectors, dataset.tasks, predictions, batch)
+        chosen = torch.linspace(0, num - 1, min(num_examples, num)).round().long()
+        examples = _examples(model, dataset, split, chosen, largest)
+    return Measured(num, total, examples=examples, **_results(collectors))
+
+
+def _by_task(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {task.name: each for task, each in zip(tasks, predictions, strict=True)}
+
+
+def _examples(
+    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, chosen: Tensor, largest: int
+) -> list[Example]:
+    if len(chosen) == 0:
+        return []
+    batch = dataset.batch(split, chosen)
+    predictions = _by_task(dataset.tasks, predict(model, batch))
+    return draw_examples(dataset, batch.inputs, batch.targets, predictions, largest=largest)
+
+
+class _Collector:
+    """Counts or pairs of one task."""
+
+    def __init__(self, task: Task, kind: Kind, device: torch.device) -> None:
+        self.kind = kind
+        self.pairs: list[tuple[float, float]] = []
+        void = task.loss.keywords.get("void", NO_LABEL) if isinstance(task.loss, partial) else -1
+        self.matrix = ConfusionMatrix(max(2, task.num_outputs), void).to(device)
+
+    def add(self, prediction: Tensor, target: Tensor) -> None:
+        """Add a batch."""
+        if self.kind in ("class", "class_map", "binary"):
+            classes = prediction.argmax(1) if prediction.shape[1] > 1 else prediction[:, 0] > 0
+            self.matrix.update(classes.long(), target)
+        elif self.kind == "number" and prediction.shape[1:] == (1,) and target.dim() == 1:
+            room = MAX_PAIRS - len(self.pairs)
+            columns = (target[:room].tolist(), prediction[:room, 0].tolist())
+            self.pairs += [pair for pair in zip(*columns, strict=True) if np.isfinite(pair).all()]
+
+
+def _collect(
+    collectors: dict[str, _Collector],
+    tasks: Iterable[Task],
+    predictions: Mapping[str, Tensor],
+    batch: Batch,
+) -> None:
+    for task in tasks:
+        target = batch.targets.get(task.name)
+        if target is None:
+            continue
+        prediction = predictions[task.name]
+        if task.name not in collectors:
+            kind = kind_of(task, target)
+            collectors[task.name] = _Collector(task, kind, prediction.device)
+        collectors[task.name].add(prediction, target)
+
+
+def _results(collectors: Mapping[str, _Collector]) -> dict[str, dict[str, object]]:
+    confusions: dict[str, object] = {}
+    for name, each in collectors.items():
+        counts = each.matrix.counts[:-1].cpu().numpy()
+        if counts.sum() > 0:
+            size = each.matrix.num_classes
+            confusions[name] = counts.reshape(size, size)
+    return {
+        "confusions": confusions,
+        "kinds": {name: each.kind for name, each in collectors.items()},
+        "pairs": {name: each.pairs for name, each in collectors.items() if each.pairs},
+    }
+
+
+def ious(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the intersection over union of every class; NaN for a class that never occurs.
+
+    Args:
+        counts: Counts by true and predicted class, shape ``[C, C]``.
+    """
+    both = np.diagonal(counts).astype(float)
+    either = counts.sum(0) + counts.sum(1) - both
+    result: NDArray[np.float64] = np.divide(
+        both, either, out=np.full(len(both), np.nan), where=either > 0
+    )
+    return result
