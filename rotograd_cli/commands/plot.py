@@ -1,14 +1,19 @@
-"""Draw a figure of a table's runs: rotograd plot figure=NAME.
+"""Draw a figure of runs: rotograd plot runs=GLOB [figure=NAME].
 
-usage: rotograd plot figure=NAME [KEY=VALUE ...]
+usage: rotograd plot [runs=GLOB] [figure=NAME] [KEY=VALUE ...]
 
-Draws a figure of a table's runs as PNG and PDF; rotograd reproduce trains them.
+Draws a figure and writes it as PNG, PDF and CSV. It is drawn from runs that are there (runs=GLOB),
+or, for a figure of a table, from the runs that rotograd reproduce trained.
 
-figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
+runs=GLOB            run directories, or folders that hold them: runs='outputs/**'
 figure=gains         gains of every task against single-task networks, a bar per method
+figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
 table=NAME           another table than the figure's own
-output=DIR           folder of the files; that of the table's by default
-KEY=VALUE            as for rotograd reproduce: seeds=5, and what the runs were trained with
+output=DIR           folder of the files; figures/ beside the runs or the table's folder by default
+KEY=VALUE            without runs=, as for rotograd reproduce: seeds=5, options of the runs
+--config-dir DIR     a folder of your own YAML files: DIR/figure/mine.yaml
+
+docs/figures.md shows every figure and how to read it.
 """
 
 from collections.abc import Sequence
@@ -18,12 +23,17 @@ GROUPS = ("figure", "table")
 
 def run(arguments: Sequence[str]) -> int:
     """Draw the figure and name its files."""
-    from rotograd_cli.commands.reproduction.figures import plot
+    from rotograd_cli.commands.support.hydra_app import is_completion, run_app
+
+    if is_completion(arguments):
+        run_app("plot", arguments, lambda _: None)
+        return 0
     from rotograd_cli.commands.reproduction.settings import parse
+    from rotograd_cli.commands.support.plotting import plot
     from rotograd_cli.commands.table import print_files
 
-    files, notes = plot(parse("plot", arguments))
-    for line in notes:
+    result = plot(parse("plot", arguments))
+    for line in result.notes:
         print(line)
-    print_files(files)
+    print_files(result.files)
     return 0

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from rotograd_cli.runs.saved import Target
     from rotograd_cli.runs.summary import RunSummary
+    from rotograd_cli.tracking.console import Screen
 
 GROUPS = (*TRAINING_GROUPS, "launcher", "sweep")
 
@@ -66,7 +67,7 @@ def _train(config: "DictConfig") -> float | None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from rotograd_cli.commands.sweeps.cells import check_direction, run_cell
+    from rotograd_cli.commands.sweeps.cells import cell_screen, check_direction, run_cell
 
     launch.read_launcher()
     hydra: Any = HydraConfig.get()
@@ -82,9 +83,10 @@ def _train(config: "DictConfig") -> float | None:
         return None
     if is_sweep:
         check_direction(hydra.sweeper, config.train.select_mode)
-        summary = run_cell(lambda: _run(config, run_dir, overrides, True)[0], overrides, hydra)
+        screen = cell_screen(hydra)
+        summary = run_cell(lambda: _run(config, run_dir, overrides, screen)[0], overrides, hydra)
     else:
-        summary, run_dir = _run(config, run_dir, overrides, False)
+        summary, run_dir = _run(config, run_dir, overrides)
         if launch.job_rank() == 0:
             _print_run(summary, run_dir)
     value = summary.selected_value
@@ -93,22 +95,34 @@ def _train(config: "DictConfig") -> float | None:
 
 
 def _run(
-    config: "DictConfig", run_dir: Path, overrides: list[str], is_cell: bool
+    config: "DictConfig", run_dir: Path, overrides: list[str], cell: "Screen | None" = None
 ) -> "tuple[RunSummary, Path]":
-    """Train the run that is meant; return its summary and its folder."""
-    from rotograd_cli.runs.experiment import train
+    """Train the run that is meant; return its summary and its folder.
+
+    Args:
+        config: What Hydra composed.
+        run_dir: Folder of a new run.
+        overrides: What the user changed.
+        cell: What a cell of a sweep shows; None for a run of its own.
+    """
+    from rotograd_cli.runs.experiment import SCREEN, train
     from rotograd_cli.runs.summary import RunSummary
 
     with launch.joined(str(config.device)) as ranks:
-        target = ranks.broadcast(lambda: _target(config, run_dir, overrides, is_cell))
-        if target.resumed and not is_cell:
+        target = ranks.broadcast(lambda: _target(config, run_dir, overrides, cell is not None))
+        if target.resumed and cell is None:
             session.remove_unused_folders()  # Hydra's, for a new run
         if target.finished:
             if ranks.is_first:
                 print(f"{os.path.relpath(target.run_dir)} is finished.", file=sys.stderr)
             return RunSummary.read(target.run_dir) or RunSummary(), target.run_dir
         summary = train(
-            target.config, target.run_dir, overrides, resume=target.resumed, ranks=ranks
+            target.config,
+            target.run_dir,
+            overrides,
+            screen=cell or SCREEN,
+            resume=target.resumed,
+            ranks=ranks,
         )
         return summary, target.run_dir
 

@@ -14,7 +14,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from torch import nn
 
 from rotograd_cli.bounds import check_range, hints_of
-from rotograd_cli.config.kinds import kind_of
+from rotograd_cli.config.kinds import Kind, kind_of
 from rotograd_cli.config.schema import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
@@ -35,16 +35,18 @@ class Constructor:
         node: Content of a component's YAML: ``_target_``, ``_partial_: true`` and keyword values.
         where: Name of the node in messages, e.g. ``method``.
         *supplied: Names of keyword arguments that the runner will add.
+        kind: Class that the component must have; None takes that of its place.
 
     Raises:
         ConfigError: If the target cannot be imported, or a key is unknown, missing or of a wrong
             type.
     """
 
-    def __init__(self, node: Any, where: str, *supplied: str) -> None:
+    def __init__(self, node: Any, where: str, *supplied: str, kind: Kind | None = None) -> None:
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise _no_component(node, where)
         self.where = where
+        self._kind = kind or kind_of(where)[0]
         self.target = _import(str(node["_target_"]), where)
         values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
         _check_values(self.target, values, where, supplied)
@@ -63,12 +65,11 @@ class Constructor:
                 raise
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"`{self.where}` was refused by {name}: {error}") from error
-        _check_component(component, self.where, name)
+        _check_component(component, self.where, name, self._kind)
         return component
 
 
-def _check_component(component: Any, where: str, name: str) -> None:
-    kind, _ = kind_of(where)
+def _check_component(component: Any, where: str, name: str, kind: Kind) -> None:
     if not isinstance(component, kind):
         kinds: Sequence[Any] = get_args(kind) or [kind]
         names = " or ".join(each.__name__ for each in kinds)

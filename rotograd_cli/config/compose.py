@@ -11,7 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.packing import register_resolvers
-from rotograd_cli.config.schema import BenchConfig, EvaluateConfig, TrainCommand, plain_values
+from rotograd_cli.config.schema import (
+    BenchConfig,
+    EvaluateConfig,
+    PlotConfig,
+    TrainCommand,
+    plain_values,
+)
 
 
 def register_schemas(**schemas: type) -> None:
@@ -25,6 +31,7 @@ def register_schemas(**schemas: type) -> None:
         "train_schema": TrainCommand,
         "bench_schema": BenchConfig,
         "evaluate_schema": EvaluateConfig,
+        "plot_schema": PlotConfig,
     }
     for name, schema in schemas.items():
         ConfigStore.instance().store(name=name, node=schema)

@@ -12,10 +12,11 @@ from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.tracking.base import Tracker
 
+Kind = type | UnionType
 _NETWORK = (nn.Module, "a network of this package, torch.nn or torchvision.models")
 _OPTIMIZER = (Optimizer, "an optimiser of torch.optim")
 _SCHEDULE = (LRScheduler, "a schedule of torch.optim.lr_scheduler")
-_KINDS: Mapping[str, tuple[type | UnionType, str]] = {
+_KINDS: Mapping[str, tuple[Kind, str]] = {
     "data": (MultiTaskDataset, "a data set of this package"),
     "method": (MultiTaskMethod | Rule, "a method of this package"),
     "method.rule": (Rule, "a rule of this package"),
@@ -28,6 +29,6 @@ _KINDS: Mapping[str, tuple[type | UnionType, str]] = {
 """By place; backbone, heads and what a component holds are networks."""
 
 
-def kind_of(where: str) -> tuple[type | UnionType, str]:
+def kind_of(where: str) -> tuple[Kind, str]:
     """Return class and name of what a place of the configuration needs."""
     return _KINDS.get(where, _NETWORK)

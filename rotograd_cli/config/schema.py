@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Lt
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
@@ -118,6 +118,23 @@ class EvaluateConfig:
     device: str | None = MISSING
     data_dir: str | None = MISSING
     trust: bool = MISSING
+
+
+@dataclass
+class PlotConfig:
+    """Everything of ``rotograd plot``; ``conf/plot.yaml`` says what each key means."""
+
+    figure: Any = MISSING
+    """Component, checked against its target."""
+    table: Any = None
+    runs: Any = None
+    """A pattern or a list of them."""
+    x: Annotated[str, Literal["step", "epoch", "time"]] = MISSING
+    y: Any = None
+    """A key or a list of them."""
+    smooth: Annotated[float, Gt(0), Lt(1)] | None = MISSING
+    band: Annotated[str, Literal["minmax", "sem", "none"]] = MISSING
+    output: str | None = None
 
 
 def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:

@@ -3,8 +3,9 @@ r"""A table of texts: on the terminal, in Markdown, in LaTeX (with ``\usepackage
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -65,6 +66,13 @@ class Grid:
         rows = [[row[index] for index in indices] for row in self.rows]
         num_labels = sum(index < self.num_labels for index in indices)
         return Grid(self.title, [self.heads[index] for index in indices], rows, num_labels)
+
+    def with_broken_heads(self) -> "Grid":
+        """Return the grid with heads on several lines, hardly wider than what is below them."""
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.heads)
+        widths = [max((_length(entry) for entry in column), default=0) for column in columns]
+        heads = [broken(head, width) for head, width in zip(self.heads, widths, strict=True)]
+        return replace(self, heads=heads)
 
     def blocks(self, width: int) -> list["Grid"]:
         """Cut the grid into at least one grid of the first column and at most ``width`` others."""
@@ -134,6 +142,32 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
+def broken(text: str, width: int) -> str:
+    """Break a text at blanks and after ``.``, ``_`` and ``/``.
+
+    Args:
+        text: Words without line breaks.
+        width: Characters of a line; a part that cannot be broken may be longer, and then the others
+            may be as long.
+
+    Examples:
+        >>> broken("model_optimizer.lr", 8).splitlines()
+        ['model_', 'optimizer.', 'lr']
+    """
+    parts = re.findall(r" ?[^ ._/]*[._/]?", text)
+    longest = max(len(part.strip()) for part in parts)
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > max(width, longest):
+            lines.append("")
+        lines[-1] += part if lines[-1] else part.lstrip()
+    return "\n".join(lines)
+
+
+def _length(entry: Entry) -> int:
+    return max(map(len, f"{entry.text}{SUFFIXES[entry.rank]}".split("\n")))
+
+
 def _row(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
@@ -160,25 +194,44 @@ def fitting(grid: Grid, console: Console) -> list[Table]:
         console: Where it will be printed.
 
     Returns:
-        Tables in characters that the terminal has, the first one with the title. Each repeats the
-        first column; none is wider than the terminal, unless two columns are.
+        Tables in characters that the terminal has, the first one with the title. A grid that is too
+        wide is printed without vertical lines, and its heads are broken. If that is too wide as
+        well, it is cut; each table repeats the first column, and none is wider than the terminal,
+        unless two columns are.
     """
-    first, *others = range(len(grid.heads))
-    parts = [[first]]
-    for index in others:
-        part = parts[-1]
-        is_wide = _width(grid.select([*part, index]), console) > console.width
-        if is_wide and len(part) > 1:
-            parts.append([first])
-        parts[-1].append(index)
-    tables = [_rich(grid.select(part), console) for part in parts]
+    table = _rich(grid, console)
+    if _width(table, console) <= console.width:
+        table.title = _text(grid.title, console)
+        return [table]
+    narrow = grid.with_broken_heads()
+    tables = [_compact(part, console) for part in _cut(narrow, console)]
     tables[0].title = _text(grid.title, console)
     return tables
 
 
-def _width(grid: Grid, console: Console) -> int:
+def _cut(grid: Grid, console: Console) -> list[Grid]:
+    first, *others = range(len(grid.heads))
+    parts = [[first]]
+    for index in others:
+        part = parts[-1]
+        wider = _compact(grid.select([*part, index]), console)
+        if _width(wider, console) > console.width and len(part) > 1:
+            parts.append([first])
+        parts[-1].append(index)
+    return [grid.select(part) for part in parts]
+
+
+def _width(table: Table, console: Console) -> int:
     unlimited = console.options.update(width=10_000)
-    return console.measure(_rich(grid, console), options=unlimited).maximum
+    return console.measure(table, options=unlimited).maximum
+
+
+def _compact(grid: Grid, console: Console) -> Table:
+    table = _rich(grid, console)
+    table.box = box.HORIZONTALS
+    table.padding = (0, 1, 0, 0)
+    table.pad_edge = False
+    return table
 
 
 def _rich(grid: Grid, console: Console) -> Table:

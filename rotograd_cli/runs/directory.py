@@ -199,18 +199,19 @@ def refuse_other_data(run_dir: Path, fingerprint: str | None, data_dir: str) -> 
 
 
 @contextmanager
-def log_file(path: Path, *, quiet: bool = False) -> Iterator[None]:
+def log_file(path: Path, label: str | None = "") -> Iterator[None]:
     """Log this package's messages to a file, and to standard error from INFO up.
 
     Args:
         path: The file.
-        quiet: WARNING and up to standard error instead of INFO and up.
+        label: What every line on standard error begins with; None for WARNING and up alone.
     """
     package = logging.getLogger("rotograd_cli")
     file = logging.FileHandler(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal = logging.StreamHandler()
-    terminal.setLevel(logging.WARNING if quiet else logging.INFO)
+    terminal.setLevel(logging.WARNING if label is None else logging.INFO)
+    terminal.setFormatter(logging.Formatter(f"{label or ''}%(message)s"))
     handlers = (file, terminal)
     level = package.level
     propagate = package.propagate

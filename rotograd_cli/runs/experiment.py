@@ -23,11 +23,13 @@ from rotograd_cli.runs.directory import (
     log_file,
     refuse_other_data,
 )
+from rotograd_cli.runs.history import RECORDS
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import trust_arguments
 from rotograd_cli.tracking.base import Tracker
-from rotograd_cli.tracking.console import ConsoleTracker
+from rotograd_cli.tracking.console import ConsoleTracker, Screen
 from rotograd_cli.tracking.jsonl import JsonlTracker
+from rotograd_cli.tracking.pace import Pace
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.precision import compilation
@@ -35,8 +37,8 @@ from rotograd_cli.training.run_state import TrainState
 
 logger = logging.getLogger(__name__)
 
-RECORDS = "metrics.jsonl"
-"""File of the records in a run directory, whose length checkpoints remember."""
+
+SCREEN = Screen()
 
 
 class RunRecorder:
@@ -73,7 +75,7 @@ def train(
     run_dir: Path,
     overrides: Sequence[str] = (),
     *,
-    quiet: bool = False,
+    screen: Screen | None = SCREEN,
     resume: bool = False,
     ranks: Ranks = ONE,
 ) -> RunSummary:
@@ -85,7 +87,7 @@ def train(
         config: Checked configuration.
         run_dir: Run directory; created if absent.
         overrides: What the user changed, recorded in the summary.
-        quiet: Say nothing on the terminal below a warning.
+        screen: What the terminal shows; None for nothing below a warning.
         resume: Go on from the newest checkpoint in the directory, if there is one.
         ranks: The processes that train together; the first one writes, the others call this with
             the same arguments.
@@ -103,7 +105,8 @@ def train(
         ranks.broadcast(lambda: refuse_other_data(run_dir, fingerprint, config.paths.data_dir))
     if not ranks.is_first:
         return _follow(trainer, run_dir, resume=resume)
-    with claimed(run_dir) as folder, log_file(run_dir / "train.log", quiet=quiet):
+    label = None if screen is None else screen.label
+    with claimed(run_dir) as folder, log_file(run_dir / "train.log", label):
         positions = trainer.checkpoints.resume() if resume else None
         folder.begin(None if resume else trainer.config)
         folder.summary = _first_summary(trainer, run_dir, overrides, resumed=positions is not None)
@@ -115,8 +118,8 @@ def train(
                 add(JsonlTracker(run_dir / RECORDS, size))
                 make_logger = Constructors(config).logger
                 add(make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags))
-                if not quiet:
-                    add(ConsoleTracker(config.train.epochs, trainer.selection.key))
+                if screen is not None:
+                    add(_console(trainer, screen))
                 metrics = trainer.fit()
             folder.note(status="finished", metrics=metrics)
     return folder.summary
@@ -134,6 +137,18 @@ def _trainer(config: TrainConfig, run_dir: Path, recorder: RunRecorder, ranks: R
         seed=config.seed,
         config=asdict(config),
     )
+
+
+def _console(trainer: Trainer, screen: Screen) -> ConsoleTracker:
+    options = trainer.options
+    state = trainer.run.state
+    pace = Pace(
+        num_steps=options.epochs * trainer.batches.num_steps,
+        batch_size=options.batch_size,
+        step=state.step,
+        seconds=state.train_s,
+    )
+    return ConsoleTracker(options.epochs, trainer.selection.key, pace, screen)
 
 
 def _first_summary(

@@ -1,22 +1,22 @@
-"""What a run records of itself: ``summary.json``, and the evaluations in ``metrics.jsonl``.
+"""What a run records of itself when it begins and ends: ``summary.json``.
 
-Every reader and writer of these files goes through this module. They may be damaged or somebody
-else's, so types are checked.
+Every reader and writer of the file goes through this module. It may be damaged or somebody else's,
+so types are checked.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Strict, StringConstraints, TypeAdapter
+from pydantic import ConfigDict, Strict, StringConstraints
 from pydantic.dataclasses import dataclass
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
+from rotograd_cli.runs.history import evaluations
 
 SCHEMA_VERSION = 1
 """Version of ``summary.json``; files of before have none."""
@@ -36,7 +36,6 @@ class MetricDisplay:
 
 
 _TaskAndMetric = Annotated[str, StringConstraints(pattern="^[^/]*/[^/]*$")]
-_RECORD = TypeAdapter(dict[str, float | None], config=_STRICT)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -166,21 +165,6 @@ def _refuse_newer(version: object, path: Path) -> None:
 def finite(value: float | None) -> float | None:
     """Return a value as files have it: None if it is infinite or NaN."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def evaluations(run_dir: Path) -> Iterator[dict[str, float | None]]:
-    """Yield the evaluations of the validation split that ``metrics.jsonl`` holds, in order.
-
-    Nothing where the file cannot be read; what follows a damaged line is left out.
-    """
-    try:
-        with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                record = _RECORD.validate_python(json.loads(line))
-                if any(key.startswith("val/") for key in record):
-                    yield record
-    except (OSError, ValueError, RecursionError):
-        return
 
 
 def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float | None]:

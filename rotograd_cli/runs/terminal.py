@@ -1,4 +1,4 @@
-"""From run directories to tables."""
+"""Tables of a run for the terminal, and how metrics are named and printed."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,34 +44,6 @@ def run_table(summary: RunSummary, splits: Sequence[str] = ("val", "test")) -> G
     return Grid.of_texts(["task", "metric", *splits], rows, title, labels=2)
 
 
-def sweep_table(summaries: Sequence[tuple[str, RunSummary | None]]) -> Grid:
-    """Return status, selection value and test metrics of the cells of a sweep.
-
-    Numbers are those of finished cells. The selection value is what a search minimises or
-    maximises.
-
-    Args:
-        summaries: Name and summary of each cell; None where a cell wrote nothing.
-    """
-    cells = [summary or RunSummary(status="no result") for _, summary in summaries]
-    common = common_overrides([summary for _, summary in summaries if summary is not None])
-    selected = dict.fromkeys(cell.select for cell in cells if cell.select is not None)
-    columns = [
-        ("cell", [name for name, _ in summaries]),
-        ("status", [cell.outcome for cell in cells]),
-        ("overrides", ["\n".join(w for w in cell.overrides if w not in common) for cell in cells]),
-    ]
-    if selected:
-        values = [_text(cell.selected_value, ".6g") for cell in cells]
-        columns.append((f"selected by {' / '.join(selected)}", values))
-    for key, spec in shown_metrics(cells).items():
-        tested = [cell.metrics.get(f"test/{key}") if cell.is_finished else None for cell in cells]
-        texts = [format_value(value, spec.percent) for value in tested]
-        columns.append((column_head(key, spec), texts))
-    rows = zip(*(texts for _, texts in columns), strict=True)
-    return Grid.of_texts([head for head, _ in columns], rows, labels=3)
-
-
 def shown_metrics(summaries: Iterable[RunSummary]) -> dict[str, MetricDisplay]:
     """Return the metrics that get a column in a table of several runs.
 
@@ -113,14 +85,6 @@ def training_time(summary: RunSummary) -> str:
     share = 100 * waiting_s / seconds if seconds else 0.0
     text = f"{seconds:.1f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return f"Training steps took {text}, {share:.1f} % of it waiting for data."
-
-
-def common_overrides(summaries: Sequence[RunSummary]) -> list[str]:
-    """Return the overrides that all cells of a sweep have, in order; none for a single cell."""
-    if len(summaries) < 2:
-        return []
-    first, *others = summaries
-    return [word for word in first.overrides if all(word in s.overrides for s in others)]
 
 
 def evaluation_table(

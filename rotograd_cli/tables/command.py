@@ -1,7 +1,7 @@
 """Tables of finished runs, as ``rotograd table`` asks for them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,10 +58,20 @@ def to_table_command(config: DictConfig | Mapping[str, Any]) -> TableCommand:
         check_spec(command.table)
     if command.output is not None and not command.output.strip():
         raise ConfigError(f"`output` must name a folder, got {command.output!r}; null for none.")
-    runs = command.runs if isinstance(command.runs, list) else [command.runs]
+    runs = to_patterns(command.runs)
+    return dataclasses.replace(command, runs=runs, seeds=to_seeds(command.seeds))
+
+
+def to_patterns(value: Any) -> list[str]:
+    """Return the patterns of ``runs=GLOB`` or ``runs=[GLOB,...]``.
+
+    Raises:
+        ConfigError: If it is none of them.
+    """
+    runs = value if isinstance(value, list) else [value]
     if not runs or not all(isinstance(pattern, str) and pattern.strip() for pattern in runs):
         raise ConfigError(f"`runs` must be a path, a pattern or a list of them, got {runs!r}.")
-    return dataclasses.replace(command, runs=runs, seeds=to_seeds(command.seeds))
+    return runs
 
 
 def to_seeds(value: Any) -> list[int] | None:
@@ -92,11 +102,14 @@ def to_seeds(value: Any) -> list[int] | None:
     )
 
 
-def table_of_runs(command: TableCommand) -> Table:
+def table_of_runs(
+    command: TableCommand, columns_of: Callable[[TableSpec], TableSpec] | None = None
+) -> Table:
     """Build the table that was asked for. Hydra must be running.
 
     Args:
         command: Checked configuration.
+        columns_of: Puts other columns in place of the table's own.
 
     Returns:
         The table.
@@ -113,6 +126,7 @@ def table_of_runs(command: TableCommand) -> Table:
         spec = _chosen(spec, command.methods)
     else:
         spec, groups, notes = _matched(command.table, runs, command.methods)
+    spec = spec if columns_of is None else columns_of(spec)
     cells, repeated = one_per_cell({k: group for k, group in groups.items() if k.row in spec.rows})
     results = collect(spec, cells, seeds or sorted({key.seed for key in cells}))
     return build_table(spec, results, statistic=command.statistic, notes=[*notes, *repeated])

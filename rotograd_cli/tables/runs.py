@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
+from rotograd_cli.runs.history import evaluations
 from rotograd_cli.runs.saved import read_saved, setting
-from rotograd_cli.runs.summary import RunSummary, evaluations
+from rotograd_cli.runs.summary import RunSummary
 
 T = TypeVar("T")
 Conditions = Mapping[str, str]

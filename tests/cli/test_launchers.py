@@ -199,7 +199,7 @@ def test_slurm_gets_what_was_asked_for_and_its_results_are_shown(tmp_path: Path)
     asked = ("hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=90")
     result, found = swept(tmp_path, "launcher=slurm", *asked, "seed=0,1", **env)
     assert result.code == 0, result.err
-    assert result.out.count("finished") == 2
+    assert "2 cells on multidigits: test metrics" in result.out
     assert [found[n]["seed"] for n in "01"] == [0, 1]
     assert found["0"]["command"][0] == "rotograd train"
     script = (tmp_path / "slurm" / "submitted.sh").read_text()
@@ -273,7 +273,7 @@ def test_submitit_runs_here_too(tmp_path: Path) -> None:
     result, found = swept(tmp_path, *words)
     assert result.code == 0, result.err
     assert found["1"]["command"] == ["rotograd train", *SWEEP[1:], *words]
-    assert result.out.count("finished") == 2
+    assert "2 cells on multidigits: test metrics" in result.out
 
 
 @pytest.mark.slow

@@ -279,7 +279,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr("rotograd_cli.commands.reproduction.estimate.time", clock)
         foretold = measured_seconds(config)
         before = operations.num
-        train(config, tmp_path / "run", quiet=True)
+        train(config, tmp_path / "run", screen=None)
     assert foretold / 2 < operations.num - before < foretold * 2
 
 
@@ -460,7 +460,7 @@ WRONG_FIGURES = {
     "figure=gain": "Did you mean gains",
     "figure=gains figure.columns=[lefft]": "did you mean left",
     "figure=rotation_lr figure.columns=[pixels]": "choose from gain, sum",
-    "figure=gains figure.kind=bars": "box or gains",
+    "figure=gains figure.kind=bars": "keys of `figure` here",
     "figure=gains": "rotograd reproduce table=mini",
 }
 

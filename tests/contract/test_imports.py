@@ -24,9 +24,9 @@ USERS = {
     "wandb": {"tracking.wandb"},
     "rich": {"printing.grid", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
-    "matplotlib": {"commands.reproduction.figures"},
+    "matplotlib": {"figures.canvas"},
     "geotorch": {"methods.rotation.rotations"},
-    "pydantic": {"config.components", "runs.summary"},
+    "pydantic": {"config.components", "runs.history", "runs.summary"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 

@@ -9,13 +9,7 @@ from typing import Any
 import pytest
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.summary import (
-    SCHEMA_VERSION,
-    MetricDisplay,
-    RunSummary,
-    evaluations,
-    recorded_metrics,
-)
+from rotograd_cli.runs.summary import SCHEMA_VERSION, MetricDisplay, RunSummary
 from tests.fake_runs import fake_summary
 
 SUMMARY: dict[str, Any] = fake_summary({"left/accuracy": 0.5, "sum/mse": None}, num_threads=1)
@@ -126,19 +120,3 @@ def test_a_value_that_is_not_finite_is_no_selection_value() -> None:
     assert dataclasses.replace(zero, status="failed").selected_value is None
     assert dataclasses.replace(zero, metrics={}).selected_value is None
     assert RunSummary().selected_value is None
-
-
-def test_evaluations_are_read_up_to_a_line_that_is_none(tmp_path: Path) -> None:
-    assert list(evaluations(tmp_path)) == []
-    good = {"step": 1, "val/a/loss": 0.5, "val/b/loss": None}
-    later = {"step": 2, "val/a/loss": 0.25}
-    file = tmp_path / "metrics.jsonl"
-    file.write_text("\n".join(json.dumps(r) for r in (good, {"train/loss": 1.0}, later)))
-    assert list(evaluations(tmp_path)) == [good, later]
-    assert recorded_metrics(tmp_path, "last") == later
-    assert recorded_metrics(tmp_path, "best") == {}
-    for record in ({"val/a/loss": "x"}, {"val/a": [1]}, ["val/a"], "val/a", 3):
-        file.write_text("\n".join(json.dumps(r) for r in (good, record, later)))
-        assert list(evaluations(tmp_path)) == [good]
-    file.write_text(json.dumps(good) + "\n[" * 100_000)
-    assert list(evaluations(tmp_path)) == [good]

@@ -1,22 +1,23 @@
 """Summaries on disk, and tables made of them."""
 
+import csv
 import io
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from rotograd_cli.printing.grid import Grid, fitting, print_grid
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
+from rotograd_cli.runs.sweep import common_overrides, sweep_table, write_sweep
 from rotograd_cli.runs.terminal import (
-    common_overrides,
     evaluation_table,
     format_value,
     remarks,
     run_table,
-    sweep_table,
     training_time,
 )
 
@@ -118,7 +119,7 @@ def test_sweep_table_shows_many_tasks_by_their_statistics() -> None:
         summary = many_tasks(num)
         heads = sweep_table([("0", summary), ("1", None)]).heads
         tasks = [f"a{k} f1 % ↑" for k in range(num)] if num <= 10 else []
-        assert heads[3:] == [*tasks, "min f1 % ↑", "median f1 % ↑", "mean f1 % ↑", "std f1 %"]
+        assert heads[4:] == [*tasks, "min f1 % ↑", "median f1 % ↑", "mean f1 % ↑", "std f1 %"]
         assert "62.50" in text(sweep_table([("0", summary)]))
 
 
@@ -131,9 +132,53 @@ def test_sweep_table_shows_only_the_overrides_in_which_cells_differ() -> None:
     cells = [replace(SUMMARY, overrides=[f"seed={seed}", "logger=none"]) for seed in (0, 1)]
     assert common_overrides(cells) == ["logger=none"]
     assert common_overrides(cells[:1]) == []
-    printed = text(sweep_table([("0", cells[0]), ("1", cells[1])]))
-    assert "seed=1" in printed
-    assert "logger=none" not in printed
+    table = sweep_table([("0", cells[0]), ("1", cells[1])])
+    assert table.heads[:2] == ["cell", "seed"]
+    assert [row[1].text for row in table.rows] == ["0", "1"]
+    assert "logger" not in text(table)
+
+
+def test_a_searched_value_is_shown_and_the_best_one_marked() -> None:
+    key = "val/geomean_loss"
+    values = (0.5, 0.25, None)
+    cells = [
+        replace(
+            SUMMARY,
+            select=key,
+            metrics={**SUMMARY.metrics, key: value},
+            overrides=[f"model_optimizer.lr=0.00{n}483457822302989"],
+        )
+        for n, value in enumerate(values, 1)
+    ]
+    for direction, best in (("min", 1), ("max", 0)):
+        table = sweep_table([(str(n), cell) for n, cell in enumerate(cells)], direction)
+        column = table.heads.index(f"searched {key}")
+        assert [row[column].rank for row in table.rows].index(1) == best
+        assert [row[column].text for row in table.rows] == ["0.5000", "0.2500", "-"]
+        drawn = [row[table.heads.index("model_optimizer.lr")].text for row in table.rows]
+        assert drawn == ["0.001483", "0.002483", "0.003483"]
+
+
+def test_a_sweep_leaves_all_its_numbers_with_all_digits(tmp_path: Path) -> None:
+    cells = [
+        ("0", replace(SUMMARY, overrides=["seed=0", "model_optimizer.lr=0.0012345678901234567"])),
+        ("1", RunSummary(status="failed", overrides=["seed=1", "~x"])),
+        ("2", None),
+    ]
+    table = sweep_table(cells)
+    write_sweep(tmp_path, cells, table, ["In all cells: a=b"])
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cell"] for row in rows] == ["0", "1", "2"]
+    assert [row["status"] for row in rows] == ["finished", "failed", "no result"]
+    assert rows[0]["model_optimizer.lr"] == "0.0012345678901234567"
+    assert {key: float(rows[0][key]) for key in SUMMARY.metrics} == pytest.approx(
+        SUMMARY.metrics, rel=0, nan_ok=True
+    )
+    assert {rows[1][key] for key in SUMMARY.metrics} == {""}
+    markdown = (tmp_path / "sweep.md").read_text()
+    assert markdown.startswith("# 3 cells on toy: test metrics of the selected epoch\n")
+    assert markdown.endswith("\n\nIn all cells: a=b\n")
 
 
 def test_sweep_table_has_a_row_for_every_cell_even_where_a_run_left_nothing() -> None:
@@ -143,7 +188,7 @@ def test_sweep_table_has_a_row_for_every_cell_even_where_a_run_left_nothing() ->
     assert "finished" in rows["0"]
     assert "90.00" in rows["0"]
     assert "failed" in rows["1"]
-    assert "method=vanilla" in rows["1"]
+    assert "vanilla" in rows["1"]
     assert "no result" in rows["2"]
 
 
@@ -154,9 +199,11 @@ def test_sweep_table_shows_what_cells_are_chosen_by_and_numbers_of_finished_cell
     nan = replace(finished, metrics={**SUMMARY.metrics, key: None})
     table = text(sweep_table([("0", finished), ("1", failed), ("2", nan), ("3", None)]))
     assert f"selected by {key}" in table
+    (heads,) = (line for line in table.splitlines() if line.startswith("┃"))
     rows = [line.split("│") for line in table.splitlines() if line.startswith("│")]
-    cells = [[cell.strip() for cell in row[4:6]] for row in rows]
-    assert cells == [["0.5", "90.00"], ["-", "-"], ["-", "-"], ["-", "-"]]
+    place = [head.strip() for head in heads.split("┃")].index(f"selected by {key}")
+    cells = [[cell.strip() for cell in row[place : place + 2]] for row in rows]
+    assert cells == [["0.5000", "90.00"], ["-", "-"], ["-", "-"], ["-", "-"]]
     assert [row[2].strip() for row in rows] == [
         "finished",
         "failed",
@@ -171,7 +218,7 @@ def test_brackets_of_overrides_are_printed_as_they_are(capsys: pytest.CaptureFix
     print_grid(sweep_table([("0", odd)]))
     print_grid(run_table(odd))
     printed = capsys.readouterr().out
-    assert "tasks=[left,right]" in printed
+    assert "[left,right]" in printed
     assert "[/bold]" in printed
     assert "RotoGrad on [x]" in printed
 

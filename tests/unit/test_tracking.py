@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,12 +13,14 @@ from typing import Any
 import pytest
 
 from rotograd_cli.tracking.base import NullTracker
-from rotograd_cli.tracking.console import ConsoleTracker
+from rotograd_cli.tracking.console import ConsoleTracker, Screen
 from rotograd_cli.tracking.jsonl import JsonlTracker
+from rotograd_cli.tracking.pace import Pace
 from rotograd_cli.tracking.wandb import WandbTracker
 from rotograd_cli.training.run_state import TrainState
 
-RECORD = {"step": 2, "epoch": 1, "val/value/loss": 0.5, "val/loss": 0.5}
+RECORD = {"step": 2, "epoch": 1, "seconds": 1.5, "val/value/loss": 0.5, "val/loss": 0.5}
+TRAINING = {"step": 1, "epoch": 1, "seconds": 0.5, "train/lr": 0.001}
 SUMMARY = {"status": "finished", "seed": 3, "metrics": {"test/value/mse": 0.25}}
 
 
@@ -51,12 +54,17 @@ def test_values_that_json_does_not_have_become_null(tmp_path: Path) -> None:
 # ---- terminal
 
 
+def console(num_epochs: int, select: str) -> ConsoleTracker:
+    pace = Pace(num_steps=num_epochs, batch_size=500)
+    return ConsoleTracker(num_epochs, select, pace, Screen())
+
+
 def test_console_prints_one_line_per_evaluation_and_none_per_training_record(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for select in ("val/loss", "train/loss"):  # training records have the latter too
-        tracker = ConsoleTracker(num_epochs=2, select=select)
-        tracker.log({"step": 1, "epoch": 0, "train/value/loss": 0.75, "train/loss": 0.75})
+        tracker = console(2, select)
+        tracker.log({**TRAINING, "train/value/loss": 0.75, "train/loss": 0.75})
         tracker.progress(TrainState(), 3, 0)
         tracker.log({**RECORD, "train/loss": 0.7})
         tracker.log({"step": 2, "epoch": 1, "test/value/loss": 0.25, "test/loss": 0.25})
@@ -65,7 +73,7 @@ def test_console_prints_one_line_per_evaluation_and_none_per_training_record(
         assert captured.out == ""
         lines = captured.err.splitlines()
         assert lines[0].startswith(f"epoch 1/2  {select} ")
-        assert lines[0].endswith("val loss value 0.5000")
+        assert lines[0].endswith("  val loss value 0.5000")
         assert lines[1:] == ["test of epoch 1  loss value 0.2500"]
 
 
@@ -74,13 +82,42 @@ def test_console_sums_up_the_losses_of_many_tasks(
     num: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     losses = {f"val/a{k}/loss": 0.25 for k in range(num)}
-    tracker = ConsoleTracker(num_epochs=1, select="val/mean_f1")
-    tracker.log({"step": 1, "epoch": 1, **losses, "val/loss": num / 4, "val/mean_f1": 0.5})
+    tracker = console(1, "val/mean_f1")
+    tracker.log(
+        {"step": 1, "epoch": 1, "seconds": 1.5, **losses, "val/loss": num / 4, "val/mean_f1": 0.5}
+    )
     tracker.finish(SUMMARY)
     (line,) = capsys.readouterr().err.splitlines()
-    each = "loss " + " ".join(f"a{k} 0.2500" for k in range(num))
-    short = "loss 2.7500 (sum of 11 tasks)"
-    assert line == f"epoch 1/1  val/mean_f1 0.5000  val {each if num == 10 else short}"
+    each = " ".join(f"a{k} 0.2500" for k in range(num))
+    short = "2.7500 (sum of 11 tasks)"
+    assert line.startswith("epoch 1/1  val/mean_f1 0.5000  ")
+    assert line.endswith(f"  val loss {each if num == 10 else short}")
+
+
+def test_epoch_lines_stand_in_columns_and_name_their_cell(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two epochs of 80 s and 60 s, 40 s and 30 s of which were training, of four: 140 s to go."""
+    noon = time.mktime((2026, 11, 28, 12, 0, 0, 0, 0, -1))
+    times = iter([noon, noon + 80, noon + 140])
+    pace = Pace(num_steps=40, batch_size=500, clock=lambda: next(times))
+    tracker = ConsoleTracker(4, "val/loss", pace, Screen(label="cell 3: "))
+    for epoch, (seconds, loss, rate) in enumerate([(40.0, 12.5, 1e-3), (70.0, 9.25, 5e-4)], 1):
+        step = {"step": 10 * epoch, "epoch": epoch, "seconds": seconds}
+        tracker.log({**step, "train/a/loss": 1.0, "train/loss": 1.0, "train/lr": rate})
+        tracker.log({**step, "val/a/loss": loss, "val/b/loss": 0.5, "val/loss": loss + 0.5})
+    tracker.finish(SUMMARY)
+    assert capsys.readouterr().err.splitlines() == [
+        "cell 3: epoch 1/4  val/loss 13.0000  40.0 s  125 ex/s  lr 1.0e-03  ends 12:05  "
+        "val loss a 12.5000 b 0.5000",
+        "cell 3: epoch 2/4  val/loss  9.7500  30.0 s  167 ex/s  lr 5.0e-04  ends 12:04  "
+        "val loss a  9.2500 b 0.5000",
+    ]
+
+
+def test_a_resumed_run_without_a_step_has_no_pace_yet() -> None:
+    pace = Pace(num_steps=40, batch_size=500, step=10, seconds=3.0)
+    assert pace.advance(10, 3.0) == ["0.0 s", "- ex/s", "-"]
 
 
 # ---- wandb
@@ -163,7 +200,7 @@ def test_wandb_gets_values_by_step_and_the_metrics_in_its_summary(
     fake = use(monkeypatch, FakeWandb())
     run_once(wandb_tracker(tmp_path))
     assert fake.calls == ["offline", "log", "finish 0"]
-    assert fake.values == [({"epoch": 1, "val/value/loss": 0.5, "val/loss": 0.5}, 2)]
+    assert fake.values == [({key: RECORD[key] for key in RECORD if key != "step"}, 2)]
     assert fake.summary == {"status": "finished", "seed": 3, "test/value/mse": 0.25}
     assert warned.records == []
 

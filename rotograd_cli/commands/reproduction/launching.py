@@ -89,7 +89,7 @@ def _train(
     config: TrainConfig, run_dir: Path, overrides: list[str], resume: bool, name: str
 ) -> None:
     start = time.monotonic()
-    summary = train(config, run_dir, overrides, quiet=True, resume=resume)
+    summary = train(config, run_dir, overrides, screen=None, resume=resume)
     value = summary.selected_value
     shown = "has no finite value" if value is None else f"{value:.4g}"
     _say(f"{name}: {summary.select} {shown}, {time.monotonic() - start:.0f} s")

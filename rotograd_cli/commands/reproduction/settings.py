@@ -16,7 +16,7 @@ from rotograd_cli.tables.command import to_seeds
 from rotograd_cli.tables.spec import Statistic, TableSpec, check_spec
 
 TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
-FIGURE_KEYS = ("figure", "output")
+FIGURE_KEYS = ("figure", "runs", "x", "y", "smooth", "band", "output")
 LAUNCHER_KEYS = ("hydra", "launcher")
 
 
@@ -65,7 +65,7 @@ def parse(command: str, arguments: Sequence[str]) -> Arguments:
         elif first in LAUNCHER_KEYS:
             result.launcher.append(override)
         else:
-            _check_of_run(override)
+            _check_of_run(override, "figure" if command == "plot" else "table")
             result.runs.append(override)
     if options.config_dir is not None:
         for overrides in vars(result).values():
@@ -73,7 +73,7 @@ def parse(command: str, arguments: Sequence[str]) -> Arguments:
     return result
 
 
-def _check_of_run(override: str) -> None:
+def _check_of_run(override: str, main_key: str) -> None:
     key, equals, _ = override.partition("=")
     if key == "seed":
         raise ConfigError("`seed` is set by the table; seeds=3 or seeds=[0,1] choose seeds.")
@@ -84,7 +84,8 @@ def _check_of_run(override: str) -> None:
         )
     if not equals and not key.startswith("~"):
         raise ConfigError(
-            f"An override must read KEY=VALUE, got {override!r}; did you mean table={override}?"
+            f"An override must read KEY=VALUE, got {override!r}; did you mean "
+            f"{main_key}={override}?"
         )
 
 

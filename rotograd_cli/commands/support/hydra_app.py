@@ -43,9 +43,8 @@ def run_app(command: str, arguments: Sequence[str], task: Task) -> None:
     options = parsed(get_args_parser(), command, given)
     _check_options(command, options)
     _check_groups(options)
-    completes = any(argument in COMPLETION for argument in arguments)
     # Hydra registers the completion under this name
-    program = "rotograd" if completes else f"rotograd {command}"
+    program = "rotograd" if is_completion(arguments) else f"rotograd {command}"
     sys.argv = [program, *_of_this_rank(command, options, given)]
     register_schemas()
     carrier = _Carrier(task)
@@ -57,6 +56,11 @@ def run_app(command: str, arguments: Sequence[str], task: Task) -> None:
     finally:
         if carrier.error is not None:  # also where a sweeper stumbled over the missing value
             raise carrier.error
+
+
+def is_completion(arguments: Sequence[str]) -> bool:
+    """Return whether a shell asks for completions."""
+    return any(argument in COMPLETION for argument in arguments)
 
 
 def _call(application: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Sweeps: their folders are checked before the first cell, each cell is trained, all are shown."""
 
 import math
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,13 +29,16 @@ from rotograd_cli.errors import (
     RotogradError,
     exit_code,
     listed,
+    suggested,
 )
-from rotograd_cli.printing.grid import print_grid
+from rotograd_cli.printing.grid import Grid, print_grid
 from rotograd_cli.ranks.launch import job_rank
 from rotograd_cli.runs.directory import is_used, refuse_used
 from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.runs.terminal import common_overrides, remarks, sweep_table
+from rotograd_cli.runs.sweep import Cells, common_overrides, sweep_table, write_sweep
+from rotograd_cli.runs.terminal import remarks
+from rotograd_cli.tracking.console import Screen
 
 MAX_NAMED = 8
 
@@ -71,7 +75,8 @@ class Folders(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read the cells' summaries below the sweep's directory, so every launcher is served."""
         session.sweep_dirs.clear()
-        print_status(Path(config.hydra.sweep.dir))
+        search = config.train.select_mode if is_search(config.hydra) else None
+        print_status(Path(config.hydra.sweep.dir), search)
 
 
 @contextmanager
@@ -194,6 +199,16 @@ def is_search(hydra: DictConfig) -> bool:
     return "BasicSweeper" not in str(hydra.sweeper._target_)
 
 
+def cell_screen(hydra: DictConfig) -> Screen:
+    """Return what a cell shows: lines with its number; a bar unless cells run side by side.
+
+    Args:
+        hydra: Hydra's own node.
+    """
+    is_alone = "BasicLauncher" in str(hydra.launcher._target_)
+    return Screen(label=f"cell {hydra.job.num}: ", has_bar=is_alone)
+
+
 def run_cell(
     train: Callable[[], RunSummary], overrides: Sequence[str], hydra: DictConfig
 ) -> RunSummary:
@@ -249,11 +264,12 @@ def failed_cell(error: Exception, name: str, overrides: Sequence[str], run_dir: 
     return summary
 
 
-def print_status(sweep_dir: Path) -> None:
-    """Print a row per cell and what a search found; record the cells that failed.
+def print_status(sweep_dir: Path, search: str | None = None) -> None:
+    """Print and write a row per cell and what a search found; record the cells that failed.
 
     Args:
         sweep_dir: Folder of the sweep.
+        search: ``min`` or ``max`` for a search.
     """
     cells_and_files = set(sweep_dir.iterdir()) - set(session.foreign)
     folders = [p for p in cells_and_files if p.is_dir() and not p.name.startswith(".")]
@@ -261,15 +277,40 @@ def print_status(sweep_dir: Path) -> None:
     # what was refused in this process; a run in the folder keeps its own
     cells = {f.name: session.refused.get(f.absolute()) or RunSummary.read(f) for f in folders}
     session.refused.clear()
-    summaries = [summary for summary in cells.values() if summary is not None]
-    print_grid(sweep_table(list(cells.items())))
-    common = common_overrides(summaries)
-    if common:
-        print(f"In all cells: {' '.join(common)}")
-    notes = remarks(note for summary in summaries for note in summary.notes)
-    for line in (*notes, *_best(sweep_dir), f"Sweep directory: {sweep_dir}"):
-        print(line)
+    table = sweep_table(list(cells.items()), search)
+    lines = _remarks(sweep_dir, [summary for summary in cells.values() if summary is not None])
+    print_grid(table)
+    print(*lines, f"Sweep directory: {sweep_dir}", sep="\n")
+    if cells:
+        _write(sweep_dir, list(cells.items()), table, lines)
+    print(*_next_commands(sweep_dir, list(cells.values())), sep="\n", end="")
     _record_failures(sweep_dir, cells)
+
+
+def _remarks(sweep_dir: Path, summaries: Sequence[RunSummary]) -> list[str]:
+    """Return the lines below the table."""
+    common = common_overrides(summaries)
+    shared = [f"In all cells: {shlex.join(common)}"] if common else []
+    notes = remarks(note for summary in summaries for note in summary.notes)
+    return [*shared, *notes, *_best(sweep_dir)]
+
+
+def _write(sweep_dir: Path, cells: Cells, table: Grid, lines: Sequence[str]) -> None:
+    try:
+        files = write_sweep(sweep_dir, cells, table, lines)
+    except OSError as error:
+        session.failures.append(f"{sweep_dir}: its table cannot be written ({error.strerror}).")
+    else:
+        print(f"Files: {', '.join(str(file) for file in files)}")
+
+
+def _next_commands(sweep_dir: Path, cells: Sequence[RunSummary | None]) -> list[str]:
+    """Return the commands that show a sweep's runs; a table takes those of one data set alone."""
+    finished = [summary for summary in cells if summary is not None and summary.is_finished]
+    if len({summary.data for summary in finished}) != 1:
+        return []
+    commands = [suggested(command, f"runs={sweep_dir}") for command in ("table", "report")]
+    return ["Next:", *(f"  {command}" for command in commands), ""]
 
 
 def print_unfinished() -> None:

@@ -1,0 +1,155 @@
+"""``rotograd plot``: which figure, from which data, into which folder."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import Arguments
+from rotograd_cli.config.components import Constructor
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.overrides import composed
+from rotograd_cli.config.schema import PlotConfig, typed
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.figures.base import ComputedFigure, Figure, RunsFigure, TableFigure
+from rotograd_cli.figures.canvas import Drawing, save, styled
+from rotograd_cli.tables.command import (
+    register_schema,
+    table_of_runs,
+    to_patterns,
+    to_table_command,
+)
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.runs import Run, find_runs
+
+OPTIONS = ("x", "y", "smooth", "band")
+"""Keys of the command that a figure takes as options if it has them."""
+OUTPUT = Path("outputs/figures")
+"""Folder of figures that are made of neither runs nor a table."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure that was written."""
+
+    files: Sequence[Path]
+    notes: Sequence[str]
+
+
+def plot(arguments: Arguments) -> Plot:
+    """Draw a figure and write it.
+
+    Args:
+        arguments: The command line as :func:`parse` sorts it.
+
+    Raises:
+        ConfigError: If an override is wrong, nothing is there to draw, or matplotlib is missing.
+    """
+    with composing():
+        config = typed(composed("plot", arguments.figure), PlotConfig)
+    figure = Constructor(config.figure, "figure", kind=Figure)()
+    _check_options(figure.name, config, arguments)
+    with styled():
+        drawing, folder = _drawn(figure, config, arguments)
+        output = folder if config.output is None else Path(config.output).expanduser()
+        return Plot(save(drawing, output, figure.name), drawing.notes)
+
+
+def _check_options(name: str, config: PlotConfig, arguments: Arguments) -> None:
+    """Refuse options that the figure does not have, and what is for runs that are trained."""
+    for override in arguments.figure:
+        key = override.partition("=")[0]
+        if key in OPTIONS and key not in config.figure:
+            raise ConfigError(f"Figure {name!r} has no option {key}, got {override}; leave it out.")
+    others = [*arguments.runs, *arguments.launcher]
+    if config.runs is not None and _given(others):
+        raise ConfigError(
+            f"`runs` names runs that are there, got {_given(others)[0]} too, which is for runs to "
+            "train; leave one of them out."
+        )
+
+
+def _given(overrides: Sequence[str]) -> list[str]:
+    """Return what the user wrote: without the folder of YAML files that was added."""
+    return [override for override in overrides if not override.startswith("hydra.searchpath=")]
+
+
+def _drawn(figure: Figure, config: PlotConfig, arguments: Arguments) -> tuple[Drawing, Path]:
+    """Return the drawing, and the folder of its files by default."""
+    if isinstance(figure, RunsFigure):
+        return _of_runs(figure, config, arguments)
+    if isinstance(figure, TableFigure):
+        return _of_table(figure, config, arguments)
+    assert isinstance(figure, ComputedFigure)
+    for override in _given([*arguments.figure, *arguments.table, *arguments.runs]):
+        if not override.startswith(("figure", "output=")):
+            raise ConfigError(
+                f"Figure {figure.name!r} is made of no runs, got {override}; leave it out."
+            )
+    return figure.draw(), OUTPUT
+
+
+def _of_runs(figure: RunsFigure, config: PlotConfig, arguments: Arguments) -> tuple[Drawing, Path]:
+    if config.runs is None:
+        raise ConfigError(
+            f"Figure {figure.name!r} needs runs; add runs=GLOB, for example runs='outputs/**'."
+        )
+    if _given(arguments.table):
+        raise ConfigError(
+            f"Figure {figure.name!r} is drawn from runs, got {_given(arguments.table)[0]}, which "
+            "is for a table; leave it out."
+        )
+    runs = find_runs(to_patterns(config.runs))
+    return figure.draw(runs), _beside(runs)
+
+
+def _beside(runs: Sequence[Run]) -> Path:
+    return Path(os.path.commonpath([run.folder.absolute() for run in runs])) / "figures"
+
+
+def _of_table(
+    figure: TableFigure, config: PlotConfig, arguments: Arguments
+) -> tuple[Drawing, Path]:
+    if config.runs is None:
+        table, folder = _reproduced(figure, arguments)
+    else:
+        table, folder = _collected(figure, config, arguments)
+    return figure.draw(table), folder
+
+
+def _reproduced(figure: TableFigure, arguments: Arguments) -> tuple[Table, Path]:
+    """Return the table of the runs that ``rotograd reproduce`` trained."""
+    if not any(override.startswith("table=") for override in arguments.table):
+        overrides = [f"table={figure.table}", *arguments.table]
+        arguments = dataclasses.replace(arguments, table=overrides)
+    reproduction = Reproduction(arguments)
+    table = reproduction.table(figure.columns_of(reproduction.spec))
+    if not _has_values(table):
+        name = reproduction.spec.name
+        raise ConfigError(
+            f"Figure {figure.name!r} needs runs of table {name!r}, got none; train "
+            f"them with rotograd reproduce table={name} and the same overrides."
+        )
+    return table, reproduction.folder
+
+
+def _collected(figure: TableFigure, config: PlotConfig, arguments: Arguments) -> tuple[Table, Path]:
+    """Return the table that ``rotograd table runs=GLOB`` makes."""
+    register_schema()
+    patterns = to_patterns(config.runs)
+    with composing():
+        command = composed("table", ["runs=[]", *arguments.table])
+        command.runs = patterns
+        table = table_of_runs(to_table_command(command), figure.columns_of)
+    if not _has_values(table):
+        raise ConfigError(
+            f"Figure {figure.name!r} needs finished runs with a value in {table.title!r}, got "
+            f"none below {', '.join(patterns)}; rotograd table with the same runs says why."
+        )
+    return table, _beside(find_runs(patterns))
+
+
+def _has_values(table: Table) -> bool:
+    return any(cell.values for row in table.rows for cell in row.cells.values())

@@ -1,0 +1,79 @@
+"""What a figure is: where its data come from, and how they are drawn.
+
+A figure is one class in one file of this folder, and one YAML file in ``conf/figure`` that names it
+by ``_target_`` and holds its options; ``rotograd plot figure=NAME`` finds it there. The class
+extends one of three, by where its data come from:
+
+* :class:`RunsFigure`: the records of runs (``runs=GLOB``);
+* :class:`TableFigure`: a table of runs (``table=NAME``, or ``runs=GLOB``);
+* :class:`ComputedFigure`: its own computation.
+
+``draw`` returns a ``Drawing`` (``canvas.py``); the command writes it as PNG, PDF and CSV.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from rotograd_cli.figures.canvas import Drawing
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.runs import Run
+from rotograd_cli.tables.spec import TableSpec
+
+
+class Figure:
+    """A figure.
+
+    Args:
+        name: Name of the files that are written.
+    """
+
+    def __init__(self, *, name: str) -> None:
+        self.name = name
+
+
+class RunsFigure(Figure, ABC):
+    """A figure of what runs recorded while they trained."""
+
+    @abstractmethod
+    def draw(self, runs: Sequence[Run]) -> Drawing:
+        """Draw the figure.
+
+        Args:
+            runs: The runs that were asked for, finished or not.
+
+        Raises:
+            ConfigError: If they do not have what is drawn.
+        """
+
+
+class TableFigure(Figure, ABC):
+    """A figure of a table's numbers.
+
+    Args:
+        name: As in :class:`Figure`.
+        table: Table that is drawn unless ``table=`` or ``runs=`` says otherwise.
+    """
+
+    def __init__(self, *, name: str, table: str) -> None:
+        super().__init__(name=name)
+        self.table = table
+
+    @abstractmethod
+    def columns_of(self, spec: TableSpec) -> TableSpec:
+        """Return the table with the columns that are drawn in place of its own.
+
+        Raises:
+            ConfigError: If the table cannot have them.
+        """
+
+    @abstractmethod
+    def draw(self, table: Table) -> Drawing:
+        """Draw a table with these columns, of which at least one cell has a value."""
+
+
+class ComputedFigure(Figure, ABC):
+    """A figure that computes what it draws."""
+
+    @abstractmethod
+    def draw(self) -> Drawing:
+        """Compute and draw the figure."""

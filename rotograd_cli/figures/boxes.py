@@ -1,0 +1,61 @@
+"""One column of a table: a box per row over the seeds."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.figures.base import TableFigure
+from rotograd_cli.figures.canvas import Drawing, cell_rows, new_canvas, seeds_title
+from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.spec import TableSpec
+
+
+class Boxes(TableFigure):
+    """A box per row of a table: median, quartiles and whiskers over the seeds, and a dot per seed.
+
+    Args:
+        name: Name of the files that are written.
+        table: Table that is drawn by default.
+        columns: The one column of the table.
+        title: Title, to which the number of seeds is added.
+        x_label: Label of the rows.
+        y_label: Label of the column's values.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        table: str,
+        columns: Sequence[str],
+        title: str,
+        x_label: str,
+        y_label: str,
+    ) -> None:
+        super().__init__(name=name, table=table)
+        self.columns = columns
+        self.title = title
+        self.labels = {"xlabel": x_label, "ylabel": y_label}
+
+    def columns_of(self, spec: TableSpec) -> TableSpec:
+        """Return the table with this column alone."""
+        if len(self.columns) != 1 or self.columns[0] not in spec.columns:
+            raise ConfigError(
+                f"`figure.columns` must name one column of table {spec.name!r}, got "
+                f"{list(self.columns)}; choose from {', '.join(spec.columns)}."
+            )
+        (name,) = self.columns
+        return dataclasses.replace(spec, columns={name: spec.columns[name]})
+
+    def draw(self, table: Table) -> Drawing:
+        """Draw a table of one column."""
+        canvas = new_canvas(4.5)
+        axes = canvas.subplots()
+        (column,) = table.columns
+        rows = [row for row in table.rows if row.cells[column.name].values]
+        values = [list(row.cells[column.name].values.values()) for row in rows]
+        axes.boxplot(values, tick_labels=[row.label for row in rows])
+        for place, group in enumerate(values, start=1):
+            axes.plot([place] * len(group), group, ".", color="black", alpha=0.4)
+        axes.set(title=seeds_title(self.title, table), **self.labels)
+        return Drawing(canvas, *cell_rows(table), table.footnotes)
