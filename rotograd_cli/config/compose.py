@@ -15,6 +15,7 @@ from rotograd_cli.config.schema import (
     BenchConfig,
     EvaluateConfig,
     PlotConfig,
+    ReportConfig,
     TrainCommand,
     plain_values,
 )
@@ -32,6 +33,7 @@ def register_schemas(**schemas: type) -> None:
         "bench_schema": BenchConfig,
         "evaluate_schema": EvaluateConfig,
         "plot_schema": PlotConfig,
+        "report_schema": ReportConfig,
     }
     for name, schema in schemas.items():
         ConfigStore.instance().store(name=name, node=schema)

@@ -1,16 +1,15 @@
 """Charts as Vega-Lite specifications, made with Altair. They take their colours from the page."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rotograd_cli.errors import ConfigError
-
-if TYPE_CHECKING:
-    import altair
 
 HEIGHT = 180
 MAX_COLOURS = 10
 """Lines of different colours in one chart; more of them become rows of a heat map."""
+MOST_NUMBERED = 15
+"""Classes of a confusion matrix whose counts can be read."""
 Spec = dict[str, Any]
 
 
@@ -32,7 +31,7 @@ class Band(NamedTuple):
     high: float
 
 
-def library() -> "Any":
+def library() -> Any:
     """Return Altair.
 
     Raises:
@@ -69,13 +68,14 @@ def lines(
     names = list(dict.fromkeys(point.line for point in points))
     rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
-    form = "~%" if percent else "~g"
+    tiny = all(abs(point.value) < 1e-3 for point in points)
+    axis = alt.Axis(format="~%" if percent else "~e") if percent or tiny else alt.Axis()
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("step:Q", title=x, scale=alt.Scale(zero=False, nice=False)),
         color=_colour(alt, names),
     )
     line = base.mark_line(strokeWidth=1.8, point=_points(points, names)).encode(
-        y=alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format=form)),
+        y=alt.Y("value:Q", title=None, scale=scale, axis=axis),
         tooltip=[alt.Tooltip("line:N", title=" "), "step:Q", alt.Tooltip("value:Q", format=".4~g")],
     )
     layers = [line]
@@ -93,7 +93,7 @@ def _points(points: Sequence[Point | Band], names: Sequence[str]) -> Any:
     return {"size": 18, "filled": True} if few else False
 
 
-def _rule(alt: Any, step: float) -> "altair.Chart":
+def _rule(alt: Any, step: float) -> Any:
     return (
         alt.Chart(alt.InlineData(values=[{"step": step}]))
         .mark_rule(strokeDash=[4, 3], opacity=0.7)
@@ -102,7 +102,8 @@ def _rule(alt: Any, step: float) -> "altair.Chart":
 
 
 def _colour(alt: Any, names: Sequence[str]) -> Any:
-    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolType="stroke")
+    columns = 5 if max(map(len, names), default=0) <= 10 else 2
+    legend = alt.Legend(title=None, orient="bottom", columns=columns, symbolType="stroke")
     return alt.Color(
         "line:N",
         scale=alt.Scale(domain=list(names)),
@@ -144,7 +145,7 @@ def cosine_matrix(tasks: Sequence[str]) -> Spec:
         x=alt.X("b:N", sort=list(tasks), title=None, axis=alt.Axis(labelAngle=-40)),
         y=alt.Y("a:N", sort=list(tasks), title=None),
     )
-    scale = alt.Scale(domain=[-1, 0, 1], range="diverging", type="linear")
+    scale = alt.Scale(domain=[-1, 0, 1], range="diverging", interpolate="rgb")
     legend = alt.Legend(title=None, orient="bottom", gradientLength=160, gradientThickness=10)
     cells = base.mark_rect().encode(
         color=alt.Color("cosine:Q", scale=scale, legend=legend),
@@ -154,7 +155,7 @@ def cosine_matrix(tasks: Sequence[str]) -> Spec:
         return _finished(cells, min(12 * len(tasks), 520))
     numbers = base.mark_text(fontSize=11).encode(
         text=alt.Text("cosine:Q", format=".2f"),
-        color=alt.condition("abs(datum.cosine) > 0.55", alt.value("white"), alt.value("black")),
+        color=alt.when("abs(datum.cosine) > 0.55").then(alt.value("white")),
     )
     return _finished(alt.layer(cells, numbers), max(HEIGHT, 44 * len(tasks)))
 
@@ -179,12 +180,11 @@ def confusion(counts: Sequence[Sequence[int]]) -> Spec:
         color=alt.Color("share:Q", scale=scale, legend=None),
         tooltip=["true:O", "predicted:O", "count:Q", alt.Tooltip("share:Q", format=".1%")],
     )
-    if len(counts) > 15:
+    if len(counts) > MOST_NUMBERED:
         return _finished(cells, min(14 * len(counts), 420))
-    # black or white is decided by the page's theme: a dark page has dark cells for small shares
     numbers = base.mark_text(fontSize=10).encode(
         text=alt.condition("datum.count > 0", "count:Q", alt.value("")),
-        color=alt.condition("datum.share > 0.5", alt.value("white"), alt.value("#8a8f98")),
+        color=alt.when("datum.share > 0.5").then(alt.value("white")),
     )
     return _finished(alt.layer(cells, numbers), 26 * len(counts) + 40)
 

@@ -1,7 +1,7 @@
 """What a checkpoint predicts, as far as the page shows it: counts of classes, pairs of numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -24,19 +24,20 @@ DENSE_LIMIT = 100
 """Examples that are predicted by default, without and with dense tasks."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
     """Predictions of one split by one checkpoint."""
 
     num: int
     """How many of its examples, the first ones, were predicted."""
     total: int
-    confusions: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    confusions: dict[str, NDArray[np.int64]]
     """By task with classes: counts by true and predicted class."""
-    kinds: dict[str, Kind] = field(default_factory=dict)
-    pairs: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    kinds: dict[str, Kind]
+    """By task."""
+    pairs: dict[str, list[tuple[float, float]]]
     """By task with one number per example: true value and prediction."""
-    examples: list[Example] = field(default_factory=list)
+    examples: list[Example]
 
 
 def measure(
@@ -70,7 +71,9 @@ def measure(
             _collect(collectors, dataset.tasks, predictions, batch)
         chosen = torch.linspace(0, num - 1, min(num_examples, num)).round().long()
         examples = _examples(model, dataset, split, chosen, largest)
-    return Measured(num, total, examples=examples, **_results(collectors))
+    kinds = {name: each.kind for name, each in collectors.items()}
+    pairs = {name: each.pairs for name, each in collectors.items() if each.pairs}
+    return Measured(num, total, _confusions(collectors), kinds, pairs, examples)
 
 
 def _by_task(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -124,18 +127,14 @@ def _collect(
         collectors[task.name].add(prediction, target)
 
 
-def _results(collectors: Mapping[str, _Collector]) -> dict[str, dict[str, object]]:
-    confusions: dict[str, object] = {}
+def _confusions(collectors: Mapping[str, _Collector]) -> dict[str, NDArray[np.int64]]:
+    confusions = {}
     for name, each in collectors.items():
         counts = each.matrix.counts[:-1].cpu().numpy()
         if counts.sum() > 0:
             size = each.matrix.num_classes
             confusions[name] = counts.reshape(size, size)
-    return {
-        "confusions": confusions,
-        "kinds": {name: each.kind for name, each in collectors.items()},
-        "pairs": {name: each.pairs for name, each in collectors.items() if each.pairs},
-    }
+    return confusions
 
 
 def ious(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -80,7 +80,7 @@ def _libraries() -> str:
     version = library().SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
     from vl_convert import javascript_bundle
 
-    script: str = javascript_bundle(vl_version=version)
+    script: str = javascript_bundle(None, version)
     return script.replace("</script", "<\\/script")
 
 

@@ -19,7 +19,9 @@ _PNG_BYTES = 12_000
 """A larger picture is stored as JPEG: the page stays small."""
 
 
-def tasks_section(measured: Measured | str, summary: RunSummary, split: str, page: Charts) -> Section:
+def tasks_section(
+    measured: Measured | str, summary: RunSummary, split: str, page: Charts
+) -> Section:
     """Return confusion matrices, intersections over unions, F1 and scatter plots.
 
     Args:
@@ -98,11 +100,13 @@ def examples_section(measured: Measured | str, split: str) -> Section:
     has_image = any(example.image is not None for example in measured.examples)
     words = f"Examples of the {split} split, evenly spread. "
     if any(example.answers for example in measured.examples):
-        words += "Wrong answers are red, with the truth in parentheses; so is it behind numbers. "
+        words += "The truth stands in parentheses after wrong answers and after numbers. "
     if not has_image:
         words += "The inputs are no images."
     boxes = [_example(example) for example in measured.examples]
-    return Section("Examples", html.sentence(words) + html.cards(boxes, "wide" if has_maps else "tiles"))
+    return Section(
+        "Examples", html.sentence(words) + html.cards(boxes, "wide" if has_maps else "tiles")
+    )
 
 
 def _example(example: Example) -> str:

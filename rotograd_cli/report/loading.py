@@ -1,0 +1,41 @@
+"""A run's network and data for its page (to be replaced)."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rotograd_cli.config.schema import ReportConfig
+from rotograd_cli.report.measured import Measured, measure
+from rotograd_cli.runs.building import build, resolve_device
+from rotograd_cli.runs.directory import CHECKPOINTS
+from rotograd_cli.runs.evaluation import NO_LOGGER
+from rotograd_cli.runs.saved import load_run_config
+from rotograd_cli.runs.trust import Trust, user_folders
+from rotograd_cli.training.checkpoint import load_checkpoint
+from rotograd_cli.training.run_state import load_weights
+
+
+def measure_run(run_dir: Path, config: ReportConfig) -> Measured:
+    run_config = load_run_config(run_dir)
+    run_config.logger = NO_LOGGER
+    Trust(config.trust, user_folders()).check(asdict(run_config), run_dir / "config.yaml", run_dir)
+    if config.device is not None:
+        run_config.device = config.device
+    if config.data_dir is not None:
+        run_config.paths.data_dir = config.data_dir
+    name = config.checkpoint or (
+        "best" if (run_dir / CHECKPOINTS / "best.pt").is_file() else "last"
+    )
+    path = run_dir / CHECKPOINTS / f"{name}.pt"
+    checkpoint = load_checkpoint(path, resolve_device(run_config.device))
+    model, dataset = build(run_config)
+    load_weights(model, checkpoint["model"], path)
+    dense = any(task.map_shape for task in dataset.tasks)
+    return measure(
+        model,
+        dataset,
+        config.split,
+        limit=config.limit,
+        num_examples=config.examples or (3 if dense else 12),
+        batch_size=run_config.train.eval_batch_size,
+        largest=192,
+    )
