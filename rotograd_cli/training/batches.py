@@ -74,7 +74,8 @@ def complete_batches(
     num = 0
     for batch in dataset.batches(split, parts):
         num += 1
-        yield batch
+        if num <= len(parts):
+            yield batch
     if num != len(parts):
         raise ConfigError(
             f"Data set {dataset.name!r}, split {split}: `batches` must yield a batch for each of "
