@@ -69,7 +69,9 @@ def lines(
     rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
     tiny = all(abs(point.value) < 1e-3 for point in points)
-    axis = alt.Axis(format="~%" if percent else "~e") if percent or tiny else alt.Axis()
+    axis = alt.Axis(tickCount=4) if log else alt.Axis()
+    if percent or tiny:
+        axis.format = "~%" if percent else "~e"
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("step:Q", title=x, scale=alt.Scale(zero=False, nice=False)),
         color=_colour(alt, names),
@@ -102,7 +104,8 @@ def _rule(alt: Any, step: float) -> Any:
 
 
 def _colour(alt: Any, names: Sequence[str]) -> Any:
-    columns = 5 if max(map(len, names), default=0) <= 10 else 2
+    width = 26 + 6.5 * max(map(len, names), default=0)  # of an entry, in pixels
+    columns = max(1, int(320 // width))
     legend = alt.Legend(title=None, orient="bottom", columns=columns, symbolType="stroke")
     return alt.Color(
         "line:N",
@@ -111,14 +114,16 @@ def _colour(alt: Any, names: Sequence[str]) -> Any:
     )
 
 
-def heat_rows(points: Sequence[Point], title: str) -> Spec:
+def heat_rows(points: Sequence[Point], *, log: bool = False) -> Spec:
     """Return a heat map with a row per line and the steps across, for many lines.
 
     Args:
         points: Points; every line has the same steps.
-        title: What the colours mean.
+        log: Whether the scale of colours is logarithmic; values above 0 only.
     """
     alt = library()
+    legend = alt.Legend(title=None, orient="bottom", gradientThickness=10)
+    scale = alt.Scale(type="log" if log else "linear", range="heatmap")
     names = list(dict.fromkeys(point.line for point in points))
     rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
     chart = (
@@ -127,7 +132,7 @@ def heat_rows(points: Sequence[Point], title: str) -> Spec:
         .encode(
             x=alt.X("step:O", axis=alt.Axis(labelOverlap="greedy", labelAngle=0), title="step"),
             y=alt.Y("line:N", sort=names, title=None),
-            color=alt.Color("value:Q", legend=alt.Legend(title=title, orient="bottom")),
+            color=alt.Color("value:Q", scale=scale, legend=legend),
             tooltip=["line:N", "step:Q", alt.Tooltip("value:Q", format=".4~g")],
         )
     )
@@ -141,8 +146,11 @@ def cosine_matrix(tasks: Sequence[str]) -> Spec:
         tasks: Tasks in order.
     """
     alt = library()
+    is_large = len(tasks) > MAX_COLOURS
+    # of many tasks the rows alone are named: the columns have the same order
+    axis = alt.Axis(labels=False, ticks=False) if is_large else alt.Axis(labelAngle=-40)
     base = alt.Chart(alt.NamedData(name="cells")).encode(
-        x=alt.X("b:N", sort=list(tasks), title=None, axis=alt.Axis(labelAngle=-40)),
+        x=alt.X("b:N", sort=list(tasks), title=None, axis=axis),
         y=alt.Y("a:N", sort=list(tasks), title=None),
     )
     scale = alt.Scale(domain=[-1, 0, 1], range="diverging", interpolate="rgb")
@@ -151,7 +159,7 @@ def cosine_matrix(tasks: Sequence[str]) -> Spec:
         color=alt.Color("cosine:Q", scale=scale, legend=legend),
         tooltip=["a:N", "b:N", alt.Tooltip("cosine:Q", format=".2f")],
     )
-    if len(tasks) > MAX_COLOURS:
+    if is_large:
         return _finished(cells, min(12 * len(tasks), 520))
     numbers = base.mark_text(fontSize=11).encode(
         text=alt.Text("cosine:Q", format=".2f"),

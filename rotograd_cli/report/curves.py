@@ -21,11 +21,16 @@ def curves(history: History, summary: RunSummary, page: Charts) -> Section:
         remedy = "metrics.jsonl holds no losses: the run ended before its first logging step."
         return Section("Learning curves", html.sentence(remedy))
     mark = selected_step(history, summary)
-    drawn = [_selection(history, summary, page, mark)]
     few = len(summary.tasks) <= MAX_CHARTS
-    drawn += (_losses if few else _loss_map)(history, summary, page, mark)
-    drawn += _metrics(history, summary, page, mark)
-    parts = [html.cards(filter(None, drawn))]
+    drawn = [
+        *_selection(history, summary, page, mark),
+        *(_losses(history, summary, page, mark) if few else []),
+        *_metrics(history, summary, page, mark),
+    ]
+    parts = [html.cards(drawn)]
+    if not few:
+        keys = {task: f"val/{task}/loss" for task in summary.tasks}
+        parts.append(html.cards([over_time("Validation loss of every task", keys, history, page)]))
     if mark is not None:
         parts.append(html.sentence("The dashed line is the end of the selected epoch."))
     return Section("Learning curves", "".join(parts))
@@ -41,13 +46,13 @@ def selected_step(history: History, summary: RunSummary) -> float | None:
 
 def _selection(
     history: History, summary: RunSummary, page: Charts, mark: float | None
-) -> str | None:
+) -> list[str]:
     key = summary.select
     if key is None or not has(history, key):
-        return None
+        return []
     split, _, rest = key.partition("/")
     title = f"{split} {MetricKey.parse(rest)}, which selects the epoch".replace("_", " ")
-    return page.add(title, charts.lines(points(history, {split: key}), mark_step=mark))
+    return [page.add(title, charts.lines(points(history, {split: key}), mark_step=mark))]
 
 
 def _losses(history: History, summary: RunSummary, page: Charts, mark: float | None) -> list[str]:
@@ -58,12 +63,6 @@ def _losses(history: History, summary: RunSummary, page: Charts, mark: float | N
             rows = points(history, keys)
             drawn.append(page.add(f"{task} loss", charts.lines(rows, mark_step=mark)))
     return drawn
-
-
-def _loss_map(history: History, summary: RunSummary, page: Charts, mark: float | None) -> list[str]:
-    del mark
-    keys = {task: f"val/{task}/loss" for task in summary.tasks}
-    return [over_time("validation loss of every task", keys, history, page)]
 
 
 def over_time(
@@ -81,7 +80,8 @@ def over_time(
     recorded = {line: key for line, key in keys.items() if has(history, key)}
     if len(recorded) <= MAX_COLOURS:
         return page.add(title, charts.lines(points(history, recorded), log=log))
-    return page.add(title, charts.heat_rows(points(history, recorded, 40 * len(recorded)), title))
+    rows = points(history, recorded, 40 * len(recorded))
+    return page.add(title, charts.heat_rows(rows, log=log))
 
 
 def _metrics(history: History, summary: RunSummary, page: Charts, mark: float | None) -> list[str]:

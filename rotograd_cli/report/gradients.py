@@ -44,13 +44,19 @@ _CONFLICT = (
 
 def gradients(history: History, summary: RunSummary, page: Charts) -> Section:
     """Return heat maps of cosines with a slider over time, and lines of all other diagnostics."""
-    drawn = _conflict_lines(history, page) + _task_lines(history, summary, page)
-    if not drawn:
+    overall = _conflict_lines(history, page)
+    per_task = _task_lines(history, summary, page)
+    if not (overall or per_task):
         return Section("Gradients", html.sentence(NONE_RECORDED))
-    matrices = _matrices(history, summary, page)
+    matrices = _matrices(history, summary, page) or html.sentence(NO_PAIRS)
     if len(summary.tasks) == 1:
         matrices = html.sentence(ONE_TASK)
-    return Section("Gradients", (matrices or html.sentence(NO_PAIRS)) + html.cards(drawn, "wide"))
+    # the heat maps of many tasks are taller than lines and have rows of their own
+    groups = [overall + per_task]
+    if len(summary.tasks) > charts.MAX_COLOURS:
+        groups = [overall, per_task]
+    boxes = "".join(html.cards(group, "wide") for group in groups if group)
+    return Section("Gradients", matrices + boxes)
 
 
 def _conflict_lines(history: History, page: Charts) -> list[str]:

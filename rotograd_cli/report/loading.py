@@ -2,8 +2,10 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 from rotograd_cli.config.schema import ReportConfig
+from rotograd_cli.data.base import Split
 from rotograd_cli.report.measured import Measured, measure
 from rotograd_cli.runs.building import build, resolve_device
 from rotograd_cli.runs.directory import CHECKPOINTS
@@ -29,13 +31,11 @@ def measure_run(run_dir: Path, config: ReportConfig) -> Measured:
     checkpoint = load_checkpoint(path, resolve_device(run_config.device))
     model, dataset = build(run_config)
     load_weights(model, checkpoint["model"], path)
-    dense = any(task.map_shape for task in dataset.tasks)
     return measure(
         model,
         dataset,
-        config.split,
+        cast(Split, config.split),
         limit=config.limit,
-        num_examples=config.examples or (3 if dense else 12),
+        num_examples=config.examples,
         batch_size=run_config.train.eval_batch_size,
-        largest=192,
     )

@@ -1,6 +1,6 @@
 """What a checkpoint predicts, as far as the page shows it: counts of classes, pairs of numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,19 +9,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
+from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.pictures import Example, Kind, draw_examples, kind_of
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.dense_metrics import ConfusionMatrix
 from rotograd_cli.tasks.labels import NO_LABEL
-from rotograd_cli.training.objective import predict
+from rotograd_cli.training.prediction import PredictedBatch, predict_examples
 
 MAX_PAIRS = 400
 """Examples in a scatter plot."""
 LIMIT = 2000
 DENSE_LIMIT = 100
 """Examples that are predicted by default, without and with dense tasks."""
+EXAMPLES = 12
+DENSE_EXAMPLES = 3
+"""Examples that are drawn by default."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,8 @@ def measure(
     split: Split,
     *,
     limit: int | None,
-    num_examples: int,
+    num_examples: int | None,
     batch_size: int,
-    largest: int,
 ) -> Measured:
     """Predict the first examples of a split.
 
@@ -57,37 +59,28 @@ def measure(
         dataset: The data.
         split: Which split.
         limit: How many examples at most; None for ``LIMIT``, of dense tasks ``DENSE_LIMIT``.
-        num_examples: How many of them are drawn, evenly spread.
+        num_examples: How many of them are drawn, evenly spread; None for ``EXAMPLES``, of dense
+            tasks ``DENSE_EXAMPLES``.
         batch_size: Examples that are predicted at once.
-        largest: Largest side of a picture, in pixels.
     """
     is_dense = any(task.map_shape for task in dataset.tasks)
     total = dataset.num_examples(split)
     num = min(total, limit or (DENSE_LIMIT if is_dense else LIMIT))
     collectors: dict[str, _Collector] = {}
-    with model.evaluating(), torch.no_grad():
-        for batch in dataset.batches(split, in_parts(torch.arange(num), batch_size)):
-            predictions = _by_task(dataset.tasks, predict(model, batch))
-            _collect(collectors, dataset.tasks, predictions, batch)
-        chosen = torch.linspace(0, num - 1, min(num_examples, num)).round().long()
-        examples = _examples(model, dataset, split, chosen, largest)
+    everything = torch.arange(num)
+    for batch in predict_examples(model, dataset, split, everything, batch_size=batch_size):
+        _collect(collectors, dataset.tasks, batch)
+    if num_examples is None:
+        num_examples = DENSE_EXAMPLES if is_dense else EXAMPLES
+    chosen = torch.linspace(0, num - 1, min(num_examples, num)).round().long()
+    examples = [
+        example
+        for b in predict_examples(model, dataset, split, chosen, batch_size=batch_size)
+        for example in draw_examples(dataset, b.inputs, b.targets, b.predictions)
+    ]
     kinds = {name: each.kind for name, each in collectors.items()}
     pairs = {name: each.pairs for name, each in collectors.items() if each.pairs}
     return Measured(num, total, _confusions(collectors), kinds, pairs, examples)
-
-
-def _by_task(tasks: Sequence[Task], predictions: Sequence[Tensor]) -> dict[str, Tensor]:
-    return {task.name: each for task, each in zip(tasks, predictions, strict=True)}
-
-
-def _examples(
-    model: MultiTaskMethod, dataset: MultiTaskDataset, split: Split, chosen: Tensor, largest: int
-) -> list[Example]:
-    if len(chosen) == 0:
-        return []
-    batch = dataset.batch(split, chosen)
-    predictions = _by_task(dataset.tasks, predict(model, batch))
-    return draw_examples(dataset, batch.inputs, batch.targets, predictions, largest=largest)
 
 
 class _Collector:
@@ -113,14 +106,13 @@ class _Collector:
 def _collect(
     collectors: dict[str, _Collector],
     tasks: Iterable[Task],
-    predictions: Mapping[str, Tensor],
-    batch: Batch,
+    batch: PredictedBatch,
 ) -> None:
     for task in tasks:
         target = batch.targets.get(task.name)
         if target is None:
             continue
-        prediction = predictions[task.name]
+        prediction = batch.predictions[task.name]
         if task.name not in collectors:
             kind = kind_of(task, target)
             collectors[task.name] = _Collector(task, kind, prediction.device)

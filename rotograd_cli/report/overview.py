@@ -1,16 +1,20 @@
 """What was run: the command, its outcome, its numbers, where and on what."""
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rotograd_cli.errors import suggested
+from rotograd_cli.errors import listed, suggested
+from rotograd_cli.printing.grid import Grid
 from rotograd_cli.report import html
 from rotograd_cli.report.html import Section
+from rotograd_cli.runs.history import evaluations
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.terminal import run_table, training_time
 
+MAX_ROWS = 16
 MAX_WARNINGS = 20
 
 
@@ -63,11 +67,11 @@ def _how_to_finish(run_dir: Path, summary: RunSummary) -> str:
 def _tasks(tasks: Sequence[str]) -> str | None:
     if not tasks:
         return None
-    return ", ".join(tasks) if len(tasks) <= 12 else f"{len(tasks)}: {', '.join(tasks)}"
+    return ", ".join(tasks) if len(tasks) <= 12 else f"{len(tasks)}: {listed(tasks)}"
 
 
 def _selected(summary: RunSummary) -> str | None:
-    if summary.selected_epoch is None:
+    if not summary.selected_epoch:
         return None
     return f"{summary.selected_epoch} of {summary.epochs}"
 
@@ -76,15 +80,30 @@ def _numbers(values: dict[str, int]) -> str | None:
     return ", ".join(f"{value:,} {name}" for name, value in values.items()) or None
 
 
-def results(summary: RunSummary) -> Section:
-    """Return the table of results, with the protocol by which they were measured."""
+def results(run_dir: Path, summary: RunSummary) -> Section:
+    """Return the table of results, with the protocol by which they were measured.
+
+    Of a run that has not ended it is the last evaluation.
+    """
+    words = f"Protocol: {summary.protocol}." if summary.protocol is not None else ""
     if not summary.metrics:
-        remedy = "There are no results yet: they are recorded when the first epoch is evaluated."
-        return Section("Results", html.sentence(remedy))
-    parts = [html.table(run_table(summary))]
-    if summary.protocol is not None:
-        parts.append(html.sentence(f"Protocol: {summary.protocol}."))
-    return Section("Results", "".join(parts))
+        evaluated = list(evaluations(run_dir))
+        if not evaluated:
+            remedy = "There are no results yet: they are recorded when the first epoch is over."
+            return Section("Results", html.sentence(remedy))
+        metrics = evaluated[-1]
+        summary = dataclasses.replace(summary, metrics=metrics)
+        words = f"Of the last evaluation, epoch {metrics.get('epoch', 0):g}; no epoch is selected."
+    return Section("Results", _tables(run_table(summary)) + html.sentence(words))
+
+
+def _tables(grid: Grid) -> str:
+    """Return a table; a long one is folded away behind its statistics over tasks."""
+    over_tasks = [row for row in grid.rows if row[0].text == "all"]
+    if len(grid.rows) <= MAX_ROWS or len(over_tasks) < 2:
+        return html.table(grid)
+    short = dataclasses.replace(grid, rows=over_tasks)
+    return html.table(short) + html.details("Every task", html.table(grid))
 
 
 def environment(run_dir: Path, summary: RunSummary) -> Section:

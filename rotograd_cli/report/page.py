@@ -12,6 +12,10 @@ from rotograd_cli.report.charts import Spec, library
 from rotograd_cli.report.html import Section
 
 
+_GLOBALS = "window.vegaEmbed = vegaEmbed;"
+"""What the page's own script needs of the libraries."""
+
+
 class Charts:
     """The charts of a page, in order; a chart's place in it is an element with its number."""
 
@@ -80,7 +84,7 @@ def _libraries() -> str:
     version = library().SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
     from vl_convert import javascript_bundle
 
-    script: str = javascript_bundle(None, version)
+    script: str = javascript_bundle(_GLOBALS, version)
     return script.replace("</script", "<\\/script")
 
 

@@ -89,11 +89,11 @@ def examples_section(measured: Measured | str, split: str) -> Section:
     """Return examples with their predictions.
 
     Args:
-        measured: Predictions, or in one sentence why there are none.
+        measured: Predictions, or why there are none, which the section on tasks says.
         split: The split that was predicted.
     """
     if isinstance(measured, str):
-        return Section("Examples", html.sentence(measured))
+        return Section("Examples", html.sentence("There are none, for the same reason."))
     if not measured.examples:
         return Section("Examples", html.sentence("None were asked for; set examples=8."))
     has_maps = any(example.maps for example in measured.examples)

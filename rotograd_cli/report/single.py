@@ -26,7 +26,7 @@ def run_page(run_dir: Path, config: ReportConfig) -> str:
     """
     summary = RunSummary.read(run_dir) or RunSummary(status="no summary")
     page = Charts()
-    sections = [overview(run_dir, summary), results(summary)]
+    sections = [overview(run_dir, summary), results(run_dir, summary)]
     try:
         history = read_history(run_dir)
     except DatasetError as error:
