@@ -54,6 +54,7 @@ def lines(
     log: bool = False,
     percent: bool = False,
     mark_step: float | None = None,
+    names: Sequence[str] | None = None,
 ) -> Spec:
     """Return a chart of lines over steps.
 
@@ -63,18 +64,21 @@ def lines(
         log: Whether the vertical axis is logarithmic; values above 0 only.
         percent: Whether the vertical axis shows shares in percent.
         mark_step: Step at which a vertical rule stands; None for none.
+        names: Lines that the page's colours stand for, in order, with a legend outside of the
+            chart; None takes those of the chart, with a legend of its own.
     """
     alt = library()
-    names = list(dict.fromkeys(point.line for point in points))
+    has_legend = names is None
+    names = names or list(dict.fromkeys(point.line for point in points))
     rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
-    tiny = all(abs(point.value) < 1e-3 for point in points)
+    tiny = 0 < max((abs(point.value) for point in points), default=0) < 1e-3
     axis = alt.Axis(tickCount=4) if log else alt.Axis()
     if percent or tiny:
         axis.format = "~%" if percent else "~e"
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("step:Q", title=x, scale=alt.Scale(zero=False, nice=False)),
-        color=_colour(alt, names),
+        color=_colour(alt, names, has_legend),
     )
     line = base.mark_line(strokeWidth=1.8, point=_points(points, names)).encode(
         y=alt.Y("value:Q", title=None, scale=scale, axis=axis),
@@ -103,14 +107,14 @@ def _rule(alt: Any, step: float) -> Any:
     )
 
 
-def _colour(alt: Any, names: Sequence[str]) -> Any:
+def _colour(alt: Any, names: Sequence[str], has_legend: bool) -> Any:
     width = 26 + 6.5 * max(map(len, names), default=0)  # of an entry, in pixels
     columns = max(1, int(320 // width))
     legend = alt.Legend(title=None, orient="bottom", columns=columns, symbolType="stroke")
     return alt.Color(
         "line:N",
         scale=alt.Scale(domain=list(names)),
-        legend=legend if len(names) > 1 else None,
+        legend=legend if has_legend and len(names) > 1 else None,
     )
 
 

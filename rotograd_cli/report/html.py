@@ -84,3 +84,17 @@ def details(summary: str, body: str) -> str:
 def bullets(lines: Sequence[str]) -> str:
     """Return sentences as a list."""
     return f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>"
+
+
+def remarks(lines: Sequence[str]) -> str:
+    """Return the sentences below a table or charts; nothing for none."""
+    return f'<div class="remarks">{bullets(lines)}</div>' if lines else ""
+
+
+def legend(names: Sequence[str]) -> str:
+    """Return the colours of lines, in the order of the page's colours."""
+    lines = (
+        f'<li><i style="background:var(--c{index})"></i>{text(name)}</li>'
+        for index, name in enumerate(names)
+    )
+    return f'<ul class="legend">{"".join(lines)}</ul>'

@@ -3,31 +3,36 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const specs = JSON.parse(document.getElementById("charts").textContent);
 const views = new Map(); // by element
 
+// colours are those of the page's style
 function theme() {
-  const ink = dark.matches ? "#c3cad6" : "#3d4653";
-  const line = dark.matches ? "#2c323d" : "#e2e5ea";
-  const axis = {
-    labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line,
-    labelFontSize: 11, titleFontSize: 11, titleFontWeight: 400, labelLimit: 150,
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const ink = colour("ink");
+  const soft = colour("soft");
+  const line = colour("line");
+  const first = colour("c0");
+  const heat = ["heat0", "heat1", "heat2"].map(colour);
+  const words = {
+    labelColor: soft, titleColor: soft, labelFontSize: 11, titleFontSize: 11, titleFontWeight: 400,
   };
   return {
     background: "transparent",
-    font: "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif",
+    font: style.fontFamily || "system-ui, sans-serif",
     view: { stroke: null },
-    axis, axisX: { grid: false, tickCount: 5 }, axisY: { tickCount: 5 },
-    legend: { labelColor: ink, titleColor: ink, labelFontSize: 11, titleFontSize: 11, titleFontWeight: 400, labelLimit: 170 },
-    rule: { color: ink }, text: { color: ink },
-    bar: { color: dark.matches ? "#5a9bd5" : "#2f6fb2" },
-    circle: { color: dark.matches ? "#5a9bd5" : "#2f6fb2" },
-    line: { color: dark.matches ? "#5a9bd5" : "#2f6fb2" },
+    axis: { ...words, gridColor: line, domainColor: line, tickColor: line, labelLimit: 150 },
+    axisX: { grid: false, tickCount: 5 },
+    axisY: { tickCount: 5 },
+    legend: { ...words, labelLimit: 170 },
+    rule: { color: soft },
+    text: { color: ink },
+    bar: { color: first },
+    circle: { color: first },
+    line: { color: first },
     range: {
-      // Okabe and Ito's colours, the black one replaced; told apart by colour-blind readers too
-      category: dark.matches
-        ? ["#56b4e9", "#e69f00", "#2fbf97", "#e88ac4", "#f0e442", "#ff7f50", "#8f9bff", "#b0b7c3", "#9c755f", "#c7e9b4"]
-        : ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7a5fc0", "#7f7f7f", "#8c564b", "#b8a800"],
-      diverging: dark.matches ? ["#e0654f", "#2a303b", "#4f9fe0"] : ["#c8452f", "#f4f4f2", "#2a6fb0"],
-      heatmap: dark.matches ? ["#1f2530", "#2f6fa8", "#9fd3ff"] : ["#f1f5fa", "#6aa3d5", "#0b3c6f"],
-      ramp: dark.matches ? ["#1f2530", "#2f6fa8", "#9fd3ff"] : ["#f1f5fa", "#6aa3d5", "#0b3c6f"],
+      category: Array.from({ length: 10 }, (_, k) => colour(`c${k}`)),
+      diverging: ["low", "zero", "high"].map(colour),
+      heatmap: heat,
+      ramp: heat,
     },
   };
 }

@@ -11,7 +11,6 @@ from rotograd_cli.report import html
 from rotograd_cli.report.charts import Spec, library
 from rotograd_cli.report.html import Section
 
-
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"
 """What the page's own script needs of the libraries."""
 
