@@ -25,6 +25,8 @@ USERS = {
     "rich": {"printing.grid", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"figures.canvas"},
+    "altair": {"report.charts"},
+    "vl_convert": {"report.page"},
     "geotorch": {"methods.rotation.rotations"},
     "pydantic": {"config.components", "runs.history", "runs.summary"},
 }
