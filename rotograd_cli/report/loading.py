@@ -1,4 +1,4 @@
-"""A run's network and data for its page (to be replaced)."""
+"""A run's network and data, for the predictions on its page."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,16 @@ from rotograd_cli.training.run_state import load_weights
 
 
 def measure_run(run_dir: Path, config: ReportConfig) -> Measured:
+    """Predict with a checkpoint of a run.
+
+    Args:
+        run_dir: The run.
+        config: Checked configuration.
+
+    Raises:
+        RotogradError: If the checkpoint or the data are missing, or the run names components that
+            are not trusted.
+    """
     run_config = load_run_config(run_dir)
     run_config.logger = NO_LOGGER
     Trust(config.trust, user_folders()).check(asdict(run_config), run_dir / "config.yaml", run_dir)
