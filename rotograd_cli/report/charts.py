@@ -143,11 +143,12 @@ def heat_rows(points: Sequence[Point], *, log: bool = False) -> Spec:
     return _finished(chart, max(HEIGHT, 14 * len(names)))
 
 
-def cosine_matrix(tasks: Sequence[str]) -> Spec:
+def cosine_matrix(tasks: Sequence[str], largest: float) -> Spec:
     """Return an empty heat map of cosines, which the page's script fills for the chosen step.
 
     Args:
         tasks: Tasks in order.
+        largest: Absolute value at the ends of the scale of colours, above 0.
     """
     alt = library()
     is_large = len(tasks) > MAX_COLOURS
@@ -157,7 +158,8 @@ def cosine_matrix(tasks: Sequence[str]) -> Spec:
         x=alt.X("b:N", sort=list(tasks), title=None, axis=axis),
         y=alt.Y("a:N", sort=list(tasks), title=None),
     )
-    scale = alt.Scale(domain=[-1, 0, 1], range="diverging", interpolate="rgb")
+    domain = [-largest, 0, largest]
+    scale = alt.Scale(domain=domain, range="diverging", interpolate="rgb", clamp=True)
     legend = alt.Legend(title=None, orient="bottom", gradientLength=160, gradientThickness=10)
     cells = base.mark_rect().encode(
         color=alt.Color("cosine:Q", scale=scale, legend=legend),
@@ -167,7 +169,7 @@ def cosine_matrix(tasks: Sequence[str]) -> Spec:
         return _finished(cells, min(12 * len(tasks), 520))
     numbers = base.mark_text(fontSize=11).encode(
         text=alt.Text("cosine:Q", format=".2f"),
-        color=alt.when("abs(datum.cosine) > 0.55").then(alt.value("white")),
+        color=alt.when(f"abs(datum.cosine) > {0.55 * largest}").then(alt.value("white")),
     )
     return _finished(alt.layer(cells, numbers), max(HEIGHT, 44 * len(tasks)))
 

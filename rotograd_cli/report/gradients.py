@@ -1,5 +1,6 @@
 """What the run recorded of its gradients: conflicts, norms, weights, rotations."""
 
+import math
 from collections.abc import Mapping
 from itertools import combinations
 
@@ -102,7 +103,8 @@ def _matrices(history: History, summary: RunSummary, page: Charts) -> str:
     titles = {"before": "Cosines before the rotations", "after": "Cosines after the rotations"}
     if not rotated:
         titles["after"] = "Cosines between the task gradients"
-    places = {kind: page.add(titles[kind], charts.cosine_matrix(summary.tasks)) for kind in keys}
+    spec = charts.cosine_matrix(summary.tasks, scale_end(history, keys))
+    places = {kind: page.add(titles[kind], spec) for kind in keys}
     boxes = [f'<div data-matrix="{kind}">{place}</div>' for kind, place in places.items()]
     last = len(data["steps"]) - 1
     slider = (
@@ -113,6 +115,12 @@ def _matrices(history: History, summary: RunSummary, page: Charts) -> str:
     content = in_script({"tasks": summary.tasks, **data})
     script = f'<script type="application/json" id="conflicts">{content}</script>'
     return slider + html.cards(boxes, "wide") + script
+
+
+def scale_end(history: History, keys: Mapping[str, list[str]]) -> float:
+    """Return the largest absolute cosine of all matrices and steps, rounded up to a tenth."""
+    columns = np.concatenate([_columns(history, names) for names in keys.values()])
+    return max(1, math.ceil(10 * np.nanmax(np.abs(columns)) - 1e-9)) / 10
 
 
 def frame_data(history: History, keys: Mapping[str, list[str]]) -> dict[str, list[object]]:

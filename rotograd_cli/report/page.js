@@ -17,7 +17,7 @@ function theme() {
   };
   return {
     background: "transparent",
-    font: style.fontFamily || "system-ui, sans-serif",
+    font: getComputedStyle(document.body).fontFamily,
     view: { stroke: null },
     axis: { ...words, gridColor: line, domainColor: line, tickColor: line, labelLimit: 150 },
     axisX: { grid: false, tickCount: 5 },
@@ -49,7 +49,7 @@ const conflicts = document.getElementById("conflicts");
 const data = conflicts && JSON.parse(conflicts.textContent);
 
 function cells(values) {
-  const rows = data.tasks.map((task) => ({ a: task, b: task, cosine: 1 }));
+  const rows = [];
   let pair = 0;
   for (let a = 0; a < data.tasks.length; a++) {
     for (let b = a + 1; b < data.tasks.length; b++, pair++) {
