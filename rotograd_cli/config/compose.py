@@ -16,6 +16,7 @@ from rotograd_cli.config.schema import (
     EvaluateConfig,
     PlotConfig,
     ReportConfig,
+    RunsConfig,
     TrainCommand,
     plain_values,
 )
@@ -34,6 +35,7 @@ def register_schemas(**schemas: type) -> None:
         "evaluate_schema": EvaluateConfig,
         "plot_schema": PlotConfig,
         "report_schema": ReportConfig,
+        "runs_schema": RunsConfig,
     }
     for name, schema in schemas.items():
         ConfigStore.instance().store(name=name, node=schema)

@@ -120,7 +120,8 @@ def _matrices(history: History, summary: RunSummary, page: Charts) -> str:
 def scale_end(history: History, keys: Mapping[str, list[str]]) -> float:
     """Return the largest absolute cosine of all matrices and steps, rounded up to a tenth."""
     columns = np.concatenate([_columns(history, names) for names in keys.values()])
-    return max(1, math.ceil(10 * np.nanmax(np.abs(columns)) - 1e-9)) / 10
+    largest = float(np.nanmax(np.abs(columns)))
+    return max(1, math.ceil(10 * largest - 1e-9)) / 10
 
 
 def frame_data(history: History, keys: Mapping[str, list[str]]) -> dict[str, list[object]]:

@@ -28,7 +28,7 @@ USERS = {
     "altair": {"report.charts"},
     "vl_convert": {"report.page"},
     "geotorch": {"methods.rotation.rotations"},
-    "pydantic": {"config.components", "runs.history", "runs.summary"},
+    "pydantic": {"config.components", "runs.summary", "tracking.jsonl"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 
