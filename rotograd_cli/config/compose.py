@@ -16,6 +16,7 @@ from rotograd_cli.config.schema import (
     EvaluateConfig,
     ExportConfig,
     PlotConfig,
+    ReportConfig,
     RunsConfig,
     TrainCommand,
     plain_values,
@@ -35,6 +36,7 @@ def register_schemas(**schemas: type) -> None:
         "evaluate_schema": EvaluateConfig,
         "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
+        "report_schema": ReportConfig,
         "runs_schema": RunsConfig,
     }
     for name, schema in schemas.items():
