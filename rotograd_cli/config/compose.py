@@ -14,7 +14,10 @@ from rotograd_cli.config.packing import register_resolvers
 from rotograd_cli.config.schema import (
     BenchConfig,
     EvaluateConfig,
+    ExportConfig,
     PlotConfig,
+    ReportConfig,
+    RunsConfig,
     TrainCommand,
     plain_values,
 )
@@ -31,7 +34,10 @@ def register_schemas(**schemas: type) -> None:
         "train_schema": TrainCommand,
         "bench_schema": BenchConfig,
         "evaluate_schema": EvaluateConfig,
+        "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
+        "report_schema": ReportConfig,
+        "runs_schema": RunsConfig,
     }
     for name, schema in schemas.items():
         ConfigStore.instance().store(name=name, node=schema)

@@ -123,6 +123,32 @@ class EvaluateConfig:
 
 
 @dataclass
+class ReportConfig:
+    """Everything of ``rotograd report``; ``conf/report.yaml`` says what each key means."""
+
+    run: str | None = MISSING
+    runs: Any = None
+    """A pattern or a list of them."""
+    output: str | None = MISSING
+    split: Annotated[str, Literal["train", "val", "test"]] = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] | None = MISSING
+    limit: Annotated[int, Ge(1)] | None = MISSING
+    examples: Annotated[int, Ge(0)] | None = MISSING
+    device: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
+
+
+@dataclass
+class RunsConfig:
+    """Everything of ``rotograd runs`` but the patterns, which stand alone."""
+
+    sort: Annotated[str, Literal["age", "metric", "name", "status", "epoch", "method", "data"]] = (
+        MISSING
+    )
+
+
+@dataclass
 class PlotConfig:
     """Everything of ``rotograd plot``; ``conf/plot.yaml`` says what each key means."""
 
@@ -137,6 +163,19 @@ class PlotConfig:
     smooth: Annotated[float, Gt(0), Lt(1)] | None = MISSING
     band: Annotated[str, Literal["minmax", "sem", "none"]] = MISSING
     output: str | None = None
+
+
+@dataclass
+class ExportConfig:
+    """Everything of ``rotograd export``."""
+
+    run: str = MISSING
+    format: Annotated[str, Literal["torch", "onnx"]] = MISSING
+    tasks: list[str] | None = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
+    output: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
 
 
 def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
