@@ -14,6 +14,7 @@ from rotograd_cli.config.packing import register_resolvers
 from rotograd_cli.config.schema import (
     BenchConfig,
     EvaluateConfig,
+    ExportConfig,
     PlotConfig,
     TrainCommand,
     plain_values,
@@ -31,6 +32,7 @@ def register_schemas(**schemas: type) -> None:
         "train_schema": TrainCommand,
         "bench_schema": BenchConfig,
         "evaluate_schema": EvaluateConfig,
+        "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
     }
     for name, schema in schemas.items():

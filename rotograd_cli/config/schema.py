@@ -137,6 +137,19 @@ class PlotConfig:
     output: str | None = None
 
 
+@dataclass
+class ExportConfig:
+    """Everything of ``rotograd export``."""
+
+    run: str = MISSING
+    format: Annotated[str, Literal["torch", "onnx"]] = MISSING
+    tasks: list[str] | None = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
+    output: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
+
+
 def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     """Typed, resolved and checked configuration of a training run.
 
