@@ -16,6 +16,7 @@ from rotograd_cli.config.schema import (
     EvaluateConfig,
     ExportConfig,
     PlotConfig,
+    PredictConfig,
     TrainCommand,
     plain_values,
 )
@@ -34,6 +35,7 @@ def register_schemas(**schemas: type) -> None:
         "evaluate_schema": EvaluateConfig,
         "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
+        "predict_schema": PredictConfig,
     }
     for name, schema in schemas.items():
         ConfigStore.instance().store(name=name, node=schema)

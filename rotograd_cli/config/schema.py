@@ -121,6 +121,19 @@ class EvaluateConfig:
 
 
 @dataclass
+class PredictConfig:
+    """Everything of ``rotograd predict``."""
+
+    run: str = MISSING
+    split: Annotated[str, Literal["train", "val", "test"]] = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
+    output: str | None = MISSING
+    device: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
+
+
+@dataclass
 class PlotConfig:
     """Everything of ``rotograd plot``; ``conf/plot.yaml`` says what each key means."""
 

@@ -8,6 +8,7 @@ Every command that takes up a trained model loads it here, and so does Python::
     left = run.task("left")
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -25,7 +26,6 @@ from rotograd_cli.data.examples import Examples
 from rotograd_cli.errors import CheckpointError, ConfigError, DatasetError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.folding import fold_task
-from rotograd_cli.metric_keys import as_floats
 from rotograd_cli.runs.building import build_dataset, build_model, memory_errors, resolve_device
 from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.history import read_history
@@ -50,7 +50,7 @@ class LoadedRun:
     """Run directory."""
     checkpoint: str
     """``best`` or ``last``."""
-    model: MultiTaskMethod
+    model: MultiTaskMethod = field(repr=False)
     """Backbone, heads and method, in evaluation mode, on the device."""
     tasks: tuple[str, ...]
     """Names of the tasks, in the order of the model's predictions."""
@@ -75,7 +75,8 @@ class LoadedRun:
 
         Of ``last``, the last evaluation, which has no test metrics; empty if there was none.
         """
-        return as_floats(recorded_metrics(self.folder, self.checkpoint))
+        recorded = recorded_metrics(self.folder, self.checkpoint)
+        return {key: math.nan if value is None else value for key, value in recorded.items()}
 
     @cached_property
     def history(self) -> Any:
@@ -203,8 +204,8 @@ def load(
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"`checkpoint` must be best or last, got {checkpoint!r}.")
     options = load_run_config(folder)
-    trust.check(asdict(options) | {"logger": NO_LOGGER}, folder / "config.yaml", folder)
     options.logger = NO_LOGGER
+    trust.check(asdict(options), folder / "config.yaml", folder)
     if isinstance(options.backbone, Mapping) and "pretrained" in options.backbone:
         # the checkpoint has all weights
         options.backbone = {**options.backbone, "pretrained": False}
