@@ -26,10 +26,11 @@ COMMAND_KEYS = ("diagnose", "launcher", "resume", "trust")
 
 @dataclass
 class RotationOptions:
-    """What methods with rotations rotate; ``conf/training.yaml`` says what each key means."""
+    """What a setting says to all methods with rotations; ``conf/training.yaml`` has the keys."""
 
     shape: Any = MISSING
     post_shape: list[int] = MISSING
+    normalize_losses: bool = MISSING
 
 
 @dataclass

@@ -28,6 +28,7 @@ MAX_BYTES = 1_000_000
 ADDED_KEYS: Mapping[str, Any] = {
     "precision": "fp32",
     "compile": False,
+    "rotation.normalize_losses": False,
     "train.on_nonfinite": "stop",
     "train.max_skipped_steps": 100,
     "checkpoints.every_minutes": 10.0,

@@ -16,7 +16,7 @@ from rotograd_cli.config.files import config_dir
 from rotograd_cli.errors import ConfigError, ShapeError
 
 INPUT_SHAPE = (3, 32, 32)  # colour images that every shipped backbone takes
-FEATURE_SHAPES = ((50,), (4, 6, 5))
+FEATURE_SHAPES = ((7,), (50,), (4, 6, 5))
 BACKBONES = sorted((config_dir() / "backbone").glob("*.yaml"))
 HEADS = sorted((config_dir() / "head").glob("*.yaml"))
 backbones = pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
@@ -148,7 +148,8 @@ def test_head_needs_no_copy_of_the_features(path: Path) -> None:
 @heads
 def test_every_parameter_of_a_head_takes_part_in_the_prediction(path: Path) -> None:
     head, feature_shape = heads_of(path)[0]
-    head(torch.randn(5, *feature_shape)).square().sum().backward()
+    z = torch.randn(5, *feature_shape, requires_grad=True)
+    head(z).square().sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name

@@ -14,10 +14,11 @@ from torch import nn
 
 from rotograd_cli.models.heads.aspp import ASPPHead
 from rotograd_cli.models.heads.conv import ConvHead
+from rotograd_cli.models.heads.identity import IdentityHead
 from rotograd_cli.models.heads.mtan import MTANHead
 from rotograd_cli.models.heads.perceptron import MLPHead
 
-__all__ = ["ASPPHead", "ConvHead", "MLPHead", "MTANHead", "share_layers"]
+__all__ = ["ASPPHead", "ConvHead", "IdentityHead", "MLPHead", "MTANHead", "share_layers"]
 
 
 @runtime_checkable
