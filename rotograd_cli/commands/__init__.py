@@ -11,6 +11,7 @@ Examples:
   rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
   rotograd train --cfg job                            the composed configuration
   rotograd evaluate run=outputs/...                   metrics of a finished run
+  rotograd export run=outputs/... format=onnx         its networks for inference, in a file
   rotograd data check celeba                          are the files there? where to get them
   rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
   rotograd reproduce table=multimnist plan=true       what the paper's table would take

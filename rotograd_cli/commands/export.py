@@ -38,13 +38,15 @@ def _export(config: Any) -> None:
     export = export_run(request)
     print(f"{os.path.normpath(request.run)}: {request.checkpoint}.pt as {request.format}")
     print_grid(Grid.of_texts(HEADS, map(_row, export.agreements), labels=3))
-    sizes = " and ".join(map(str, BATCH_SIZES))
-    print(f"Equal to the run's predictions on val examples, in batches of {sizes}, to a difference")
-    print(f"of {TOLERANCE:.0e} of the task's largest prediction.")
+    print(
+        f"Checked on val examples in batches of {BATCH_SIZES[0]} and {BATCH_SIZES[1]}: nothing "
+        f"differs from the run by more than {TOLERANCE:.0e} of the task's largest prediction."
+    )
     if export.precision != "fp32":
         print(f"The run computed in {export.precision}, the file computes in float32.")
-    shape = ", ".join(map(str, export.input_shape))
-    print(f"File: {os.path.relpath(export.path)}, which takes `inputs` of shape [batch, {shape}]")
+    shape = ", ".join(map(str, ("batch", *export.input_shape)))
+    print(f"Takes `inputs` of shape [{shape}], float32.")
+    print(f"File: {os.path.relpath(export.path)}")
 
 
 def _row(agreement: "Agreement") -> list[str]:

@@ -36,6 +36,13 @@ class NamedTasks(nn.Module):
         return dict(zip(self.names, self.network(inputs), strict=True))
 
 
+def _program(network: NamedTasks, example: Tensor) -> torch.export.ExportedProgram:
+    program = torch.export.export(network, (example,), dynamic_shapes=_BATCH)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths on this machine
+    return program
+
+
 class Format(ABC):
     """One kind of file."""
 
@@ -69,10 +76,7 @@ class TorchProgram(Format):
 
     def write(self, network: NamedTasks, example: Tensor, metadata: str) -> bytes:
         """See :class:`Format`."""
-        program = torch.export.export(network, (), {INPUTS: example}, dynamic_shapes=_BATCH)
-        for module in program.graph_module.modules():
-            for node in getattr(module, "graph", torch.fx.Graph()).nodes:
-                node.meta.pop("stack_trace", None)  # paths on this machine
+        program = _program(network, example)
         file = io.BytesIO()
         torch.export.save(program, file, extra_files={METADATA: metadata})
         return file.getvalue()
@@ -80,7 +84,7 @@ class TorchProgram(Format):
     def predict(self, content: bytes, inputs: Tensor) -> dict[str, Tensor]:
         """See :class:`Format`."""
         program = torch.export.load(io.BytesIO(content))
-        predictions: dict[str, Tensor] = program.module()(inputs=inputs)
+        predictions: dict[str, Tensor] = program.module()(inputs)
         return predictions
 
 
@@ -110,16 +114,20 @@ class ONNX(Format):
     def write(self, network: NamedTasks, example: Tensor, metadata: str) -> bytes:
         """See :class:`Format`."""
         program: Any = torch.onnx.export(
-            network,
-            kwargs={INPUTS: example},
-            dynamic_shapes=_BATCH,
+            _program(network, example),
             input_names=[INPUTS],
             output_names=network.names,
             dynamo=True,
             verbose=False,
         )
-        for node in program.model.graph:
+        graph = program.model.graph
+        for node in graph:
             node.metadata_props.clear()  # paths on this machine
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.name = f"/{value.name}"  # a task may be called relu, but not /relu
+        for value in (*graph.inputs, *graph.outputs):
+            value.shape[0] = "batch"
         program.model.metadata_props[METADATA] = metadata
         content: bytes = program.model_proto.SerializeToString()
         return content

@@ -1,7 +1,9 @@
 """``rotograd export``: tasks of a run as a file that needs nothing of this package."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ runtime, adds the terms up in another order. The errors are relative to the term
 which may be near zero: hence one scale for all predictions of a task.
 """
 
-BATCH_SIZES = (1, 4)
+BATCH_SIZES = (1, 8)
 """Sizes of the batches that are compared, of different examples."""
 
 Predictions = Mapping[str, Sequence[Tensor]]
@@ -85,9 +87,9 @@ def export_run(config: ExportConfig) -> Export:
     """
     form = FORMATS[config.format]()
     run_dir = Path(config.run).expanduser()
+    path = _path(config, run_dir, form)
     model, dataset, run_config = _load(config, run_dir)
     names = [task.name for task in select_tasks(dataset.tasks, config.tasks)]
-    path = _path(config, run_dir, form, names)
     batches = _batches(dataset)
     expected = _predictions(model, dataset, batches)
     indices = [list(expected).index(name) for name in names]
@@ -109,6 +111,9 @@ def _load(
 ) -> tuple[MultiTaskMethod, MultiTaskDataset, TrainConfig]:
     run_config = load_run_config(run_dir)
     run_config.logger = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
+    if isinstance(run_config.backbone, Mapping) and "pretrained" in run_config.backbone:
+        # the checkpoint has all weights
+        run_config.backbone = {**run_config.backbone, "pretrained": False}
     run_config.device = "cpu"
     run_config.compile = False
     if config.data_dir is not None:
@@ -123,10 +128,9 @@ def _load(
     return model, dataset, run_config
 
 
-def _path(config: ExportConfig, run_dir: Path, form: Format, names: Sequence[str]) -> Path:
+def _path(config: ExportConfig, run_dir: Path, form: Format) -> Path:
     if config.output is None:
-        tasks = [] if config.tasks is None else names
-        name = "-".join([config.checkpoint, *tasks])
+        name = "-".join([config.checkpoint, *(config.tasks or ())])
         return run_dir / "export" / f"{name}{form.suffix}"
     path = Path(config.output).expanduser()
     if path.suffix != form.suffix or path.is_dir():
@@ -198,7 +202,8 @@ def _exported(
     """
     what = f"`run` cannot be exported to {form.title}"
     remedy = "backbone and heads must be one graph that looks at no value and at no batch size"
-    with silence(), blamed(what, remedy):
+    unheard = io.StringIO()  # torch prints the graph where it fails
+    with redirect_stdout(unheard), redirect_stderr(unheard), silence(), blamed(what, remedy):
         content = form.write(network, batches[-1].inputs, metadata)
         by_batch = [form.predict(content, batch.inputs) for batch in batches]
     return content, {name: [batch[name] for batch in by_batch] for name in network.names}
