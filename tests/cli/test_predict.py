@@ -1,6 +1,7 @@
 """rotograd predict and load_run: what a run predicts, in a file and in Python."""
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -22,6 +23,8 @@ from rotograd_cli.runs.prediction import write_predictions
 
 from .conftest import CHECKOUT, Cli
 from .test_dense import DENSE
+
+RUN = "hydra.run.dir=run"
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -234,3 +237,63 @@ def test_what_is_no_file_of_predictions_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RotogradError, match="cannot be read as predictions") as raised:
             rotograd_cli.read_predictions(tmp_path / name)
         assert "\n" not in str(raised.value)
+
+
+# ---- documentation, real files
+
+
+def test_the_page_works_as_printed(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (commands,) = blocks("bash", "docs/python.md")
+    for line in commands.strip().splitlines():
+        result = cli(*line.split()[1:])
+        assert result.code == 0, result.err
+    scope: dict[str, Any] = {}
+    for block in blocks("python", "docs/python.md"):
+        exec(block, scope)
+    printed = capsys.readouterr().out
+    assert printed.startswith("('left', 'right', 'sum', 'parity', 'pixels')\n")
+    assert "val/sum/mse" in printed
+    assert "tensor([ 0,  5, 17])" in printed
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("folder", "name", "words"),
+    [
+        ("celeba", "000027.jpg", ("data=celeba", "data.limit=20", "backbone=celeba_conv")),
+        ("nyuv2/mtan", "val/image/0.npy", ("data=nyuv2", "data.limit=6", "backbone=segnet")),
+    ],
+)
+def test_predictions_of_real_files_are_named_and_measure_what_the_run_did(
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: str,
+    name: str,
+    words: tuple[str, ...],
+) -> None:
+    source = Path(os.environ.get("ROTOGRAD_DATA", "nowhere")) / folder
+    if not source.is_dir():
+        pytest.skip(f"no sample in {source}")
+    target = tmp_path / "data" / folder
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name != "prepared":
+            (target / path.name).symlink_to(path)
+    monkeypatch.setenv("ROTOGRAD_DATA", str(tmp_path / "data"))
+    data, limit, _ = words
+    head = ("head=conv",) if "nyuv2" in data else ()
+    assert cli("data", "prepare", data.partition("=")[2], limit).code == 0
+    sizes = ("train.batch_size=2", "train.eval_batch_size=4")
+    trained = cli(
+        "train", *words, *head, *sizes, "debug=smoke", "logger=none", "method=vanilla", RUN
+    )
+    assert trained.code == 0, trained.err
+    result = cli("predict", "run=run", "output=" + ("out" if head else "out.npz"))
+    assert result.code == 0, result.err
+    assert "values equal the run's record exactly." in result.out
+    file = rotograd_cli.read_predictions("out" if head else "out.npz")
+    assert file.names is not None
+    assert file.names[0] == name

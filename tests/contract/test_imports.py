@@ -26,6 +26,8 @@ USERS = {
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"figures.canvas"},
     "geotorch": {"methods.rotation.rotations"},
+    "pandas": {"runs.loading"},
+    "pyarrow": {"runs.prediction_parquet"},
     "pydantic": {"config.components", "runs.history", "runs.summary"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
