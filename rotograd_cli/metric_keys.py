@@ -1,10 +1,17 @@
-"""Keys of metrics: ``split/task/metric``, or ``split/statistic`` for a number over all tasks."""
+"""Keys of metrics: ``split/task/metric``, or ``split/statistic`` for a number over all tasks.
+
+Records of training steps also have numbers of pairs of tasks, ``train/TASK/TASK/NUMBER``, and over
+all pairs, ``train/conflict/NUMBER``; these are no metrics.
+"""
 
 import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Split = Literal["train", "val", "test"]
+
+OF_ALL_PAIRS = "conflict"
+"""Stands where a task would in the keys of numbers over all pairs of tasks; no task's name."""
 
 
 class MetricKey(NamedTuple):
@@ -31,7 +38,9 @@ class MetricKey(NamedTuple):
 
 
 def of_split(values: Mapping[str, float | None], split: str) -> dict[MetricKey, float]:
-    """Return the values of one split; None, as files have what is not finite, becomes NaN.
+    """Return the metrics of one split; None, as files have what is not finite, becomes NaN.
+
+    Numbers of pairs of tasks are left out.
 
     Args:
         values: Values by ``split/task/metric`` or ``split/statistic``; other keys are left out.
@@ -40,6 +49,7 @@ def of_split(values: Mapping[str, float | None], split: str) -> dict[MetricKey, 
     result = {}
     for text, value in values.items():
         first, slash, rest = text.partition("/")
-        if first == split and slash:
+        is_metric = rest.count("/") <= 1 and not rest.startswith(f"{OF_ALL_PAIRS}/")
+        if first == split and slash and is_metric:
             result[MetricKey.parse(rest)] = math.nan if value is None else float(value)
     return result

@@ -1,7 +1,8 @@
 """Who takes part: plain autograd, our methods and the authors' package on identical networks."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +19,9 @@ from rotograd_cli.config.compose import component_names, component_node
 from rotograd_cli.config.schema import BenchConfig, suggest
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.runs.building import Networks, build_networks, join
+from rotograd_cli.training.diagnostics import measured_record, measurement_for
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.precision import compile_networks
 
@@ -153,14 +156,25 @@ class Builder:
         networks = self._copy()
         constructors = Constructors(replace(self._config, method=self._nodes[name]))
         model = self._placed(join(networks, constructors), networks)
+        measurements = self._measurements()
+        names = [task.name for task in networks.dataset.tasks]
 
         def gradients(batch: Batch) -> None:
+            measurement = next(measurements)
             with self._autocast():
                 losses = task_losses(networks.dataset.tasks, predict(model, batch), batch)
-            model.backward(losses, one_head_per_loss=True)
+            model.backward(losses, one_head_per_loss=True, measurement=measurement)
+            if measurement is not None:
+                measured_record(measurement, names)
 
         reset = partial(self._rotations.give, model)
         return self._contender(name, model.method_name, model, gradients, reset)
+
+    def _measurements(self) -> Iterator[Measurement | None]:
+        """Yield, step by step, what takes the numbers that a run records every so many steps."""
+        for step in itertools.count(1):
+            is_recorded = step % self._config.train.log_every_steps == 0
+            yield measurement_for(self._config.diagnostics) if is_recorded else None
 
     def _reference(self) -> Contender:
         networks = self._copy()

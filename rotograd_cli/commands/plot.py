@@ -5,11 +5,16 @@ usage: rotograd plot [runs=GLOB] [figure=NAME] [KEY=VALUE ...]
 Draws a figure and writes it as PNG, PDF and CSV. It is drawn from runs that are there (runs=GLOB),
 or, for a figure of a table, from the runs that rotograd reproduce trained.
 
-runs=GLOB            run directories, or folders that hold them: runs='outputs/**'
+runs=GLOB            run directories, or folders that hold them: runs='multirun/*'
+figure=curves        learning curves; x=step|epoch|time, y=KEY or y=[KEY,KEY], 'train/*/loss' too
+figure=conflicts     cosines between task gradients, before and after the rotations
+figure=weights       weights of the tasks; norms: of their gradients; rotations: their angles
 figure=gains         gains of every task against single-task networks, a bar per method
 figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
-table=NAME           another table than the figure's own
-output=DIR           folder of the files; figures/ beside the runs or the table's folder by default
+band=minmax          over seeds, around their mean: minmax | sem (standard error) | none
+smooth=0.9           exponential smoothing; none by default
+output=DIR           folder of the files; figures/ beside the runs by default
+table=NAME           of gains and rotation_lr: another table than the figure's own
 KEY=VALUE            without runs=, as for rotograd reproduce: seeds=5, options of the runs
 --config-dir DIR     a folder of your own YAML files: DIR/figure/mine.yaml
 

@@ -63,6 +63,7 @@ class TrainConfig:
     deterministic: bool = MISSING
     precision: Annotated[str, Literal["fp32", "bf16", "fp16"]] = MISSING
     compile: bool = MISSING
+    diagnostics: Annotated[str, Literal["off", "basic", "full"]] = MISSING
     tasks: list[str] | None = MISSING
     tags: list[str] = MISSING
     train: TrainOptions = MISSING
@@ -179,7 +180,7 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
     run = plain_values(config)
     for key in COMMAND_KEYS:
         run.pop(key, None)
-    result = typed(run, TrainConfig)
+    result = typed(_with_off(run), TrainConfig)
     _check_train(result)
     return result
 
@@ -209,9 +210,15 @@ def check_added_keys(overrides: Sequence[str], folders: Sequence[Path]) -> None:
                 continue  # {} stands for any value
 
 
+def _with_off(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values whose ``diagnostics: off`` in YAML, without quotes, is no boolean."""
+    is_off = values.get("diagnostics") is False
+    return {**values, "diagnostics": "off"} if is_off else values
+
+
 def to_bench_config(config: DictConfig | Mapping[str, Any]) -> BenchConfig:
     """Typed, resolved and checked configuration of a benchmark; see :func:`to_train_config`."""
-    result = typed(config, BenchConfig)
+    result = typed(_with_off(plain_values(config)), BenchConfig)
     _check_train(result)
     _check_bench(result)
     return result

@@ -4,7 +4,7 @@ A figure is one class in one file of this folder, and one YAML file in ``conf/fi
 by ``_target_`` and holds its options; ``rotograd plot figure=NAME`` finds it there. The class
 extends one of three, by where its data come from:
 
-* :class:`RunsFigure`: the records of runs (``runs=GLOB``);
+* :class:`RunsFigure`: the records of runs (``runs=GLOB``), :class:`LinesFigure` as lines;
 * :class:`TableFigure`: a table of runs (``table=NAME``, or ``runs=GLOB``);
 * :class:`ComputedFigure`: its own computation.
 
@@ -13,8 +13,13 @@ extends one of three, by where its data come from:
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Annotated
 
+from annotated_types import Gt, Lt
+
+from rotograd_cli.bounds import checked
 from rotograd_cli.figures.canvas import Drawing
+from rotograd_cli.figures.series import Axis, Band, LineOptions
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.runs import Run
 from rotograd_cli.tables.spec import TableSpec
@@ -44,6 +49,27 @@ class RunsFigure(Figure, ABC):
         Raises:
             ConfigError: If they do not have what is drawn.
         """
+
+
+class LinesFigure(RunsFigure, ABC):
+    """A figure with lines over training: mean and band of the seeds of each row of runs.
+
+    Args:
+        name: Name of the files that are written.
+        x: Horizontal axis: ``step``, ``epoch`` (with fractions) or ``time`` (seconds of training,
+            mean over the seeds).
+        smooth: Weight of the past in exponential smoothing of every seed; None draws what was
+            recorded.
+        band: Over the seeds: ``minmax``, ``sem`` (mean plus and minus its standard error) or
+            ``none``.
+    """
+
+    @checked
+    def __init__(
+        self, *, name: str, x: Axis, smooth: Annotated[float, Gt(0), Lt(1)] | None, band: Band
+    ) -> None:
+        super().__init__(name=name)
+        self.options = LineOptions(x, smooth, band)
 
 
 class TableFigure(Figure, ABC):

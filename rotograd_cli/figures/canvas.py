@@ -14,8 +14,13 @@ from rotograd_cli.files import replace_file, replace_text
 from rotograd_cli.tables.parts import Table
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist as Artist
     from matplotlib.axes import Axes as Axes
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.image import AxesImage as AxesImage
+
+    Canvas = Figure
+    SubCanvas = SubFigure
 
 Value = str | int | float
 
@@ -44,6 +49,7 @@ STYLE: Any = {
     "ytick.labelsize": 10,
     "legend.fontsize": 10,
     "figure.titlesize": 12,
+    "figure.labelsize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "pdf.fonttype": 42,  # letters that can be searched and edited
@@ -111,3 +117,20 @@ def cell_rows(table: Table) -> tuple[list[str], list[list[Value]]]:
         for seed, value in row.cells[column.name].values.items()
     ]
     return ["row", "column", "seed", "value"], rows
+
+
+def fraction_axis(axes: "Axes") -> None:
+    """Label the vertical axis, which holds fractions, in percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+
+
+def log_axis(axes: "Axes") -> None:
+    """Make the vertical axis logarithmic, labelled at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())

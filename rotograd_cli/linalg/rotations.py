@@ -86,5 +86,40 @@ def cayley_inverse(A: Tensor) -> Tensor:
     return torch.stack([torch.linalg.inv_ex(matrix).inverse for matrix in system])
 
 
+def geodesic_distances(R: Tensor) -> Tensor:
+    r"""Return how far rotations are from the identity on SO(m), in radians.
+
+    A rotation turns :math:`\lfloor m/2\rfloor` orthogonal planes by angles
+    :math:`\theta_i\in[0,\pi]`, its principal angles. The shortest way to it from the identity has
+    the length :math:`\sqrt{\sum_i \theta_i^2} = \lVert\log R\rVert_F/\sqrt2`.
+
+    The symmetric part of R has the eigenvalues :math:`\cos\theta_i`, each twice, and the skew part
+    stretches their eigenvectors by :math:`\sin\theta_i`; from both, small and large angles are
+    exact.
+
+    Args:
+        R: Rotations, shape ``[K, m, m]``; best in float64.
+
+    Returns:
+        Shape ``[K]``.
+
+    Examples:
+        >>> quarter_turn = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
+        >>> geodesic_distances(quarter_turn)
+        tensor([1.5708])
+    """
+    cosines, vectors = torch.linalg.eigh((R + R.mT) / 2)
+    sines = ((R - R.mT) / 2 @ vectors).norm(dim=-2)
+    angles = torch.atan2(sines, cosines)  # of every plane, twice
+    distances: Tensor = angles.square().sum(-1).div(2).sqrt()
+    return distances
+
+
+def orthogonality_errors(R: Tensor) -> Tensor:
+    r"""Return :math:`\lVert R^\top R - I\rVert_F`, shape ``[K]``, of matrices ``[K, m, m]``."""
+    errors: Tensor = (R.mT @ R - _identity(R)).flatten(1).norm(dim=1)
+    return errors
+
+
 def _identity(A: Tensor) -> Tensor:
     return torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)

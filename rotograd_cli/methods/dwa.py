@@ -1,6 +1,5 @@
 """Dynamic weight average."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -50,10 +49,6 @@ class DynamicWeightAverage(LossWeighting):
         usable = ((self.means > 0) & self.means.isfinite()).all(0)
         rates = torch.where(usable, newer / older.masked_fill(~usable, 1), 1)
         return len(rates) * (rates / self.temperature).softmax(0)
-
-    def diagnostics(self) -> Mapping[str, Tensor]:
-        """The weights."""
-        return {"weight": self.weight}
 
     def factors(self, losses: Losses) -> Tensor:
         """Note the losses for the epoch's mean; return the weights, shape ``[K]``."""

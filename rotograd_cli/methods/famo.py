@@ -61,7 +61,7 @@ class FAMO(LossWeighting):
 
     def diagnostics(self) -> Mapping[str, Tensor]:
         """The weights z of the logarithms."""
-        return {"weight": self.logits.detach().softmax(0)}
+        return {"logarithm_weight": self.logits.detach().softmax(0)}
 
     def refresh(self) -> None:
         """Warn once of losses that FAMO is not made for."""

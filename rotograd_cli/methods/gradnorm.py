@@ -1,7 +1,6 @@
 """GradNorm: learned task weights that even out gradient norms."""
 
 import math
-from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -63,10 +62,6 @@ class LearnedWeights(Rule):
         """Task weights, positive with sum K, shape ``[K]``, differentiable in the parameters."""
         unnormalised = (self.log_weight - self.log_weight.detach().amax()).exp() + _EPSILON
         return len(unnormalised) * unnormalised / unnormalised.sum()
-
-    def diagnostics(self) -> Mapping[str, Tensor]:
-        """The task weights."""
-        return {"weight": self.weight.detach()}
 
     def constant_weights(self, losses: Losses) -> Tensor:
         """Record the start values; return the weights without a gradient, shape ``[K]``."""

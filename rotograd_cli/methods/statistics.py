@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rotograd_cli.linalg import devices
 from rotograd_cli.linalg.gradients import divide_or_zero, norms_of, without_rounding
-from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
+from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, MeasurableGradients
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
@@ -48,7 +48,7 @@ class Statistics:
     norms: Tensor
     """Norms of the task gradients, shape ``[K]``; 0 for tasks that take no part."""
 
-    def __init__(self, G: TaskGradients, losses: Losses, ranks: Ranks = ONE) -> None:
+    def __init__(self, G: MeasurableGradients, losses: Losses, ranks: Ranks = ONE) -> None:
         norms = ranks.norms(G.norms())
         self.losses = losses
         self.finite = norms.isfinite() & losses.values.isfinite()
@@ -81,6 +81,32 @@ class Statistics:
             weights = divide_or_zero(weights, self._factors)
         sums = self._G.combine(weights).view(-1, *self._G.shape)
         return self._ranks.norms(norms_of(sums.unbind())).view(weights.shape[:-1])
+
+    def cosines(self, G: MeasurableGradients | None = None) -> Tensor:
+        """Return the inner products of the directions of the gradients, shape ``[K, K]``.
+
+        Args:
+            G: The same gradients elsewhere, of the same norms, in whose place they are; those of
+                tasks that take no part are made zero. None for the gradients themselves.
+        """
+        if G is None:
+            G = self._G
+        else:
+            G.drop(~self.present)
+        return self._ranks.sum(G.cosines(self.norms))
+
+    def length_and_cosines(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the norm of a gradient, a scalar, and its cosines with those of the tasks.
+
+        Args:
+            gradient: This process's part of it, of the features' size.
+
+        Returns:
+            The norm, and the cosines, shape ``[K]``; 0 where there is no direction.
+        """
+        length = self._ranks.norms(norms_of([gradient]))
+        unit = divide_or_zero(gradient, length)
+        return length[0], self._ranks.sum(self._G.cosines_with(unit, self.norms))
 
     def uniform(self, like: Tensor) -> Tensor:
         """Return numbers drawn from [0, 1), one for each entry of the features.

@@ -1,6 +1,5 @@
 """Weights from homoscedastic uncertainty."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -38,10 +37,6 @@ class UncertaintyWeighting(LossWeighting):
     def weight(self) -> Tensor:
         """Weights of the losses, shape ``[K]``."""
         return 0.5 * (-self.log_variance).exp()
-
-    def diagnostics(self) -> Mapping[str, Tensor]:
-        """The weights."""
-        return {"weight": self.weight.detach()}
 
     def factors(self, losses: Losses) -> Tensor:
         """Return the weights, shape ``[K]``."""

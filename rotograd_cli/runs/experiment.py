@@ -136,6 +136,7 @@ def _trainer(config: TrainConfig, run_dir: Path, recorder: RunRecorder, ranks: R
         checkpoint_options=config.checkpoints,
         seed=config.seed,
         config=asdict(config),
+        diagnostics=config.diagnostics,
     )
 
 

@@ -28,6 +28,7 @@ MAX_BYTES = 1_000_000
 ADDED_KEYS: Mapping[str, Any] = {
     "precision": "fp32",
     "compile": False,
+    "diagnostics": "basic",
     "rotation.normalize_losses": False,
     "train.on_nonfinite": "stop",
     "train.max_skipped_steps": 100,
@@ -36,12 +37,12 @@ ADDED_KEYS: Mapping[str, Any] = {
 }
 """Keys that earlier versions did not have, with the value that does what those versions did."""
 
-UNCOUNTED = ("paths", "logger", "tags", "device", "deterministic", "checkpoints")
+UNCOUNTED = ("paths", "logger", "tags", "device", "deterministic", "checkpoints", "diagnostics")
 """Sections that are no part of a run's identity.
 
-They say where a run reads and writes, who is told, on which machine it happens and how often it is
-saved. A result does not depend on them, but for rounding on another device or with other kernels,
-which the footnotes of a table name.
+They say where a run reads and writes, who is told and of what, on which machine it happens and how
+often it is saved. A result does not depend on them, but for rounding on another device or with
+other kernels, which the footnotes of a table name.
 """
 
 _AUTO = ("geomean_loss", "relative_loss")

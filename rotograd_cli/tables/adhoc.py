@@ -1,7 +1,7 @@
 """A table made up from the runs themselves: a row per setting, the columns that they have."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +60,33 @@ def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Ru
     if len(data) > 1:
         raise ConfigError(f"`runs` must be of one data set, got {', '.join(data)}; narrow `runs`.")
     groups = _by_name(_groups([run for run in runs if run.config]))
-    cells: dict[RunKey, list[Run]] = defaultdict(list)
-    for name, group in groups.items():
-        for run in group.runs:
-            cells[RunKey(name, run.seed, run.only_task if group.per_task else None)].append(run)
+    cells = _cells(groups)
     unplaced = [run for run in runs if not run.config]
     notes = [f"Runs that did not begin: {listed(unplaced)}."] if unplaced else []
     rows = {n: RowSpec(label=n, per_task=g.per_task, shown=True) for n, g in groups.items()}
     num_seeds = len({key.seed for key in cells})
     return _spec(rows, finished, data[0], num_seeds), cells, notes
+
+
+def cells_of(runs: Sequence[Run]) -> dict[RunKey, list[Run]]:
+    """Return runs by row, seed and task, for whatever was run.
+
+    Args:
+        runs: Runs that have begun, finished or not.
+
+    Returns:
+        By cell; rows are named by the method and what sets them apart from other rows of that
+        method, as in the table of :func:`spec_from_runs`.
+    """
+    return _cells(_by_name(_groups(runs)))
+
+
+def _cells(groups: Mapping[str, _Group]) -> dict[RunKey, list[Run]]:
+    cells: dict[RunKey, list[Run]] = defaultdict(list)
+    for name, group in groups.items():
+        for run in group.runs:
+            cells[RunKey(name, run.seed, run.only_task if group.per_task else None)].append(run)
+    return cells
 
 
 def _groups(runs: Sequence[Run]) -> list[_Group]:

@@ -179,10 +179,29 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
     return [read_run(folder) for folder in sorted(folders, key=_order)]
 
 
-def _matching(pattern: str) -> set[Path]:
+def without_runs(patterns: Sequence[str], runs: Sequence[Run]) -> list[Path]:
+    """Return the folders that patterns name in which no run is, sorted; not those inside of a run.
+
+    Args:
+        patterns: As :func:`find_runs` takes them.
+        runs: What it found.
+    """
+    folders = {run.folder for run in runs}
+    above = folders.union(*(folder.parents for folder in folders))
+    named = {Path(os.path.normpath(path)) for pattern in patterns for path in _paths(pattern)}
+    return sorted(
+        path for path in named - above if path.is_dir() and folders.isdisjoint(path.parents)
+    )
+
+
+def _paths(pattern: str) -> list[Path]:
     name = os.path.expanduser(pattern)
     is_path = os.path.lexists(name)  # as it stands, whatever its brackets could mean
-    paths = [Path(path) for path in ([name] if is_path else glob.glob(name, recursive=True))]
+    return [Path(path) for path in ([name] if is_path else glob.glob(name, recursive=True))]
+
+
+def _matching(pattern: str) -> set[Path]:
+    paths = _paths(pattern)
     folders = {folder for path in paths for folder in _below(path)}
     if not folders:
         result = "nothing" if not paths else f"{len(paths)} paths without a run below them"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import OF_ALL_PAIRS
 from rotograd_cli.tasks.losses import target_rule
 from rotograd_cli.tasks.metrics import MetricSpec, Statistic, statistics
 
@@ -50,6 +51,11 @@ class Task:
         """
         if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name:
             raise ConfigError(f"A task's name must be a word without /, got {self.name!r}.")
+        if self.name == OF_ALL_PAIRS:
+            raise ConfigError(
+                f"A task's name must not be {OF_ALL_PAIRS!r}, under which records have numbers of "
+                "all pairs of tasks; choose another name."
+            )
         if type(self.num_outputs) is not int or self.num_outputs < 1:
             raise ConfigError(
                 f"`num_outputs` of task {self.name!r} must be an integer of at least 1, got "

@@ -21,6 +21,7 @@ from rotograd_cli.training.batch_checks import check_form, check_predictions, wh
 from rotograd_cli.training.batches import num_steps
 from rotograd_cli.training.blame import NoBroadcasting, blamed, component_of, silence
 from rotograd_cli.training.data_scan import first_batch
+from rotograd_cli.training.diagnostics import check_user_numbers
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import OptimizerGroup
@@ -161,8 +162,9 @@ def _try_training(
     with blamed(component, "correct it or choose another", f"{place}, a training step"):
         train_step(model, dataset.tasks, [batch], optimizers, grad_clip_norm=options.grad_clip_norm)
         model.refresh()
-        model.diagnostics()
+        numbers = model.diagnostics()
         model.end_epoch()
+    check_user_numbers(numbers, len(dataset.tasks), model.method_name)
     for group in groups:
         per_epoch = num_steps(dataset, options) if group.interval == "step" else 1
         _try_schedule(group, options.epochs * per_epoch)

@@ -11,6 +11,7 @@ from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import CheckpointFolder
+from rotograd_cli.training.diagnostics import measurement_for
 from rotograd_cli.training.evaluation import Evaluator
 from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
@@ -60,6 +61,7 @@ class Trainer:
         checkpoint_options: When checkpoints are written.
         seed: Seed of the order of examples.
         config: Resolved configuration, stored in checkpoints.
+        diagnostics: What is measured of the gradients of the steps that are recorded.
 
     Raises:
         ConfigError: If no batch fits the training split, or the selection key is not a metric or
@@ -75,6 +77,7 @@ class Trainer:
     checkpoint_options: CheckpointOptions
     seed: int
     config: dict[str, Any]
+    diagnostics: str = "off"
 
     def __post_init__(self) -> None:
         run = self.run
@@ -128,19 +131,26 @@ class Trainer:
         run.begin_epoch()
         for micro_batches in self.batches.steps(state.epoch, state.batch):
             stop_if_requested(run.ranks)
+            is_recorded = self._records_next_step()
+            measurement = measurement_for(self.diagnostics) if is_recorded else None
             try:
-                self.stepper.take(micro_batches)  # forward, losses, method, two optimisers
+                # forward, losses, method, two optimisers
+                self.stepper.take(micro_batches, measurement)
             except NonFiniteError as error:
                 reason = explain(error, run, self.batches, micro_batches)
                 raise NonFiniteError(f"{error}{reason}") from error
             run.end_step()
-            is_last = state.batch == self.batches.num_steps
-            if is_last or state.step % self.options.log_every_steps == 0:
-                self.recorder.log(run.record(self.dataset.tasks))
+            if is_recorded:
+                self.recorder.log(run.record(self.dataset.tasks, measurement))
             self.recorder.progress(state, self.batches.num_steps, state.batch - 1)
             run.count_time(self.batches.take_waited_s())
             self.checkpoints.save_if_due()
         run.end_epoch()
+
+    def _records_next_step(self) -> bool:
+        state = self.run.state
+        is_last = state.batch + 1 == self.batches.num_steps
+        return is_last or (state.step + 1) % self.options.log_every_steps == 0
 
     def _end_epoch(self) -> None:
         """Evaluate the epoch just finished, unless its turn is later, and save."""

@@ -12,8 +12,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.errors import CheckpointError, NonFiniteError, SelectionError
+from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
+from rotograd_cli.training.diagnostics import measured_record
 from rotograd_cli.training.options import NONFINITE_REMEDY
 from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
@@ -191,15 +193,18 @@ class RunState:
             if group.interval == interval:
                 group.scheduler.step()
 
-    def record(self, tasks: Sequence[Task]) -> dict[str, float]:
+    def record(
+        self, tasks: Sequence[Task], measurement: Measurement | None = None
+    ) -> dict[str, float]:
         """Return means since the last record; the only place of the loop that waits for the device.
 
         Args:
             tasks: The K tasks.
+            measurement: What was measured of the step.
 
         Returns:
-            Losses, the method's diagnostics, learning rates (of each optimiser's first group), and
-            the seconds of training so far.
+            Losses, what was measured, the method's own diagnostics, learning rates (of each
+            optimiser's first group), and the seconds of training so far.
 
         Raises:
             NonFiniteError: If a loss is infinite or NaN.
@@ -218,6 +223,8 @@ class RunState:
         record: dict[str, float] = {"step": self.state.step, "epoch": self.state.epoch + 1}
         record |= {f"train/{name}/loss": loss for name, loss in losses.items()}
         record["train/loss"] = sum(losses.values())
+        if measurement is not None:
+            record |= measured_record(measurement, names)
         for key, values in self.model.diagnostics().items():
             pairs = zip(names, values.tolist(), strict=True)
             record |= {f"train/{name}/{key}": value for name, value in pairs}

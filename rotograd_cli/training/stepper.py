@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import NonFiniteError
+from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.task import Task
@@ -31,6 +32,7 @@ def train_step(
     grad_clip_norm: float | None = None,
     check_finite: bool = False,
     loss_scale: float | None = None,
+    measurement: Measurement | None = None,
 ) -> Tensor:
     """Take one step: forward, task losses, the method's backward pass, every optimiser.
 
@@ -45,6 +47,7 @@ def train_step(
         check_finite: Look at losses and gradients before anything is updated, which waits for the
             device.
         loss_scale: What losses are multiplied by and gradients divided by, a power of two.
+        measurement: Takes what is recorded of the gradients; changes nothing else.
 
     Returns:
         Task losses of the batch (0 where there is none) and whether each was there (1 or 0),
@@ -56,7 +59,9 @@ def train_step(
     """
     optimizers = list(optimizers)
     objective = Objective(model, tasks, micro_batches)
-    total = _backward(model, objective, loss_scale)
+    if measurement is not None:
+        measurement.clear()  # of an attempt that overflowed
+    total = _backward(model, objective, loss_scale, measurement)
     if check_finite:
         _check_finite(model, tasks, total[0], optimizers)
     if grad_clip_norm is not None:
@@ -69,7 +74,12 @@ def train_step(
     return total
 
 
-def _backward(model: MultiTaskMethod, objective: Objective, loss_scale: float | None) -> Tensor:
+def _backward(
+    model: MultiTaskMethod,
+    objective: Objective,
+    loss_scale: float | None,
+    measurement: Measurement | None,
+) -> Tensor:
     """Add up the gradients of all micro-batches; return what :meth:`Objective.total` does."""
     num = len(objective.micro_batches)
     values = []
@@ -85,6 +95,7 @@ def _backward(model: MultiTaskMethod, objective: Objective, loss_scale: float | 
                 num_micro_batches=num,
                 accumulating=not is_last,
                 one_head_per_loss=True,  # a task's loss takes its own prediction
+                measurement=measurement,
             )
         values.append(value)
     total = objective.total(values)
@@ -145,13 +156,14 @@ class Stepper:
         is_free = self.run.device.type == "cpu"
         self.check_finite |= self._skips or is_free or self.run.loss_scale is not None
 
-    def take(self, micro_batches: Sequence[Batch]) -> None:
+    def take(self, micro_batches: Sequence[Batch], measurement: Measurement | None = None) -> None:
         """Take the next step of the run and note its losses.
 
         A skipped step leaves everything but the method's counters alone, running statistics too.
 
         Args:
             micro_batches: Those of the step.
+            measurement: Takes what is recorded of the gradients; nothing of a skipped step.
 
         Raises:
             NonFiniteError: If it is not finite and may not be skipped.
@@ -159,15 +171,19 @@ class Stepper:
         buffers = _buffers_of_network(self.run.model) if self._skips else {}
         before = {name: buffer.clone() for name, buffer in buffers.items()}
         try:
-            losses = self.attempt(micro_batches)
+            losses = self.attempt(micro_batches, measurement)
         except NonFiniteError as error:
             self._skip_or_raise(error)
+            if measurement is not None:
+                measurement.clear()
             for name, value in before.items():  # a buffer that the step itself made is left
                 self.run.model.get_buffer(name).copy_(value)
         else:
             self.run.window += losses
 
-    def attempt(self, micro_batches: Sequence[Batch]) -> Tensor:
+    def attempt(
+        self, micro_batches: Sequence[Batch], measurement: Measurement | None = None
+    ) -> Tensor:
         """Take a step as :func:`train_step` does, with the run's options; count nothing."""
 
         def step(loss_scale: float | None = None) -> Tensor:
@@ -179,6 +195,7 @@ class Stepper:
                 grad_clip_norm=self.options.grad_clip_norm,
                 check_finite=self.check_finite,
                 loss_scale=loss_scale,
+                measurement=measurement,
             )
 
         scale = self.run.loss_scale

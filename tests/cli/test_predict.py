@@ -22,6 +22,7 @@ from rotograd_cli.errors import CheckpointError, ConfigError, DatasetError, Roto
 from rotograd_cli.runs.prediction import write_predictions
 
 from .conftest import CHECKOUT, Cli
+from .test_contributing import blocks
 from .test_dense import DENSE
 
 RUN = "hydra.run.dir=run"

@@ -22,7 +22,7 @@ from rotograd_cli.tables.command import (
     to_table_command,
 )
 from rotograd_cli.tables.parts import Table
-from rotograd_cli.tables.runs import Run, find_runs
+from rotograd_cli.tables.runs import Run, find_runs, without_runs
 
 OPTIONS = ("x", "y", "smooth", "band")
 """Keys of the command that a figure takes as options if it has them."""
@@ -101,8 +101,19 @@ def _of_runs(figure: RunsFigure, config: PlotConfig, arguments: Arguments) -> tu
             f"Figure {figure.name!r} is drawn from runs, got {_given(arguments.table)[0]}, which "
             "is for a table; leave it out."
         )
-    runs = find_runs(to_patterns(config.runs))
-    return figure.draw(runs), _beside(runs)
+    patterns = to_patterns(config.runs)
+    runs = find_runs(patterns)
+    folder = _beside(runs)
+    drawing = figure.draw(runs)
+    empty = [path for path in without_runs(patterns, runs) if not _is_output(path, config, folder)]
+    notes = [f"Left out: {path} has no run in it." for path in empty]
+    return dataclasses.replace(drawing, notes=[*drawing.notes, *notes]), folder
+
+
+def _is_output(path: Path, config: PlotConfig, folder: Path) -> bool:
+    """Return whether a folder is that of figures, or in it."""
+    output = folder if config.output is None else Path(config.output).expanduser().absolute()
+    return any(path.absolute().is_relative_to(each) for each in (folder, output))
 
 
 def _beside(runs: Sequence[Run]) -> Path:

@@ -62,6 +62,10 @@ class HeadOutputs:
             if tensor.grad_fn is not None:
                 self.owners.setdefault((tensor.grad_fn, tensor.output_nr), owner)
 
+    def operations(self, owner: int) -> list[Node]:
+        """Return the operations that recorded results of a head come from."""
+        return list(dict.fromkeys(node for (node, _), k in self.owners.items() if k == owner))
+
     def ends(self, start: Iterable[tuple[Node | None, int]]) -> list[tuple[Place, int]]:
         """Return recorded places that a walk from the places ``start`` ends at, with owners."""
         result: list[tuple[Place, int]] = []

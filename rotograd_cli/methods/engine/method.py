@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
+from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.step import Step
@@ -62,6 +63,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         num_micro_batches: int = 1,
         accumulating: bool = False,
         one_head_per_loss: bool = False,
+        measurement: Measurement | None = None,
     ) -> Tensor:
         """Run the whole backward pass: gradients of heads, method parameters and backbone.
 
@@ -85,6 +87,8 @@ class MultiTaskMethod(MultiTaskNetwork):
             one_head_per_loss: Promises that ``losses[k]`` depends on the outputs of ``heads[k]``
                 alone. Otherwise that is looked up, and a loss that uses several heads gets a pass
                 of its own, so that its task's gradient is its own.
+            measurement: Takes what is recorded of this pass; changes nothing else. Where autograd
+                adds the task gradients up, it needs ``one_head_per_loss``.
 
         Returns:
             The losses, detached, summed over the ranks, shape ``[K]``; 0 for an absent task.
@@ -92,7 +96,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         Raises:
             BackwardError: If no forward pass in training mode with gradients enabled came before;
                 if a loss uses the backbone's output itself; if one uses several heads that do not
-                see the same features.
+                see the same features; if they cannot be measured.
             ShapeError: If the number or shape of the losses is wrong.
         """
         losses = list(losses)
@@ -103,10 +107,13 @@ class MultiTaskMethod(MultiTaskNetwork):
         self._watch.begin_backward(self, losses, loss_scale)
         crosses = not one_head_per_loss and self._losses_cross(losses, run)
         weighed, factors = self._weigh(losses, step)
+        if measurement is not None and not self.per_task_gradients:
+            self._check_measurable(one_head_per_loss)
+            run.catch_gradients(losses)
         gradients = run.gradients(losses, weighed, separately=crosses, keep=retain_graph)
         features = run.features
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            shared, of_heads = self.combine(run, gradients, factors, step)
+            shared, of_heads = self.combine(run, gradients, factors, step, measurement)
         del run, gradients  # their memory is free for the backbone's pass
         regulariser = self._weigh_backbone_loss(backbone_loss, step)
         carry(of_heads, features, shared, regulariser, retain_graph=retain_graph)
@@ -125,6 +132,14 @@ class MultiTaskMethod(MultiTaskNetwork):
         if not keep:
             self._pass = None
         return run
+
+    def _check_measurable(self, one_head_per_loss: bool) -> None:
+        if not one_head_per_loss:
+            raise BackwardError(
+                f"`measurement` needs one_head_per_loss=True with {self.method_name}, whose task "
+                "gradients are told apart by the heads that they come from; pass it if losses[k] "
+                "depends on head k alone, else leave the measurement out."
+            )
 
     def _losses_cross(self, losses: Sequence[Tensor | None], run: ForwardPass) -> bool:
         """Whether a loss depends on another task's head."""
@@ -165,7 +180,12 @@ class MultiTaskMethod(MultiTaskNetwork):
         return loss / self.initial_backbone_loss.denominators[0]
 
     def combine(
-        self, run: ForwardPass, gradients: Sequence[Tensor], factors: Tensor | None, step: Step
+        self,
+        run: ForwardPass,
+        gradients: Sequence[Tensor],
+        factors: Tensor | None,
+        step: Step,
+        measurement: Measurement | None = None,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Combine the task gradients, and set the gradients of what the method learns.
 
@@ -174,6 +194,7 @@ class MultiTaskMethod(MultiTaskNetwork):
             gradients: Those of its leaves.
             factors: Of the losses, where the rule weighs them.
             step: The losses.
+            measurement: See :meth:`backward`.
 
         Returns:
             The gradient at the features; parameters of heads with their gradients.
@@ -183,19 +204,43 @@ class MultiTaskMethod(MultiTaskNetwork):
         parts = {p: gradient / step.num_micro_batches for p, gradient in learned.items()}
         self._add_gradients(parts, scale, of_all_ranks=True)
         if not self.per_task_gradients:
+            if measurement is not None:
+                self._measure_caught(measurement, run, gradients[0], factors, step)
             return _scaled(gradients[0], scale), []
         G = run.leaves.task_gradients(gradients)
         s = Statistics(G, step.losses, self.ranks)
         self.num_nonfinite += step.losses.present & ~s.finite
-        shared, learned = _apply(self.rule, G, s, factors)
+        shared, weights, learned = _apply(self.rule, G, s, factors)
+        if measurement is not None:
+            rotates = self.rotated is not None
+            at_inputs = run.leaves.gradients_at_inputs(gradients) if rotates else None
+            measurement.add(s, shared, weights, factors, at_inputs)
         self._add_gradients(learned, scale, of_all_ranks=True)
         if self.rotated is not None:
             gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
             self._add_gradients({self.rotations.free_parameters: gradient}, scale)
             if not step.losses.accumulating:
+                if measurement is not None:
+                    shape = run.features.shape
+                    measurement.add_rotations(self.rotated, shape, step.num_micro_batches)
                 self.rotations.count_step()
         of_heads = [(p, _scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
         return _scaled(shared.reshape(run.features.shape), scale), of_heads
+
+    def _measure_caught(
+        self,
+        measurement: Measurement,
+        run: ForwardPass,
+        shared: Tensor,
+        factors: Tensor | None,
+        step: Step,
+    ) -> None:
+        """Measure task gradients of which autograd made the sum ``shared``."""
+        if run.caught is None:
+            return
+        caught, _ = step.unscaled(run.caught.gradients())
+        s = Statistics(run.caught.task_gradients(caught), step.losses, self.ranks)
+        measurement.add(s, shared, torch.ones_like(s.norms), factors)
 
     def _add_gradients(
         self, learned: Learned, scale: float | Tensor | None, *, of_all_ranks: bool = False
@@ -292,19 +337,19 @@ class MultiTaskMethod(MultiTaskNetwork):
 
 def _apply(
     rule: Rule, G: TaskGradients, s: Statistics, factors: Tensor | None
-) -> tuple[Tensor, Learned]:
-    """Return the combined gradient, and what the rule's own parameters learn from it."""
+) -> tuple[Tensor, Tensor | None, Learned]:
+    """Return the combined gradient, its weights if it has any, and what the rule learns from it."""
     if isinstance(rule, Weighting):
         weights = rule.weights(s)
         check_returned(rule.weights, weights, len(s.norms))
-        return G.combine(weights), rule.learn(s, weights)
+        return G.combine(weights), weights, rule.learn(s, weights)
     if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
-        return total, rule.learn(s.without_factors(factors), factors)
+        return total, None, rule.learn(s.without_factors(factors), factors)
     matrix = G.matrix()
     combined = rule.combine(matrix, s)
     check_returned(rule.combine, combined, matrix.shape[1])
-    return combined, rule.learn(s, torch.ones_like(s.norms))
+    return combined, None, rule.learn(s, torch.ones_like(s.norms))
 
 
 def _scaled(gradient: Tensor, scale: float | Tensor | None) -> Tensor:

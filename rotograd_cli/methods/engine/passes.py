@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rotograd_cli.errors import BackwardError, ShapeError
 from rotograd_cli.methods.engine.attribution import HeadOutputs, gradients_of_each
+from rotograd_cli.methods.engine.catch import Catch, CatchAtFeatures, CatchAtOutputs
 from rotograd_cli.methods.heads.leaves import Leaves
 
 
@@ -35,6 +36,9 @@ class ForwardPass:
         self.has_extras = len(extras) > 0
         by_task = () if leaves.stacked else leaves.tensors
         self.head_outputs = HeadOutputs(features, extras, by_task)
+        self.caught: Catch | None = None
+        """Gradients that the heads send to features that they share; see
+        :meth:`catch_gradients`."""
 
     def outputs(self) -> Sequence[Any]:
         """Run the heads on the leaves."""
@@ -44,6 +48,23 @@ class ForwardPass:
         for k, output in enumerate(outputs):
             self.head_outputs.record(k, output)
         return outputs
+
+    def catch_gradients(self, losses: Sequence[Tensor | None]) -> None:
+        """Have the next backward pass keep what each head sends to the features.
+
+        Nothing is caught where autograd's graph does not tell the heads apart.
+
+        Args:
+            losses: K scalars, each of its own head alone; None for an absent task.
+        """
+        ends = [self.head_outputs.operations(k) for k in range(len(losses))]
+        weight = self.leaves.weight_of_all()
+        if weight is not None:
+            self.caught = CatchAtOutputs(ends[-1][0], weight)
+            return
+        (leaf,) = self.leaves.tensors
+        catch = CatchAtFeatures(leaf, ends, losses)
+        self.caught = catch if catch.is_clear else None
 
     def was_differentiated(self) -> bool:
         """Whether losses of this pass were differentiated, but not by ``backward``."""

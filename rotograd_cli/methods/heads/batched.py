@@ -47,6 +47,10 @@ class BatchedHeads:
         on_device = first.layer.weight.device == features.device
         return cls(split) if len(kinds) == 1 and on_device else None
 
+    def weight(self) -> Tensor:
+        """Return the weights of all heads as a constant, shape ``[K, o, d]``."""
+        return torch.stack([layer.weight.detach() for layer in self._layers])
+
     def outputs(self, features: Tensor, num_task_axes: int) -> Sequence[Tensor]:
         """Return the outputs of all heads.
 

@@ -11,7 +11,11 @@ from torch.func import functional_call
 from rotograd_cli.methods.heads.layers import is_plain, sequence_of
 from rotograd_cli.methods.heads.leaves import Leaf, Leaves
 from rotograd_cli.methods.rotation.features import RotatedAxes, RotatedFeatures
-from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
+from rotograd_cli.methods.rotation.task_gradients import (
+    DenseTaskGradients,
+    TaskGradients,
+    rotate,
+)
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -72,6 +76,12 @@ class FoldedConvLeaves(Leaves):
         """See :class:`Leaves`."""
         blocks = [self._axes.to_blocks(gradient) for gradient in gradients]
         return DenseTaskGradients(blocks, self._rotations)
+
+    def gradients_at_inputs(self, gradients: Sequence[Tensor]) -> DenseTaskGradients:
+        """See :class:`Leaves`: the gradients at the features, rotated."""
+        blocks = [self._axes.to_blocks(gradient) for gradient in gradients]
+        R = self._rotations.R.to(blocks[0].dtype)
+        return DenseTaskGradients(rotate(R, blocks).unbind())
 
 
 def _stack_gradients(leaves: Sequence[Tensor]) -> None:

@@ -14,8 +14,13 @@ from rotograd_cli.methods.heads.leaves import Leaf, Leaves
 from rotograd_cli.methods.rotation.constants import FoldedRotations
 from rotograd_cli.methods.rotation.features import RotatedAxes, RotatedFeatures
 from rotograd_cli.methods.rotation.holding import constant
+from rotograd_cli.methods.rotation.plan import wide
 from rotograd_cli.methods.rotation.rotations import Rotations
-from rotograd_cli.methods.rotation.task_gradients import FoldedTaskGradients, TaskGradients
+from rotograd_cli.methods.rotation.task_gradients import (
+    FactoredTaskGradients,
+    FoldedTaskGradients,
+    TaskGradients,
+)
 
 
 def split_heads(
@@ -104,6 +109,12 @@ class FoldedLinearLeaves(Leaves):
         K, o, d = weight.shape
         delta = stacked(gradients).reshape(K, -1, o)
         return FoldedTaskGradients(folded, weight, delta, self._features.reshape(-1, d))
+
+    def gradients_at_inputs(self, gradients: Sequence[Tensor]) -> FactoredTaskGradients:
+        """See :class:`Leaves`: from the weights as they are, without rotations."""
+        weight = wide(_stack_padded([head.layer.weight for head in self._heads]))
+        K, o, _ = weight.shape
+        return FactoredTaskGradients(weight, stacked(gradients).reshape(K, -1, o))
 
     def parameter_gradients(self, G: TaskGradients) -> list[tuple[Tensor, Tensor]]:
         """Return the first layers' parameters that are trained, with their gradients.

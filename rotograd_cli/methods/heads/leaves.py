@@ -7,7 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from rotograd_cli.methods.heads.batched import BatchedHeads
-from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
+from rotograd_cli.methods.rotation.task_gradients import (
+    DenseTaskGradients,
+    MeasurableGradients,
+    TaskGradients,
+)
 
 Leaf = Callable[[Tensor], Tensor]
 """Makes a leaf of autograd's graph in training; leaves a tensor as it is otherwise."""
@@ -44,6 +48,18 @@ class Leaves(ABC):
         Returns:
             The gradients, before rotation.
         """
+
+    def gradients_at_inputs(self, gradients: Sequence[Tensor]) -> MeasurableGradients:
+        """Return task gradients at what the heads were given, after the rotations.
+
+        Args:
+            gradients: See :meth:`task_gradients`, which is called before.
+        """
+        return DenseTaskGradients(gradients)
+
+    def weight_of_all(self) -> Tensor | None:
+        """Return the weights ``[K, o, d]`` of heads that see one leaf in one linear operation."""
+        return None
 
     def parameter_gradients(self, G: TaskGradients) -> list[tuple[Tensor, Tensor]]:
         """Return parameters of heads behind the leaves, with their gradients; none by default."""
@@ -84,6 +100,12 @@ class PlainLeaves(Leaves):
             return self._batched.outputs(self.tensors[0], num_task_axes=int(self.stacked))
         views = list(self.tensors) * (len(self._heads) // len(self.tensors))
         return [head_output(head, z) for head, z in zip(self._heads, views, strict=True)]
+
+    def weight_of_all(self) -> Tensor | None:
+        """See :class:`Leaves`."""
+        if self._batched is None or self.stacked:
+            return None
+        return self._batched.weight()
 
     def task_gradients(self, gradients: Sequence[Tensor]) -> TaskGradients:
         """See :class:`Leaves`."""

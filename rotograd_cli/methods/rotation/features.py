@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.rotation.holding import is_traced
-from rotograd_cli.methods.rotation.objective import Objective
+from rotograd_cli.methods.rotation.objective import Objective, alignment
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients, rotate
 from rotograd_cli.methods.statistics import Statistics
@@ -158,9 +158,14 @@ class RotatedFeatures:
             Shape ``[K, m, m]``.
         """
         z = self.axes.to_blocks(features.detach())
-        return self.objective(G, s, z, self._factor(features.shape, num_micro_batches))
+        return self.objective(G, s, z, self.factor(features.shape, num_micro_batches))
 
-    def _factor(self, shape: torch.Size, num_micro_batches: int) -> float:
+    @property
+    def aligns(self) -> bool:
+        """Whether the rotations descend the alignment of the task gradients."""
+        return self.objective is alignment
+
+    def factor(self, shape: torch.Size, num_micro_batches: int) -> float:
         """Return the factor of the sum of squares, for features of the given shape."""
         batch = list(self.axes.batch_shape(shape))
         if batch:

@@ -52,6 +52,29 @@ def alignment(G: TaskGradients, s: Statistics, z: Tensor, reduction: float) -> T
     return G.rotation_gradient(direction, -2.0 * reduction * length)
 
 
+def alignment_losses(gramian: Tensor, reduction: float) -> Tensor:
+    r"""Return what :func:`alignment` descends, from inner products alone.
+
+    .. math:: f\sum_n\lVert R_k v'_n - \tilde g_{n,k}\rVert^2 = f\,\lVert v' - g_k\rVert^2
+
+    Args:
+        gramian: Inner products of the task gradients at the features, float64, ``[K, K]``.
+        reduction: f, the factor of the sum over examples.
+
+    Returns:
+        Shape ``[K]``; NaN for a task whose gradient is zero or not known, which takes no part.
+    """
+    takes_part = gramian.diagonal() > 0
+    G = gramian[takes_part][:, takes_part]
+    num = max(1, len(G))
+    mean_norm = G.sum().clamp_min(0).sqrt() / num
+    v = mean_norm / num / G.diagonal().sqrt()  # v' in terms of the gradients
+    products = G @ v
+    losses = gramian.new_full((len(gramian),), torch.nan)
+    losses[takes_part] = reduction * (v @ products - 2 * products + G.diagonal()).clamp_min(0)
+    return losses
+
+
 def task_loss(G: TaskGradients, s: Statistics, z: Tensor, reduction: float) -> Tensor:
     r"""Descend the task's own loss: :math:`W_k = \sum_n g_{n,k} z_n^\top`.
 

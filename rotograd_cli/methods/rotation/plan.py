@@ -21,6 +21,12 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def lower_norms(X: Tensor) -> Tensor:
+    r"""Return :math:`\lVert A_k\rVert_F/\sqrt2`, the norms of the lower triangles, ``[K]``."""
+    norms: Tensor = torch.linalg.vector_norm(wide(X).tril(-1), dim=(1, 2))
+    return norms
+
+
 def parts(X: Tensor, tasks: slice | None = None) -> Iterator[slice]:
     """Yield ranges of tasks that are computed together, so that temporaries stay small.
 
@@ -71,8 +77,7 @@ class NormPlan:
         if devices.reads_are_free(X.device):
             return None
         if self.planned is None:
-            norms = torch.linalg.vector_norm(wide(X).tril(-1), dim=(1, 2))
-            self.planned = max(_SMALLEST_PLAN, 2 * float(norms.amax()))
+            self.planned = max(_SMALLEST_PLAN, 2 * float(lower_norms(X).amax()))
         return self.planned
 
     def forget(self) -> None:

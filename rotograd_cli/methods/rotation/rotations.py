@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from rotograd_cli.bounds import checked
 from rotograd_cli.errors import CheckpointError, ShapeError
 from rotograd_cli.linalg import devices
-from rotograd_cli.linalg.rotations import haar_rotations, skew
+from rotograd_cli.linalg.rotations import (
+    geodesic_distances,
+    haar_rotations,
+    orthogonality_errors,
+    skew,
+)
 from rotograd_cli.methods.rotation import holding, plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, Inputs, WholeRotations
-from rotograd_cli.methods.rotation.maps import MAPS, RotationMap
-from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, parts
+from rotograd_cli.methods.rotation.maps import MAPS, ExponentialMap, RotationMap
+from rotograd_cli.methods.rotation.plan import NormPlan, Workspace, lower_norms, parts
 from rotograd_cli.ranks.base import ONE, Ranks
 
 T = TypeVar("T")
@@ -148,6 +153,37 @@ class Rotations(nn.Module):
             self.check_bases()
         return Inputs(X[tasks], self.base[tasks], self.map, self._plan.norm(X))
 
+    # ---- what is recorded
+
+    @torch.no_grad()
+    def angles(self) -> dict[str, Tensor]:
+        r"""Return how far every rotation has turned since its base, in degrees, shape ``[K]``.
+
+        The length :math:`\lVert A_k\rVert_F/\sqrt2` of the geodesic
+        :math:`t\mapsto B_k e^{tA_k}` from :math:`B_k` to :math:`R_k`. It is the geodesic distance
+        as long as no plane has turned by more than 180 degrees, surely up to a length of 180;
+        beyond, another way is shorter (:meth:`distances`). Other maps than the exponential describe
+        no geodesic and have no such number.
+        """
+        if not isinstance(self.map, ExponentialMap):
+            return {}
+        X = self.free_parameters
+        norms = [lower_norms(X[part]) for part in parts(X)]
+        return {"rotation_angle": torch.cat(norms).rad2deg()}
+
+    @torch.no_grad()
+    def distances(self) -> dict[str, Tensor]:
+        r"""Return distances and errors of the rotations as matrices, shape ``[K]``; takes long.
+
+        Geodesic distances (:func:`~rotograd_cli.linalg.rotations.geodesic_distances`) from the
+        identity and from the bases, in degrees, and :math:`\lVert R_k^\top R_k - I\rVert_F`.
+        """
+        inputs = Inputs(self.free_parameters, self.base, self.map, None)
+        pairs = zip(WholeRotations(inputs).R.double(), self.base.double(), strict=True)
+        rows = [_distances(R, B) for R, B in pairs]  # one by one: batched LAPACK can hang
+        names = ("rotation_angle_from_identity", "rotation_distance", "orthogonality_error")
+        return dict(zip(names, torch.stack(rows).unbind(1), strict=True))
+
     # ---- state
 
     @property
@@ -265,6 +301,12 @@ class Rotations(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "ranks": ONE, "_plan": NormPlan(), "_workspace": Workspace()}
+
+
+def _distances(R: Tensor, B: Tensor) -> Tensor:
+    """Return what :meth:`Rotations.distances` does, for one rotation and its base, ``[3]``."""
+    angles = geodesic_distances(torch.stack((R, B.mT @ R))).rad2deg()
+    return torch.cat((angles, orthogonality_errors(R.unsqueeze(0))))
 
 
 def _check_loaded(rotations: Rotations, keys: object) -> None:

@@ -55,6 +55,15 @@ class DenseTaskGradients:
         c = weights.to(self.rows.dtype).reshape(-1, weights.shape[-1])
         return (c @ self.rows).view(*weights.shape[:-1], *self.shape)
 
+    def cosines_with(self, unit: Tensor, norms: Tensor) -> Tensor:
+        r"""Inner products of the directions with a vector of length 1, shape ``[K]``.
+
+        Args:
+            unit: The vector, of the shape of a gradient.
+            norms: See :meth:`cosines`.
+        """
+        return divide_or_zero(self.rows @ unit.flatten(), norms)
+
     def rotation_gradient(self, v: Tensor, factor: Tensor) -> Tensor:
         r"""Gradient of the free parameters for :math:`W_k = f \sum_n g_{n,k} v_n^\top`.
 
@@ -77,36 +86,21 @@ class DenseTaskGradients:
         return self._rotations.gradient_(W.mul_(factor))
 
 
-class FoldedTaskGradients:
-    r"""Factors :math:`g_k = \delta_k W'_k`, of rank o: neither g nor a rotation is formed.
-
-    :math:`\delta_k` is the gradient at the o outputs of the first layer and :math:`W'_k` that
-    layer's weight with the rotation folded in. So :math:`W_k = f\,W_k'^\top Q_k` with
-    :math:`Q_k = \delta_k^\top v`.
+class FactoredTaskGradients:
+    r"""Factors :math:`g_k = \delta_k W_k`, of rank o, of heads that begin with a linear layer.
 
     Args:
-        rotations: Rotations folded into the rotated columns.
-        weight: :math:`W'`, unrotated columns included, shape ``[K, o, d]``.
-        delta: :math:`\delta`, shape ``[K, N, o]``; 0 in columns that pad narrower heads.
-        features: z, shape ``[N, d]``.
+        weight: Weights :math:`W` of the first layers, shape ``[K, o, d]``, float32 or wider.
+        delta: :math:`\delta`, the gradient at their outputs, shape ``[K, N, o]``; 0 in columns that
+            pad narrower heads.
     """
 
-    def __init__(
-        self, rotations: FoldedRotations, weight: Tensor, delta: Tensor, features: Tensor
-    ) -> None:
-        self._rotations = rotations
+    def __init__(self, weight: Tensor, delta: Tensor) -> None:
         self._weight = weight
         self._delta = delta.to(weight.dtype)
         self._dropped: Tensor | None = None
-        self.shape = torch.Size((*features.shape, 1))
+        self.shape = torch.Size((delta.shape[1], weight.shape[2], 1))
         """See :class:`DenseTaskGradients`."""
-        # δᵀz before any task is dropped: heads keep their own gradients
-        self._by_features = _correlate(self._delta, features.to(weight.dtype))
-        self.bias_gradient = self._delta.sum(1)
-        """Gradients of the layers' biases, shape ``[K, o]``."""
-        self.weight_gradient = torch.empty(())
-        """Gradients of the layers' weights, shape ``[K, o, d]``; set by
-        :meth:`rotation_gradient`, which shares most of the work."""
 
     def norms(self) -> Tensor:
         r"""From the o × o Gram matrices: :math:`\langle\delta^\top\delta, W'W'^\top\rangle`.
@@ -147,6 +141,39 @@ class FoldedTaskGradients:
         sums = scaled @ self._weight.flatten(0, 1)
         return sums.view(*weights.shape[:-1], *self.shape)
 
+    def cosines_with(self, unit: Tensor, norms: Tensor) -> Tensor:
+        """See :class:`DenseTaskGradients`."""
+        by_output = _correlate(self._delta, unit.view(self.shape[:2]).to(self._weight.dtype))
+        return divide_or_zero((by_output * self._weight).sum((1, 2)), norms)
+
+
+class FoldedTaskGradients(FactoredTaskGradients):
+    r"""Factors :math:`g_k = \delta_k W'_k`, of rank o: neither g nor a rotation is formed.
+
+    :math:`\delta_k` is the gradient at the o outputs of the first layer and :math:`W'_k` that
+    layer's weight with the rotation folded in. So :math:`W_k = f\,W_k'^\top Q_k` with
+    :math:`Q_k = \delta_k^\top v`.
+
+    Args:
+        rotations: Rotations folded into the rotated columns.
+        weight: :math:`W'`, unrotated columns included, shape ``[K, o, d]``.
+        delta: :math:`\delta`, shape ``[K, N, o]``; 0 in columns that pad narrower heads.
+        features: z, shape ``[N, d]``.
+    """
+
+    def __init__(
+        self, rotations: FoldedRotations, weight: Tensor, delta: Tensor, features: Tensor
+    ) -> None:
+        super().__init__(weight, delta)
+        self._rotations = rotations
+        # δᵀz before any task is dropped: heads keep their own gradients
+        self._by_features = _correlate(self._delta, features.to(weight.dtype))
+        self.bias_gradient = self._delta.sum(1)
+        """Gradients of the layers' biases, shape ``[K, o]``."""
+        self.weight_gradient = torch.empty(())
+        """Gradients of the layers' weights, shape ``[K, o, d]``; set by
+        :meth:`rotation_gradient`, which shares most of the work."""
+
     def rotation_gradient(self, v: Tensor, factor: Tensor) -> Tensor:
         """See :class:`DenseTaskGradients`."""
         m = self._rotations.base.shape[-1]
@@ -158,6 +185,9 @@ class FoldedTaskGradients:
 
 
 TaskGradients = DenseTaskGradients | FoldedTaskGradients
+"""What rotations can be trained by."""
+MeasurableGradients = DenseTaskGradients | FactoredTaskGradients
+"""What statistics can be taken of."""
 
 
 def _side_by_side(delta: Tensor) -> Tensor:
