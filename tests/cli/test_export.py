@@ -62,11 +62,11 @@ def test_wrong_input_is_refused_in_one_line(cli: Cli, trained: Path) -> None:
     refusals = [
         ((), "`run` needs a value; add run=VALUE"),
         (("run=nowhere",), "`run` must be a run directory, got nowhere"),
-        ((run, "format=tflite"), "`format` must be one of torch, onnx, got 'tflite'"),
+        ((run, "format=tflite"), "`format` must be torch or onnx, got 'tflite'"),
         ((run, "output=net.onnx"), "for format=torch, got net.onnx; write output=net.pt2"),
         ((run, "tasks=[lefft]"), "must name tasks of the data set, got 'lefft'; did you mean left"),
         ((run, "tasks=[]"), "`tasks` must name at least one task"),
-        ((run, "checkpoint=worst"), "`checkpoint` must be one of best, last"),
+        ((run, "checkpoint=worst"), "`checkpoint` must be best or last"),
     ]
     for words, message in refusals:
         result = cli("export", *words)
