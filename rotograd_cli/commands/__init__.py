@@ -15,6 +15,7 @@ Examples:
   rotograd predict run=outputs/... split=val          its predictions, in a file
   rotograd data check celeba                          are the files there? where to get them
   rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
+  rotograd runs                                       which runs there are, and their status
   rotograd reproduce table=multimnist plan=true       what the paper's table would take
   rotograd bench workload=lenet                       what a step costs, beside plain autograd
 

@@ -238,6 +238,8 @@ class Constructors:
         self.backbone = Constructor(config.backbone, "backbone", "input_shape")
         self.method = method_constructor(config.method)
         self.logger = Constructor(config.logger, "logger", "run_dir", "config", "tags")
+        # it is built when the run has begun, and must be refused before
+        getattr(self.logger.target, "check_installed", lambda: None)()
         self.optimizers = {
             "model": Constructor(config.model_optimizer, "model_optimizer", "params"),
             "method": Constructor(config.method_optimizer, "method_optimizer", "params"),

@@ -17,6 +17,7 @@ from rotograd_cli.config.schema import (
     ExportConfig,
     PlotConfig,
     PredictConfig,
+    RunsConfig,
     TrainCommand,
     plain_values,
 )
@@ -36,6 +37,7 @@ def register_schemas(**schemas: type) -> None:
         "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
         "predict_schema": PredictConfig,
+        "runs_schema": RunsConfig,
     }
     for name, schema in schemas.items():
         ConfigStore.instance().store(name=name, node=schema)

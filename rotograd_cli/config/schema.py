@@ -136,6 +136,15 @@ class PredictConfig:
 
 
 @dataclass
+class RunsConfig:
+    """Everything of ``rotograd runs`` but the patterns, which stand alone."""
+
+    sort: Annotated[str, Literal["age", "metric", "name", "status", "epoch", "method", "data"]] = (
+        MISSING
+    )
+
+
+@dataclass
 class PlotConfig:
     """Everything of ``rotograd plot``; ``conf/plot.yaml`` says what each key means."""
 

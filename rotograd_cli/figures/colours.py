@@ -19,11 +19,13 @@ COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY)
 DASHES = ("-", "--", ":", "-.")
 OF_METHODS = {
     "VanillaMTL": BLACK,
+    "Vanilla": BLACK,
     "RotateOnly": SKY,
     "RotoGrad": BLUE,
     "RotoGradNorm": GREEN,
     "PCGrad": ORANGE,
     "IMTLG": VERMILION,
+    "IMTL-G": VERMILION,
 }
 
 

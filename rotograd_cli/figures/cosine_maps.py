@@ -23,6 +23,8 @@ MOST_NAMED = 12
 """Tasks up to which the maps name them."""
 SIDE = 1.75
 """Height of a map in inches."""
+LIMITS = (0.1, 0.2, 0.5, 1.0)
+"""Ends of the scale of colours."""
 NO_PAIR = "#DDDDDD"
 COLOUR_MAP = "RdBu"
 """Red: conflict, blue: agreement, white: orthogonal."""
@@ -84,28 +86,35 @@ def draw_maps(canvas: "SubCanvas", several: Sequence[CosineMaps]) -> None:
     columns = max(len(maps.stretches) for maps in several)
     grid = canvas.subplots(len(several), columns, squeeze=False)
     rotated = {maps.row for maps in several if maps.stage == "before"}
+    limit = _limit(several)
     for line, maps in zip(grid, several, strict=True):
         for axes in line[len(maps.stretches) :]:
             axes.set_axis_off()
         for axes, stretch, cosines in zip(line, maps.stretches, maps.cosines, strict=False):
-            image = _draw_map(axes, cosines)
+            image = _draw_map(axes, cosines, limit)
             _name_tasks(axes, maps.tasks, is_first=axes is line[0], is_last=maps is several[-1])
             axes.set_title(f"steps {stretch[0]} to {stretch[1]}", fontsize="small")
         stage = f"{maps.stage} rotation" if maps.row in rotated else ""
         line[0].set_ylabel("\n".join([*textwrap.wrap(maps.row, 18), stage]).strip())
     scale = canvas.colorbar(image, ax=grid, shrink=min(1.0, 1.6 / len(several)), label="cosine")
-    scale.set_ticks([-1, -0.5, 0, 0.5, 1])
+    scale.set_ticks([-limit, -limit / 2, 0, limit / 2, limit])
 
 
-def _draw_map(axes: "Axes", cosines: Array) -> "AxesImage":
-    image = axes.imshow(cosines, cmap=COLOUR_MAP, vmin=-1, vmax=1)
+def _limit(several: Sequence[CosineMaps]) -> float:
+    """Return where the scale of all maps ends: the least of a few that holds every cosine."""
+    largest = max(float(np.nanmax(np.abs(maps.cosines))) for maps in several)
+    return next(limit for limit in LIMITS if largest <= limit or limit == LIMITS[-1])
+
+
+def _draw_map(axes: "Axes", cosines: Array, limit: float) -> "AxesImage":
+    image = axes.imshow(cosines, cmap=COLOUR_MAP, vmin=-limit, vmax=limit)
     axes.set_facecolor(NO_PAIR)
     axes.spines[:].set_visible(False)
     if len(cosines) <= MOST_NUMBERED:
         for (a, b), value in np.ndenumerate(cosines):
             if np.isfinite(value):
-                colour = "white" if abs(value) > 0.6 else "black"
-                text = f"{value:.2f}".replace("0.", ".")
+                colour = "white" if abs(value) > 0.6 * limit else "black"
+                text = f"{round(value, 2) + 0.0:.2f}".replace("0.", ".")  # no -.00
                 axes.text(b, a, text, ha="center", va="center", color=colour, fontsize=7.5)
     return image
 

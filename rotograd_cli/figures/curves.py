@@ -61,7 +61,7 @@ class Curves(LinesFigure):
         canvas, grid = panels.new_panels(len(lines), AXIS_LABELS[self.options.x])
         splits = {key.partition("/")[0] for key in lines}
         style = styles([row.label for row in rows.rows])
-        names = panels.named({row.label: len(row.histories) for row in rows.rows})
+        names = panels.named({row.label: row.num_seeds for row in rows.rows})
         for axes, (key, by_row) in zip(grid, lines.items(), strict=True):
             panels.name_panel(axes, key, rows, with_split=len(splits) > 1)
             for row, series in by_row.items():

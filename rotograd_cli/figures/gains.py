@@ -1,29 +1,35 @@
 """Gains of every task against single-task networks."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.base import TableFigure
-from rotograd_cli.figures.canvas import Drawing, cell_rows, new_canvas, seeds_title
-from rotograd_cli.tables.parts import Cell, Table
+from rotograd_cli.figures.canvas import Drawing, cell_rows, seeds_title
+from rotograd_cli.figures.colours import DASHES, GREY, LineStyle, styles
+from rotograd_cli.figures.panels import add_legend, new_panels
+from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 
 if TYPE_CHECKING:
     from rotograd_cli.figures.canvas import Axes
 
 
+HATCHES = dict(zip(DASHES, ("", "//", "..", "xx"), strict=True))
+"""What tells bars of one colour apart, as dashes do lines."""
+
+
 class Gains(TableFigure):
-    """A group of bars per task, a bar per row of the table, whiskers over all seeds.
+    """A panel per task with an axis of its own, a bar per row, whiskers over all seeds.
 
     Args:
         name: Name of the files that are written.
         table: Table that is drawn by default.
         columns: Tasks; empty takes all of the table's.
         title: Title, to which the number of seeds is added.
-        x_label: Label of the tasks.
+        x_label: Label below every panel.
         y_label: Label of the gains.
     """
 
@@ -40,7 +46,8 @@ class Gains(TableFigure):
         super().__init__(name=name, table=table)
         self.columns = columns
         self.title = title
-        self.labels = {"xlabel": x_label, "ylabel": y_label}
+        self.x_label = x_label
+        self.y_label = y_label
 
     def columns_of(self, spec: TableSpec) -> TableSpec:
         """Return the table with the gain of each task in a column of its own."""
@@ -61,26 +68,41 @@ class Gains(TableFigure):
 
     def draw(self, table: Table) -> Drawing:
         """Draw the gains of a table with a column per task."""
-        canvas = new_canvas(4.5)
-        axes = canvas.subplots()
-        draw_bars(axes, table)
-        axes.set(title=seeds_title(self.title, table), **self.labels)
+        canvas, grid = new_panels(len(table.columns), self.x_label)
+        rows = [row for row in table.rows if any(cell.values for cell in row.cells.values())]
+        style = styles([row.label for row in rows])
+        for axes, column in zip(grid, table.columns, strict=True):
+            draw_bars(axes, rows, column, style)
+        canvas.suptitle(seeds_title(self.title, table) + "; whiskers: worst and best seed")
+        canvas.supylabel(self.y_label)
+        add_legend(canvas, grid)
         return Drawing(canvas, *cell_rows(table), table.footnotes)
 
 
-def draw_bars(axes: "Axes", table: Table) -> None:
-    """Draw a bar per row in a group per column, and a line at 0."""
-    rows = [row for row in table.rows if any(cell.values for cell in row.cells.values())]
-    width = 0.8 / len(rows)
-    for index, row in enumerate(rows):
-        shift = (index - (len(rows) - 1) / 2) * width
-        cells = enumerate(row.cells[column.name] for column in table.columns)
-        bars = [(place + shift, *_bar(cell)) for place, cell in cells if cell.values]
-        places, heights, lows, highs = zip(*bars, strict=True)
-        axes.bar(places, heights, width, yerr=(lows, highs), capsize=2, label=row.label)
-    axes.set_xticks(range(len(table.columns)), [column.label for column in table.columns])
+def draw_bars(
+    axes: "Axes", rows: Sequence[Row], column: Column, style: Mapping[str, LineStyle]
+) -> None:
+    """Draw a bar per row that has a value in a column, and a line at 0."""
+    for place, row in enumerate(rows):
+        cell = row.cells[column.name]
+        if cell.values:
+            height, low, high = _bar(cell)
+            look = style[row.label]
+            axes.bar(
+                place,
+                height,
+                yerr=[[low], [high]],
+                capsize=3,
+                ecolor=GREY,
+                color=look.color,
+                edgecolor="white",
+                hatch=HATCHES[look.linestyle],
+                label=row.label,
+            )
+    axes.set_title(column.label)
+    axes.set_xticks([])
+    axes.set_xlim(-0.7, len(rows) - 0.3)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.legend(fontsize="small", ncols=2)
 
 
 def _bar(cell: Cell) -> tuple[float, float, float]:

@@ -52,6 +52,11 @@ class Row:
         """Summary of the first run."""
         return self.histories[0].run.summary
 
+    @property
+    def num_seeds(self) -> int:
+        """Number of different seeds."""
+        return len({history.run.seed for history in self.histories})
+
     def with_key(self, key: str) -> list[History]:
         """Return the runs that recorded a key."""
         return [history for history in self.histories if history.has(key)]

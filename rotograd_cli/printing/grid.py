@@ -30,6 +30,8 @@ _SYMBOLS = {
 
 PIPE_WIDTH = 160
 """Columns of an output that is no terminal and has no COLUMNS."""
+_STEP = 4
+"""Characters by which the parts of a grid are made narrower until there would be more of them."""
 STYLES = {1: "bold green", 2: "underline", None: ""}
 SUFFIXES = {1: " (1)", 2: " (2)", None: ""}
 """Ranks without colour: in a file, a pipe, or for a reader who does not see it."""
@@ -81,6 +83,13 @@ class Grid:
         return [
             self.select([0, *range(start, end)]) for start, end in zip(starts, ends, strict=True)
         ]
+
+    def lines(self) -> list[str]:
+        """Return heads and rows as plain lines: columns aligned left, two blanks apart."""
+        texts = [self.heads, *([entry.text for entry in row] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        padded = [[f"{t:{w}}" for t, w in zip(row, widths, strict=True)] for row in texts]
+        return ["  ".join(row).rstrip() for row in padded]
 
     def markdown(self) -> str:
         """Return the rows of a Markdown table: the best value bold, the second best italic."""
@@ -204,18 +213,29 @@ def fitting(grid: Grid, console: Console) -> list[Table]:
         table.title = _text(grid.title, console)
         return [table]
     narrow = grid.with_broken_heads()
-    tables = [_compact(part, console) for part in _cut(narrow, console)]
+    tables = [_compact(part, console) for part in _balanced(narrow, console)]
     tables[0].title = _text(grid.title, console)
     return tables
 
 
-def _cut(grid: Grid, console: Console) -> list[Grid]:
+def _balanced(grid: Grid, console: Console) -> list[Grid]:
+    """Cut a grid into as few parts as fit, none much wider than the others."""
+    parts = _cut(grid, console, console.width)
+    for width in range(console.width, 0, -_STEP):
+        narrower = _cut(grid, console, width)
+        if len(narrower) > len(parts):
+            break
+        parts = narrower
+    return parts
+
+
+def _cut(grid: Grid, console: Console, width: int) -> list[Grid]:
     first, *others = range(len(grid.heads))
     parts = [[first]]
     for index in others:
         part = parts[-1]
         wider = _compact(grid.select([*part, index]), console)
-        if _width(wider, console) > console.width and len(part) > 1:
+        if _width(wider, console) > width and len(part) > 1:
             parts.append([first])
         parts[-1].append(index)
     return [grid.select(part) for part in parts]

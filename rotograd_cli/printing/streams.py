@@ -3,6 +3,7 @@
 import codecs
 import errno
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,12 @@ def endure() -> None:
     sys.stderr = _enduring(sys.stderr)
 
 
+def _is_plain_locale() -> bool:
+    """Whether the user asked for ASCII with ``LC_ALL=C``, for which Python itself writes UTF-8."""
+    is_python_told = any(os.environ.get(name) for name in ("PYTHONIOENCODING", "PYTHONUTF8"))
+    return os.environ.get("LC_ALL") in ("C", "POSIX") and not is_python_told
+
+
 def _enduring(stream: TextIO) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper) or stream.errors == "rotograd.plain":
         return stream
@@ -94,7 +101,7 @@ def _enduring(stream: TextIO) -> TextIO:
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Enduring(descriptor, "w", closefd=False)),
-        encoding=stream.encoding,
+        encoding="ascii" if _is_plain_locale() else stream.encoding,
         errors="rotograd.plain",
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,

@@ -60,6 +60,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
             "epoch"
         ),
         select=selection.key,
+        planned_epochs=trainer.options.epochs,
         overrides=list(overrides),
         notes=[*dataset.notes, *cut_notes(dataset, evaluated, trainer.options)],
         data_fingerprint=dataset.fingerprint,

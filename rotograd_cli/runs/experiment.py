@@ -12,6 +12,7 @@ from typing import Any
 from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.messages import describe_failure
 from rotograd_cli.config.schema import TrainConfig
+from rotograd_cli.data.base import MultiTaskDataset
 from rotograd_cli.errors import NonFiniteError, run_under_way, suggested
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs import description
@@ -23,14 +24,14 @@ from rotograd_cli.runs.directory import (
     log_file,
     refuse_other_data,
 )
-from rotograd_cli.runs.history import RECORDS
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import trust_arguments
-from rotograd_cli.tracking.base import Tracker
+from rotograd_cli.tracking.base import PictureTracker, RewindingTracker, Tracker
 from rotograd_cli.tracking.console import ConsoleTracker, Screen
-from rotograd_cli.tracking.jsonl import JsonlTracker
+from rotograd_cli.tracking.jsonl import RECORDS, JsonlTracker, records
 from rotograd_cli.tracking.pace import Pace
 from rotograd_cli.training import interrupts
+from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import TrainState
@@ -51,6 +52,12 @@ class RunRecorder:
         """Hand on one record."""
         for tracker in self.trackers:
             tracker.log(record)
+
+    def show(self, step: int, view: EvaluationView) -> None:
+        """Hand on what an evaluation shows beside numbers."""
+        for tracker in self.trackers:
+            if isinstance(tracker, PictureTracker):
+                tracker.show(step, view)
 
     def progress(self, state: TrainState, num_batches: int, batch_index: int) -> None:
         """Show progress on the terminal."""
@@ -115,9 +122,12 @@ def train(
             with _under_way(trainer, run_dir):
                 add = recorder.trackers.append
                 size = (positions or {}).get(RECORDS, 0)  # what follows is cut off
-                add(JsonlTracker(run_dir / RECORDS, size))
+                tracker = JsonlTracker(run_dir / RECORDS, size)
+                add(tracker)
                 make_logger = Constructors(config).logger
-                add(make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags))
+                mirror = make_logger(run_dir=run_dir, config=trainer.config, tags=config.tags)
+                _rewind(mirror, tracker, run_dir)
+                add(mirror)
                 if screen is not None:
                     add(_console(trainer, screen))
                 metrics = trainer.fit()
@@ -137,7 +147,23 @@ def _trainer(config: TrainConfig, run_dir: Path, recorder: RunRecorder, ranks: R
         seed=config.seed,
         config=asdict(config),
         diagnostics=config.diagnostics,
+        view=_view(config, dataset),
     )
+
+
+def _view(config: TrainConfig, dataset: MultiTaskDataset) -> EvaluationView | None:
+    """Return what looks on at evaluations, the same on all ranks; None if the logger asks not."""
+    num = config.logger.get("images", 0)
+    confusion = config.logger.get("confusion", False)
+    return EvaluationView(dataset, num, confusion) if num or confusion else None
+
+
+def _rewind(mirror: Tracker, tracker: JsonlTracker, run_dir: Path) -> None:
+    """Tell a mirror what a killed run had recorded after its last checkpoint."""
+    step = tracker.dropped_from
+    if step is not None and isinstance(mirror, RewindingTracker):
+        kept = [each for each in records(run_dir) if (each["step"] or 0) >= step]
+        mirror.rewind(int(step), kept)
 
 
 def _console(trainer: Trainer, screen: Screen) -> ConsoleTracker:

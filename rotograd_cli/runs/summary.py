@@ -86,6 +86,8 @@ class RunSummary:
     that is not finite."""
     selected_epoch: int | None = None
     epochs: int | None = None
+    """Finished epochs."""
+    planned_epochs: int | None = None
     steps: int | None = None
     skipped_steps: int = 0
     train_s: float | None = None

@@ -7,7 +7,7 @@ Numbers that were measured on other data, by another protocol or on other exampl
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -32,6 +32,8 @@ TASKS = "tasks"
 """Condition of numbers over all tasks: their statistics, the geometric mean of the losses."""
 WHOLE = "whole splits"
 MAX_NAMED = 5
+_OF_A_RUN = ("checkpoints", "wandb")
+"""Folders in a run directory that hold no runs."""
 _COUNTS = ("limit_batches", "limit_eval_batches", "batch_size", "eval_batch_size")
 """Keys of ``train`` that conditions and notes count with."""
 
@@ -176,7 +178,14 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
         ConfigError: If a pattern names none.
     """
     folders = {folder for pattern in patterns for folder in _matching(pattern)}
-    return [read_run(folder) for folder in sorted(folders, key=_order)]
+    return [read_run(folder) for folder in sorted(folders, key=order)]
+
+
+def matching(pattern: str) -> list[Path]:
+    """Return what a path or pattern names, in the file system."""
+    name = os.path.expanduser(pattern)
+    is_path = os.path.lexists(name)  # as it stands, whatever its brackets could mean
+    return [Path(path) for path in ([name] if is_path else glob.glob(name, recursive=True))]
 
 
 def without_runs(patterns: Sequence[str], runs: Sequence[Run]) -> list[Path]:
@@ -188,21 +197,15 @@ def without_runs(patterns: Sequence[str], runs: Sequence[Run]) -> list[Path]:
     """
     folders = {run.folder for run in runs}
     above = folders.union(*(folder.parents for folder in folders))
-    named = {Path(os.path.normpath(path)) for pattern in patterns for path in _paths(pattern)}
+    named = {Path(os.path.normpath(path)) for pattern in patterns for path in matching(pattern)}
     return sorted(
         path for path in named - above if path.is_dir() and folders.isdisjoint(path.parents)
     )
 
 
-def _paths(pattern: str) -> list[Path]:
-    name = os.path.expanduser(pattern)
-    is_path = os.path.lexists(name)  # as it stands, whatever its brackets could mean
-    return [Path(path) for path in ([name] if is_path else glob.glob(name, recursive=True))]
-
-
 def _matching(pattern: str) -> set[Path]:
-    paths = _paths(pattern)
-    folders = {folder for path in paths for folder in _below(path)}
+    paths = matching(pattern)
+    folders = {folder for path in paths for folder in run_folders(path)}
     if not folders:
         result = "nothing" if not paths else f"{len(paths)} paths without a run below them"
         raise ConfigError(
@@ -212,16 +215,24 @@ def _matching(pattern: str) -> set[Path]:
     return folders
 
 
-def _below(path: Path) -> Iterator[Path]:
+def run_folders(path: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Yield the run directories at and below a path.
+
+    Args:
+        path: A folder; nothing is below a file.
+        on_error: Told of folders that cannot be read.
+    """
     if not path.is_dir():
         return
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in os.walk(path, onerror=on_error):
         # a run that was killed early has no summary; wandb's folders have a config.yaml too
         if "summary.json" in files or ("config.yaml" in files and "checkpoints" in folders):
             yield Path(os.path.normpath(folder))
+            folders[:] = [name for name in folders if name not in _OF_A_RUN]
 
 
-def _order(folder: Path) -> list[tuple[int, str]]:
+def order(folder: Path) -> list[tuple[int, str]]:
+    """Sort key of folders: numbered ones by number."""
     return [(int(part) if part.isdecimal() else 0, part) for part in folder.parts]
 
 

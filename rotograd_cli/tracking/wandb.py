@@ -1,20 +1,22 @@
 """Weights & Biases; the only module that imports it."""
 
-import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from rotograd_cli.errors import first_line
+import numpy as np
+
+from rotograd_cli.data.base import NotNegative
+from rotograd_cli.tracking.mirror import Mirror
+from rotograd_cli.training.evaluation_view import EXAMPLES, EvaluationView, confusion_key
 
 Mode = Literal["online", "offline", "disabled"]
-logger = logging.getLogger(__name__)
 
 
-class WandbTracker:
+class WandbTracker(Mirror):
     """Mirror records and summary. If wandb cannot start or fails later, the run goes on and warns.
 
     Args:
@@ -27,7 +29,11 @@ class WandbTracker:
         entity: Team or user; None takes the account's default.
         group: Group on the site; None for none.
         init_timeout_s: Seconds to wait for the server before going offline.
+        images: Validation examples in a picture per evaluation; the runner draws them.
+        confusion: Whether evaluations count confusion matrices; the runner does.
     """
+
+    name: ClassVar[str] = "wandb"
 
     def __init__(
         self,
@@ -40,7 +46,11 @@ class WandbTracker:
         entity: str | None,
         group: str | None,
         init_timeout_s: float,
+        images: NotNegative = 0,
+        confusion: bool = False,
     ) -> None:
+        del images, confusion
+        super().__init__()
         self._run: Any = None
         if mode == "disabled":
             return
@@ -57,14 +67,19 @@ class WandbTracker:
         attempts: tuple[Mode, ...] = (mode, "offline")
         for attempt in dict.fromkeys(attempts):
             start = partial(self._start, attempt, init_timeout_s, options)
-            if self._guard(f"start {attempt}", start):
+            if self.guard(f"start {attempt}", start):
                 return
 
     def log(self, record: Mapping[str, float]) -> None:
         """Mirror one record."""
         if self._run is not None:
             values = {key: value for key, value in record.items() if key != "step"}
-            self._guard("log", lambda: self._run.log(values, step=int(record["step"])))
+            self.guard("log", lambda: self._run.log(values, step=int(record["step"])))
+
+    def show(self, step: int, view: EvaluationView) -> None:
+        """Mirror pictures and confusion matrices of an evaluation."""
+        if self._run is not None:
+            self.guard("log pictures", lambda: self._run.log(_pictures(view), step=step))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mirror the summary and close."""
@@ -76,8 +91,8 @@ class WandbTracker:
         # metrics at the top, where wandb's tables look for them
         content = {**summary, **summary.get("metrics", {})}
         content.pop("metrics", None)
-        self._guard("write the summary", lambda: run.summary.update(content))
-        self._guard("finish", lambda: run.finish(exit_code=int(failed)))
+        self.guard("write the summary", lambda: run.summary.update(content))
+        self.guard("finish", lambda: run.finish(exit_code=int(failed)))
 
     def _start(self, mode: Mode, timeout_s: float, options: dict[str, Any]) -> None:
         import wandb
@@ -88,14 +103,26 @@ class WandbTracker:
         settings = wandb.Settings(silent=True, console="off", init_timeout=timeout_s)
         self._run = wandb.init(mode=mode, settings=settings, **options)
 
-    def _guard(self, what: str, action: Callable[[], Any]) -> bool:
-        try:
-            action()
-        except Exception as error:  # wandb raises many kinds; a mirror must never stop the run
-            reason = first_line(error)
-            logger.warning("wandb could not %s, the run goes on without: %s", what, reason)
-            return False
-        return True
+
+def _pictures(view: EvaluationView) -> dict[str, Any]:
+    """Return wandb's objects by name."""
+    import wandb
+
+    pictures: dict[str, Any] = {}
+    sheet = view.sheet()
+    if sheet is not None:
+        pictures[EXAMPLES] = wandb.Image(sheet)
+    for task, counts in view.confusions.items():
+        # as wandb.plot.confusion_matrix, which takes examples one by one instead of counts
+        columns = ["Actual", "Predicted", "nPredictions"]
+        rows = [[str(k), str(c), int(num)] for (k, c), num in np.ndenumerate(counts)]
+        pictures[confusion_key(task)] = wandb.plot_table(
+            vega_spec_name="wandb/confusion_matrix/v1",
+            data_table=wandb.Table(columns=columns, data=rows),
+            fields={name: name for name in columns},
+            string_fields={"title": confusion_key(task)},
+        )
+    return pictures
 
 
 def _unless_in_environment(run_dir: Path, tags: Sequence[str]) -> dict[str, Any]:

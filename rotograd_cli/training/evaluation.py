@@ -18,6 +18,7 @@ from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.batch_checks import refuse_faults
 from rotograd_cli.training.batches import complete_batches, evaluation_parts
+from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.options import TrainOptions
 
@@ -41,8 +42,12 @@ class Evaluator:
     options: TrainOptions
     _faultless: set[Split] = field(default_factory=set, init=False)
 
-    def metrics(self, split: Split) -> dict[str, float]:
+    def metrics(self, split: Split, view: EvaluationView | None = None) -> dict[str, float]:
         """Return what :func:`evaluate` does for a split.
+
+        Args:
+            split: Which split.
+            view: Sees every batch.
 
         Raises:
             ConfigError: If values of the split make a loss NaN or infinite.
@@ -51,7 +56,7 @@ class Evaluator:
         local_parts = parts_of_rank(parts, self.model.ranks.rank, self.model.ranks.size)
         batches = complete_batches(self.dataset, split, local_parts)
         tasks = self.dataset.tasks
-        metrics = evaluate(self.model, tasks, self._stoppable(batches), split)
+        metrics = evaluate(self.model, tasks, self._stoppable(batches), split, view)
         suspects = [t.name for t in tasks if not math.isfinite(metrics[f"{split}/{t.name}/loss"])]
         if suspects and split not in self._faultless:
             batches = self.dataset.batches(split, parts)
@@ -73,7 +78,11 @@ def parts_of_rank(parts: Sequence[Tensor], rank: int, num_ranks: int) -> list[Te
 
 @torch.no_grad()
 def evaluate(
-    model: MultiTaskMethod, tasks: Sequence[Task], batches: Iterable[Batch], split: str
+    model: MultiTaskMethod,
+    tasks: Sequence[Task],
+    batches: Iterable[Batch],
+    split: str,
+    view: EvaluationView | None = None,
 ) -> dict[str, float]:
     """Return losses and metrics over a split, each accumulated over all its examples.
 
@@ -92,6 +101,7 @@ def evaluate(
         batches: The split; with many ranks (``model.ranks``), this rank's batches of it
             (:func:`parts_of_rank`).
         split: Its name, the first part of every key.
+        view: Sees every batch with its predictions; given on all ranks or on none.
 
     Returns:
         ``split/task/metric``, ``split/task/loss``, ``split/min_metric`` and the other statistics,
@@ -99,9 +109,14 @@ def evaluate(
         for a task without any target.
     """
     device = next(model.parameters()).device
+    if view is not None:
+        view.begin(device)
     with model.evaluating():
-        predicted = ((predict(model, batch), batch) for batch in batches)
-        return measure(tasks, predicted, split, device=device, ranks=model.ranks)
+        predicted = _predicted(model, batches, view)
+        result = measure(tasks, predicted, split, device=device, ranks=model.ranks)
+    if view is not None:
+        view.finish(model.ranks)
+    return result
 
 
 @torch.no_grad()
@@ -135,6 +150,16 @@ def measure(
     ]
     on_host = torch.split(torch.cat(rows).cpu(), [len(row) for row in rows])  # one transfer
     return _named(tasks, [row.tolist() for row in on_host], split)
+
+
+def _predicted(
+    model: MultiTaskMethod, batches: Iterable[Batch], view: EvaluationView | None
+) -> Iterator[tuple[Sequence[Tensor], Batch]]:
+    for batch in batches:
+        predictions = predict(model, batch)
+        if view is not None:
+            view.add(batch, predictions)
+        yield predictions, batch
 
 
 def _named(tasks: Sequence[Task], rows: Sequence[list[float]], split: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import CheckpointFolder
 from rotograd_cli.training.diagnostics import measurement_for
 from rotograd_cli.training.evaluation import Evaluator
+from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 from rotograd_cli.training.run_state import RunState, TrainState
@@ -27,6 +28,9 @@ class Recorder(Protocol):
 
     def log(self, record: dict[str, float]) -> None:
         """Take one record: ``step``, ``epoch``, ``seconds``, values by ``split/task/metric``."""
+
+    def show(self, step: int, view: EvaluationView) -> None:
+        """Take what an evaluation shows beside numbers, after its record."""
 
     def position(self) -> dict[str, int]:
         """Return how far the record files are written: bytes by name, on disk by now."""
@@ -62,6 +66,7 @@ class Trainer:
         seed: Seed of the order of examples.
         config: Resolved configuration, stored in checkpoints.
         diagnostics: What is measured of the gradients of the steps that are recorded.
+        view: Sees the evaluations of the validation split; None for none.
 
     Raises:
         ConfigError: If no batch fits the training split, or the selection key is not a metric or
@@ -78,6 +83,7 @@ class Trainer:
     seed: int
     config: dict[str, Any]
     diagnostics: str = "off"
+    view: EvaluationView | None = None
 
     def __post_init__(self) -> None:
         run = self.run
@@ -170,11 +176,13 @@ class Trainer:
         state = self.run.state
         metrics: dict[str, float] = {}
         for split in self.options.evaluated_splits:
-            metrics |= self.evaluator.metrics(split)
+            metrics |= self.evaluator.metrics(split, self.view if split == "val" else None)
         if self.selection.is_relative:
             losses = self.selection.losses(metrics)
             metrics[self.selection.key] = relative_loss(losses, state.initial_losses)
         self._log(state.epoch, metrics)
+        if self.view is not None:
+            self.recorder.show(state.step, self.view)
         return metrics
 
     def _log(self, epoch: int, metrics: dict[str, float]) -> None:

@@ -44,12 +44,17 @@ def test_help_imports_no_library_and_so_comes_at_once() -> None:
 
 @needs_script
 def test_a_refused_override_loads_neither_torch_nor_data() -> None:
-    for words in (("train", "train.epocs=3"), ("train", "seed=abc"), ("evaluate", "splt=val")):
+    for words in (
+        ("train", "train.epocs=3"),
+        ("train", "seed=abc"),
+        ("evaluate", "splt=val"),
+        ("runs", "srt=age"),
+    ):
         assert not imported_by(*words) & {"torch", "numpy", "sklearn", "wandb"}, words
 
 
 def test_every_module_of_the_package_is_a_command() -> None:
-    assert len(commands.names()) == 9
+    assert len(commands.names()) == 10
     for name in commands.names():
         module = commands.load(name)
         assert f"usage: rotograd {name} " in commands.usage(name, [])
@@ -105,6 +110,7 @@ def test_the_version_is_the_packages(cli: Cli, words: tuple[str, ...]) -> None:
                 ("rotograd train seed=1 debug=s", {"debug=smoke"}),
                 ("rotograd evaluate spl", {"split="}),
                 ("rotograd table ru", {"runs="}),
+                ("rotograd runs so", {"sort="}),
                 ("rotograd table table=multi", {"table=multimnist"}),
                 ("rotograd bench work", {"workload="}),
                 ("rotograd bench workload=lin", {"workload=linear40"}),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.read_back import accumulator
 from tests.records import records
 from tests.waiting import PATIENCE_S, wait_for
 
@@ -73,6 +74,21 @@ def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> 
     assert summary["collectives_per_step"] > 0
     for found, wanted in zip(records(tmp_path / "two"), records(tmp_path / "alone"), strict=True):
         assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)  # float32
+
+
+@pytest.mark.slow
+def test_pictures_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    words = (*SHORT[1:], "train.eval_batch_size=5", "train.limit_eval_batches=9")
+    pictures = ("logger=tensorboard", "logger.images=4", "logger.confusion=true")
+    whole(*words, *pictures, "hydra.run.dir=alone", cwd=tmp_path)
+    finished(torchrun("train", *words, *pictures, "hydra.run.dir=two", cwd=tmp_path))
+    two, alone = (accumulator(tmp_path / name) for name in ("two", "alone"))
+    names = alone.Tags()["images"]
+    assert len(names) == 4
+    for name in names[1:]:  # confusions of all 45 examples; answers of examples are rounded
+        shown = [(p.step, p.encoded_image_string) for p in two.Images(name)]
+        assert shown == [(p.step, p.encoded_image_string) for p in alone.Images(name)], name
+    assert [p.step for p in two.Images(names[0])] == [6, 12, 18, 24]
 
 
 ABORTS_AT_EXIT = """

@@ -413,14 +413,12 @@ def test_the_bars_of_the_gains_are_the_gains_of_the_runs(
     result = cli("plot", "figure=gains", "table=mini", "--config-dir", "conf", "output=figures")
     assert result.code == 0, result.err
     with Image.open(again / "figures" / "gains.png") as image:
-        assert image.size == (1200, 675)
+        assert image.width == 1200
     assert (again / "figures" / "gains.pdf").read_bytes().startswith(b"%PDF")
 
     heights = {}
-    for container, row in zip(
-        drawn[0].axes[0].containers[1::2], ("vanilla", "rotograd"), strict=True
-    ):
-        heights[row] = [bar.get_height() for bar in container]
+    for place, row in enumerate(("vanilla", "rotograd")):
+        heights[row] = [axes.patches[place].get_height() for axes in drawn[0].axes]
     for row, (left, total) in heights.items():
         for key, sign, height in (("left/accuracy", 1, left), ("sum/mse", -1, total)):
             gains = []

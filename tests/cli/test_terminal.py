@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.printing.grid import fitting
+from rotograd_cli.printing.streams import enduring_output
 from rotograd_cli.runs.saved import load_run_config, same_run
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.runs.sweep import sweep_table
@@ -40,6 +41,28 @@ def test_tables_are_plain_where_the_terminal_has_ascii_alone(
     first = [line for line in text.partition("Protocol")[0].splitlines() if line[0] in "|+"]
     assert len(first) >= 10
     assert len({len(line) for line in first}) == 1, "columns are not in line"
+
+
+@pytest.mark.parametrize(
+    ("variables", "written"),
+    [
+        ({"LC_ALL": "C"}, b"2 +- 1 ^"),
+        ({"LC_ALL": "C", "PYTHONIOENCODING": "utf-8"}, "2 ± 1 ↑".encode()),
+        ({"LC_ALL": "de_DE.UTF-8"}, "2 ± 1 ↑".encode()),
+    ],
+)
+def test_the_c_locale_gets_ascii_though_python_writes_utf_8(
+    variables: dict[str, str], written: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYTHONIOENCODING", "PYTHONUTF8"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with (tmp_path / "out").open("w", encoding="utf-8") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with enduring_output():
+            sys.stdout.write("2 ± 1 ↑")
+    assert (tmp_path / "out").read_bytes() == written
 
 
 def test_wide_tables_are_cut_for_80_columns() -> None:
@@ -200,7 +223,7 @@ def test_a_group_that_is_null_by_default_takes_null(cli: Cli) -> None:
     for word in ("logger=null", "~logger"):
         result = cli("train", *SMOKE, word)
         assert result.code == 2
-        assert "choose one with logger=NAME" in result.err
+        assert "add logger=VALUE (csv, none, tensorboard, wandb)" in result.err
 
 
 @pytest.mark.slow

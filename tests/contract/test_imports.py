@@ -30,7 +30,7 @@ USERS = {
     "geotorch": {"methods.rotation.rotations"},
     "pandas": {"runs.loading"},
     "pyarrow": {"runs.prediction_parquet"},
-    "pydantic": {"config.components", "runs.history", "runs.summary"},
+    "pydantic": {"config.components", "runs.summary", "tracking.jsonl"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
 

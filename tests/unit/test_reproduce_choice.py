@@ -187,6 +187,7 @@ def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
 def test_bars_of_equal_values_have_no_whiskers_below_zero() -> None:
     from matplotlib.figure import Figure
 
+    from rotograd_cli.figures.colours import styles
     from rotograd_cli.figures.gains import draw_bars
     from rotograd_cli.tables.parts import Cell as Value
     from rotograd_cli.tables.parts import Column, Row
@@ -197,4 +198,4 @@ def test_bars_of_equal_values_have_no_whiskers_below_zero() -> None:
     row = Row("a", "A", {"gain": Value(values, centre, 0.0)}, 3, {}, ranked=True)
     column = Column("gain", "gain", "%", "higher", 2, None)
     table = Table("t", "T", "mean_std", [0, 1, 2], None, [column], [row], [])
-    draw_bars(Figure().subplots(), table)
+    draw_bars(Figure().subplots(), table.rows, column, styles(["A"]))
