@@ -17,6 +17,7 @@ from rotograd_cli.config.schema import (
     ExportConfig,
     PlotConfig,
     PredictConfig,
+    ReportConfig,
     RunsConfig,
     TrainCommand,
     plain_values,
@@ -37,6 +38,7 @@ def register_schemas(**schemas: type) -> None:
         "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
         "predict_schema": PredictConfig,
+        "report_schema": ReportConfig,
         "runs_schema": RunsConfig,
     }
     for name, schema in schemas.items():

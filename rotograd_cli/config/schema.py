@@ -136,6 +136,23 @@ class PredictConfig:
 
 
 @dataclass
+class ReportConfig:
+    """Everything of ``rotograd report``; ``conf/report.yaml`` says what each key means."""
+
+    run: str | None = MISSING
+    runs: Any = None
+    """A pattern or a list of them."""
+    output: str | None = MISSING
+    split: Annotated[str, Literal["train", "val", "test"]] = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] | None = MISSING
+    limit: Annotated[int, Ge(1)] | None = MISSING
+    examples: Annotated[int, Ge(0)] | None = MISSING
+    device: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
+
+
+@dataclass
 class RunsConfig:
     """Everything of ``rotograd runs`` but the patterns, which stand alone."""
 

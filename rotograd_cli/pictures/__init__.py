@@ -4,6 +4,6 @@ from rotograd_cli.pictures.answers import Answer
 from rotograd_cli.pictures.examples import Example, draw_examples
 from rotograd_cli.pictures.kinds import Kind, kind_of
 from rotograd_cli.pictures.maps import Maps
-from rotograd_cli.pictures.sheet import png, sheet
+from rotograd_cli.pictures.sheet import jpeg, png, sheet
 
-__all__ = ["Answer", "Example", "Kind", "Maps", "draw_examples", "kind_of", "png", "sheet"]
+__all__ = ["Answer", "Example", "Kind", "Maps", "draw_examples", "jpeg", "kind_of", "png", "sheet"]

@@ -39,6 +39,19 @@ def png(picture: RGB) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(picture: RGB) -> bytes:
+    """Return a picture as the content of a JPEG file: smaller than PNG, and not exact.
+
+    Args:
+        picture: uint8, shape ``[H, W, 3]``.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=85, subsampling=0)
+    return buffer.getvalue()
+
+
 def sheet(examples: Sequence[Example]) -> RGB:
     """Put examples on one sheet, their pictures in a row and their answers below.
 

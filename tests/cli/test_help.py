@@ -54,7 +54,7 @@ def test_a_refused_override_loads_neither_torch_nor_data() -> None:
 
 
 def test_every_module_of_the_package_is_a_command() -> None:
-    assert len(commands.names()) == 10
+    assert {"train", "evaluate", "report"} <= set(commands.names())
     for name in commands.names():
         module = commands.load(name)
         assert f"usage: rotograd {name} " in commands.usage(name, [])

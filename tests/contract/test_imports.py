@@ -27,6 +27,8 @@ USERS = {
     "matplotlib": {"figures.canvas"},
     "onnxruntime": {"runs.export_formats"},
     "onnxscript": {"runs.export_formats"},
+    "altair": {"report.charts"},
+    "vl_convert": {"report.page"},
     "geotorch": {"methods.rotation.rotations"},
     "pandas": {"runs.loading"},
     "pyarrow": {"runs.prediction_parquet"},

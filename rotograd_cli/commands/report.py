@@ -1,0 +1,44 @@
+"""Write an HTML page on a run: rotograd report run=DIR [output=FILE].
+
+usage: rotograd report run=DIR [KEY=VALUE ...]
+       rotograd report runs=GLOB [KEY=VALUE ...]
+
+Writes one file that opens from disk, without a network: results, learning curves, how gradients
+agree before and after rotation, what is predicted, examples. With runs=GLOB it compares runs.
+
+run=DIR                the run, finished or not
+runs=GLOB              run directories, or folders that hold them: runs='multirun/*'
+output=FILE            the page; report.html in the run's folder by default
+split=train|val|test   split of predictions and examples, test by default
+checkpoint=best|last   whose predictions; best by default
+limit=N                examples that are predicted; 2000 by default, 100 where a task is dense
+examples=N             examples that are drawn; 12 by default, 3 where a task is dense; 0 for none
+device=, data_dir=     other than the run's own
+trust=true             the run may name components of your own; or --config-dir DIR
+
+docs/report.md shows a page.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+GROUPS = ()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Write the page."""
+    from rotograd_cli.commands.support.hydra_app import run_app
+
+    run_app("report", arguments, _report)
+    return 0
+
+
+def _report(config: Any) -> None:
+    from rotograd_cli.config.schema import ReportConfig, typed
+
+    request = typed(config, ReportConfig)  # before torch is imported: a refusal comes at once
+    from rotograd_cli.report.command import write_report
+
+    path = write_report(request)
+    print(f"Report: {os.path.relpath(path)} ({path.stat().st_size / 1e6:.2f} MB)")

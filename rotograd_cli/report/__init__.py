@@ -1,0 +1,1 @@
+"""``rotograd report``: one HTML page on a run, or on several side by side."""

@@ -1,0 +1,202 @@
+"""The page on several runs: a table, curves with a band over seeds, and a few lines on each."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rotograd_cli.errors import ConfigError, DatasetError, one_line
+from rotograd_cli.metric_keys import MetricKey
+from rotograd_cli.report import charts, html
+from rotograd_cli.report.charts import Band
+from rotograd_cli.report.gradients import NONE_RECORDED
+from rotograd_cli.report.html import Section
+from rotograd_cli.report.overview import command_line, notes
+from rotograd_cli.report.page import Charts, render
+from rotograd_cli.report.series import History, column, has, thinned
+from rotograd_cli.runs.history import read_history
+from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.runs.terminal import column_head, run_table, shown_metrics
+from rotograd_cli.tables.adhoc import cells_of
+from rotograd_cli.tables.cells import one_per_cell
+from rotograd_cli.tables.command import TableCommand, table_of_runs
+from rotograd_cli.tables.formats import grids, sentences
+from rotograd_cli.tables.runs import Run
+
+MAX_TASKS = 10
+POINTS = 80
+
+
+class Curve(NamedTuple):
+    """A chart with a line per row."""
+
+    title: str
+    key: str
+    """Column of the histories."""
+    percent: bool = False
+
+
+_CONFLICTS = (
+    Curve("Conflict rate before the rotations", "train/conflict/rate_before"),
+    Curve("Conflict rate", "train/conflict/rate"),
+    Curve("Mean cosine before the rotations", "train/conflict/mean_cosine_before"),
+    Curve("Mean cosine", "train/conflict/mean_cosine"),
+)
+Rows = Mapping[str, Sequence[History]]
+"""Histories of a row's runs, by row."""
+
+
+def comparison_page(runs: Sequence[Run], folder: Path) -> str:
+    """Return the page on several runs.
+
+    Args:
+        runs: The runs.
+        folder: Folder of the page, from which it links to pages of its runs.
+    """
+    page = Charts()
+    summaries = [run.summary for run in runs]
+    rows, missing = _rows(runs)
+    sections = [
+        _table(runs),
+        _curves(rows, summaries, missing, page),
+        _conflicts(rows, page),
+        Section("Runs", "".join(_run(run, folder) for run in runs)),
+    ]
+    data = ", ".join(dict.fromkeys(str(s.data) for s in summaries if s.data is not None))
+    seeds = len({run.seed for run in runs if run.config})
+    subtitle = f"{_counted(len(rows), 'setting')}, {_counted(seeds, 'seed')}"
+    return render(f"{len(runs)} runs on {data or 'unknown data'}", subtitle, sections, page)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _rows(runs: Sequence[Run]) -> tuple[dict[str, list[History]], list[str]]:
+    """Return the histories by row, of each seed its newest run, and why runs have none."""
+    rows: dict[str, list[History]] = defaultdict(list)
+    cells, missing = one_per_cell(cells_of([run for run in runs if run.config]))
+    for key, run in cells.items():
+        try:
+            history = read_history(run.folder)
+        except DatasetError as error:
+            missing.append(one_line(str(error)))
+        else:
+            rows[key.row if key.task is None else f"{key.row}, {key.task}"].append(history)
+    return dict(rows), missing
+
+
+def _table(runs: Sequence[Run]) -> Section:
+    command = TableCommand(runs=[str(run.folder) for run in runs])
+    try:
+        table = table_of_runs(command)
+    except ConfigError as error:
+        return Section("Results", html.sentence(f"There is no table: {one_line(str(error))}"))
+    parts = [html.table(grid) for grid in grids(table)]
+    lines = sentences(table, "bold", "underlined")
+    return Section("Results", "".join(parts) + html.remarks(lines))
+
+
+def _curves(
+    rows: Rows, summaries: Sequence[RunSummary], missing: Sequence[str], page: Charts
+) -> Section:
+    words = [*missing]
+    shown = _shown(rows)
+    if len(rows) > len(shown):
+        words.append(
+            f"Curves show the first {len(shown)} of {len(rows)} settings; name fewer with `runs`."
+        )
+    if any(len(several) > 1 for several in shown.values()):
+        words.append("Lines are means over seeds, bands reach from the lowest to the highest.")
+    drawn = [_chart(curve, shown, page) for curve in _validation(summaries)]
+    body = html.legend(list(shown)) + html.cards(filter(None, drawn)) + html.remarks(words)
+    return Section("Learning curves", body)
+
+
+def _shown(rows: Rows) -> dict[str, Sequence[History]]:
+    """Return as many rows as there are colours."""
+    return dict(list(rows.items())[: charts.MAX_COLOURS])
+
+
+def _validation(summaries: Sequence[RunSummary]) -> list[Curve]:
+    """Return what selects epochs, metrics on the validation split, and losses in training."""
+    curves = {}
+    for summary in summaries:
+        if summary.select is not None:
+            split, _, rest = summary.select.partition("/")
+            title = f"{split} {MetricKey.parse(rest)}".replace("_", " ")
+            curves[summary.select] = Curve(title, summary.select)
+    for key, spec in shown_metrics(summaries).items():
+        curve = Curve(f"val {column_head(key, spec)}", f"val/{key}", spec.percent)
+        curves[curve.key] = curve
+    tasks = list(dict.fromkeys(task for summary in summaries for task in summary.tasks))
+    for task in tasks if len(tasks) <= MAX_TASKS else []:
+        curve = Curve(f"train {task} loss", f"train/{task}/loss")
+        curves[curve.key] = curve
+    return list(curves.values())
+
+
+def _conflicts(rows: Rows, page: Charts) -> Section:
+    shown = _shown(rows)
+    drawn = list(filter(None, (_chart(curve, shown, page) for curve in _CONFLICTS)))
+    if not drawn:
+        return Section("Gradients", html.sentence(NONE_RECORDED))
+    return Section("Gradients", html.legend(list(shown)) + html.cards(drawn, "wide"))
+
+
+def _chart(curve: Curve, rows: Rows, page: Charts) -> str | None:
+    bands: list[Band] = []
+    for name, histories in rows.items():
+        bands += band(name, [each for each in histories if has(each, curve.key)], curve.key)
+    if not bands:
+        return None
+    return page.add(curve.title, charts.lines(bands, percent=curve.percent, names=list(rows)))
+
+
+def band(line: str, histories: Sequence[History], key: str) -> list[Band]:
+    """Return mean and extremes over runs of one key, at the steps that all of them recorded.
+
+    Args:
+        line: Name of the line.
+        histories: Runs that recorded the key.
+        key: The key.
+    """
+    if not histories:
+        return []
+    recorded = [_by_step(history, key) for history in histories]
+    steps = sorted(set.intersection(*(set(values) for values in recorded)))
+    values = np.array([[each[step] for step in steps] for each in recorded])
+    at = np.array(steps)
+    places, _ = thinned(at, at, POINTS)
+    columns = [
+        thinned(at, each, POINTS)[1] for each in (values.mean(0), values.min(0), values.max(0))
+    ]
+    points = zip(places.tolist(), *(each.tolist() for each in columns), strict=True)
+    return [Band(line, *point) for point in points]
+
+
+def _by_step(history: History, key: str) -> dict[float, float]:
+    steps, values = column(history, key)
+    return dict(zip(steps.tolist(), values.tolist(), strict=True))
+
+
+def _run(run: Run, folder: Path) -> str:
+    """Return a few lines on a run, folded away, with a link to its own page if there is one."""
+    summary = run.summary
+    parts = []
+    own = run.folder / "report.html"
+    if own.is_file():
+        link = html.text(os.path.relpath(own, folder))
+        parts.append(f'<p><a href="{link}">Its own report</a></p>')
+    if summary.command:
+        parts.append(html.code(command_line(summary.command)))
+    if summary.error is not None:
+        parts.append(f'<p class="error">{html.text(summary.error)}</p>')
+    if summary.metrics:
+        parts.append(html.table(run_table(summary)))
+    parts.append(html.bullets(notes(summary)))
+    heading = f"{summary.method or 'unknown method'}, seed {summary.seed}, {run.outcome}"
+    return html.details(f"{heading}: {os.path.relpath(run.folder)}", "".join(parts))

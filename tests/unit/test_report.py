@@ -1,0 +1,117 @@
+"""Numbers of the report against naive loops, and what stands where a part is missing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rotograd_cli.config.schema import ReportConfig
+from rotograd_cli.report import html
+from rotograd_cli.report.comparison import band
+from rotograd_cli.report.gradients import frame_data
+from rotograd_cli.report.measured import ious, measure
+from rotograd_cli.report.page import in_script
+from rotograd_cli.report.series import points, thinned
+from rotograd_cli.report.single import run_page
+from rotograd_cli.training.batches import complete_batches
+from rotograd_cli.training.evaluation import evaluate
+from tests.fake_runs import fake_summary
+from tests.toy import TASKS, ToyDataset, toy_model
+
+NAN = float("nan")
+
+
+def test_long_lines_are_means_over_windows_that_hold_every_record_once() -> None:
+    steps = np.arange(1.0, 1001.0)
+    values = np.random.default_rng(0).normal(size=1000)
+    at, means = thinned(steps, values, 7)
+    start = 0
+    for end, mean in zip(at.astype(int), means, strict=True):  # a step is a record here
+        assert mean == pytest.approx(values[start:end].mean())
+        start = end
+    assert start == 1000
+
+
+def test_a_line_has_the_finite_records_of_its_key() -> None:
+    history = {"step": np.array([1.0, 2, 3]), "a": np.array([5.0, NAN, 7])}
+    assert points(history, {"line": "a", "none": "b"}) == [("line", 1, 5), ("line", 3, 7)]
+
+
+def test_frames_hold_the_cosines_of_all_pairs_in_hundredths() -> None:
+    cosine = np.linspace(-1, 1, 101)
+    history = {
+        "step": np.arange(101.0),
+        "x": np.where(np.arange(101) % 2, NAN, cosine),
+        "y": np.full(101, NAN),
+    }
+    data = frame_data(history, {"after": ["x", "y"]})
+    assert data["steps"][0] == 0
+    assert data["steps"][-1] == 100
+    assert len(data["steps"]) <= 40
+    for step, frame in zip(data["steps"], data["after"], strict=True):
+        assert frame == [round(100 * cosine[step]), None]  # type: ignore[call-overload]
+
+
+def test_a_band_reaches_over_the_seeds_at_their_common_steps() -> None:
+    first = {"step": np.array([1.0, 2, 3]), "a": np.array([1.0, 2, NAN])}
+    second = {"step": np.array([2.0, 3]), "a": np.array([6.0, 9])}
+    assert band("row", [first, second], "a") == [("row", 2, 4, 2, 6)]
+
+
+def test_intersection_over_union_of_every_class() -> None:
+    generator = np.random.default_rng(0)
+    true, predicted = generator.integers(0, 4, (2, 500))
+    true[true == 3] = 0  # class 3 is predicted alone
+    counts = np.zeros((5, 5), np.int64)
+    np.add.at(counts, (true, predicted), 1)
+    for k, iou in enumerate(ious(counts)):
+        union = ((true == k) | (predicted == k)).sum()
+        both = ((true == k) & (predicted == k)).sum()
+        assert np.isnan(iou) if union == 0 else iou == both / union
+
+
+def test_what_is_measured_agrees_with_the_metrics_of_the_evaluation() -> None:
+    model, dataset = toy_model("rotograd"), ToyDataset((4, 4, 30))
+    measured = measure(model, dataset, "test", limit=None, num_examples=5, batch_size=7)
+    batches = complete_batches(dataset, "test", [torch.arange(30)])
+    metrics = evaluate(model, TASKS, batches, "test")
+    kind = measured.confusions["kind"]
+    assert kind.trace() / kind.sum() == pytest.approx(metrics["test/kind/accuracy"])
+    flag = measured.confusions["flag"]
+    f1 = 2 * flag[1, 1] / (flag[1].sum() + flag[:, 1].sum())
+    assert f1 == pytest.approx(metrics["test/flag/f1"])
+    squares = [(t - p) ** 2 for t, p in measured.pairs["value"]]
+    assert np.mean(squares) == pytest.approx(metrics["test/value/mse"], rel=1e-5)
+    assert len(measured.examples) == 5
+    few = measure(model, dataset, "test", limit=3, num_examples=5, batch_size=7)
+    assert (few.num, few.total, len(few.examples)) == (3, 30, 3)
+
+
+def test_texts_of_a_run_are_no_markup() -> None:
+    attack = "</script><script>alert(1)</script>"
+    assert "<script" not in html.sentence(attack) + html.facts({attack: attack})
+    assert "<" not in in_script({"task": attack})
+    assert json.loads(in_script({"task": attack})) == {"task": attack}
+
+
+def test_missing_parts_are_sentences(tmp_path: Path) -> None:
+    summary = {**fake_summary({"left/accuracy": 0.5}), "schema_version": 1}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    records = [{"step": 1, "train/left/loss": 2.0}, {"step": 2, "train/left/loss": None}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in records))
+    page = run_page(tmp_path, ReportConfig(run="", output=None, split="test", checkpoint=None,
+        limit=None, examples=None, device=None, data_dir=None, trust=False))  # fmt: skip
+    text = page.partition("<footer>")[0]
+    for words in (
+        "recorded no diagnostics of its gradients; train with diagnostics=basic",
+        "Predictions are not shown:",
+        "left loss",
+        "50.00",
+    ):
+        assert words in text
+    assert len(page.encode()) < 2e6
+    for address in ("http:", "https:", "//"):  # namespaces and licences are no requests
+        assert f'src="{address}' not in page
+        assert f'href="{address}' not in page
