@@ -16,6 +16,7 @@ from rotograd_cli.config.schema import (
     EvaluateConfig,
     ExportConfig,
     PlotConfig,
+    PredictConfig,
     ReportConfig,
     RunsConfig,
     TrainCommand,
@@ -36,6 +37,7 @@ def register_schemas(**schemas: type) -> None:
         "evaluate_schema": EvaluateConfig,
         "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
+        "predict_schema": PredictConfig,
         "report_schema": ReportConfig,
         "runs_schema": RunsConfig,
     }

@@ -123,6 +123,19 @@ class EvaluateConfig:
 
 
 @dataclass
+class PredictConfig:
+    """Everything of ``rotograd predict``."""
+
+    run: str = MISSING
+    split: Annotated[str, Literal["train", "val", "test"]] = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
+    output: str | None = MISSING
+    device: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
+
+
+@dataclass
 class ReportConfig:
     """Everything of ``rotograd report``; ``conf/report.yaml`` says what each key means."""
 

@@ -13,22 +13,19 @@ from torch import Tensor
 
 from rotograd_cli.config.schema import ExportConfig, TrainConfig
 from rotograd_cli.data.base import Batch, MultiTaskDataset
-from rotograd_cli.errors import CheckpointError, ConfigError
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_file
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.folding import fold_tasks
-from rotograd_cli.runs.building import build
 from rotograd_cli.runs.description import package_versions
-from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.export_formats import FORMATS, INPUTS, Format, NamedTasks
-from rotograd_cli.runs.saved import key, load_run_config
+from rotograd_cli.runs.loading import load
+from rotograd_cli.runs.saved import key
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.tasks import select_tasks
 from rotograd_cli.training.blame import blamed, silence
-from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.objective import predict
-from rotograd_cli.training.run_state import load_weights
 
 TOLERANCE = 1e-5
 """Largest difference that is allowed, in units of the task's largest prediction.
@@ -109,23 +106,15 @@ def export_run(config: ExportConfig) -> Export:
 def _load(
     config: ExportConfig, run_dir: Path
 ) -> tuple[MultiTaskMethod, MultiTaskDataset, TrainConfig]:
-    run_config = load_run_config(run_dir)
-    run_config.logger = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
-    if isinstance(run_config.backbone, Mapping) and "pretrained" in run_config.backbone:
-        # the checkpoint has all weights
-        run_config.backbone = {**run_config.backbone, "pretrained": False}
-    run_config.device = "cpu"
-    run_config.compile = False
-    if config.data_dir is not None:
-        run_config.paths.data_dir = config.data_dir
-    Trust(config.trust, user_folders()).check(asdict(run_config), run_dir / "config.yaml", run_dir)
-    model, dataset = build(run_config)
-    path = run_dir / CHECKPOINTS / f"{config.checkpoint}.pt"
-    checkpoint = load_checkpoint(path, torch.device("cpu"))
-    if "model" not in checkpoint:
-        raise CheckpointError(f"{path} holds no model; train the run again.")
-    load_weights(model, checkpoint["model"], path)
-    return model, dataset, run_config
+    run = load(
+        run_dir,
+        checkpoint=config.checkpoint,
+        device="cpu",
+        data_dir=config.data_dir,
+        trust=Trust(config.trust, user_folders()),
+        compile=False,
+    )
+    return run.model, run.data, run.options
 
 
 def _path(config: ExportConfig, run_dir: Path, form: Format) -> Path:

@@ -30,6 +30,8 @@ USERS = {
     "altair": {"report.charts"},
     "vl_convert": {"report.page"},
     "geotorch": {"methods.rotation.rotations"},
+    "pandas": {"runs.loading"},
+    "pyarrow": {"runs.prediction_parquet"},
     "pydantic": {"config.components", "runs.summary", "tracking.jsonl"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
