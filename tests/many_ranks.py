@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch, in_parts
+from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.vanilla import VanillaMTL
@@ -25,6 +26,7 @@ from rotograd_cli.tasks.losses import (
     segmentation_cross_entropy,
 )
 from rotograd_cli.tasks.metrics import depth, mse, normals, segmentation
+from rotograd_cli.training.diagnostics import measured_record
 from rotograd_cli.training.evaluation import evaluate, parts_of_rank
 from rotograd_cli.training.stepper import train_step
 from tests.contract.test_methods import METHODS, build, max_num_tasks, node_of
@@ -175,8 +177,9 @@ def train(
     ranks.attach(model, input_shape)
     model.join(ranks)
     optimizers = optimizers_of(model)
-    losses = []
+    losses, records = [], []
     for step in range(STEPS):
+        measurement = Measurement("basic")
         micro_batches = []
         whole = make_batch(shape, tasks, step, num)
         for rows in torch.arange(num).chunk(accumulate):
@@ -189,10 +192,15 @@ def train(
             if len(tasks) > 1 and (step == 2 or (step == 1 and ranks.rank > 0)):
                 part = without(part, [last])
             micro_batches.append(part)
-        losses.append(train_step(model, tasks, micro_batches, optimizers, grad_clip_norm=50.0))
+        loss = train_step(
+            model, tasks, micro_batches, optimizers, grad_clip_norm=50.0, measurement=measurement
+        )
+        losses.append(loss)
+        records.append(measured_record(measurement, [task.name for task in tasks]))
         model.end_epoch()
     state = {name: value for name, value in model.state_dict().items() if torch.is_tensor(value)}
-    return {"state": state, "losses": torch.stack(losses), "draw": torch.rand(4)}
+    losses_and_draw = {"losses": torch.stack(losses), "draw": torch.rand(4)}
+    return {"state": state, "records": records, **losses_and_draw}
 
 
 def cases(world: int, methods: Sequence[str] = METHODS) -> list[tuple[str, str, int, int, int]]:

@@ -11,6 +11,8 @@ Examples:
   rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
   rotograd train --cfg job                            the composed configuration
   rotograd evaluate run=outputs/...                   metrics of a finished run
+  rotograd export run=outputs/... format=onnx         its networks for inference, in a file
+  rotograd predict run=outputs/... split=val          its predictions, in a file
   rotograd data check celeba                          are the files there? where to get them
   rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
   rotograd runs                                       which runs there are, and their status

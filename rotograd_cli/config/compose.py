@@ -14,7 +14,9 @@ from rotograd_cli.config.packing import register_resolvers
 from rotograd_cli.config.schema import (
     BenchConfig,
     EvaluateConfig,
+    ExportConfig,
     PlotConfig,
+    PredictConfig,
     ReportConfig,
     RunsConfig,
     TrainCommand,
@@ -33,7 +35,9 @@ def register_schemas(**schemas: type) -> None:
         "train_schema": TrainCommand,
         "bench_schema": BenchConfig,
         "evaluate_schema": EvaluateConfig,
+        "export_schema": ExportConfig,
         "plot_schema": PlotConfig,
+        "predict_schema": PredictConfig,
         "report_schema": ReportConfig,
         "runs_schema": RunsConfig,
     }

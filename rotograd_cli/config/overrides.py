@@ -148,7 +148,7 @@ def _place(error: Exception) -> str:
 
 def _not_an_override(override: str, command: str) -> str:
     hint = "check brackets and quotes."
-    if command == "evaluate":
+    if command in ("evaluate", "export", "predict"):
         hint = f"did you mean {shlex.quote(f'run={override}')}?"
     return f"An override must read KEY=VALUE, got {override!r}; {hint}"
 

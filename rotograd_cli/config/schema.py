@@ -123,6 +123,19 @@ class EvaluateConfig:
 
 
 @dataclass
+class PredictConfig:
+    """Everything of ``rotograd predict``."""
+
+    run: str = MISSING
+    split: Annotated[str, Literal["train", "val", "test"]] = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
+    output: str | None = MISSING
+    device: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
+
+
+@dataclass
 class ReportConfig:
     """Everything of ``rotograd report``; ``conf/report.yaml`` says what each key means."""
 
@@ -163,6 +176,19 @@ class PlotConfig:
     smooth: Annotated[float, Gt(0), Lt(1)] | None = MISSING
     band: Annotated[str, Literal["minmax", "sem", "none"]] = MISSING
     output: str | None = None
+
+
+@dataclass
+class ExportConfig:
+    """Everything of ``rotograd export``."""
+
+    run: str = MISSING
+    format: Annotated[str, Literal["torch", "onnx"]] = MISSING
+    tasks: list[str] | None = MISSING
+    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
+    output: str | None = MISSING
+    data_dir: str | None = MISSING
+    trust: bool = MISSING
 
 
 def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:

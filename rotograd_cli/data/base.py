@@ -116,6 +116,15 @@ class MultiTaskDataset(ABC):
     def fingerprint(self) -> str:
         """Hash of the content of all splits, 16 digits, the same on every device."""
 
+    def example_names(self, split: Split, indices: Tensor) -> Sequence[str] | None:
+        """Return what examples are called outside of this data set; None where they have no names.
+
+        Args:
+            split: The split.
+            indices: Positions in the split, as :meth:`batch` takes them.
+        """
+        return None
+
     def batches(self, split: Split, parts: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batch after batch; a data set on disk overrides this to read ahead.
 

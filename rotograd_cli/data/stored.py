@@ -68,6 +68,10 @@ class StoredDataset(MultiTaskDataset):
         """Number of rows of a split."""
         return len(self._rows[split])
 
+    def example_names(self, split: Split, indices: Tensor) -> list[str]:
+        """Return the (first) source file of every row, relative to the folder of the sources."""
+        return [self._arrays.files_of(row)[0] for row in self._rows[split][indices.numpy()]]
+
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return rows of a split, decoded on the device."""
         return self._decoded(self._read(split, indices))

@@ -60,6 +60,7 @@ class Statistics:
             norms = torch.where(self.present, norms, 0)
         self.norms = norms
         self._factors: Tensor | None = None  # that G has and the statistics have not
+        self._cosines: Tensor | None = None
         self._G = G
         self._ranks = ranks
 
@@ -89,11 +90,13 @@ class Statistics:
             G: The same gradients elsewhere, of the same norms, in whose place they are; those of
                 tasks that take no part are made zero. None for the gradients themselves.
         """
-        if G is None:
-            G = self._G
-        else:
+        if G is not None:
             G.drop(~self.present)
-        return self._ranks.sum(G.cosines(self.norms))
+            return self._ranks.sum(G.cosines(self.norms))
+        if self._cosines is None:
+            norms_of_G = self.norms if self._factors is None else self.norms * self._factors
+            self._cosines = self._ranks.sum(self._G.cosines(norms_of_G))
+        return self._cosines
 
     def length_and_cosines(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Return the norm of a gradient, a scalar, and its cosines with those of the tasks.
@@ -123,6 +126,7 @@ class Statistics:
         A gradient whose factor is 0 is not known any more: it counts as zero.
         """
         result = copy.copy(self)
+        result._cosines = None
         result._factors = factors.to(self.norms.dtype)
         result.norms = divide_or_zero(self.norms, result._factors.abs())
         return result
@@ -137,10 +141,8 @@ class Statistics:
             The Gramian in units of the largest squared norm, float64 on the host, shape ``[k, k]``,
             and the indices of its tasks, shape ``[k]``.
         """
-        norms_of_G = self.norms if self._factors is None else self.norms * self._factors
-        products = self._ranks.sum(self._G.cosines(norms_of_G))
         present = self.present.to(self.norms.dtype)
-        host = devices.to_host(torch.cat((products, torch.stack((self.norms, present)))))
+        host = devices.to_host(torch.cat((self.cosines(), torch.stack((self.norms, present)))))
         tasks = host[-1].nonzero().flatten()
         cosines = host[tasks][:, tasks]
         if len(tasks) == 0:

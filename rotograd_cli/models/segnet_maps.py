@@ -128,7 +128,7 @@ class PackedMaps:
         maps = list(itertools.chain.from_iterable(stages))
         maps = [maps[-1], *maps[:-1]]
         height, width = maps[0].shape[2:]
-        return torch.cat([m.reshape(len(m), -1, height, width) for m in maps], dim=1)
+        return torch.cat([m.reshape(m.shape[0], -1, height, width) for m in maps], dim=1)
 
     def unpack(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The maps of one tensor.

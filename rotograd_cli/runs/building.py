@@ -32,13 +32,22 @@ _SMALLER = (
 
 
 @dataclass(frozen=True)
-class Networks:
-    """A data set, and networks that fit it, before a method joins them; networks on the CPU."""
+class Parts:
+    """Networks before a method joins them, on the CPU."""
 
-    dataset: MultiTaskDataset
+    input_shape: tuple[int, ...]
+    """Shape of one example's input."""
     backbone: nn.Module
     heads: list[nn.Module]
     feature_shape: tuple[int, ...]
+    """Shape of one example's features."""
+
+
+@dataclass(frozen=True)
+class Networks(Parts):
+    """Networks, and the data set that they fit."""
+
+    dataset: MultiTaskDataset
     device: torch.device
 
 
@@ -82,15 +91,39 @@ def build(config: TrainConfig) -> tuple[MultiTaskMethod, MultiTaskDataset]:
     return _build(config, Constructors(config))
 
 
+def build_model(
+    config: TrainConfig, input_shape: Sequence[int], tasks: Sequence[Task]
+) -> MultiTaskMethod:
+    """Build what :func:`build` does for a data set that is not there.
+
+    Args:
+        config: Checked configuration.
+        input_shape: Shape of one example's input.
+        tasks: The K tasks, of whose losses and metrics nothing is asked.
+
+    Raises:
+        RotogradError: If a component is refused, or two do not fit.
+    """
+    constructors = Constructors(config)
+    device = resolve_device(config.device)
+    parts = _build_parts(config, constructors, input_shape, tasks)
+    return _joined(parts, config, constructors).to(device)
+
+
 def _build(
     config: TrainConfig, constructors: Constructors
 ) -> tuple[MultiTaskMethod, MultiTaskDataset]:
     networks = build_networks(config, constructors)
-    model = join(networks, constructors)
+    model = _joined(networks, config, constructors)
+    return model.to(networks.device), networks.dataset
+
+
+def _joined(parts: Parts, config: TrainConfig, constructors: Constructors) -> MultiTaskMethod:
+    model = join(parts, constructors)
     model.autocast_dtype = AUTOCAST[config.precision]
     if config.compile:
         compile_networks((model.backbone, *model.heads))
-    return model.to(networks.device), networks.dataset
+    return model
 
 
 def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
@@ -109,15 +142,25 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     device = resolve_device(config.device)
     set_deterministic(config.deterministic)
     dataset = build_dataset(config, constructors, device)
-    constructors.check_heads(dataset.tasks)
+    parts = _build_parts(config, constructors, dataset.input_shape, dataset.tasks)
+    return Networks(**vars(parts), dataset=dataset, device=device)
+
+
+def _build_parts(
+    config: TrainConfig,
+    constructors: Constructors,
+    input_shape: Sequence[int],
+    tasks: Sequence[Task],
+) -> Parts:
+    constructors.check_heads(tasks)
     seed_everything(config.seed)
-    backbone: nn.Module = constructors.backbone(input_shape=dataset.input_shape)
-    features = _features(backbone, torch.zeros(1, *dataset.input_shape))
+    backbone: nn.Module = constructors.backbone(input_shape=tuple(input_shape))
+    features = _features(backbone, torch.zeros(1, *input_shape))
     feature_shape = tuple(features.shape[1:])
-    heads = [constructors.head(task, feature_shape) for task in dataset.tasks]
+    heads = [constructors.head(task, feature_shape) for task in tasks]
     share_layers(heads)
-    _try_heads(heads, dataset.tasks, features)
-    return Networks(dataset, backbone, heads, feature_shape, device)
+    _try_heads(heads, tasks, features)
+    return Parts(tuple(input_shape), backbone, heads, feature_shape)
 
 
 def build_dataset(
@@ -140,7 +183,7 @@ def build_dataset(
     return dataset
 
 
-def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
+def join(networks: Parts, constructors: Constructors) -> MultiTaskMethod:
     """Build the method over the networks, and try it on one example.
 
     Args:
@@ -165,7 +208,7 @@ def join(networks: Networks, constructors: Constructors) -> MultiTaskMethod:
         )
     model.eval()
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
-        model(torch.zeros(1, *networks.dataset.input_shape))
+        model(torch.zeros(1, *networks.input_shape))
     return model
 
 

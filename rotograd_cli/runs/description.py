@@ -68,6 +68,8 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         num_evaluated={
             split: num_evaluated(dataset, split, trainer.options) for split in evaluated
         },
+        input_shape=list(dataset.input_shape),
+        output_shapes={task.name: [task.num_outputs, *task.map_shape] for task in tasks},
         num_parameters={
             "backbone": _count(model.backbone.parameters()),
             "heads": _count(model.heads.parameters()),

@@ -11,6 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, MinLen
 from pydantic import ConfigDict, Strict, StringConstraints
 from pydantic.dataclasses import dataclass
 
@@ -35,6 +36,8 @@ class MetricDisplay:
     percent: Annotated[bool, Strict()]
 
 
+_Size = Annotated[int, Ge(1)]
+_Shape = Annotated[list[_Size], MinLen(1)]
 _TaskAndMetric = Annotated[str, StringConstraints(pattern="^[^/]*/[^/]*$")]
 
 
@@ -65,6 +68,10 @@ class RunSummary:
     """By split."""
     num_evaluated: dict[str, int] | None = None
     """By split that is evaluated; None where an earlier version did not count them."""
+    input_shape: list[_Size] = field(default_factory=list)
+    """Of one example; empty where an earlier version did not record it."""
+    output_shapes: dict[str, _Shape] = field(default_factory=dict)
+    """Shape of one example's prediction by task, in the order of the heads; likewise."""
     num_parameters: dict[str, int] = field(default_factory=dict)
     device: str | None = None
     num_threads: int | None = None

@@ -34,10 +34,15 @@ class Trust:
     Args:
         everything: Whether all that a saved configuration names may be run.
         folders: The user's own folders of YAML files; what those name may be run.
+        remedy: How the user vouches for more, for the message.
     """
 
     everything: bool = False
     folders: tuple[Path, ...] = ()
+    remedy: str = (
+        "add --config-dir DIR if one of your YAML files in DIR names it, or trust=true to run it "
+        "anyway."
+    )
 
     def check(self, config: Mapping[str, Any], source: Path, run_dir: Path) -> None:
         """Refuse components that may not be run, without importing them.
@@ -60,8 +65,7 @@ class Trust:
                 _, expected = kind_of(where)
                 raise ConfigError(
                     f"`{where}._target_` in {source} must be {expected}, got {name!r}; "
-                    "add --config-dir DIR if one of your YAML files in DIR names it, or trust=true "
-                    "to run it anyway."
+                    f"{self.remedy}"
                 )
 
     def check_destination(self, logger: Any, source: Path) -> None:

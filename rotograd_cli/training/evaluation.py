@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.ranks.base import Ranks
+from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.tasks.dense_metrics import Accumulator
 from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
@@ -109,27 +109,57 @@ def evaluate(
         for a task without any target.
     """
     device = next(model.parameters()).device
-    accumulators = [_Accumulator(task, device) for task in tasks]
     if view is not None:
         view.begin(device)
     with model.evaluating():
-        for batch in batches:
-            predictions = predict(model, batch)
-            if view is not None:
-                view.add(batch, predictions)
-            for k, loss in enumerate(task_losses(tasks, predictions, batch)):
-                if loss is not None:
-                    accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
+        predicted = _predicted(model, batches, view)
+        result = measure(tasks, predicted, split, device=device, ranks=model.ranks)
     if view is not None:
         view.finish(model.ranks)
-    sums = model.ranks.sum(torch.stack([a.sums for a in accumulators]))
-    num_batches = model.ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
+    return result
+
+
+@torch.no_grad()
+def measure(
+    tasks: Sequence[Task],
+    predicted: Iterable[tuple[Sequence[Tensor], Batch]],
+    split: str,
+    *,
+    device: torch.device,
+    ranks: Ranks = ONE,
+) -> dict[str, float]:
+    """Return losses and metrics of predictions that are there, as :func:`evaluate` does.
+
+    Args:
+        tasks: The K tasks.
+        predicted: Predictions of all tasks for a batch, and the batch, whose inputs do not matter.
+        split: First part of every key.
+        device: Where predictions and targets are.
+        ranks: The processes that have the batches.
+    """
+    accumulators = [_Accumulator(task, device) for task in tasks]
+    for predictions, batch in predicted:
+        for k, loss in enumerate(task_losses(tasks, predictions, batch)):
+            if loss is not None:
+                accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
+    sums = ranks.sum(torch.stack([a.sums for a in accumulators]))
+    num_batches = ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
     rows = [
-        torch.cat((total, accumulator.values(model.ranks) if num else accumulator.missing()))
+        torch.cat((total, accumulator.values(ranks) if num else accumulator.missing()))
         for total, accumulator, num in zip(sums, accumulators, num_batches, strict=True)
     ]
     on_host = torch.split(torch.cat(rows).cpu(), [len(row) for row in rows])  # one transfer
     return _named(tasks, [row.tolist() for row in on_host], split)
+
+
+def _predicted(
+    model: MultiTaskMethod, batches: Iterable[Batch], view: EvaluationView | None
+) -> Iterator[tuple[Sequence[Tensor], Batch]]:
+    for batch in batches:
+        predictions = predict(model, batch)
+        if view is not None:
+            view.add(batch, predictions)
+        yield predictions, batch
 
 
 def _named(tasks: Sequence[Task], rows: Sequence[list[float]], split: str) -> dict[str, float]:

@@ -32,7 +32,7 @@ def refused(cli: Cli, folder: Path, *words: str) -> str:
     ("words", "expected"),
     [
         ("trian", "'trian' is not a command; did you mean train?"),
-        ("frobnicate", "choose from bench, data, evaluate, plot, reproduce, table, train"),
+        ("frobnicate", "choose from bench, data, evaluate, "),
         ("seed=1", "put it after a command: rotograd train seed=1"),
         ("train --foo", "unrecognized arguments: --foo; rotograd train --help"),
         ("train --epochs 3", "unrecognized arguments: --epochs; write train.epochs=VALUE."),

@@ -25,9 +25,13 @@ USERS = {
     "rich": {"printing.grid", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"figures.canvas"},
+    "onnxruntime": {"runs.export_formats"},
+    "onnxscript": {"runs.export_formats"},
     "altair": {"report.charts"},
     "vl_convert": {"report.page"},
     "geotorch": {"methods.rotation.rotations"},
+    "pandas": {"runs.loading"},
+    "pyarrow": {"runs.prediction_parquet"},
     "pydantic": {"config.components", "runs.summary", "tracking.jsonl"},
 }
 LEVEL = {unit: level for level, layer in enumerate(LAYERS) for unit in layer}
@@ -94,7 +98,7 @@ def test_linalg_knows_errors_alone() -> None:
 # rooms of methods/, low to high
 ROOMS = ("methods.rotation", "methods.heads", "methods.engine")
 # of the modules directly in methods/, those that are networks and not rules
-NETWORKS = ("methods.authors", "methods.rotate", "methods.vanilla")
+NETWORKS = ("methods.authors", "methods.folding", "methods.rotate", "methods.vanilla")
 # what rules see is measured here, so that they know nothing of ranks
 STATISTICS = "methods.statistics"
 

@@ -23,6 +23,7 @@ from rotograd_cli.methods import (
     cagrad,
     rule,
 )
+from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from tests.counting import CountOperations, is_read
@@ -275,12 +276,12 @@ def test_a_step_waits_for_the_device_as_often_as_the_method_says(
     monkeypatch.setattr(devices, "to_host", to_host)
     for module in (rule, cagrad):
         monkeypatch.setattr(module, "weights_from_gramian", weights_from_gramian)
-    for _ in range(3):
+    for measurement in (None, None, Measurement("basic")):
         waits.clear()
         z = torch.ones(BATCH, SIZE, dtype=G.dtype, requires_grad=True)
         losses = [(p * g).sum() for p, g in zip(model(z), G, strict=True)]
         with CountOperations(lambda *call: not is_on_host and is_read(*call)) as reads:
-            model.backward(losses)
+            model.backward(losses, one_head_per_loss=True, measurement=measurement)
             model.observe_update(values, values / 2, present)
             model.end_epoch()
             model.diagnostics()

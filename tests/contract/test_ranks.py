@@ -58,6 +58,8 @@ def test_n_ranks_take_the_steps_of_one_process(
                 found["losses"], wanted["losses"], rtol=tolerance, atol=tolerance, equal_nan=True
             )
             assert torch.equal(found["draw"], wanted["draw"]), case  # generators are in step
+            for record, expected in zip(found["records"], wanted["records"], strict=True):
+                assert record == pytest.approx(expected, rel=tolerance, abs=10 * tolerance), case
 
 
 def _named(case: tuple[Any, ...]) -> Any:

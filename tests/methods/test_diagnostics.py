@@ -1,8 +1,10 @@
 """What is recorded of gradients, against per-task autograd in float64; training stays as it is."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import BackwardError
+from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods.engine.measurement import Measurement
+from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import LossWeighting
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import mean_squared_error
-from rotograd_cli.training.diagnostics import measured_record
+from rotograd_cli.training.diagnostics import check_user_numbers, measured_record
 from rotograd_cli.training.stepper import train_step
 from tests.contract.test_methods import METHODS, ROTATED, build, max_num_tasks
 from tests.many_ranks import optimizers_of
@@ -302,6 +305,29 @@ def test_pairs_of_many_tasks_are_recorded_in_full_alone() -> None:
         record = measured_record(measurement, names)
         assert sum(key.count("/") == 3 for key in record) == num
         assert "train/conflict/rate" in record
+
+
+def test_numbers_of_a_user_have_names_of_their_own_and_a_value_per_task() -> None:
+    values = torch.zeros(K)
+    check_user_numbers({"num_chosen": values}, K, "Mine")
+    for name in ("weight", "loss", "b/cosine", ""):
+        with pytest.raises(ConfigError, match=f"by words without /, .*, got {name!r}"):
+            check_user_numbers({name: values}, K, "Mine")
+    for wrong in (torch.zeros(2), 1.0):
+        with pytest.raises(ConfigError, match=r"must return tensors of shape \[3\]"):
+            check_user_numbers({"count": wrong}, K, "Mine")  # type: ignore[dict-item]
+
+
+def test_the_examples_of_the_page_work(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text()
+    rule, loop = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(rule, names)
+    model = MultiTaskMethod(nn.Linear(4, D), [mlp(), mlp()], names["Longest"](num_tasks=2))
+    x, targets = torch.randn(N, 4), torch.randn(2, N, 1)
+    exec(loop, {"model": model, "x": x, "targets": targets, "loss": nn.functional.mse_loss})
+    assert model.diagnostics()["num_chosen"].sum() == 1
+    assert "tensor" in capsys.readouterr().out
 
 
 def test_sums_cannot_be_taken_apart_without_the_promise() -> None:

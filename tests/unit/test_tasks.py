@@ -35,6 +35,7 @@ def test_a_task_that_keys_heads_and_tables_could_not_use_is_refused() -> None:
     good: dict[str, Any] = {"name": "a", "num_outputs": 1, "loss": mean_squared_error}
     for wrong, message in (
         ({"name": "a/b", "metrics": ()}, "a word without /, got 'a/b'"),
+        ({"name": "conflict", "metrics": ()}, "must not be 'conflict', under which records have"),
         ({"name": " ", "metrics": ()}, "a word without /, got ' '"),
         ({"num_outputs": "1", "metrics": ()}, "an integer of at least 1, got '1'"),
         ({"num_outputs": 0, "metrics": ()}, "an integer of at least 1, got 0"),

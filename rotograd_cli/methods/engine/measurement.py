@@ -43,13 +43,12 @@ class Measurement:
     level: Level
     _sums: dict[str, Tensor] = field(default_factory=dict)
     _rotations: dict[str, Tensor] = field(default_factory=dict)
-    _alignment_factor: float | None = None
+    _reduction: float = 0.0
 
     def clear(self) -> None:
         """Forget everything: the step is taken again."""
         self._sums = {}
         self._rotations = {}
-        self._alignment_factor = None
 
     def add(
         self,
@@ -57,49 +56,54 @@ class Measurement:
         applied: Tensor,
         weights: Tensor | None,
         factors: Tensor | None = None,
-        at_inputs: MeasurableGradients | None = None,
     ) -> None:
         r"""Add a micro-batch.
 
         :math:`g_k` is the gradient of the task's loss without its factor. Where a task's gradient
-        is not finite, so is all that depends on it.
+        is not finite, all that depends on it is NaN.
 
         Args:
             s: Statistics of the gradients, which have the factors of their losses.
             applied: What the backbone receives, this process's part.
             weights: Of the gradients; None for a rule that has none.
             factors: Of the losses, where the rule weighs them.
-            at_inputs: The gradients after the rotations, where there are any.
         """
-        weighed = torch.where(s.finite, s.norms.double(), torch.nan)
-        norms = weighed if factors is None else weighed / factors.double()
-        if factors is not None:
-            weights = factors
-        cosines = s.cosines().double()
+        norms = _norms(s, factors)
         length, cosines_to_update = s.length_and_cosines(applied)
         length = length.double()
-        self._add("gramian", _gramian(cosines, norms))
+        given = weights if factors is None else factors
+        weight = torch.full_like(norms, torch.nan) if given is None else given.double()
+        self._add("gramian", _gramian(s.cosines(), norms))
         self._add("with_update", cosines_to_update.double() * norms * length)
-        self._add("update", length.square().reshape(1))
-        self._add("present", s.losses.present.double())
-        weight = torch.full_like(norms, torch.nan) if weights is None else weights.double()
+        self._add("update", length.square())
         self._add("weighted", weight * norms.square())
-        if at_inputs is not None:
-            self._add("before", _gramian(s.cosines(at_inputs).double(), norms))
-            self._add("weighed", _gramian(cosines, weighed))
+        self._add("present", s.losses.present.double())
 
-    def add_rotations(self, rotated: RotatedFeatures, shape: torch.Size, num_parts: int) -> None:
-        """Add the rotations that this step was taken with.
+    def add_rotated(
+        self,
+        rotated: RotatedFeatures,
+        s: Statistics,
+        at_inputs: MeasurableGradients,
+        factors: Tensor | None,
+        reduction: float,
+    ) -> None:
+        """Add the part of a micro-batch that methods with rotations have besides.
 
         Args:
-            rotated: What they are.
-            shape: Shape of the features.
-            num_parts: Micro-batches of the step.
+            rotated: Its rotations, the same in all micro-batches.
+            s: Statistics of the gradients after the rotations.
+            at_inputs: The gradients before the rotations; some are made zero.
+            factors: Of the losses, where the rule weighs them.
+            reduction: Factor of the alignment objective.
         """
-        self._rotations = rotated.rotations.angles()
-        if self.level == "full":
-            self._rotations |= rotated.rotations.distances()
-        self._alignment_factor = rotated.factor(shape, num_parts) if rotated.aligns else None
+        self._add("before", _gramian(s.cosines(at_inputs), _norms(s, factors)))
+        if rotated.aligns:
+            self._add("aligned", _gramian(s.cosines(), _norms(s, None)))
+            self._reduction = reduction
+        if not self._rotations:
+            self._rotations = rotated.rotations.angles()
+            if self.level == "full":
+                self._rotations |= rotated.rotations.distances()
 
     def _add(self, name: str, value: Tensor) -> None:
         before = self._sums.get(name)
@@ -134,14 +138,23 @@ class Measurement:
             of_pairs["cosine_before"] = before
             of_step["rate_before"] = agreement.conflict_rate(before)
             of_step["mean_cosine_before"] = agreement.mean_cosine(before)
-        if self._alignment_factor is not None:
-            of_tasks["rotation_loss"] = alignment_losses(sums["weighed"], self._alignment_factor)
+        if "aligned" in sums:
+            of_tasks["rotation_loss"] = alignment_losses(sums["aligned"], self._reduction)
         return Diagnostics(of_tasks, of_pairs, of_step)
+
+
+def _norms(s: Statistics, factors: Tensor | None) -> Tensor:
+    """Return norms of the gradients of the losses without factors, NaN where not finite, ``[K]``.
+
+    Those of a negative factor are negative, and so turn the cosines.
+    """
+    norms = torch.where(s.finite, s.norms.double(), torch.nan)
+    return norms if factors is None else norms / factors.double()
 
 
 def _gramian(cosines: Tensor, norms: Tensor) -> Tensor:
     """Return inner products whose diagonal is exactly that of the norms."""
-    gramian = cosines * norms.unsqueeze(1) * norms
+    gramian = cosines.double() * norms.unsqueeze(1) * norms
     gramian.diagonal().copy_(norms.square())
     return gramian
 

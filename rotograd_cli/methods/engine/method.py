@@ -211,19 +211,18 @@ class MultiTaskMethod(MultiTaskNetwork):
         s = Statistics(G, step.losses, self.ranks)
         self.num_nonfinite += step.losses.present & ~s.finite
         shared, weights, learned = _apply(self.rule, G, s, factors)
-        if measurement is not None:
-            rotates = self.rotated is not None
-            at_inputs = run.leaves.gradients_at_inputs(gradients) if rotates else None
-            measurement.add(s, shared, weights, factors, at_inputs)
         self._add_gradients(learned, scale, of_all_ranks=True)
         if self.rotated is not None:
             gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
             self._add_gradients({self.rotations.free_parameters: gradient}, scale)
             if not step.losses.accumulating:
-                if measurement is not None:
-                    shape = run.features.shape
-                    measurement.add_rotations(self.rotated, shape, step.num_micro_batches)
                 self.rotations.count_step()
+        if measurement is not None:
+            measurement.add(s, shared, weights, factors)
+            if self.rotated is not None:
+                factor = self.rotated.factor(run.features.shape, step.num_micro_batches)
+                at_inputs = run.leaves.gradients_at_inputs(gradients)
+                measurement.add_rotated(self.rotated, s, at_inputs, factors, factor)
         of_heads = [(p, _scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
         return _scaled(shared.reshape(run.features.shape), scale), of_heads
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.misuse import Watch
 from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
@@ -132,8 +133,14 @@ class MultiTaskNetwork(nn.Module):
             predictions and :class:`ExtraOutputs`.
 
         Raises:
+            ConfigError: If ``torch.export`` traces it in training mode.
             ShapeError: If the features do not have the shape that the method was built for.
         """
+        if self.training and torch.is_grad_enabled() and torch.compiler.is_exporting():
+            raise ConfigError(
+                f"{type(self).__name__} must be in evaluation mode to be exported, got training "
+                "mode, whose backward pass is no part of a graph; call model.eval() first."
+            )
         if self.training and torch.compiler.is_dynamo_compiling():
             # leaves are no part of a graph; backbone and heads can be compiled one by one
             eagerly: Any = torch.compiler.disable(self._in_autocast)  # type: ignore[no-untyped-call]

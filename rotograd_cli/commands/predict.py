@@ -1,0 +1,44 @@
+"""Write a run's predictions for a split to a file: rotograd predict run=DIR [split=test].
+
+usage: rotograd predict run=DIR [split=train|val|test] [checkpoint=best|last]
+           [output=FILE.npz|FILE.parquet|DIR] [device=...] [data_dir=...] [trust=true]
+           [--config-dir DIR]
+
+Writes what the model predicts for every example (as the losses take it), the targets, and which
+example it is: a .npz file, or for dense tasks a folder with a .npy file per task. The metrics that
+are printed are computed from the file. docs/python.md says how to read it.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+GROUPS = ()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Predict a split."""
+    from rotograd_cli.commands.support.hydra_app import run_app
+
+    run_app("predict", arguments, _predict)
+    return 0
+
+
+def _predict(config: Any) -> None:
+    from rotograd_cli.config.schema import PredictConfig, typed
+
+    request = typed(config, PredictConfig)  # before torch is imported: a refusal comes at once
+    from rotograd_cli.printing.grid import print_grid
+    from rotograd_cli.runs.prediction import predict_run
+    from rotograd_cli.runs.terminal import evaluation_table, remarks
+
+    result = predict_run(request)
+    table, verdict = evaluation_table(result.measured, result.recorded, result.other_data)
+    if result.other_data is not None:
+        print(f"Other data: {result.other_data}.")
+    print(f"{os.path.normpath(request.run)}: {request.checkpoint}.pt on {request.split}")
+    print_grid(table)
+    for line in (verdict, *remarks(result.notes)):
+        print(line)
+    path = os.path.relpath(result.path)
+    print(f"File: {path} ({result.num_examples:,} examples), which gave the metrics above")
