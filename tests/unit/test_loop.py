@@ -253,7 +253,7 @@ class Scripted:
         self.script = script
         self.kept: list[dict[str, Any]] = []
 
-    def metrics(self, split: Split) -> dict[str, float]:
+    def metrics(self, split: Split, view: Any = None) -> dict[str, float]:
         if split == "test":
             return self.others.metrics(split)
         model = self.loop.run.model
