@@ -15,7 +15,7 @@ import numpy as np
 from rotograd_cli.runs.history import read_history
 
 History = Mapping[str, np.ndarray]
-ORDER = ("VanillaMTL", "RotateOnly", "RotoGrad", "RotoGradNorm", "PCGrad", "IMTLG")
+ORDER = ("VanillaMTL", "RotateOnly", "RotoGrad", "RotoGradNorm", "ScaleOnly", "PCGrad", "IMTLG")
 SHARE = 0.1
 """Of the training records, at the beginning and at the end."""
 
