@@ -9,6 +9,7 @@ runs=GLOB            run directories, or folders that hold them: runs='multirun/
 figure=curves        learning curves; x=step|epoch|time, y=KEY or y=[KEY,KEY], 'train/*/loss' too
 figure=conflicts     cosines between task gradients, before and after the rotations
 figure=weights       weights of the tasks; norms: of their gradients; rotations: their angles
+figure=toy           the paper's figure 1: the toy problems, trained when they are drawn
 figure=gains         gains of every task against single-task networks, a bar per method
 figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
 figure=toy           the paper's figure 1: ways of the toy problems' starts, method by method

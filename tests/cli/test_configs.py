@@ -113,7 +113,7 @@ def test_a_workload_wins_over_an_experiment_and_the_command_line_over_both() -> 
 def test_train_and_bench_have_the_same_values() -> None:
     trained, measured = (asdict(c) for c in (composed("method=rotogradnorm"), composed_bench()))
     del measured["bench"]
-    assert trained == measured
+    assert trained | {"diagnostics": "off"} == measured  # no part of what a step costs
 
 
 def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> None:
