@@ -80,6 +80,7 @@ def measure(
         for b in predict_examples(model, dataset, split, chosen, batch_size=batch_size)
         for example in draw_examples(dataset, b.inputs, b.targets, b.predictions)
     ]
+    pairs = {task: some for task, some in pairs.items() if some}  # none of several numbers, or NaN
     return Measured(num, total, confusions.counts(), kinds, pairs, examples)
 
 

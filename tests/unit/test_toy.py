@@ -11,7 +11,10 @@ from torch import Tensor
 
 from rotograd_cli.data.toy import LOSSES, OPTIMA, Problem, Toy, bowl, mean_loss, waves
 from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.methods import VanillaMTL
+from rotograd_cli.models.backbones.toy import ToyNetwork
 from rotograd_cli.models.heads import IdentityHead
+from rotograd_cli.report.measured import measure
 
 STARTS = torch.tensor([[0.3, -0.2], [1.1, 0.4], [-2.0, 1.7], [1.5, 1.2]], dtype=torch.float64)
 
@@ -75,6 +78,15 @@ def test_metric_is_the_mean_distance_from_the_optimum() -> None:
         metric.update(task.metrics[0].prepare(points[rows]), batch.targets["left"][rows])
     expected = np.linalg.norm(points.numpy() - np.array(OPTIMA["nonconvex"][0]), axis=1).mean()
     assert task.metrics[0].value(metric.compute()).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_report_shows_answers_of_several_numbers_and_draws_no_scatter_plot_of_them() -> None:
+    backbone = ToyNetwork(input_shape=(2,), hidden=3, num_features=2)
+    heads = [IdentityHead(feature_shape=(2,), num_outputs=2) for _ in range(2)]
+    model = VanillaMTL(backbone, heads)
+    found = measure(model, dataset(), "test", limit=None, num_examples=2, batch_size=3)
+    assert (found.pairs, found.kinds) == ({}, {"left": "number", "right": "number"})
+    assert len(found.examples) == 2
 
 
 def test_wrong_options_and_shapes_are_refused_in_one_line() -> None:
