@@ -55,7 +55,7 @@ def magnitude_similarity(gramian: Tensor) -> float:
         Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, definition 2.
 
     Examples:
-        >>> magnitude_similarity(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        >>> magnitude_similarity(torch.tensor([[4.0, 0.0], [0.0, 1.0]], dtype=torch.float64))
         0.8
     """
     lengths = norms(gramian)

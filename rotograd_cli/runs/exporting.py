@@ -114,7 +114,7 @@ def _load(
         trust=Trust(config.trust, user_folders()),
         compile=False,
     )
-    return run.model, run.data, run.options
+    return run.model, run.data, run.recorded
 
 
 def _path(config: ExportConfig, run_dir: Path, form: Format) -> Path:

@@ -38,8 +38,9 @@ def read_history(run_dir: Path | str) -> "dict[str, np.ndarray]":
     history: dict[str, np.ndarray] = {}
     for row, record in enumerate(several):
         for key, value in record.items():
-            column = history.setdefault(key, np.full(len(several), np.nan))
-            column[row] = np.nan if value is None else value
+            if key not in history:
+                history[key] = np.full(len(several), np.nan)
+            history[key][row] = np.nan if value is None else value
     for column in history.values():
         column[np.isinf(column)] = np.nan
     return history

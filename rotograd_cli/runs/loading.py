@@ -8,6 +8,7 @@ Every command that takes up a trained model loads it here, and so does Python::
     left = run.task("left")
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,12 +58,14 @@ class LoadedRun:
     input_shape: tuple[int, ...]
     """Shape of one example's input."""
     options: TrainConfig = field(repr=False)
-    """:attr:`config`, typed."""
+    """What it was loaded with: the run's configuration, but for device, data root and compiling."""
+    recorded: TrainConfig = field(repr=False)
+    """The run's configuration: :attr:`config`, typed."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration, plain values."""
-        return asdict(self.options)
+        """The resolved configuration that the run was trained with, plain values."""
+        return asdict(self.recorded)
 
     @cached_property
     def summary(self) -> RunSummary:
@@ -203,7 +206,8 @@ def load(
     """
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"`checkpoint` must be best or last, got {checkpoint!r}.")
-    options = load_run_config(folder)
+    recorded = load_run_config(folder)
+    options = copy.deepcopy(recorded)
     options.logger = NO_LOGGER
     trust.check(asdict(options), folder / "config.yaml", folder)
     if isinstance(options.backbone, Mapping) and "pretrained" in options.backbone:
@@ -222,7 +226,7 @@ def load(
         model = build_model(options, input_shape, tasks)
     load_weights(model, content["model"], path)
     names = tuple(task.name for task in tasks)
-    return LoadedRun(folder, checkpoint, model, names, input_shape, options)
+    return LoadedRun(folder, checkpoint, model, names, input_shape, options, recorded)
 
 
 def _shapes(folder: Path, options: TrainConfig) -> tuple[tuple[int, ...], tuple[Task, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Entry, Grid
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.runs.terminal import column_head, format_value, shown_metrics
+from rotograd_cli.runs.terminal import column_head, format_selected, format_value, shown_metrics
 
 Cells = Sequence[tuple[str, RunSummary | None]]
 """Name and summary of each cell; None where a cell wrote nothing."""
@@ -35,7 +35,7 @@ def sweep_table(cells: Cells, search: str | None = None) -> Grid:
     selected = _selected_by(summaries)
     if selected:
         head = f"{'searched' if search else 'selected by'} {selected}"
-        columns.append((head, [_number(summary.selected_value) for summary in summaries]))
+        columns.append((head, [format_selected(summary.selected_value) for summary in summaries]))
     for key, spec in shown_metrics(summaries).items():
         tested = [s.metrics.get(f"test/{key}") if s.is_finished else None for s in summaries]
         texts = [format_value(value, spec.percent) for value in tested]
@@ -100,18 +100,13 @@ def _key_and_value(override: str) -> tuple[str, str]:
 
 
 def _rounded(text: str) -> str:
-    """Return a long number with four digits, any other text as it is."""
+    """Return a long fraction with four digits; whole numbers and other texts as they are."""
+    if len(text) <= MAX_DIGITS or text.lstrip("+-").isdigit():
+        return text
     try:
-        return text if len(text) <= MAX_DIGITS else f"{float(text):.4g}"
+        return f"{float(text):.4g}"
     except ValueError:
         return text
-
-
-def _number(value: float | None) -> str:
-    """A selection value: four decimals, four digits where these would say little."""
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def write_sweep(sweep_dir: Path, cells: Cells, table: Grid, lines: Sequence[str]) -> list[Path]:

@@ -131,5 +131,12 @@ def format_value(value: float | None, percent: bool) -> str:
     return f"{100 * value:.2f}" if percent else f"{value:.4f}"
 
 
+def format_selected(value: float | None) -> str:
+    """A selection value: four decimals, four digits where these would say little."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
 def _text(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)

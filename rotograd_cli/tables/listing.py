@@ -17,6 +17,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.saved import UNCOUNTED
 from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.runs.terminal import format_selected
 from rotograd_cli.tables.runs import matching, order, run_folders
 
 BLOCK = 1 << 16
@@ -214,9 +215,8 @@ def listing(runs: Sequence[ListedRun], sort: str) -> Grid:
 
 
 def _value(run: ListedRun, only: str | None) -> str:
-    if run.value is None:
-        return "-"
-    return f"{run.value:.4f}" if only else f"{run.summary.select} {run.value:.4f}"
+    text = format_selected(run.value)
+    return text if only or run.value is None else f"{run.summary.select} {text}"
 
 
 def _age(seconds: float | None) -> str:

@@ -86,6 +86,8 @@ def records(run_dir: Path) -> Iterator[Record]:
     try:
         with path.open(encoding="utf-8") as file:
             yield from _parsed(file, path)
+    except DatasetError:  # is an OSError too
+        raise
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DatasetError(

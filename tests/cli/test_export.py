@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from rotograd_cli.runs import exporting
+from rotograd_cli.runs.saved import key
 
 from .conftest import CHECKOUT, Cli
 
@@ -34,6 +36,7 @@ def test_a_program_is_written_with_what_it_is(cli: Cli, trained: Path) -> None:
     assert about["losses"] == {"sum": "mean_squared_error", "left": "cross_entropy"}
     assert about["run"]["epoch"] == 1
     assert about["run"]["method"] == "RotoGrad"
+    assert about["run"]["key"] == key(yaml.safe_load((trained / "config.yaml").read_text()))
 
 
 @pytest.mark.slow

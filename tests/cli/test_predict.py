@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import DataLoader
 
@@ -42,7 +43,7 @@ def test_a_loaded_run_predicts_what_it_recorded(smoke_run: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert not run.model.training
     assert run.tasks == ("left", "right", "sum", "parity", "pixels")
-    assert run.config["train"]["eval_batch_size"] == 20
+    assert run.config == yaml.safe_load((smoke_run / "config.yaml").read_text())
     assert run.metrics == summary(smoke_run)["metrics"]
     assert run.summary.method == "RotoGrad"
     assert isinstance(run.history, pd.DataFrame)

@@ -73,6 +73,7 @@ def test_a_file_without_records_or_with_damage_is_refused(
     with pytest.raises(DatasetError, match=message) as raised:
         read_history(tmp_path)
     assert "\n" not in str(raised.value)
+    assert str(raised.value).count("metrics.jsonl") == 1  # one refusal, not one inside another
 
 
 def test_evaluations_are_read_up_to_a_line_that_is_none(tmp_path: Path) -> None:

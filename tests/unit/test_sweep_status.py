@@ -33,7 +33,9 @@ def put_cell(sweep: Path, number: int, value: float | None, **others: Any) -> No
 
 def printed(sweep: Path, capsys: pytest.CaptureFixture[str], found: Mapping[str, Any]) -> str:
     (sweep / "optimization_results.yaml").write_text(yaml.safe_dump(dict(found)))
-    Folders().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}}))
+    hydra = {"sweep": {"dir": str(sweep)}, "sweeper": {"_target_": "some.OptunaSweeper"}}
+    config = {"hydra": hydra, "train": {"select_mode": "min"}}
+    Folders().on_multirun_end(OmegaConf.create(config))
     return capsys.readouterr().out
 
 
@@ -43,9 +45,9 @@ def test_a_search_shows_the_value_it_searched_beside_every_trial(
     put_cell(tmp_path, 0, 0.5)
     put_cell(tmp_path, 1, 0.25)
     out = printed(tmp_path, capsys, {"best_params": {"lr": 0.1}, "best_value": 0.25})
-    assert f"selected by {KEY}" in out
-    cells = [line.split("│")[4].strip() for line in out.splitlines() if line.startswith("│")]
-    assert cells == ["0.5", "0.25"]
+    assert f"searched {KEY}" in out
+    assert "0.5000" in out
+    assert "0.2500 (1)" in out
     assert "Best value 0.25 with lr=0.1" in out
     assert failures == []
 
