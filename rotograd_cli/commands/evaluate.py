@@ -28,8 +28,8 @@ def _evaluate(config: Any) -> float:
 
     request = typed(config, EvaluateConfig)  # before torch is imported: a refusal comes at once
     from rotograd_cli.printing.grid import print_grid
+    from rotograd_cli.runs.directory import unfinished
     from rotograd_cli.runs.evaluation import evaluate_run
-    from rotograd_cli.runs.summary import RunSummary
     from rotograd_cli.runs.terminal import evaluation_table, remarks
 
     result = evaluate_run(request)
@@ -37,9 +37,9 @@ def _evaluate(config: Any) -> float:
     if result.other_data is not None:
         print(f"Other data: {result.other_data}.")
     print(f"{os.path.normpath(request.run)}: {request.checkpoint}.pt on {request.split}")
-    summary = RunSummary.read(Path(request.run)) or RunSummary()
-    if not summary.is_finished:
-        print(f"The run is not finished ({summary.outcome}): its best epoch may still change.")
+    note = unfinished(Path(request.run).expanduser())
+    if note is not None:
+        print(note)
     print_grid(table)
     for line in (verdict, *remarks(result.notes)):
         print(line)

@@ -11,6 +11,7 @@ are printed are computed from the file. docs/python.md says how to read it.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 GROUPS = ()
@@ -29,6 +30,7 @@ def _predict(config: Any) -> None:
 
     request = typed(config, PredictConfig)  # before torch is imported: a refusal comes at once
     from rotograd_cli.printing.grid import print_grid
+    from rotograd_cli.runs.directory import unfinished
     from rotograd_cli.runs.prediction import predict_run
     from rotograd_cli.runs.terminal import evaluation_table, remarks
 
@@ -37,6 +39,9 @@ def _predict(config: Any) -> None:
     if result.other_data is not None:
         print(f"Other data: {result.other_data}.")
     print(f"{os.path.normpath(request.run)}: {request.checkpoint}.pt on {request.split}")
+    note = unfinished(Path(request.run).expanduser())
+    if note is not None:
+        print(note)
     print_grid(table)
     for line in (verdict, *remarks(result.notes)):
         print(line)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotograd_cli.figures.canvas import Value
-from rotograd_cli.figures.rows import Array, Row
 from rotograd_cli.figures.series import series_of
+from rotograd_cli.tables.rows import Array, Row
 
 if TYPE_CHECKING:
     from rotograd_cli.figures.canvas import Axes, AxesImage, SubCanvas

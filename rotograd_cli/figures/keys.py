@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from rotograd_cli.errors import ConfigError, listed
-from rotograd_cli.figures.rows import Rows
 from rotograd_cli.metric_keys import MetricKey
+from rotograd_cli.tables.rows import Rows
 
 MAX_DEFAULT = 12
 """Panels that are drawn without being asked for."""

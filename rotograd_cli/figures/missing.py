@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from rotograd_cli.errors import ConfigError, listed
-from rotograd_cli.figures.rows import Row, Rows
+from rotograd_cli.tables.rows import Row, Rows
 
 ALWAYS = "/grad_norm"
 """End of a key that every method records with diagnostics."""

@@ -8,8 +8,8 @@ from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, Value, log_axis
 from rotograd_cli.figures.colours import COLOURS, LineStyle
 from rotograd_cli.figures.missing import rows_with
-from rotograd_cli.figures.rows import Row, read_rows
 from rotograd_cli.figures.series import AXIS_LABELS, Series, series_of
+from rotograd_cli.tables.rows import Row, read_rows
 from rotograd_cli.tables.runs import Run
 
 if TYPE_CHECKING:

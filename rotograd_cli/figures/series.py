@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.figures.rows import Array, History, Row
+from rotograd_cli.tables.rows import Array, History, Row
 
 Axis = Literal["step", "epoch", "time"]
 Band = Literal["minmax", "sem", "none"]

@@ -44,12 +44,43 @@ def answer(task: Task, kind: Kind, prediction: Tensor, target: Tensor | None) ->
         prediction: The head's output for one example, shape ``[num_outputs]``.
         target: Its target, a scalar or shape ``[num_outputs]``; None where there is none.
     """
+    if kind == "labels":
+        return _labels(task.name, prediction, target)
     predicted = "nan" if prediction.isnan().any() else _PREDICTION[kind](prediction)
     if target is None or not _has_label(kind, target):
         return Answer(task.name, predicted, None, None)
     truth = _TRUTH[kind](target)
     decided = kind == "class" or (kind == "binary" and truth in ("yes", "no"))
     return Answer(task.name, predicted, truth, predicted == truth if decided else None)
+
+
+def _labels(name: str, prediction: Tensor, target: Tensor | None) -> Answer:
+    """Put several answers of yes or no into words: which outputs are yes.
+
+    They are right if all are that have a label.
+    """
+    predicted = "nan" if prediction.isnan().any() else _outputs(prediction > 0)
+    if target is None or not is_labelled(target).any():
+        return Answer(name, predicted, None, None)
+    labelled = is_labelled(target)
+    if not ((target == 0) | (target == 1) | ~labelled).all():  # probabilities
+        return Answer(name, predicted, _numbers(target.to(torch.float64)), None)
+    truth = _outputs((target == 1) & labelled)
+    if not labelled.all():
+        truth += f"; unknown: {_outputs(~labelled)}"
+    agree = (prediction > 0) == (target == 1)
+    right = bool((agree | ~labelled).all()) and not bool(prediction.isnan().any())
+    return Answer(name, predicted, truth, right)
+
+
+def _outputs(flags: Tensor) -> str:
+    """Return the positions of what is true, as a set.
+
+    Examples:
+        >>> _outputs(torch.tensor([True, False, True])), _outputs(torch.tensor([False]))
+        ('{0, 2}', '{}')
+    """
+    return f"{{{', '.join(map(str, flags.nonzero().flatten().tolist()))}}}"
 
 
 def _has_label(kind: Kind, target: Tensor) -> bool:

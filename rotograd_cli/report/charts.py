@@ -31,6 +31,13 @@ class Band(NamedTuple):
     high: float
 
 
+def missing(name: str) -> ConfigError:
+    """Return the refusal for a library that is not installed."""
+    return ConfigError(
+        f"Reports need {name}, which is not installed; pip install 'rotograd-cli[report]'."
+    )
+
+
 def library() -> Any:
     """Return Altair.
 
@@ -40,10 +47,7 @@ def library() -> Any:
     try:
         import altair
     except ImportError as error:
-        raise ConfigError(
-            "Reports need altair and vl-convert, which are not installed; "
-            "pip install 'rotograd-cli[report]'."
-        ) from error
+        raise missing("altair") from error
     return altair
 
 
@@ -70,16 +74,15 @@ def lines(
     alt = library()
     has_legend = names is None
     names = names or list(dict.fromkeys(point.line for point in points))
-    rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
-    scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
-    tiny = 0 < max((abs(point.value) for point in points), default=0) < 1e-3
-    axis = alt.Axis(tickCount=4) if log else alt.Axis()
-    if percent or tiny:
-        axis.format = "~%" if percent else "~e"
+    rows = [_row(point) for point in points]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("step:Q", title=x, scale=alt.Scale(zero=False, nice=False)),
+        x=alt.X(
+            "step:Q", title=x, scale=alt.Scale(zero=False, nice=False), axis=_steps(alt, points)
+        ),
         color=_colour(alt, names, has_legend),
     )
+    scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
+    axis = _values(alt, points, log, percent)
     line = base.mark_line(strokeWidth=1.8, point=_points(points, names)).encode(
         y=alt.Y("value:Q", title=None, scale=scale, axis=axis),
         tooltip=[alt.Tooltip("line:N", title=" "), "step:Q", alt.Tooltip("value:Q", format=".4~g")],
@@ -91,6 +94,34 @@ def lines(
     if mark_step is not None:
         layers.append(_rule(alt, mark_step))
     return _finished(alt.layer(*layers), HEIGHT)
+
+
+def _steps(alt: Any, points: Sequence[Point | Band]) -> Any:
+    """Axis with whole steps alone: a chart of one step has that one."""
+    steps = {int(point.step) for point in points}
+    axis = alt.Axis(format=",d", tickMinStep=1)
+    if len(steps) == 1:
+        axis.values = list(steps)
+    return axis
+
+
+def _values(alt: Any, points: Sequence[Point | Band], log: bool, percent: bool) -> Any:
+    """Axis of values; one that all points share is labelled as it is, not rounded."""
+    ends = {value for point in points for value in point[2:]}
+    axis = alt.Axis(tickCount=4) if log else alt.Axis()
+    tiny = 0 < max((abs(point.value) for point in points), default=0) < 1e-3
+    if percent or tiny:
+        axis.format = "~%" if percent else "~e"
+    if len(ends) == 1:
+        axis.values = [_short(value) for value in ends]
+        axis.format = ".4~%" if percent else ".4~g"
+    return axis
+
+
+def _row(point: Point | Band) -> dict[str, Any]:
+    """Return a point as the chart's data have it; steps stay whole."""
+    row = {key: _short(value) for key, value in point._asdict().items()}
+    return {**row, "step": int(point.step)}
 
 
 def _points(points: Sequence[Point | Band], names: Sequence[str]) -> Any:
@@ -129,7 +160,7 @@ def heat_rows(points: Sequence[Point], *, log: bool = False) -> Spec:
     legend = alt.Legend(title=None, orient="bottom", gradientThickness=10)
     scale = alt.Scale(type="log" if log else "linear", range="heatmap")
     names = list(dict.fromkeys(point.line for point in points))
-    rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
+    rows = [_row(point) for point in points]
     chart = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_rect()

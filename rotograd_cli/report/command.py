@@ -7,8 +7,8 @@ from pathlib import Path
 from rotograd_cli.config.schema import ReportConfig
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
-from rotograd_cli.report.charts import library
 from rotograd_cli.report.comparison import comparison_page
+from rotograd_cli.report.page import check_libraries
 from rotograd_cli.report.single import run_page
 from rotograd_cli.tables.command import to_patterns
 from rotograd_cli.tables.runs import find_runs
@@ -34,7 +34,7 @@ def write_report(config: ReportConfig) -> Path:
             f"rotograd report needs either run=DIR or runs=GLOB, got "
             f"{'neither' if config.run is None else 'both'}; rotograd report run=DIR."
         )
-    library()  # its absence is told before anything is predicted
+    check_libraries()  # before anything is predicted
     if config.run is not None:
         run_dir = _run_dir(config.run)
         path = _output(config.output, run_dir)
@@ -47,7 +47,7 @@ def write_report(config: ReportConfig) -> Path:
 
 
 def _run_dir(name: str) -> Path:
-    (folder, *others) = [run.folder for run in find_runs([name])]
+    (folder, *others) = [run.folder for run in find_runs([name], key="run")]
     if others:
         raise ConfigError(
             f"`run` must name one run directory, got {name!r}, which holds {1 + len(others)}; "

@@ -5,10 +5,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
-from rotograd_cli.errors import ConfigError, DatasetError, one_line
+from rotograd_cli.errors import ConfigError, one_line
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.report import charts, html
 from rotograd_cli.report.charts import Band
@@ -16,14 +17,13 @@ from rotograd_cli.report.gradients import NONE_RECORDED
 from rotograd_cli.report.html import Section
 from rotograd_cli.report.overview import command_line, notes
 from rotograd_cli.report.page import Charts, render
-from rotograd_cli.report.series import History, column, has, thinned
-from rotograd_cli.runs.history import read_history
+from rotograd_cli.report.series import History, column, has, thinned, windows
+from rotograd_cli.runs.directory import status_of
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.terminal import column_head, run_table, shown_metrics
-from rotograd_cli.tables.adhoc import cells_of
-from rotograd_cli.tables.cells import one_per_cell
 from rotograd_cli.tables.command import TableCommand, table_of_runs
 from rotograd_cli.tables.formats import grids, sentences
+from rotograd_cli.tables.rows import read_rows
 from rotograd_cli.tables.runs import Run
 
 MAX_TASKS = 10
@@ -58,10 +58,10 @@ def comparison_page(runs: Sequence[Run], folder: Path) -> str:
     """
     page = Charts()
     summaries = [run.summary for run in runs]
-    rows, missing = _rows(runs)
+    rows, left_out = _rows(runs)
     sections = [
         _table(runs),
-        _curves(rows, summaries, missing, page),
+        _curves(rows, summaries, left_out, page),
         _conflicts(rows, page),
         Section("Runs", "".join(_run(run, folder) for run in runs)),
     ]
@@ -75,18 +75,18 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _rows(runs: Sequence[Run]) -> tuple[dict[str, list[History]], list[str]]:
-    """Return the histories by row, of each seed its newest run, and why runs have none."""
+def _rows(runs: Sequence[Run]) -> tuple[dict[str, list[History]], Sequence[str]]:
+    """Return the histories by row, runs of a single task each by task, and what is left out."""
+    try:
+        found = read_rows(runs)
+    except ConfigError as error:
+        return {}, [f"There are no curves: {one_line(str(error))}"]
     rows: dict[str, list[History]] = defaultdict(list)
-    cells, missing = one_per_cell(cells_of([run for run in runs if run.config]))
-    for key, run in cells.items():
-        try:
-            history = read_history(run.folder)
-        except DatasetError as error:
-            missing.append(one_line(str(error)))
-        else:
-            rows[key.row if key.task is None else f"{key.row}, {key.task}"].append(history)
-    return dict(rows), missing
+    for row in found.rows:
+        for history in row.histories:
+            task = history.run.only_task
+            rows[row.label if task is None else f"{row.label}, {task}"].append(history.columns)
+    return dict(rows), found.notes
 
 
 def _table(runs: Sequence[Run]) -> Section:
@@ -101,9 +101,9 @@ def _table(runs: Sequence[Run]) -> Section:
 
 
 def _curves(
-    rows: Rows, summaries: Sequence[RunSummary], missing: Sequence[str], page: Charts
+    rows: Rows, summaries: Sequence[RunSummary], left_out: Sequence[str], page: Charts
 ) -> Section:
-    words = [*missing]
+    words = [*left_out]
     shown = _shown(rows)
     if len(rows) > len(shown):
         words.append(
@@ -159,6 +159,8 @@ def _chart(curve: Curve, rows: Rows, page: Charts) -> str | None:
 def band(line: str, histories: Sequence[History], key: str) -> list[Band]:
     """Return mean and extremes over runs of one key, at the steps that all of them recorded.
 
+    Of more than ``POINTS`` such steps, windows of records: their mean, and their extremes.
+
     Args:
         line: Name of the line.
         histories: Runs that recorded the key.
@@ -169,11 +171,15 @@ def band(line: str, histories: Sequence[History], key: str) -> list[Band]:
     recorded = [_by_step(history, key) for history in histories]
     steps = sorted(set.intersection(*(set(values) for values in recorded)))
     values = np.array([[each[step] for step in steps] for each in recorded])
+    if not steps:
+        return []
     at = np.array(steps)
-    places, _ = thinned(at, at, POINTS)
-    columns = [
-        thinned(at, each, POINTS)[1] for each in (values.mean(0), values.min(0), values.max(0))
-    ]
+    starts, places = windows(at, POINTS)
+    columns = (
+        thinned(at, values.mean(0), POINTS)[1],
+        np.minimum.reduceat(values.min(0), starts),
+        np.maximum.reduceat(values.max(0), starts),
+    )
     points = zip(places.tolist(), *(each.tolist() for each in columns), strict=True)
     return [Band(line, *point) for point in points]
 
@@ -189,7 +195,7 @@ def _run(run: Run, folder: Path) -> str:
     parts = []
     own = run.folder / "report.html"
     if own.is_file():
-        link = html.text(os.path.relpath(own, folder))
+        link = html.text(quote(os.path.relpath(own, folder)))
         parts.append(f'<p><a href="{link}">Its own report</a></p>')
     if summary.command:
         parts.append(html.code(command_line(summary.command)))
@@ -198,5 +204,9 @@ def _run(run: Run, folder: Path) -> str:
     if summary.metrics:
         parts.append(html.table(run_table(summary)))
     parts.append(html.bullets(notes(summary)))
-    heading = f"{summary.method or 'unknown method'}, seed {summary.seed}, {run.outcome}"
+    heading = f"{summary.method or 'unknown method'}, seed {summary.seed}, {_status(run)}"
     return html.details(f"{heading}: {os.path.relpath(run.folder)}", "".join(parts))
+
+
+def _status(run: Run) -> str:
+    return run.outcome if run.summary.status == "finished" else status_of(run.folder, run.summary)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.report import charts, html
 from rotograd_cli.report.charts import MAX_COLOURS
@@ -32,15 +34,19 @@ def curves(history: History, summary: RunSummary, page: Charts) -> Section:
         keys = {task: f"val/{task}/loss" for task in summary.tasks}
         parts.append(html.cards([over_time("Validation loss of every task", keys, history, page)]))
     if mark is not None:
-        parts.append(html.sentence("The dashed line is the end of the selected epoch."))
+        which = "selected epoch" if summary.status == "finished" else "best epoch so far"
+        parts.append(html.sentence(f"The dashed line is the end of the {which}."))
     return Section("Learning curves", "".join(parts))
 
 
 def selected_step(history: History, summary: RunSummary) -> float | None:
-    """Return the last step of the selected epoch; None where no epoch is selected."""
+    """Return the step at which the selected epoch was evaluated; None where there is none."""
     if summary.selected_epoch is None or "epoch" not in history:
         return None
-    steps = history["step"][history["epoch"] == summary.selected_epoch]
+    # a test record has the selected epoch too, but the last step
+    evaluated = [np.isfinite(v) for key, v in history.items() if key.startswith("val/")]
+    of_epoch = history["epoch"] == summary.selected_epoch
+    steps = history["step"][of_epoch & np.any(evaluated, axis=0)]
     return float(steps.max()) if len(steps) else None
 
 

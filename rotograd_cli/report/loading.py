@@ -9,6 +9,7 @@ from rotograd_cli.report.measured import Measured, measure
 from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.loading import load
 from rotograd_cli.runs.trust import Trust, user_folders
+from rotograd_cli.training.batches import num_evaluated
 
 
 def measure_run(run_dir: Path, config: ReportConfig) -> Measured:
@@ -31,10 +32,13 @@ def measure_run(run_dir: Path, config: ReportConfig) -> Measured:
         trust=Trust(config.trust, user_folders()),
         compile=False,
     )
+    split = cast(Split, config.split)
     return measure(
         run.model,
         run.data,
-        cast(Split, config.split),
+        split,
+        checkpoint=run.checkpoint,
+        evaluated=num_evaluated(run.data, split, run.options.train),
         limit=config.limit,
         num_examples=config.examples,
         batch_size=run.options.train.eval_batch_size,

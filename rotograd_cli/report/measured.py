@@ -26,8 +26,12 @@ DENSE_EXAMPLES = 3
 class Measured:
     """Predictions of one split by one checkpoint."""
 
+    checkpoint: str
+    """``best`` or ``last``."""
     num: int
     """How many of its examples, the first ones, were predicted."""
+    evaluated: int
+    """How many of them, the first ones, the run's evaluation takes."""
     total: int
     confusions: dict[str, NDArray[np.int64]]
     """By task with classes: counts by true and predicted class."""
@@ -43,24 +47,27 @@ def measure(
     dataset: MultiTaskDataset,
     split: Split,
     *,
+    checkpoint: str,
+    evaluated: int,
     limit: int | None,
     num_examples: int | None,
     batch_size: int,
 ) -> Measured:
-    """Predict the first examples of a split.
+    """Predict the first examples of a split, of those that the run evaluates.
 
     Args:
         model: The network; it is put into evaluation mode and back.
         dataset: The data.
         split: Which split.
+        checkpoint: Whose weights the network has: ``best`` or ``last``.
+        evaluated: How many examples the run's evaluation takes; no more are predicted.
         limit: How many examples at most; None for ``LIMIT``, of dense tasks ``DENSE_LIMIT``.
         num_examples: How many of them are drawn, evenly spread; None for ``EXAMPLES``, of dense
             tasks ``DENSE_EXAMPLES``.
         batch_size: Examples that are predicted at once.
     """
     is_dense = any(task.map_shape for task in dataset.tasks)
-    total = dataset.num_examples(split)
-    num = min(total, limit or (DENSE_LIMIT if is_dense else LIMIT))
+    num = min(evaluated, limit or (DENSE_LIMIT if is_dense else LIMIT))
     confusions = Confusions(dataset.tasks, next(model.parameters()).device)
     kinds: dict[str, Kind] = {}
     pairs: dict[str, list[tuple[float, float]]] = {}
@@ -81,7 +88,9 @@ def measure(
         for example in draw_examples(dataset, b.inputs, b.targets, b.predictions)
     ]
     pairs = {task: some for task, some in pairs.items() if some}  # none of several numbers, or NaN
-    return Measured(num, total, confusions.counts(), kinds, pairs, examples)
+    total = dataset.num_examples(split)
+    counts = confusions.counts()
+    return Measured(checkpoint, num, evaluated, total, counts, kinds, pairs, examples)
 
 
 def _add_pairs(pairs: list[tuple[float, float]], name: str, batch: PredictedBatch) -> None:

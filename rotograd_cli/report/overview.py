@@ -10,6 +10,7 @@ from rotograd_cli.errors import listed, suggested
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.report import html
 from rotograd_cli.report.html import Section
+from rotograd_cli.runs.directory import status_of
 from rotograd_cli.runs.history import evaluations
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.terminal import run_table, training_time
@@ -25,13 +26,14 @@ def title(summary: RunSummary) -> str:
 
 def overview(run_dir: Path, summary: RunSummary) -> Section:
     """Return what was run, with which command, and what became of it."""
+    status = status_of(run_dir, summary)
     parts = [
         html.facts(
             {
-                "outcome": _outcome(summary),
+                "outcome": status,
                 "seed": summary.seed,
                 "tasks": _tasks(summary.tasks),
-                "selected epoch": _selected(summary),
+                _best(summary): _selected(summary),
                 "examples": _numbers(summary.num_examples),
                 "parameters": _numbers(summary.num_parameters),
                 "started": summary.started,
@@ -42,7 +44,7 @@ def overview(run_dir: Path, summary: RunSummary) -> Section:
     if summary.error is not None:
         parts.append(f'<p class="error">{html.text(summary.error)}</p>')
     if not summary.is_finished:
-        parts.append(html.sentence(_how_to_finish(run_dir, summary)))
+        parts.append(html.sentence(_how_to_finish(run_dir, status)))
     if summary.command:
         parts.append(html.code(command_line(summary.command)))
     return Section("Run", "".join(parts))
@@ -53,15 +55,20 @@ def command_line(command: Sequence[str]) -> str:
     return " ".join((command[0], *map(shlex.quote, command[1:])))
 
 
-def _outcome(summary: RunSummary) -> str:
-    return "still running, or killed" if summary.outcome == "running" else summary.outcome
-
-
-def _how_to_finish(run_dir: Path, summary: RunSummary) -> str:
-    if summary.outcome.startswith("no finite"):
+def _how_to_finish(run_dir: Path, status: str) -> str:
+    if status.startswith("no finite"):
         return "The run ended without an epoch that could be selected, so it has no test metrics."
+    if status == "running":
+        return "The run is going on: curves end where it was when this page was written."
+    if status == "failed":
+        # to go on with the same settings would mostly fail again
+        return "The run failed: curves end where it stopped, and its error says what to change."
     resume = suggested("train", f"resume={os.path.relpath(run_dir)}")
     return f"The run is not finished: curves end where it stopped. It goes on with: {resume}"
+
+
+def _best(summary: RunSummary) -> str:
+    return "selected epoch" if summary.status == "finished" else "best epoch so far"
 
 
 def _tasks(tasks: Sequence[str]) -> str | None:
@@ -89,11 +96,14 @@ def results(run_dir: Path, summary: RunSummary) -> Section:
     if not summary.metrics:
         evaluated = list(evaluations(run_dir))
         if not evaluated:
-            remedy = "There are no results yet: they are recorded when the first epoch is over."
-            return Section("Results", html.sentence(remedy))
+            words = "There are no results: they are recorded when the first epoch is over."
+            return Section("Results", html.sentence(words))
         metrics = evaluated[-1]
         summary = dataclasses.replace(summary, metrics=metrics)
-        words = f"Of the last evaluation, epoch {metrics.get('epoch', 0):g}; no epoch is selected."
+        selected = f"the best epoch so far is {summary.selected_epoch}"
+        if not summary.selected_epoch:
+            selected = "no epoch is selected"
+        words = f"Of the last evaluation, epoch {metrics.get('epoch', 0):g}; {selected}."
     return Section("Results", _tables(run_table(summary)) + html.sentence(words))
 
 

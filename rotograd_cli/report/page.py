@@ -8,7 +8,7 @@ from typing import Any
 
 from rotograd_cli import __version__
 from rotograd_cli.report import html
-from rotograd_cli.report.charts import Spec, library
+from rotograd_cli.report.charts import Spec, library, missing
 from rotograd_cli.report.html import Section
 
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"
@@ -73,6 +73,16 @@ def render(title: str, subtitle: str, sections: Sequence[Section], charts: Chart
     )
 
 
+def check_libraries() -> None:
+    """Refuse to write a page without the libraries that it needs.
+
+    Raises:
+        ConfigError: If one of them is not installed.
+    """
+    library()
+    _bundler()
+
+
 def in_script(value: Any) -> str:
     """Return JSON that may stand inside of a script element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
@@ -81,10 +91,16 @@ def in_script(value: Any) -> str:
 def _libraries() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, of the version that Altair writes."""
     version = library().SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
-    from vl_convert import javascript_bundle
-
-    script: str = javascript_bundle(_GLOBALS, version)
+    script: str = _bundler().javascript_bundle(_GLOBALS, version)
     return script.replace("</script", "<\\/script")
+
+
+def _bundler() -> Any:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise missing("vl-convert") from error
+    return vl_convert
 
 
 def _asset(name: str) -> str:

@@ -20,7 +20,7 @@ _PNG_BYTES = 12_000
 
 
 def tasks_section(
-    measured: Measured | str, summary: RunSummary, split: str, page: Charts
+    measured: Measured | str, summary: RunSummary, split: str, note: str | None, page: Charts
 ) -> Section:
     """Return confusion matrices, intersections over unions, F1 and scatter plots.
 
@@ -28,6 +28,7 @@ def tasks_section(
         measured: Predictions, or in one sentence why there are none.
         summary: The run.
         split: The split that was predicted.
+        note: That the checkpoint may still change; None where it will not.
         page: Takes up the charts.
     """
     drawn = _f1(summary, page)
@@ -40,18 +41,35 @@ def tasks_section(
         for task, pairs in measured.pairs.items():
             title = f"{task}: prediction over truth, {len(pairs)} examples"
             drawn.append(page.add(title, charts.scatter(pairs)))
-        parts.append(html.sentence(_extent(measured, split)))
+        parts.append(html.sentence(_extent(measured, split, summary)))
+        if note is not None:
+            parts.append(html.sentence(note))
     if drawn:
         parts.append(html.cards(drawn))
     return Section("Tasks", "".join(parts))
 
 
-def _extent(measured: Measured, split: str) -> str:
-    if measured.num == measured.total:
-        return f"Of all {measured.total:,} {split} examples."
+def _extent(measured: Measured, split: str, summary: RunSummary) -> str:
+    """Say whose predictions these are, and of which examples."""
+    which = f"all {measured.total:,}"
+    if measured.evaluated < measured.total:
+        which = f"the first {measured.evaluated:,} of {measured.total:,}"
+    words = f"Predictions of {measured.checkpoint}.pt for {which} {split} examples"
+    if measured.num < measured.evaluated:
+        words = (
+            f"Predictions of {measured.checkpoint}.pt for the first {measured.num:,} of "
+            f"{measured.total:,} {split} examples; the run evaluates {which} "
+            f"(limit={measured.evaluated} takes these)"
+        )
+    elif measured.evaluated < measured.total:
+        words += ", those that the run evaluates"
+    is_recorded = any(key.startswith(f"{split}/") for key in summary.metrics)
+    is_same = measured.num == measured.evaluated and measured.checkpoint == "best"
+    if not is_recorded or is_same:
+        return f"{words}."
     return (
-        f"Of the first {measured.num:,} of {measured.total:,} {split} examples "
-        f"(limit={measured.total} takes all of them); F1 and the results above are of all."
+        f"{words}. The {split} results above are of {which} examples and of epoch "
+        f"{summary.selected_epoch}."
     )
 
 

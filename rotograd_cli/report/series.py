@@ -49,12 +49,25 @@ def thinned(
     steps: NDArray[np.float64], values: NDArray[np.float64], most: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return at most ``most`` points: the last step and the mean value of windows of records."""
-    if len(steps) <= most:
+    if len(steps) == 0:
         return steps, values
-    ends = np.linspace(0, len(steps), most + 1).round().astype(int)
-    starts, ends = ends[:-1], ends[1:]
-    means = np.add.reduceat(values, starts) / (ends - starts)
-    return steps[ends - 1], means
+    starts, last = windows(steps, most)
+    sizes = np.diff([*starts, len(steps)])
+    return last, np.add.reduceat(values, starts) / sizes
+
+
+def windows(steps: NDArray[np.float64], most: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Cut records into windows of equal length, of one record each where these are few.
+
+    Args:
+        steps: Steps of the records, at least one.
+        most: Most windows.
+
+    Returns:
+        Where windows begin, and their last steps.
+    """
+    ends = np.linspace(0, len(steps), min(most, len(steps)) + 1).round().astype(int)
+    return ends[:-1], steps[ends[1:] - 1]
 
 
 def frames(steps: NDArray[np.float64], most: int) -> NDArray[np.int64]:

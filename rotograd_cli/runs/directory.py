@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -141,6 +142,47 @@ def _remove(paths: Sequence[Path]) -> None:
     for path in paths:
         with suppress(OSError):  # a folder that is not empty
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+def status_of(run_dir: Path, summary: RunSummary) -> str:
+    """Return what became of a run: ``running``, ``stopped``, or its outcome.
+
+    A run whose process is gone was killed: like one that was interrupted it is ``stopped``.
+
+    Args:
+        run_dir: Run directory.
+        summary: Its summary.
+    """
+    was_killed = summary.status == "running" and not _has_process(run_dir)
+    return "stopped" if was_killed or summary.status == "interrupted" else summary.outcome
+
+
+def unfinished(run_dir: Path) -> str | None:
+    """Say that the best epoch of a run may still change, or that there is none; else None."""
+    summary = RunSummary.read(run_dir) or RunSummary()
+    if summary.status == "finished":
+        return None
+    status = status_of(run_dir, summary)
+    what = "its best epoch may still change" if summary.selected_epoch else "no epoch is selected"
+    return f"The run is not finished ({status}): {what}."
+
+
+def _has_process(folder: Path) -> bool:
+    """Whether the process that trains in a folder may be there: on another machine it may be."""
+    try:
+        owner = (folder / ".lock").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    match = re.fullmatch(r"process (\d+) on (.*)\n", owner)
+    if match is None or match[2] != platform.node():
+        return True
+    try:
+        os.kill(int(match[1]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
 
 
 def is_used(run_dir: Path) -> bool:

@@ -5,8 +5,6 @@ Of each run ``summary.json`` is read, and the end of ``metrics.jsonl`` where it 
 
 import json
 import os
-import platform
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from typing import Any
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.printing.grid import Grid
+from rotograd_cli.runs.directory import status_of
 from rotograd_cli.runs.saved import UNCOUNTED
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.terminal import format_selected
@@ -25,7 +24,6 @@ BLOCK = 1 << 16
 MAX_DIFFERENCE = 48
 """Characters of what differs, beyond which it is cut."""
 HEADS = ("status", "epoch", "value", "age", "method", "data", "what differs", "folder")
-STATUSES = {"interrupted": "stopped"}
 _SHOWN = ("method", "data")
 """Overrides that have columns of their own."""
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -116,8 +114,7 @@ def _read(folder: Path) -> ListedRun:
     last = _last_evaluation(folder, summary.select)
     value = last.get(summary.select or "")
     epoch = summary.epochs if summary.epochs is not None else last.get("epoch")
-    is_gone = summary.status == "running" and not _has_process(folder)
-    status = "stopped" if is_gone else STATUSES.get(summary.status, summary.status)
+    status = status_of(folder, summary)
     return ListedRun(folder, summary, status, None if epoch is None else int(epoch), value)
 
 
@@ -130,24 +127,6 @@ def _summary(folder: Path) -> RunSummary:
         return summary
     exists = (folder / "summary.json").exists()
     return RunSummary(status="unreadable" if exists else "no summary")
-
-
-def _has_process(folder: Path) -> bool:
-    """Whether the process that trains in a folder may be there: on another machine it may be."""
-    try:
-        owner = (folder / ".lock").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
-    match = re.fullmatch(r"process (\d+) on (.*)\n", owner)
-    if match is None or match[2] != platform.node():
-        return True
-    try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's
-        return True
-    return True
 
 
 def _last_evaluation(folder: Path, select: str | None) -> Mapping[str, Any]:

@@ -165,11 +165,12 @@ def _read_config(run_dir: Path) -> dict[str, Any]:
     return config if is_runs else {}
 
 
-def find_runs(patterns: Sequence[str]) -> list[Run]:
+def find_runs(patterns: Sequence[str], key: str = "runs") -> list[Run]:
     """Read the run directories that patterns name, or that lie below what they name.
 
     Args:
         patterns: Paths, or patterns with ``*``, ``?`` and ``**``.
+        key: Option that names them, for the message.
 
     Returns:
         The runs, sorted by folder (numbered cells by number), each once.
@@ -177,7 +178,7 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
     Raises:
         ConfigError: If a pattern names none.
     """
-    folders = {folder for pattern in patterns for folder in _matching(pattern)}
+    folders = {folder for pattern in patterns for folder in _matching(pattern, key)}
     return [read_run(folder) for folder in sorted(folders, key=order)]
 
 
@@ -203,13 +204,13 @@ def without_runs(patterns: Sequence[str], runs: Sequence[Run]) -> list[Path]:
     )
 
 
-def _matching(pattern: str) -> set[Path]:
+def _matching(pattern: str, key: str) -> set[Path]:
     paths = matching(pattern)
     folders = {folder for path in paths for folder in run_folders(path)}
     if not folders:
         result = "nothing" if not paths else f"{len(paths)} paths without a run below them"
         raise ConfigError(
-            f"`runs` must name run directories or folders that hold them, got {pattern!r}, which "
+            f"`{key}` must name run directories or folders that hold them, got {pattern!r}, which "
             f"matches {result}; rotograd train prints the directory of every run."
         )
     return folders

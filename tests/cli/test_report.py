@@ -133,7 +133,10 @@ def test_wrong_input_is_one_line_and_writes_nothing(cli: Cli, tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     for words, message in (
         ((), "needs either run=DIR or runs=GLOB, got neither"),
-        (("run=none",), "'none', which matches nothing"),
+        (
+            ("run=none",),
+            "`run` must name run directories or folders that hold them, got 'none'",
+        ),
         (("run=folder",), "without a run below them"),
         (("run=a", "runs=b"), "got both"),
         (("run=folder", "split=tset"), "`split` must be"),

@@ -141,7 +141,7 @@ def test_evaluation_says_that_a_run_is_not_finished(cli: Cli, smoke_run: Path) -
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "interrupted"}))
     result = cli("evaluate", "run=run")
     assert result.code == 0, result.err
-    assert "The run is not finished (interrupted): its best epoch may still change." in result.out
+    assert "The run is not finished (stopped): its best epoch may still change." in result.out
 
 
 @pytest.mark.slow

@@ -88,6 +88,25 @@ def test_answer_in_words(loss: object, prediction: list[float], target: float, t
     assert str(answer) == text
 
 
+@pytest.mark.parametrize(
+    ("logits", "target", "text", "right"),
+    [
+        ([1.0, -1.0, 1.0], [1.0, 0.0, 1.0], "t {0, 2}", True),
+        ([1.0, -1.0, -1.0], [1.0, 1.0, 0.0], "t {0} ({0, 1})", False),
+        ([-1.0, -1.0, -1.0], [1.0, 0.0, 0.0], "t {} ({0})", False),
+        ([1.0, -1.0, 1.0], [1.0, 0.0, -1.0], "t {0, 2}", True),  # the third has no label
+        ([1.0, -1.0, 1.0], [-1.0, -1.0, -1.0], "t {0, 2} (?)", None),
+    ],
+)
+@pytest.mark.parametrize("loss", [losses.binary_cross_entropy, mine])
+def test_several_labels_are_right_together(
+    loss: object, logits: list[float], target: list[float], text: str, right: bool | None
+) -> None:
+    task = Task("t", 3, loss, (metrics.f1(),))  # type: ignore[arg-type]
+    (answer,) = drawn(task, torch.tensor([logits]), torch.tensor([target])).answers
+    assert (str(answer), answer.right) == (text, right)
+
+
 def test_segmentation_shows_void_and_marks_wrong_pixels() -> None:
     task = Task("t", 3, losses.segmentation_cross_entropy, (), (1, 3))
     logits = F.one_hot(torch.tensor([[[0, 1, 2]]]), 3).permute(0, 3, 1, 2).float()

@@ -1,4 +1,4 @@
-"""Which runs a figure is drawn from: rows of seeds, and what is left out.
+"""Which runs curves are drawn from: rows of seeds, and what is left out.
 
 Runs that differ in their seed alone are one row, named as in ``rotograd table``. Finished runs
 count. Where a row has none, its unfinished ones are drawn as far as they got.
