@@ -8,8 +8,8 @@ from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.base import TableFigure
 from rotograd_cli.figures.canvas import Drawing, cell_rows, seeds_title
-from rotograd_cli.figures.colours import DASHES, GREY, LineStyle, styles
 from rotograd_cli.figures.panels import add_legend, new_panels
+from rotograd_cli.tables.colours import DASHES, GREY, LineStyle, styles
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 

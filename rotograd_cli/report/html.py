@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rotograd_cli.printing.grid import Entry, Grid
+from rotograd_cli.report.palette import variables
 
 MAX_NARROW = 4
 """Columns of a table that a narrow screen has room for."""
@@ -106,9 +107,9 @@ def remarks(lines: Sequence[str]) -> str:
 
 
 def legend(names: Sequence[str]) -> str:
-    """Return the colours of lines, in the order of the page's colours."""
+    """Return the colours of lines."""
     lines = (
-        f'<li><i style="background:var(--c{index})"></i>{text(name)}</li>'
-        for index, name in enumerate(names)
+        f'<li><i style="background:{colour}"></i>{text(name)}</li>'
+        for name, colour in variables(names).items()
     )
     return f'<ul class="legend">{"".join(lines)}</ul>'
