@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from rotograd_cli.config.schema import ReportConfig
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.report import html
+from rotograd_cli.report import charts, html
 from rotograd_cli.report.charts import Point, lines
 from rotograd_cli.report.command import write_report
 from rotograd_cli.report.comparison import band
@@ -23,11 +24,13 @@ from rotograd_cli.report.gradients import frame_data
 from rotograd_cli.report.measured import Measured, ious, measure
 from rotograd_cli.report.overview import overview
 from rotograd_cli.report.page import Charts, in_script
+from rotograd_cli.report.palette import style_sheet, variables
 from rotograd_cli.report.predictions import tasks_section
 from rotograd_cli.report.series import points, thinned
 from rotograd_cli.report.single import _measured, run_page
 from rotograd_cli.runs.directory import unfinished
 from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.tables.colours import COLOURS, ON_DARK, styles
 from rotograd_cli.training.batches import complete_batches
 from rotograd_cli.training.evaluation import evaluate
 from tests.fake_runs import fake_summary
@@ -196,6 +199,17 @@ def test_texts_of_a_run_are_no_markup() -> None:
     assert "<script" not in html.sentence(attack) + html.facts({attack: attack})
     assert "<" not in in_script({"task": attack})
     assert json.loads(in_script({"task": attack})) == {"task": attack}
+
+
+def test_a_row_has_the_colour_of_the_figures_with_a_legend_and_in_charts_alike() -> None:
+    labels = ["VanillaMTL", "RotoGrad", "PCGrad, lr=0.1", "MGDA"]
+    sheet = dict(re.findall(r"--(c\d+):(#\w+);", style_sheet().partition("@media")[0]))
+    shown = {name: sheet[used[6:-1]] for name, used in variables(labels).items()}
+    assert shown == {label: style.color for label, style in styles(labels).items()}
+    chart = charts.lines([Point(label, 1.0, 2.0) for label in labels])
+    colours = chart["layer"][0]["encoding"]["color"]["scale"]
+    assert dict(zip(colours["domain"], colours["range"], strict=True)) == variables(labels)
+    assert len(COLOURS) == len(set(COLOURS)) == len(ON_DARK) == len(set(ON_DARK))
 
 
 def test_missing_parts_are_sentences(tmp_path: Path) -> None:
