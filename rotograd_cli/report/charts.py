@@ -90,7 +90,11 @@ def lines(
     }
     layers = _layers(alt, points, encoding, point=_points(points, names))
     if dashed:
-        layers += _layers(alt, dashed, encoding, strokeDash=[5, 3])
+        hollow = {"size": 24, "filled": False, "strokeDash": [1, 0]}
+        is_short = len(dashed) <= 3 * len(names)  # a single point is no line
+        layers += _layers(
+            alt, dashed, encoding, strokeDash=[5, 3], point=hollow if is_short else False
+        )
     if mark_step is not None:
         layers.append(_rule(alt, mark_step))
     return _finished(alt.layer(*layers), HEIGHT)
