@@ -68,6 +68,7 @@ WRONG_OVERRIDES = [
     ("hydra/launcher=joblb", "`hydra/launcher` must be one of"),
     ("train.epocs=3", "did you mean train.epochs?"),
     ("hydra.run.dir=", "`hydra.run.dir` must be a folder of its own"),
+    ("logger.images=3", "logger=none, which takes no pictures; choose logger=tensorboard or"),
     ("+train.epocs=3", "did you mean train.epochs?"),
     ("++foo=3", "`foo` is not a key; choose from backbone"),
     ("+method.foo=3", "`method.foo` is not an option of RotoGrad; choose from"),
