@@ -78,11 +78,28 @@ class TableFigure(Figure, ABC):
     Args:
         name: As in :class:`Figure`.
         table: Table that is drawn unless ``table=`` or ``runs=`` says otherwise.
+        columns: Columns or tasks of the table, as the figure takes them.
+        title: Title, to which the number of seeds is added.
+        x_label: Label of what is side by side.
+        y_label: Label of the values.
     """
 
-    def __init__(self, *, name: str, table: str) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        table: str,
+        columns: Sequence[str],
+        title: str,
+        x_label: str,
+        y_label: str,
+    ) -> None:
         super().__init__(name=name)
         self.table = table
+        self.columns = columns
+        self.title = title
+        self.x_label = x_label
+        self.y_label = y_label
 
     @abstractmethod
     def columns_of(self, spec: TableSpec) -> TableSpec:

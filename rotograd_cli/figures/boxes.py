@@ -1,7 +1,6 @@
 """One column of a table: a box per row over the seeds."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.base import TableFigure
@@ -13,29 +12,8 @@ from rotograd_cli.tables.spec import TableSpec
 class Boxes(TableFigure):
     """A box per row of a table: median, quartiles and whiskers over the seeds, and a dot per seed.
 
-    Args:
-        name: Name of the files that are written.
-        table: Table that is drawn by default.
-        columns: The one column of the table.
-        title: Title, to which the number of seeds is added.
-        x_label: Label of the rows.
-        y_label: Label of the column's values.
+    ``columns`` is one column of the table.
     """
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        table: str,
-        columns: Sequence[str],
-        title: str,
-        x_label: str,
-        y_label: str,
-    ) -> None:
-        super().__init__(name=name, table=table)
-        self.columns = columns
-        self.title = title
-        self.labels = {"xlabel": x_label, "ylabel": y_label}
 
     def columns_of(self, spec: TableSpec) -> TableSpec:
         """Return the table with this column alone."""
@@ -57,5 +35,5 @@ class Boxes(TableFigure):
         axes.boxplot(values, tick_labels=[row.label for row in rows])
         for place, group in enumerate(values, start=1):
             axes.plot([place] * len(group), group, ".", color="black", alpha=0.4)
-        axes.set(title=seeds_title(self.title, table), **self.labels)
+        axes.set(title=seeds_title(self.title, table), xlabel=self.x_label, ylabel=self.y_label)
         return Drawing(canvas, *cell_rows(table), table.footnotes)

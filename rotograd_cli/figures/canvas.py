@@ -104,8 +104,9 @@ def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
 
 def seeds_title(title: str, table: Table) -> str:
     """Return the title of a figure of a table, with its number of seeds."""
-    seeds = max(row.num_seeds for row in table.rows)
-    return f"{title} ({seeds} seeds)" if title else f"{seeds} seeds"
+    num = max(row.num_seeds for row in table.rows)
+    seeds = "1 seed" if num == 1 else f"{num} seeds"
+    return f"{title} ({seeds})" if title else seeds
 
 
 def cell_rows(table: Table) -> tuple[list[str], list[list[Value]]]:

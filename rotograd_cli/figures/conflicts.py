@@ -9,11 +9,11 @@ from rotograd_cli.bounds import checked
 from rotograd_cli.figures import panels
 from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, new_canvas
-from rotograd_cli.figures.colours import styles
 from rotograd_cli.figures.cosine_maps import SIDE, STAGES, CosineMaps, cosine_maps, draw_maps
 from rotograd_cli.figures.missing import rows_with
 from rotograd_cli.figures.rows import Row, read_rows
 from rotograd_cli.figures.series import AXIS_LABELS, Series, series_of
+from rotograd_cli.tables.colours import styles
 from rotograd_cli.tables.runs import Run
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Heat maps of the cosines between all pairs of tasks, at several stretches of training."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ STAGES = {"before": "_before", "after": ""}
 MOST_NUMBERED = 5
 """Tasks up to which the maps show their numbers."""
 MOST_NAMED = 12
-"""Tasks up to which the maps name them."""
+"""Tasks up to which the maps name all of them; of more, evenly spread ones."""
 SIDE = 1.75
 """Height of a map in inches."""
 LIMITS = (0.1, 0.2, 0.5, 1.0)
@@ -93,11 +94,15 @@ def draw_maps(canvas: "SubCanvas", several: Sequence[CosineMaps]) -> None:
         for axes, stretch, cosines in zip(line, maps.stretches, maps.cosines, strict=False):
             image = _draw_map(axes, cosines, limit)
             _name_tasks(axes, maps.tasks, is_first=axes is line[0], is_last=maps is several[-1])
-            axes.set_title(f"steps {stretch[0]} to {stretch[1]}", fontsize="small")
+            axes.set_title(_name_stretch(*stretch), fontsize="small")
         stage = f"{maps.stage} rotation" if maps.row in rotated else ""
         line[0].set_ylabel("\n".join([*textwrap.wrap(maps.row, 18), stage]).strip())
     scale = canvas.colorbar(image, ax=grid, shrink=min(1.0, 1.6 / len(several)), label="cosine")
     scale.set_ticks([-limit, -limit / 2, 0, limit / 2, limit])
+
+
+def _name_stretch(first: int, last: int) -> str:
+    return f"step {first}" if first == last else f"steps {first} to {last}"
 
 
 def _limit(several: Sequence[CosineMaps]) -> float:
@@ -121,8 +126,8 @@ def _draw_map(axes: "Axes", cosines: Array, limit: float) -> "AxesImage":
 
 def _name_tasks(axes: "Axes", tasks: Sequence[str], *, is_first: bool, is_last: bool) -> None:
     """Name the tasks on the left of the first map of a line and below the maps of the last line."""
-    places = range(len(tasks)) if len(tasks) <= MOST_NAMED else []
-    names = list(tasks) if len(tasks) <= MOST_NAMED else []
+    places = range(0, len(tasks), math.ceil(len(tasks) / MOST_NAMED))
+    names = [tasks[place] for place in places]
     axes.set_yticks(places, names if is_first else [""] * len(names))
     axes.set_xticks(places, names if is_last else [""] * len(names), rotation=90)
     axes.tick_params(length=0, labelsize="small")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from rotograd_cli.figures import panels
 from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, Value
-from rotograd_cli.figures.colours import styles
 from rotograd_cli.figures.keys import default_keys, matching_keys
 from rotograd_cli.figures.rows import Rows, read_rows
 from rotograd_cli.figures.series import AXIS_LABELS, Series, series_of
+from rotograd_cli.tables.colours import styles
 from rotograd_cli.tables.runs import Run
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.base import TableFigure
 from rotograd_cli.figures.canvas import Drawing, cell_rows, seeds_title
-from rotograd_cli.figures.colours import DASHES, GREY, LineStyle, styles
 from rotograd_cli.figures.panels import add_legend, new_panels
+from rotograd_cli.tables.colours import DASHES, GREY, LineStyle, styles
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 
@@ -24,30 +24,8 @@ HATCHES = dict(zip(DASHES, ("", "//", "..", "xx"), strict=True))
 class Gains(TableFigure):
     """A panel per task with an axis of its own, a bar per row, whiskers over all seeds.
 
-    Args:
-        name: Name of the files that are written.
-        table: Table that is drawn by default.
-        columns: Tasks; empty takes all of the table's.
-        title: Title, to which the number of seeds is added.
-        x_label: Label below every panel.
-        y_label: Label of the gains.
+    ``columns`` are tasks; none takes all of the table's.
     """
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        table: str,
-        columns: Sequence[str],
-        title: str,
-        x_label: str,
-        y_label: str,
-    ) -> None:
-        super().__init__(name=name, table=table)
-        self.columns = columns
-        self.title = title
-        self.x_label = x_label
-        self.y_label = y_label
 
     def columns_of(self, spec: TableSpec) -> TableSpec:
         """Return the table with the gain of each task in a column of its own."""

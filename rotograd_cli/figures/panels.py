@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rotograd_cli.figures.canvas import Value, fraction_axis, new_canvas
-from rotograd_cli.figures.colours import LineStyle
 from rotograd_cli.figures.rows import Rows
 from rotograd_cli.figures.series import BAND_LABELS, Band, LineOptions, Series
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.runs.terminal import label, metric_name
+from rotograd_cli.tables.colours import LineStyle
 
 if TYPE_CHECKING:
     from rotograd_cli.figures.canvas import Artist, Axes, Canvas, SubCanvas

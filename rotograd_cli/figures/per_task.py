@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from rotograd_cli.figures import panels
 from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, Value, log_axis
-from rotograd_cli.figures.colours import COLOURS, LineStyle
 from rotograd_cli.figures.missing import rows_with
 from rotograd_cli.figures.rows import Row, read_rows
 from rotograd_cli.figures.series import AXIS_LABELS, Series, series_of
+from rotograd_cli.tables.colours import COLOURS, LineStyle
 from rotograd_cli.tables.runs import Run
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ LIGHT = LineStyle("#CCCCCC", "-")
 class PerTask(LinesFigure):
     """One recorded quantity of every task, ``train/<task>/<quantity>``.
 
-    Of more than eight tasks, those with the three largest and three smallest values at the end are
-    named in each panel, and the others are grey.
+    Of more tasks than there are colours, those with the three largest and three smallest values at
+    the end are named in each panel, and the others are grey.
 
     Args:
         name: Name of the files that are written.

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.report.palette import variables
+from rotograd_cli.tables.colours import COLOURS
 
 HEIGHT = 180
-MAX_COLOURS = 10
+MAX_COLOURS = len(COLOURS)
 """Lines of different colours in one chart; more of them become rows of a heat map."""
 MOST_NUMBERED = 15
 """Classes of a confusion matrix whose counts can be read."""
@@ -113,7 +115,7 @@ def _colour(alt: Any, names: Sequence[str], has_legend: bool) -> Any:
     legend = alt.Legend(title=None, orient="bottom", columns=columns, symbolType="stroke")
     return alt.Color(
         "line:N",
-        scale=alt.Scale(domain=list(names)),
+        scale=alt.Scale(domain=list(names), range=list(variables(names).values())),
         legend=legend if has_legend and len(names) > 1 else None,
     )
 

@@ -23,11 +23,18 @@ from rotograd_cli.runs.terminal import column_head, run_table, shown_metrics
 from rotograd_cli.tables.adhoc import cells_of
 from rotograd_cli.tables.cells import one_per_cell
 from rotograd_cli.tables.command import TableCommand, table_of_runs
-from rotograd_cli.tables.formats import grids, sentences
+from rotograd_cli.tables.formats import DifferenceText, difference_grid, sentences, value_grid
+from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.runs import Run
 
 MAX_TASKS = 10
 POINTS = 80
+SEEDS_FOR_P = 3
+"""Seeds from which on the table of differences has p: of two, no p is below 0.5."""
+HOW_TO_READ = (
+    "Mean difference over the seeds that both have; in brackets its 95 % bootstrap interval. "
+    f"p is left out where it is 1 or there are fewer than {SEEDS_FOR_P} seeds."
+)
 
 
 class Curve(NamedTuple):
@@ -95,9 +102,25 @@ def _table(runs: Sequence[Run]) -> Section:
         table = table_of_runs(command)
     except ConfigError as error:
         return Section("Results", html.sentence(f"There is no table: {one_line(str(error))}"))
-    parts = [html.table(grid) for grid in grids(table)]
+    parts = [html.table(value_grid(table)), *_differences(table)]
     lines = sentences(table, "bold", "underlined")
     return Section("Results", "".join(parts) + html.remarks(lines))
+
+
+def _differences(table: Table) -> list[str]:
+    grid = difference_grid(table, _in_lines)
+    if grid is None:
+        return []
+    heading = f"Difference from {table.compare_with}"
+    return [html.heading(heading), html.table(grid), html.sentence(HOW_TO_READ)]
+
+
+def _in_lines(text: DifferenceText) -> str:
+    """Return mean, interval and p below one another."""
+    lines = [f"{text.mean}{text.mark}{text.seeds}", text.interval]
+    if text.difference.num_seeds >= SEEDS_FOR_P and text.difference.p_holm < 1:
+        lines.append(f"p {text.difference.p_holm:.2g}")
+    return "\n".join(lines)
 
 
 def _curves(

@@ -4,7 +4,11 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rotograd_cli.printing.grid import Grid
+from rotograd_cli.printing.grid import Entry, Grid
+from rotograd_cli.report.palette import variables
+
+MAX_NARROW = 4
+"""Columns of a table that a narrow screen has room for."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ def sentence(words: str) -> str:
     return f'<p class="note">{text(words)}</p>'
 
 
+def heading(words: str) -> str:
+    """Return a heading within a section."""
+    return f"<h3>{text(words)}</h3>"
+
+
 def code(words: str) -> str:
     """Return a command to copy."""
     return f"<pre><code>{text(words)}</code></pre>"
@@ -46,28 +55,34 @@ def facts(values: Mapping[str, object]) -> str:
 
 
 def table(grid: Grid) -> str:
-    """Return a table of texts: best values bold, second best underlined."""
-    heads = "".join(_cell("th", head, i, grid.num_labels) for i, head in enumerate(grid.heads))
-    body = "".join(
-        f"<tr>{''.join(_entry(entry, i, grid.num_labels) for i, entry in enumerate(row))}</tr>"
-        for row in grid.rows
+    """Return a table of texts: best values bold, second best underlined.
+
+    On a narrow screen a table of many columns shows each row as a list of heads and values.
+    """
+    heads = "".join(
+        f"<th{_classes(grid, i)}>{text(head)}</th>" for i, head in enumerate(grid.heads)
     )
+    rows = (
+        "".join(_entry(entry, i, grid) for i, entry in enumerate(entries)) for entries in grid.rows
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    kind = "wide" if len(grid.heads) > MAX_NARROW else "few"
     return (
-        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _entry(entry: object, index: int, num_labels: int) -> str:
-    rank = getattr(entry, "rank", None)
-    mark = {1: "best", 2: "second"}.get(rank or 0, "")
-    return _cell("td", getattr(entry, "text", ""), index, num_labels, mark)
+def _entry(entry: Entry, index: int, grid: Grid) -> str:
+    mark = {1: "best", 2: "second", None: ""}[entry.rank]
+    words = "<br>".join(map(text, entry.text.split("\n")))
+    head = text(grid.heads[index])
+    return f'<td{_classes(grid, index, mark)} data-head="{head}"><span>{words}</span></td>'
 
 
-def _cell(tag: str, words: str, index: int, num_labels: int, mark: str = "") -> str:
-    classes = " ".join(filter(None, ("" if index < num_labels else "number", mark)))
-    attribute = f' class="{classes}"' if classes else ""
-    return f"<{tag}{attribute}>{text(words)}</{tag}>"
+def _classes(grid: Grid, index: int, mark: str = "") -> str:
+    classes = " ".join(filter(None, ("" if index < grid.num_labels else "number", mark)))
+    return f' class="{classes}"' if classes else ""
 
 
 def cards(contents: Iterable[str], kind: str = "") -> str:
@@ -92,9 +107,9 @@ def remarks(lines: Sequence[str]) -> str:
 
 
 def legend(names: Sequence[str]) -> str:
-    """Return the colours of lines, in the order of the page's colours."""
+    """Return the colours of lines."""
     lines = (
-        f'<li><i style="background:var(--c{index})"></i>{text(name)}</li>'
-        for index, name in enumerate(names)
+        f'<li><i style="background:{colour}"></i>{text(name)}</li>'
+        for name, colour in variables(names).items()
     )
     return f'<ul class="legend">{"".join(lines)}</ul>'

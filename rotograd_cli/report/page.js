@@ -29,7 +29,6 @@ function theme() {
     circle: { color: first },
     line: { color: first },
     range: {
-      category: Array.from({ length: 10 }, (_, k) => colour(`c${k}`)),
       diverging: ["low", "zero", "high"].map(colour),
       heatmap: heat,
       ramp: heat,

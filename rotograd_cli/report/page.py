@@ -10,6 +10,7 @@ from rotograd_cli import __version__
 from rotograd_cli.report import html
 from rotograd_cli.report.charts import Spec, library
 from rotograd_cli.report.html import Section
+from rotograd_cli.report.palette import style_sheet
 
 _GLOBALS = "window.vegaEmbed = vegaEmbed;"
 """What the page's own script needs of the libraries."""
@@ -65,7 +66,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section], charts: Chart
         subtitle=html.text(subtitle),
         navigation=navigation,
         body=body,
-        style=_asset("page.css"),
+        style=style_sheet() + _asset("page.css"),
         charts=in_script(charts.specs),
         libraries=_libraries(),
         script=_asset("page.js"),

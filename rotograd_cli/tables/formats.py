@@ -4,8 +4,10 @@ import csv
 import io
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
@@ -15,6 +17,24 @@ from rotograd_cli.tables.statistics import LEVEL, Difference
 
 LATEX_COLUMNS = (8, 3)
 """Columns that fit a page beside the first one: of values, and of the longer differences."""
+
+
+class DifferenceText(NamedTuple):
+    """The parts of a difference as texts."""
+
+    mean: str
+    interval: str
+    """In brackets."""
+    mark: str
+    """▲ or ▼ after a blank; empty without one."""
+    seeds: str
+    """Number of seeds in parentheses after a blank; empty where all are there."""
+    difference: Difference
+
+    def in_one_line(self) -> str:
+        """Return all parts and p."""
+        p = f"p {self.difference.p_holm:.2g}"
+        return f"{self.mean} {self.interval}, {p}{self.mark}{self.seeds}"
 
 
 def to_markdown(table: Table) -> str:
@@ -113,13 +133,24 @@ def value_grid(table: Table) -> Grid:
     return Grid(table.title, heads, rows)
 
 
-def difference_grid(table: Table) -> Grid | None:
-    """Return the differences from the reference row; None where nothing is compared."""
+def difference_grid(
+    table: Table, written: Callable[["DifferenceText"], str] | None = None
+) -> Grid | None:
+    """Return the differences from the reference row; None where nothing is compared.
+
+    Args:
+        table: Table.
+        written: Joins the parts of a difference; None takes one line.
+    """
+    joined = written or DifferenceText.in_one_line
     columns = [c for c in table.columns if any(row.cells[c.name].difference for row in table.rows)]
     if table.compare_with is None or not columns:
         return None
     rows = [
-        [_row_label(table, row), *(_difference(table, c, row.cells[c.name]) for c in columns)]
+        [
+            _row_label(table, row),
+            *(_difference(table, c, row.cells[c.name], joined) for c in columns),
+        ]
         for row in table.rows
         if any(row.cells[c.name].difference for c in columns)
     ]
@@ -178,7 +209,9 @@ def _mark(table: Table, column: Column, difference: Difference | None) -> str:
     return " ▲" if is_better else " ▼"
 
 
-def _difference(table: Table, column: Column, cell: Cell) -> str:
+def _difference(
+    table: Table, column: Column, cell: Cell, joined: Callable[[DifferenceText], str]
+) -> str:
     difference = cell.difference
     if difference is None:
         return "-"
@@ -188,4 +221,4 @@ def _difference(table: Table, column: Column, cell: Cell) -> str:
     is_short = difference.num_seeds < len(table.seeds)
     seeds = f" ({difference.num_seeds} seeds)" if is_short else ""
     mark = _mark(table, column, difference)
-    return f"{sign}{mean} [{low}, {high}], p {difference.p_holm:.2g}{mark}{seeds}"
+    return joined(DifferenceText(f"{sign}{mean}", f"[{low}, {high}]", mark, seeds, difference))

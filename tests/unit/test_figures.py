@@ -14,11 +14,11 @@ from matplotlib.collections import PolyCollection
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.base import LinesFigure
 from rotograd_cli.figures.canvas import Drawing, save, styled
-from rotograd_cli.figures.colours import styles
 from rotograd_cli.figures.conflicts import Conflicts
 from rotograd_cli.figures.curves import Curves
 from rotograd_cli.figures.per_task import PerTask
 from rotograd_cli.figures.series import smoothed
+from rotograd_cli.tables.colours import styles
 from rotograd_cli.tables.runs import find_runs
 from tests.fake_runs import fake_config, fake_summary, write_run
 

@@ -1,6 +1,7 @@
 """Numbers of the report against naive loops, and what stands where a part is missing."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 import torch
 
 from rotograd_cli.config.schema import ReportConfig
-from rotograd_cli.report import html
+from rotograd_cli.report import charts, html
+from rotograd_cli.report.charts import Point
 from rotograd_cli.report.comparison import band
 from rotograd_cli.report.gradients import frame_data
 from rotograd_cli.report.measured import ious, measure
 from rotograd_cli.report.page import in_script
+from rotograd_cli.report.palette import style_sheet, variables
 from rotograd_cli.report.series import points, thinned
 from rotograd_cli.report.single import run_page
+from rotograd_cli.tables.colours import COLOURS, ON_DARK, styles
 from rotograd_cli.training.batches import complete_batches
 from rotograd_cli.training.evaluation import evaluate
 from tests.fake_runs import fake_summary
@@ -94,6 +98,17 @@ def test_texts_of_a_run_are_no_markup() -> None:
     assert "<script" not in html.sentence(attack) + html.facts({attack: attack})
     assert "<" not in in_script({"task": attack})
     assert json.loads(in_script({"task": attack})) == {"task": attack}
+
+
+def test_a_row_has_the_colour_of_the_figures_with_a_legend_and_in_charts_alike() -> None:
+    labels = ["VanillaMTL", "RotoGrad", "PCGrad, lr=0.1", "MGDA"]
+    sheet = dict(re.findall(r"--(c\d+):(#\w+);", style_sheet().partition("@media")[0]))
+    shown = {name: sheet[used[6:-1]] for name, used in variables(labels).items()}
+    assert shown == {label: style.color for label, style in styles(labels).items()}
+    chart = charts.lines([Point(label, 1.0, 2.0) for label in labels])
+    colours = chart["layer"][0]["encoding"]["color"]["scale"]
+    assert dict(zip(colours["domain"], colours["range"], strict=True)) == variables(labels)
+    assert len(COLOURS) == len(set(COLOURS)) == len(ON_DARK) == len(set(ON_DARK))
 
 
 def test_missing_parts_are_sentences(tmp_path: Path) -> None:

@@ -187,8 +187,8 @@ def test_a_setting_that_lacks_a_seed_is_no_candidate() -> None:
 def test_bars_of_equal_values_have_no_whiskers_below_zero() -> None:
     from matplotlib.figure import Figure
 
-    from rotograd_cli.figures.colours import styles
     from rotograd_cli.figures.gains import draw_bars
+    from rotograd_cli.tables.colours import styles
     from rotograd_cli.tables.parts import Cell as Value
     from rotograd_cli.tables.parts import Column, Row
 

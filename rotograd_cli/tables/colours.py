@@ -1,7 +1,8 @@
-"""Colours of rows and tasks, which readers with any colour vision tell apart.
+"""Colours of rows and tasks, the same in figures and reports.
 
-The colours are those of Okabe and Ito ("Color Universal Design", 2008) without the yellow, which
-is too light for lines on white. A method has the same colour in every figure as far as they go.
+The first eight are those of Okabe and Ito ("Color Universal Design", 2008), which readers with any
+colour vision tell apart, with grey for the yellow, which is too light for lines on white. A method
+has the same colour wherever it is drawn, and so has a task by its place in the order of tasks.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,14 @@ BLUE = "#0072B2"
 VERMILION = "#D55E00"
 PURPLE = "#CC79A7"
 GREY = "#999999"
-COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY)
+BROWN = "#8C564B"
+OLIVE = "#A89A00"
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY, BROWN, OLIVE)
+ON_DARK = (
+    *("#4A9BE8", "#E69F00", "#2FBF97", "#FF7F50", "#E88AC4"),
+    *("#9BD8FF", "#F4F6FA", "#8A929E", "#B98A6E", "#D6C84A"),
+)
+"""The same on a dark page, in the same order: light enough, and black is white."""
 DASHES = ("-", "--", ":", "-.")
 OF_METHODS = {
     "VanillaMTL": BLACK,
@@ -37,7 +45,7 @@ class LineStyle(NamedTuple):
 
 
 def styles(labels: Sequence[str]) -> dict[str, LineStyle]:
-    """Return a style per label, each another one up to 32 labels.
+    """Return a style per label, each another one up to 40 labels.
 
     A label that begins with the class of a method (``RotoGrad, lr=0.1``) has that method's colour
     if it is the first to do so; the others take the colours that are left, in order.
