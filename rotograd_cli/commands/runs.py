@@ -7,9 +7,10 @@ GLOB    run directories, or folders that hold them at any depth: rotograd runs o
 sort=   age (newest first, the default), metric (best first), name (by folder), status, epoch,
         method, data
 
-A line per run; on a terminal that is too narrow, what differs and the folder stand below it. Its value is that of the selected epoch, or of the last evaluation where the run is
-not finished. What differs are the overrides that not all listed runs have. A run is stopped where
-it was interrupted, or its process is gone.
+A line per run; on a terminal that is too narrow, what differs and the folder stand below it. The
+value is that of the selected epoch, or of the last evaluation where the run is not finished. What
+differs are the overrides that not all listed runs have. A run is stopped where it was interrupted,
+or its process is gone.
 """
 
 import os
