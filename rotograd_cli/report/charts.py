@@ -1,5 +1,6 @@
 """Charts as Vega-Lite specifications, made with Altair. They take their colours from the page."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,7 @@ def lines(
     percent: bool = False,
     mark_step: float | None = None,
     names: Sequence[str] | None = None,
+    dashed: Sequence[Point | Band] = (),
 ) -> Spec:
     """Return a chart of lines over steps.
 
@@ -68,31 +70,46 @@ def lines(
         mark_step: Step at which a vertical rule stands; None for none.
         names: Lines that the page's colours stand for, in order, with a legend outside of the
             chart; None takes those of the chart, with a legend of its own.
+        dashed: Points of dashed lines, which have the colours of the solid ones of their names.
     """
     alt = library()
     has_legend = names is None
     names = names or list(dict.fromkeys(point.line for point in points))
-    rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
     tiny = 0 < max((abs(point.value) for point in points), default=0) < 1e-3
     axis = alt.Axis(tickCount=4) if log else alt.Axis()
     if percent or tiny:
         axis.format = "~%" if percent else "~e"
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("step:Q", title=x, scale=alt.Scale(zero=False, nice=False)),
-        color=_colour(alt, names, has_legend),
-    )
-    line = base.mark_line(strokeWidth=1.8, point=_points(points, names)).encode(
-        y=alt.Y("value:Q", title=None, scale=scale, axis=axis),
-        tooltip=[alt.Tooltip("line:N", title=" "), "step:Q", alt.Tooltip("value:Q", format=".4~g")],
-    )
-    layers = [line]
-    if points and isinstance(points[0], Band):
-        band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
-        layers.insert(0, band)
+    encoding = {
+        "x": alt.X("step:Q", title=x, scale=alt.Scale(zero=False, nice=False)),
+        "y": alt.Y("value:Q", title=None, scale=scale, axis=axis),
+        "color": _colour(alt, names, has_legend),
+    }
+    layers = _layers(alt, points, encoding, point=_points(points, names))
+    if dashed:
+        hollow = {"size": 24, "filled": False, "strokeDash": [1, 0]}
+        is_short = len(dashed) <= 3 * len(names)  # a single point is no line
+        layers += _layers(
+            alt, dashed, encoding, strokeDash=[5, 3], point=hollow if is_short else False
+        )
     if mark_step is not None:
         layers.append(_rule(alt, mark_step))
     return _finished(alt.layer(*layers), HEIGHT)
+
+
+def _layers(
+    alt: Any, points: Sequence[Point | Band], encoding: dict[str, Any], **style: Any
+) -> list[Any]:
+    """Return the lines, over their bands if they have some."""
+    rows = [{key: _short(value) for key, value in p._asdict().items()} for p in points]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(**encoding)
+    line = base.mark_line(strokeWidth=1.8, **style).encode(
+        tooltip=[alt.Tooltip("line:N", title=" "), "step:Q", alt.Tooltip("value:Q", format=".4~g")],
+    )
+    if not (points and isinstance(points[0], Band)):
+        return [line]
+    opacity = 0.08 if "strokeDash" in style else 0.18
+    return [base.mark_area(opacity=opacity).encode(y=alt.Y("low:Q", title=None), y2="high:Q"), line]
 
 
 def _points(points: Sequence[Point | Band], names: Sequence[str]) -> Any:
@@ -157,8 +174,8 @@ def cosine_matrix(tasks: Sequence[str], largest: float) -> Spec:
     # of many tasks the rows alone are named: the columns have the same order
     axis = alt.Axis(labels=False, ticks=False) if is_large else alt.Axis(labelAngle=-40)
     base = alt.Chart(alt.NamedData(name="cells")).encode(
-        x=alt.X("b:N", sort=list(tasks), title=None, axis=axis),
-        y=alt.Y("a:N", sort=list(tasks), title=None),
+        x=alt.X("b:N", scale=alt.Scale(domain=list(tasks)), title=None, axis=axis),
+        y=alt.Y("a:N", scale=alt.Scale(domain=list(tasks)), title=None),
     )
     domain = [-largest, 0, largest]
     scale = alt.Scale(domain=domain, range="diverging", interpolate="rgb", clamp=True)
@@ -209,21 +226,29 @@ def bars(values: Sequence[tuple[str, float]], title: str) -> Spec:
     """Return horizontal bars, from 0 to 1, in the order given.
 
     Args:
-        values: Names and values.
+        values: Names and values; one that is NaN is said to have none.
         title: What the values are.
     """
     alt = library()
-    rows = [{"name": name, "value": _short(value)} for name, value in values]
+    rows = [
+        {"name": name, "value": _short(value) if math.isfinite(value) else None}
+        for name, value in values
+    ]
     names = [name for name, _ in values]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y("name:N", sort=names, title=None),
+        y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelOverlap=False)),
         x=alt.X("value:Q", title=title, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
     )
     bar = base.mark_bar(height=9, cornerRadiusEnd=2).encode(
         tooltip=["name:N", alt.Tooltip("value:Q", format=".1%")]
     )
-    number = base.mark_text(align="left", dx=4, fontSize=10).encode(
-        text=alt.Text("value:Q", format=".1%")
+    number = (
+        base.transform_calculate(
+            words="isValid(datum.value) ? format(datum.value, '.1%') : 'does not occur'",
+            at="isValid(datum.value) ? datum.value : 0",
+        )
+        .mark_text(align="left", dx=4, fontSize=10)
+        .encode(x="at:Q", text="words:N")
     )
     return _finished(alt.layer(bar, number), 16 * len(values) + 10)
 

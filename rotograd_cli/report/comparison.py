@@ -12,7 +12,7 @@ from rotograd_cli.errors import ConfigError, DatasetError, one_line
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.report import charts, html
 from rotograd_cli.report.charts import Band
-from rotograd_cli.report.gradients import NONE_RECORDED
+from rotograd_cli.report.gradients import DASHES, NONE_RECORDED
 from rotograd_cli.report.html import Section
 from rotograd_cli.report.overview import command_line, notes
 from rotograd_cli.report.page import Charts, render
@@ -47,10 +47,8 @@ class Curve(NamedTuple):
 
 
 _CONFLICTS = (
-    Curve("Conflict rate before the rotations", "train/conflict/rate_before"),
-    Curve("Conflict rate", "train/conflict/rate"),
-    Curve("Mean cosine before the rotations", "train/conflict/mean_cosine_before"),
-    Curve("Mean cosine", "train/conflict/mean_cosine"),
+    Curve("Conflict rate: share of pairs with negative cosine", "train/conflict/rate"),
+    Curve("Mean cosine over pairs", "train/conflict/mean_cosine"),
 )
 Rows = Mapping[str, Sequence[History]]
 """Histories of a row's runs, by row."""
@@ -164,19 +162,26 @@ def _validation(summaries: Sequence[RunSummary]) -> list[Curve]:
 
 def _conflicts(rows: Rows, page: Charts) -> Section:
     shown = _shown(rows)
-    drawn = list(filter(None, (_chart(curve, shown, page) for curve in _CONFLICTS)))
+    drawn = [chart for curve in _CONFLICTS if (chart := _chart(curve, shown, page)) is not None]
     if not drawn:
         return Section("Gradients", html.sentence(NONE_RECORDED))
     return Section("Gradients", html.legend(list(shown)) + html.cards(drawn, "wide"))
 
 
 def _chart(curve: Curve, rows: Rows, page: Charts) -> str | None:
+    solid = _bands(curve.key, rows)
+    if not solid:
+        return None
+    dashed = _bands(f"{curve.key}_before", rows)
+    chart = charts.lines(solid, percent=curve.percent, names=list(rows), dashed=dashed)
+    return page.add(f"{curve.title} ({DASHES})" if dashed else curve.title, chart)
+
+
+def _bands(key: str, rows: Rows) -> list[Band]:
     bands: list[Band] = []
     for name, histories in rows.items():
-        bands += band(name, [each for each in histories if has(each, curve.key)], curve.key)
-    if not bands:
-        return None
-    return page.add(curve.title, charts.lines(bands, percent=curve.percent, names=list(rows)))
+        bands += band(name, [each for each in histories if has(each, key)], key)
+    return bands
 
 
 def band(line: str, histories: Sequence[History], key: str) -> list[Band]:

@@ -26,6 +26,9 @@ NO_PAIRS = (
 )
 ONE_TASK = "With one task there are no gradients to compare."
 
+DASHES = "solid: after the rotations, dashed: before them"
+AFTER = "all pairs"
+
 _PER_TASK = (
     ("weight", "Weight in the combination"),
     ("grad_norm", "Norm of the task gradient at the features"),
@@ -63,21 +66,18 @@ def gradients(history: History, summary: RunSummary, page: Charts) -> Section:
 def _conflict_lines(history: History, page: Charts) -> list[str]:
     drawn = []
     for name, title in _CONFLICT:
-        keys = {
-            "before rotation": f"train/conflict/{name}_before",
-            "after rotation": f"train/conflict/{name}",
-        }
-        recorded = {line: key for line, key in keys.items() if has(history, key)}
-        if len(recorded) == 1:
-            recorded = {title.partition(":")[0]: key for key in recorded.values()}
-        if recorded:
-            drawn.append(page.add(title, charts.lines(points(history, recorded))))
+        after = points(history, {AFTER: f"train/conflict/{name}"})
+        before = points(history, {AFTER: f"train/conflict/{name}_before"})
+        if after:
+            heading = f"{title} ({DASHES})" if before else title
+            drawn.append(page.add(heading, charts.lines(after, dashed=before)))
     return drawn
 
 
 def _task_lines(history: History, summary: RunSummary, page: Charts) -> list[str]:
     drawn = []
-    for name, title in _PER_TASK:
+    own = [(name, f"{name}, recorded by the method") for name in own_names(history, summary)]
+    for name, title in (*_PER_TASK, *own):
         keys = {task: f"train/{task}/{name}" for task in summary.tasks}
         recorded = {task: key for task, key in keys.items() if has(history, key)}
         if not recorded:
@@ -85,6 +85,23 @@ def _task_lines(history: History, summary: RunSummary, page: Charts) -> list[str
         is_log = name in _LOG and positive(history, list(recorded.values()))
         drawn.append(over_time(title, recorded, history, page, log=is_log))
     return drawn
+
+
+def own_names(history: History, summary: RunSummary) -> list[str]:
+    """Return the names of further numbers of tasks, ``train/<task>/<name>``, in recorded order.
+
+    They are those of a method's or a rule's ``diagnostics``.
+    """
+    known = {"loss", *(name for name, _ in _PER_TASK)}
+    metrics = {f"train/{key}" for key in summary.metric_specs}
+    names: dict[str, None] = {}
+    for key in history:
+        split, _, rest = key.partition("/")
+        task, _, name = rest.partition("/")
+        is_own = name and "/" not in name and name not in known and key not in metrics
+        if split == "train" and task in summary.tasks and is_own:
+            names[name] = None
+    return list(names)
 
 
 def _matrices(history: History, summary: RunSummary, page: Charts) -> str:

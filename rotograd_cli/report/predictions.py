@@ -1,7 +1,6 @@
 """Sections on what a checkpoint predicts: classes, F1, numbers, and a grid of examples."""
 
 import base64
-import math
 from collections.abc import Sequence
 
 from rotograd_cli.pictures import Answer, Example, Maps, jpeg, png
@@ -75,8 +74,9 @@ def _classes(
     kind = measured.kinds[task]
     if kind == "class_map":
         values = ious(measured.confusions[task]).tolist()
-        named = [(f"class {k}", v) for k, v in enumerate(values) if math.isfinite(v)]
-        return [page.add(f"{task}: intersection over union by class", charts.bars(named, "IoU"))]
+        named = [(f"class {k}", value) for k, value in enumerate(values)]
+        title = f"{task}: intersection over union by class, counted from 0"
+        return [page.add(title, charts.bars(named, "IoU"))]
     few_binary = sum(each == "binary" for each in measured.kinds.values()) <= 4
     if kind == "binary" and not few_binary:
         return []

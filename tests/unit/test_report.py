@@ -12,12 +12,13 @@ from rotograd_cli.config.schema import ReportConfig
 from rotograd_cli.report import charts, html
 from rotograd_cli.report.charts import Point
 from rotograd_cli.report.comparison import band
-from rotograd_cli.report.gradients import frame_data
+from rotograd_cli.report.gradients import frame_data, own_names
 from rotograd_cli.report.measured import ious, measure
 from rotograd_cli.report.page import in_script
 from rotograd_cli.report.palette import style_sheet, variables
 from rotograd_cli.report.series import points, thinned
 from rotograd_cli.report.single import run_page
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tables.colours import COLOURS, ON_DARK, styles
 from rotograd_cli.training.batches import complete_batches
 from rotograd_cli.training.evaluation import evaluate
@@ -56,6 +57,15 @@ def test_frames_hold_the_cosines_of_all_pairs_in_hundredths() -> None:
     assert len(data["steps"]) <= 40
     for step, frame in zip(data["steps"], data["after"], strict=True):
         assert frame == [round(100 * cosine[step]), None]  # type: ignore[call-overload]
+
+
+def test_numbers_that_a_rule_records_of_each_task_are_drawn() -> None:
+    summary = RunSummary(
+        tasks=["a", "b"], metric_specs={"a/accuracy": MetricDisplay("higher", True)}
+    )
+    keys = "step train/loss train/conflict/rate train/a/loss train/a/weight train/a/b/cosine "
+    keys += "train/a/accuracy val/a/chosen train/a/num_chosen train/b/num_chosen train/lr"
+    assert own_names({key: np.ones(1) for key in keys.split()}, summary) == ["num_chosen"]
 
 
 def test_a_band_reaches_over_the_seeds_at_their_common_steps() -> None:
