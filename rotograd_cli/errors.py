@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+DATA_ROOT = "paths.data_dir (or ROTOGRAD_DATA)"
+"""How messages of data sets name the key of the data root; ``data_dir`` is that of a loaded run."""
 CELL_FAILED = 1
 WRONG_INPUT = 2
 RUN_FAILED = 4

@@ -1,6 +1,7 @@
 """Files that are either complete or absent, whatever ends the process that writes them."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -34,6 +35,32 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a text in UTF-8 as :func:`replace_file` does."""
     replace_file(path, lambda file: file.write(text.encode()))
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Move a folder to a place where another one may be, which is removed.
+
+    A folder cannot be moved onto one that has files, so between two moves there is none: a process
+    that is killed there leaves the old one beside its place, as ``.NAME.PROCESS.old``.
+
+    Args:
+        new: The complete folder, beside its place.
+        path: Its place.
+
+    Raises:
+        OSError: If it cannot be moved; the old folder stays.
+    """
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_temporaries(folder: Path) -> None:

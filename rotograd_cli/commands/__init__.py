@@ -13,6 +13,8 @@ Examples:
   rotograd evaluate run=outputs/...                   metrics of a finished run
   rotograd export run=outputs/... format=onnx         its networks for inference, in a file
   rotograd predict run=outputs/... split=val          its predictions, in a file
+  rotograd report run=outputs/...                     a page on it: results, curves, examples
+  rotograd plot runs='multirun/*'                     learning curves of several runs
   rotograd data check celeba                          are the files there? where to get them
   rotograd table runs='multirun/*' output=DIR         a table of finished runs, and its files
   rotograd runs                                       which runs there are, and their status

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rotograd_cli.runs.exporting import Agreement
 
 GROUPS = ()
-HEADS = ("task", "rotation", "prediction", "largest", "largest difference")
+HEADS = ("task", "rotation", "prediction", "largest", "difference / largest")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -51,5 +51,5 @@ def _export(config: Any) -> None:
 
 def _row(agreement: "Agreement") -> list[str]:
     shape = ", ".join(map(str, ("batch", *agreement.shape)))
-    numbers = [f"{agreement.largest:.4g}", f"{agreement.difference:.1e}"]
+    numbers = [f"{agreement.largest:.4g}", f"{agreement.ratio:.1e}"]
     return [agreement.task, agreement.rotation, f"[{shape}]", *numbers]

@@ -6,7 +6,8 @@ usage: rotograd predict run=DIR [split=train|val|test] [checkpoint=best|last]
 
 Writes what the model predicts for every example (as the losses take it), the targets, and which
 example it is: a .npz file, or for dense tasks a folder with a .npy file per task. The metrics that
-are printed are computed from the file. docs/python.md says how to read it.
+are printed are computed from the file. Earlier predictions in its place are replaced.
+docs/python.md says how to read it.
 """
 
 import os

@@ -7,13 +7,15 @@ GLOB    run directories, or folders that hold them at any depth: rotograd runs o
 sort=   age (newest first, the default), metric (best first), name (by folder), status, epoch,
         method, data
 
-A line per run. Its value is that of the selected epoch, or of the last evaluation where the run is
-not finished. What differs are the overrides that not all listed runs have. A run is stopped where
-it was interrupted, or its process is gone.
+A line per run; on a terminal that is too narrow, what differs and the folder stand below it. The
+value is that of the selected epoch, or of the last evaluation where the run is not finished. What
+differs are the overrides that not all listed runs have. A run is stopped where it was interrupted,
+or its process is gone.
 """
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,10 +50,12 @@ def _is_pattern(argument: str) -> bool:
 def _list(config: "DictConfig", patterns: Sequence[str]) -> None:
     from rotograd_cli.config.schema import RunsConfig, typed
     from rotograd_cli.tables.listing import find, listing
+    from rotograd_cli.tables.narrow import fitted
 
     request = typed(config, RunsConfig)
     found = find(patterns or _default())
-    print(*listing(found.runs, request.sort).lines(), sep="\n")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(*fitted(listing(found.runs, request.sort), width), sep="\n")
     for line in found.problems:
         print(f"rotograd: {line}", file=sys.stderr)
 

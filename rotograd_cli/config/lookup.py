@@ -20,6 +20,14 @@ SEARCH_PATH = "hydra.searchpath"
 DOTTED = "table.grid.values."
 """Section whose keys have dots, as the path of an override has."""
 
+PICTURES = ("logger.images", "logger.confusion")
+"""Keys of loggers that take pictures."""
+WITHOUT_PICTURES = {
+    "rotograd_cli.tracking.csv.CsvTracker": "csv",
+    "rotograd_cli.tracking.base.NullTracker": "none",
+}
+"""Names of the loggers that do not, by class."""
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -84,6 +92,12 @@ def no_such_key(configuration: Configuration, key: str) -> str:
     if key.startswith(DOTTED):
         name = key.removeprefix(DOTTED)
         return f"`{key}` cannot be written so; write '+{DOTTED[:-1]}={{{name}:[VALUE,...]}}'."
+    target = OmegaConf.select(configuration.config, "logger._target_")
+    if key in PICTURES and target in WITHOUT_PICTURES:
+        return (
+            f"`{key}` is not a key of logger={WITHOUT_PICTURES[target]}, which takes no pictures; "
+            "choose logger=tensorboard or logger=wandb."
+        )
     if f"--{key}" in FOLDER_OPTIONS:
         return f"`{key}` is not a key; did you mean --{key} DIR?"
     close = _close(key, keys)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rotograd_cli.data import prepared
 from rotograd_cli.data.base import readable
 from rotograd_cli.data.prepared import Comparison, Field, PreparedArrays, Progress, SourceFiles
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DATA_ROOT, DatasetError
 from rotograd_cli.files import replace_text
 
 Make = Callable[[SourceFiles, Sequence[bytes]], Mapping[str, np.ndarray]]
@@ -63,7 +63,7 @@ class WritableArrays(PreparedArrays):
         except OSError as error:
             raise DatasetError(
                 f"The prepared data cannot be written to {root} ({error.strerror}); set "
-                "paths.data_dir to a writable folder."
+                f"{DATA_ROOT} to a writable folder."
             ) from error
         return cls(folder)
 
@@ -161,7 +161,7 @@ class WritableArrays(PreparedArrays):
         if needed > free:
             raise DatasetError(
                 f"The prepared data need {readable(needed)} in {self.folder.parent}, "
-                f"{readable(free)} are free; make room, or set paths.data_dir to another disk."
+                f"{readable(free)} are free; make room, or set {DATA_ROOT} to another disk."
             )
 
 

@@ -16,7 +16,7 @@ import torch
 from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.data.base import FileCheck, Positive, Seed, Split
 from rotograd_cli.data.two_digits import Digits, TwoDigits
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DATA_ROOT, DatasetError
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def _absent(data_dir: Path, why: str) -> str:
     names = ", ".join(f"{name}[.gz]" for name in FILES if name not in existing)
     return (
         f"{folder} has {len(existing)} of MNIST's 4 files and {why}; put {names} there, or set "
-        "paths.data_dir (or ROTOGRAD_DATA) to their folder."
+        f"{DATA_ROOT} to their folder."
     )
 
 

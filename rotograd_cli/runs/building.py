@@ -18,7 +18,8 @@ from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.tasks import Task
-from rotograd_cli.training.batch_checks import check_predictions
+from rotograd_cli.training.batch_checks import check_predictions, where
+from rotograd_cli.training.batches import check_batch_size
 from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
 from rotograd_cli.training.precision import AUTOCAST, compile_networks
@@ -142,6 +143,9 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     device = resolve_device(config.device)
     set_deterministic(config.deterministic)
     dataset = build_dataset(config, constructors, device)
+    # before networks that may take a minute to build
+    with blamed("the data set fails", "correct its `num_examples`", where(dataset, "train")):
+        check_batch_size(dataset, config.train)
     parts = _build_parts(config, constructors, dataset.input_shape, dataset.tasks)
     return Networks(**vars(parts), dataset=dataset, device=device)
 

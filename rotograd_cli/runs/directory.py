@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -240,6 +241,18 @@ def refuse_other_data(run_dir: Path, fingerprint: str | None, data_dir: str) -> 
         )
 
 
+class _StandardError(logging.Handler):
+    """Print to standard error as it is now: while a bar is shown, lines go above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:  # as every handler of logging does
+            self.handleError(record)
+
+
 @contextmanager
 def log_file(path: Path, label: str | None = "") -> Iterator[None]:
     """Log this package's messages to a file, and to standard error from INFO up.
@@ -251,7 +264,7 @@ def log_file(path: Path, label: str | None = "") -> Iterator[None]:
     package = logging.getLogger("rotograd_cli")
     file = logging.FileHandler(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    terminal = logging.StreamHandler()
+    terminal = _StandardError()
     terminal.setLevel(logging.WARNING if label is None else logging.INFO)
     terminal.setFormatter(logging.Formatter(f"{label or ''}%(message)s"))
     handlers = (file, terminal)

@@ -202,7 +202,8 @@ def _recorded(folder: RunFolder, trainer: Trainer, recorder: RunRecorder) -> Ite
         yield
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        folder.note(status=status, error=describe_failure(error))
+        is_stop = isinstance(error, interrupts.StopRequested)
+        folder.note(status=status, error=str(error) if is_stop else describe_failure(error))
         logger.debug("%s", traceback.format_exc())
         if isinstance(error, interrupts.StopRequested):
             command = _command(trainer, folder.path)

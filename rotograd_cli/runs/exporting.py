@@ -56,6 +56,12 @@ class Agreement:
     rotation: str
     """``folded``, ``a matrix`` where it could not be folded, ``none`` where there is none."""
 
+    @property
+    def ratio(self) -> float:
+        """The difference in units of the largest prediction: at most :data:`TOLERANCE`."""
+        # without a difference the largest may be 0 too
+        return self.difference / self.largest if self.difference else 0.0
+
 
 @dataclass(frozen=True)
 class Export:

@@ -24,7 +24,7 @@ from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.data.base import SPLITS, MultiTaskDataset, Split
 from rotograd_cli.data.examples import Examples
-from rotograd_cli.errors import CheckpointError, ConfigError, DatasetError, ShapeError
+from rotograd_cli.errors import DATA_ROOT, CheckpointError, ConfigError, DatasetError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.folding import fold_task
 from rotograd_cli.runs.building import build_dataset, build_model, memory_errors, resolve_device
@@ -248,8 +248,12 @@ def _shapes(folder: Path, options: TrainConfig) -> tuple[tuple[int, ...], tuple[
 
 
 def _data_of(options: TrainConfig) -> MultiTaskDataset:
-    with unchanged_generators():
-        return build_dataset(options, Constructors(options), resolve_device(options.device))
+    try:
+        with unchanged_generators():
+            return build_dataset(options, Constructors(options), resolve_device(options.device))
+    except DatasetError as error:
+        # the key of load_run and of every command that loads
+        raise DatasetError(str(error).replace(DATA_ROOT, "data_dir")) from error
 
 
 def _no_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from rotograd_cli.runs.building import memory_errors
 from rotograd_cli.runs.directory import other_data
 from rotograd_cli.runs.loading import LoadedRun, load
 from rotograd_cli.runs.prediction_columns import ColumnFolder
-from rotograd_cli.runs.prediction_files import SUFFIXES, finish, read_predictions
+from rotograd_cli.runs.prediction_files import SUFFIXES, are_predictions, finish, read_predictions
 from rotograd_cli.runs.summary import recorded_metrics
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import cut_notes, num_evaluated
@@ -59,12 +59,13 @@ def predict_run(config: PredictConfig) -> Written:
         The file, and what it measures.
 
     Raises:
-        RotogradError: If the run cannot be loaded, its data are not there, or the file is there
-            already or cannot be written. Nothing is written then.
+        RotogradError: If the run cannot be loaded, its data are not there, or something
+            else than predictions is in the file's place, or it cannot be written. Nothing is
+            written then.
     """
     folder = Path(config.run).expanduser()
     if config.output is not None:
-        _refuse_used(Path(config.output).expanduser())
+        _refuse_other(Path(config.output).expanduser())
     run = load(
         folder,
         checkpoint=config.checkpoint,
@@ -96,6 +97,7 @@ def _path(config: PredictConfig, run: LoadedRun) -> Path:
     if config.output is None:
         name = config.split if config.checkpoint == "best" else f"{config.split}-last"
         path = run.folder / FOLDER / (name if is_dense else f"{name}.npz")
+        _refuse_other(path)
     else:
         path = Path(config.output).expanduser()
     if is_dense == (path.suffix in SUFFIXES):
@@ -105,21 +107,24 @@ def _path(config: PredictConfig, run: LoadedRun) -> Path:
             f"`output` must name {kind} for the tasks of {run.data.name}, got {path}; write "
             f"output={example}."
         )
-    _refuse_used(path)
     if path.suffix == ".parquet":
         importlib.import_module("rotograd_cli.runs.prediction_parquet")  # refused at once
     return path
 
 
-def _refuse_used(path: Path) -> None:
-    if os.path.lexists(path):
+def _refuse_other(path: Path) -> None:
+    """Refuse to write over what is there, unless that is predictions."""
+    if os.path.lexists(path) and not are_predictions(path):
         raise ConfigError(
-            f"{path} is there already; remove it, or name another file or folder with output=."
+            f"{path} is there already and holds no predictions, which alone are written over; "
+            "remove it, or name another file or folder with output=."
         )
 
 
 def write_predictions(run: LoadedRun, split: Split, path: Path) -> None:
     """Write what a run predicts for a split, batch by batch; whole or not at all.
+
+    Predictions that are there stay until the new ones are complete.
 
     Args:
         run: The run.

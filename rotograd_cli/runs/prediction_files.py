@@ -29,7 +29,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, DatasetError, first_line
-from rotograd_cli.files import replace_file
+from rotograd_cli.files import replace_file, replace_folder
 from rotograd_cli.runs.prediction_columns import file_name
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.evaluation import measure
@@ -100,7 +100,7 @@ def finish(folder: Path, about: Mapping[str, Any], path: Path) -> None:
     Args:
         folder: Folder that a :class:`ColumnFolder` wrote.
         about: What the predictions are of.
-        path: What they shall be: a new folder, or a file with one of :data:`SUFFIXES`.
+        path: What they shall be: a folder, or a file with one of :data:`SUFFIXES`.
 
     Raises:
         OSError: If it cannot be written.
@@ -108,7 +108,7 @@ def finish(folder: Path, about: Mapping[str, Any], path: Path) -> None:
     text = json.dumps(about)
     if path.suffix not in SUFFIXES:
         (folder / "about.json").write_text(text + "\n", encoding="utf-8")
-        folder.rename(path)
+        replace_folder(folder, path)
         return
     columns = _columns_of(folder, about)
     if path.suffix == ".npz":
@@ -161,6 +161,19 @@ def read_predictions(path: Path | str) -> Predictions:
             f"{path} cannot be read as predictions ({reason}); rotograd predict run=DIR writes "
             "such a file or folder."
         ) from error
+
+
+def are_predictions(path: Path) -> bool:
+    """Whether a file or folder holds predictions and nothing else: it may be written over."""
+    if path.is_dir():
+        is_own = [each.name == "about.json" or each.suffix == ".npy" for each in path.iterdir()]
+        if path.is_symlink() or not all(is_own):
+            return False
+    try:
+        read_predictions(path)
+    except DatasetError:
+        return False
+    return True
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

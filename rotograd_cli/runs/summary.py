@@ -153,7 +153,7 @@ class RunSummary:
         try:
             content = dict(json.loads(path.read_text(encoding="utf-8")))
             _refuse_newer(content.get("schema_version"), path)
-            summary = cls(**content)
+            summary = _without_class(cls(**content))
         except ConfigError:
             raise
         except (OSError, ValueError, TypeError, RecursionError):
@@ -161,6 +161,12 @@ class RunSummary:
         if summary.status == "finished" and any(key not in content for key in _RESULTS):
             return dataclasses.replace(summary, status="summary.json lacks results")
         return summary
+
+
+def _without_class(summary: RunSummary) -> RunSummary:
+    """Leave out the name of a class that earlier versions wrote of an interrupt."""
+    text = None if summary.error is None else summary.error.removeprefix("StopRequested: ")
+    return dataclasses.replace(summary, error=text)
 
 
 def _refuse_newer(version: object, path: Path) -> None:

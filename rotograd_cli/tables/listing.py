@@ -21,8 +21,6 @@ from rotograd_cli.tables.runs import matching, order, run_folders
 
 BLOCK = 1 << 16
 """Bytes of a record file that are read first, from its end."""
-MAX_DIFFERENCE = 48
-"""Characters of what differs, beyond which it is cut."""
 HEADS = ("status", "epoch", "value", "age", "method", "data", "what differs", "folder")
 _SHOWN = ("method", "data")
 """Overrides that have columns of their own."""
@@ -185,12 +183,19 @@ def listing(runs: Sequence[ListedRun], sort: str) -> Grid:
             run.summary.method or "-",
             run.summary.data or "-",
             difference,
-            str(run.folder),
+            _relative(run.folder),
         ]
         for run, difference in zip(runs, differences, strict=True)
     ]
     heads = [only or "selected by" if head == "value" else head for head in HEADS]
     return Grid.of_texts(heads, rows, labels=len(heads))
+
+
+def _relative(folder: Path) -> str:
+    """Return a folder as it is named from the current one, if it is below it."""
+    here = Path.cwd()
+    is_below = folder.is_absolute() and folder.is_relative_to(here)
+    return str(folder.relative_to(here) if is_below else folder)
 
 
 def _value(run: ListedRun, only: str | None) -> str:
@@ -216,19 +221,19 @@ def _differences(summaries: Sequence[RunSummary]) -> list[str]:
 
     What is no part of a run's identity (folders, device, logger) is left out.
     """
-    begun = [set(summary.overrides) for summary in summaries if summary.method is not None]
+    begun = [
+        {override.lstrip("+") for override in summary.overrides}
+        for summary in summaries
+        if summary.method is not None
+    ]
     shared = set.intersection(*begun) if begun else set()
-    return [_cut(" ".join(w for w in s.overrides if _tells(w, shared))) for s in summaries]
+    return [" ".join(w for w in s.overrides if _tells(w, shared)) for s in summaries]
 
 
 def _tells(override: str, shared: set[str]) -> bool:
     key = override.partition("=")[0].lstrip("+~")
     is_shown = key in _SHOWN or key.split(".")[0] in UNCOUNTED
-    return not is_shown and (override not in shared)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_DIFFERENCE else f"{text[: MAX_DIFFERENCE - 3]}..."
+    return not is_shown and (override.lstrip("+") not in shared)
 
 
 def _by_age(run: ListedRun) -> tuple[bool, float]:

@@ -97,9 +97,9 @@ def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tupl
     if len(names) == 0:
         raise ConfigError("`tasks` must name at least one task, got []; use null for all of them.")
     for name in names:
-        if name not in by_name:
+        if name not in tuple(by_name):  # whatever Python code passes
             spellings = {key.lower(): key for key in by_name}
-            close = difflib.get_close_matches(name.lower(), spellings, n=1)
+            close = difflib.get_close_matches(str(name).lower(), spellings, n=1)
             remedy = f"choose from {', '.join(by_name)}."
             if close:
                 remedy = f"did you mean {spellings[close[0]]}?"

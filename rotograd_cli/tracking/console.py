@@ -7,8 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
 
 from rotograd_cli.metric_keys import of_split
 from rotograd_cli.tracking.pace import Columns, Item, Pace
@@ -20,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MAX_LOSSES = 10
 """Tasks whose losses fit on a line; of more their sum is shown."""
+NUM_NEEDED = 4
+"""Columns of a bar that are always there: label, bar, how many are done, remaining time."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +150,43 @@ def progress_bars() -> Iterator[ProgressBars]:
         yield bars
 
 
+class _WholeColumns(Progress):
+    """Bars whose last columns are left out where the terminal is too narrow for all of them."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Return the columns that fit, never fewer than the first four."""
+        columns = [c if isinstance(c, ProgressColumn) else TextColumn(c) for c in self.columns]
+        table = self._table(columns)
+        # this is also called while the object is made, without bars and without a console
+        while self.tasks and len(columns) > NUM_NEEDED and self._width(table) > self.console.width:
+            columns.pop()
+            table = self._table(columns)
+        yield table
+
+    def _table(self, columns: Sequence[ProgressColumn]) -> Table:
+        heads = [column.get_table_column() for column in columns]
+        table = Table.grid(*heads, padding=(0, 1))
+        for task in self.tasks:
+            table.add_row(*(column(task) for column in columns))
+        return table
+
+    def _width(self, table: Table) -> int:
+        unlimited = self.console.options.update(width=10_000)
+        return Measurement.get(self.console, unlimited, table).maximum
+
+
 def _bars(label: str, *texts: str, is_shown: bool = True) -> Progress:
-    """Bars on standard error that are removed at the end; none where it is no terminal."""
+    """Bars on standard error that are removed at the end; none where it is no terminal.
+
+    Args:
+        label: What a bar begins with.
+        *texts: What stands behind it, the most important first.
+        is_shown: Whether there are bars at all.
+    """
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    return Progress(
+    return _WholeColumns(
         label,
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         *texts,

@@ -117,6 +117,20 @@ def cut_notes(
     return tuple(notes)
 
 
+def check_batch_size(dataset: MultiTaskDataset, options: TrainOptions) -> None:
+    """Refuse batches that the training split cannot fill.
+
+    Raises:
+        ConfigError: If there are fewer training examples.
+    """
+    num = dataset.num_examples("train")
+    if options.batch_size > num:
+        raise ConfigError(
+            f"`train.batch_size` must be at most the {num} training examples, got "
+            f"{options.batch_size}; lower it."
+        )
+
+
 @dataclass
 class EpochBatches:
     """The micro-batches of every optimiser step of an epoch; an incomplete batch is left out.
@@ -140,12 +154,7 @@ class EpochBatches:
     _waited_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        num = self.dataset.num_examples("train")
-        if self.options.batch_size > num:
-            raise ConfigError(
-                f"`train.batch_size` must be at most the {num} training examples, got "
-                f"{self.options.batch_size}; lower it."
-            )
+        check_batch_size(self.dataset, self.options)
         if self._micro_size < self.ranks.size:
             raise ConfigError(
                 f"`train.batch_size` must give each of the {self.ranks.size} ranks an example, got "

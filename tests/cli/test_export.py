@@ -23,6 +23,10 @@ def test_a_program_is_written_with_what_it_is(cli: Cli, trained: Path) -> None:
     result = cli("export", f"run={trained}", "tasks=[sum,left]", "output=new/net.pt2")
     assert result.code == 0, result.err
     assert re.search(r"sum +│ folded +│ \[batch, 1\]", result.out)
+    assert "difference / largest" in result.out
+    ratios = [float(x) for x in re.findall(r"([\d.e+-]+) │\n", result.out)]
+    assert len(ratios) == 2
+    assert max(ratios) <= exporting.TOLERANCE
     assert "File: new/net.pt2" in result.out
     text = {"rotograd.json": ""}
     network = torch.export.load("new/net.pt2", extra_files=text).module()

@@ -98,6 +98,9 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(smoke_run: Path, tmp_path:
     assert not any(key.startswith("test/") for key in run.metrics)
     with pytest.raises(ConfigError, match=r"got 'lft'; did you mean left\?"):
         run.task("lft")
+    for wrong in (0, ["left"]):
+        with pytest.raises(ConfigError, match=r"`tasks` must name tasks .*; "):
+            run.task(wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="must be one of train, val, test, got 'valid'"):
         run.dataset("valid")  # type: ignore[arg-type]
     text = (smoke_run / "config.yaml").read_text()
@@ -149,10 +152,17 @@ def test_metrics_of_the_file_are_the_runs_own(cli: Cli, smoke_run: Path, name: s
         np.testing.assert_array_equal(values, batch.targets[task])
         assert file.has_target[task].all()
     assert file.names is None
-    assert cli("predict", "run=run", *words).err == (
-        f"rotograd: {name} is there already; remove it, or name another file or folder with "
-        "output=.\n"
+    again = cli("predict", "run=run", "checkpoint=last", f"output={name}")
+    assert again.code == 0, again.err
+    assert rotograd_cli.read_predictions(name).about["checkpoint"] == "last"
+    Path(name).write_text("mine")
+    refused = cli("predict", "run=run", f"output={name}")
+    assert (refused.code, refused.err) == (
+        2,
+        f"rotograd: {name} is there already and holds no predictions, which alone are written "
+        "over; remove it, or name another file or folder with output=.\n",
     )
+    assert Path(name).read_text() == "mine"
 
 
 def test_dense_tasks_have_a_folder_of_arrays_mapped_into_memory(cli: Cli, tmp_path: Path) -> None:
@@ -164,7 +174,15 @@ def test_dense_tasks_have_a_folder_of_arrays_mapped_into_memory(cli: Cli, tmp_pa
     result = cli("predict", "run=run", "split=val", "checkpoint=last")
     assert result.code == 0, result.err
     assert "values equal the run's record exactly." in result.out
-    file = rotograd_cli.read_predictions("run/predictions/val-last")
+    folder = Path("run/predictions/val-last")
+    notes = folder / "notes.txt"
+    notes.touch()
+    refused = cli("predict", "run=run", "split=val", "checkpoint=last")
+    assert "is there already and holds no predictions" in refused.err
+    notes.unlink()
+    assert cli("predict", "run=run", "split=val", "checkpoint=last").code == 0
+    assert list(folder.parent.iterdir()) == [folder]
+    file = rotograd_cli.read_predictions(folder)
     assert isinstance(file.predictions["task_1"], np.memmap)
     num = len(file)
     assert file.predictions["task_1"].shape == (num, 2, 9, 12)
@@ -207,6 +225,21 @@ def test_absent_targets_are_marked(
         assert metrics["test/left/accuracy"] == pytest.approx(
             accuracy_score(whole("test", torch.arange(20, 40)).targets["left"], half)
         )
+
+
+def test_data_that_are_not_there_are_named_by_the_key_of_the_command(
+    cli: Cli, smoke_run: Path
+) -> None:
+    del smoke_run
+    text = Path("run/config.yaml").read_text()
+    own = "rotograd_cli.data.multimnist.MultiMNIST"
+    config = yaml.safe_load(text)
+    values = {"partners": 1, "download": False, "seed": 0, "mean": 0.0, "std": 1.0}
+    config["data"] = {"_target_": own, "_partial_": True, **values}
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    result = cli("predict", "run=run", "data_dir=nowhere")
+    assert result.code == 2
+    assert ", or set data_dir to their folder." in result.err
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rotograd_cli.config.messages import explain
+from rotograd_cli.runs import building
 from tests.marks import slow_unless
 
 from .conftest import SMOKE, Cli
@@ -68,6 +69,7 @@ WRONG_OVERRIDES = [
     ("hydra/launcher=joblb", "`hydra/launcher` must be one of"),
     ("train.epocs=3", "did you mean train.epochs?"),
     ("hydra.run.dir=", "`hydra.run.dir` must be a folder of its own"),
+    ("logger.images=3", "logger=none, which takes no pictures; choose logger=tensorboard or"),
     ("+train.epocs=3", "did you mean train.epochs?"),
     ("++foo=3", "`foo` is not a key; choose from backbone"),
     ("+method.foo=3", "`method.foo` is not an option of RotoGrad; choose from"),
@@ -132,6 +134,24 @@ def test_an_output_directory_that_cannot_be_made_is_refused(
     line = refused(cli, tmp_path, "train", *SMOKE, word)
     assert "file/x" in line
     assert "choose another path" in line
+
+
+def test_batches_that_are_too_large_are_refused_before_networks_are_built(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("networks are built")
+
+    monkeypatch.setattr(building, "_build_parts", fail)
+    line = refused(cli, tmp_path, "train", *SMOKE, "train.batch_size=20000")
+    assert "must be at most the 11970 training examples, got 20000" in line
+
+
+def test_a_figure_without_runs_names_some_that_are_there(cli: Cli, tmp_path: Path) -> None:
+    for name in ("figures", "multidigits/run"):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
+    (tmp_path / "outputs/multidigits/run/summary.json").touch()
+    assert refused(cli, tmp_path, "plot").endswith("example runs=outputs/multidigits.\n")
 
 
 def test_a_refusal_leaves_the_folders_that_were_there(cli: Cli, tmp_path: Path) -> None:

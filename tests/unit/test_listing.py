@@ -14,6 +14,7 @@ import pytest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables import listing
 from rotograd_cli.tables.listing import SORTS, find
+from rotograd_cli.tables.narrow import fitted
 from tests.fake_runs import fake_summary
 
 SELECT = "val/geomean_loss"
@@ -108,6 +109,29 @@ def test_lists_are_sorted_and_show_what_differs(tmp_path: Path) -> None:
     assert [row[start:].split("  ")[0] for row in rows] == ["seed=1", "seed=2", "seed=10"]
     for sort in SORTS:
         assert len(listing.listing(runs, sort).rows) == 3
+
+
+def test_a_narrow_terminal_gets_more_lines_and_a_pipe_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = [f"heads.task_{n}.hidden_size=[64,64]" for n in range(4)]
+    write(tmp_path / "outputs/multidigits/a", overrides=["+train.epochs=4", "seed=1", *long])
+    write(tmp_path / "outputs/multidigits/b", overrides=["train.epochs=4"])
+    grid = listing.listing(find([str(tmp_path)]).runs, "name")
+    piped = fitted(grid, None)
+    assert len(piped) == 3
+    assert " ".join(["seed=1", *long]) in piped[1]
+    assert "train.epochs" not in "".join(piped)
+    assert fitted(grid, max(map(len, piped))) == piped
+    _, first, difference, folder, second, last = narrow = fitted(grid, 80)
+    assert max(map(len, narrow)) == len(difference) == 80
+    assert difference.startswith("  seed=1 heads.task_0.hidden_size=[64,64] heads.task_1")
+    assert difference.endswith("...")
+    assert (folder, last) == ("  outputs/multidigits/a", "  outputs/multidigits/b")
+    assert [line.split()[-2:] for line in (first, second)] == 2 * [["VanillaMTL", "toy"]]
+    tiny = fitted(grid, 50)
+    assert [len(tiny), "method" in tiny[0], "data" in tiny[0]] == [6, True, False]
 
 
 def test_a_higher_metric_comes_first_where_higher_is_better(tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def test_unknown_keys_and_fewer_keys_are_read(tmp_path: Path) -> None:
     assert summary == RunSummary(status="failed")
 
 
+def test_an_interrupt_is_named_without_its_class(tmp_path: Path) -> None:
+    """As earlier versions wrote it."""
+    for text in ("StopRequested: stopped by SIGINT", "stopped by SIGINT"):
+        summary = RunSummary.read(written(tmp_path, {**SUMMARY, "error": text}))
+        assert summary is not None
+        assert summary.error == "stopped by SIGINT"
+
+
 def test_a_summary_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     """It may mean other things by the same keys."""
     newer = {**SUMMARY, "schema_version": SCHEMA_VERSION + 1}

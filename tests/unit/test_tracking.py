@@ -1,8 +1,10 @@
 """Trackers: files, terminal, and a wandb that works, fails or is absent."""
 
+import io
 import json
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rotograd_cli.runs.directory import log_file
 from rotograd_cli.tracking.base import NullTracker
 from rotograd_cli.tracking.console import ConsoleTracker, Screen
 from rotograd_cli.tracking.jsonl import JsonlTracker
@@ -75,6 +78,38 @@ def test_console_prints_one_line_per_evaluation_and_none_per_training_record(
         assert lines[0].startswith(f"epoch 1/2  {select} ")
         assert lines[0].endswith("  val loss value 0.5000")
         assert lines[1:] == ["test of epoch 1  loss value 0.2500"]
+
+
+class Terminal(io.StringIO):
+    """Standard error as a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_shows_whole_columns_and_leaves_no_trace_in_logged_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "80"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    with monkeypatch.context() as patch, log_file(tmp_path / "train.log"):
+        patch.setattr(sys, "stderr", terminal)
+        tracker = console(12, "val/loss")
+        losses = {f"train/task_{n}/loss": 2.0 for n in range(4)}
+        tracker.log({**TRAINING, **losses, "train/loss": 8.0})
+        for batch in range(3):
+            tracker.progress(TrainState(), 3, batch)
+            time.sleep(0.002)
+        tracker._progress.refresh()
+        logging.getLogger("rotograd_cli.x").info("Selected epoch 2.")
+        tracker.finish(SUMMARY)
+    text = terminal.getvalue()
+    assert "…" not in text
+    assert "task_3" not in text
+    assert re.search(r"epoch 1/12 .* 3/3 .*\d steps/s", text)
+    # the line of the bar is erased before the message is written
+    assert re.search(r"\x1b\[2KSelected epoch 2\.\r?\n", text)
 
 
 @pytest.mark.parametrize("num", [10, 11])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from rotograd_cli.config.components import Constructor
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import PlotConfig, typed
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, hydra_value
 from rotograd_cli.figures.base import ComputedFigure, Figure, RunsFigure, TableFigure
 from rotograd_cli.figures.canvas import Drawing, save, styled
 from rotograd_cli.tables.command import (
@@ -22,12 +23,14 @@ from rotograd_cli.tables.command import (
     to_table_command,
 )
 from rotograd_cli.tables.parts import Table
-from rotograd_cli.tables.runs import Run, find_runs, without_runs
+from rotograd_cli.tables.runs import Run, find_runs, run_folders, without_runs
 
 OPTIONS = ("x", "y", "smooth", "band")
 """Keys of the command that a figure takes as options if it has them."""
 OUTPUT = Path("outputs/figures")
 """Folder of figures that are made of neither runs nor a table."""
+FOLDERS = ("outputs/*", "multirun/*")
+"""Where runs are by default: a folder for each data set, and for each sweep."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def _drawn(figure: Figure, config: PlotConfig, arguments: Arguments) -> tuple[Dr
 def _of_runs(figure: RunsFigure, config: PlotConfig, arguments: Arguments) -> tuple[Drawing, Path]:
     if config.runs is None:
         raise ConfigError(
-            f"Figure {figure.name!r} needs runs; add runs=GLOB, for example runs='outputs/**'."
+            f"Figure {figure.name!r} needs runs of one data set; add runs=GLOB, for example "
+            f"{_example()}."
         )
     if _given(arguments.table):
         raise ConfigError(
@@ -108,6 +112,14 @@ def _of_runs(figure: RunsFigure, config: PlotConfig, arguments: Arguments) -> tu
     empty = [path for path in without_runs(patterns, runs) if not _is_output(path, config, folder)]
     notes = [f"Left out: {path} has no run in it." for path in empty]
     return dataclasses.replace(drawing, notes=[*drawing.notes, *notes]), folder
+
+
+def _example() -> str:
+    """Return runs that can be named: of the data set or sweep that was begun last."""
+    folders = [path for pattern in FOLDERS for path in Path().glob(pattern)]
+    with_runs = [path for path in folders if any(run_folders(path))]
+    newest = max(with_runs, key=lambda path: path.stat().st_mtime, default=Path("outputs/DATA"))
+    return shlex.quote(f"runs={hydra_value(str(newest))}")
 
 
 def _is_output(path: Path, config: PlotConfig, folder: Path) -> bool:

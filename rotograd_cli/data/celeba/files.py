@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rotograd_cli.data.base import SPLITS, FileCheck, Split
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DATA_ROOT, DatasetError
 
 SOURCE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 ALIGNED = (178, 218)  # width and height of every aligned image, in pixels
@@ -88,7 +88,7 @@ class Files:
         if absent:
             steps.append(
                 f"put {' and '.join(absent)} into {self.folder}, from {SOURCE} (for "
-                "non-commercial research only), or set paths.data_dir (or ROTOGRAD_DATA)"
+                f"non-commercial research only), or set {DATA_ROOT}"
             )
         return " and ".join(steps)
 

@@ -22,7 +22,7 @@ from rotograd_cli.data.nyuv2.layout import HEIGHT, PROVENANCE, SHAPES, WIDTH, Ki
 from rotograd_cli.data.nyuv2.official import OfficialFile, OfficialFrame, open_official
 from rotograd_cli.data.nyuv2.published_normals import NormalsFolder
 from rotograd_cli.data.nyuv2.surface_normals import KINECT, WINDOW, estimate_normals
-from rotograd_cli.errors import DatasetError
+from rotograd_cli.errors import DATA_ROOT, DatasetError
 from rotograd_cli.files import replace_file
 
 ESTIMATED = f"estimated from depth (planes fitted to {WINDOW}x{WINDOW} pixels at 640x480)"
@@ -135,6 +135,6 @@ def _save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         replace_file(path, write)
     except OSError as error:
         raise DatasetError(
-            f"{path} cannot be written ({error.strerror}); make room, or set paths.data_dir to a "
+            f"{path} cannot be written ({error.strerror}); make room, or set {DATA_ROOT} to a "
             "writable folder."
         ) from error
