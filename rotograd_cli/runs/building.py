@@ -145,7 +145,8 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     dataset = build_dataset(config, constructors, device)
     # before networks that may take a minute to build
     with blamed("the data set fails", "correct its `num_examples`", where(dataset, "train")):
-        check_batch_size(dataset, config.train)
+        if dataset.num_examples("train") > 0:  # an empty split is refused by the dry pass
+            check_batch_size(dataset, config.train)
     parts = _build_parts(config, constructors, dataset.input_shape, dataset.tasks)
     return Networks(**vars(parts), dataset=dataset, device=device)
 

@@ -84,7 +84,10 @@ def test_report_shows_answers_of_several_numbers_and_draws_no_scatter_plot_of_th
     backbone = ToyNetwork(input_shape=(2,), hidden=3, num_features=2)
     heads = [IdentityHead(feature_shape=(2,), num_outputs=2) for _ in range(2)]
     model = VanillaMTL(backbone, heads)
-    found = measure(model, dataset(), "test", limit=None, num_examples=2, batch_size=3)
+    found = measure(
+        model, dataset(), "test", checkpoint="best", evaluated=4, limit=None, num_examples=2,
+        batch_size=3,
+    )  # fmt: skip
     assert (found.pairs, found.kinds) == ({}, {"left": "number", "right": "number"})
     assert len(found.examples) == 2
 
