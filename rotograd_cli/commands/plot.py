@@ -12,7 +12,6 @@ figure=weights       weights of the tasks; norms: of their gradients; rotations:
 figure=toy           the paper's figure 1: the toy problems, trained when they are drawn
 figure=gains         gains of every task against single-task networks, a bar per method
 figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
-figure=toy           the paper's figure 1: ways of the toy problems' starts, method by method
 band=minmax          over seeds, around their mean: minmax | sem (standard error) | none
 smooth=0.9           exponential smoothing; none by default
 output=DIR           folder of the files; figures/ beside the runs by default
