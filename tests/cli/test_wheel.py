@@ -37,7 +37,9 @@ def test_the_wheel_holds_code_and_configuration_and_nothing_else(wheel: Path) ->
     assert {"rotograd_cli/conf/train.yaml", "rotograd_cli/conf/method/rotograd.yaml"} <= conf
     rest = {name for name in names if ".dist-info/" not in name}
     lists = {"rotograd_cli/datasets/nyuv2/validation.txt"}
-    assert rest == code | conf | lists | {"rotograd_cli/py.typed"}
+    page = {f"rotograd_cli/report/page.{suffix}" for suffix in ("html", "css", "js")}
+    types = {"rotograd_cli/py.typed", "rotograd_cli/__init__.pyi"}
+    assert rest == code | conf | lists | page | types
     metadata = {name.rpartition("/")[2] for name in names - rest}
     assert {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE"} == metadata
 
