@@ -12,7 +12,6 @@ docs/python.md says how to read it.
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 GROUPS = ()
@@ -30,21 +29,10 @@ def _predict(config: Any) -> None:
     from rotograd_cli.config.schema import PredictConfig, typed
 
     request = typed(config, PredictConfig)  # before torch is imported: a refusal comes at once
-    from rotograd_cli.printing.grid import print_grid
-    from rotograd_cli.runs.directory import unfinished
+    from rotograd_cli.commands.support.measured import print_measured
     from rotograd_cli.runs.prediction import predict_run
-    from rotograd_cli.runs.terminal import evaluation_table, remarks
 
     result = predict_run(request)
-    table, verdict = evaluation_table(result.measured, result.recorded, result.other_data)
-    if result.other_data is not None:
-        print(f"Other data: {result.other_data}.")
-    print(f"{os.path.normpath(request.run)}: {request.checkpoint}.pt on {request.split}")
-    note = unfinished(Path(request.run).expanduser())
-    if note is not None:
-        print(note)
-    print_grid(table)
-    for line in (verdict, *remarks(result.notes)):
-        print(line)
+    print_measured(request, result)
     path = os.path.relpath(result.path)
     print(f"File: {path} ({result.num_examples:,} examples), which gave the metrics above")

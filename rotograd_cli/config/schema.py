@@ -123,16 +123,10 @@ class EvaluateConfig:
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(EvaluateConfig):
     """Everything of ``rotograd predict``."""
 
-    run: str = MISSING
-    split: Annotated[str, Literal["train", "val", "test"]] = MISSING
-    checkpoint: Annotated[str, Literal["best", "last"]] = MISSING
     output: str | None = MISSING
-    device: str | None = MISSING
-    data_dir: str | None = MISSING
-    trust: bool = MISSING
 
 
 @dataclass

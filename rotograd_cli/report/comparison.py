@@ -162,7 +162,7 @@ def _validation(summaries: Sequence[RunSummary]) -> list[Curve]:
 
 def _conflicts(rows: Rows, page: Charts) -> Section:
     shown = _shown(rows)
-    drawn = [chart for curve in _CONFLICTS if (chart := _chart(curve, shown, page)) is not None]
+    drawn = list(filter(None, [_chart(curve, shown, page) for curve in _CONFLICTS]))
     if not drawn:
         return Section("Gradients", html.sentence(NONE_RECORDED))
     return Section("Gradients", html.legend(list(shown)) + html.cards(drawn, "wide"))

@@ -75,11 +75,8 @@ def _extent(measured: Measured, split: str, summary: RunSummary) -> str:
 def _f1(summary: RunSummary, page: Charts) -> list[str]:
     """F1 of every binary task as the run recorded it, the best first."""
     split = "test" if any(key.startswith("test/") for key in summary.metrics) else "val"
-    values = [
-        (task, float(value))
-        for task in summary.tasks
-        if (value := summary.metrics.get(f"{split}/{task}/f1")) is not None
-    ]
+    recorded = {task: summary.metrics.get(f"{split}/{task}/f1") for task in summary.tasks}
+    values = [(task, float(value)) for task, value in recorded.items() if value is not None]
     if len(values) < 2:
         return []
     values.sort(key=lambda pair: -pair[1])

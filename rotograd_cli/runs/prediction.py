@@ -18,6 +18,7 @@ from rotograd_cli.data.base import Split
 from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.building import memory_errors
 from rotograd_cli.runs.directory import other_data
+from rotograd_cli.runs.evaluation import Evaluation
 from rotograd_cli.runs.loading import LoadedRun, load
 from rotograd_cli.runs.prediction_columns import ColumnFolder
 from rotograd_cli.runs.prediction_files import SUFFIXES, are_predictions, finish, read_predictions
@@ -33,19 +34,11 @@ FOLDER = "predictions"
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file of predictions that was written, and read back."""
+class Written(Evaluation):
+    """A file of predictions that was written, and what was measured of it when it was read back."""
 
     path: Path
     num_examples: int
-    measured: dict[str, float]
-    """Losses and metrics, computed from the file."""
-    recorded: dict[str, float | None]
-    """What the run recorded of the same split and checkpoint; empty where it recorded nothing."""
-    notes: tuple[str, ...]
-    """Notes on the data."""
-    other_data: str | None
-    """That the run saw other data than these, in words; None if it saw these, or is too old."""
 
 
 @memory_errors()
@@ -83,9 +76,9 @@ def predict_run(config: PredictConfig) -> Written:
     measured = predictions.metrics(run.data.tasks)
     recorded = recorded_metrics(folder, config.checkpoint)
     return Written(
-        path,
-        len(predictions),
-        measured,
+        measured=measured,
+        path=path,
+        num_examples=len(predictions),
         recorded={key: value for key, value in recorded.items() if key in measured},
         notes=(*run.data.notes, *cut_notes(run.data, (split,), run.options.train)),
         other_data=other_data(folder, run.data.fingerprint),
