@@ -59,6 +59,8 @@ class RunSummary:
     """Statistics over tasks."""
     seed: int | None = None
     protocol: str | None = None
+    averaged_epochs: int | None = None
+    """Number of last epochs whose mean the metrics are; None where an epoch was selected."""
     select: str | None = None
     """Metric by which the epoch was selected, never ``split/auto``."""
     overrides: list[str] = field(default_factory=list)
@@ -82,9 +84,10 @@ class RunSummary:
     resumed_at_steps: list[int] = field(default_factory=list)
     error: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
-    """Of the selected epoch, by ``split/task/metric`` or ``split/statistic``; None for a value
-    that is not finite."""
+    """Of the selected epoch, or means over the last ones, by ``split/task/metric`` or
+    ``split/statistic``; None for a value that is not finite."""
     selected_epoch: int | None = None
+    """The last one where epochs are averaged: that of ``best.pt``."""
     epochs: int | None = None
     """Finished epochs."""
     planned_epochs: int | None = None
@@ -108,6 +111,13 @@ class RunSummary:
         if self.status == "finished" and self.select is not None and self.selected_value is None:
             return f"no finite {self.select}"
         return self.status
+
+    @property
+    def measured_at(self) -> str:
+        """Epochs that its metrics are of: ``epoch 14 of 15``."""
+        if self.averaged_epochs is not None:
+            return f"mean of the last {self.averaged_epochs} of {self.epochs} epochs"
+        return f"epoch {self.selected_epoch} of {self.epochs}"
 
     @property
     def is_finished(self) -> bool:
@@ -188,12 +198,13 @@ def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float | None]:
     Args:
         run_dir: Run directory.
         checkpoint: ``best``: the selected epoch, from ``summary.json``; ``last``: the last
-            evaluation, of every split but test, from ``metrics.jsonl``.
+            evaluation, of every split but test, from ``metrics.jsonl``. Of a run that averages its
+            last epochs, both are its last evaluation, test included.
 
     Returns:
         Metrics by key; empty where the run recorded none.
     """
-    if checkpoint == "best":
-        summary = RunSummary.read(run_dir)
-        return {} if summary is None else summary.metrics
+    summary = RunSummary.read(run_dir) or RunSummary()
+    if checkpoint == "best" and summary.averaged_epochs is None:
+        return summary.metrics
     return next(reversed(list(evaluations(run_dir))), {})
