@@ -49,11 +49,13 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         data=dataset.name,
         tasks=[task.name for task in tasks],
         metric_specs={
-            f"{task.name}/{spec.name}": MetricDisplay(spec.better, spec.percent)
+            f"{task.name}/{spec.name}": MetricDisplay(spec.better, spec.percent, spec.protocol)
             for task in tasks
             for spec in task.metrics
         },
-        statistic_specs={s.name: MetricDisplay(s.better, s.percent) for s in statistics},
+        statistic_specs={
+            s.name: MetricDisplay(s.better, s.percent, s.protocol) for s in statistics
+        },
         seed=trainer.config["seed"],
         protocol=_protocol(trainer),
         averaged_epochs=trainer.options.average_last_epochs,

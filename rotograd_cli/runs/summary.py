@@ -7,6 +7,7 @@ so types are checked.
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,10 @@ from rotograd_cli.runs.history import evaluations
 SCHEMA_VERSION = 1
 """Version of ``summary.json``; files of before have none."""
 
+UNRECORDED = "unrecorded"
+"""Protocol of a metric in the summary of a version that did not record it."""
+SELECTED_EPOCH = "selected epoch"
+
 _STRICT = ConfigDict(strict=True)
 _RESULTS = ("method", "data", "tasks", "metric_specs", "metrics")
 """Keys without which a finished run has no results to show."""
@@ -34,6 +39,8 @@ class MetricDisplay:
 
     better: Literal["higher", "lower"] | None
     percent: Annotated[bool, Strict()]
+    protocol: str | None = UNRECORDED
+    """How it averages, if there are several ways whose values are not comparable."""
 
 
 _Size = Annotated[int, Ge(1)]
@@ -113,6 +120,22 @@ class RunSummary:
         return self.status
 
     @property
+    def displays(self) -> dict[str, MetricDisplay]:
+        """How metrics and statistics over tasks are shown, by key without the split."""
+        return {**self.metric_specs, **self.statistic_specs}
+
+    def protocols_of(self, metric: str) -> list[str]:
+        """Return what a test metric has to share with another run's to be comparable, in words.
+
+        Args:
+            metric: Key without the split.
+        """
+        averaged = [] if self.averaged_epochs is None else [f"last {self.averaged_epochs} epochs"]
+        display = self.displays.get(metric)
+        protocol = None if display is None else display.protocol
+        return [*averaged, *([] if protocol is None else [protocol])]
+
+    @property
     def measured_at(self) -> str:
         """Epochs that its metrics are of: ``epoch 14 of 15``."""
         if self.averaged_epochs is not None:
@@ -185,6 +208,16 @@ def _refuse_newer(version: object, path: Path) -> None:
             f"`schema_version` of {path} must be at most {SCHEMA_VERSION}, got {version}; read the "
             "run with a newer rotograd-cli, or leave it out."
         )
+
+
+def in_words(protocols: Iterable[str]) -> str:
+    """Return protocols as tables name them; equal ones in equal words, however they are ordered.
+
+    Examples:
+        >>> in_words(["mtan_batch", "last 10 epochs", "mtan_batch"]), in_words([])
+        ('last 10 epochs, mtan_batch', 'selected epoch')
+    """
+    return ", ".join(sorted(set(protocols))) or SELECTED_EPOCH
 
 
 def finite(value: float | None) -> float | None:

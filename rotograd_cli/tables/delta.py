@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.tables.results import Rows, SeedResult, metric_specs
-from rotograd_cli.tables.runs import COMMON, alike
+from rotograd_cli.tables.runs import COMPARED, alike
 from rotograd_cli.tasks.metrics import Better, delta_m
 
 Values = Mapping[MetricKey, float]
@@ -41,8 +41,8 @@ NASH_BASE = {
     "normals/within_30": 0.6915,
 }
 """Single-task SegNets as the Nash-MTL lineage prints them; shares in [0, 1]."""
-NASH_PROTOCOL = "mtan_batch"
-"""Protocol of the metrics by which these constants were measured."""
+NASH_PROTOCOL = "last 10 epochs, mtan_batch"
+"""Protocol by which these constants were measured."""
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -104,7 +104,7 @@ def _gain(
         return _nash(result)
     if convention == "libmtl":
         return _libmtl(tasks, result, over)
-    if baseline is None or not alike([result.conditions, baseline.conditions], COMMON):
+    if baseline is None or not alike([result.conditions, baseline.conditions], COMPARED):
         return None
     return _over_tasks(tasks, result.metrics, baseline.metrics, _directions(result), over)
 
