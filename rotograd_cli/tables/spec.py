@@ -1,6 +1,7 @@
 """A table's specification: schema of ``conf/table``, its checks, and what it says of a row."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,12 +75,20 @@ class ColumnSpec:
 
 @dataclass
 class GridSpec:
-    """Settings of which every row takes the best on validation, by its own ``train.select``."""
+    """Settings of which every row takes the best on validation."""
 
-    values: dict[str, list[float]] = field(default_factory=dict)
-    """Values by key, all combinations; ``method_optimizer`` keys hold for ``method_grid`` rows."""
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    """Values by key; keys of ``method_optimizer`` hold for ``method_grid`` rows."""
     seeds: list[int] = field(default_factory=list)
-    """Seeds that every combination is trained with."""
+    """Seeds that every setting is trained with."""
+    search: Annotated[str, Literal["product", "one_by_one"]] = "product"
+    """All combinations; or the values of one key after the other, the others being at the best
+    that was found, before that at the row's own value."""
+    widen: bool = False
+    """Try the next value outward where the best is the smallest or largest of a key's numbers."""
+    select: str | None = None
+    """Metric on validation that chooses among the settings tried; null: each run's own
+    ``train.select``, which has also selected its epoch."""
 
 
 @dataclass
@@ -256,12 +265,23 @@ def _faults_of_gain(spec: TableSpec, key: str, tasks: list[str]) -> Iterator[str
 
 
 def _faults_of_grid(grid: GridSpec) -> Iterator[str]:
-    lists = {f"values.{key}": values for key, values in grid.values.items()}
     if grid.values and not grid.seeds:
         yield "`table.grid.seeds` must not be empty where there are values; table.grid.seeds=[0]."
-    for key, entries in lists.items():
+    for key, entries in grid.values.items():
+        name = f"`table.grid.values.{key}`"
         if not entries:
-            yield f"`table.grid.{key}` must not be empty; table.grid=null for no grid."
+            yield f"{name} must not be empty; table.grid=null for no grid."
+        for value in entries:
+            is_number = type(value) in (int, float) and math.isfinite(value)
+            if not is_number and not isinstance(value, (str, bool)):
+                yield f"{name} must hold numbers, texts, true or false, got {value!r}."
+        if any(value in entries[:index] for index, value in enumerate(entries)):
+            yield f"{name} must hold each value once, got {entries}."
+    if grid.select is not None and not grid.select.startswith("val/"):
+        yield (
+            "`table.grid.select` must be a metric on validation, val/loss or val/TASK/METRIC, got "
+            f"{grid.select!r}."
+        )
 
 
 def _faults_of_paper(spec: TableSpec, paper: PaperSpec) -> Iterator[str]:

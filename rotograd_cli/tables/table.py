@@ -183,8 +183,7 @@ def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
         ConfigError: If the data set lacks one.
     """
     names = [task.name for task in tasks]
-    metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
-    metrics += [str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]
+    metrics = measured_metrics(tasks)
     for task in spec.tasks:
         _check_measured("tasks", task, names)
     for name, column in spec.columns.items():
@@ -192,6 +191,12 @@ def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
             _check_measured(f"columns.{name}.delta_of", task, names)
         if column.metric is not None:
             _check_measured(f"columns.{name}.metric", column.metric, metrics)
+
+
+def measured_metrics(tasks: Sequence[Task]) -> list[str]:
+    """Return the metrics, without their split, that runs of these tasks have."""
+    metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
+    return [*metrics, str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]
 
 
 def _check_measured(key: str, name: str, measured: list[str]) -> None:
