@@ -3,11 +3,12 @@
 import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from hydra import compose
+from omegaconf import OmegaConf
 
 from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.compose import composing
@@ -17,10 +18,8 @@ from rotograd_cli.data import two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tables.spec import (
-    PaperValue,
-    TableSpec,
-)
+from rotograd_cli.tables.command import TableCommand
+from rotograd_cli.tables.spec import PaperValue, TableSpec
 from rotograd_cli.tasks.task import Task, task_statistics
 from tests.fake_runs import to_table_spec
 
@@ -51,7 +50,11 @@ SMALL: dict[str, Any] = {
 
 
 def load(file: Path) -> TableSpec:
-    return to_table_spec(yaml.safe_load(file.read_text(encoding="utf-8")))
+    with composing(table_command_schema=TableCommand):
+        composed = compose("table", ["runs=any", f"table={file.stem}"])
+    content = OmegaConf.to_container(composed.table)
+    assert isinstance(content, dict)
+    return to_table_spec(cast(dict[str, Any], content))
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
