@@ -223,4 +223,5 @@ def _read(folder: Path, part: Part) -> Digits:
 def _grey(images: np.ndarray) -> np.ndarray:
     """Turn RGB ``[N, 3, H, W]`` into grey levels ``[N, H, W]`` by PIL's integers (ITU-R 601)."""
     red, green, blue = images.astype(np.uint32).transpose(1, 0, 2, 3)
-    return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).astype(np.uint8)
+    levels: np.ndarray = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
+    return levels.astype(np.uint8)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import fake_celeba
+from tests import fake_celeba, fake_svhn
 from tests.cli.conftest import Cli
 from tests.cli.test_train import summary
 
@@ -58,6 +58,27 @@ def test_check_prepare_and_train_lead_from_files_to_a_table(
     assert again.code == 0, again.err
     assert "equal the run's record exactly" in again.out
     assert "Note: subset:" in again.out
+
+
+@pytest.mark.slow
+def test_svhn_trains_and_is_planned_as_a_table(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_svhn.write(tmp_path / "data" / "svhn")
+    fake_svhn.expect(tmp_path / "data" / "svhn", monkeypatch)
+    common = ("data.num_val=10", "logger=none", "device=cpu", "paths.data_dir=data")
+    checked = cli("data", "check", "multisvhn", "paths.data_dir=data")
+    assert checked.code == 0, checked.out
+    trained = cli("train", "experiment=multisvhn", "debug=smoke", "train.batch_size=8", *common)
+    assert trained.code == 0, trained.err
+    options = ("table.grid=null", "methods=[single,vanilla]", "train.batch_size=8")
+    planned = cli("reproduce", "table=svhn", "plan=true", *options, *common)
+    assert planned.code == 0, planned.err
+    rows = [line.split("│")[1:4] for line in planned.out.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows[:2]] == [
+        ["Single", "50", "0"],  # five tasks at ten seeds
+        ["Vanilla", "10", "0"],
+    ]
 
 
 @pytest.mark.parametrize("name", ["da ta", "d'a\"t;a", "größe", "$HOME", "a=b,c", "(1)"])
