@@ -1,6 +1,7 @@
 """What a table may hold, and the tables that ship."""
 
 import copy
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -265,8 +266,18 @@ WRONG: list[tuple[str, Any, str]] = [
     ("rows", {}, "`table.rows` must have at least one entry"),
     ("rows.vanilla", 3, "`table.rows.vanilla`"),
     ("tasks", [], "`table.tasks` must name the tasks"),
-    ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
-    ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
+    ("columns.left.hours", True, "delta_of, hours and mean_rank_of, got metric and hours"),
+    ("columns.left.metric", None, "delta_of, hours and mean_rank_of, got none"),
+    ("columns.left.over", "max", "takes no over beside metric, got max"),
+    ("columns.hours.count_within", 1.0, "takes no count_within beside hours"),
+    ("columns.left", {"metric": "a", "count_within": 1.0, "percent": True}, "beside metric and"),
+    ("columns.left", {"metric": "a", "count_within": math.inf}, "must be a finite number, got inf"),
+    ("columns.left", {"mean_rank_of": []}, "must name at least one column"),
+    ("columns.left", {"mean_rank_of": ["gain", "gain"]}, "and each once"),
+    ("columns.left", {"mean_rank_of": ["gian"]}, "did you mean gain?"),
+    ("columns.left", {"mean_rank_of": ["hours"]}, "columns of metric or delta_of, got 'hours'"),
+    ("columns.left", {"mean_rank_of": ["left"]}, "columns of metric or delta_of, got 'left'"),
+    ("columns.gain.over", "min", "must be mean or median or max"),
     ("columns.left.digits", -1, "`table.columns.left.digits` must be at least 0, got -1"),
     ("columns.gain.delta_of", [], "must name at least one task"),
     ("columns.gain.delta_of", ["lef"], "did you mean left?"),
