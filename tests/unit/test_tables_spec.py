@@ -1,6 +1,7 @@
 """What a table may hold, and the tables that ship."""
 
 import copy
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -69,7 +70,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
     """Tasks of the table's data set, without its files."""
-    if spec.experiment == "multimnist":
+    if spec.experiment in ("multimnist", "multisvhn"):
         return two_digits.TASKS
     if spec.name == "nyuv2":
         return make_tasks("exact")
@@ -80,7 +81,9 @@ def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
 
 
 def test_every_data_set_of_the_paper_has_its_table() -> None:
-    assert {"multimnist", "celeba_conv", "celeba_resnet18", "nyuv2"} <= {f.stem for f in FILES}
+    assert {"multimnist", "svhn", "celeba_conv", "celeba_resnet18", "nyuv2"} <= {
+        f.stem for f in FILES
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -150,6 +153,16 @@ CHECKPOINTS = [
     ("multimnist", "imtlg", "digits", 1.17, 2.77),
     ("multimnist", "pcgrad", "digits", -3.12, 3.88),
     ("multimnist", "single", "pixels", 0.01, 0.01),
+    ("svhn", "rotograd", "digits", 6.08, 0.48),
+    ("svhn", "rotograd", "pixels", 1.61, 2.72),
+    ("svhn", "vanilla", "digits", 5.14, 0.83),
+    ("svhn", "vanilla", "pixels", 2.75, 3.17),
+    ("svhn", "graddrop", "pixels", 1.91, 0.86),
+    ("svhn", "mgda", "digits", 5.99, 1.48),
+    ("svhn", "gradnorm", "digits", 6.67, 1.02),
+    ("svhn", "imtlg", "pixels", 2.47, 1.65),
+    ("svhn", "pcgrad", "digits", 5.50, 0.75),
+    ("svhn", "single", "pixels", 0.17, 0.06),
     ("celeba_conv", "vanilla", "min", 1.62, None),
     ("celeba_conv", "graddrop", "mean", 58.62, None),
     ("celeba_conv", "pcgrad", "hours", 17.03, None),
@@ -191,7 +204,8 @@ def test_two_printed_numbers_that_may_be_swapped_are_marked() -> None:
 
 
 def test_no_printed_number_is_missing() -> None:
-    for name, cells in {"multimnist": 15, "celeba_conv": 30, "celeba_resnet18": 30}.items():
+    numbers = {"multimnist": 15, "svhn": 15, "celeba_conv": 30, "celeba_resnet18": 30}
+    for name, cells in numbers.items():
         spec = load(config_dir() / "table" / f"{name}.yaml")
         assert spec.paper is not None
         assert sum(len(row) for row in spec.paper.rows.values()) == cells, name
@@ -215,7 +229,8 @@ def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
 
 def test_the_example_of_the_documentation_is_a_table() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
-    example = text.split("```yaml")[1].split("```")[0]
+    _, *examples = text.split("```yaml")
+    (example,) = (e.split("```")[0] for e in examples if "name: digits" in e)
     spec = to_table_spec(yaml.safe_load(example))
     assert spec.overrides_of("rotograd")[-1] == "method=rotograd"
 
@@ -252,8 +267,18 @@ WRONG: list[tuple[str, Any, str]] = [
     ("rows", {}, "`table.rows` must have at least one entry"),
     ("rows.vanilla", 3, "`table.rows.vanilla`"),
     ("tasks", [], "`table.tasks` must name the tasks"),
-    ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
-    ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
+    ("columns.left.hours", True, "delta_of, hours and mean_rank_of, got metric and hours"),
+    ("columns.left.metric", None, "delta_of, hours and mean_rank_of, got none"),
+    ("columns.left.over", "max", "takes no over beside metric, got max"),
+    ("columns.hours.count_within", 1.0, "takes no count_within beside hours"),
+    ("columns.left", {"metric": "a", "count_within": 1.0, "percent": True}, "beside metric and"),
+    ("columns.left", {"metric": "a", "count_within": math.inf}, "must be a finite number, got inf"),
+    ("columns.left", {"mean_rank_of": []}, "must name at least one column"),
+    ("columns.left", {"mean_rank_of": ["gain", "gain"]}, "and each once"),
+    ("columns.left", {"mean_rank_of": ["gian"]}, "did you mean gain?"),
+    ("columns.left", {"mean_rank_of": ["hours"]}, "columns of metric or delta_of, got 'hours'"),
+    ("columns.left", {"mean_rank_of": ["left"]}, "columns of metric or delta_of, got 'left'"),
+    ("columns.gain.over", "min", "must be mean or median or max"),
     ("columns.left.digits", -1, "`table.columns.left.digits` must be at least 0, got -1"),
     ("columns.gain.delta_of", [], "must name at least one task"),
     ("columns.gain.delta_of", ["lef"], "did you mean left?"),
