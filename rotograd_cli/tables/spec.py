@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from omegaconf import MISSING
 
 from rotograd_cli.bounds import AtLeastOne, check_fields
+from rotograd_cli.config.labels import file_label
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 
@@ -38,7 +39,7 @@ class RowSpec:
     """A row: one setting, trained once per seed."""
 
     label: str = ""
-    """Name in the table; empty: the row's key."""
+    """Name in the table; empty: that of the built-in method of ``overrides``, else the key."""
     overrides: list[str] = field(default_factory=list)
     """What this row changes, in the words of the command line: ``[method=rotograd]``."""
     per_task: bool = False
@@ -131,7 +132,7 @@ class TableSpec:
 
     def label(self, row: str, task: str | None = None) -> str:
         """Return the name of a row in the table, with a task if it is a row of single tasks."""
-        label = self.rows[row].label or row
+        label = self.rows[row].label or _label_of(self.rows[row]) or row
         return label if task is None else f"{label} {task}"
 
     def tasks_of(self, row: str) -> Sequence[str | None]:
@@ -181,6 +182,12 @@ class TableSpec:
         return dataclasses.replace(self, rows=rows, compare_with=compare_with)
 
 
+def _label_of(row: RowSpec) -> str | None:
+    """Label of the built-in method that a row chooses; None where it chooses none."""
+    chosen = [word.partition("=")[2] for word in row.overrides if word.startswith("method=")]
+    return file_label(chosen[-1]) if chosen else None
+
+
 def _paper_value(entry: Any) -> PaperValue:
     """Return a printed number from its entry in the YAML file; TypeError if it is none."""
     return PaperValue(*entry) if isinstance(entry, list) else PaperValue(entry)
@@ -217,6 +224,11 @@ def _faults(spec: TableSpec) -> Iterator[str]:
     for name, row in spec.rows.items():
         if row.per_task and not spec.tasks:
             yield f"`table.tasks` must name the tasks that per_task row {name!r} trains, got []."
+    labels = [spec.label(row) for row in spec.rows]
+    for label in dict.fromkeys(labels):
+        if labels.count(label) > 1:
+            rows = ", ".join(row for row in spec.rows if spec.label(row) == label)
+            yield f"`table.rows` must have different names, got {label!r} for {rows}; label them."
     for name, column in spec.columns.items():
         kinds = (column.metric is not None, column.delta_of is not None, column.hours)
         if sum(kinds) != 1:
