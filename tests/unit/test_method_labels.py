@@ -66,7 +66,6 @@ def test_rows_of_a_table_are_named_by_their_method_and_never_alike() -> None:
     spec = to_table_spec({**content, "columns": columns})
     assert [spec.label(row) for row in spec.rows] == ["MGDA-UB", "b", "Mine"]
     twice = {**rows, "d": {"overrides": ["method=mgda", "rotation.shape=64"]}}
-    with pytest.raises(
-        ConfigError, match="different names, got 'MGDA-UB' for a, d; set table.rows.d.label"
-    ):
+    message = r"different names, got 'MGDA-UB' for a, d; set table\.rows\.d\.label"
+    with pytest.raises(ConfigError, match=message):
         to_table_spec({**content, "columns": columns, "rows": twice})
