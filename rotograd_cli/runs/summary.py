@@ -16,6 +16,7 @@ from annotated_types import Ge, MinLen
 from pydantic import ConfigDict, Strict, StringConstraints
 from pydantic.dataclasses import dataclass
 
+from rotograd_cli.config.labels import class_label
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
 from rotograd_cli.runs.history import evaluations
@@ -58,6 +59,9 @@ class RunSummary:
     status: str = "no status"
     """``running``, ``finished``, ``failed`` or ``interrupted``."""
     method: str | None = None
+    """Class of the method, of a plain rule that of the rule."""
+    label: str | None = None
+    """Name of the method for readers; None where an earlier version did not record it."""
     data: str | None = None
     tasks: list[str] = field(default_factory=list)
     metric_specs: dict[_TaskAndMetric, MetricDisplay] = field(default_factory=dict)
@@ -141,6 +145,11 @@ class RunSummary:
         if self.averaged_epochs is not None:
             return f"mean of the last {self.averaged_epochs} of {self.epochs} epochs"
         return f"epoch {self.selected_epoch} of {self.epochs}"
+
+    @property
+    def method_label(self) -> str | None:
+        """Name of the method for readers; of an earlier version, found by its class."""
+        return self.label or (self.method and class_label(self.method))
 
     @property
     def is_finished(self) -> bool:

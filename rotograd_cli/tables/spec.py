@@ -9,11 +9,12 @@ from annotated_types import Ge, Le
 from omegaconf import MISSING
 
 from rotograd_cli.bounds import AtLeastOne
+from rotograd_cli.config.labels import file_label
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 
 Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]
-Convention = Annotated[str, Literal["paper", "nash", "libmtl"]]
+Convention = Annotated[str, Literal["paper", "nash", "famo", "libmtl"]]
 Over = Annotated[str, Literal["mean", "median", "max"]]
 
 
@@ -38,7 +39,7 @@ class RowSpec:
     """A row: one setting, trained once per seed."""
 
     label: str = ""
-    """Name in the table; empty: the row's key."""
+    """Name in the table; empty: that of the built-in method of ``overrides``, else the key."""
     overrides: list[str] = field(default_factory=list)
     """What this row changes, in the words of the command line: ``[method=rotograd]``."""
     per_task: bool = False
@@ -72,6 +73,8 @@ class ColumnSpec:
     """Head of the column without unit and arrow; empty: the column's key."""
     percent: bool | None = None
     """Show the value times 100; null: as the metric declares."""
+    shown: bool = True
+    """False: it is there for ``mean_rank_of`` alone."""
     digits: Annotated[int, Ge(0), Le(10)] | None = None
     """Decimals; null: of metrics without a unit 2 to 4 by their size, of all others 2."""
 
@@ -83,12 +86,20 @@ class ColumnSpec:
 
 @dataclass
 class GridSpec:
-    """Settings of which every row takes the best on validation, by its own ``train.select``."""
+    """Settings of which every row takes the best on validation."""
 
-    values: dict[str, list[float]] = field(default_factory=dict)
-    """Values by key, all combinations; ``method_optimizer`` keys hold for ``method_grid`` rows."""
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    """Values by key; keys of ``method_optimizer`` hold for ``method_grid`` rows."""
     seeds: list[int] = field(default_factory=list)
-    """Seeds that every combination is trained with."""
+    """Seeds that every setting is trained with."""
+    search: Annotated[str, Literal["product", "one_by_one"]] = "product"
+    """All combinations; or the values of one key after the other, the others being at the best
+    that was found, before that at the row's own value."""
+    widen: bool = False
+    """Try the next value outward where the best is the smallest or largest of a key's numbers."""
+    select: str | None = None
+    """Metric on validation that chooses among the settings tried; null: each run's own
+    ``train.select``, which has also selected its epoch."""
 
 
 @dataclass
@@ -101,6 +112,8 @@ class PaperSpec:
     """Head of a printed column by our column's key, where ``<label> (paper)`` would not do."""
     digits: int = 2
     """Decimals as printed."""
+    column_digits: dict[str, int] = field(default_factory=dict)
+    """Decimals by our column's key, where they are others."""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By row and column: a number, ``[value, spread]`` or ``[value, spread, mark]``; null: none."""
     notes: list[str] = field(default_factory=list)
@@ -124,9 +137,9 @@ class TableSpec:
     seeds: AtLeastOne = MISSING
     """Number of seeds: 0, 1, ..., seeds - 1."""
     base: str | None = None
-    """Row that gains are relative to (convention ``paper``)."""
+    """Row that gains are relative to (conventions ``paper`` and ``famo``)."""
     delta: Convention | None = None
-    """Convention of the gains: ``paper``, ``nash``, ``libmtl``; null: no such column."""
+    """Convention of the gains: ``paper``, ``nash``, ``famo``, ``libmtl``; null: no such column."""
     statistic: Statistic = "median_std"
     compare_with: str | None = "vanilla"
     """Row that every other is compared with, seed by seed; null: no comparison."""
@@ -140,7 +153,7 @@ class TableSpec:
 
     def label(self, row: str, task: str | None = None) -> str:
         """Return the name of a row in the table, with a task if it is a row of single tasks."""
-        label = self.rows[row].label or row
+        label = self.rows[row].label or _label_of(self.rows[row]) or row
         return label if task is None else f"{label} {task}"
 
     def tasks_of(self, row: str) -> Sequence[str | None]:
@@ -188,6 +201,12 @@ class TableSpec:
         }
         compare_with = self.compare_with if self.compare_with in shown else None
         return dataclasses.replace(self, rows=rows, compare_with=compare_with)
+
+
+def _label_of(row: RowSpec) -> str | None:
+    """Label of the built-in method that a row chooses; None where it chooses none."""
+    chosen = [word.partition("=")[2] for word in row.overrides if word.startswith("method=")]
+    return file_label(chosen[-1]) if chosen else None
 
 
 def _paper_value(entry: Any) -> PaperValue:

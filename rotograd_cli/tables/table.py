@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from rotograd_cli.tables.columns import kind_of
+from rotograd_cli.tables.columns import Content, Kind, Source, check_measured
 from rotograd_cli.tables.footnotes import footnotes
-from rotograd_cli.tables.kinds import Content, Kind, Source, check_measured
+from rotograd_cli.tables.kinds import kind_of
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.protocols import by_protocol
 from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, metric_specs
@@ -39,7 +39,8 @@ def build_table(
     """
     statistic = statistic or spec.statistic
     builder = _Builder(spec, results, statistic)
-    built = [each for name in spec.columns for each in _columns(name, spec, results, builder)]
+    shown = [name for name, column in spec.columns.items() if column.shown]
+    built = [each for name in shown for each in _columns(name, spec, results, builder)]
     rows = [
         Row(
             name,
@@ -129,7 +130,7 @@ class _Builder:
             content.better,
             kind.digits(content.unit, largest) if digits is None else digits,
             self._paper_label(kind.name, kind.label, cells),
-            2 if self._spec.paper is None else self._spec.paper.digits,
+            self._paper_digits(kind.name),
             kind.COUNTS_SEEDS,
         )
 
@@ -145,6 +146,10 @@ class _Builder:
         if paper is None or all(cell.paper is None for cell in cells.values()):
             return None
         return paper.columns.get(name, f"{label} (paper)")
+
+    def _paper_digits(self, name: str) -> int:
+        paper = self._spec.paper
+        return 2 if paper is None else paper.column_digits.get(name, paper.digits)
 
     def _cell(self, column: str, row: str, content: Content) -> Cell:
         values = content.values[row]
@@ -208,8 +213,7 @@ def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
         ConfigError: If the data set lacks one.
     """
     names = [task.name for task in tasks]
-    metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
-    metrics += [str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]
+    metrics = measured_metrics(tasks)
     for task in spec.tasks:
         check_measured("tasks", task, names)
     for name, column in spec.columns.items():
@@ -217,3 +221,9 @@ def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
             check_measured(f"columns.{name}.delta_of", task, names)
         if column.metric is not None:
             check_measured(f"columns.{name}.metric", column.metric, metrics)
+
+
+def measured_metrics(tasks: Sequence[Task]) -> list[str]:
+    """Return the metrics, without their split, that runs of these tasks have."""
+    metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
+    return [*metrics, str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]
