@@ -9,9 +9,10 @@ import yaml
 
 from rotograd_cli.config.schema import typed
 from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.tables.checks import check_spec
 from rotograd_cli.tables.results import Results, collect
 from rotograd_cli.tables.runs import Run, RunKey
-from rotograd_cli.tables.spec import TableSpec, check_spec
+from rotograd_cli.tables.spec import TableSpec
 
 METRIC_SPECS: dict[str, dict[str, Any]] = {
     "left/accuracy": {"better": "higher", "percent": True},

@@ -17,10 +17,11 @@ class Boxes(TableFigure):
 
     def columns_of(self, spec: TableSpec) -> TableSpec:
         """Return the table with this column alone."""
-        if len(self.columns) != 1 or self.columns[0] not in spec.columns:
+        by_seed = [name for name, each in spec.columns.items() if each.mean_rank_of is None]
+        if len(self.columns) != 1 or self.columns[0] not in by_seed:
             raise ConfigError(
-                f"`figure.columns` must name one column of table {spec.name!r}, got "
-                f"{list(self.columns)}; choose from {', '.join(spec.columns)}."
+                f"`figure.columns` must name one column of table {spec.name!r} with a value of "
+                f"every seed, got {list(self.columns)}; choose from {', '.join(by_seed)}."
             )
         (name,) = self.columns
         return dataclasses.replace(spec, columns={name: spec.columns[name]})

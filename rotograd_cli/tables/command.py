@@ -15,10 +15,11 @@ from rotograd_cli.config.schema import to_train_config, typed
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.cells import difference, match_runs, one_per_cell
+from rotograd_cli.tables.checks import check_spec
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
-from rotograd_cli.tables.spec import Statistic, TableSpec, check_spec
+from rotograd_cli.tables.spec import Statistic, TableSpec
 from rotograd_cli.tables.table import build_table
 
 

@@ -15,7 +15,8 @@ epoch of the same run. Both are taken on validation, as the test split is measur
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
@@ -25,6 +26,8 @@ from rotograd_cli.tasks.metrics import Better, delta_m
 
 Values = Mapping[MetricKey, float]
 Directions = Mapping[MetricKey, Better]
+Join = Callable[[Sequence[float]], float]
+"""From the gains of the tasks to one number."""
 
 NASH_BASE = {
     "segmentation/miou": 0.3830,
@@ -40,6 +43,15 @@ NASH_BASE = {
 """Single-task SegNets as the Nash-MTL lineage prints them; shares in [0, 1]."""
 NASH_PROTOCOL = "mtan_batch"
 """Protocol of the metrics by which these constants were measured."""
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+OVER: Mapping[str, Join] = {"mean": _mean, "median": statistics.median, "max": max}
+"""By ``ColumnSpec.over``; the paper's avg, med and max. The median of an even number of tasks is
+the mean of the middle two."""
 BETTER: dict[str, Better] = {"paper": "higher", "nash": "lower", "libmtl": "higher"}
 DESCRIPTIONS = {
     "paper": "Δ (the paper's convention): mean gain over a task's metrics in %, then over tasks, "
@@ -52,15 +64,16 @@ DESCRIPTIONS = {
 
 
 def gains(
-    convention: str, tasks: Sequence[str], rows: Rows, base: str | None
+    convention: str, tasks: Sequence[str], rows: Rows, base: str | None, over: str = "mean"
 ) -> dict[str, dict[int, float]]:
     """Return the gain of every row and seed.
 
     Args:
         convention: ``paper``, ``nash`` or ``libmtl``.
-        tasks: Tasks that are averaged.
+        tasks: Tasks whose gains are joined.
         rows: Results by row and seed.
         base: Row of the single-task networks, for ``paper``.
+        over: What joins the gains of the tasks of a seed: a key of ``OVER``.
 
     Returns:
         Gains in percent by row and seed. Absent: the base row's own, those of a seed without its
@@ -74,22 +87,26 @@ def gains(
     for row, seeds in rows.items():
         bases = {} if row == base else rows.get(str(base), {})
         for seed, result in seeds.items():
-            gain = _gain(convention, tasks, result, bases.get(seed))
+            gain = _gain(convention, tasks, result, bases.get(seed), OVER[over])
             if gain is not None:
                 by_row[row][seed] = gain
     return by_row
 
 
 def _gain(
-    convention: str, tasks: Sequence[str], result: SeedResult, baseline: SeedResult | None
+    convention: str,
+    tasks: Sequence[str],
+    result: SeedResult,
+    baseline: SeedResult | None,
+    over: Join,
 ) -> float | None:
     if convention == "nash":
         return _nash(result)
     if convention == "libmtl":
-        return _libmtl(tasks, result)
+        return _libmtl(tasks, result, over)
     if baseline is None or not alike([result.conditions, baseline.conditions], COMMON):
         return None
-    return _mean_over_tasks(tasks, result.metrics, baseline.metrics, _directions(result))
+    return _over_tasks(tasks, result.metrics, baseline.metrics, _directions(result), over)
 
 
 def _directions(result: SeedResult) -> Directions:
@@ -109,7 +126,7 @@ def _nash(result: SeedResult) -> float:
     return -_relative({key: result.metrics[key] for key in base}, base, _directions(result))
 
 
-def _libmtl(tasks: Sequence[str], result: SeedResult) -> float | None:
+def _libmtl(tasks: Sequence[str], result: SeedResult, over: Join) -> float | None:
     first: dict[MetricKey, float] = {}
     selected: dict[MetricKey, float] = {}
     for run in result.runs:
@@ -117,11 +134,11 @@ def _libmtl(tasks: Sequence[str], result: SeedResult) -> float | None:
             return None
         first |= of_split(run.first_evaluation, "val")
         selected |= run.metrics("val")
-    return _mean_over_tasks(tasks, selected, first, _directions(result))
+    return _over_tasks(tasks, selected, first, _directions(result), over)
 
 
-def _mean_over_tasks(
-    tasks: Sequence[str], values: Values, baseline: Values, better: Directions
+def _over_tasks(
+    tasks: Sequence[str], values: Values, baseline: Values, better: Directions, over: Join
 ) -> float:
     result = []
     for task in tasks:
@@ -132,7 +149,8 @@ def _mean_over_tasks(
                 f"have {', '.join(dict.fromkeys(str(key.task) for key in better))}."
             )
         result.append(_relative(of_task, baseline, better))
-    return sum(result) / len(result)
+    # neither a maximum nor a median has a place for NaN
+    return math.nan if any(map(math.isnan, result)) else over(result)
 
 
 def _relative(values: Values, baseline: Values, better: Directions) -> float:

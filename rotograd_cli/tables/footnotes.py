@@ -7,6 +7,7 @@ from typing import Any
 from rotograd_cli.errors import override_value
 from rotograd_cli.runs.terminal import remarks
 from rotograd_cli.tables import delta, statistics
+from rotograd_cli.tables.columns import column_notes
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results
 from rotograd_cli.tables.runs import COMMON, PROTOCOL, TASKS, Run, alike, grouped, varying
@@ -26,13 +27,15 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
         notes: More sentences.
 
     Returns:
-        Statistic, convention of the gains, comparison, protocol, budget, settings, machine, data,
-        wall time, notes of the data sets, provenance of the printed numbers, gaps.
+        Statistic, convention of the gains, kinds of columns, comparison, protocol, budget,
+        settings, machine, data, wall time, notes of the data sets, provenance of the printed
+        numbers, gaps.
     """
     runs = results.runs
     return [
         f"{statistics.DESCRIPTIONS[table.statistic]} over {_seeds(results)}.",
         *_delta_note(spec, results),
+        *column_notes(spec),
         *_comparison_note(table),
         *(_run_notes(spec, results, runs) if runs else ["There is no finished run."]),
         *_conditions(spec, results),

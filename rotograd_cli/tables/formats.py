@@ -180,7 +180,7 @@ def _row_label(table: Table, row: Row) -> str:
 
 
 def _entries(table: Table, column: Column, cell: Cell) -> list[Entry]:
-    text = _centre_and_spread(cell.centre, cell.spread, column.digits)
+    text = _measured(column, cell)
     mark = _mark(table, column, cell.difference)
     note = f" ({cell.note})" if cell.note else ""
     measured = Entry(f"{text}{mark}{note}", cell.rank)
@@ -190,6 +190,12 @@ def _entries(table: Table, column: Column, cell: Cell) -> list[Entry]:
         return [measured, Entry("-")]
     printed = _centre_and_spread(cell.paper.value, cell.paper.spread, column.paper_digits)
     return [measured, Entry(f"{printed}{cell.paper.mark}")]
+
+
+def _measured(column: Column, cell: Cell) -> str:
+    if column.counts_seeds and cell.centre is not None:
+        return f"{number(cell.centre, 0)} / {len(cell.values)}"
+    return _centre_and_spread(cell.centre, cell.spread, column.digits)
 
 
 def _centre_and_spread(centre: float | None, spread: float | None, digits: int) -> str:

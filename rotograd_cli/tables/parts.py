@@ -20,6 +20,8 @@ class Column:
     paper_label: str | None
     """Head of the column of printed numbers; None if the paper has none."""
     paper_digits: int = 2
+    counts_seeds: bool = False
+    """Whether a value is 1 or 0 and the centre the number of ones, shown as ``29 / 30``."""
 
 
 @dataclass(frozen=True)

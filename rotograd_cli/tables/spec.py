@@ -1,7 +1,6 @@
-"""A table's specification: schema of ``conf/table``, its checks, and what it says of a row."""
+"""A table's specification: schema of ``conf/table``, and what it says of a row."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -9,12 +8,13 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from omegaconf import MISSING
 
-from rotograd_cli.bounds import AtLeastOne, check_fields
+from rotograd_cli.bounds import AtLeastOne
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 
 Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]
 Convention = Annotated[str, Literal["paper", "nash", "libmtl"]]
+Over = Annotated[str, Literal["mean", "median", "max"]]
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,29 @@ class RowSpec:
 
 @dataclass
 class ColumnSpec:
-    """A column: exactly one of ``metric``, ``delta_of`` and ``hours``."""
+    """A column: exactly one of ``metric``, ``delta_of``, ``hours`` and ``mean_rank_of``.
+
+    :mod:`rotograd_cli.tables.columns` defines each.
+    """
 
     metric: str | None = None
     """Key of a test metric without the split: ``pixels/mse``, ``mean_f1``."""
+    count_within: float | None = None
+    """Count the seeds whose ``metric`` is at most this, in the metric's own unit."""
     delta_of: list[str] | None = None
-    """Tasks whose relative gain is averaged, by the table's convention."""
+    """Tasks whose relative gains are joined, by the table's convention."""
+    over: Over = "mean"
+    """How ``delta_of`` joins the gains of a seed: ``mean``, ``median`` or ``max`` over tasks."""
     hours: bool = False
     """Wall time of the training steps of a seed in hours, summed over its runs."""
+    mean_rank_of: list[str] | None = None
+    """Columns over which a row's rank among the rows is averaged."""
     label: str = ""
     """Head of the column without unit and arrow; empty: the column's key."""
     percent: bool | None = None
     """Show the value times 100; null: as the metric declares."""
     digits: Annotated[int, Ge(0), Le(10)] | None = None
-    """Decimals; null: 2 of percentages, gains and hours, of others 2 to 4 by their size."""
+    """Decimals; null: of metrics without a unit 2 to 4 by their size, of all others 2."""
 
     @property
     def is_over_tasks(self) -> bool:
@@ -197,83 +206,9 @@ def _check_names(names: Sequence[str], rows: list[str]) -> None:
         )
 
 
-def check_spec(spec: TableSpec) -> None:
-    """Refuse a table that refers to what it does not have."""
-    for name, column in spec.columns.items():
-        check_fields(column, f"table.columns.{name}.")
-    for fault in _faults(spec):
-        raise ConfigError(fault)
-
-
-def _faults(spec: TableSpec) -> Iterator[str]:
-    """The faults of a table that its types do not exclude; later ones presume earlier ones."""
-    if not re.fullmatch(r"[\w.-]+", spec.name):
-        yield f"`table.name` must be a word (it names files), got {spec.name!r}."
-    for key in ("rows", "columns"):
-        if not getattr(spec, key):
-            yield f"`table.{key}` must have at least one entry, got none."
-    yield from _unknown("base", [spec.base], spec.rows)
-    yield from _unknown("compare_with", [spec.compare_with], spec.rows)
-    for name, row in spec.rows.items():
-        if row.per_task and not spec.tasks:
-            yield f"`table.tasks` must name the tasks that per_task row {name!r} trains, got []."
-    for name, column in spec.columns.items():
-        kinds = (column.metric is not None, column.delta_of is not None, column.hours)
-        if sum(kinds) != 1:
-            yield (
-                f"`table.columns.{name}` must have exactly one of metric, delta_of and hours, got "
-                f"{sum(kinds)}."
-            )
-        if column.delta_of is not None:
-            yield from _faults_of_gain(spec, f"columns.{name}", column.delta_of)
-    if spec.grid is not None:
-        yield from _faults_of_grid(spec.grid)
-    if spec.paper is not None:
-        yield from _faults_of_paper(spec, spec.paper)
-
-
-def _unknown(key: str, names: Iterable[str | None], choices: Iterable[str]) -> Iterator[str]:
+def unknown(key: str, names: Iterable[str | None], choices: Iterable[str]) -> Iterator[str]:
+    """Yield a fault for every name in a key of the table that is not one of its choices."""
     options = list(choices)
     for name in names:
         if name is not None and name not in options:
             yield f"`table.{key}` is not in the table: {name!r}; {suggest(name, options)}"
-
-
-def _faults_of_gain(spec: TableSpec, key: str, tasks: list[str]) -> Iterator[str]:
-    if spec.delta is None:
-        yield f"`table.delta` must name a convention, as `table.{key}` is a gain; got null."
-    if spec.delta == "paper" and spec.base is None:
-        yield f"`table.base` must name a row, as `table.{key}` is relative to it; got null."
-    if not tasks:
-        yield f"`table.{key}.delta_of` must name at least one task, got []."
-    if spec.delta == "nash" and sorted(tasks) != ["depth", "normals", "segmentation"]:
-        yield (
-            f"`table.{key}.delta_of` must be [segmentation, depth, normals], as the convention "
-            f"nash averages all their metrics, got {tasks}."
-        )
-    if spec.tasks:
-        yield from _unknown(f"{key}.delta_of", tasks, spec.tasks)
-
-
-def _faults_of_grid(grid: GridSpec) -> Iterator[str]:
-    lists = {f"values.{key}": values for key, values in grid.values.items()}
-    if grid.values and not grid.seeds:
-        yield "`table.grid.seeds` must not be empty where there are values; table.grid.seeds=[0]."
-    for key, entries in lists.items():
-        if not entries:
-            yield f"`table.grid.{key}` must not be empty; table.grid=null for no grid."
-
-
-def _faults_of_paper(spec: TableSpec, paper: PaperSpec) -> Iterator[str]:
-    yield from _unknown("paper.columns", paper.columns, spec.columns)
-    yield from _unknown("paper.rows", paper.rows, spec.rows)
-    for row, cells in paper.rows.items():
-        yield from _unknown(f"paper.rows.{row}", cells, spec.columns)
-        for column in cells:
-            try:
-                spec.printed(row, column)
-            except TypeError:
-                yield (
-                    f"`table.paper.rows.{row}.{column}` must be a number, [value, spread] or "
-                    f"[value, spread, mark], got {cells[column]!r}."
-                )

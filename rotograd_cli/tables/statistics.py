@@ -41,7 +41,10 @@ def summarise(values: Sequence[float], statistic: str) -> tuple[float, float | N
     r"""Return centre and spread of one finite value per seed; the spread of a single seed is None.
 
     Standard deviations are those of a sample, divided by n - 1. The spread of ``mean_ci95`` is
-    :math:`t_{0.975,\,n-1}\, s / \sqrt{n}`.
+    :math:`t_{0.975,\,n-1}\, s / \sqrt{n}`, exact for values of a normal distribution.
+
+    References:
+        Student, "The probable error of a mean", Biometrika 6, 1908.
 
     Examples:
         >>> summarise([1.0, 2.0, 6.0], "median_std")
@@ -81,6 +84,20 @@ def ranks(centres: Mapping[str, float], better: Better | None) -> dict[str, int]
         for row, value in centres.items()
     }
     return {row: place for row, place in position.items() if place <= 2}
+
+
+def average_ranks(centres: Mapping[str, float], better: Better) -> dict[str, float]:
+    """Return the place of every row, 1 is best; equal rows share the mean of their places.
+
+    Examples:
+        >>> average_ranks({"a": 1.0, "b": 3.0, "c": 3.0}, "higher")
+        {'a': 3.0, 'b': 1.5, 'c': 1.5}
+    """
+    from scipy import stats  # slow import
+
+    sign = -1 if better == "higher" else 1
+    places = stats.rankdata([sign * value for value in centres.values()])
+    return dict(zip(centres, map(float, places), strict=True))
 
 
 def compare(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:

@@ -2,24 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from rotograd_cli.config.schema import suggest
-from rotograd_cli.errors import ConfigError
-from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.delta import BETTER, gains
+from rotograd_cli.tables.columns import kind_of
 from rotograd_cli.tables.footnotes import footnotes
+from rotograd_cli.tables.kinds import Content, Kind, Source, check_measured
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
-from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, SeedResult, metric_specs
+from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, metric_specs
 from rotograd_cli.tables.runs import COMMON, TASKS, alike
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
 from rotograd_cli.tasks.task import Task, task_statistics
 
-Values = Mapping[str, Mapping[int, float]]
-"""Values of a column by row and seed."""
 Cells = dict[str, Cell]
 """Cells of a column by row."""
 
@@ -43,7 +38,7 @@ def build_table(
     """
     statistic = statistic or spec.statistic
     builder = _Builder(spec, results, statistic)
-    built = [builder.column(name, column) for name, column in spec.columns.items()]
+    built = [builder.column(name) for name in spec.columns]
     rows = [
         Row(
             name,
@@ -64,7 +59,7 @@ def build_table(
 
 
 class _Builder:
-    """Computes the cells of one column after the other.
+    """Computes the cells of columns, each once: those of a mean rank need others.
 
     Args:
         spec: Table.
@@ -76,23 +71,40 @@ class _Builder:
         self._spec = spec
         self._results = results
         self._statistic = statistic
-        self._metrics = metric_specs(results.runs)
+        self._source = Source(results.rows, metric_specs(results.runs), self._ranked_of)
+        self._built: dict[str, tuple[Column, Cells]] = {}
 
-    def column(self, name: str, spec: ColumnSpec) -> tuple[Column, Cells]:
+    def column(self, name: str) -> tuple[Column, Cells]:
         """Return a column and its cells, ranked and compared."""
-        unit, better, values = self._content(name, spec)
-        cells = {row: self._cell(name, row, values[row]) for row in self._spec.rows}
-        places = self._ranks(spec, better, cells)
-        differences = self._differences(spec, cells)
-        digits = _digits(unit, cells) if spec.digits is None else spec.digits
-        label = spec.label or name
-        paper_label = self._paper_label(name, label, cells)
-        paper_digits = 2 if self._spec.paper is None else self._spec.paper.digits
-        column = Column(name, label, unit, better, digits, paper_label, paper_digits)
+        if name not in self._built:
+            self._built[name] = self._build(name)
+        return self._built[name]
+
+    def _build(self, name: str) -> tuple[Column, Cells]:
+        kind = kind_of(name, self._spec)
+        content = kind.content(self._source)
+        cells = {row: self._cell(name, row, content) for row in self._spec.rows}
+        places = ranks(self._ranked(kind.spec, cells), content.better)
+        differences = self._differences(kind.spec, cells) if kind.IS_COMPARED else {}
+        column = self._head(kind, content, cells)
         return column, {
             row: dataclasses.replace(cell, rank=places.get(row), difference=differences.get(row))
             for row, cell in cells.items()
         }
+
+    def _head(self, kind: Kind, content: Content, cells: Cells) -> Column:
+        largest = max(abs(cell.centre or 0.0) for cell in cells.values())
+        digits = kind.spec.digits
+        return Column(
+            kind.name,
+            kind.label,
+            content.unit,
+            content.better,
+            kind.digits(content.unit, largest) if digits is None else digits,
+            self._paper_label(kind.name, kind.label, cells),
+            2 if self._spec.paper is None else self._spec.paper.digits,
+            kind.COUNTS_SEEDS,
+        )
 
     def is_ranked(self, row: str) -> bool:
         """Return whether a row takes part in the ranks."""
@@ -107,45 +119,31 @@ class _Builder:
             return None
         return paper.columns.get(name, f"{label} (paper)")
 
-    def _content(self, name: str, column: ColumnSpec) -> tuple[str, Better | None, Values]:
-        """Unit, direction of better, and values in that unit by row and seed."""
-        rows = self._results.rows
-        if column.delta_of is not None:
-            convention = str(self._spec.delta)
-            gain = gains(convention, column.delta_of, rows, self._spec.base)
-            return "%", BETTER[convention], gain
-        if column.hours:  # not ranked: it depends on what else the machine did
-            hours = {row: {s: _hours(r) for s, r in seeds.items()} for row, seeds in rows.items()}
-            return "h", None, hours
-        metric = MetricKey.parse(str(column.metric))
-        if len(self._metrics) > 1:
-            _check_measured(f"columns.{name}.metric", str(metric), list(map(str, self._metrics)))
-        declared = self._metrics.get(metric, MetricDisplay(None, False))
-        percent = declared.percent if column.percent is None else column.percent
-        factor = 100.0 if percent else 1.0
-        values = {
-            row: {s: factor * r.metrics[metric] for s, r in seeds.items() if metric in r.metrics}
-            for row, seeds in rows.items()
-        }
-        return "%" if percent else "", declared.better, values
-
-    def _cell(self, column: str, row: str, values: Mapping[int, float]) -> Cell:
+    def _cell(self, column: str, row: str, content: Content) -> Cell:
+        values = content.values[row]
         finite = {seed: value for seed, value in values.items() if math.isfinite(value)}
         is_short = bool(values) and len(finite) < len(self._results.rows[row])
         note = f"{len(finite)} of {len(self._results.seeds)} seeds" if is_short else None
         cell = Cell(finite, paper=self._spec.printed(row, column), note=note)
+        if content.centres is not None:
+            return dataclasses.replace(cell, centre=content.centres.get(row))
         if not finite:
             return cell
         centre, spread = summarise(list(finite.values()), self._statistic)
         return dataclasses.replace(cell, centre=centre, spread=spread)
 
-    def _ranks(self, column: ColumnSpec, better: Better | None, cells: Cells) -> dict[str, int]:
+    def _ranked_of(self, name: str) -> tuple[Better | None, dict[str, float]]:
+        """Direction of a column, and the number of every row that takes part in its ranks."""
+        column, cells = self.column(name)
+        return column.better, self._ranked(self._spec.columns[name], cells)
+
+    def _ranked(self, column: ColumnSpec, cells: Cells) -> dict[str, float]:
         centres = {
             row: cell.centre
             for row, cell in cells.items()
             if cell.centre is not None and cell.note is None and self.is_ranked(row)
         }
-        return ranks(centres, better) if self._measured_alike(column, centres) else {}
+        return centres if self._measured_alike(column, centres) else {}
 
     def _measured_alike(self, column: ColumnSpec, rows: Iterable[str]) -> bool:
         """Whether all results of some rows may be compared in a column."""
@@ -156,7 +154,7 @@ class _Builder:
     def _differences(self, column: ColumnSpec, cells: Cells) -> dict[str, Difference]:
         """Differences from the row ``compare_with``, corrected for their number."""
         reference = self._spec.compare_with
-        if reference is None or column.hours:
+        if reference is None:
             return {}
         differences = {}
         for row, cell in cells.items():
@@ -186,27 +184,9 @@ def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
     metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
     metrics += [str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]
     for task in spec.tasks:
-        _check_measured("tasks", task, names)
+        check_measured("tasks", task, names)
     for name, column in spec.columns.items():
         for task in column.delta_of or ():
-            _check_measured(f"columns.{name}.delta_of", task, names)
+            check_measured(f"columns.{name}.delta_of", task, names)
         if column.metric is not None:
-            _check_measured(f"columns.{name}.metric", column.metric, metrics)
-
-
-def _check_measured(key: str, name: str, measured: list[str]) -> None:
-    if name not in measured:
-        hint = suggest(name, measured)
-        raise ConfigError(f"`table.{key}` must be measured by the runs, got {name!r}; {hint}")
-
-
-def _hours(result: SeedResult) -> float:
-    return sum(run.summary.train_s or 0.0 for run in result.runs) / 3600
-
-
-def _digits(unit: str, cells: Cells) -> int:
-    """Decimals: 2 with a unit; without, four figures or so."""
-    largest = max(abs(cell.centre or 0.0) for cell in cells.values())
-    if unit or largest >= 10:
-        return 2
-    return 3 if largest >= 1 else 4
+            check_measured(f"columns.{name}.metric", column.metric, metrics)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from .conftest import SMOKE, Cli, Result, run_in
 
@@ -32,6 +33,20 @@ paper:
   source: a source
   rows:
     rotograd: {gain: [2.12, 2.23]}
+"""
+SHARED = """# The shared rows, and one of its own.
+defaults:
+  - rows: [single, methods]
+  - _self_
+name: mine
+title: Mine
+tasks: [left, sum]
+seeds: 2
+rows:
+  mgda: {label: MGDA}
+  wide: {overrides: [method=rotograd, method.rotation_shape=50]}
+columns:
+  sum: {metric: sum/mse}
 """
 
 
@@ -102,6 +117,18 @@ def test_runs_are_matched_to_the_rows_of_a_table(cli: Cli, own_runs: Path) -> No
     ]
     assert "Incomplete" not in result.out
     assert "Not the table's own setting" not in result.out
+
+
+def test_a_table_of_the_users_takes_the_shared_rows_and_says_what_differs(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / "table").mkdir(parents=True)
+    (tmp_path / "conf" / "table" / "mine.yaml").write_text(SHARED, encoding="utf-8")
+    result = cli("table", "table=mine", "--config-dir", "conf", "runs=.", "--cfg", "job")
+    rows = yaml.safe_load(result.out)["table"]["rows"]
+    assert list(rows)[:2] == ["single", "vanilla"]
+    assert rows["mgda"] == {**rows["vanilla"], "label": "MGDA", "overrides": ["method=mgda"]}
+    assert list(rows)[-1] == "wide"
 
 
 def test_without_a_table_rows_are_the_settings_that_were_run(cli: Cli, own_runs: Path) -> None:

@@ -1,13 +1,15 @@
 """What a table may hold, and the tables that ship."""
 
 import copy
+import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from hydra import compose
+from omegaconf import OmegaConf
 
 from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.compose import composing
@@ -17,10 +19,8 @@ from rotograd_cli.data import two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tables.spec import (
-    PaperValue,
-    TableSpec,
-)
+from rotograd_cli.tables.command import TableCommand
+from rotograd_cli.tables.spec import PaperValue, TableSpec
 from rotograd_cli.tasks.task import Task, task_statistics
 from tests.fake_runs import to_table_spec
 
@@ -51,7 +51,11 @@ SMALL: dict[str, Any] = {
 
 
 def load(file: Path) -> TableSpec:
-    return to_table_spec(yaml.safe_load(file.read_text(encoding="utf-8")))
+    with composing(table_command_schema=TableCommand):
+        composed = compose("table", ["runs=any", f"table={file.stem}"])
+    content = OmegaConf.to_container(composed.table)
+    assert isinstance(content, dict)
+    return to_table_spec(cast(dict[str, Any], content))
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -249,8 +253,18 @@ WRONG: list[tuple[str, Any, str]] = [
     ("rows", {}, "`table.rows` must have at least one entry"),
     ("rows.vanilla", 3, "`table.rows.vanilla`"),
     ("tasks", [], "`table.tasks` must name the tasks"),
-    ("columns.left.hours", True, "exactly one of metric, delta_of and hours, got 2"),
-    ("columns.left.metric", None, "exactly one of metric, delta_of and hours, got 0"),
+    ("columns.left.hours", True, "delta_of, hours and mean_rank_of, got metric and hours"),
+    ("columns.left.metric", None, "delta_of, hours and mean_rank_of, got none"),
+    ("columns.left.over", "max", "takes no over beside metric, got max"),
+    ("columns.hours.count_within", 1.0, "takes no count_within beside hours"),
+    ("columns.left", {"metric": "a", "count_within": 1.0, "percent": True}, "beside metric and"),
+    ("columns.left", {"metric": "a", "count_within": math.inf}, "must be a finite number, got inf"),
+    ("columns.left", {"mean_rank_of": []}, "must name at least one column"),
+    ("columns.left", {"mean_rank_of": ["gain", "gain"]}, "and each once"),
+    ("columns.left", {"mean_rank_of": ["gian"]}, "did you mean gain?"),
+    ("columns.left", {"mean_rank_of": ["hours"]}, "columns of metric or delta_of, got 'hours'"),
+    ("columns.left", {"mean_rank_of": ["left"]}, "columns of metric or delta_of, got 'left'"),
+    ("columns.gain.over", "min", "must be mean or median or max"),
     ("columns.left.digits", -1, "`table.columns.left.digits` must be at least 0, got -1"),
     ("columns.gain.delta_of", [], "must name at least one task"),
     ("columns.gain.delta_of", ["lef"], "did you mean left?"),

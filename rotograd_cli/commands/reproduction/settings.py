@@ -12,8 +12,9 @@ from rotograd_cli.config.compose import composing
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import typed
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.tables.checks import check_spec
 from rotograd_cli.tables.command import to_seeds
-from rotograd_cli.tables.spec import Statistic, TableSpec, check_spec
+from rotograd_cli.tables.spec import Statistic, TableSpec
 
 TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
 FIGURE_KEYS = ("figure", "runs", "x", "y", "smooth", "band", "output")
