@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.data.base import Positive, Seed, Split
-from rotograd_cli.data.two_digits import SIZE, Digits, TwoDigits
+from rotograd_cli.data.two_digits import SIZE, Digits, TwoDigits, overlap
 from rotograd_cli.errors import ConfigError
 
 
@@ -54,6 +54,7 @@ class MultiDigits(TwoDigits):
         _check_sizes(num_val, num_test)
         super().__init__(
             digits=_load(num_val, num_test, seed),
+            compose=overlap,
             tasks=tasks,
             partners=partners,
             seed=seed,

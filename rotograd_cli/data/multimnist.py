@@ -15,7 +15,7 @@ import torch
 
 from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.data.base import FileCheck, Positive, Seed, Split
-from rotograd_cli.data.two_digits import Digits, TwoDigits
+from rotograd_cli.data.two_digits import Digits, TwoDigits, overlap
 from rotograd_cli.errors import DATA_ROOT, DatasetError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class MultiMNIST(TwoDigits):
     ) -> None:
         super().__init__(
             digits=_load(Path(data_dir), download),
+            compose=overlap,
             tasks=tasks,
             partners=partners,
             seed=seed,

@@ -1,6 +1,6 @@
 """Two digits in one image, and the paper's five tasks on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from rotograd_cli.data.base import SPLITS, Batch, MultiTaskDataset, Split, hash_tensors
 from rotograd_cli.tasks import Task, losses, metrics, select_tasks
 
-SIZE = 28  # of a digit and of the result, in pixels
+SIZE = 28  # of MNIST's digits and of two that overlap, in pixels
 CANVAS = 36
 OFFSET = 6  # of the right digit from the top left corner
 
@@ -27,12 +27,21 @@ class Digits:
     """Single digits."""
 
     images: Tensor
-    """uint8, shape ``[N, 28, 28]``."""
+    """Grey levels, uint8, shape ``[N, H, W]``."""
     labels: Tensor
     """int64 in 0..9, shape ``[N]``."""
 
 
-def compose(left: Tensor, right: Tensor) -> Tensor:
+Composition = Callable[[Tensor, Tensor], Tensor]
+"""Joins left and right digits, each ``[N, H, W]``, into images; changes neither argument."""
+
+
+def side_by_side(left: Tensor, right: Tensor) -> Tensor:
+    """Join digits ``[N, H, W]`` into images ``[N, H, 2 W]``, the left one first."""
+    return torch.cat((left, right), dim=2)
+
+
+def overlap(left: Tensor, right: Tensor) -> Tensor:
     """Put two digits into one image (Sener and Koltun, NeurIPS 2018).
 
     The left digit goes to rows and columns 0..27 of a 36×36 canvas, the right one to 6..33, the
@@ -63,6 +72,7 @@ class TwoDigits(MultiTaskDataset):
 
     Args:
         digits: Single digits of each split; splits share none.
+        compose: How two digits become one image.
         tasks: Names of the wanted tasks; None for all five.
         partners: Right digits drawn for every left digit.
         seed: Seed of the partners, independent of the seed of a run.
@@ -71,12 +81,11 @@ class TwoDigits(MultiTaskDataset):
         device: Where the images live.
     """
 
-    input_shape = (1, SIZE, SIZE)
-
     def __init__(
         self,
         *,
         digits: Mapping[Split, Digits],
+        compose: Composition,
         tasks: Sequence[str] | None,
         partners: int,
         seed: int,
@@ -99,6 +108,7 @@ class TwoDigits(MultiTaskDataset):
             labels = digits[split].labels.to(device)
             self._images[split] = compose(images[left], images[right])
             self._targets[split] = _targets(self._images[split], labels[left], labels[right])
+        self.input_shape = (1, *self._images["train"].shape[1:])
         self._standardise_pixels()
 
     def num_examples(self, split: Split) -> int:
@@ -106,7 +116,7 @@ class TwoDigits(MultiTaskDataset):
         return self._images[split].shape[0]
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Return normalised images ``[N, 1, 28, 28]`` and the chosen tasks' targets ``[N]``."""
+        """Return normalised images ``[N, 1, H, W]`` and the chosen tasks' targets ``[N]``."""
         indices = indices.to(self._images[split].device)
         images = self._images[split][indices].unsqueeze(1).float()
         targets = {task.name: self._targets[split][task.name][indices] for task in self.tasks}

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 
 from rotograd_cli.bounds import check_fields
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tables.columns import column_faults
-from rotograd_cli.tables.spec import GridSpec, PaperSpec, TableSpec, unknown
+from rotograd_cli.tables.kinds import KINDS, kind_keys, kind_of
+from rotograd_cli.tables.runs import grouped
+from rotograd_cli.tables.spec import ColumnSpec, GridSpec, PaperSpec, TableSpec, unknown
+
+OPTIONS = ("percent", "count_within", "over")
+"""Keys of a column that only some kinds take."""
 
 
 def check_spec(spec: TableSpec) -> None:
@@ -29,11 +33,43 @@ def _faults(spec: TableSpec) -> Iterator[str]:
     for name, row in spec.rows.items():
         if row.per_task and not spec.tasks:
             yield f"`table.tasks` must name the tasks that per_task row {name!r} trains, got []."
-    yield from column_faults(spec)
+    yield from _faults_of_names(spec)
+    yield from _faults_of_columns(spec)
     if spec.grid is not None:
         yield from _faults_of_grid(spec.grid)
     if spec.paper is not None:
         yield from _faults_of_paper(spec, spec.paper)
+
+
+def _faults_of_names(spec: TableSpec) -> Iterator[str]:
+    by_label = grouped((spec.label(row), row) for row in spec.rows)
+    for label, rows in by_label.items():
+        if len(rows) > 1:
+            yield (
+                f"`table.rows` must have different names, got {label!r} for {', '.join(rows)}; "
+                f"set table.rows.{rows[1]}.label."
+            )
+
+
+def _faults_of_columns(spec: TableSpec) -> Iterator[str]:
+    for name, column in spec.columns.items():
+        kinds = kind_keys(column)
+        if len(kinds) != 1:
+            *others, last = KINDS
+            yield (
+                f"`table.columns.{name}` must have exactly one of {', '.join(others)} and {last}, "
+                f"got {' and '.join(kinds) or 'none'}."
+            )
+        kind = kind_of(name, spec)
+        for key in OPTIONS:
+            value = getattr(column, key)
+            if value != getattr(ColumnSpec, key) and key not in kind.OPTIONS:
+                beside = " and ".join([*kinds, *sorted(kind.OPTIONS & {"count_within"})])
+                yield (
+                    f"`table.columns.{name}` takes no {key} beside {beside}, got {value}; leave it "
+                    "out."
+                )
+        yield from kind.faults()
 
 
 def _faults_of_grid(grid: GridSpec) -> Iterator[str]:

@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from rotograd_cli.tables.columns import kind_of
+from rotograd_cli.tables.columns import Content, Kind, Source, check_measured
 from rotograd_cli.tables.footnotes import footnotes
-from rotograd_cli.tables.kinds import Content, Kind, Source, check_measured
+from rotograd_cli.tables.kinds import kind_of
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, metric_specs
 from rotograd_cli.tables.runs import COMMON, TASKS, alike

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import fake_celeba
+from tests import fake_celeba, fake_svhn
 from tests.cli.conftest import Cli
 from tests.cli.test_train import summary
 
@@ -60,6 +60,27 @@ def test_check_prepare_and_train_lead_from_files_to_a_table(
     assert "Note: subset:" in again.out
 
 
+@pytest.mark.slow
+def test_svhn_trains_and_is_planned_as_a_table(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_svhn.write(tmp_path / "data" / "svhn")
+    fake_svhn.expect(tmp_path / "data" / "svhn", monkeypatch)
+    common = ("data.num_val=10", "logger=none", "device=cpu", "paths.data_dir=data")
+    checked = cli("data", "check", "multisvhn", "paths.data_dir=data")
+    assert checked.code == 0, checked.out
+    trained = cli("train", "experiment=multisvhn", "debug=smoke", "train.batch_size=8", *common)
+    assert trained.code == 0, trained.err
+    options = ("table.grid=null", "methods=[single,vanilla]", "train.batch_size=8")
+    planned = cli("reproduce", "table=svhn", "plan=true", *options, *common)
+    assert planned.code == 0, planned.err
+    rows = [line.split("│")[1:4] for line in planned.out.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows[:2]] == [
+        ["Single", "50", "0"],  # five tasks at ten seeds
+        ["Vanilla", "10", "0"],
+    ]
+
+
 @pytest.mark.parametrize("name", ["da ta", "d'a\"t;a", "größe", "$HOME", "a=b,c", "(1)"])
 def test_commands_that_are_suggested_work_when_pasted(name: str, cli: Cli, tmp_path: Path) -> None:
     root = tmp_path / name
@@ -82,7 +103,7 @@ def test_check_without_a_name_looks_at_every_data_set(cli: Cli) -> None:
     assert "needs no files" in lines["multidigits"]
     command = "rotograd data check NAME paths.data_dir=nowhere"
     assert f"{command} says what is missing and where to get it." in result.out
-    for name in ("celeba", "multimnist", "nyuv2"):
+    for name in ("celeba", "multimnist", "multisvhn", "nyuv2"):
         assert "not ok" in lines[name]
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import DatasetError
-from tests import fake_celeba, fake_mnist, fake_nyuv2
+from tests import fake_celeba, fake_mnist, fake_nyuv2, fake_svhn
 
 FILES = sorted((config_dir() / "data").glob("*.yaml"))
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -36,10 +36,16 @@ def _fake_nyuv2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nyuv2.prepare(folder)
 
 
+def _fake_multisvhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_svhn.write(folder / "svhn", {"train": 10_040, "test": 12})  # 10,000 are for validation
+    fake_svhn.expect(folder / "svhn", monkeypatch)
+
+
 # data sets that read files: what writes small ones in their format
 FAKES: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "celeba": _fake_celeba,
     "multimnist": _fake_multimnist,
+    "multisvhn": _fake_multisvhn,
     "nyuv2": _fake_nyuv2,
 }
 

@@ -241,7 +241,7 @@ def test_failed_download_lists_the_files_in_one_line(
 def test_checksums_and_folder_are_torchvisions() -> None:
     source = torchvision.datasets.CIFAR10
     lists = [*source.train_list, *source.test_list]
-    assert {name: md5 for name, md5 in lists} == fake_cifar10.REAL_FILES
+    assert dict(lists) == fake_cifar10.REAL_FILES
     assert source.base_folder == FOLDER
     readme = Path(__file__).parents[2] / "datasets" / "cifar10" / "README.md"
     text = readme.read_text(encoding="utf-8")

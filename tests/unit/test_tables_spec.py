@@ -70,7 +70,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
     """Tasks of the table's data set, without its files."""
-    if spec.experiment == "multimnist":
+    if spec.experiment in ("multimnist", "multisvhn"):
         return two_digits.TASKS
     if spec.name == "nyuv2":
         return make_tasks("exact")
@@ -81,7 +81,9 @@ def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
 
 
 def test_every_data_set_of_the_paper_has_its_table() -> None:
-    assert {"multimnist", "celeba_conv", "celeba_resnet18", "nyuv2"} <= {f.stem for f in FILES}
+    assert {"multimnist", "svhn", "celeba_conv", "celeba_resnet18", "nyuv2"} <= {
+        f.stem for f in FILES
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -151,6 +153,16 @@ CHECKPOINTS = [
     ("multimnist", "imtlg", "digits", 1.17, 2.77),
     ("multimnist", "pcgrad", "digits", -3.12, 3.88),
     ("multimnist", "single", "pixels", 0.01, 0.01),
+    ("svhn", "rotograd", "digits", 6.08, 0.48),
+    ("svhn", "rotograd", "pixels", 1.61, 2.72),
+    ("svhn", "vanilla", "digits", 5.14, 0.83),
+    ("svhn", "vanilla", "pixels", 2.75, 3.17),
+    ("svhn", "graddrop", "pixels", 1.91, 0.86),
+    ("svhn", "mgda", "digits", 5.99, 1.48),
+    ("svhn", "gradnorm", "digits", 6.67, 1.02),
+    ("svhn", "imtlg", "pixels", 2.47, 1.65),
+    ("svhn", "pcgrad", "digits", 5.50, 0.75),
+    ("svhn", "single", "pixels", 0.17, 0.06),
     ("celeba_conv", "vanilla", "min", 1.62, None),
     ("celeba_conv", "graddrop", "mean", 58.62, None),
     ("celeba_conv", "pcgrad", "hours", 17.03, None),
@@ -192,7 +204,8 @@ def test_two_printed_numbers_that_may_be_swapped_are_marked() -> None:
 
 
 def test_no_printed_number_is_missing() -> None:
-    for name, cells in {"multimnist": 15, "celeba_conv": 30, "celeba_resnet18": 30}.items():
+    numbers = {"multimnist": 15, "svhn": 15, "celeba_conv": 30, "celeba_resnet18": 30}
+    for name, cells in numbers.items():
         spec = load(config_dir() / "table" / f"{name}.yaml")
         assert spec.paper is not None
         assert sum(len(row) for row in spec.paper.rows.values()) == cells, name

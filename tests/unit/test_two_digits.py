@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rotograd_cli.data.base import Split
-from rotograd_cli.data.two_digits import SPLITS, Digits, TwoDigits, compose
+from rotograd_cli.data.two_digits import SPLITS, Digits, TwoDigits, overlap
 from rotograd_cli.errors import ConfigError
 from tests.counting import CountOperations
 
@@ -35,6 +35,7 @@ def two_digits(
         digits = {split: random_digits(30 + 5 * i, i) for i, split in enumerate(SPLITS)}
     return TwoDigits(
         digits=digits,
+        compose=overlap,
         tasks=tasks,
         partners=partners,
         seed=seed,
@@ -56,7 +57,7 @@ def everything(dataset: TwoDigits, split: Split) -> tuple[Tensor, dict[str, Tens
 
 def test_composition_agrees_with_a_loop_over_pixels() -> None:
     left, right = random_digits(4, 0).images, random_digits(4, 1).images
-    composed = compose(left, right)
+    composed = overlap(left, right)
     assert composed.dtype == torch.uint8
     for n in range(4):
         for i in range(28):
@@ -72,7 +73,7 @@ def test_composition_agrees_with_a_loop_over_pixels() -> None:
 
 def test_composition_agrees_with_pil() -> None:
     left, right = random_digits(20, 0).images.numpy(), random_digits(20, 1).images.numpy()
-    composed = compose(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+    composed = overlap(torch.from_numpy(left), torch.from_numpy(right)).numpy()
     for n in range(20):
         canvas = np.zeros((36, 36), np.uint8)
         canvas[:28, :28] = left[n]
@@ -84,7 +85,7 @@ def test_composition_agrees_with_pil() -> None:
 def test_left_digit_is_up_right_digit_is_down_and_overlap_is_the_maximum() -> None:
     left = torch.full((2, 28, 28), 50, dtype=torch.uint8)
     right = torch.stack((torch.full((28, 28), 90), torch.full((28, 28), 10))).byte()
-    bright, dark = compose(left, right)
+    bright, dark = overlap(left, right)
     assert bright[0, 0] == dark[0, 0] == 50
     assert (bright[5:21, 5:21] == 90).all()
     assert (dark[5:21, 5:21] == 50).all()
@@ -99,7 +100,7 @@ def test_left_digit_is_up_right_digit_is_down_and_overlap_is_the_maximum() -> No
 def test_composition_leaves_its_arguments_alone() -> None:
     left, right = random_digits(3, 0).images, random_digits(3, 1).images
     before = left.clone(), right.clone()
-    compose(left, right)
+    overlap(left, right)
     assert torch.equal(left, before[0])
     assert torch.equal(right, before[1])
 
@@ -109,7 +110,7 @@ def test_composition_takes_as_many_operations_for_all_digits_as_for_one() -> Non
     for num in (1, 1000):
         digits = random_digits(num, 0).images
         with CountOperations() as operations:
-            compose(digits, digits)
+            overlap(digits, digits)
         counts.append(operations.num)
     assert counts[0] == counts[1] > 0
 
