@@ -99,7 +99,7 @@ def test_labels_are_those_of_torchvisions_reader(
     official = torchvision.datasets.CIFAR10(str(folder), train=False)
     dataset = load(folder)
     batch = whole(dataset, "test")
-    image = torch.from_numpy(np.asarray(official[3][0])).permute(2, 0, 1)
+    image = torch.from_numpy(np.array(official[3][0])).permute(2, 0, 1)
     torch.testing.assert_close(dataset.images(batch.inputs)[3] * 255, image.float())
     targets = torch.stack([batch.targets[name] for name in CLASSES])
     assert targets.argmax(0).tolist() == official.targets
@@ -126,7 +126,7 @@ def test_inputs_have_the_documented_normalisation(folder: Path) -> None:
 
 def test_a_subset_has_the_first_images_and_says_so(folder: Path) -> None:
     for name in TRAIN:  # not the official content: accepted with a limit alone
-        (folder / FOLDER / name).write_bytes(pickle.dumps(fake_cifar10.batch_of(name), protocol=2))
+        (folder / FOLDER / name).write_bytes(pickle.dumps(fake_cifar10.batch_of(name), protocol=4))
     assert "must have the MD5" in refusal(folder)
     dataset = load(folder, limit=20, val_share=0.5)
     assert [dataset.num_examples(split) for split in ("train", "val", "test")] == [10, 10, 20]
