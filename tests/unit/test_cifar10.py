@@ -128,15 +128,19 @@ def test_a_subset_has_the_first_images_and_says_so(folder: Path) -> None:
     for name in TRAIN:  # not the official content: accepted with a limit alone
         (folder / FOLDER / name).write_bytes(pickle.dumps(fake_cifar10.batch_of(name), protocol=4))
     assert "must have the MD5" in refusal(folder)
-    dataset = load(folder, limit=20, val_share=0.5)
-    assert [dataset.num_examples(split) for split in ("train", "val", "test")] == [10, 10, 20]
+    dataset = load(folder, limit=40, val_share=0.5)
+    assert [dataset.num_examples(split) for split in ("train", "val", "test")] == [20, 20, 30]
     assert dataset.notes == (
-        "subset: 20 of 50,000 training images (10 of them for validation) and 20 of 10,000 test "
+        "subset: 40 of 50,000 training images (20 of them for validation) and 30 of 10,000 test "
         "images",
     )
     pixels = (dataset.images(whole(dataset, "test").inputs) * 255).round().byte().numpy()
     data: Any = fake_cifar10.batch_of("test_batch")["data"]
-    assert np.array_equal(pixels.reshape(20, -1), data[:20])
+    assert np.array_equal(pixels.reshape(30, -1), data)
+    parts = [dataset.images(whole(dataset, split).inputs) for split in ("train", "val")]
+    kept = {image.tobytes() for image in (torch.cat(parts) * 255).round().byte().numpy()}
+    first: Any = fake_cifar10.batch_of(TRAIN[0])["data"]
+    assert kept == {image.tobytes() for image in first}
     with pytest.raises(ConfigError, match=r"`data.val_share` must leave images.*raise data.limit"):
         load(folder, limit=3, val_share=0.1)
 
