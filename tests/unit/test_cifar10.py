@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+from sklearn.metrics import f1_score
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch
@@ -119,6 +120,21 @@ def test_inputs_have_the_documented_normalisation(folder: Path) -> None:
     image = first[0].reshape(3, 32, 32).astype(np.float64) / 255
     expected = (image - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
     np.testing.assert_allclose(inputs[0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_f1_of_every_task_is_scikit_learns_over_the_whole_split(folder: Path) -> None:
+    dataset = load(folder)
+    logits = torch.randn(30, 1, generator=torch.Generator().manual_seed(0))
+    for task in dataset.tasks:
+        (spec,) = task.metrics
+        metric = spec.create()
+        for rows in torch.arange(30).split(7):  # every batch alone would have another F1
+            metric.update(
+                spec.prepare(logits[rows]), dataset.batch("test", rows).targets[task.name]
+            )
+        target = whole(dataset, "test").targets[task.name]
+        expected = f1_score(target, logits.squeeze(1) > 0, zero_division=0.0)
+        assert float(spec.value(metric.compute())) == pytest.approx(expected, abs=1e-12)
 
 
 # ---- a subset
