@@ -2,10 +2,11 @@
 
 A figure is one class in one file of this folder, and one YAML file in ``conf/figure`` that names it
 by ``_target_`` and holds its options; ``rotograd plot figure=NAME`` finds it there. The class
-extends one of three, by where its data come from:
+extends one of four, by where its data come from:
 
 * :class:`RunsFigure`: the records of runs (``runs=GLOB``), :class:`LinesFigure` as lines;
-* :class:`TableFigure`: a table of runs (``table=NAME``, or ``runs=GLOB``);
+* :class:`TableFigure`: a table of runs (``table=NAME``, or ``runs=GLOB``), :class:`TablesFigure`
+  several (``table=[NAME,NAME]``);
 * :class:`ComputedFigure`: its own computation.
 
 ``draw`` returns a ``Drawing`` (``canvas.py``); the command writes it as PNG, PDF and CSV.
@@ -72,7 +73,23 @@ class LinesFigure(RunsFigure, ABC):
         self.options = LineOptions(x, smooth, band)
 
 
-class TableFigure(Figure, ABC):
+class _OfTables(Figure, ABC):
+    def __init__(self, *, name: str, table: str, columns: Sequence[str], title: str) -> None:
+        super().__init__(name=name)
+        self.table = table
+        self.columns = columns
+        self.title = title
+
+    @abstractmethod
+    def columns_of(self, spec: TableSpec) -> TableSpec:
+        """Return the table with the columns that are drawn in place of its own.
+
+        Raises:
+            ConfigError: If the table cannot have them.
+        """
+
+
+class TableFigure(_OfTables):
     """A figure of a table's numbers.
 
     Args:
@@ -94,24 +111,28 @@ class TableFigure(Figure, ABC):
         x_label: str,
         y_label: str,
     ) -> None:
-        super().__init__(name=name)
-        self.table = table
-        self.columns = columns
-        self.title = title
+        super().__init__(name=name, table=table, columns=columns, title=title)
         self.x_label = x_label
         self.y_label = y_label
 
     @abstractmethod
-    def columns_of(self, spec: TableSpec) -> TableSpec:
-        """Return the table with the columns that are drawn in place of its own.
-
-        Raises:
-            ConfigError: If the table cannot have them.
-        """
-
-    @abstractmethod
     def draw(self, table: Table) -> Drawing:
         """Draw a table with these columns, of which at least one cell has a value."""
+
+
+class TablesFigure(_OfTables):
+    """A figure of the numbers of one table or of several (``table=[NAME,NAME]``).
+
+    Args:
+        name: As in :class:`Figure`.
+        table: Table that is drawn unless ``table=`` or ``runs=`` says otherwise.
+        columns: Columns of the tables, as the figure takes them.
+        title: Title.
+    """
+
+    @abstractmethod
+    def draw(self, tables: Sequence[Table]) -> Drawing:
+        """Draw tables with these columns, each with a value in at least one cell."""
 
 
 class ComputedFigure(Figure, ABC):
