@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from rotograd_cli.bounds import check_fields
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.kinds import KINDS, kind_keys, kind_of
+from rotograd_cli.tables.runs import grouped
 from rotograd_cli.tables.spec import ColumnSpec, GridSpec, PaperSpec, TableSpec, unknown
 
 OPTIONS = ("percent", "count_within", "over")
@@ -32,11 +33,22 @@ def _faults(spec: TableSpec) -> Iterator[str]:
     for name, row in spec.rows.items():
         if row.per_task and not spec.tasks:
             yield f"`table.tasks` must name the tasks that per_task row {name!r} trains, got []."
+    yield from _faults_of_names(spec)
     yield from _faults_of_columns(spec)
     if spec.grid is not None:
         yield from _faults_of_grid(spec.grid)
     if spec.paper is not None:
         yield from _faults_of_paper(spec, spec.paper)
+
+
+def _faults_of_names(spec: TableSpec) -> Iterator[str]:
+    by_label = grouped((spec.label(row), row) for row in spec.rows)
+    for label, rows in by_label.items():
+        if len(rows) > 1:
+            yield (
+                f"`table.rows` must have different names, got {label!r} for {', '.join(rows)}; "
+                f"set table.rows.{rows[1]}.label."
+            )
 
 
 def _faults_of_columns(spec: TableSpec) -> Iterator[str]:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hydra import compose
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from rotograd_cli.config.compose import component_names
+from rotograd_cli.config.compose import component_names, component_node
+from rotograd_cli.config.labels import class_label, method_label
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import to_train_config, typed
 from rotograd_cli.errors import ConfigError
@@ -166,14 +166,14 @@ def _chosen(spec: TableSpec, methods: Sequence[str] | None) -> TableSpec:
         return spec
     names = []
     for method in methods:
-        wanted = (method.lower(), _class_of(method).lower())
+        wanted = (method.lower(), _label_of(method).lower())
         rows = [n for n in spec.rows if n.lower() in wanted or n.split(",")[0].lower() in wanted]
         names += rows or [method]  # which is refused
     return spec.select(names)
 
 
-def _class_of(method: str) -> str:
-    """Return the class that a file of ``conf/method`` names; any other name as it is."""
+def _label_of(method: str) -> str:
+    """Return the label of a file of ``conf/method`` or of a class; any other name as it is."""
     if method not in component_names("method"):
-        return method
-    return str(compose(f"method/{method}").method._target_).rpartition(".")[2]
+        return class_label(method)
+    return method_label(component_node("method", method))
