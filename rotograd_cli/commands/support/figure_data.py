@@ -13,7 +13,7 @@ from rotograd_cli.config.compose import composing
 from rotograd_cli.config.overrides import composed, explaining
 from rotograd_cli.config.schema import PlotConfig
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.figures.base import TableFigure, TablesFigure
+from rotograd_cli.figures.base import OfTables, TableFigure, TablesFigure
 from rotograd_cli.figures.canvas import Drawing
 from rotograd_cli.tables.command import (
     register_schema,
@@ -35,7 +35,7 @@ def drawn_of_tables(
     """
     tables = []
     folders = []
-    for of_one in _one_table_each(figure, config, arguments):
+    for of_one in one_table_each(figure, config.runs is not None, arguments):
         table, folder = _table(figure, config, of_one)
         tables.append(table)
         folders.append(folder)
@@ -44,16 +44,23 @@ def drawn_of_tables(
     return figure.draw(tables), folders[0] if len(set(folders)) == 1 else folders[0].parent
 
 
-def _one_table_each(
-    figure: TableFigure | TablesFigure, config: PlotConfig, arguments: Arguments
-) -> list[Arguments]:
-    """Return the arguments of every table: ``table=[a,b]`` are those of ``table=a`` and of b."""
+def one_table_each(figure: OfTables, has_runs: bool, arguments: Arguments) -> list[Arguments]:
+    """Return the arguments of every table: ``table=[a,b]`` are those of ``table=a`` and of b.
+
+    Args:
+        figure: Figure, which has a table unless there are runs.
+        has_runs: Whether runs are named.
+        arguments: The command line.
+
+    Raises:
+        ConfigError: If a figure of one table gets several.
+    """
     others = [override for override in arguments.table if not override.startswith("table=")]
     chosen = [override for override in arguments.table if override not in others]
-    if not chosen and config.runs is not None:
+    if not chosen and has_runs:
         return [arguments]
     names = _names(chosen[-1]) if chosen else [figure.table]
-    if len(names) > 1 and isinstance(figure, TableFigure):
+    if len(names) > 1 and not isinstance(figure, TablesFigure):
         raise ConfigError(f"Figure {figure.name!r} is of one table, got {chosen[-1]}; name one.")
     return [
         dataclasses.replace(arguments, table=[f"table={name}", *others])

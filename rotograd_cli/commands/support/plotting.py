@@ -8,12 +8,20 @@ from pathlib import Path
 
 from rotograd_cli.commands.reproduction.settings import Arguments
 from rotograd_cli.commands.support.figure_data import beside, drawn_of_tables
+from rotograd_cli.commands.support.searched import drawn_of_search
 from rotograd_cli.config.components import Constructor
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import PlotConfig, typed
 from rotograd_cli.errors import ConfigError, hydra_value
-from rotograd_cli.figures.base import ComputedFigure, Figure, RunsFigure, TableFigure, TablesFigure
+from rotograd_cli.figures.base import (
+    ComputedFigure,
+    Figure,
+    RunsFigure,
+    SearchFigure,
+    TableFigure,
+    TablesFigure,
+)
 from rotograd_cli.figures.canvas import Drawing, save, styled
 from rotograd_cli.tables.command import to_patterns
 from rotograd_cli.tables.runs import find_runs, run_folders, without_runs
@@ -78,6 +86,13 @@ def _drawn(figure: Figure, config: PlotConfig, arguments: Arguments) -> tuple[Dr
         return _of_runs(figure, config, arguments)
     if isinstance(figure, TableFigure | TablesFigure):
         return drawn_of_tables(figure, config, arguments)
+    if isinstance(figure, SearchFigure):
+        if config.runs is not None:
+            raise ConfigError(
+                f"Figure {figure.name!r} needs the grid of a table, got runs={config.runs}; leave "
+                "it out and name the table, table=NAME."
+            )
+        return drawn_of_search(figure, arguments)
     assert isinstance(figure, ComputedFigure)
     for override in _given([*arguments.figure, *arguments.table, *arguments.runs]):
         if not override.startswith(("figure", "output=")):
