@@ -48,42 +48,41 @@ class Sensitivity(SearchFigure):
         return dataclasses.replace(spec, columns=columns, paper=None, compare_with=None)
 
     def draw(self, tried: Tried) -> Drawing:
-        """Draw the panels."""
+        """Draw the panels.
+
+        Raises:
+            ConfigError: If no row tried several numbers of a key.
+        """
         keys = varied_keys(tried.trials)
-        heights: dict[str, Height] = {tried.metric: lambda trial: trial.validation}
-        for column in tried.columns:
-            heights[f"test {column.label}{' %' if column.unit == '%' else ''}"] = _of(column.name)
+        if not keys:
+            raise ConfigError(
+                f"Figure {self.name!r} needs a row that was trained with several numbers of a key "
+                f"of the grid, got none in {tried.title!r}; rotograd reproduce trains the others."
+            )
+        heights = _heights(tried)
         canvas = new_canvas(1.5 + 2.6 * len(heights))
         grid = canvas.subplots(len(heights), len(keys), squeeze=False, sharey="row", sharex="col")
         style = styles(list(dict.fromkeys(trial.label for trial in tried.trials)))
-        rows: list[list[Value]] = []
         for (name, height), panels in zip(heights.items(), grid, strict=True):
-            for key, axes in zip(keys, panels, strict=True):
-                lines = lines_of(tried, key)
-                _draw_lines(axes, lines, height, style)
-                chosen = [t for t in tried.trials if t.is_chosen and t.label in lines]
-                _draw_rings(axes, key, chosen, height, style)
-                rows += [
-                    [trial.label, key, value, name, height(trial), int(trial.is_chosen)]
-                    for line in lines.values()
-                    for value, trial in line.items()
-                ]
             panels[0].set_ylabel(name)
-            _scale(panels[0])
+            for key, axes in zip(keys, panels, strict=True):
+                _draw_panel(axes, tried, key, height, style)
+            _scale(panels[0], [height(trial) for trial in tried.trials])
         for key, axes in zip(keys, grid[-1], strict=True):
             axes.set_xlabel(X_LABELS.get(key, key))
         canvas.suptitle(f"{self.title}: {tried.title}\n{_seeds(tried)} · ring: chosen")
         add_legend(canvas, list(grid.ravel()))
-        heads = ["row", "key", "value", "shown", "number", "chosen"]
-        return Drawing(canvas, heads, rows, [*tried.notes, *_gaps(tried.trials)])
+        heads = ["row", "key", "value", *heights, "chosen"]
+        return Drawing(canvas, heads, _numbers(tried, keys, heights), _notes(tried))
 
 
 def varied_keys(trials: Sequence[Trial]) -> list[str]:
-    """Return the keys of which some row tried several values, in order."""
+    """Return the keys of which some row tried several numbers above 0, in order."""
     values: dict[str, dict[str, set[float]]] = {}
     for trial in trials:
         for key, value in trial.point.items():
-            values.setdefault(key, {}).setdefault(trial.label, set()).add(value)
+            if type(value) in (int, float) and value > 0:
+                values.setdefault(key, {}).setdefault(trial.label, set()).add(value)
     return [k for k, of_rows in values.items() if any(len(row) > 1 for row in of_rows.values())]
 
 
@@ -105,7 +104,16 @@ def lines_of(tried: Tried, key: str) -> dict[str, dict[float, Trial]]:
     }
 
 
-def _of(column: str) -> Height:
+def _heights(tried: Tried) -> dict[str, Height]:
+    """Return what the rows of panels show, by the label of their vertical axis."""
+    heights: dict[str, Height] = {tried.metric: lambda trial: trial.validation}
+    for column in tried.columns:
+        unit = " %" if column.unit == "%" else ""
+        heights[f"test {column.label}{unit}"] = _height_in(column.name)
+    return heights
+
+
+def _height_in(column: str) -> Height:
     def height(trial: Trial) -> float:
         centre = trial.cells[column].centre
         return math.nan if centre is None else centre
@@ -113,37 +121,37 @@ def _of(column: str) -> Height:
     return height
 
 
-def _draw_lines(
-    axes: "Axes",
-    lines: Mapping[str, Mapping[float, Trial]],
-    height: Height,
-    style: Mapping[str, LineStyle],
+def _draw_panel(
+    axes: "Axes", tried: Tried, key: str, height: Height, style: Mapping[str, LineStyle]
 ) -> None:
+    """Draw the lines of the rows, and a ring at each one's choice."""
+    lines = lines_of(tried, key)
     for label, line in lines.items():
-        numbers = [height(trial) for trial in line.values()]
         look = style[label]._asdict()
+        numbers = [height(trial) for trial in line.values()]
         axes.plot(list(line), numbers, marker="o", markersize=3.5, label=label, **look)
-    axes.set_xscale("log")
-
-
-def _draw_rings(
-    axes: "Axes",
-    key: str,
-    chosen: Sequence[Trial],
-    height: Height,
-    style: Mapping[str, LineStyle],
-) -> None:
     ring: Any = {"markerfacecolor": "none", "markersize": 10, "markeredgewidth": 1.5}
-    for trial in chosen:
-        color = style[trial.label].color
-        axes.plot(trial.point[key], height(trial), "o", markeredgecolor=color, **ring)
+    for trial in tried.trials:
+        if trial.is_chosen and trial.label in lines:
+            color = style[trial.label].color
+            axes.plot(trial.point[key], height(trial), "o", markeredgecolor=color, **ring)
+    log_axis(axes, "x")
 
 
-def _scale(axes: "Axes") -> None:
+def _scale(axes: "Axes", heights: Sequence[float]) -> None:
     """Make the vertical axis logarithmic where its numbers are far apart and above 0."""
-    heights = [y for line in axes.get_lines() for y in line.get_ydata() if math.isfinite(y)]
-    if heights and min(heights) > 0 and max(heights) > LOG_FROM * min(heights):
+    finite = list(filter(math.isfinite, heights))
+    if finite and min(finite) > 0 and max(finite) > LOG_FROM * min(finite):
         log_axis(axes)
+
+
+def _numbers(tried: Tried, keys: Sequence[str], heights: Mapping[str, Height]) -> list[list[Value]]:
+    return [
+        [label, key, value, *(height(trial) for height in heights.values()), int(trial.is_chosen)]
+        for key in keys
+        for label, line in lines_of(tried, key).items()
+        for value, trial in line.items()
+    ]
 
 
 def _seeds(tried: Tried) -> str:
@@ -151,12 +159,11 @@ def _seeds(tried: Tried) -> str:
     return f"seed {seeds}" if len(tried.seeds) == 1 else f"mean over seeds {seeds}"
 
 
-def _gaps(trials: Sequence[Trial]) -> list[str]:
-    settings = [
-        f"{trial.label} {', '.join(f'{value:g}' for value in trial.point.values())}"
-        for trial in trials
+def _notes(tried: Tried) -> list[str]:
+    gaps = [
+        f"{trial.label} {', '.join(map(str, trial.point.values()))}"
+        for trial in tried.trials
         if not math.isfinite(trial.validation)
     ]
-    if not settings:
-        return []
-    return [f"Not drawn, as a run failed, is not there or has no finite value: {listed(settings)}."]
+    why = "a run failed, is not there or has no finite value"
+    return [*tried.notes, *([f"Not drawn, as {why}: {listed(gaps)}."] if gaps else [])]
