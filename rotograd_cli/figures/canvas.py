@@ -128,11 +128,16 @@ def fraction_axis(axes: "Axes") -> None:
 
 
 def log_axis(axes: "Axes", which: Literal["x", "y"] = "y") -> None:
-    """Make an axis logarithmic, labelled at 1, 2 and 5 of each decade."""
+    """Make an axis logarithmic, labelled at 1, 2 and 5 of each decade.
+
+    Horizontally, where labels stand beside each other, more than two decades are labelled at 1.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.set(**{f"{which}scale": "log"})
     axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    is_crowded = which == "x" and high > 100 * low
+    axis.set_major_locator(LogLocator(subs=(1,) if is_crowded else (1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
