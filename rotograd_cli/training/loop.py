@@ -163,14 +163,17 @@ class Trainer:
         state = self.run.state
         self.run.ranks.check_equal(self.run.model)
         is_last = state.epoch == self.options.epochs
+        is_saved = is_last or state.epoch % self.checkpoint_options.every_epochs == 0
         if is_last or state.epoch % self.options.eval_every_epochs == 0:
             metrics = self._evaluate()
             state.evaluation_due = False
             self.selection.check(metrics)
             if state.update_best(metrics, self.selection):
                 self.checkpoints.save("best.pt")  # first: last.pt never names a best without it
+                is_saved = True  # and a best that it does not name is lost when the run resumes
         state.evaluation_due = False
-        self.checkpoints.save_epoch()
+        if is_saved:
+            self.checkpoints.save_epoch()
 
     def _evaluate(self) -> dict[str, float]:
         state = self.run.state
