@@ -4,7 +4,6 @@ RUN is a run directory with diagnostics. Every number is a mean over the records
 last tenth of training; cells are mean ± sample standard deviation over the seeds of a method.
 """
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -13,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from rotograd_cli.runs.history import read_history
+from rotograd_cli.runs.summary import RunSummary
 
 History = Mapping[str, np.ndarray]
-ORDER = ("VanillaMTL", "RotateOnly", "RotoGrad", "RotoGradNorm", "ScaleOnly", "PCGrad", "IMTLG")
+ORDER = ("Vanilla", "RotateOnly", "RotoGrad", "RotoGradNorm", "ScaleOnly", "PCGrad", "IMTL-G")
 SHARE = 0.1
 """Of the training records, at the beginning and at the end."""
 
@@ -86,9 +86,11 @@ def main(folders: list[Path]) -> None:
     runs: dict[str, list[History]] = defaultdict(list)
     seconds = []
     for folder in folders:
-        summary = json.loads((folder / "summary.json").read_text())
-        runs[summary["method"]].append(read_history(folder))
-        seconds.append(summary["wall_s"])
+        summary = RunSummary.read(folder)
+        if summary is None or summary.wall_s is None:
+            sys.exit(f"{folder} must be a finished run.")
+        runs[str(summary.method_label)].append(read_history(folder))
+        seconds.append(summary.wall_s)
     methods = sorted(runs, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     for end, title in enumerate(("First tenth of training", "Last tenth of training")):
         print(f"\n{title}:\n\n| method | " + " | ".join(QUANTITIES) + " |")

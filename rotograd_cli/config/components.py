@@ -15,6 +15,7 @@ from torch import nn
 
 from rotograd_cli.bounds import check_range, hints_of
 from rotograd_cli.config.kinds import Kind, kind_of
+from rotograd_cli.config.labels import LABEL, without_label
 from rotograd_cli.config.schema import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
@@ -22,7 +23,7 @@ from rotograd_cli.methods.rule import Rule
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.blame import blamed
 
-_RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+_RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", LABEL)
 _METHOD_PARTS = ("backbone", "heads", "feature_shape")
 
 
@@ -51,7 +52,8 @@ class Constructor:
         values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
         _check_values(self.target, values, where, supplied)
         try:
-            self._partial = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+            content = {**without_label(node), "_partial_": True}
+            self._partial = hydra.utils.instantiate(content, _convert_="all")
         except (HydraException, TypeError) as error:  # a component inside it, a flag of Hydra's
             raise ConfigError(f"`{where}` cannot be built ({error}); check its values.") from error
 

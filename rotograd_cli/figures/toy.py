@@ -10,6 +10,7 @@ import torch
 from annotated_types import Gt
 
 from rotograd_cli.bounds import AtLeastOne, checked
+from rotograd_cli.config.labels import method_label
 from rotograd_cli.data.toy import LOSSES, OPTIMA, TASKS, Problem
 from rotograd_cli.figures.base import ComputedFigure
 from rotograd_cli.figures.canvas import Drawing, Value, new_canvas
@@ -24,7 +25,6 @@ LIGHT = ("#7fb8d8", "#eaae7f")
 """The same for paths, and for level sets (thinner)."""
 SHARED = ("#8c8c8c", "#8c8c8c")
 """Of a path that both tasks share."""
-LABELS = {"vanilla": "Vanilla", "rotateonly": "RotateOnly", "rotograd": "RotoGrad"}
 HALF_WIDTHS: Mapping[Problem, float] = {"convex": 1.55, "nonconvex": 3.0}
 """Of the part of the plane that is drawn."""
 GREYS = [f"{grey:.2f}" for grey in np.linspace(0.55, 0.99, 13)]
@@ -39,6 +39,8 @@ class Panel:
 
     problem: Problem
     method: str
+    label: str
+    """Name of the method for readers."""
     trajectories: Sequence[Trajectory]
 
     @property
@@ -98,7 +100,7 @@ class Toy(ComputedFigure):
             for column, panel in enumerate(panels):
                 draw_features(axes[2 * index, column], panel, start)
                 draw_points(axes[2 * index + 1, column], panel, self.tolerance)
-        _label(axes, self.methods, start)
+        _label(axes, [panel.label for panel in rows[0]], start)
         canvas.suptitle("Can one z bring both tasks to their optimum?", weight="bold")
         handles = legend_lines(axes[0, 0], self.tolerance)
         canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -107,7 +109,8 @@ class Toy(ComputedFigure):
 
     def _panel(self, problem: Problem, method: str) -> Panel:
         config = configuration(problem, method, self.steps)
-        return Panel(problem, method, [trajectory(config, seed) for seed in range(self.starts)])
+        trajectories = [trajectory(config, seed) for seed in range(self.starts)]
+        return Panel(problem, method, method_label(config.method), trajectories)
 
     def _shown(self, panels: Sequence[Panel]) -> int:
         """Return the first start that reached all optima of all panels, 0 if none did."""
@@ -115,16 +118,11 @@ class Toy(ComputedFigure):
         return next((start for start, all_of in enumerate(reached) if all(all_of)), 0)
 
     def _counts(self, panels: Sequence[Panel]) -> str:
-        counts = (f"{label(panel.method)} {sum(panel.reached(self.tolerance))}" for panel in panels)
+        counts = (f"{panel.label} {sum(panel.reached(self.tolerance))}" for panel in panels)
         return (
             f"{panels[0].problem}: of {self.starts} starts, so many end within {self.tolerance:g} "
             f"of both optima: {', '.join(counts)}."
         )
-
-
-def label(method: str) -> str:
-    """Return the name of a method as the paper writes it."""
-    return LABELS.get(method, method)
 
 
 def draw_features(axes: "Axes", panel: Panel, start: int) -> None:
@@ -174,10 +172,10 @@ def _loss(problem: Problem, offsets: np.ndarray) -> np.ndarray:
     return np.asarray(LOSSES[problem](torch.from_numpy(offsets)))
 
 
-def _label(rows: np.ndarray, methods: Sequence[str], start: int) -> None:
+def _label(rows: np.ndarray, labels: Sequence[str], start: int) -> None:
     """Write titles and axes' names; make all panels square."""
-    for axes, method in zip(rows[0], methods, strict=True):
-        axes.set_title(label(method), weight="bold")
+    for axes, label in zip(rows[0], labels, strict=True):
+        axes.set_title(label, weight="bold")
     for index, problem in enumerate(OPTIMA):
         rows[2 * index, 0].set_ylabel(f"{problem}: z of start {start}")
         rows[2 * index + 1, 0].set_ylabel(f"{problem}: $R_k z$ of all starts")

@@ -232,7 +232,7 @@ def _run(run: Run, folder: Path) -> str:
     if summary.metrics:
         parts.append(html.table(run_table(summary)))
     parts.append(html.bullets(notes(summary)))
-    heading = f"{summary.method or 'unknown method'}, seed {summary.seed}, {_status(run)}"
+    heading = f"{summary.method_label or 'unknown method'}, seed {summary.seed}, {_status(run)}"
     return html.details(f"{heading}: {os.path.relpath(run.folder)}", "".join(parts))
 
 

@@ -21,7 +21,7 @@ MAX_WARNINGS = 20
 
 def title(summary: RunSummary) -> str:
     """Return the page's title: method and data."""
-    return f"{summary.method or 'A run'} on {summary.data or 'unknown data'}"
+    return f"{summary.method_label or 'A run'} on {summary.data or 'unknown data'}"
 
 
 def overview(run_dir: Path, summary: RunSummary) -> Section:

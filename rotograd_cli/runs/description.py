@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from rotograd_cli import __version__
+from rotograd_cli.config.labels import method_label
 from rotograd_cli.data.base import SPLITS, Split
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tasks.task import task_statistics
@@ -46,6 +47,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
     return RunSummary(
         status="running",
         method=model.method_name,
+        label=method_label(trainer.config["method"]),
         data=dataset.name,
         tasks=[task.name for task in tasks],
         metric_specs={

@@ -185,8 +185,8 @@ def _first_summary(
     run = trainer.run
     summary = description.begun(trainer, overrides)
     line = (
-        f"{summary.method} on {summary.data} ({', '.join(summary.tasks)}), seed {summary.seed}, "
-        f"{run.device}: {os.path.relpath(run_dir)}"
+        f"{summary.method_label} on {summary.data} ({', '.join(summary.tasks)}), "
+        f"seed {summary.seed}, {run.device}: {os.path.relpath(run_dir)}"
     )
     if resumed:
         summary = description.resumed(summary, RunSummary.read(run_dir), run.state.step)

@@ -15,6 +15,7 @@ from annotated_types import Ge, MinLen
 from pydantic import ConfigDict, Strict, StringConstraints
 from pydantic.dataclasses import dataclass
 
+from rotograd_cli.config.labels import class_label
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
 from rotograd_cli.runs.history import evaluations
@@ -51,6 +52,9 @@ class RunSummary:
     status: str = "no status"
     """``running``, ``finished``, ``failed`` or ``interrupted``."""
     method: str | None = None
+    """Class of the method, of a plain rule that of the rule."""
+    label: str | None = None
+    """Name of the method for readers; None where an earlier version did not record it."""
     data: str | None = None
     tasks: list[str] = field(default_factory=list)
     metric_specs: dict[_TaskAndMetric, MetricDisplay] = field(default_factory=dict)
@@ -108,6 +112,11 @@ class RunSummary:
         if self.status == "finished" and self.select is not None and self.selected_value is None:
             return f"no finite {self.select}"
         return self.status
+
+    @property
+    def method_label(self) -> str | None:
+        """Name of the method for readers; of an earlier version, found by its class."""
+        return self.label or (self.method and class_label(self.method))
 
     @property
     def is_finished(self) -> bool:

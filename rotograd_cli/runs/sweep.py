@@ -30,7 +30,11 @@ def sweep_table(cells: Cells, search: str | None = None) -> Grid:
     columns = [("cell", [name for name, _ in cells])]
     if not all(summary.is_finished for summary in summaries):
         columns.append(("status", [summary.outcome for summary in summaries]))
-    columns += [(key, list(map(_rounded, texts))) for key, texts in differing(summaries).items()]
+    differences = {key: list(map(_rounded, texts)) for key, texts in differing(summaries).items()}
+    if "method" in differences:
+        named = zip(summaries, differences["method"], strict=True)
+        differences["method"] = [summary.method_label or text for summary, text in named]
+    columns += differences.items()
     num_labels = len(columns)
     selected = _selected_by(summaries)
     if selected:

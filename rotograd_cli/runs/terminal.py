@@ -38,7 +38,7 @@ def run_table(summary: RunSummary, splits: Sequence[str] = ("val", "test")) -> G
     else:
         rows.append(row("all", "geometric mean of losses ↓", "geomean_loss"))
     title = (
-        f"{summary.method} on {summary.data}, seed {summary.seed}, "
+        f"{summary.method_label} on {summary.data}, seed {summary.seed}, "
         f"epoch {summary.selected_epoch} of {summary.epochs}"
     )
     return Grid.of_texts(["task", "metric", *splits], rows, title, labels=2)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rotograd_cli.config.labels import method_label
 from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import RunSummary
@@ -12,7 +13,7 @@ from rotograd_cli.runs.terminal import metric_name, shown_metrics
 from rotograd_cli.tables.runs import Run, RunKey, grouped, listed, varying
 from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
-REFERENCE = "VanillaMTL"
+REFERENCE = "Vanilla"
 ONE_BY_ONE = "one task at a time"
 
 
@@ -31,10 +32,8 @@ class _Group:
 
     @property
     def method(self) -> str:
-        """Class of the method, and of the rule where the method has one of the user's choice."""
-        method = self.runs[0].config["method"]
-        targets = [str(node.get("_target_", "?")) for node in (method, method.get("rule")) if node]
-        return " + ".join(target.rpartition(".")[2] for target in targets)
+        """Name of the method for readers."""
+        return method_label(self.runs[0].config["method"])
 
 
 def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Run]], list[str]]:
@@ -45,8 +44,8 @@ def spec_from_runs(runs: Sequence[Run]) -> tuple[TableSpec, dict[RunKey, list[Ru
 
     Returns:
         The table, the runs by cell, and notes. Rows are distinct settings (configuration without
-        seed, tasks, folders and device), named after the method's class and what else differs from
-        other rows of that class. A setting that was run on single tasks, one at a time, is one row,
+        seed, tasks, folders and device), named as their method and what else differs from other
+        rows of that method. A setting that was run on single tasks, one at a time, is one row,
         and the base of a column of gains where there is exactly one such row. Columns are those of
         a sweep's table, and the geometric mean of the losses.
 

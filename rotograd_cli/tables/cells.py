@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rotograd_cli.config.labels import without_label
 from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.runs.saved import setting
 from rotograd_cli.tables.runs import COMMON, Run, RunKey, conditions, grouped, listed, varying
@@ -76,10 +77,12 @@ def _row_of(spec: TableSpec, run: Run, expected: Configurations) -> str | None:
 def _belongs(spec: TableSpec, row: str, run: Run, expected: Mapping[str, Any]) -> bool:
     keys = [f"{group}._target_" for group in NETWORK]
     keys += [key for key in map(_key_of, spec.rows[row].overrides) if key != "method"]
-    # an option of the method that an earlier version lacks is no difference
-    keys += [f"method.{option}" for option in expected["method"] if option in run.config["method"]]
     is_same = all(_at(run.config, key) == _at(expected, key) for key in keys)
-    return is_same and bool(run.config["method"]) and _has_tasks(spec, row, run.tasks)
+    method = without_label(run.config["method"])
+    options = without_label(expected["method"]).items()
+    # an option of the method that an earlier version lacks is no difference
+    has_options = all(method[key] == value for key, value in options if key in method)
+    return is_same and bool(method) and has_options and _has_tasks(spec, row, run.tasks)
 
 
 def _has_tasks(spec: TableSpec, row: str, tasks: tuple[str, ...] | None) -> bool:

@@ -26,13 +26,11 @@ ON_DARK = (
 """The same on a dark page, in the same order: light enough, and black is white."""
 DASHES = ("-", "--", ":", "-.")
 OF_METHODS = {
-    "VanillaMTL": BLACK,
     "Vanilla": BLACK,
     "RotateOnly": SKY,
     "RotoGrad": BLUE,
     "RotoGradNorm": GREEN,
     "PCGrad": ORANGE,
-    "IMTLG": VERMILION,
     "IMTL-G": VERMILION,
 }
 
@@ -47,7 +45,7 @@ class LineStyle(NamedTuple):
 def styles(labels: Sequence[str]) -> dict[str, LineStyle]:
     """Return a style per label, each another one up to 40 labels.
 
-    A label that begins with the class of a method (``RotoGrad, lr=0.1``) has that method's colour
+    A label that begins with the name of a method (``RotoGrad, lr=0.1``) has that method's colour
     if it is the first to do so; the others take the colours that are left, in order.
     """
     result: dict[str, LineStyle] = {}

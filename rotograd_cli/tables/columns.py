@@ -1,55 +1,97 @@
-"""Which kind a column of a table is, and whether its keys fit together."""
+"""What a column of a table is: what it is made of and what it shows. ``kinds.py`` has the kinds."""
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from rotograd_cli.tables.kinds import CountWithin, Gain, Hours, Kind, MeanRank, Metric
+from rotograd_cli.config.schema import suggest
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import MetricKey
+from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 
-KINDS: Mapping[str, type[Kind]] = {
-    "metric": Metric,
-    "delta_of": Gain,
-    "hours": Hours,
-    "mean_rank_of": MeanRank,
-}
-"""By the key of a column, of which it has exactly one."""
-OPTIONS = ("percent", "count_within", "over")
-"""Keys that only some kinds take."""
+if TYPE_CHECKING:  # both import torch, which checking a table takes no part in
+    from rotograd_cli.tables.results import Rows
+    from rotograd_cli.tasks.metrics import Better
+
+Values = Mapping[str, Mapping[int, float]]
+"""Values of a column by row and seed."""
 
 
-def kind_of(name: str, table: TableSpec) -> Kind:
-    """Return a column of a table as the kind that its keys say."""
-    column = table.columns[name]
-    if column.metric is not None and column.count_within is not None:
-        return CountWithin(name, table)
-    return KINDS[_kinds(column)[0]](name, table)
+@dataclass(frozen=True)
+class Source:
+    """What columns are made of."""
+
+    rows: "Rows"
+    metrics: Mapping[MetricKey, MetricDisplay]
+    ranked: Callable[[str], tuple["Better | None", Mapping[str, float]]]
+    """Direction of another column, and its number for every row that takes part in its ranks."""
 
 
-def column_faults(table: TableSpec) -> Iterator[str]:
-    """Yield what is wrong with the columns of a table; later faults presume earlier ones."""
-    for name, column in table.columns.items():
-        kinds = _kinds(column)
-        if len(kinds) != 1:
-            *others, last = KINDS
-            yield (
-                f"`table.columns.{name}` must have exactly one of {', '.join(others)} and {last}, "
-                f"got {' and '.join(kinds) or 'none'}."
-            )
-        kind = kind_of(name, table)
-        for key in OPTIONS:
-            value = getattr(column, key)
-            if value != getattr(ColumnSpec, key) and key not in kind.OPTIONS:
-                beside = " and ".join([*kinds, *sorted(kind.OPTIONS & {"count_within"})])
-                yield (
-                    f"`table.columns.{name}` takes no {key} beside {beside}, got {value}; leave it "
-                    "out."
-                )
-        yield from kind.faults()
+@dataclass(frozen=True)
+class Content:
+    """What a column shows of the rows."""
+
+    unit: str
+    """``%``, ``h`` or nothing."""
+    better: "Better | None"
+    """None: not ranked."""
+    values: Values
+    """In this unit; NaN where a run has no finite value."""
+    centres: Mapping[str, float] | None = None
+    """Number by row; None: the table's statistic of its values."""
 
 
-def column_notes(table: TableSpec) -> list[str]:
-    """Return what a reader must know of the kinds of a table's columns."""
-    return [note for name in table.columns for note in kind_of(name, table).notes()]
+def check_measured(key: str, name: str, measured: list[str]) -> None:
+    """Refuse a task or metric that the runs do not have.
+
+    Args:
+        key: Key of the table that names it.
+        name: The task or metric.
+        measured: All that the runs have.
+    """
+    if name not in measured:
+        hint = suggest(name, measured)
+        raise ConfigError(f"`table.{key}` must be measured by the runs, got {name!r}; {hint}")
 
 
-def _kinds(column: ColumnSpec) -> list[str]:
-    return [key for key in KINDS if getattr(column, key) not in (None, False)]
+class Kind(ABC):
+    """A kind of column.
+
+    Args:
+        name: Its key in the table.
+        table: Table.
+    """
+
+    OPTIONS: ClassVar[frozenset[str]] = frozenset()
+    """Keys of a column that this kind takes and others do not."""
+    IS_COMPARED: ClassVar[bool] = True
+    """Whether rows are compared seed by seed."""
+    COUNTS_SEEDS: ClassVar[bool] = False
+
+    def __init__(self, name: str, table: TableSpec) -> None:
+        self.name = name
+        self.table = table
+        self.spec: ColumnSpec = table.columns[name]
+        self.label = self.spec.label or name
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with the column, whatever the runs have."""
+        yield from ()
+
+    @abstractmethod
+    def content(self, source: Source) -> Content:
+        """Return what it shows.
+
+        Raises:
+            ConfigError: If the runs do not have what the column asks for.
+        """
+
+    def digits(self, unit: str, largest: float) -> int:
+        """Return the decimals of its numbers, of which ``largest`` is the largest."""
+        return 2
+
+    def notes(self) -> list[str]:
+        """Return what a reader must know of this kind, below the table."""
+        return []

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hydra import compose
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from rotograd_cli.config.compose import component_names
+from rotograd_cli.config.compose import component_names, component_node
+from rotograd_cli.config.labels import class_label, method_label
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import to_train_config, typed
 from rotograd_cli.errors import ConfigError
@@ -19,6 +19,7 @@ from rotograd_cli.tables.checks import check_spec
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
+from rotograd_cli.tables.seeds import to_seeds
 from rotograd_cli.tables.spec import Statistic, TableSpec
 from rotograd_cli.tables.table import build_table
 
@@ -73,34 +74,6 @@ def to_patterns(value: Any) -> list[str]:
     if not runs or not all(isinstance(pattern, str) and pattern.strip() for pattern in runs):
         raise ConfigError(f"`runs` must be a path, a pattern or a list of them, got {runs!r}.")
     return runs
-
-
-def to_seeds(value: Any) -> list[int] | None:
-    """Return the seeds of ``seeds=5`` (0 to 4) or ``seeds=[0,3]``.
-
-    Args:
-        value: What was written; None: not restricted.
-
-    Returns:
-        The seeds, ascending.
-
-    Raises:
-        ConfigError: If it is neither a positive number nor a list of different seeds.
-
-    Examples:
-        >>> to_seeds(3), to_seeds([4, 1])
-        ([0, 1, 2], [1, 4])
-    """
-    if value is None:
-        return None
-    seeds = list(range(value)) if type(value) is int else value  # True is no number of seeds
-    are_seeds = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
-    if are_seeds and len(set(seeds)) == len(seeds) > 0:
-        return sorted(seeds)
-    raise ConfigError(
-        f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
-        f"{value!r}; seeds=5 or seeds=[0,1,2]."
-    )
 
 
 def table_of_runs(
@@ -166,14 +139,14 @@ def _chosen(spec: TableSpec, methods: Sequence[str] | None) -> TableSpec:
         return spec
     names = []
     for method in methods:
-        wanted = (method.lower(), _class_of(method).lower())
+        wanted = (method.lower(), _label_of(method).lower())
         rows = [n for n in spec.rows if n.lower() in wanted or n.split(",")[0].lower() in wanted]
         names += rows or [method]  # which is refused
     return spec.select(names)
 
 
-def _class_of(method: str) -> str:
-    """Return the class that a file of ``conf/method`` names; any other name as it is."""
+def _label_of(method: str) -> str:
+    """Return the label of a file of ``conf/method`` or of a class; any other name as it is."""
     if method not in component_names("method"):
-        return method
-    return str(compose(f"method/{method}").method._target_).rpartition(".")[2]
+        return class_label(method)
+    return method_label(component_node("method", method))

@@ -7,7 +7,7 @@ from typing import Any
 from rotograd_cli.errors import override_value
 from rotograd_cli.runs.terminal import remarks
 from rotograd_cli.tables import delta, statistics
-from rotograd_cli.tables.columns import column_notes
+from rotograd_cli.tables.kinds import column_notes
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import Results
 from rotograd_cli.tables.runs import COMMON, PROTOCOL, TASKS, Run, alike, grouped, varying

@@ -1,104 +1,25 @@
-"""The kinds of columns, a class each: what a column shows, its unit, direction and decimals."""
+"""The kinds of columns, a class each: what one shows, its unit, direction, decimals, refusals."""
 
 import math
 import statistics
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.delta import BETTER, gains
-from rotograd_cli.tables.results import Rows
+from rotograd_cli.tables.columns import Content, Kind, Source, check_measured
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec, unknown
-from rotograd_cli.tables.statistics import average_ranks
-from rotograd_cli.tasks.metrics import Better
 
-Values = Mapping[str, Mapping[int, float]]
-"""Values of a column by row and seed."""
+if TYPE_CHECKING:  # imports torch, which checking a table takes no part in
+    from rotograd_cli.tasks.metrics import Better
+
 NASH_TASKS = ["depth", "normals", "segmentation"]
-OPPOSITE: Mapping[Better | None, Better | None] = {"higher": "lower", "lower": "higher", None: None}
-
-
-@dataclass(frozen=True)
-class Source:
-    """What columns are made of."""
-
-    rows: Rows
-    metrics: Mapping[MetricKey, MetricDisplay]
-    ranked: Callable[[str], tuple[Better | None, Mapping[str, float]]]
-    """Direction of another column, and its number for every row that takes part in its ranks."""
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a column shows of the rows."""
-
-    unit: str
-    """``%``, ``h`` or nothing."""
-    better: Better | None
-    """None: not ranked."""
-    values: Values
-    """In this unit; NaN where a run has no finite value."""
-    centres: Mapping[str, float] | None = None
-    """Number by row; None: the table's statistic of its values."""
-
-
-def check_measured(key: str, name: str, measured: list[str]) -> None:
-    """Refuse a task or metric that the runs do not have.
-
-    Args:
-        key: Key of the table that names it.
-        name: The task or metric.
-        measured: All that the runs have.
-    """
-    if name not in measured:
-        hint = suggest(name, measured)
-        raise ConfigError(f"`table.{key}` must be measured by the runs, got {name!r}; {hint}")
-
-
-class Kind(ABC):
-    """A kind of column.
-
-    Args:
-        name: Its key in the table.
-        table: Table.
-    """
-
-    OPTIONS: ClassVar[frozenset[str]] = frozenset()
-    """Keys of a column that this kind takes and others do not."""
-    IS_COMPARED: ClassVar[bool] = True
-    """Whether rows are compared seed by seed."""
-    COUNTS_SEEDS: ClassVar[bool] = False
-
-    def __init__(self, name: str, table: TableSpec) -> None:
-        self.name = name
-        self.table = table
-        self.spec: ColumnSpec = table.columns[name]
-        self.label = self.spec.label or name
-
-    def faults(self) -> Iterator[str]:
-        """Yield what is wrong with the column, whatever the runs have."""
-        yield from ()
-
-    @abstractmethod
-    def content(self, source: Source) -> Content:
-        """Return what it shows.
-
-        Raises:
-            ConfigError: If the runs do not have what the column asks for.
-        """
-
-    def digits(self, unit: str, largest: float) -> int:
-        """Return the decimals of its numbers, of which ``largest`` is the largest."""
-        return 2
-
-    def notes(self) -> list[str]:
-        """Return what a reader must know of this kind, below the table."""
-        return []
+OPPOSITE: Mapping["Better | None", "Better | None"] = {
+    "higher": "lower",
+    "lower": "higher",
+    None: None,
+}
 
 
 class Metric(Kind):
@@ -191,6 +112,8 @@ class Gain(Kind):
 
     def content(self, source: Source) -> Content:
         """Return the gains in percent."""
+        from rotograd_cli.tables.delta import BETTER, gains
+
         convention = str(self.table.delta)
         tasks = self.spec.delta_of or []
         values = gains(convention, tasks, source.rows, self.table.base, self.spec.over)
@@ -249,6 +172,8 @@ class MeanRank(Kind):
 
     def content(self, source: Source) -> Content:
         """Return the mean ranks of the rows that are ranked in all of the columns."""
+        from rotograd_cli.tables.statistics import average_ranks
+
         columns = [self._column(name, source) for name in self.spec.mean_rank_of or []]
         common = [row for row in source.rows if all(row in centres for _, centres in columns)]
         means = {}
@@ -257,7 +182,7 @@ class MeanRank(Kind):
             means = {row: statistics.fmean(place[row] for place in places) for row in common}
         return Content("", "lower", {row: {} for row in source.rows}, means)
 
-    def _column(self, name: str, source: Source) -> tuple[Better, Mapping[str, float]]:
+    def _column(self, name: str, source: Source) -> tuple["Better", Mapping[str, float]]:
         better, centres = source.ranked(name)
         if better is None and centres:
             raise ConfigError(
@@ -275,6 +200,33 @@ class MeanRank(Kind):
             "and all of these columns, single-task networks aside; one number of all seeds, "
             "without a spread."
         ]
+
+
+KINDS: Mapping[str, type[Kind]] = {
+    "metric": Metric,
+    "delta_of": Gain,
+    "hours": Hours,
+    "mean_rank_of": MeanRank,
+}
+"""By the key of a column, of which it has exactly one."""
+
+
+def kind_of(name: str, table: TableSpec) -> Kind:
+    """Return a column of a table as the kind that its keys say."""
+    column = table.columns[name]
+    if column.metric is not None and column.count_within is not None:
+        return CountWithin(name, table)
+    return KINDS[kind_keys(column)[0]](name, table)
+
+
+def column_notes(table: TableSpec) -> list[str]:
+    """Return what a reader must know of the kinds of a table's columns."""
+    return [note for name in table.columns for note in kind_of(name, table).notes()]
+
+
+def kind_keys(column: ColumnSpec) -> list[str]:
+    """Return the keys of ``KINDS`` that a column has: one, if it is right."""
+    return [key for key in KINDS if getattr(column, key) not in (None, False)]
 
 
 def _is_within(value: float, bound: float) -> float:

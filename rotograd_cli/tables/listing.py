@@ -180,7 +180,7 @@ def listing(runs: Sequence[ListedRun], sort: str) -> Grid:
             run.epochs,
             _value(run, only),
             _age(run.age_s),
-            run.summary.method or "-",
+            run.summary.method_label or "-",
             run.summary.data or "-",
             difference,
             _relative(run.folder),
@@ -252,7 +252,7 @@ SORTS: Mapping[str, Callable[[ListedRun], Any]] = {
     "name": lambda run: order(run.folder),
     "status": lambda run: run.status,
     "epoch": lambda run: -1 if run.epoch is None else run.epoch,
-    "method": lambda run: str(run.summary.method),
+    "method": lambda run: str(run.summary.method_label),
     "data": lambda run: str(run.summary.data),
 }
 """Orders of the list; equal runs stay in the order of their folders."""

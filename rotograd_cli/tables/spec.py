@@ -9,6 +9,7 @@ from annotated_types import Ge, Le
 from omegaconf import MISSING
 
 from rotograd_cli.bounds import AtLeastOne
+from rotograd_cli.config.labels import file_label
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 
@@ -38,7 +39,7 @@ class RowSpec:
     """A row: one setting, trained once per seed."""
 
     label: str = ""
-    """Name in the table; empty: the row's key."""
+    """Name in the table; empty: that of the built-in method of ``overrides``, else the key."""
     overrides: list[str] = field(default_factory=list)
     """What this row changes, in the words of the command line: ``[method=rotograd]``."""
     per_task: bool = False
@@ -83,12 +84,20 @@ class ColumnSpec:
 
 @dataclass
 class GridSpec:
-    """Settings of which every row takes the best on validation, by its own ``train.select``."""
+    """Settings of which every row takes the best on validation."""
 
-    values: dict[str, list[float]] = field(default_factory=dict)
-    """Values by key, all combinations; ``method_optimizer`` keys hold for ``method_grid`` rows."""
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    """Values by key; keys of ``method_optimizer`` hold for ``method_grid`` rows."""
     seeds: list[int] = field(default_factory=list)
-    """Seeds that every combination is trained with."""
+    """Seeds that every setting is trained with."""
+    search: Annotated[str, Literal["product", "one_by_one"]] = "product"
+    """All combinations; or the values of one key after the other, the others being at the best
+    that was found, before that at the row's own value."""
+    widen: bool = False
+    """Try the next value outward where the best is the smallest or largest of a key's numbers."""
+    select: str | None = None
+    """Metric on validation that chooses among the settings tried; null: each run's own
+    ``train.select``, which has also selected its epoch."""
 
 
 @dataclass
@@ -140,7 +149,7 @@ class TableSpec:
 
     def label(self, row: str, task: str | None = None) -> str:
         """Return the name of a row in the table, with a task if it is a row of single tasks."""
-        label = self.rows[row].label or row
+        label = self.rows[row].label or _label_of(self.rows[row]) or row
         return label if task is None else f"{label} {task}"
 
     def tasks_of(self, row: str) -> Sequence[str | None]:
@@ -188,6 +197,12 @@ class TableSpec:
         }
         compare_with = self.compare_with if self.compare_with in shown else None
         return dataclasses.replace(self, rows=rows, compare_with=compare_with)
+
+
+def _label_of(row: RowSpec) -> str | None:
+    """Label of the built-in method that a row chooses; None where it chooses none."""
+    chosen = [word.partition("=")[2] for word in row.overrides if word.startswith("method=")]
+    return file_label(chosen[-1]) if chosen else None
 
 
 def _paper_value(entry: Any) -> PaperValue:

@@ -88,7 +88,7 @@ def test_every_line_of_rotate_trains(cli: Cli, tmp_path: Path) -> None:
         result = cli(*words, *SMOKE, "hydra.run.dir=runs/${hydra.job.override_dirname}")
         assert result.code == 0, result.err
     table = cli("table", "runs=runs/*")
-    for label in ("Rotate + PCGrad", "Rotate + CAGrad", "Rotate + IMTLG", "Rotate"):
+    for label in ("Rotate + PCGrad", "Rotate + CAGrad", "Rotate + IMTL-G", "Rotate"):
         assert label in table.out
 
 

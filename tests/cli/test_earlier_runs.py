@@ -59,7 +59,7 @@ def test_it_is_evaluated_to_the_numbers_that_it_recorded(cli: Cli, run: Path) ->
 def test_it_is_a_row_of_a_table(cli: Cli, run: Path) -> None:
     result = cli("table", "runs=run")
     assert result.code == 0, result.err
-    assert "VanillaMTL" in result.out
+    assert "Vanilla " in result.out
     assert f"{summary(run)['metrics']['test/task_1/mse']:.3f}" in result.out
 
 

@@ -136,7 +136,7 @@ def test_without_a_table_rows_are_the_settings_that_were_run(cli: Cli, own_runs:
     assert result.code == 0, result.err
     content = written(own_runs / "out")
     labels = [row["label"] for row in content["rows"]]
-    assert sorted(labels) == ["RotoGrad", "VanillaMTL", "VanillaMTL, one task at a time"]
+    assert sorted(labels) == ["RotoGrad", "Vanilla", "Vanilla, one task at a time"]
     assert [column["label"] for column in content["columns"]] == [
         "Δ",
         "left accuracy",
@@ -144,7 +144,7 @@ def test_without_a_table_rows_are_the_settings_that_were_run(cli: Cli, own_runs:
         "geometric mean of losses",
     ]
     assert content["statistic"] == "mean_std"
-    assert content["compare_with"] == "VanillaMTL"
+    assert content["compare_with"] == "Vanilla"
     found = cells(own_runs / "out")
     accuracies = [100 * metric(own_runs / "both" / cell, "left/accuracy") for cell in "23"]
     centre = next(r for r in content["rows"] if r["name"] == "RotoGrad")["cells"]["left/accuracy"]
@@ -162,12 +162,12 @@ def test_a_sweep_of_one_method_over_an_option_has_a_row_per_value(cli: Cli, own_
         "RotoGrad, method.burn_in_period=5",
     ]
     assert content["compare_with"] is None
-    result = cli("table", "runs=[option,both]", "methods=[VanilaMTL]")
+    result = cli("table", "runs=[option,both]", "methods=[Vanila]")
     assert result.code == 2
-    assert "did you mean VanillaMTL?" in result.err
+    assert "did you mean Vanilla?" in result.err
     result = cli("table", "runs=[option,both]", "methods=[rotograd]")
     assert result.code == 0, result.err
-    assert "VanillaMTL" not in result.out
+    assert "Vanilla" not in result.out
 
 
 def test_nothing_is_written_without_output(cli: Cli, own_runs: Path) -> None:

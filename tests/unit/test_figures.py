@@ -197,13 +197,13 @@ def test_every_run_that_is_not_drawn_is_named(tmp_path: Path) -> None:
     for name, words in {
         "again": "(interrupted), RotoGrad, seed 0 is drawn from",
         "failed": "(failed at step 120): left out beside finished runs of RotoGrad",
-        "alone": "(running at step 120): drawn as far as it got for VanillaMTL",
+        "alone": "(running at step 120): drawn as far as it got for Vanilla",
         "empty": "must hold a record",
         "bare": "no config.yaml",
     }.items():
         (note,) = [note for note in drawing.notes if f"/{name}" in note.split(" is drawn")[0]]
         assert words in note
-    assert {row[0] for row in drawing.rows} == {"RotoGrad", "VanillaMTL"}
+    assert {row[0] for row in drawing.rows} == {"RotoGrad", "Vanilla"}
     assert {row[-1] for row in drawing.rows} == {1}
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(tmp_path: Path) -> None:
             PerTask(
                 name="r", quantity="rotation_angle", title="", y_label="angle", log=False, **LINES
             ),
-            "no angle in the records of VanillaMTL",
+            "no angle in the records of Vanilla",
         ),
     }
     for figure, message in refusals.values():
@@ -257,6 +257,6 @@ def test_a_drawing_becomes_three_files(
 
 def test_thirty_rows_have_styles_of_their_own_and_methods_their_colour() -> None:
     labels = [f"RotoGrad, lr={index}" for index in range(29)]
-    result = styles(["VanillaMTL", *labels])
+    result = styles(["Vanilla", *labels])
     assert len(set(result.values())) == 30
     assert result["RotoGrad, lr=0"] == styles(["RotoGrad"])["RotoGrad"]

@@ -129,7 +129,7 @@ def test_a_narrow_terminal_gets_more_lines_and_a_pipe_everything(
     assert difference.startswith("  seed=1 heads.task_0.hidden_size=[64,64] heads.task_1")
     assert difference.endswith("...")
     assert (folder, last) == ("  outputs/multidigits/a", "  outputs/multidigits/b")
-    assert [line.split()[-2:] for line in (first, second)] == 2 * [["VanillaMTL", "toy"]]
+    assert [line.split()[-2:] for line in (first, second)] == 2 * [["Vanilla", "toy"]]
     tiny = fitted(grid, 50)
     assert [len(tiny), "method" in tiny[0], "data" in tiny[0]] == [6, True, False]
 

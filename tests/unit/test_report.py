@@ -211,7 +211,7 @@ def test_texts_of_a_run_are_no_markup() -> None:
 
 
 def test_a_row_has_the_colour_of_the_figures_with_a_legend_and_in_charts_alike() -> None:
-    labels = ["VanillaMTL", "RotoGrad", "PCGrad, lr=0.1", "MGDA"]
+    labels = ["Vanilla", "RotoGrad", "PCGrad, lr=0.1", "MGDA"]
     sheet = dict(re.findall(r"--(c\d+):(#\w+);", style_sheet().partition("@media")[0]))
     shown = {name: sheet[used[6:-1]] for name, used in variables(labels).items()}
     assert shown == {label: style.color for label, style in styles(labels).items()}

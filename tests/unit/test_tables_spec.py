@@ -229,7 +229,8 @@ def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
 
 def test_the_example_of_the_documentation_is_a_table() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
-    example = text.split("```yaml")[1].split("```")[0]
+    _, *examples = text.split("```yaml")
+    (example,) = (e.split("```")[0] for e in examples if "name: digits" in e)
     spec = to_table_spec(yaml.safe_load(example))
     assert spec.overrides_of("rotograd")[-1] == "method=rotograd"
 
@@ -282,6 +283,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("columns.gain.delta_of", [], "must name at least one task"),
     ("columns.gain.delta_of", ["lef"], "did you mean left?"),
     ("grid.seeds", [], "`table.grid.seeds` must not be empty"),
+    ("grid.search", "zigzag", "product or one_by_one"),
+    ("grid.values", {"a": [[1], 2]}, "`table.grid.values.a` must hold numbers, texts"),
+    ("grid.values", {"a": [1, 1.0]}, "`table.grid.values.a` must hold each value once"),
+    ("grid.select", "test/sum/mse", "must be a metric on validation"),
     ("grid.values", {"a": []}, "`table.grid.values.a` must not be empty"),
     ("paper.rows", {"rotogard": {}}, "did you mean rotograd?"),
     ("paper.rows", {"rotograd": {"lft": 1}}, "did you mean left?"),

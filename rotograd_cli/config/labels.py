@@ -1,0 +1,78 @@
+"""Names of methods in tables and figures: the key ``_label_`` of their YAML files."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rotograd_cli.config.files import config_dir
+
+LABEL = "_label_"
+"""Key of a method's YAML. No option of the method, and no part of a run's identity."""
+
+
+def method_label(method: Mapping[str, Any]) -> str:
+    """Return the name of a method for readers.
+
+    Args:
+        method: Content of a method's YAML, or the section ``method`` of a run's configuration.
+
+    Returns:
+        Its ``_label_``; without one, as in runs of earlier versions, that of the built-in method of
+        its class, else the name of the class. A method with a rule of the user's choice
+        is named with it.
+
+    Examples:
+        >>> method_label({"_target_": "rotograd_cli.methods.imtlg.IMTLG"})
+        'IMTL-G'
+        >>> method_label({"_target_": "mine.Mine", "rule": {"_target_": "mine.Rule"}})
+        'Mine + Rule'
+    """
+    nodes = (method, method.get("rule"))
+    return " + ".join(_label(node) for node in nodes if isinstance(node, Mapping))
+
+
+def file_label(name: str) -> str | None:
+    """Return the label of a built-in file of ``conf/method``; None if there is no such file."""
+    file = config_dir() / "method" / f"{name}.yaml"
+    return method_label(_content(file)) if file.is_file() else None
+
+
+def class_label(name: str) -> str:
+    """Return the label of the built-in method of that class, else the name of the class.
+
+    Examples:
+        >>> class_label("VanillaMTL"), class_label("Mine")
+        ('Vanilla', 'Mine')
+    """
+    return _built_in().get(name, name)
+
+
+def without_label(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a method's YAML, or of a configuration, without ``_label_``."""
+    return {
+        key: without_label(value) if isinstance(value, Mapping) else value
+        for key, value in content.items()
+        if key != LABEL
+    }
+
+
+def _label(node: Mapping[str, Any]) -> str:
+    module, _, name = str(node.get("_target_", "?")).rpartition(".")
+    is_built_in = module.startswith("rotograd_cli.")
+    return str(node.get(LABEL) or (class_label(name) if is_built_in else name))
+
+
+@cache
+def _built_in() -> Mapping[str, str]:
+    """Labels of the built-in methods by class."""
+    files = sorted((config_dir() / "method").glob("*.yaml"))
+    nodes = map(_content, files)
+    return {node["_target_"].rpartition(".")[2]: node[LABEL] for node in nodes if LABEL in node}
+
+
+def _content(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content
