@@ -344,6 +344,7 @@ def test_the_newest_epochs_are_kept(cli: Cli, tmp_path: Path) -> None:
     assert kept == ["best.pt", "epoch_00003.pt", "epoch_00004.pt", "last.pt"]
 
 
+@pytest.mark.slow
 def test_epochs_without_a_checkpoint_can_lie_between_two(cli: Cli, tmp_path: Path) -> None:
     options = ("checkpoints.every_epochs=3", "checkpoints.keep_epochs=9")
     words = (*SHORT, *options, "train.eval_every_epochs=3", "hydra.run.dir=run")
