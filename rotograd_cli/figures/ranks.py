@@ -138,7 +138,7 @@ class Ranks(TablesFigure):
         if len(complete) < LEAST_METHODS:
             raise ConfigError(
                 f"Figure {self.name!r} needs at least {LEAST_METHODS} methods that have every "
-                f"metric at every seed, got {len(complete)}; train more of them with rotograd "
+                f"metric at every seed, got {len(complete)}; name more, or train them with rotograd "
                 "reproduce."
             )
         incomplete = [gap for gap in gaps.values() if gap]
