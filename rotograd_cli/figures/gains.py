@@ -54,7 +54,7 @@ class Gains(TableFigure):
         canvas.suptitle(seeds_title(self.title, table) + "; whiskers: worst and best seed")
         canvas.supylabel(self.y_label)
         add_legend(canvas, grid)
-        return Drawing(canvas, *cell_rows(table), table.footnotes)
+        return Drawing(canvas, *cell_rows(table), table.main_footnotes)
 
 
 def draw_bars(

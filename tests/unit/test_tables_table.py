@@ -17,7 +17,8 @@ from rich.console import Console
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.printing.grid import escape_latex, fitting
+from rotograd_cli.printing.grid import fitting
+from rotograd_cli.printing.latex import escape_latex
 from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
     difference_grid,
