@@ -10,9 +10,12 @@ table=NAME       rows, columns, seeds, grid of learning rates, printed numbers
 seeds=5          seeds 0 to 4; seeds=[0,3] these two; the table's by default
 methods=[...]    rows to train and show; single-task networks are added where gains need them
 statistic=...    median_std | mean_std | mean_ci95
-plan=true        show the plan with its estimate, and train nothing
+plan=true        show which runs are needed and which are there, and train nothing; hours are those
+                 of finished runs, and no data are needed
+plan=timed       the same; of rows without a finished run a few training steps are timed
 output=DIR       folder of table.md, .tex, .csv, .json and grid.csv
 table.grid=null  every row with its own defaults instead of the best of the grid
+table.grid.select=KEY  the best by another validation metric, such as val/loss
 launcher=local   several runs at once; hydra/launcher=... takes any of Hydra's (docs/sweeps.md)
 KEY=VALUE        any other override of rotograd train is for all runs: train.epochs=2 device=cuda
 --config-dir     a folder of your own YAML files: DIR/table/mine.yaml
@@ -36,19 +39,23 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         Exit code: ``CELL_FAILED`` if a run did not finish.
     """
+    from rotograd_cli.commands.reproduction.estimate import plan_notes
     from rotograd_cli.commands.reproduction.reproduction import Reproduction
     from rotograd_cli.commands.reproduction.settings import parse
-    from rotograd_cli.commands.table import print_files, print_results
     from rotograd_cli.printing.grid import print_grid
 
     reproduction = Reproduction(parse("reproduce", arguments))
-    only_plans = reproduction.config.plan
-    reproduction.check_table()
+    only_plans = bool(reproduction.config.plan)
     if not only_plans:
         reproduction.check()
-    print_grid(reproduction.plan())
+    plan = reproduction.plan()
+    print_grid(plan)
+    for line in plan_notes(plan, reproduction.searches):
+        print(line)
     if only_plans:
         return 0
+    from rotograd_cli.commands.table import print_files, print_results
+
     reproduction.run()
     table = reproduction.table()
     print_results(table)

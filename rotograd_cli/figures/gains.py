@@ -9,7 +9,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.base import TableFigure
 from rotograd_cli.figures.canvas import Drawing, cell_rows, seeds_title
 from rotograd_cli.figures.panels import add_legend, new_panels
-from rotograd_cli.tables.colours import DASHES, GREY, LineStyle, styles
+from rotograd_cli.tables.colours import DASHES, LineStyle, styles
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rotograd_cli.figures.canvas import Axes
 
 
+WHISKERS = "#666666"  # no bar has this colour
 HATCHES = dict(zip(DASHES, ("", "//", "..", "xx"), strict=True))
 """What tells bars of one colour apart, as dashes do lines."""
 
@@ -71,7 +72,7 @@ def draw_bars(
                 height,
                 yerr=[[low], [high]],
                 capsize=3,
-                ecolor=GREY,
+                ecolor=WHISKERS,
                 color=look.color,
                 edgecolor="white",
                 hatch=HATCHES[look.linestyle],

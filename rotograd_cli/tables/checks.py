@@ -1,5 +1,6 @@
 """Refuses a table that its types allow and that cannot be built."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -73,12 +74,23 @@ def _faults_of_columns(spec: TableSpec) -> Iterator[str]:
 
 
 def _faults_of_grid(grid: GridSpec) -> Iterator[str]:
-    lists = {f"values.{key}": values for key, values in grid.values.items()}
     if grid.values and not grid.seeds:
         yield "`table.grid.seeds` must not be empty where there are values; table.grid.seeds=[0]."
-    for key, entries in lists.items():
+    for key, entries in grid.values.items():
+        name = f"`table.grid.values.{key}`"
         if not entries:
-            yield f"`table.grid.{key}` must not be empty; table.grid=null for no grid."
+            yield f"{name} must not be empty; table.grid=null for no grid."
+        for value in entries:
+            is_number = type(value) in (int, float) and math.isfinite(value)
+            if not is_number and not isinstance(value, (str, bool)):
+                yield f"{name} must hold numbers, texts, true or false, got {value!r}."
+        if any(value in entries[:index] for index, value in enumerate(entries)):
+            yield f"{name} must hold each value once, got {entries}."
+    if grid.select is not None and not grid.select.startswith("val/"):
+        yield (
+            "`table.grid.select` must be a metric on validation, val/loss or val/TASK/METRIC, got "
+            f"{grid.select!r}."
+        )
 
 
 def _faults_of_paper(spec: TableSpec, paper: PaperSpec) -> Iterator[str]:

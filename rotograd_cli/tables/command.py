@@ -20,6 +20,7 @@ from rotograd_cli.tables.latex import Layout
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
+from rotograd_cli.tables.seeds import to_seeds
 from rotograd_cli.tables.spec import Statistic, TableSpec
 from rotograd_cli.tables.table import build_table
 
@@ -76,34 +77,6 @@ def to_patterns(value: Any) -> list[str]:
     if not runs or not all(isinstance(pattern, str) and pattern.strip() for pattern in runs):
         raise ConfigError(f"`runs` must be a path, a pattern or a list of them, got {runs!r}.")
     return runs
-
-
-def to_seeds(value: Any) -> list[int] | None:
-    """Return the seeds of ``seeds=5`` (0 to 4) or ``seeds=[0,3]``.
-
-    Args:
-        value: What was written; None: not restricted.
-
-    Returns:
-        The seeds, ascending.
-
-    Raises:
-        ConfigError: If it is neither a positive number nor a list of different seeds.
-
-    Examples:
-        >>> to_seeds(3), to_seeds([4, 1])
-        ([0, 1, 2], [1, 4])
-    """
-    if value is None:
-        return None
-    seeds = list(range(value)) if type(value) is int else value  # True is no number of seeds
-    are_seeds = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
-    if are_seeds and len(set(seeds)) == len(seeds) > 0:
-        return sorted(seeds)
-    raise ConfigError(
-        f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
-        f"{value!r}; seeds=5 or seeds=[0,1,2]."
-    )
 
 
 def table_of_runs(

@@ -84,12 +84,20 @@ class ColumnSpec:
 
 @dataclass
 class GridSpec:
-    """Settings of which every row takes the best on validation, by its own ``train.select``."""
+    """Settings of which every row takes the best on validation."""
 
-    values: dict[str, list[float]] = field(default_factory=dict)
-    """Values by key, all combinations; ``method_optimizer`` keys hold for ``method_grid`` rows."""
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    """Values by key; keys of ``method_optimizer`` hold for ``method_grid`` rows."""
     seeds: list[int] = field(default_factory=list)
-    """Seeds that every combination is trained with."""
+    """Seeds that every setting is trained with."""
+    search: Annotated[str, Literal["product", "one_by_one"]] = "product"
+    """All combinations; or the values of one key after the other, the others being at the best
+    that was found, before that at the row's own value."""
+    widen: bool = False
+    """Try the next value outward where the best is the smallest or largest of a key's numbers."""
+    select: str | None = None
+    """Metric on validation that chooses among the settings tried; null: each run's own
+    ``train.select``, which has also selected its epoch."""
 
 
 @dataclass

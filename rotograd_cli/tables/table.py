@@ -181,8 +181,7 @@ def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
         ConfigError: If the data set lacks one.
     """
     names = [task.name for task in tasks]
-    metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
-    metrics += [str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]
+    metrics = measured_metrics(tasks)
     for task in spec.tasks:
         check_measured("tasks", task, names)
     for name, column in spec.columns.items():
@@ -190,3 +189,9 @@ def check_tasks(spec: TableSpec, tasks: Sequence[Task]) -> None:
             check_measured(f"columns.{name}.delta_of", task, names)
         if column.metric is not None:
             check_measured(f"columns.{name}.metric", column.metric, metrics)
+
+
+def measured_metrics(tasks: Sequence[Task]) -> list[str]:
+    """Return the metrics, without their split, that runs of these tasks have."""
+    metrics = [f"{task.name}/{metric.name}" for task in tasks for metric in task.metrics]
+    return [*metrics, str(GEOMEAN_LOSS), *(each.name for each in task_statistics(tasks))]

@@ -103,7 +103,7 @@ def test_check_without_a_name_looks_at_every_data_set(cli: Cli) -> None:
     assert "needs no files" in lines["multidigits"]
     command = "rotograd data check NAME paths.data_dir=nowhere"
     assert f"{command} says what is missing and where to get it." in result.out
-    for name in ("celeba", "multimnist", "multisvhn", "nyuv2"):
+    for name in ("celeba", "cifar10", "multimnist", "multisvhn", "nyuv2"):
         assert "not ok" in lines[name]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rotograd_cli.commands.reproduction.estimate import UNKNOWN
 from tests.counting import CountOperations
 from tests.forked import Forked
 from tests.waiting import PATIENCE_S, wait_for
@@ -235,7 +236,7 @@ def test_a_plan_trains_nothing_and_estimates_from_what_is_there(cli: Cli, again:
     assert result.code == 0, result.err
     assert set(runs(again)) == before
     assert to_train(result) == 8  # 4 places at two more seeds
-    assert "?" not in result.out
+    assert UNKNOWN not in result.out
 
 
 @pytest.mark.slow
@@ -253,10 +254,10 @@ def test_a_plan_without_any_run_times_a_few_steps_and_writes_nothing(
     cli: Cli, tmp_path: Path, finished: tuple[Path, Result]
 ) -> None:
     write_spec(tmp_path)
-    result = cli(*WORDS, "plan=true")
+    result = cli(*WORDS, "plan=timed")
     assert result.code == 0, result.err
     assert to_train(result) == NUM_ALL
-    assert "?" not in result.out
+    assert UNKNOWN not in result.out
     assert not (tmp_path / "outputs").exists()
 
 
@@ -265,7 +266,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
     """On a clock that counts operations: what seconds a machine takes for them is its own."""
     from hydra import compose
 
-    from rotograd_cli.commands.reproduction.estimate import measured_seconds
+    from rotograd_cli.commands.reproduction.timing import measured_seconds
     from rotograd_cli.config.compose import composing
     from rotograd_cli.config.schema import to_train_config
     from rotograd_cli.runs.experiment import train
@@ -276,7 +277,7 @@ def test_the_time_of_a_run_is_foretold(tmp_path: Path, monkeypatch: pytest.Monke
         config = to_train_config(compose("train", words))
     with CountOperations() as operations:
         clock = SimpleNamespace(monotonic=lambda: operations.num)
-        monkeypatch.setattr("rotograd_cli.commands.reproduction.estimate.time", clock)
+        monkeypatch.setattr("rotograd_cli.commands.reproduction.timing.time", clock)
         foretold = measured_seconds(config)
         before = operations.num
         train(config, tmp_path / "run", screen=None)
@@ -351,11 +352,11 @@ WRONG = {
     ),
     "table=mini table.grid.values={a.b:[1.0,2.0]}": "add it with '+table.grid.values={a.b",
     "table=mini table.grid={vals:{}}": "did you mean table.grid.values?",
-    "table=mini table.columns.sum.metric=sum/rmse plan=true": "did you mean sum/mse?",
-    "table=mini table.columns.sum.metric=sum/rmse": "`table.columns.sum.metric` must be measured",
-    "table=mini table.tasks=[left,sun] table.columns.gain.delta_of=[left] plan=true": (
-        "did you mean sum?"
-    ),
+    "table=mini table.columns.sum.metric=sum/rmse": "did you mean sum/mse?",
+    "table=mini table.tasks=[left,sun] table.columns.gain.delta_of=[left]": "did you mean sum?",
+    "table=mini plan=maybe": "`plan` must be true, false or timed",
+    "table=mini table.grid.select=val/sum/rmse": "did you mean val/sum/mse?",
+    "table=mini +table.grid.values={train.epochs:[1,many]} plan=true": "a whole number is needed",
     "table=misspelt": "In 'table/misspelt': `table.seed` is not a key; did you mean table.seeds?",
     "table=null_grid table.grid={values:{a.b:[1.0,2.0]}}": "while `table.grid` is null",
     "table=null_grid +table.grid.values={a.b:[1.0,2.0]}": "while `table.grid` is null",

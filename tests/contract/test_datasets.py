@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import DatasetError
-from tests import fake_celeba, fake_mnist, fake_nyuv2, fake_svhn
+from tests import fake_celeba, fake_cifar10, fake_mnist, fake_nyuv2, fake_svhn
 
 FILES = sorted((config_dir() / "data").glob("*.yaml"))
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -30,6 +30,11 @@ def _fake_celeba(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_celeba.prepare(folder, limit=None, image_size=64)
 
 
+def _fake_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cifar10.expect(monkeypatch)
+    fake_cifar10.write(folder / "cifar10")
+
+
 def _fake_nyuv2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nyuv2.expect(monkeypatch, 20, 3)
     fake_nyuv2.write_layout(folder / "nyuv2", 20, 3)
@@ -44,6 +49,7 @@ def _fake_multisvhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # data sets that read files: what writes small ones in their format
 FAKES: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "celeba": _fake_celeba,
+    "cifar10": _fake_cifar10,
     "multimnist": _fake_multimnist,
     "multisvhn": _fake_multisvhn,
     "nyuv2": _fake_nyuv2,

@@ -13,6 +13,7 @@ from rotograd_cli.models.backbones.conv import ConvNet
 from rotograd_cli.models.backbones.lenet import LeNet
 from rotograd_cli.models.backbones.mlp import MLP
 from rotograd_cli.models.backbones.resnet import ResNet18
+from rotograd_cli.models.backbones.resnet_cifar import ResNetCIFAR
 from rotograd_cli.models.heads import ConvHead, MLPHead
 
 
@@ -224,3 +225,27 @@ def test_sizes_that_are_not_positive_are_refused() -> None:
         MLP(input_shape=(2,), hidden=[0], num_features=4)
     with pytest.raises(ConfigError, match="`hidden` must be at least 1, got -1"):
         MLPHead(feature_shape=(2,), num_outputs=1, hidden=[3, -1])
+
+
+def test_resnet20_has_the_published_number_of_parameters_and_features() -> None:
+    network = ResNetCIFAR(
+        input_shape=(3, 32, 32), blocks=3, width=16, stem_stride=1, channels_last=False
+    )
+    # He et al., table 6: 0.27 M with shortcuts without parameters; ours are 1x1 convolutions
+    shortcuts = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+    assert num_parameters(network) - shortcuts + 650 == 269_722  # 650: its classifier
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
+
+
+def test_resnet_for_cifar_averages_maps_that_its_strides_make_smaller() -> None:
+    options: dict[str, Any] = {"blocks": 2, "width": 4, "channels_last": False}
+    network = ResNetCIFAR(input_shape=(3, 32, 32), stem_stride=2, **options).double().eval()
+    twin = ResNetCIFAR(
+        input_shape=(3, 32, 32), stem_stride=2, **{**options, "channels_last": True}
+    ).double()
+    twin.load_state_dict(network.state_dict())
+    x = torch.randn(3, 3, 32, 32).double()
+    maps = network.stages(network.stem(x))
+    assert maps.shape == (3, 16, 4, 4)
+    torch.testing.assert_close(network(x), maps.mean((2, 3)))
+    torch.testing.assert_close(twin.eval()(x), network(x))

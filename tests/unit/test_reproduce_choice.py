@@ -12,9 +12,9 @@ import yaml
 
 from rotograd_cli.cli import main
 from rotograd_cli.commands.reproduction.estimate import plan_table
-from rotograd_cli.commands.reproduction.grid import Candidate, Search
 from rotograd_cli.commands.reproduction.plan import Cell
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.search import Candidate, Search
 from rotograd_cli.commands.reproduction.settings import parse
 from rotograd_cli.tables.parts import Table
 from tests.fake_runs import fake_summary
@@ -61,9 +61,11 @@ def reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Val
     (tmp_path / "conf" / "table" / "mini.yaml").write_text(SPEC)
 
     def run(value: Value) -> Reproduction:
-        write_cells(Reproduction(parse("reproduce", WORDS)).grid_cells, value)
         reproduction = Reproduction(parse("reproduce", WORDS))
+        write_cells(reproduction.grid_cells, value)
+        reproduction.refresh()
         write_cells([c for c in reproduction.final_cells if not c.finished], lambda *_: 1.0)
+        reproduction.refresh()
         return reproduction
 
     return run
@@ -155,7 +157,7 @@ def test_a_plan_counts_the_seeds_of_each_task_whose_grid_is_not_finished(
     first = Reproduction(parse("reproduce", WORDS))
     write_cells([c for c in first.grid_cells if c.run.task == "left"], lambda _, rate: rate)
     begun = Reproduction(parse("reproduce", WORDS))
-    plan = plan_table(begun.planner, begun.grid_cells, begun.final_cells, {})
+    plan = plan_table(begun.planner, begun.searches, begun.final_cells, {})
     # left: the chosen one at seed 1; sum: three of the grid, and one of them at seed 1
     assert [entry.text for entry in plan.rows[1][:4]] == ["MGDA", "8", "3", "5"]
 

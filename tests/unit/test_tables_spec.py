@@ -15,7 +15,7 @@ from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schema import to_train_config
-from rotograd_cli.data import two_digits
+from rotograd_cli.data import cifar10, two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
@@ -74,6 +74,8 @@ def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
         return two_digits.TASKS
     if spec.name == "nyuv2":
         return make_tasks("exact")
+    if spec.name == "cifar10":
+        return cifar10.TASKS
     return celeba.TASKS
 
 
@@ -81,7 +83,7 @@ def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
 
 
 def test_every_data_set_of_the_paper_has_its_table() -> None:
-    assert {"multimnist", "svhn", "celeba_conv", "celeba_resnet18", "nyuv2"} <= {
+    assert {"multimnist", "svhn", "cifar10", "celeba_conv", "celeba_resnet18", "nyuv2"} <= {
         f.stem for f in FILES
     }
 
@@ -163,6 +165,17 @@ CHECKPOINTS = [
     ("svhn", "imtlg", "pixels", 2.47, 1.65),
     ("svhn", "pcgrad", "digits", 5.50, 0.75),
     ("svhn", "single", "pixels", 0.17, 0.06),
+    ("cifar10", "vanilla", "mean", 2.58, 0.54),
+    ("cifar10", "graddrop", "max", 14.03, 2.83),
+    ("cifar10", "pcgrad", "median", 3.33, 1.68),
+    ("cifar10", "mgda", "median", -4.48, 2.35),
+    ("cifar10", "gradnorm", "mean", -0.08, 0.95),
+    ("cifar10", "imtlg", "median", 1.95, 2.21),
+    ("cifar10", "imtlg_rotations", "max", 12.76, 1.77),
+    ("cifar10", "rotograd_64", "mean", 2.90, 0.49),
+    ("cifar10", "rotograd_128", "median", 3.73, 2.14),
+    ("cifar10", "rotograd_256", "max", 14.01, 3.22),
+    ("cifar10", "rotograd", "mean", 4.48, 0.99),
     ("celeba_conv", "vanilla", "min", 1.62, None),
     ("celeba_conv", "graddrop", "mean", 58.62, None),
     ("celeba_conv", "pcgrad", "hours", 17.03, None),
@@ -204,7 +217,13 @@ def test_two_printed_numbers_that_may_be_swapped_are_marked() -> None:
 
 
 def test_no_printed_number_is_missing() -> None:
-    numbers = {"multimnist": 15, "svhn": 15, "celeba_conv": 30, "celeba_resnet18": 30}
+    numbers = {
+        "multimnist": 15,
+        "svhn": 15,
+        "cifar10": 33,
+        "celeba_conv": 30,
+        "celeba_resnet18": 30,
+    }
     for name, cells in numbers.items():
         spec = load(config_dir() / "table" / f"{name}.yaml")
         assert spec.paper is not None
@@ -229,7 +248,8 @@ def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
 
 def test_the_example_of_the_documentation_is_a_table() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
-    example = text.split("```yaml")[1].split("```")[0]
+    _, *examples = text.split("```yaml")
+    (example,) = (e.split("```")[0] for e in examples if "name: digits" in e)
     spec = to_table_spec(yaml.safe_load(example))
     assert spec.overrides_of("rotograd")[-1] == "method=rotograd"
 
@@ -282,6 +302,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("columns.gain.delta_of", [], "must name at least one task"),
     ("columns.gain.delta_of", ["lef"], "did you mean left?"),
     ("grid.seeds", [], "`table.grid.seeds` must not be empty"),
+    ("grid.search", "zigzag", "product or one_by_one"),
+    ("grid.values", {"a": [[1], 2]}, "`table.grid.values.a` must hold numbers, texts"),
+    ("grid.values", {"a": [1, 1.0]}, "`table.grid.values.a` must hold each value once"),
+    ("grid.select", "test/sum/mse", "must be a metric on validation"),
     ("grid.values", {"a": []}, "`table.grid.values.a` must not be empty"),
     ("paper.rows", {"rotogard": {}}, "did you mean rotograd?"),
     ("paper.rows", {"rotograd": {"lft": 1}}, "did you mean left?"),

@@ -1,29 +1,21 @@
-"""What there is to do, and how long it may take, from runs that are there or a few steps."""
+"""What there is to do, and how long it may take."""
 
-import dataclasses
 import math
 import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, count, islice
+from collections.abc import Iterable, Mapping, Sequence
 
 from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
-from rotograd_cli.config.schema import TrainConfig
+from rotograd_cli.commands.reproduction.search import Search
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.runs.building import build_run
 from rotograd_cli.tables.runs import RunKey
-from rotograd_cli.training.batches import EpochBatches, evaluation_parts
-from rotograd_cli.training.evaluation import Evaluator
-from rotograd_cli.training.stepper import Stepper
 
-STEPS = 3
-"""Steps that are timed, after one that is not."""
 HEADS = ["row", "runs", "finished", "to train", "hours, one after another"]
+UNKNOWN = "\N{EN DASH}"
 
 
 def plan_table(
     planner: Planner,
-    grid_cells: Sequence[Cell],
+    searches: Sequence[Search],
     final_cells: Sequence[Cell],
     measured: Mapping[str, float],
 ) -> Grid:
@@ -31,33 +23,50 @@ def plan_table(
 
     Args:
         planner: The table's cells.
-        grid_cells: Cells of the grid.
+        searches: The grid of every row, as far as its runs are there.
         final_cells: Cells of the chosen settings, as far as they are chosen.
         measured: Seconds of a run by row, for rows without a finished one.
 
     Returns:
-        The plan. Where the grid is not finished, one of its runs per row and task is also one of
-        the final ones.
+        The plan, without what widening may add. Where the grid is not finished, one of its runs per
+        row and task is also one of the final ones.
     """
     spec = planner.spec
-    cells = [*grid_cells, *final_cells]
+    cells = [*(cell for search in searches for cell in search.cells), *final_cells]
     rows = {row: unique(cell for cell in cells if cell.run.row == row) for row in spec.rows}
     overall = mean_seconds(cells)
     if overall is None and measured:
         overall = statistics.fmean(measured.values())
-    done = {row: sum(cell.finished for cell in of_row) for row, of_row in rows.items()}
-    left = {
-        row: len(of_row) - done[row] + _num_unplanned(planner, row, of_row)
-        for row, of_row in rows.items()
-    }
-    hours = {
-        row: _hours(left[row], (mean_seconds(of_row), measured.get(row), overall))
-        for row, of_row in rows.items()
-    }
-    numbers = {row: map(str, (done[row] + left[row], done[row], left[row])) for row in rows}
-    lines = [[spec.label(row), *numbers[row], _shown(hours[row])] for row in rows]
-    total = ["all", "", "", str(sum(left.values())), _shown(sum(hours.values()))]
-    return Grid.of_texts(HEADS, [*lines, total], f"Plan of table {spec.name}")
+    lines = []
+    total = 0
+    total_hours = 0.0
+    for row, of_row in rows.items():
+        done = sum(cell.finished for cell in of_row)
+        later = sum(search.num_later for search in searches if search.place[0] == row)
+        left = len(of_row) - done + later + _num_unplanned(planner, row, of_row)
+        hours = _hours(left, (mean_seconds(of_row), measured.get(row), overall))
+        lines.append([spec.label(row), str(done + left), str(done), str(left), _shown(hours)])
+        total += left
+        total_hours += hours
+    lines.append(["all", "", "", str(total), _shown(total_hours)])
+    return Grid.of_texts(HEADS, lines, f"Plan of table {spec.name}")
+
+
+def plan_notes(plan: Grid, searches: Sequence[Search]) -> list[str]:
+    """Return what a plan cannot say in numbers."""
+    notes = []
+    num_extra = sum(search.num_extra for search in searches)
+    if num_extra > 0:
+        notes.append(
+            f"Up to {num_extra} more runs are needed if best values lie at the edge of the grid, "
+            "which is widened there."
+        )
+    if plan.rows[-1][-1].text == UNKNOWN:
+        notes.append(
+            f"Hours are {UNKNOWN} as none of these runs is finished here; plan=timed estimates "
+            "them from a few training steps of each row."
+        )
+    return notes
 
 
 def _num_unplanned(planner: Planner, row: str, cells: Sequence[Cell]) -> int:
@@ -76,7 +85,7 @@ def _hours(num_runs: int, estimates: Iterable[float | None]) -> float:
 
 
 def _shown(hours: float) -> str:
-    return "?" if math.isnan(hours) else f"{hours:.2f}"
+    return UNKNOWN if math.isnan(hours) else f"{hours:.2f}"
 
 
 def mean_seconds(cells: Iterable[Cell]) -> float | None:
@@ -84,47 +93,3 @@ def mean_seconds(cells: Iterable[Cell]) -> float | None:
     summaries = [cell.summary for cell in cells]
     times = [summary.wall_s for summary in summaries if summary and summary.wall_s is not None]
     return statistics.fmean(times) if times else None
-
-
-def measured_seconds(config: TrainConfig) -> float:
-    """Wall time of a run in seconds, as a few training steps and one evaluation batch let expect.
-
-    Nothing is written.
-
-    Args:
-        config: Configuration of the run.
-
-    Returns:
-        Epochs times steps and evaluation batches, plus the test.
-
-    Raises:
-        RotogradError: If the run cannot be built.
-    """
-    run, dataset = build_run(config)
-    batches = EpochBatches(dataset, config.train, config.seed, run.device)
-    stepper = Stepper(run, dataset.tasks, config.train)
-    run.begin_epoch()
-    steps = chain.from_iterable(map(batches.steps, count()))
-
-    def train(num_steps: int) -> None:
-        for micro_batches in islice(steps, num_steps):
-            stepper.take(micro_batches)
-        run.record(dataset.tasks)  # waits for the device
-
-    train(1)
-    step_s = _seconds(lambda: train(STEPS)) / STEPS
-    few = dataclasses.replace(config.train, limit_eval_batches=1)
-    evaluator = Evaluator(run.model, dataset, few)
-    batch_s = _seconds(lambda: evaluator.metrics("val"))
-    options = config.train
-    num_evaluations = math.ceil(options.epochs / options.eval_every_epochs)
-    num_val = len(evaluation_parts(dataset, "val", options))
-    num_test = len(evaluation_parts(dataset, "test", options))
-    evaluation_s = batch_s * (num_evaluations * num_val + num_test)
-    return options.epochs * batches.num_steps * step_s + evaluation_s
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start

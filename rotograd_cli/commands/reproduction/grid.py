@@ -3,98 +3,13 @@
 import csv
 import io
 import math
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from rotograd_cli.commands.reproduction.plan import Cell, Place, Point
+from rotograd_cli.commands.reproduction.search import MAX_EXTRA, Candidate, Search
 from rotograd_cli.files import replace_text
-from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.spec import GridSpec, TableSpec
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A setting of the grid and its validation values."""
-
-    point: Point
-    values: Mapping[int, float]
-    """Selection value by seed of the grid; NaN where the run failed or has no finite one."""
-    data: frozenset[str] = frozenset()
-    """Fingerprints of what its finished runs were trained on."""
-
-    @property
-    def num_gaps(self) -> int:
-        """Seeds without a value: a setting that has any cannot be chosen."""
-        return sum(not math.isfinite(value) for value in self.values.values())
-
-    @property
-    def mean(self) -> float:
-        """Mean over the grid's seeds."""
-        return statistics.fmean(self.values.values())
-
-
-@dataclass(frozen=True)
-class Search:
-    """What was tried for a row and, of rows that are trained task by task, a task."""
-
-    place: Place
-    candidates: Sequence[Candidate]
-    mode: str
-    """``min`` or ``max``: which validation value is best."""
-
-    @property
-    def best(self) -> Candidate | None:
-        """The best of those with a value at every seed, of equal ones the first; None if none."""
-        complete = [candidate for candidate in self.candidates if candidate.num_gaps == 0]
-        choose = min if self.mode == "min" else max
-        return choose(complete, key=lambda candidate: candidate.mean, default=None)
-
-    @property
-    def failure(self) -> str:
-        """Why there is nothing to choose; empty if there is."""
-        if self.best is not None:
-            return ""
-        num_cells = sum(len(candidate.values) for candidate in self.candidates)
-        num_gaps = sum(candidate.num_gaps for candidate in self.candidates)
-        return (
-            "failed: no setting of the grid has a finite validation value at every seed, "
-            f"{num_gaps} of {num_cells} cells have none"
-        )
-
-
-def searches(grid_cells: Iterable[Cell]) -> list[Search]:
-    """Return what the runs of the grid found, row by row and task by task."""
-    by_place: dict[Place, list[Cell]] = defaultdict(list)
-    for cell in grid_cells:
-        by_place[cell.place].append(cell)
-    return [
-        Search(place, _candidates(cells), cells[0].config.train.select_mode)
-        for place, cells in by_place.items()
-    ]
-
-
-def _candidates(cells: Iterable[Cell]) -> list[Candidate]:
-    by_point: dict[tuple[tuple[str, float], ...], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        by_point[tuple(cell.point.items())].append(cell)
-    return [_candidate(of_point) for of_point in by_point.values()]
-
-
-def _candidate(cells: Sequence[Cell]) -> Candidate:
-    """A setting from its cells, one per seed."""
-    summaries = {cell.run.seed: cell.summary for cell in cells}
-    values = {seed: _selected_value(summary) for seed, summary in summaries.items()}
-    data = frozenset(str(s.data_fingerprint) for s in summaries.values() if s is not None)
-    return Candidate(cells[0].point, values, data)
-
-
-def _selected_value(summary: RunSummary | None) -> float:
-    if summary is None or summary.selected_value is None:
-        return math.nan
-    return summary.selected_value
 
 
 def grid_notes(spec: TableSpec, searches: Sequence[Search]) -> list[str]:
@@ -107,12 +22,12 @@ def grid_notes(spec: TableSpec, searches: Sequence[Search]) -> list[str]:
     Returns:
         The sentences; none without a grid.
     """
+    searches = [search for search in searches if not search.is_open]
     if spec.grid is None or not searches:
         return []
 
     def setting(search: Search, candidate: Candidate) -> str:
-        values = ", ".join(f"{value:g}" for value in candidate.point.values())
-        return f"{spec.label(*search.place)} {values}"
+        return f"{spec.label(*search.place)} {_shown(candidate.point.values())}"
 
     chosen = [(search, search.best) for search in searches if search.best is not None]
     notes = {
@@ -131,7 +46,7 @@ def grid_notes(spec: TableSpec, searches: Sequence[Search]) -> list[str]:
             if len(frozenset().union(*(candidate.data for candidate in search.candidates))) > 1
         ],
         "At the edge of the grid, so that more might be better: {}.": [
-            spec.label(*search.place) for search, best in chosen if _at_the_edge(spec.grid, best)
+            spec.label(*search.place) for search, _ in chosen if search.edges
         ],
     }
     settings = "; ".join(setting(search, best) for search, best in chosen)
@@ -143,24 +58,21 @@ def grid_notes(spec: TableSpec, searches: Sequence[Search]) -> list[str]:
 
 
 def _tried(grid: GridSpec) -> str:
-    values = ", ".join(
-        f"{key} in {{{', '.join(f'{value:g}' for value in points)}}}"
-        for key, points in grid.values.items()
-    )
-    seeds = ", ".join(map(str, grid.seeds))
+    """What was tried, and how every row chose."""
+    values = ", ".join(f"{key} in {{{_shown(points)}}}" for key, points in grid.values.items())
+    one_by_one = ", one key after the other" if grid.search == "one_by_one" else ""
+    widened = f"; up to {MAX_EXTRA} values more beyond an edge that was best" if grid.widen else ""
+    own = "its own selection metric"
+    by = own if grid.select is None else f"{grid.select} of the epoch that {own} selected"
+    alone = "" if grid.select is None else "; networks of a single task by their own"
     return (
-        f"Grid: {values}; every row took its best on validation (its own selection metric, mean "
-        f"over seeds {seeds})."
+        f"Grid: {values}{one_by_one}{widened}; every row took its best on validation ({by}, mean "
+        f"over seeds {_shown(grid.seeds)}{alone})."
     )
 
 
-def _at_the_edge(grid: GridSpec, candidate: Candidate) -> bool:
-    """Whether a value is the smallest or largest of three or more, or one of two."""
-    return any(
-        value in (min(grid.values[key]), max(grid.values[key]))
-        for key, value in candidate.point.items()
-        if len(grid.values[key]) > 1
-    )
+def _shown(values: Iterable[Any]) -> str:
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def write_grid(searches: Sequence[Search], folder: Path) -> list[Path]:
@@ -179,14 +91,15 @@ def write_grid(searches: Sequence[Search], folder: Path) -> list[Path]:
     keys = list(dict.fromkeys(key for _, candidate in tried for key in candidate.point))
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["row", "task", *keys, "seed", "validation", "chosen"])
+    writer.writerow(["row", "task", *keys, "seed", "metric", "validation", "chosen"])
     for search, candidate in tried:
         row, task = search.place
         point = [candidate.point.get(key, "") for key in keys]
         is_chosen = int(candidate is search.best)
         for seed, value in candidate.values.items():
             shown = repr(value) if math.isfinite(value) else ""
-            writer.writerow([row, task or "", *point, seed, shown, is_chosen])
+            line = [row, task or "", *point, seed, search.metric, shown, is_chosen]
+            writer.writerow(line)
     path = folder / "grid.csv"
     replace_text(path, text.getvalue())
     return [path]

@@ -1,34 +1,22 @@
 """``rotograd reproduce``: plan, train what is missing, choose on validation, show the table."""
 
-import dataclasses
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from rotograd_cli.commands.reproduction.estimate import measured_seconds, plan_table
-from rotograd_cli.commands.reproduction.grid import grid_notes, searches, write_grid
-from rotograd_cli.commands.reproduction.launching import launch
+from rotograd_cli.commands.reproduction.estimate import plan_table
+from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
 from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
-from rotograd_cli.commands.reproduction.settings import Arguments, reproduce_config
-from rotograd_cli.config.components import Constructors
+from rotograd_cli.commands.reproduction.search import Explorer
+from rotograd_cli.commands.reproduction.settings import TIMED, Arguments, reproduce_config
 from rotograd_cli.config.compose import composing
-from rotograd_cli.config.schema import TrainConfig
-from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.printing.grid import Grid
-from rotograd_cli.runs.building import build, build_dataset
 from rotograd_cli.runs.summary import RunSummary
-from rotograd_cli.tables.formats import write_table
-from rotograd_cli.tables.parts import Table
-from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import read_run
 from rotograd_cli.tables.spec import TableSpec
-from rotograd_cli.tables.table import build_table, check_tasks
 
-PROBING_S = 20.0
-"""Seconds after which no other row is timed for the plan."""
+if TYPE_CHECKING:
+    from rotograd_cli.tables.parts import Table
 
 
 class Reproduction:
@@ -47,63 +35,64 @@ class Reproduction:
         self.spec = self.config.table.select(self.config.methods)
         self.seeds = self.config.seeds or list(range(self.spec.seeds))
         self.planner = Planner(self.spec, self.seeds, arguments.runs)
-        with composing():
-            self.grid_cells = self.planner.grid_cells()
-            pending = {cell.place for cell in _pending(self.grid_cells)}
-            self._choose([cell for cell in self.grid_cells if cell.place not in pending])
+        self._attempted: set[Path] = set()
+        self.refresh()
 
-    def _choose(self, grid_cells: Sequence[Cell]) -> None:
-        """Take the best of the grid, and plan its runs at every seed."""
-        self.searches = searches(grid_cells)
-        chosen = {search.place: search.best for search in self.searches}
-        points = {place: best.point for place, best in chosen.items() if best is not None}
-        self.final_cells = self.planner.final_cells(points)
+    def refresh(self) -> None:
+        """Follow every search as far as its runs are there, and plan its best at every seed."""
+        places = [place for place in self.planner.places() if self.planner.is_searched(place[0])]
+        with composing():
+            self.searches = [
+                Explorer(self.planner, place, self._attempted).search() for place in places
+            ]
+            best = {search.place: search.best for search in self.searches}
+            points = {place: each.point for place, each in best.items() if each is not None}
+            self.final_cells = self.planner.final_cells(points)
 
     def plan(self) -> Grid:
-        """Return what there is to do."""
-        return plan_table(self.planner, self.grid_cells, self.final_cells, self._measured())
-
-    def _measured(self) -> dict[str, float]:
-        """Measure seconds of a run of rows without a finished one, as long as ``PROBING_S`` lasts.
+        """Return what there is to do, with hours from finished runs or a few timed steps.
 
         Raises:
-            RotogradError: If a run cannot be built.
+            RotogradError: If a run is timed that cannot be built.
         """
-        end = time.monotonic() + PROBING_S
-        done = {cell.run.row for cell in self.cells if cell.finished}
-        seconds = {}
-        for row, cell in _one_per_row(self.cells).items():
-            if row not in done and time.monotonic() < end:
-                with suppress(NonFiniteError):  # training will say so, run by run
-                    seconds[row] = measured_seconds(cell.config)
-        return seconds
+        measured = {}
+        if self.config.plan == TIMED:
+            from rotograd_cli.commands.reproduction.timing import seconds_by_row
 
-    def check_table(self) -> None:
-        """Refuse a task or metric that the data set does not have, if there is a run to train.
-
-        Raises:
-            RotogradError: If the data set lacks one, or cannot be built.
-        """
-        if _pending(self.cells):
-            config = _of_all_tasks(self.cells)
-            dataset = build_dataset(config, Constructors(config), torch.device("cpu"))
-            check_tasks(self.spec, dataset.tasks)
+            measured = seconds_by_row(self.cells)
+        return plan_table(self.planner, self.searches, self.final_cells, measured)
 
     def check(self) -> None:
-        """Build one pending run of every row, so that what cannot run is refused before training.
+        """Refuse, before training, what cannot run.
 
         Raises:
-            RotogradError: If data are missing, or a component is refused or does not fit.
+            RotogradError: If the data set lacks a task or metric of the table, data are missing, or
+                a component is refused or does not fit.
         """
-        for cell in _one_per_row(_pending(self.cells)).values():
-            build(cell.config)
+        pending = _pending(self.cells)
+        if pending:
+            from rotograd_cli.commands.reproduction.checking import check_rows, check_table
+
+            check_table(self.spec, self.cells)
+            check_rows(pending)
 
     def run(self) -> None:
-        """Train the grid, chooses, trains the rest; finished cells are left as they are."""
-        launch(_pending(self.grid_cells), self.launcher)
-        with composing():
-            self._choose(self.grid_cells)
+        """Train the grid, step by step, then the rest; finished cells are left as they are."""
+        from rotograd_cli.commands.reproduction.launching import launch
+
+        cells = self._untried()
+        while cells:
+            launch(cells, self.launcher)
+            self._attempted |= {cell.run_dir for cell in cells}
+            self.refresh()
+            cells = self._untried()
         launch(_pending(self.final_cells), self.launcher)
+        self.refresh()
+
+    def _untried(self) -> list[Cell]:
+        """Runs of the grid that are not finished and were not tried."""
+        pending = _pending(self.grid_cells)
+        return [cell for cell in pending if cell.run_dir not in self._attempted]
 
     def failures(self) -> list[str]:
         """Return why cells are not finished, and why rows have no choice."""
@@ -111,7 +100,7 @@ class Reproduction:
         results |= {self.spec.label(*s.place): s.failure or "finished" for s in self.searches}
         return [f"{name}: {why}" for name, why in results.items() if why != "finished"]
 
-    def table(self, spec: TableSpec | None = None) -> Table:
+    def table(self, spec: TableSpec | None = None) -> "Table":
         """Build the table of what is there; what is missing is marked.
 
         Args:
@@ -120,19 +109,28 @@ class Reproduction:
         Returns:
             The table.
         """
+        from rotograd_cli.tables.results import collect
+        from rotograd_cli.tables.table import build_table
+
         spec = spec or self.spec
         runs = {cell.run: read_run(cell.run_dir) for cell in self.final_cells if cell.finished}
-        reasons = {cell.place: "grid not finished" for cell in self.grid_cells}
-        reasons |= {search.place: search.failure for search in self.searches}
+        reasons = {search.place: search.failure for search in self.searches}
         results = collect(spec, runs, self.seeds, reasons)
         notes = grid_notes(spec, self.searches)
         return build_table(spec, results, statistic=self.config.statistic, notes=notes)
 
-    def write(self, table: Table) -> list[Path]:
+    def write(self, table: "Table") -> list[Path]:
         """Write the table's files, and the grid's."""
+        from rotograd_cli.tables.formats import write_table
+
         output = Path(self.config.output).expanduser() if self.config.output else self.folder
         files = list(write_table(table, output))
         return [*files, *write_grid(self.searches, output)]
+
+    @property
+    def grid_cells(self) -> list[Cell]:
+        """Cells of the grid, as far as it is known which are needed."""
+        return [cell for search in self.searches for cell in search.cells]
 
     @property
     def cells(self) -> list[Cell]:
@@ -142,26 +140,12 @@ class Reproduction:
     @property
     def folder(self) -> Path:
         """Where the table's files go by default."""
-        return self.cells[0].run_dir.parent.parent / "tables" / self.spec.name
+        return self.cells[0].setting.folders.output_dir / "tables" / self.spec.name
 
 
 def _pending(cells: Sequence[Cell]) -> list[Cell]:
-    return unique(cell for cell in cells if not cell.finished)
-
-
-def _of_all_tasks(cells: Sequence[Cell]) -> TrainConfig:
-    """Return the configuration of a run of all tasks that the runs of a table have."""
-    tasks = dict.fromkeys(task for cell in cells for task in cell.config.tasks or ())
-    has_all = any(cell.config.tasks is None for cell in cells)
-    return dataclasses.replace(cells[0].config, tasks=None if has_all else list(tasks))
-
-
-def _one_per_row(cells: Sequence[Cell]) -> dict[str, Cell]:
-    """Return the first cell of every row."""
-    first: dict[str, Cell] = {}
-    for cell in cells:
-        first.setdefault(cell.run.row, cell)
-    return first
+    """Return the cells to train, each folder once."""
+    return list({cell.run_dir: cell for cell in cells if not cell.finished}.values())
 
 
 def _result(cell: Cell) -> str:

@@ -13,11 +13,13 @@ from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import typed
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.checks import check_spec
-from rotograd_cli.tables.command import to_seeds
+from rotograd_cli.tables.seeds import to_seeds
 from rotograd_cli.tables.spec import Statistic, TableSpec
 
 TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
 FIGURE_KEYS = ("figure", "runs", "x", "y", "smooth", "band", "output")
+TIMED = "timed"
+"""Value of ``plan`` that times a few steps of each row."""
 LAUNCHER_KEYS = ("hydra", "launcher")
 
 
@@ -41,7 +43,8 @@ class ReproduceConfig:
     """Seeds, None for the table's; on the command line also their number."""
     methods: list[str] | None = None
     statistic: Statistic | None = None
-    plan: bool = False
+    plan: Any = False
+    """False; true: only plan; ``timed``: only plan, and time a few steps for its hours."""
     output: str | None = None
 
 
@@ -99,4 +102,6 @@ def reproduce_config(overrides: Sequence[str]) -> ReproduceConfig:
     with composing(reproduce_schema=ReproduceConfig):
         result = typed(composed("reproduce", overrides), ReproduceConfig)
     check_spec(result.table)
+    if result.plan not in (False, True, TIMED):
+        raise ConfigError(f"`plan` must be true, false or timed, got {result.plan!r}.")
     return replace(result, seeds=to_seeds(result.seeds))

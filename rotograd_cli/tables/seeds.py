@@ -1,0 +1,33 @@
+"""The seeds of a command line, for those who need no runs."""
+
+from typing import Any
+
+from rotograd_cli.errors import ConfigError
+
+
+def to_seeds(value: Any) -> list[int] | None:
+    """Return the seeds of ``seeds=5`` (0 to 4) or ``seeds=[0,3]``.
+
+    Args:
+        value: What was written; None: not restricted.
+
+    Returns:
+        The seeds, ascending.
+
+    Raises:
+        ConfigError: If it is neither a positive number nor a list of different seeds.
+
+    Examples:
+        >>> to_seeds(3), to_seeds([4, 1])
+        ([0, 1, 2], [1, 4])
+    """
+    if value is None:
+        return None
+    seeds = list(range(value)) if type(value) is int else value  # True is no number of seeds
+    are_seeds = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+    if are_seeds and len(set(seeds)) == len(seeds) > 0:
+        return sorted(seeds)
+    raise ConfigError(
+        f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
+        f"{value!r}; seeds=5 or seeds=[0,1,2]."
+    )
