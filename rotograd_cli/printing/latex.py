@@ -63,8 +63,8 @@ _GREEK = {
 }
 _SYMBOLS |= {character: f"$\\{name}$" for character, name in _GREEK.items()}
 
-CHARACTER_PT = 4.5
-"""Width of a character in ``\\footnotesize``, on average and with some to spare."""
+CHARACTER_PT = 4.0
+"""Width of a character in ``\\footnotesize``, on average: a digit has 4.3."""
 COLUMN_SEP_PT = 12.0
 """Space between two columns of a ``tabular``."""
 

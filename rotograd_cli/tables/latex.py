@@ -9,8 +9,8 @@ from rotograd_cli.printing.latex import escape_latex, tabular, tabular_pt
 
 Layout = Annotated[str, Literal["auto", "table", "table*", "resizebox", "split"]]
 
-COLUMN_PT = 234.0
-"""Width of a column of a two-column page (ICML's): what fits is a ``table`` wherever it stands."""
+COLUMN_PT = 220.0
+"""What fits is a ``table``: less than the column of a two-column page (ICML: 234)."""
 TEXT_PT = 345.0
 """Width of the text of ``article``, the narrowest page that a wide table must fit."""
 SMALLEST_SCALE = 0.6
