@@ -28,6 +28,11 @@ class Boxes(TableFigure):
 
     def draw(self, table: Table) -> Drawing:
         """Draw a table of one column."""
+        if len(table.columns) != 1:
+            heads = ", ".join(column.label for column in table.columns) or "none"
+            raise ConfigError(
+                f"Figure {self.name!r} draws numbers of one protocol, got {heads}; narrow `runs`."
+            )
         canvas = new_canvas(4.5)
         axes = canvas.subplots()
         (column,) = table.columns

@@ -29,7 +29,7 @@ def default_keys(rows: Rows) -> tuple[list[str], list[str]]:
         ConfigError: If no run was evaluated yet.
     """
     selected = [str(history.run.summary.select) for history in rows.histories]
-    by_task = [_leading_key(rows, task) for task in rows.tasks]
+    by_task = [key for task in rows.tasks for key in _leading_keys(rows, task)]
     keys = [key for key in dict.fromkeys([*selected, *by_task]) if key in set(rows.keys)]
     notes = []
     if not rows.have_same_tasks:
@@ -46,11 +46,14 @@ def default_keys(rows: Rows) -> tuple[list[str], list[str]]:
     return _fewer(rows, keys), [*notes, f"{_why_fewer(rows)}; y='val/*/loss' draws every task."]
 
 
-def _leading_key(rows: Rows, task: str) -> str:
-    specs = [key for history in rows.histories for key in history.run.summary.metric_specs]
-    metrics = [f"val/{key}" for key in specs if MetricKey.parse(key).task == task]
+def _leading_keys(rows: Rows, task: str) -> list[str]:
+    """Return the leading metric of a task; of runs with several protocols, that of each."""
     recorded = set(rows.keys)
-    return next((key for key in metrics if key in recorded), f"val/{task}/loss")
+    leading = []
+    for history in rows.histories:
+        of_task = [k for k in history.run.summary.metric_specs if MetricKey.parse(k).task == task]
+        leading += [f"val/{key}" for key in of_task if f"val/{key}" in recorded][:1]
+    return list(dict.fromkeys(leading)) or [f"val/{task}/loss"]
 
 
 def _statistics(rows: Rows) -> list[str]:

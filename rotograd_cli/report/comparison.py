@@ -62,15 +62,15 @@ def comparison_page(runs: Sequence[Run], folder: Path) -> str:
         folder: Folder of the page, from which it links to pages of its runs.
     """
     page = Charts()
-    summaries = [run.summary for run in runs]
-    rows, left_out = _rows(runs)
+    rows, recorded, left_out = _rows(runs)
     sections = [
         _table(runs),
-        _curves(rows, summaries, left_out, page),
+        _curves(rows, recorded, left_out, page),
         _conflicts(rows, page),
         Section("Runs", "".join(_run(run, folder) for run in runs)),
     ]
-    data = ", ".join(dict.fromkeys(str(s.data) for s in summaries if s.data is not None))
+    names = [run.summary.data for run in runs]
+    data = ", ".join(dict.fromkeys(str(name) for name in names if name is not None))
     seeds = len({run.seed for run in runs if run.config})
     subtitle = f"{_counted(len(rows), 'setting')}, {_counted(seeds, 'seed')}"
     return render(f"{len(runs)} runs on {data or 'unknown data'}", subtitle, sections, page)
@@ -80,18 +80,20 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _rows(runs: Sequence[Run]) -> tuple[dict[str, list[History]], Sequence[str]]:
-    """Return the histories by row, runs of a single task each by task, and what is left out."""
+def _rows(
+    runs: Sequence[Run],
+) -> tuple[dict[str, list[History]], list[RunSummary], Sequence[str]]:
+    """Return histories by row, runs of a single task by task, summaries, and what is left out."""
     try:
         found = read_rows(runs)
     except ConfigError as error:
-        return {}, [f"There are no curves: {one_line(str(error))}"]
+        return {}, [], [f"There are no curves: {one_line(str(error))}"]
     rows: dict[str, list[History]] = defaultdict(list)
     for row in found.rows:
         for history in row.histories:
             task = history.run.only_task
             rows[row.label if task is None else f"{row.label}, {task}"].append(history.columns)
-    return dict(rows), found.notes
+    return dict(rows), [history.run.summary for history in found.histories], found.notes
 
 
 def _table(runs: Sequence[Run]) -> Section:

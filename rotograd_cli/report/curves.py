@@ -41,7 +41,8 @@ def curves(history: History, summary: RunSummary, page: Charts) -> Section:
 
 def selected_step(history: History, summary: RunSummary) -> float | None:
     """Return the step at which the selected epoch was evaluated; None where there is none."""
-    if summary.selected_epoch is None or "epoch" not in history:
+    is_selected = summary.selected_epoch is not None and summary.averaged_epochs is None
+    if not is_selected or "epoch" not in history:
         return None
     # a test record has the selected epoch too, but the last step
     evaluated = [np.isfinite(v) for key, v in history.items() if key.startswith("val/")]
@@ -57,7 +58,9 @@ def _selection(
     if key is None or not has(history, key):
         return []
     split, _, rest = key.partition("/")
-    title = f"{split} {MetricKey.parse(rest)}, which selects the epoch".replace("_", " ")
+    title = f"{split} {MetricKey.parse(rest)}".replace("_", " ")
+    if summary.averaged_epochs is None:
+        title += ", which selects the epoch"
     return [page.add(title, charts.lines(points(history, {split: key}), mark_step=mark))]
 
 

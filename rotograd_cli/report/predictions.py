@@ -63,13 +63,11 @@ def _extent(measured: Measured, split: str, summary: RunSummary) -> str:
     elif measured.evaluated < measured.total:
         words += ", those that the run evaluates"
     is_recorded = any(key.startswith(f"{split}/") for key in summary.metrics)
-    is_same = measured.num == measured.evaluated and measured.checkpoint == "best"
+    is_whole = measured.num == measured.evaluated
+    is_same = is_whole and measured.checkpoint == "best" and summary.averaged_epochs is None
     if not is_recorded or is_same:
         return f"{words}."
-    return (
-        f"{words}. The {split} results above are of {which} examples and of epoch "
-        f"{summary.selected_epoch}."
-    )
+    return f"{words}. The {split} results above are of {which} examples, {summary.measured_at}."
 
 
 def _f1(summary: RunSummary, page: Charts) -> list[str]:

@@ -51,16 +51,16 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         data=dataset.name,
         tasks=[task.name for task in tasks],
         metric_specs={
-            f"{task.name}/{spec.name}": MetricDisplay(spec.better, spec.percent)
+            f"{task.name}/{spec.name}": MetricDisplay(spec.better, spec.percent, spec.protocol)
             for task in tasks
             for spec in task.metrics
         },
-        statistic_specs={s.name: MetricDisplay(s.better, s.percent) for s in statistics},
+        statistic_specs={
+            s.name: MetricDisplay(s.better, s.percent, s.protocol) for s in statistics
+        },
         seed=trainer.config["seed"],
-        protocol=(
-            f"epoch selected by {selection.key} ({selection.mode}), test measured once at that "
-            "epoch"
-        ),
+        protocol=_protocol(trainer),
+        averaged_epochs=trainer.options.average_last_epochs,
         select=selection.key,
         planned_epochs=trainer.options.epochs,
         overrides=list(overrides),
@@ -84,6 +84,14 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         command=list(sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _protocol(trainer: Trainer) -> str:
+    num_averaged = trainer.options.average_last_epochs
+    if num_averaged is not None:
+        return f"mean of test over the last {num_averaged} epochs; nothing selected on validation"
+    selection = trainer.selection
+    return f"epoch selected by {selection.key} ({selection.mode}), test measured once at that epoch"
 
 
 def resumed(summary: RunSummary, before: RunSummary | None, step: int) -> RunSummary:

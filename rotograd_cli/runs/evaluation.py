@@ -8,7 +8,7 @@ from rotograd_cli.config.schema import EvaluateConfig
 from rotograd_cli.runs.building import memory_errors
 from rotograd_cli.runs.directory import other_data
 from rotograd_cli.runs.loading import load
-from rotograd_cli.runs.summary import recorded_metrics
+from rotograd_cli.runs.summary import RunSummary, recorded_metrics
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import complete_batches, cut_notes, evaluation_parts
 from rotograd_cli.training.evaluation import evaluate
@@ -27,6 +27,13 @@ class Evaluation:
     """Notes on the data."""
     other_data: str | None
     """That the run saw other data than these, in words; None if it saw these, or is too old."""
+
+
+def _averaging(summary: RunSummary) -> list[str]:
+    """Say that a checkpoint is one of the epochs that the run's results are means of."""
+    if summary.averaged_epochs is None:
+        return []
+    return [f"the run's results are of the {summary.measured_at}; these are of the last epoch"]
 
 
 @memory_errors()
@@ -61,6 +68,6 @@ def evaluate_run(config: EvaluateConfig) -> Evaluation:
     return Evaluation(
         measured,
         recorded={key: value for key, value in recorded.items() if key in measured},
-        notes=(*run.data.notes, *cut_notes(run.data, (split,), options)),
+        notes=(*run.data.notes, *cut_notes(run.data, (split,), options), *_averaging(run.summary)),
         other_data=other_data(run.folder, run.data.fingerprint),
     )

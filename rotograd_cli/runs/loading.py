@@ -76,7 +76,8 @@ class LoadedRun:
     def metrics(self) -> dict[str, float]:
         """What the run recorded of the checkpoint, by ``split/task/metric``; NaN if not finite.
 
-        Of ``last``, the last evaluation, which has no test metrics; empty if there was none.
+        Of ``last``, and of a run that averages its last epochs, the last evaluation; it has test
+        metrics only where epochs are averaged. Empty if there was none.
         """
         recorded = recorded_metrics(self.folder, self.checkpoint)
         return {key: math.nan if value is None else value for key, value in recorded.items()}

@@ -35,8 +35,15 @@ ADDED_KEYS: Mapping[str, Any] = {
     "train.max_skipped_steps": 100,
     "checkpoints.every_minutes": 10.0,
     "checkpoints.keep_epochs": 0,
+    "train.average_last_epochs": None,
 }
 """Keys that earlier versions did not have, with the value that does what those versions did."""
+
+_LEFT_OUT_OF_KEYS = ("train.average_last_epochs",)
+"""Keys of :data:`ADDED_KEYS` that count in :func:`key` only with another value.
+
+So folders that are named by their key keep their names.
+"""
 
 UNCOUNTED = ("paths", "logger", "tags", "device", "deterministic", "checkpoints", "diagnostics")
 """Sections that are no part of a run's identity.
@@ -155,6 +162,9 @@ def key(config: Mapping[str, Any]) -> str:
         Sixteen hexadecimal digits.
     """
     counted = {**setting(config), "seed": config.get("seed"), "tasks": config.get("tasks")}
+    for name in _LEFT_OUT_OF_KEYS:
+        if counted.get(name) == ADDED_KEYS[name]:
+            counted.pop(name, None)
     text = json.dumps(counted, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

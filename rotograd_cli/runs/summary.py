@@ -7,6 +7,7 @@ so types are checked.
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,10 @@ from rotograd_cli.runs.history import evaluations
 SCHEMA_VERSION = 1
 """Version of ``summary.json``; files of before have none."""
 
+UNRECORDED = "unrecorded"
+"""Protocol of a metric in the summary of a version that did not record it."""
+SELECTED_EPOCH = "selected epoch"
+
 _STRICT = ConfigDict(strict=True)
 _RESULTS = ("method", "data", "tasks", "metric_specs", "metrics")
 """Keys without which a finished run has no results to show."""
@@ -35,6 +40,8 @@ class MetricDisplay:
 
     better: Literal["higher", "lower"] | None
     percent: Annotated[bool, Strict()]
+    protocol: str | None = UNRECORDED
+    """How it averages, if there are several ways whose values are not comparable."""
 
 
 _Size = Annotated[int, Ge(1)]
@@ -63,6 +70,8 @@ class RunSummary:
     """Statistics over tasks."""
     seed: int | None = None
     protocol: str | None = None
+    averaged_epochs: int | None = None
+    """Number of last epochs whose mean the metrics are; None where an epoch was selected."""
     select: str | None = None
     """Metric by which the epoch was selected, never ``split/auto``."""
     overrides: list[str] = field(default_factory=list)
@@ -86,9 +95,10 @@ class RunSummary:
     resumed_at_steps: list[int] = field(default_factory=list)
     error: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
-    """Of the selected epoch, by ``split/task/metric`` or ``split/statistic``; None for a value
-    that is not finite."""
+    """Of the selected epoch, or means over the last ones, by ``split/task/metric`` or
+    ``split/statistic``; None for a value that is not finite."""
     selected_epoch: int | None = None
+    """The last one where epochs are averaged: that of ``best.pt``."""
     epochs: int | None = None
     """Finished epochs."""
     planned_epochs: int | None = None
@@ -112,6 +122,29 @@ class RunSummary:
         if self.status == "finished" and self.select is not None and self.selected_value is None:
             return f"no finite {self.select}"
         return self.status
+
+    @property
+    def displays(self) -> dict[str, MetricDisplay]:
+        """How metrics and statistics over tasks are shown, by key without the split."""
+        return {**self.metric_specs, **self.statistic_specs}
+
+    def protocols_of(self, metric: str) -> list[str]:
+        """Return what a test metric has to share with another run's to be comparable, in words.
+
+        Args:
+            metric: Key without the split.
+        """
+        averaged = [] if self.averaged_epochs is None else [f"last {self.averaged_epochs} epochs"]
+        display = self.displays.get(metric)
+        protocol = None if display is None else display.protocol
+        return [*averaged, *([] if protocol is None else [protocol])]
+
+    @property
+    def measured_at(self) -> str:
+        """Epochs that its metrics are of: ``epoch 14 of 15``."""
+        if self.averaged_epochs is not None:
+            return f"mean of the last {self.averaged_epochs} of {self.epochs} epochs"
+        return f"epoch {self.selected_epoch} of {self.epochs}"
 
     @property
     def method_label(self) -> str | None:
@@ -186,6 +219,16 @@ def _refuse_newer(version: object, path: Path) -> None:
         )
 
 
+def in_words(protocols: Iterable[str]) -> str:
+    """Return protocols as tables name them; equal ones in equal words, however they are ordered.
+
+    Examples:
+        >>> in_words(["mtan_batch", "last 10 epochs", "mtan_batch"]), in_words([])
+        ('last 10 epochs, mtan_batch', 'selected epoch')
+    """
+    return ", ".join(sorted(set(protocols))) or SELECTED_EPOCH
+
+
 def finite(value: float | None) -> float | None:
     """Return a value as files have it: None if it is infinite or NaN."""
     return value if value is not None and math.isfinite(value) else None
@@ -197,12 +240,13 @@ def recorded_metrics(run_dir: Path, checkpoint: str) -> dict[str, float | None]:
     Args:
         run_dir: Run directory.
         checkpoint: ``best``: the selected epoch, from ``summary.json``; ``last``: the last
-            evaluation, of every split but test, from ``metrics.jsonl``.
+            evaluation, of every split but test, from ``metrics.jsonl``. Of a run that averages its
+            last epochs, both are its last evaluation, test included.
 
     Returns:
         Metrics by key; empty where the run recorded none.
     """
-    if checkpoint == "best":
-        summary = RunSummary.read(run_dir)
-        return {} if summary is None else summary.metrics
+    summary = RunSummary.read(run_dir) or RunSummary()
+    if checkpoint == "best" and summary.averaged_epochs is None:
+        return summary.metrics
     return next(reversed(list(evaluations(run_dir))), {})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Entry, Grid
-from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary, in_words
 from rotograd_cli.runs.terminal import column_head, format_selected, format_value, shown_metrics
 
 Cells = Sequence[tuple[str, RunSummary | None]]
@@ -41,14 +41,30 @@ def sweep_table(cells: Cells, search: str | None = None) -> Grid:
         head = f"{'searched' if search else 'selected by'} {selected}"
         columns.append((head, [format_selected(summary.selected_value) for summary in summaries]))
     for key, spec in shown_metrics(summaries).items():
-        tested = [s.metrics.get(f"test/{key}") if s.is_finished else None for s in summaries]
-        texts = [format_value(value, spec.percent) for value in tested]
-        columns.append((column_head(key, spec), texts))
+        columns += _tested(key, spec, summaries)
     rows = zip(*(texts for _, texts in columns), strict=True)
     grid = Grid.of_texts([head for head, _ in columns], rows, _title(summaries), num_labels)
     if search and selected:
         _mark_best(grid, num_labels, [summary.selected_value for summary in summaries], search)
     return grid
+
+
+def _tested(
+    key: str, spec: MetricDisplay, summaries: Sequence[RunSummary]
+) -> list[tuple[str, list[str]]]:
+    """Return head and texts of a test metric: one column, or one for each of its protocols."""
+    protocols = [in_words(s.protocols_of(key)) if s.is_finished else "" for s in summaries]
+    different = list(dict.fromkeys(filter(None, protocols))) or [""]
+    head = column_head(key, spec)
+    columns = []
+    for protocol in different:
+        values = [
+            summary.metrics.get(f"test/{key}") if own and own == protocol else None
+            for summary, own in zip(summaries, protocols, strict=True)
+        ]
+        name = f"{head} ({protocol})" if len(different) > 1 else head
+        columns.append((name, [format_value(value, spec.percent) for value in values]))
+    return columns
 
 
 def _summaries(cells: Cells) -> list[RunSummary]:
@@ -58,7 +74,9 @@ def _summaries(cells: Cells) -> list[RunSummary]:
 def _title(summaries: Sequence[RunSummary]) -> str:
     data = ", ".join(dict.fromkeys(s.data for s in summaries if s.data is not None))
     num = f"{len(summaries)} {'cell' if len(summaries) == 1 else 'cells'}"
-    return f"{num}{f' on {data}' if data else ''}: test metrics of the selected epoch"
+    is_selected = all(summary.averaged_epochs is None for summary in summaries)
+    which = " of the selected epoch" if is_selected else ""
+    return f"{num}{f' on {data}' if data else ''}: test metrics{which}"
 
 
 def _selected_by(summaries: Sequence[RunSummary]) -> str:

@@ -37,10 +37,7 @@ def run_table(summary: RunSummary, splits: Sequence[str] = ("val", "test")) -> G
         rows.append(row("all", "loss relative to the untrained network ↓", "relative_loss"))
     else:
         rows.append(row("all", "geometric mean of losses ↓", "geomean_loss"))
-    title = (
-        f"{summary.method_label} on {summary.data}, seed {summary.seed}, "
-        f"epoch {summary.selected_epoch} of {summary.epochs}"
-    )
+    title = f"{summary.method_label} on {summary.data}, seed {summary.seed}, {summary.measured_at}"
     return Grid.of_texts(["task", "metric", *splits], rows, title, labels=2)
 
 

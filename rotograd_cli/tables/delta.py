@@ -10,6 +10,9 @@ measured on other data or by another protocol, has no gain.
 same weight; negative is better; the base are constants. They were measured by the protocol
 ``mtan_batch``.
 
+``famo`` (FAMO, FairGrad and others on CelebA): that of the paper with the opposite sign, for tasks
+of one metric each; negative is better; the base is our own single-task networks.
+
 ``libmtl`` (Lin and Zhang, JMLR 2023): per task, positive is better; the base is the first evaluated
 epoch of the same run. Both are taken on validation, as the test split is measured only once.
 """
@@ -21,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.tables.results import Rows, SeedResult, metric_specs
-from rotograd_cli.tables.runs import COMMON, alike
+from rotograd_cli.tables.runs import COMPARED, alike
 from rotograd_cli.tasks.metrics import Better, delta_m
 
 Values = Mapping[MetricKey, float]
@@ -41,8 +44,8 @@ NASH_BASE = {
     "normals/within_30": 0.6915,
 }
 """Single-task SegNets as the Nash-MTL lineage prints them; shares in [0, 1]."""
-NASH_PROTOCOL = "mtan_batch"
-"""Protocol of the metrics by which these constants were measured."""
+NASH_PROTOCOL = "last 10 epochs, mtan_batch"
+"""Protocol by which these constants were measured."""
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -52,12 +55,19 @@ def _mean(values: Sequence[float]) -> float:
 OVER: Mapping[str, Join] = {"mean": _mean, "median": statistics.median, "max": max}
 """By ``ColumnSpec.over``; the paper's avg, med and max. The median of an even number of tasks is
 the mean of the middle two."""
-BETTER: dict[str, Better] = {"paper": "higher", "nash": "lower", "libmtl": "higher"}
+BETTER: dict[str, Better] = {
+    "paper": "higher",
+    "nash": "lower",
+    "famo": "lower",
+    "libmtl": "higher",
+}
 DESCRIPTIONS = {
     "paper": "Δ (the paper's convention): gain over the row {base} of the same seed in %, mean "
     "over a task's metrics, then over tasks; positive is better.",
     "nash": "Δ (Nash-MTL's convention): mean change of the nine metrics of NYUv2 in %, against "
     "that lineage's constants (protocol mtan_batch); negative is better.",
+    "famo": "Δ (FAMO's convention): drop below the row {base} of the same seed in %, mean over "
+    "tasks; negative is better.",
     "libmtl": "Δ (LibMTL's convention): gain over the first evaluated epoch of the same run in %, "
     "mean over a task's metrics, at the selected epoch on validation; positive is better.",
 }
@@ -69,10 +79,10 @@ def gains(
     """Return the gain of every row and seed.
 
     Args:
-        convention: ``paper``, ``nash`` or ``libmtl``.
+        convention: ``paper``, ``nash``, ``famo`` or ``libmtl``.
         tasks: Tasks whose gains are joined.
         rows: Results by row and seed.
-        base: Row of the single-task networks, for ``paper``.
+        base: Row of the single-task networks, for ``paper`` and ``famo``.
         over: What joins the gains of the tasks of a seed: a key of ``OVER``.
 
     Returns:
@@ -104,9 +114,10 @@ def _gain(
         return _nash(result)
     if convention == "libmtl":
         return _libmtl(tasks, result, over)
-    if baseline is None or not alike([result.conditions, baseline.conditions], COMMON):
+    if baseline is None or not alike([result.conditions, baseline.conditions], COMPARED):
         return None
-    return _over_tasks(tasks, result.metrics, baseline.metrics, _directions(result), over)
+    gain = _over_tasks(tasks, result.metrics, baseline.metrics, _directions(result), over)
+    return -gain if convention == "famo" else gain
 
 
 def _directions(result: SeedResult) -> Directions:

@@ -10,7 +10,7 @@ from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.kinds import column_notes
 from rotograd_cli.tables.parts import Detail, Table
 from rotograd_cli.tables.results import Results
-from rotograd_cli.tables.runs import COMMON, PROTOCOL, TASKS, Run, alike, grouped, varying
+from rotograd_cli.tables.runs import COMPARED, PROTOCOL, TASKS, Run, alike, grouped, varying
 from rotograd_cli.tables.spec import TableSpec
 
 MAX_NAMED = 5
@@ -185,15 +185,21 @@ def _conditions(spec: TableSpec, results: Results) -> list[str]:
     everything = [result for seeds in results.rows.values() for result in seeds.values()]
     differing = [
         key
-        for key in (*COMMON, TASKS)
+        for key in (*COMPARED, PROTOCOL, TASKS)
         if not alike((result.conditions for result in everything), [key])
     ]
-    unlike = [f"{key}: {_who(spec, results, key)}" for key in differing if key in COMMON]
+    unlike = [f"{key}: {_who(spec, results, key)}" for key in differing if key in COMPARED]
     notes = []
     if unlike:
         notes.append(
             "Warning: rows that were not measured alike are neither ranked nor compared, and have "
             f"no gain. {'. '.join(unlike)}."
+        )
+    if PROTOCOL in differing:
+        protocols = _who(spec, results, PROTOCOL)
+        notes.append(
+            "Numbers of different protocols stand in columns of their own, named by the protocol: "
+            f"{protocols}."
         )
     if TASKS in differing and any(column.is_over_tasks for column in spec.columns.values()):
         tasks = _who(spec, results, TASKS)

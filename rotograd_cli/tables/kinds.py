@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, listed
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.columns import Content, Kind, Source, check_measured
@@ -93,7 +93,7 @@ class Gain(Kind):
         convention = self.table.delta
         if convention is None:
             yield f"`table.delta` must name a convention, as `table.{key}` is a gain; got null."
-        if convention == "paper" and self.table.base is None:
+        if convention in ("paper", "famo") and self.table.base is None:
             yield f"`table.base` must name a row, as `table.{key}` is relative to it; got null."
         if not tasks:
             yield f"`table.{key}.delta_of` must name at least one task, got []."
@@ -102,10 +102,10 @@ class Gain(Kind):
                 f"`table.{key}.delta_of` must be [segmentation, depth, normals], as the convention "
                 f"nash averages all their metrics, got {tasks}."
             )
-        if convention == "nash" and self.spec.over != "mean":
+        if convention in ("nash", "famo") and self.spec.over != "mean":
             yield (
-                f"`table.{key}.over` must be mean, as the convention nash averages metrics and "
-                f"not tasks, got {self.spec.over}; leave it out."
+                f"`table.{key}.over` must be mean, as the convention {convention} defines no other "
+                f"number, got {self.spec.over}; leave it out."
             )
         if self.table.tasks:
             yield from unknown(f"{key}.delta_of", tasks, self.table.tasks)
@@ -195,7 +195,7 @@ class MeanRank(Kind):
         """Return how it is computed and which rows have none."""
         labels = [self.table.columns[name].label or name for name in self.spec.mean_rank_of or []]
         return [
-            f"{self.label}: mean over {', '.join(labels)} of the row's rank (1 is best, ties share "
+            f"{self.label}: mean over {listed(labels)} of the row's rank (1 is best, ties share "
             "the mean of their places) by its statistic over seeds, among the rows with all seeds "
             "and all of these columns, single-task networks aside; one number of all seeds, "
             "without a spread."

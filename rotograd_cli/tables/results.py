@@ -129,6 +129,6 @@ def metric_specs(runs: Iterable[Run]) -> dict[MetricKey, MetricDisplay]:
     """Return direction and unit of all metrics of some runs, then of the statistics over tasks."""
     specs: dict[str, MetricDisplay] = {}
     for run in runs:
-        specs |= run.summary.metric_specs | run.summary.statistic_specs
+        specs |= run.summary.displays
     specs["geomean_loss"] = MetricDisplay("lower", False)
     return {MetricKey.parse(key): spec for key, spec in specs.items()}

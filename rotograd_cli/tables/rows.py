@@ -4,6 +4,7 @@ Runs that differ in their seed alone are one row, named as in ``rotograd table``
 count. Where a row has none, its unfinished ones are drawn as far as they got.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from rotograd_cli.runs.history import read_history
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.adhoc import cells_of
 from rotograd_cli.tables.cells import one_per_cell
-from rotograd_cli.tables.runs import COMMON, Run, conditions
+from rotograd_cli.tables.runs import COMPARED, Run, conditions, grouped
 
 Array = NDArray[np.float64]
 
@@ -105,6 +106,7 @@ def read_rows(runs: Sequence[Run]) -> Rows:
         ConfigError: If no run has a record, or the runs are of several data sets.
     """
     histories, notes = _read(runs)
+    histories = _by_protocol(histories)
     if not histories:
         raise ConfigError(f"`runs` must name a run with records, got none. {notes[0]}")
     drawn = [history.run for history in histories.values()]
@@ -143,6 +145,39 @@ def _read(runs: Sequence[Run]) -> tuple[dict[Path, History], list[str]]:
     return histories, notes
 
 
+def _by_protocol(histories: Mapping[Path, History]) -> dict[Path, History]:
+    """Name metrics by their protocol where runs differ in it: ``depth/abs_err (exact)``."""
+    protocols = grouped(
+        (key, str(display.protocol))
+        for history in histories.values()
+        for key, display in history.run.summary.displays.items()
+    )
+    unlike = {key for key, values in protocols.items() if len(values) > 1}
+    return {folder: _named(history, unlike) for folder, history in histories.items()}
+
+
+def _named(history: History, metrics: set[str]) -> History:
+    """Return records and summary with the protocol in the keys of some metrics."""
+    summary = history.run.summary
+
+    def named(key: str) -> str:
+        is_named = key in metrics and key in summary.displays
+        return f"{key} ({summary.displays[key].protocol})" if is_named else key
+
+    def recorded(key: str) -> str:
+        split, slash, metric = key.partition("/")
+        return f"{split}{slash}{named(metric)}"
+
+    renamed = dataclasses.replace(
+        summary,
+        metric_specs={named(key): each for key, each in summary.metric_specs.items()},
+        statistic_specs={named(key): each for key, each in summary.statistic_specs.items()},
+        select=None if summary.select is None else recorded(summary.select),
+    )
+    columns = {recorded(key): values for key, values in history.columns.items()}
+    return History(dataclasses.replace(history.run, summary=renamed), columns)
+
+
 def _counted(label: str, members: Sequence[History]) -> tuple[list[History], list[str]]:
     """Return the runs of a row that count, and a note for every unfinished one."""
     finished = [history for history in members if history.run.summary.status == "finished"]
@@ -167,6 +202,6 @@ def _differences(runs: Sequence[Run]) -> list[str]:
     return [
         f"Not comparable: the runs differ in their {key} "
         f"({', '.join(dict.fromkeys(each[key] for each in measured))})."
-        for key in COMMON
+        for key in COMPARED
         if len({each[key] for each in measured}) > 1
     ]

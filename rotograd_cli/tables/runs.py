@@ -4,6 +4,7 @@ Numbers that were measured on other data, by another protocol or on other exampl
 :func:`conditions` says what a run's were measured on.
 """
 
+import dataclasses
 import glob
 import os
 from collections import defaultdict
@@ -18,7 +19,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.runs.history import evaluations
 from rotograd_cli.runs.saved import read_saved, setting
-from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.runs.summary import UNRECORDED, MetricDisplay, RunSummary, in_words
 
 T = TypeVar("T")
 Conditions = Mapping[str, str]
@@ -26,8 +27,11 @@ Conditions = Mapping[str, str]
 DATA = "data"
 PROTOCOL = "protocol of the metrics"
 EVALUATED = "evaluated"
-COMMON = (DATA, PROTOCOL, EVALUATED)
-"""Conditions that every number depends on."""
+COMPARED = (DATA, EVALUATED)
+"""Conditions that every number depends on, whatever its metric."""
+COMMON = (*COMPARED, PROTOCOL)
+"""Conditions that the runs of a row share. Of rows, :mod:`~rotograd_cli.tables.protocols` keeps
+numbers of different protocols apart, metric by metric."""
 TASKS = "tasks"
 """Condition of numbers over all tasks: their statistics, the geometric mean of the losses."""
 WHOLE = "whole splits"
@@ -73,6 +77,15 @@ class Run:
     def is_finished(self) -> bool:
         """Whether a table can show the run."""
         return self.outcome == "finished"
+
+    @property
+    def protocol(self) -> str:
+        """Protocols of all its metrics, in words."""
+        summary = self.summary
+        declared = {display.protocol for display in summary.displays.values()}
+        of_data = self.config["data"].get("protocol")
+        known = {*declared, of_data} - {None, UNRECORDED}
+        return in_words([*summary.protocols_of(""), *known])
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -147,7 +160,29 @@ def _parts(counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
 def read_run(folder: Path) -> Run:
     """Read a run directory; what is missing or damaged is left out."""
     summary = RunSummary.read(folder) or RunSummary(status="no summary")
-    return Run(folder, summary, _read_config(folder), next(evaluations(folder), None))
+    config = _read_config(folder)
+    summary = _with_protocols(summary, config.get("data", {}).get("protocol"))
+    return Run(folder, summary, config, next(evaluations(folder), None))
+
+
+def _with_protocols(summary: RunSummary, protocol: str | None) -> RunSummary:
+    """Return the summary with the data set's protocol where a version recorded none of a metric.
+
+    That version did not say which metrics depend on it: it is taken that all do.
+    """
+
+    def filled(displays: Mapping[str, MetricDisplay]) -> dict[str, MetricDisplay]:
+        return {key: _with_protocol(display, protocol) for key, display in displays.items()}
+
+    metrics = filled(summary.metric_specs)
+    statistics = filled(summary.statistic_specs)
+    return dataclasses.replace(summary, metric_specs=metrics, statistic_specs=statistics)
+
+
+def _with_protocol(display: MetricDisplay, protocol: str | None) -> MetricDisplay:
+    if display.protocol != UNRECORDED:
+        return display
+    return MetricDisplay(display.better, display.percent, protocol)
 
 
 def _read_config(run_dir: Path) -> dict[str, Any]:
@@ -245,7 +280,7 @@ def conditions(runs: Sequence[Run]) -> Conditions:
     """
     texts: dict[str, list[str]] = {
         DATA: [f"fingerprint {run.summary.data_fingerprint or 'unknown'}" for run in runs],
-        PROTOCOL: [str(run.config["data"].get("protocol", "none")) for run in runs],
+        PROTOCOL: [run.protocol for run in runs],
         EVALUATED: [run.evaluated for run in runs],
     }
     tasks = {task for run in runs for task in run.summary.tasks}

@@ -14,7 +14,7 @@ from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 
 Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]
-Convention = Annotated[str, Literal["paper", "nash", "libmtl"]]
+Convention = Annotated[str, Literal["paper", "nash", "famo", "libmtl"]]
 Over = Annotated[str, Literal["mean", "median", "max"]]
 
 
@@ -73,6 +73,8 @@ class ColumnSpec:
     """Head of the column without unit and arrow; empty: the column's key."""
     percent: bool | None = None
     """Show the value times 100; null: as the metric declares."""
+    shown: bool = True
+    """False: it is there for ``mean_rank_of`` alone."""
     digits: Annotated[int, Ge(0), Le(10)] | None = None
     """Decimals; null: of metrics without a unit 2 to 4 by their size, of all others 2."""
 
@@ -110,6 +112,8 @@ class PaperSpec:
     """Head of a printed column by our column's key, where ``<label> (paper)`` would not do."""
     digits: int = 2
     """Decimals as printed."""
+    column_digits: dict[str, int] = field(default_factory=dict)
+    """Decimals by our column's key, where they are others."""
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By row and column: a number, ``[value, spread]`` or ``[value, spread, mark]``; null: none."""
     notes: list[str] = field(default_factory=list)
@@ -133,9 +137,9 @@ class TableSpec:
     seeds: AtLeastOne = MISSING
     """Number of seeds: 0, 1, ..., seeds - 1."""
     base: str | None = None
-    """Row that gains are relative to (convention ``paper``)."""
+    """Row that gains are relative to (conventions ``paper`` and ``famo``)."""
     delta: Convention | None = None
-    """Convention of the gains: ``paper``, ``nash``, ``libmtl``; null: no such column."""
+    """Convention of the gains: ``paper``, ``nash``, ``famo``, ``libmtl``; null: no such column."""
     statistic: Statistic = "median_std"
     compare_with: str | None = "vanilla"
     """Row that every other is compared with, seed by seed; null: no comparison."""

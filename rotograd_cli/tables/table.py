@@ -8,8 +8,9 @@ from rotograd_cli.tables.columns import Content, Kind, Source, check_measured
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.kinds import kind_of
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
+from rotograd_cli.tables.protocols import by_protocol
 from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, metric_specs
-from rotograd_cli.tables.runs import COMMON, TASKS, alike
+from rotograd_cli.tables.runs import COMPARED, TASKS, alike
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
 from rotograd_cli.tasks.metrics import Better
@@ -38,7 +39,8 @@ def build_table(
     """
     statistic = statistic or spec.statistic
     builder = _Builder(spec, results, statistic)
-    built = [builder.column(name) for name in spec.columns]
+    shown = [name for name, column in spec.columns.items() if column.shown]
+    built = [each for name in shown for each in _columns(name, spec, results, builder)]
     rows = [
         Row(
             name,
@@ -58,6 +60,28 @@ def build_table(
     return dataclasses.replace(table, footnotes=footnotes(spec, results, table, notes))
 
 
+def _columns(
+    name: str, spec: TableSpec, results: Results, builder: "_Builder"
+) -> list[tuple[Column, Cells]]:
+    """Return a column; where its numbers are of several protocols, one for each."""
+    groups = by_protocol(name, spec, results)
+    if len(groups) == 1:
+        return [builder.column(name)]
+    columns: list[tuple[Column, Cells]] = []
+    for protocol, each in groups.items():
+        column, cells = builder.restricted_to(each).column(name)
+        if all(cell.centre is None for cell in cells.values()):
+            continue
+        if columns:  # printed numbers stand once
+            column = dataclasses.replace(column, paper_label=None)
+            cells = {row: dataclasses.replace(cell, paper=None) for row, cell in cells.items()}
+        label = f"{column.label} ({protocol})"
+        columns.append(
+            (dataclasses.replace(column, name=f"{name} ({protocol})", label=label), cells)
+        )
+    return columns
+
+
 class _Builder:
     """Computes the cells of columns, each once: those of a mean rank need others.
 
@@ -73,6 +97,10 @@ class _Builder:
         self._statistic = statistic
         self._source = Source(results.rows, metric_specs(results.runs), self._ranked_of)
         self._built: dict[str, tuple[Column, Cells]] = {}
+
+    def restricted_to(self, results: Results) -> "_Builder":
+        """Return the builder of the same table with some of its results."""
+        return _Builder(self._spec, results, self._statistic)
 
     def column(self, name: str) -> tuple[Column, Cells]:
         """Return a column and its cells, ranked and compared."""
@@ -102,7 +130,7 @@ class _Builder:
             content.better,
             kind.digits(content.unit, largest) if digits is None else digits,
             self._paper_label(kind.name, kind.label, cells),
-            2 if self._spec.paper is None else self._spec.paper.digits,
+            self._paper_digits(kind.name),
             kind.COUNTS_SEEDS,
         )
 
@@ -118,6 +146,10 @@ class _Builder:
         if paper is None or all(cell.paper is None for cell in cells.values()):
             return None
         return paper.columns.get(name, f"{label} (paper)")
+
+    def _paper_digits(self, name: str) -> int:
+        paper = self._spec.paper
+        return 2 if paper is None else paper.column_digits.get(name, paper.digits)
 
     def _cell(self, column: str, row: str, content: Content) -> Cell:
         values = content.values[row]
@@ -147,7 +179,7 @@ class _Builder:
 
     def _measured_alike(self, column: ColumnSpec, rows: Iterable[str]) -> bool:
         """Whether all results of some rows may be compared in a column."""
-        keys = (*COMMON, TASKS) if column.is_over_tasks else COMMON
+        keys = (*COMPARED, TASKS) if column.is_over_tasks else COMPARED
         results = (r for row in rows for r in self._results.rows[row].values())
         return alike((result.conditions for result in results), keys)
 

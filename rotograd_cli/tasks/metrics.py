@@ -66,6 +66,8 @@ class MetricSpec:
     """Whether tables print the value times 100."""
     value: Callable[[Any], Tensor] = _itself
     """Reads the number, a scalar, from what ``compute()`` returns."""
+    protocol: str | None = None
+    """How it averages, where there are several ways whose values are not comparable."""
 
 
 def accuracy(num_classes: int) -> MetricSpec:
@@ -137,7 +139,7 @@ def depth(protocol: Protocol) -> tuple[MetricSpec, ...]:
     """
     means = accumulators.SplitMeans if protocol == "exact" else accumulators.PairMeans
     create = partial(means, element_errors.depth_errors, 2)
-    return _sharing(create, _itself, ("abs_err", "rel_err"), "lower")
+    return _sharing(create, _itself, ("abs_err", "rel_err"), "lower", protocol=protocol)
 
 
 def normals(protocol: Protocol) -> tuple[MetricSpec, ...]:
@@ -152,9 +154,10 @@ def normals(protocol: Protocol) -> tuple[MetricSpec, ...]:
         normal.
     """
     create = accumulators.SplitAngles if protocol == "exact" else accumulators.PairAngles
-    angles = _sharing(create, _itself, ("angle_mean", "angle_median"), "lower")
+    sharing = partial(_sharing, create, _itself, protocol=protocol)
+    angles = sharing(("angle_mean", "angle_median"), "lower")
     shares = ("within_11.25", "within_22.5", "within_30")
-    return angles + _sharing(create, _itself, shares, "higher", percent=True, start=len(angles))
+    return angles + sharing(shares, "higher", percent=True, start=len(angles))
 
 
 def _classes(logits: Tensor) -> Tensor:
@@ -169,10 +172,13 @@ def _sharing(
     *,
     percent: bool = False,
     start: int = 0,
+    protocol: Protocol | None = None,
 ) -> tuple[MetricSpec, ...]:
     """Metrics that one accumulator computes as the entries of a vector, from ``start`` on."""
     return tuple(
-        MetricSpec(name, better, create, prepare, percent, operator.itemgetter(start + index))
+        MetricSpec(
+            name, better, create, prepare, percent, operator.itemgetter(start + index), protocol
+        )
         for index, name in enumerate(names)
     )
 
@@ -254,6 +260,8 @@ class Statistic:
     """Whether tables print the value times 100."""
     of: Callable[[Tensor], Tensor]
     """Maps the values of the K tasks, shape ``[K]``, to the statistic, a scalar."""
+    protocol: str | None = None
+    """That of the metric."""
 
 
 OVER_TASKS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -274,8 +282,8 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
     Returns:
         Minimum, median (of an even K the mean of the middle two, unlike ``torch.median``), mean and
         standard deviation (that of the population: divided by K) of the shared metric; none unless
-        all tasks lead with the same metric in the same direction. A NaN among the values makes all
-        four NaN. A single task has them too (its metric, and 0): the single-task networks of a
+        all tasks lead with the same metric, direction and protocol. A NaN among the values makes
+        all four NaN. A single task has them too (its metric, and 0): the single-task networks of a
         setting select their epoch by the same key as the others.
 
     Examples:
@@ -284,13 +292,17 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
         >>> statistics([f1(), mse()])
         ()
     """
-    kinds = {spec and (spec.name, spec.better, spec.percent) for spec in leading}
+    kinds = {spec and (spec.name, spec.better, spec.percent, spec.protocol) for spec in leading}
     first = leading[0] if leading else None
     if len(kinds) > 1 or first is None:
         return ()
     return tuple(
         Statistic(
-            f"{name}_{first.name}", None if name == "std" else first.better, first.percent, of
+            f"{name}_{first.name}",
+            None if name == "std" else first.better,
+            first.percent,
+            of,
+            first.protocol,
         )
         for name, of in OVER_TASKS.items()
     )

@@ -1,11 +1,14 @@
-"""The training loop: epochs of steps, an evaluation after each, the selected epoch tested once."""
+"""The training loop: epochs of steps, an evaluation after each, the selected epoch tested once.
+
+With ``average_last_epochs`` the last epochs are tested instead, and none is selected.
+"""
 
 import logging
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rotograd_cli.data.base import MultiTaskDataset
+from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.training import interrupts
@@ -100,10 +103,11 @@ class Trainer:
         )
 
     def fit(self) -> dict[str, float]:
-        """Train all epochs, then test the selected one.
+        """Train all epochs, then test the selected one, unless the last ones are averaged.
 
         Returns:
-            Metrics of the selected epoch: evaluation splits as recorded then, and the test split.
+            Metrics of the selected epoch: evaluation splits as recorded then, and the test split;
+            or the mean of the last epochs, ``average_last_epochs`` of them.
 
         Raises:
             NonFiniteError: If a task loss becomes infinite or NaN; the last checkpoint is kept.
@@ -125,10 +129,14 @@ class Trainer:
             raise
         logger.info(state.describe_selected(self.selection))
         self.checkpoints.load_best()
-        metrics = self.evaluator.metrics("test")
-        self._log(state.best_epoch, metrics)
+        tested = {} if state.averaged else self._test()
         self.checkpoints.finish()
-        return {**state.best_metrics, **metrics}
+        return {**state.best_metrics, **tested}
+
+    def _test(self) -> dict[str, float]:
+        metrics = self.evaluator.metrics("test")
+        self._log(self.run.state.best_epoch, metrics)
+        return metrics
 
     def train_epoch(self) -> None:
         """Train on what is left of the epoch under way."""
@@ -162,20 +170,30 @@ class Trainer:
         """Evaluate the epoch just finished, unless its turn is later, and save."""
         state = self.run.state
         self.run.ranks.check_equal(self.run.model)
-        is_last = state.epoch == self.options.epochs
-        if is_last or state.epoch % self.options.eval_every_epochs == 0:
+        if self.options.is_evaluated(state.epoch):
             metrics = self._evaluate()
             state.evaluation_due = False
             self.selection.check(metrics)
-            if state.update_best(metrics, self.selection):
+            if self._is_reported(metrics):
                 self.checkpoints.save("best.pt")  # first: last.pt never names a best without it
         state.evaluation_due = False
         self.checkpoints.save_epoch()
 
+    def _is_reported(self, metrics: dict[str, float]) -> bool:
+        """Take the metrics of the epoch just finished; return whether it counts in the end."""
+        state = self.run.state
+        if self.options.average_last_epochs is None:
+            return state.update_best(metrics, self.selection)
+        if not self.options.is_averaged(state.epoch):
+            return False
+        state.update_mean(metrics, self.selection)
+        return True
+
     def _evaluate(self) -> dict[str, float]:
         state = self.run.state
         metrics: dict[str, float] = {}
-        for split in self.options.evaluated_splits:
+        tested: tuple[Split, ...] = ("test",) if self.options.is_averaged(state.epoch) else ()
+        for split in (*self.options.evaluated_splits, *tested):
             metrics |= self.evaluator.metrics(split, self.view if split == "val" else None)
         if self.selection.is_relative:
             losses = self.selection.losses(metrics)

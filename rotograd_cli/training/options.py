@@ -28,6 +28,7 @@ class TrainOptions:
     limit_eval_batches: AtLeastOne | None
     eval_every_epochs: AtLeastOne
     evaluate_train: bool
+    average_last_epochs: AtLeastOne | None
     select: str
     select_mode: Annotated[str, Literal["min", "max"]]
     on_nonfinite: Annotated[str, Literal["stop", "skip"]]
@@ -37,6 +38,15 @@ class TrainOptions:
     def evaluated_splits(self) -> tuple[Split, ...]:
         """Splits that are evaluated after an epoch."""
         return ("train", "val") if self.evaluate_train else ("val",)
+
+    def is_evaluated(self, epoch: int) -> bool:
+        """Return whether an epoch, counted from 1, is evaluated."""
+        has_turn = epoch == self.epochs or epoch % self.eval_every_epochs == 0
+        return has_turn or self.is_averaged(epoch)
+
+    def is_averaged(self, epoch: int) -> bool:
+        """Return whether an epoch, counted from 1, is one of the last whose mean is reported."""
+        return epoch > self.epochs - (self.average_last_epochs or 0)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from rotograd_cli.training.precision import LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.selection import Selection
 
-_LATER = ("num_evaluations", "num_candidates", "initial_losses")
+_LATER = ("num_evaluations", "num_candidates", "initial_losses", "averaged")
 """Fields of the state that checkpoints of earlier versions lack."""
 LEARNING_RATES = {"model": "train/lr", "method": "train/method_lr"}
 """Key of an optimiser's learning rate in records."""
@@ -53,6 +53,8 @@ class TrainState:
     """Those of them with a finite selection value."""
     initial_losses: dict[str, float] = field(default_factory=dict)
     """Losses of the untrained network by task, where the selection is relative to them."""
+    averaged: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of the last epochs, of those evaluated so far whose mean is reported."""
     train_s: float = 0.0
     """Wall time spent in training steps, in seconds."""
     data_s: float = 0.0
@@ -93,6 +95,19 @@ class TrainState:
         self.best_metrics = dict(metrics)
         return True
 
+    def update_mean(self, metrics: dict[str, float], selection: Selection) -> None:
+        """Keep the metrics of one of the last epochs, and their mean so far in place of the best.
+
+        Args:
+            metrics: Metrics of the epoch just finished, those of the test split among them.
+            selection: Names the value by which runs are compared.
+        """
+        self.averaged.append(dict(metrics))
+        self.best_epoch = self.epoch
+        num = len(self.averaged)
+        self.best_metrics = {k: math.fsum(m[k] for m in self.averaged) / num for k in metrics}
+        self.best_value = self.best_metrics[selection.key]
+
     def describe_selected(self, selection: Selection) -> str:
         """Return which epoch was selected and what it was compared with.
 
@@ -102,6 +117,9 @@ class TrainState:
         Raises:
             SelectionError: If no epoch had a finite value: nothing may be tested.
         """
+        if self.averaged:
+            first = self.epoch - len(self.averaged) + 1
+            return f"Results are the mean of epochs {first} to {self.epoch}; none is selected."
         if not math.isfinite(self.best_value):  # an earlier version chose epoch 1 by NaN
             raise SelectionError(
                 f"No epoch can be selected: {selection.key} was infinite or NaN in every "

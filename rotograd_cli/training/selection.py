@@ -114,8 +114,15 @@ def select_by(options: TrainOptions, tasks: Sequence[Task]) -> Selection:
         The rule, with ``auto`` resolved.
 
     Raises:
-        ConfigError: If the key is none of the evaluation's, or the mode takes the worst epoch.
+        ConfigError: If the key is none of the evaluation's, the mode takes the worst epoch, or
+            more epochs are averaged than trained.
     """
+    num_averaged = options.average_last_epochs
+    if num_averaged is not None and num_averaged > options.epochs:
+        raise ConfigError(
+            f"`train.average_last_epochs` must be at most train.epochs, {options.epochs}, got "
+            f"{num_averaged}; add train.average_last_epochs={options.epochs}."
+        )
     key = options.select
     mode = options.select_mode
     splits = options.evaluated_splits

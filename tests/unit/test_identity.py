@@ -41,6 +41,19 @@ def composed(*words: str) -> TrainConfig:
         return to_train_config(compose("train", list(words)))
 
 
+def test_names_of_folders_do_not_change() -> None:
+    """The keys of runs that were trained before ``train.average_last_epochs`` existed."""
+    setting = "experiment=multimnist"
+    named = {
+        "e91aeecb5037e7f8": ("method=vanilla",),
+        "d0d869e2840750c2": ("method=single", "tasks=[left]"),
+    }
+    for name, words in named.items():
+        assert key(asdict(composed(setting, *words))) == name
+    averaged = composed(setting, "method=vanilla", "train.average_last_epochs=10")
+    assert key(asdict(averaged)) not in named
+
+
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
     return composed()

@@ -36,6 +36,7 @@ OPTIONS = TrainOptions(
     limit_batches=None,
     limit_eval_batches=None,
     evaluate_train=False,
+    average_last_epochs=None,
     select="val/geomean_loss",
     select_mode="min",
     on_nonfinite="stop",
@@ -286,6 +287,39 @@ def test_test_metrics_are_those_of_the_selected_epoch(
     assert metrics == evaluate(expected, TASKS, whole, "test")
     last = without_time(loop.recorder.records[-1])
     assert last == {"step": 9, "epoch": best, **metrics}
+
+
+@pytest.mark.parametrize("stopped_after", [0, 1, 2, 3])
+def test_results_are_means_over_the_last_epochs_over_resumes_too(
+    stopped_after: int, tmp_path: Path
+) -> None:
+    def measured(epochs: int) -> dict[str, float]:
+        """Metrics after so many epochs, of a run that selects by validation."""
+        loop = trainer(tmp_path / f"after{epochs}", "rotograd", epochs=epochs)
+        loop.fit()
+        loop.run.restore(load_checkpoint(tmp_path / f"after{epochs}" / "last.pt"), tmp_path)
+        return {**loop.evaluator.metrics("val"), **loop.evaluator.metrics("test")}
+
+    averaged = {"average_last_epochs": 2, "eval_every_epochs": 3}
+    loop = trainer(tmp_path / "run", "rotograd", **averaged)
+    for _ in range(stopped_after):
+        loop.train_epoch()
+        loop._end_epoch()
+    if stopped_after:
+        loop = trainer(tmp_path / "run", "rotograd", **averaged)
+        loop.checkpoints.resume()
+    metrics = loop.fit()
+    second, third = measured(2), measured(3)
+    assert metrics == {key: (second[key] + third[key]) / 2 for key in third}
+    assert load_checkpoint(tmp_path / "run" / "best.pt")["state"]["best_epoch"] == 3
+    assert loop.run.state.describe_selected(loop.selection) == (
+        "Results are the mean of epochs 2 to 3; none is selected."
+    )
+
+
+def test_more_epochs_cannot_be_averaged_than_are_trained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"at most train.epochs, 3, got 4; add train.average_la"):
+        trainer(tmp_path, average_last_epochs=4)
 
 
 def test_nothing_is_tested_where_no_epoch_has_a_finite_value(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_what_is_measured_agrees_with_the_metrics_of_the_evaluation() -> None:
     body = tasks_section(cut, summary, "test", None, Charts()).body
     assert "best.pt for the first 4 of 30 test examples, those that the run evaluates." in body
     body = tasks_section(few, summary, "test", None, Charts()).body
-    assert "results above are of the first 4 of 30 examples and of epoch 2" in body
+    assert "results above are of the first 4 of 30 examples, epoch 2 of" in body
 
 
 def test_an_error_of_a_users_component_is_a_sentence(

@@ -194,7 +194,7 @@ def test_nash_has_no_maximum_over_tasks() -> None:
     tasks = ["segmentation", "depth", "normals"]
     columns = {"gain": {"delta_of": tasks, "over": "max"}}
     content = {"name": "t", "title": "T", "seeds": 1, "rows": {"x": {}}, "columns": columns}
-    with pytest.raises(ConfigError, match="must be mean, as the convention nash averages metrics"):
+    with pytest.raises(ConfigError, match="must be mean, as the convention nash defines no other"):
         to_table_spec({**content, "compare_with": None, "delta": "nash"})
 
 

@@ -1,4 +1,4 @@
-"""Runs that were measured on other data, by another protocol or in part, in tables of runs."""
+"""Runs that were measured on other data or in part, in tables of runs."""
 
 import json
 from collections.abc import Mapping
@@ -45,7 +45,6 @@ def warning(table: Table) -> str:
 @pytest.mark.parametrize(
     ("config", "summary", "said"),
     [
-        ({"data": {"_target_": "toy.Toy", "protocol": "mtan_batch"}}, {}, "mtan_batch (B)"),
         ({}, {"data_fingerprint": "beef"}, "data: fingerprint f00d (A, C); fingerprint beef (B)"),
         ({"train": CUT}, {}, "whole splits (A, C); 64 of 2,000 val examples and 64 of 80 test"),
         ({"train": CUT}, {"num_evaluated": {"val": 2000, "test": 64}}, "; 64 of 80 test"),

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +20,18 @@ from rotograd_cli.data import cifar10, two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.tables.command import TableCommand
+from rotograd_cli.tables.delta import gains
+from rotograd_cli.tables.results import SeedResult
 from rotograd_cli.tables.spec import PaperValue, TableSpec
 from rotograd_cli.tasks.task import Task, task_statistics
-from tests.fake_runs import to_table_spec
+from tests.fake_runs import fake_run, fake_summary, to_table_spec
 
+Values = Mapping[str, float]
 FILES = sorted((config_dir() / "table").glob("*.yaml"))
-OF_THE_PAPER = [file for file in FILES if file.stem != "rotation_lr"]  # that is a figure's
+OTHERS = {"rotation_lr", "nyuv2_nash", "celeba_famo"}  # a figure's, and other papers'
+OF_THE_PAPER = [file for file in FILES if file.stem not in OTHERS]
 SMALL: dict[str, Any] = {
     "name": "small",
     "title": "Small",
@@ -72,7 +78,7 @@ def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
     """Tasks of the table's data set, without its files."""
     if spec.experiment in ("multimnist", "multisvhn"):
         return two_digits.TASKS
-    if spec.name == "nyuv2":
+    if str(spec.experiment).startswith("nyuv2"):
         return make_tasks("exact")
     if spec.name == "cifar10":
         return cifar10.TASKS
@@ -246,6 +252,73 @@ def test_printed_gains_of_nyuv2_follow_from_the_printed_metrics() -> None:
         assert printed.value == pytest.approx(sum(found) / 5, abs=0.05), row
 
 
+def gain(convention: str, tasks: Sequence[Task], values: Values, base: Values) -> float:
+    """The gain of one run whose test metrics are given, against another's."""
+    specs = {
+        f"{task.name}/{metric.name}": {"better": metric.better, "percent": metric.percent}
+        for task in tasks
+        for metric in task.metrics
+    }
+
+    def result(metrics: Values) -> SeedResult:
+        keys = {MetricKey.parse(key): value for key, value in metrics.items()}
+        return SeedResult(keys, [fake_run(fake_summary(metrics, metric_specs=specs))])
+
+    rows = {"base": {0: result(base)}, "row": {0: result(values)}}
+    return gains(convention, [task.name for task in tasks], rows, "base")["row"][0]
+
+
+def test_the_printed_gain_of_nash_mtl_follows_from_the_nine_printed_metrics() -> None:
+    spec = load(config_dir() / "table" / "nyuv2_nash.yaml")
+    values = {}
+    for name, column in spec.columns.items():
+        printed = spec.printed("vanilla", name)
+        if column.metric is not None and printed is not None:
+            is_share = column.metric not in ("depth/abs_err", "depth/rel_err")
+            is_angle = "angle" in column.metric
+            values[column.metric] = printed.value / (100 if is_share and not is_angle else 1)
+    assert len(values) == 9
+    printed = spec.printed("vanilla", "delta")
+    assert printed is not None
+    found = gain("nash", make_tasks("mtan_batch"), values, values)
+    assert found == pytest.approx(printed.value, abs=0.005)
+
+
+# F1 by attribute as the authors give it: FAMO's issue 2 (single tasks), FairGrad's issue 1
+SINGLE = """
+0.6736886 0.68121034 0.81524944 0.5760289 0.7205613 0.8555076 0.38203922 0.58225113 0.787647
+0.8321292 0.5029583 0.68694085 0.6781237 0.5240381 0.5161666 0.95694304 0.6968786 0.67976356
+0.8808315 0.8582131 0.97034 0.93267566 0.5057539 0.40307626 0.9703734 0.48644206 0.60786104
+0.5261031 0.56907415 0.59815097 0.6858371 0.924108 0.5424991 0.7406311 0.71019936 0.87365365
+0.9305602 0.33704284 0.7647628 0.91907
+"""
+FAIRGRAD = """
+0.673481 0.6715126 0.80895394 0.59129095 0.716146 0.84868795 0.5293899 0.6024346 0.79252076
+0.8232979 0.49155608 0.68601424 0.6678187 0.50076723 0.5353463 0.9543982 0.6991702 0.6246493
+0.87510586 0.85260683 0.9679586 0.91303086 0.53938675 0.44097534 0.9698319 0.30875763 0.5560105
+0.5475425 0.5299987 0.6050991 0.72113657 0.9100189 0.48792267 0.6447788 0.7013081 0.8596742
+0.92936283 0.40353844 0.7261722 0.9126637
+"""
+
+
+def test_numbers_of_famos_table_follow_from_the_values_that_the_authors_give() -> None:
+    spec = load(config_dir() / "table" / "celeba_famo.yaml")
+    by_row = {}
+    for row, text in (("single", SINGLE), ("fairgrad", FAIRGRAD)):
+        numbers = map(float, text.split())
+        tasks = [f"{task.name}/f1" for task in celeba.TASKS]
+        by_row[row] = dict(zip(tasks, numbers, strict=True))
+        printed = spec.printed(row, "mean")
+        assert printed is not None
+        assert printed.value == pytest.approx(100 * sum(by_row[row].values()) / 40, abs=0.005)
+    printed = spec.printed("fairgrad", "delta")
+    assert printed is not None
+    found = gain("famo", celeba.TASKS, by_row["fairgrad"], by_row["single"])
+    assert found == pytest.approx(printed.value, abs=0.005)
+    assert gain("paper", celeba.TASKS, by_row["fairgrad"], by_row["single"]) == -found
+    assert spec.columns["mean_rank"].mean_rank_of == spec.columns["delta"].delta_of == spec.tasks
+
+
 def test_the_example_of_the_documentation_is_a_table() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
     _, *examples = text.split("```yaml")
@@ -278,7 +351,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("seeds", 0, "`table.seeds` must be at least 1, got 0"),
     ("name", "a/b", "`table.name` must be a word"),
     ("statistic", "mean", "`table.statistic` must be median_std or mean_std or mean_ci95"),
-    ("delta", "papr", "`table.delta` must be paper or nash or libmtl, got 'papr'"),
+    ("delta", "papr", "`table.delta` must be paper or nash or famo or libmtl, got 'papr'"),
     ("delta", None, "`table.delta` must name a convention"),
     ("base", None, "`table.base` must name a row"),
     ("base", "singel", "did you mean single?"),

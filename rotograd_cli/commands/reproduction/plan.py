@@ -101,6 +101,15 @@ class Cell:
         """Whether the run is there and was trained with exactly this configuration."""
         return self.summary is not None
 
+    @cached_property
+    def has_failed(self) -> bool:
+        """Whether it was tried and failed, for example with a rate at which it diverges."""
+        if self.finished or self.setting.folders.are_empty:
+            return False
+        summary = RunSummary.read(self.run_dir)
+        is_failed = summary is not None and summary.status == "failed"
+        return is_failed and saved.holds_run(self.run_dir, self.config)
+
 
 class Folders:
     """Where the runs of all tables are: ``<paths.output_dir>/cells``.

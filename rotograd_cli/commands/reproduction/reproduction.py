@@ -77,7 +77,10 @@ class Reproduction:
             check_rows(pending)
 
     def run(self) -> None:
-        """Train the grid, step by step, then the rest; finished cells are left as they are."""
+        """Train the grid, step by step, then the rest.
+
+        Finished cells are left as they are; failed ones are tried once more.
+        """
         from rotograd_cli.commands.reproduction.launching import launch
 
         cells = self._untried()

@@ -144,7 +144,7 @@ class Explorer:
     Args:
         planner: The table's cells. Hydra must be running.
         place: Row and task.
-        attempted: Folders of runs that are not waited for: one that is not finished has failed.
+        attempted: Folders of runs that are not waited for, finished or not.
     """
 
     def __init__(self, planner: Planner, place: Place, attempted: Set[Path]) -> None:
@@ -213,7 +213,9 @@ class Explorer:
         return self._planner.cell(RunKey(row, seed, task), point)
 
     def _is_over(self, cell: Cell) -> bool:
-        return cell.finished or (bool(self._attempted) and cell.run_dir in self._attempted)
+        if cell.finished or cell.has_failed:
+            return True
+        return bool(self._attempted) and cell.run_dir in self._attempted
 
     def _widen(self, keys: Sequence[str], point: Point) -> bool:
         """Add the next value to every axis at whose edge a point lies, while there is room."""

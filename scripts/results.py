@@ -1,0 +1,155 @@
+"""Regenerate docs/results: python scripts/results.py [runs=DIR] [train=1] [PAGE ...].
+
+docs/results/pages.yaml names the commands of every page. Their runs are looked for below DIR
+(outputs). A page whose runs are all there is made again: text between <!-- begin: NAME --> and
+<!-- end --> is replaced, raw values and pictures are written beside the page, and all other text
+stays as it is. For the other pages it says what is to be trained; with train=1 it trains it.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from small_png import main as shrink
+
+from rotograd_cli.cli import main as rotograd
+from rotograd_cli.commands.reproduction.reproduction import Reproduction
+from rotograd_cli.commands.reproduction.settings import parse
+from rotograd_cli.errors import RotogradError, hydra_value, override_value
+
+ROOT = Path(__file__).parents[1]
+DEFAULTS = {"runs": "outputs", "train": "0", "folder": str(ROOT / "docs" / "results")}
+BLOCK = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Commands = Sequence[Sequence[str]]
+"""Words of every command of a page."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Say what is to be trained, and make the pages that lack nothing."""
+    options = DEFAULTS | dict(word.split("=", 1) for word in words if "=" in word)
+    folder = Path(options["folder"])
+    pages = yaml.safe_load((folder / "pages.yaml").read_text(encoding="utf-8"))
+    names = [word for word in words if "=" not in word] or list(pages)
+    for name in [*(set(options) - set(DEFAULTS)), *(set(names) - set(pages))]:
+        sys.exit(f"{name!r} is neither an option (runs=, train=) nor a page: {', '.join(pages)}.")
+    for name in names:
+        commands = [shlex.split(line) for line in pages[name]]
+        if options["train"] == "1":
+            train(commands, options["runs"])
+        if is_complete(name, commands, options["runs"]):
+            make(folder / f"{name}.md", pages[name], commands, options["runs"])
+    return 0
+
+
+def reproductions(commands: Commands, runs: str) -> Iterator[Sequence[str]]:
+    """Yield the arguments of each ``rotograd reproduce``."""
+    for words in commands:
+        if words[:2] == ["rotograd", "reproduce"]:
+            yield [*words[2:], f"paths.output_dir={hydra_value(runs)}"]
+
+
+def is_complete(name: str, commands: Commands, runs: str) -> bool:
+    """Print what a page lacks; return whether that is nothing."""
+    num_left = 0
+    for arguments in reproductions(commands, runs):
+        reproduction = Reproduction(parse("reproduce", arguments))
+        *_, left, hours = (entry.text for entry in reproduction.plan().rows[-1])
+        missing = int(left) - sum(cell.has_failed for cell in reproduction.cells)
+        print(f"{name}: table {reproduction.spec.name}, {missing} runs to train, {hours} hours")
+        num_left += missing
+    if num_left:
+        place = "" if runs == DEFAULTS["runs"] else f" runs={shlex.quote(runs)}"
+        print(f"{name}: not made again; train with  make results pages={name} train=1{place}")
+    return num_left == 0
+
+
+def train(commands: Commands, runs: str) -> None:
+    """Train what is missing, several runs at once. Failed runs are said and are in the tables."""
+    for arguments in reproductions(commands, runs):
+        rotograd(["reproduce", *arguments, "launcher=local"])
+
+
+def make(page: Path, lines: Sequence[str], commands: Commands, runs: str) -> None:
+    """Run a page's commands, and put what they made into it and beside it."""
+    blocks = {"commands": "\n".join(["```", *lines, "```"])}
+    tables = reproductions(commands, runs)
+    folders: list[str] = []
+    with TemporaryDirectory() as temporary:
+        made = Path(temporary)
+        for words in commands:
+            if words[1] == "reproduce":
+                reproduction = Reproduction(parse("reproduce", next(tables)))
+                blocks |= make_table(reproduction, made)
+                folders = [str(cell.run_dir) for cell in reproduction.final_cells]
+            elif words[1] == "plot":
+                make_figure(words, runs, folders, made, page.stem)
+            else:
+                script = [sys.executable, str(ROOT / words[1]), *folders]
+                result = subprocess.run(script, capture_output=True, text=True, check=True)
+                blocks[f"{Path(words[1]).stem}.md"] = result.stdout.strip()
+        fill(page, blocks)
+        for file in sorted(made.glob("*.*")):
+            replace(page.parent / file.name, file.read_bytes())
+    print(f"{page.stem}: made again, {os.path.relpath(page)}")
+
+
+def make_table(reproduction: Reproduction, made: Path) -> dict[str, str]:
+    """Write the raw values of a table; return its text without the title."""
+    name = reproduction.spec.name
+    folder = made / name
+    reproduction.config.output = str(folder)
+    reproduction.write(reproduction.table())
+    for source, target in (("table.csv", f"{name}.csv"), ("grid.csv", f"{name}_grid.csv")):
+        if (folder / source).exists():
+            (folder / source).rename(made / target)
+    _, text = (folder / "table.md").read_text(encoding="utf-8").split("\n", 1)
+    return {f"{name}/table.md": text.strip().replace("\n## ", "\n### ")}
+
+
+def make_figure(
+    words: Sequence[str], runs: str, folders: Sequence[str], made: Path, page: str
+) -> None:
+    """Draw a figure; ``runs=RUNS`` stands for the runs of the table before it."""
+    output = made / "figure"
+    of_runs = f"runs={override_value(list(folders))}"
+    place = [] if "runs=RUNS" in words else [f"paths.output_dir={hydra_value(runs)}"]
+    arguments = [of_runs if word == "runs=RUNS" else word for word in words[2:]]
+    with redirect_stdout(sys.stderr):
+        code = rotograd(["plot", *arguments, *place, f"output={hydra_value(str(output))}"])
+        if code != 0:
+            sys.exit(f"{shlex.join(words)} failed.")
+        for file in output.glob("*.png"):
+            shrink(file, made / f"{page}_{file.name}")
+        for file in output.glob("*.csv"):
+            file.rename(made / f"{page}_{file.name}")
+
+
+def fill(page: Path, blocks: Mapping[str, str]) -> None:
+    """Replace the blocks of a page."""
+
+    def filled(match: re.Match[str]) -> str:
+        if match[2] not in blocks:
+            sys.exit(f"{page}: block {match[2]!r} is not made; choose from {', '.join(blocks)}.")
+        return f"{match[1]}{blocks[match[2]]}\n{match[3]}"
+
+    replace(page, BLOCK.sub(filled, page.read_text(encoding="utf-8")).encode())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file if it is not there with this content."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (RotogradError, OSError) as error:
+        sys.exit(f"results: {error}")
