@@ -152,7 +152,7 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
     finished = {key: [run for run in runs if run.is_finished] for key, runs in groups.items()}
     _check_rows(finished)
     chosen = {}
-    notes = []
+    notes: list[str] = []
     for key, runs in groups.items():
         by_start = sorted(finished[key] or runs, key=lambda run: run.summary.started or "")
         chosen[key] = by_start[-1]
