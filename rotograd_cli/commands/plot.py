@@ -12,10 +12,12 @@ figure=weights       weights of the tasks; norms: of their gradients; rotations:
 figure=toy           the paper's figure 1: the toy problems, trained when they are drawn
 figure=gains         gains of every task against single-task networks, a bar per method
 figure=rotation_lr   the paper's figure 3: RotoGrad's learning rate against the sum task's error
+figure=sensitivity   validation value against learning rates, as the grid of a table tried them
+figure=ranks         mean ranks with critical differences over the metrics of table=[NAME,NAME]
 band=minmax          over seeds, around their mean: minmax | sem (standard error) | none
 smooth=0.9           exponential smoothing; none by default
 output=DIR           folder of the files; figures/ beside the runs by default
-table=NAME           of gains and rotation_lr: another table than the figure's own
+table=NAME           of figures of a table: another one than the figure's own
 KEY=VALUE            without runs=, as for rotograd reproduce: seeds=5, options of the runs
 --config-dir DIR     a folder of your own YAML files: DIR/figure/mine.yaml
 

@@ -2,10 +2,12 @@
 
 A figure is one class in one file of this folder, and one YAML file in ``conf/figure`` that names it
 by ``_target_`` and holds its options; ``rotograd plot figure=NAME`` finds it there. The class
-extends one of three, by where its data come from:
+extends one of these, by where its data come from:
 
 * :class:`RunsFigure`: the records of runs (``runs=GLOB``), :class:`LinesFigure` as lines;
-* :class:`TableFigure`: a table of runs (``table=NAME``, or ``runs=GLOB``);
+* :class:`TableFigure`: a table of runs (``table=NAME``, or ``runs=GLOB``), :class:`TablesFigure`
+  several (``table=[NAME,NAME]``);
+* :class:`SearchFigure`: what the grid of a table found (``table=NAME``);
 * :class:`ComputedFigure`: its own computation.
 
 ``draw`` returns a ``Drawing`` (``canvas.py``); the command writes it as PNG, PDF and CSV.
@@ -20,7 +22,7 @@ from annotated_types import Gt, Lt
 from rotograd_cli.bounds import checked
 from rotograd_cli.figures.canvas import Drawing
 from rotograd_cli.figures.series import Axis, Band, LineOptions
-from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.parts import Table, Tried
 from rotograd_cli.tables.runs import Run
 from rotograd_cli.tables.spec import TableSpec
 
@@ -72,7 +74,32 @@ class LinesFigure(RunsFigure, ABC):
         self.options = LineOptions(x, smooth, band)
 
 
-class TableFigure(Figure, ABC):
+class OfTables(Figure, ABC):
+    """What figures of tables share.
+
+    Args:
+        name: As in :class:`Figure`.
+        table: Table that is drawn unless the command line says otherwise.
+        columns: Columns or tasks of the table, as the figure takes them.
+        title: Title.
+    """
+
+    def __init__(self, *, name: str, table: str, columns: Sequence[str], title: str) -> None:
+        super().__init__(name=name)
+        self.table = table
+        self.columns = columns
+        self.title = title
+
+    @abstractmethod
+    def columns_of(self, spec: TableSpec) -> TableSpec:
+        """Return the table with the columns that are drawn in place of its own.
+
+        Raises:
+            ConfigError: If the table cannot have them.
+        """
+
+
+class TableFigure(OfTables):
     """A figure of a table's numbers.
 
     Args:
@@ -94,24 +121,43 @@ class TableFigure(Figure, ABC):
         x_label: str,
         y_label: str,
     ) -> None:
-        super().__init__(name=name)
-        self.table = table
-        self.columns = columns
-        self.title = title
+        super().__init__(name=name, table=table, columns=columns, title=title)
         self.x_label = x_label
         self.y_label = y_label
 
     @abstractmethod
-    def columns_of(self, spec: TableSpec) -> TableSpec:
-        """Return the table with the columns that are drawn in place of its own.
-
-        Raises:
-            ConfigError: If the table cannot have them.
-        """
-
-    @abstractmethod
     def draw(self, table: Table) -> Drawing:
         """Draw a table with these columns, of which at least one cell has a value."""
+
+
+class TablesFigure(OfTables):
+    """A figure of the numbers of one table or of several (``table=[NAME,NAME]``).
+
+    Args:
+        name: As in :class:`Figure`.
+        table: Table that is drawn unless ``table=`` or ``runs=`` says otherwise.
+        columns: Columns of the tables, as the figure takes them.
+        title: Title.
+    """
+
+    @abstractmethod
+    def draw(self, tables: Sequence[Table]) -> Drawing:
+        """Draw tables with these columns, each with a value in at least one cell."""
+
+
+class SearchFigure(OfTables):
+    """A figure of what was tried for the rows of a table, before their settings were chosen.
+
+    Args:
+        name: As in :class:`Figure`.
+        table: Table that is drawn unless ``table=`` says otherwise.
+        columns: Columns of the table to show beside the validation value.
+        title: Title.
+    """
+
+    @abstractmethod
+    def draw(self, tried: Tried) -> Drawing:
+        """Draw the settings of at least one row."""
 
 
 class ComputedFigure(Figure, ABC):

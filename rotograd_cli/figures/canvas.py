@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_file, replace_text
@@ -127,11 +127,17 @@ def fraction_axis(axes: "Axes") -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
 
 
-def log_axis(axes: "Axes") -> None:
-    """Make the vertical axis logarithmic, labelled at 1, 2 and 5 of each decade."""
+def log_axis(axes: "Axes", which: Literal["x", "y"] = "y") -> None:
+    """Make an axis logarithmic, labelled at 1, 2 and 5 of each decade.
+
+    Horizontally, where labels stand beside each other, more than two decades are labelled at 1.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    low, high = axis.get_view_interval()
+    is_crowded = which == "x" and high > 100 * low
+    axis.set_major_locator(LogLocator(subs=(1,) if is_crowded else (1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,5 +1,6 @@
 """The parts of a built table: plain numbers and texts."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rotograd_cli.tables.spec import PaperValue
@@ -92,3 +93,34 @@ class Table:
     def details(self) -> list[str]:
         """The other footnotes."""
         return [note for note in self.footnotes if isinstance(note, Detail)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting that was tried for a row."""
+
+    label: str
+    """Of the row; of one that is trained task by task with the task."""
+    point: Mapping[str, float]
+    """Value by key."""
+    validation: float
+    """Mean over seeds; NaN where a run failed or is not there."""
+    is_chosen: bool
+    cells: Mapping[str, Cell]
+    """Test results at this setting by column."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was tried for the rows of a table."""
+
+    title: str
+    trials: Sequence[Trial]
+    metric: str
+    """Validation metric that chooses."""
+    better: Better
+    seeds: Sequence[int]
+    """Seeds that every setting was tried with."""
+    columns: Sequence[Column]
+    """Those of the cells."""
+    notes: Sequence[str]

@@ -100,6 +100,23 @@ def average_ranks(centres: Mapping[str, float], better: Better) -> dict[str, flo
     return dict(zip(centres, map(float, places), strict=True))
 
 
+def critical_difference(num_methods: int, num_blocks: int) -> float:
+    r"""Return Nemenyi's critical difference of mean ranks at ``LEVEL``.
+
+    .. math:: CD = q_{\alpha, k} \sqrt{k (k + 1) / 6N},
+
+    with :math:`\sqrt 2\, q` the quantile of the studentized range of k values with infinite degrees
+    of freedom. Two of k methods whose mean ranks over N blocks differ by as much are told apart.
+
+    References:
+        Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7, 2006.
+    """
+    from scipy import stats
+
+    q = float(stats.studentized_range.ppf(1 - LEVEL, num_methods, math.inf)) / math.sqrt(2)
+    return q * math.sqrt(num_methods * (num_methods + 1) / (6 * num_blocks))
+
+
 def compare(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
     """Compare a row with the reference row over the seeds that both have; None with fewer than two.
 

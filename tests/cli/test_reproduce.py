@@ -455,12 +455,46 @@ def test_boxes_hold_every_seed_of_every_row(
     assert (again / "outputs" / "tables" / "mini" / "rotation_lr.pdf").is_file()
 
 
+@pytest.mark.slow
+def test_sensitivity_shows_the_candidates_of_the_grid(cli: Cli, again: Path) -> None:
+    words = ("figure=sensitivity", "table=mini", "--config-dir", "conf", "figure.columns=[gain]")
+    result = cli("plot", *words)
+    assert result.code == 0, result.err
+    folder = again / "outputs" / "tables" / "mini"
+    tried = {
+        (line["row"], float(line["model_optimizer.lr"]), line["chosen"]): float(line["validation"])
+        for line in lines(folder / "grid.csv")
+        if line["row"] == "vanilla"
+    }
+    drawn = {
+        (line["row"].lower(), float(line["value"]), line["chosen"]): float(line["val/geomean_loss"])
+        for line in lines(folder / "sensitivity.csv")
+        if line["row"].lower() == "vanilla"
+    }
+    assert drawn == tried
+    # the gain of the chosen setting at the grid's seed is the table's
+    of_seed_0 = {
+        line["row"]: float(line["value"])
+        for line in lines(folder / "table.csv")
+        if line["column"] == "gain" and line["seed"] == "0"
+    }
+    gains = [line for line in lines(folder / "sensitivity.csv") if line["chosen"] == "1"]
+    assert {float(line["test Δ %"]) for line in gains} == set(of_seed_0.values())
+
+
 WRONG_FIGURES = {
     "figure=gain": "Did you mean gains",
     "figure=gains figure.columns=[lefft]": "did you mean left",
     "figure=rotation_lr figure.columns=[pixels]": "choose from gain, sum",
     "figure=gains figure.kind=bars": "keys of `figure` here",
     "figure=gains": "rotograd reproduce table=mini",
+    "figure=gains table=[mini,mini2]": "is of one table, got table=[mini,mini2]",
+    "figure=sensitivity runs=conf": "leave it out and name the table, table=NAME",
+    "figure=sensitivity figure.columns=[summ]": "did you mean sum",
+    "figure=sensitivity": "rotograd reproduce table=mini",
+    "figure=sensitivity table.grid=null": "several values for a row, got 'mini' without",
+    "figure=ranks figure.columns=[sun]": "did you mean sum",
+    "figure=ranks methods=[vanilla]": "rotograd reproduce table=mini",
 }
 
 

@@ -1,29 +1,30 @@
 """``rotograd plot``: which figure, from which data, into which folder."""
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.settings import Arguments
+from rotograd_cli.commands.support.figure_data import beside, drawn_of_tables
+from rotograd_cli.commands.support.searched import drawn_of_search
 from rotograd_cli.config.components import Constructor
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import PlotConfig, typed
 from rotograd_cli.errors import ConfigError, hydra_value
-from rotograd_cli.figures.base import ComputedFigure, Figure, RunsFigure, TableFigure
-from rotograd_cli.figures.canvas import Drawing, save, styled
-from rotograd_cli.tables.command import (
-    register_schema,
-    table_of_runs,
-    to_patterns,
-    to_table_command,
+from rotograd_cli.figures.base import (
+    ComputedFigure,
+    Figure,
+    RunsFigure,
+    SearchFigure,
+    TableFigure,
+    TablesFigure,
 )
-from rotograd_cli.tables.parts import Table
-from rotograd_cli.tables.runs import Run, find_runs, run_folders, without_runs
+from rotograd_cli.figures.canvas import Drawing, save, styled
+from rotograd_cli.tables.command import to_patterns
+from rotograd_cli.tables.runs import find_runs, run_folders, without_runs
 
 OPTIONS = ("x", "y", "smooth", "band")
 """Keys of the command that a figure takes as options if it has them."""
@@ -83,8 +84,15 @@ def _drawn(figure: Figure, config: PlotConfig, arguments: Arguments) -> tuple[Dr
     """Return the drawing, and the folder of its files by default."""
     if isinstance(figure, RunsFigure):
         return _of_runs(figure, config, arguments)
-    if isinstance(figure, TableFigure):
-        return _of_table(figure, config, arguments)
+    if isinstance(figure, TableFigure | TablesFigure):
+        return drawn_of_tables(figure, config, arguments)
+    if isinstance(figure, SearchFigure):
+        if config.runs is not None:
+            raise ConfigError(
+                f"Figure {figure.name!r} needs the grid of a table, got runs={config.runs}; leave "
+                "it out and name the table, table=NAME."
+            )
+        return drawn_of_search(figure, arguments)
     assert isinstance(figure, ComputedFigure)
     for override in _given([*arguments.figure, *arguments.table, *arguments.runs]):
         if not override.startswith(("figure", "output=")):
@@ -107,7 +115,7 @@ def _of_runs(figure: RunsFigure, config: PlotConfig, arguments: Arguments) -> tu
         )
     patterns = to_patterns(config.runs)
     runs = find_runs(patterns)
-    folder = _beside(runs)
+    folder = beside(runs)
     drawing = figure.draw(runs)
     empty = [path for path in without_runs(patterns, runs) if not _is_output(path, config, folder)]
     notes = [f"Left out: {path} has no run in it." for path in empty]
@@ -126,53 +134,3 @@ def _is_output(path: Path, config: PlotConfig, folder: Path) -> bool:
     """Return whether a folder is that of figures, or in it."""
     output = folder if config.output is None else Path(config.output).expanduser().absolute()
     return any(path.absolute().is_relative_to(each) for each in (folder, output))
-
-
-def _beside(runs: Sequence[Run]) -> Path:
-    return Path(os.path.commonpath([run.folder.absolute() for run in runs])) / "figures"
-
-
-def _of_table(
-    figure: TableFigure, config: PlotConfig, arguments: Arguments
-) -> tuple[Drawing, Path]:
-    if config.runs is None:
-        table, folder = _reproduced(figure, arguments)
-    else:
-        table, folder = _collected(figure, config, arguments)
-    return figure.draw(table), folder
-
-
-def _reproduced(figure: TableFigure, arguments: Arguments) -> tuple[Table, Path]:
-    """Return the table of the runs that ``rotograd reproduce`` trained."""
-    if not any(override.startswith("table=") for override in arguments.table):
-        overrides = [f"table={figure.table}", *arguments.table]
-        arguments = dataclasses.replace(arguments, table=overrides)
-    reproduction = Reproduction(arguments)
-    table = reproduction.table(figure.columns_of(reproduction.spec))
-    if not _has_values(table):
-        name = reproduction.spec.name
-        raise ConfigError(
-            f"Figure {figure.name!r} needs runs of table {name!r}, got none; train "
-            f"them with rotograd reproduce table={name} and the same overrides."
-        )
-    return table, reproduction.folder
-
-
-def _collected(figure: TableFigure, config: PlotConfig, arguments: Arguments) -> tuple[Table, Path]:
-    """Return the table that ``rotograd table runs=GLOB`` makes."""
-    register_schema()
-    patterns = to_patterns(config.runs)
-    with composing():
-        command = composed("table", ["runs=[]", *arguments.table])
-        command.runs = patterns
-        table = table_of_runs(to_table_command(command), figure.columns_of)
-    if not _has_values(table):
-        raise ConfigError(
-            f"Figure {figure.name!r} needs finished runs with a value in {table.title!r}, got "
-            f"none below {', '.join(patterns)}; rotograd table with the same runs says why."
-        )
-    return table, _beside(find_runs(patterns))
-
-
-def _has_values(table: Table) -> bool:
-    return any(cell.values for row in table.rows for cell in row.cells.values())
