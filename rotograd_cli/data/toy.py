@@ -117,8 +117,7 @@ class Toy(MultiTaskDataset):
             name: torch.tensor(optimum, device=device).repeat(num_copies, 1)
             for name, optimum in zip(TASKS, optima, strict=True)
         }
-        loss = partial(mean_loss, problem=problem)
-        self.tasks = select_tasks([Task(name, 2, loss, (distance(),)) for name in TASKS], tasks)
+        self.tasks = select_tasks(make_tasks(problem), tasks)
 
     def num_examples(self, split: Split) -> int:
         """Return the number of copies."""
@@ -134,6 +133,12 @@ class Toy(MultiTaskDataset):
     def fingerprint(self) -> str:
         """Hash of inputs and optima."""
         return hash_tensors(self._inputs, *self._targets.values())
+
+
+def make_tasks(problem: Problem) -> list[Task]:
+    """Return both tasks of a problem: its loss, and the distance from the optimum."""
+    loss = partial(mean_loss, problem=problem)
+    return [Task(name, 2, loss, (distance(),)) for name in TASKS]
 
 
 def distance() -> MetricSpec:

@@ -33,6 +33,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "rotation.normalize_losses": False,
     "train.on_nonfinite": "stop",
     "train.max_skipped_steps": 100,
+    "checkpoints.every_epochs": 1,
     "checkpoints.every_minutes": 10.0,
     "checkpoints.keep_epochs": 0,
     "train.average_last_epochs": None,

@@ -268,6 +268,7 @@ OVER_TASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "min": torch.amin,
     "median": lambda values: torch.quantile(values, 0.5),
     "mean": torch.mean,
+    "max": torch.amax,
     "std": lambda values: values.std(correction=0),
 }
 """Statistics of the values of the K tasks, shape ``[K]``, by name."""
@@ -280,15 +281,15 @@ def statistics(leading: Sequence[MetricSpec | None]) -> tuple[Statistic, ...]:
         leading: Leading metric of each of the K tasks; None for a task without metrics.
 
     Returns:
-        Minimum, median (of an even K the mean of the middle two, unlike ``torch.median``), mean and
-        standard deviation (that of the population: divided by K) of the shared metric; none unless
-        all tasks lead with the same metric, direction and protocol. A NaN among the values makes
-        all four NaN. A single task has them too (its metric, and 0): the single-task networks of a
-        setting select their epoch by the same key as the others.
+        Minimum, median (of an even K the mean of the middle two, unlike ``torch.median``), mean,
+        maximum and standard deviation (that of the population: divided by K) of the shared metric;
+        none unless all tasks lead with the same metric, direction and protocol. A NaN among the
+        values makes all of them NaN. A single task has them too (its metric, and 0): the
+        single-task networks of a setting select their epoch by the same key as the others.
 
     Examples:
         >>> [statistic.name for statistic in statistics([f1(), f1()])]
-        ['min_f1', 'median_f1', 'mean_f1', 'std_f1']
+        ['min_f1', 'median_f1', 'mean_f1', 'max_f1', 'std_f1']
         >>> statistics([f1(), mse()])
         ()
     """

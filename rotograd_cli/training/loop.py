@@ -170,14 +170,18 @@ class Trainer:
         """Evaluate the epoch just finished, unless its turn is later, and save."""
         state = self.run.state
         self.run.ranks.check_equal(self.run.model)
+        is_last = state.epoch == self.options.epochs
+        is_saved = is_last or state.epoch % self.checkpoint_options.every_epochs == 0
         if self.options.is_evaluated(state.epoch):
             metrics = self._evaluate()
             state.evaluation_due = False
             self.selection.check(metrics)
             if self._is_reported(metrics):
                 self.checkpoints.save("best.pt")  # first: last.pt never names a best without it
+                is_saved = True  # and a best that it does not name is lost when the run resumes
         state.evaluation_due = False
-        self.checkpoints.save_epoch()
+        if is_saved:
+            self.checkpoints.save_epoch()
 
     def _is_reported(self, metrics: dict[str, float]) -> bool:
         """Take the metrics of the epoch just finished; return whether it counts in the end."""

@@ -51,8 +51,9 @@ class TrainOptions:
 
 @dataclass
 class CheckpointOptions:
-    """When checkpoints are written besides the end of an epoch, and which are kept."""
+    """When checkpoints are written, and which are kept."""
 
+    every_epochs: AtLeastOne
     every_minutes: Annotated[float, Gt(0)]
     keep_epochs: Annotated[int, Ge(0)]
 

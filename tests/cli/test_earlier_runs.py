@@ -70,7 +70,7 @@ def test_it_is_resumed_to_the_end_that_it_came_to(cli: Cli, run: Path) -> None:
     result = cli("train", "resume=run")
     assert result.code == 0, result.err
     after = summary(run)
-    assert after["metrics"] == before["metrics"]
+    assert before["metrics"].items() <= after["metrics"].items()
     assert after["resumed_at_steps"] == [2]
     for found, wanted in zip(records(run), expected, strict=True):
         wanted.pop("train/model_lr", None)  # train/lr by now

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,6 +260,21 @@ def test_a_plan_without_any_run_times_a_few_steps_and_writes_nothing(
     assert to_train(result) == NUM_ALL
     assert UNKNOWN not in result.out
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_a_plan_needs_no_data_and_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from rotograd_cli.cli import main; "
+        "code = main(['reproduce', 'table=multimnist', 'plan=true']); "
+        "sys.exit(code or int('torch' in sys.modules))"
+    )
+    variables = {key: value for key, value in os.environ.items() if key != "ROTOGRAD_DATA"}
+    words = [sys.executable, "-c", code]
+    result = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert f"Hours are {UNKNOWN}" in result.stdout
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -294,6 +294,7 @@ WRONG = (
     ("hydra.run.dir=run", "holds a run already"),
     ("checkpoints.every_minutes=0", "must be more than 0"),
     ("checkpoints.keep_epochs=-1", "must be at least 0"),
+    ("checkpoints.every_epochs=0", "must be at least 1"),
 )
 
 
@@ -341,3 +342,12 @@ def test_the_newest_epochs_are_kept(cli: Cli, tmp_path: Path) -> None:
     assert cli("train", *SHORT, "hydra.run.dir=run", "checkpoints.keep_epochs=2").code == 0
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["best.pt", "epoch_00003.pt", "epoch_00004.pt", "last.pt"]
+
+
+@pytest.mark.slow
+def test_epochs_without_a_checkpoint_can_lie_between_two(cli: Cli, tmp_path: Path) -> None:
+    options = ("checkpoints.every_epochs=3", "checkpoints.keep_epochs=9")
+    words = (*SHORT, *options, "train.eval_every_epochs=3", "hydra.run.dir=run")
+    assert cli("train", *words).code == 0
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch_*"))
+    assert kept == ["epoch_00003.pt", "epoch_00004.pt"]  # of four

@@ -21,6 +21,8 @@ def test_watched_trajectory_ends_where_the_run_of_that_seed_does(cli: Cli, tmp_p
     path = trajectory(configuration("nonconvex", "rotograd", STEPS), seed=1)
     recorded = [last[f"val/{task}/distance"] for task in ("left", "right")]
     assert path.distances.tolist() == pytest.approx(recorded, rel=1e-6)
+    # what a table counts is what the figure calls reached: both, that is the larger one
+    assert last["val/max_distance"] == pytest.approx(path.distances.max(), rel=1e-6)
     assert len(path.points) == STEPS + 1
 
 

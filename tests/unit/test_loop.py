@@ -89,7 +89,7 @@ def trainer(
         replace(OPTIONS, **changes),
         Memory(),
         checkpoint_dir=folder,
-        checkpoint_options=CheckpointOptions(every_minutes=math.inf, keep_epochs=0),
+        checkpoint_options=CheckpointOptions(every_epochs=1, every_minutes=math.inf, keep_epochs=0),
         seed=seed,
         config={"seed": seed},
     )

@@ -89,6 +89,7 @@ def test_statistics_need_tasks_that_lead_with_the_same_metric() -> None:
         "min_mse",
         "median_mse",
         "mean_mse",
+        "max_mse",
         "std_mse",
     ]
     assert statistics([f1])  # a single-task network selects by the same key
@@ -100,15 +101,16 @@ def test_statistics_need_tasks_that_lead_with_the_same_metric() -> None:
 
 def test_statistics_have_the_direction_and_unit_of_their_metric_and_the_spread_none() -> None:
     found = statistics([metrics.f1()] * 3)
-    assert [s.better for s in found] == ["higher", "higher", "higher", None]
-    assert [s.percent for s in found] == [True] * 4
+    assert [s.better for s in found] == ["higher"] * 4 + [None]
+    assert [s.percent for s in found] == [True] * 5
 
 
 def test_statistics_are_those_of_numpy() -> None:
     for num in [2, 3, 40, 41]:
         values = torch.rand(num, generator=generator(), dtype=torch.float64)
         found = statistics([metrics.f1()] * num)
-        expected = [function(values.numpy()) for function in (np.min, np.median, np.mean, np.std)]
+        functions = (np.min, np.median, np.mean, np.max, np.std)
+        expected = [function(values.numpy()) for function in functions]
         assert [float(s.of(values)) for s in found] == pytest.approx(expected, rel=1e-12)
         values[num // 2] = math.nan
         assert all(s.of(values).isnan() for s in found)

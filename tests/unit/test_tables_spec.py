@@ -16,7 +16,7 @@ from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schema import to_train_config
-from rotograd_cli.data import cifar10, two_digits
+from rotograd_cli.data import cifar10, toy, two_digits
 from rotograd_cli.data.celeba import dataset as celeba
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
@@ -30,7 +30,8 @@ from tests.fake_runs import fake_run, fake_summary, to_table_spec
 
 Values = Mapping[str, float]
 FILES = sorted((config_dir() / "table").glob("*.yaml"))
-OTHERS = {"rotation_lr", "nyuv2_nash", "celeba_famo"}  # a figure's, and other papers'
+# figures', and other papers'
+OTHERS = {"rotation_lr", "toy", "toy_convex", "nyuv2_nash", "celeba_famo"}
 OF_THE_PAPER = [file for file in FILES if file.stem not in OTHERS]
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -78,6 +79,8 @@ def tasks_of(spec: TableSpec) -> tuple[Task, ...]:
     """Tasks of the table's data set, without its files."""
     if spec.experiment in ("multimnist", "multisvhn"):
         return two_digits.TASKS
+    if spec.experiment == "toy":
+        return toy.make_tasks("nonconvex")
     if str(spec.experiment).startswith("nyuv2"):
         return make_tasks("exact")
     if spec.name == "cifar10":

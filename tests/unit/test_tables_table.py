@@ -244,7 +244,7 @@ def test_footnotes_say_what_a_reader_needs() -> None:
 def test_too_few_seeds_for_any_mark_are_said() -> None:
     runs = {key: run for key, run in make_runs().items() if key.seed < 5}
     table = make_table(make_spec(seeds=5), runs)
-    assert any("the smallest p is 0.12" in note for note in table.footnotes)  # 2 * 2/32
+    assert any("the smallest possible p is 0.12" in note for note in table.footnotes)  # 2 * 2/32
     assert "▲" not in to_markdown(table).split("## ")[0]
 
 

@@ -601,6 +601,7 @@ def test_statistics_over_tasks_are_those_of_numpy(num: int) -> None:
         "test/min_f1": np.min(values),
         "test/median_f1": np.median(values),
         "test/mean_f1": np.mean(values),
+        "test/max_f1": np.max(values),
         "test/std_f1": np.std(values),
     }
     # torchmetrics computes F1 in float32, and the spread is a difference of such numbers
