@@ -96,7 +96,7 @@ def _comparison_note(table: Table) -> list[str]:
     smallest = _smallest_p(table)
     if smallest <= statistics.LEVEL:
         return [text]
-    few = f"So few seeds cannot show a difference at {level}: the smallest possible p is {smallest:.2g}."
+    few = f"So few seeds show no difference at {level}: the smallest possible p is {smallest:.2g}."
     return [text, few]
 
 
