@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from rotograd_cli.data import cifar10
+from rotograd_cli.data.cifar10 import files
 
 NUM = {"train": 40, "test": 30}  # images of each training file and of the test file
 
@@ -18,7 +18,7 @@ NUM = {"train": 40, "test": 30}  # images of each training file and of the test 
 def batch_of(name: str) -> dict[str, object]:
     """A batch as the official files have it, every class at least twice."""
     generator = np.random.default_rng(list(REAL_FILES).index(name))
-    num = NUM["test" if name == cifar10.TEST_FILE else "train"]
+    num = NUM["test" if name == files.TEST_FILE else "train"]
     labels = generator.permutation(np.arange(num) % 10)
     data = generator.integers(0, 256, (num, 3 * 32 * 32), np.uint8)
     return {"batch_label": name, "labels": labels.tolist(), "data": data, "filenames": ["a.png"]}
@@ -44,7 +44,7 @@ def expect(monkeypatch: pytest.MonkeyPatch) -> None:
         name: hashlib.md5(pickled(batch_of(name)), usedforsecurity=False).hexdigest()
         for name in REAL_FILES
     }
-    monkeypatch.setattr(cifar10, "FILES", digests)
+    monkeypatch.setattr(files, "FILES", digests)
 
 
 class _Python2(pickle._Pickler):  # type: ignore[name-defined, misc]
@@ -59,4 +59,4 @@ class _Python2(pickle._Pickler):  # type: ignore[name-defined, misc]
     dispatch[str] = save_string
 
 
-REAL_FILES = dict(cifar10.FILES)
+REAL_FILES = dict(files.FILES)

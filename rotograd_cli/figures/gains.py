@@ -52,7 +52,8 @@ class Gains(TableFigure):
         style = styles([row.label for row in rows])
         for axes, column in zip(grid, table.columns, strict=True):
             draw_bars(axes, rows, column, style)
-        canvas.suptitle(seeds_title(self.title, table) + "; whiskers: worst and best seed")
+        what = seeds_title(self.title, table)
+        canvas.suptitle(f"{what}; whiskers: worst and best seed\n{table.title}")
         canvas.supylabel(self.y_label)
         add_legend(canvas, grid)
         return Drawing(canvas, *cell_rows(table), table.main_footnotes)

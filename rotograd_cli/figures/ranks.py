@@ -138,8 +138,8 @@ class Ranks(TablesFigure):
         if len(complete) < LEAST_METHODS:
             raise ConfigError(
                 f"Figure {self.name!r} needs at least {LEAST_METHODS} methods that have every "
-                f"metric at every seed, got {len(complete)}; train more of them with rotograd "
-                "reproduce."
+                f"metric at every seed, got {len(complete)}; name more, or train them with "
+                "rotograd reproduce."
             )
         incomplete = [gap for gap in gaps.values() if gap]
         if incomplete:

@@ -15,7 +15,8 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch
-from rotograd_cli.data.cifar10 import CIFAR10, CLASSES, FOLDER
+from rotograd_cli.data.cifar10 import CIFAR10
+from rotograd_cli.data.cifar10.files import CLASSES, FOLDER
 from rotograd_cli.errors import ConfigError, DatasetError
 from tests import fake_cifar10
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
@@ -223,10 +224,20 @@ def test_nash_gains_have_the_published_constants_and_sign() -> None:
     tasks = ["segmentation", "depth", "normals"]
     same = {"vanilla": {0: _nyuv2(NASH_BASE)}}
     assert gains("nash", tasks, same, None)["vanilla"][0] == 0.0
-    # the row "LS" of Nash-MTL's table (Navon et al., ICML 2022): printed with 5.59
-    ls = [0.3929, 0.6533, 0.5493, 0.2263, 28.15, 23.96, 0.2209, 0.4750, 0.6108]
-    row = {"vanilla": {0: _nyuv2(dict(zip(NASH_BASE, ls, strict=True)))}}
-    assert gains("nash", tasks, row, None)["vanilla"][0] == pytest.approx(5.59, abs=0.02)
+
+
+def test_printed_rows_of_the_nash_lineage_have_their_printed_gain() -> None:
+    spec = OmegaConf.load("conf/table/nyuv2_nash.yaml")
+    columns = [key for key, column in spec.columns.items() if "metric" in column]
+    percent = {f"{t.name}/{m.name}" for t in make_tasks("exact") for m in t.metrics if m.percent}
+    tasks = ["segmentation", "depth", "normals"]
+    assert len(spec.paper.rows) == 11
+    for row in spec.paper.rows.values():
+        printed = {spec.columns[key].metric: row[key] for key in columns}
+        metrics = {k: v / 100 if k in percent else v for k, v in printed.items()}
+        gain = gains("nash", tasks, {"x": {0: _nyuv2(metrics)}}, None)["x"][0]
+        # printed gains are of numbers before rounding
+        assert gain == pytest.approx(row.delta, abs=0.015)
 
 
 def test_nash_gains_need_the_metrics_of_nyuv2() -> None:

@@ -16,8 +16,9 @@ from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schema import to_train_config
-from rotograd_cli.data import cifar10, toy, two_digits
+from rotograd_cli.data import toy, two_digits
 from rotograd_cli.data.celeba import dataset as celeba
+from rotograd_cli.data.cifar10 import dataset as cifar10
 from rotograd_cli.data.nyuv2.dataset import make_tasks
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
