@@ -14,6 +14,8 @@ plan=true        show which runs are needed and which are there, and train nothi
                  of finished runs, and no data are needed
 plan=timed       the same; of rows without a finished run a few training steps are timed
 output=DIR       folder of table.md, .tex, .csv, .json and grid.csv
+latex=...        auto | table | table* | resizebox | split: how table.tex fits a page
+--verbose        all footnotes; the files always have all
 table.grid=null  every row with its own defaults instead of the best of the grid
 table.grid.select=KEY  the best by another validation metric, such as val/loss
 launcher=local   several runs at once; hydra/launcher=... takes any of Hydra's (docs/sweeps.md)
@@ -58,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
 
     reproduction.run()
     table = reproduction.table()
-    print_results(table)
+    print_results(table, reproduction.config.verbose)
     print_files(reproduction.write(table))
     failures = reproduction.failures()
     for failure in failures:

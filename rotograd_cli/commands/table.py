@@ -11,6 +11,8 @@ statistic=...    median_std | mean_std | mean_ci95
 seeds=5          seeds 0 to 4; seeds=[0,3] these two; all that are there by default
 methods=[...]    rows to show
 output=DIR       writes table.md, table.tex, table.csv and table.json there
+latex=...        auto | table | table* | resizebox | split: how table.tex fits a page
+--verbose        all footnotes; the files always have all
 --config-dir     a folder of your own YAML files: DIR/table/mine.yaml
 
 docs/tables.md says what the marks, statistics and gains mean.
@@ -45,20 +47,23 @@ def _table(config: "DictConfig") -> None:
 
     command = to_table_command(config)
     table = table_of_runs(command)
-    print_results(table)
+    print_results(table, command.verbose)
     if command.output is not None:
-        print_files(write_table(table, Path(command.output).expanduser()))
+        print_files(write_table(table, Path(command.output).expanduser(), command.latex))
 
 
-def print_results(table: "Table") -> None:
-    """Print a table of results and the notes below it."""
+def print_results(table: "Table", verbose: bool) -> None:
+    """Print a table of results and the notes below it, the details only if asked for."""
     from rotograd_cli.printing.grid import print_grid
     from rotograd_cli.tables.formats import grids, sentences
 
     for grid in grids(table):
         print_grid(grid)
-    for line in sentences(table, "(1), bold", "(2), underlined"):
-        print(line)
+    print(*sentences(table, "(1) bold", "(2) underlined"), sep="\n")
+    if verbose:
+        print(*table.details, sep="\n")
+    elif table.details:
+        print(f"{len(table.details)} more footnotes with --verbose: settings, versions, devices.")
 
 
 def print_files(files: Iterable[Path]) -> None:

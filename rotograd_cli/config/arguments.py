@@ -21,6 +21,8 @@ PATH_KEYS = frozenset(
 """Keys whose values are paths, which mean what they mean to the shell."""
 
 FOLDER_OPTIONS = ("--config-dir", "-cd")
+FLAGS = {"--verbose": "verbose=true"}
+"""Options that are short for an override."""
 PATH_OPTIONS = (*FOLDER_OPTIONS, "--from")
 
 
@@ -38,6 +40,7 @@ def ready(arguments: Sequence[str]) -> list[str]:
     """
     config_dirs(arguments)
     is_sweep = "-m" in arguments or "--multirun" in arguments
+    arguments = [FLAGS.get(argument, argument) for argument in arguments]
     pairs = zip(["", *arguments], arguments, strict=False)
     return [_as_typed(_with_home(argument, before), is_sweep) for before, argument in pairs]
 

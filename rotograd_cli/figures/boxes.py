@@ -42,4 +42,4 @@ class Boxes(TableFigure):
         for place, group in enumerate(values, start=1):
             axes.plot([place] * len(group), group, ".", color="black", alpha=0.4)
         axes.set(title=seeds_title(self.title, table), xlabel=self.x_label, ylabel=self.y_label)
-        return Drawing(canvas, *cell_rows(table), table.footnotes)
+        return Drawing(canvas, *cell_rows(table), table.main_footnotes)

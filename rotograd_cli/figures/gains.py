@@ -56,7 +56,7 @@ class Gains(TableFigure):
         canvas.suptitle(f"{what}; whiskers: worst and best seed\n{table.title}")
         canvas.supylabel(self.y_label)
         add_legend(canvas, grid)
-        return Drawing(canvas, *cell_rows(table), table.footnotes)
+        return Drawing(canvas, *cell_rows(table), table.main_footnotes)
 
 
 def draw_bars(

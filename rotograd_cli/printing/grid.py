@@ -1,4 +1,4 @@
-r"""A table of texts: on the terminal, in Markdown, in LaTeX (with ``\usepackage{booktabs}``)."""
+"""A table of texts, on the terminal and in Markdown."""
 
 import os
 import re
@@ -11,22 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from rotograd_cli.printing.streams import encodable
-
-_SYMBOLS = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "Δ": r"$\Delta$",
-    "±": r"$\pm$",
-    "°": r"$^\circ$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "▲": r"$\bigtriangleup$",
-    "▼": r"$\bigtriangledown$",
-}
 
 PIPE_WIDTH = 160
 """Columns of an output that is no terminal and has no COLUMNS."""
@@ -100,45 +84,6 @@ class Grid:
             *(_row(_markdown(entry) for entry in row) for row in self.rows),
         ]
         return "\n".join(lines)
-
-    def latex(self, label: str) -> str:
-        """Return a float with booktabs rules: the best value bold, the second best underlined."""
-        num_numbers = len(self.heads) - self.num_labels
-        lines = [
-            r"\begin{table}",
-            r"\centering\footnotesize",
-            rf"\caption{{{escape_latex(self.title)}}}",
-            rf"\label{{{label}}}",
-            rf"\begin{{tabular}}{{{'l' * self.num_labels}{'r' * num_numbers}}}",
-            r"\toprule",
-            " & ".join(map(escape_latex, self.heads)) + r" \\",
-            r"\midrule",
-            *(" & ".join(map(_latex, row)) + r" \\" for row in self.rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-        return "\n".join(lines)
-
-
-def escape_latex(text: str) -> str:
-    r"""Escape LaTeX's special characters and write the symbols of tables as mathematics.
-
-    Examples:
-        >>> escape_latex("IMTL-G + R_k, 5 %")
-        'IMTL-G + R\\_k, 5 \\%'
-        >>> escape_latex("-2.51 ± 3.01")
-        '$-$2.51 $\\pm$ 3.01'
-    """
-    body = "".join(_SYMBOLS.get(character, character) for character in text)
-    body = re.sub(r"(?<![\w-])-(?=\d)", "$-$", body)
-    # a bracket at the start of a row would be taken for an option of the line break before it
-    return f"{{}}{body}" if body.startswith("[") else body
-
-
-def _latex(entry: Entry) -> str:
-    command = {1: r"\textbf{%s}", 2: r"\underline{%s}", None: "%s"}[entry.rank]
-    return command % escape_latex(entry.text)
 
 
 def escape_markdown(text: str) -> str:

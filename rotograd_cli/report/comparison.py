@@ -103,7 +103,7 @@ def _table(runs: Sequence[Run]) -> Section:
     except ConfigError as error:
         return Section("Results", html.sentence(f"There is no table: {one_line(str(error))}"))
     parts = [html.table(value_grid(table)), *_differences(table)]
-    lines = sentences(table, "bold", "underlined")
+    lines = [*sentences(table, "Bold", "underlined"), *table.details]
     return Section("Results", "".join(parts) + html.remarks(lines))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rotograd_cli.config.labels import without_label
 from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.runs.saved import setting
+from rotograd_cli.tables.parts import Detail
 from rotograd_cli.tables.runs import COMMON, Run, RunKey, conditions, grouped, listed, varying
 from rotograd_cli.tables.spec import TableSpec
 
@@ -151,13 +152,17 @@ def one_per_cell(groups: Mapping[RunKey, Sequence[Run]]) -> tuple[dict[RunKey, R
     finished = {key: [run for run in runs if run.is_finished] for key, runs in groups.items()}
     _check_rows(finished)
     chosen = {}
-    notes = []
+    notes: list[str] = []
     for key, runs in groups.items():
         by_start = sorted(finished[key] or runs, key=lambda run: run.summary.started or "")
         chosen[key] = by_start[-1]
         if len(finished[key]) > 1:
             times = f"{len(finished[key])} times"
-            notes.append(f"{key} was run {times}; the newest counts, {chosen[key].folder}.")
+            text = f"{key} was run {times}; the newest counts, {chosen[key].folder}."
+            notes.append(Detail(text))
+    if notes:
+        several = "1 cell was" if len(notes) == 1 else f"{len(notes)} cells were"
+        notes.insert(0, f"{several} run several times; the newest run counts.")
     return chosen, notes
 
 

@@ -16,6 +16,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.adhoc import spec_from_runs
 from rotograd_cli.tables.cells import difference, match_runs, one_per_cell
 from rotograd_cli.tables.checks import check_spec
+from rotograd_cli.tables.latex import Layout
 from rotograd_cli.tables.parts import Table
 from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.runs import Run, RunKey, find_runs
@@ -36,6 +37,8 @@ class TableCommand:
     """Seeds, None for all; in the YAML file also their number."""
     methods: list[str] | None = None
     output: str | None = None
+    latex: Layout = "auto"
+    verbose: bool = False
 
 
 def register_schema() -> None:

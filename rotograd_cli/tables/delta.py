@@ -62,14 +62,14 @@ BETTER: dict[str, Better] = {
     "libmtl": "higher",
 }
 DESCRIPTIONS = {
-    "paper": "Δ (the paper's convention): mean gain over a task's metrics in %, then over tasks, "
-    "positive is better; each seed against the row {base} of the same seed.",
-    "nash": "Δ (Nash-MTL's convention): mean over the nine metrics of NYUv2 in %, negative is "
-    "better; against that lineage's constants (protocol mtan_batch).",
-    "famo": "Δ (FAMO's convention): mean over tasks of the loss in % of their metric, negative is "
-    "better; each seed against the row {base} of the same seed.",
-    "libmtl": "Δ (LibMTL's convention): mean gain over a task's metrics in %, positive is better; "
-    "validation at the selected epoch against the first evaluated epoch of the same run.",
+    "paper": "Δ (the paper's convention): gain over the row {base} of the same seed in %, mean "
+    "over a task's metrics, then over tasks; positive is better.",
+    "nash": "Δ (Nash-MTL's convention): mean change of the nine metrics of NYUv2 in %, against "
+    "that lineage's constants (protocol mtan_batch); negative is better.",
+    "famo": "Δ (FAMO's convention): drop below the row {base} of the same seed in %, mean over "
+    "tasks; negative is better.",
+    "libmtl": "Δ (LibMTL's convention): gain over the first evaluated epoch of the same run in %, "
+    "mean over a task's metrics, at the selected epoch on validation; positive is better.",
 }
 
 

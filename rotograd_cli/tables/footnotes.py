@@ -1,14 +1,14 @@
 """What stands below a table: everything that a reader needs to judge its numbers."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rotograd_cli.errors import override_value
 from rotograd_cli.runs.terminal import remarks
 from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.kinds import column_notes
-from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.parts import Detail, Table
 from rotograd_cli.tables.results import Results
 from rotograd_cli.tables.runs import COMPARED, PROTOCOL, TASKS, Run, alike, grouped, varying
 from rotograd_cli.tables.spec import TableSpec
@@ -27,9 +27,10 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
         notes: More sentences.
 
     Returns:
-        Statistic, convention of the gains, kinds of columns, comparison, protocol, budget,
-        settings, machine, data, wall time, notes of the data sets, provenance of the printed
-        numbers, gaps.
+        What a reader must know: statistic, convention of the gains, kinds of columns, comparison,
+        protocol, what was not measured alike, notes of the data sets, provenance of the printed
+        numbers, gaps. The record, as :class:`~rotograd_cli.tables.parts.Detail`: budget, settings,
+        machine, versions, data, wall time.
     """
     runs = results.runs
     return [
@@ -37,7 +38,9 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
         *_delta_note(spec, results),
         *column_notes(spec),
         *_comparison_note(table),
-        *(_run_notes(spec, results, runs) if runs else ["There is no finished run."]),
+        *(f"Protocol: {text}." for text in _distinct(run.summary.protocol for run in runs)),
+        *([] if runs else ["There is no finished run."]),
+        *_unnamed_differences(spec, results),
         *_conditions(spec, results),
         *remarks(note for run in runs for note in run.notes),
         *_paper_notes(spec),
@@ -45,6 +48,7 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
         *_short_cells(table),
         *notes,
         *_gaps(spec, results),
+        *(Detail(text) for text in _record(spec, results, runs)),
     ]
 
 
@@ -71,26 +75,29 @@ def _delta_note(spec: TableSpec, results: Results) -> list[str]:
     note = delta.DESCRIPTIONS[str(spec.delta)].format(base=base)
     protocols = {r.conditions[PROTOCOL] for row in results.rows.values() for r in row.values()}
     others = sorted(protocols - {delta.NASH_PROTOCOL})
-    if spec.delta == "nash" and others:
-        note += f" Warning: these runs have protocol {' / '.join(others)}, not the constants'."
-    return [note]
+    if spec.delta != "nash" or not others:
+        return [note]
+    return [
+        note,
+        f"Warning: Δ compares runs of protocol {' / '.join(others)} with constants of protocol "
+        f"{delta.NASH_PROTOCOL}.",
+    ]
 
 
 def _comparison_note(table: Table) -> list[str]:
     if table.compare_with is None:
         return []
+    level = f"{100 * statistics.LEVEL:g} %"
     text = (
-        f"Differences from {table.compare_with}: mean over common seeds [95 % bootstrap interval], "
-        "p of the sign-flip test after Holm's correction over the rows of the column; "
-        f"▲ better, ▼ worse at {100 * statistics.LEVEL:g} %, where no seed is missing."
+        f"Difference from {table.compare_with}, seed by seed: mean [95 % bootstrap interval], p of "
+        "a sign-flip test, corrected for the number of rows (Holm). ▲ better, ▼ worse at "
+        f"{level}; rows with missing seeds get no mark."
     )
     smallest = _smallest_p(table)
-    if smallest > statistics.LEVEL:
-        text += (
-            f" With so few seeds for so many rows no such p can be below {smallest:.2g}: no mark "
-            "is possible."
-        )
-    return [text]
+    if smallest <= statistics.LEVEL:
+        return [text]
+    few = f"So few seeds show no difference at {level}: the smallest possible p is {smallest:.2g}."
+    return [text, few]
 
 
 def _smallest_p(table: Table) -> float:
@@ -104,7 +111,10 @@ def _smallest_p(table: Table) -> float:
     return smallest
 
 
-def _run_notes(spec: TableSpec, results: Results, runs: Sequence[Run]) -> list[str]:
+def _record(spec: TableSpec, results: Results, runs: Sequence[Run]) -> list[str]:
+    """How the numbers were made; nothing without a run."""
+    if not runs:
+        return []
     summaries = [run.summary for run in runs]
     versions = grouped(item for summary in summaries for item in summary.versions.items())
     packages = [f"{name} {' / '.join(texts)}" for name, texts in versions.items()]
@@ -114,7 +124,6 @@ def _run_notes(spec: TableSpec, results: Results, runs: Sequence[Run]) -> list[s
     seconds = sum(summary.wall_s or 0.0 for summary in summaries)
     wall = f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
     return [
-        *(f"Protocol: {protocol}." for protocol in _distinct(s.protocol for s in summaries)),
         f"Epochs: {_joined(s.epochs for s in summaries)}; batch size {sizes}.",
         *differing_settings(spec, results),
         f"Device: {_joined(s.device for s in summaries)}.",
@@ -127,21 +136,43 @@ def _run_notes(spec: TableSpec, results: Results, runs: Sequence[Run]) -> list[s
 
 def differing_settings(spec: TableSpec, results: Results) -> list[str]:
     """Return a sentence per setting that differs between rows besides the method: who has what."""
-    settings = [
+    settings = _settings(spec, results)
+    notes = []
+    for key in _differing(settings):
+        rows = grouped(
+            (override_value(each[key]) if key in each else "none", row) for row, each in settings
+        )
+        notes.append(f"{key}: {_who_has_what(rows.items())}.")
+    return notes
+
+
+def _settings(spec: TableSpec, results: Results) -> list[tuple[str, Mapping[str, Any]]]:
+    """Row and setting of every run."""
+    return [
         (spec.label(row), run.setting)
         for row, seeds in results.rows.items()
         for result in seeds.values()
         for run in result.runs
     ]
-    notes = []
-    for key in varying(each for _, each in settings):
-        if not key.startswith("method."):
-            rows = grouped(
-                (override_value(each[key]) if key in each else "none", row)
-                for row, each in settings
-            )
-            notes.append(f"{key}: {_who_has_what(rows.items())}.")
-    return notes
+
+
+def _differing(settings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Settings that differ between runs, the method's own aside."""
+    keys = varying(setting for _, setting in settings)
+    return [key for key in keys if not key.startswith("method.")]
+
+
+def _unnamed_differences(spec: TableSpec, results: Results) -> list[str]:
+    """In what rows differ that neither their name nor the table's grid says."""
+    declared = set() if spec.grid is None else set(spec.grid.values)
+    for row in spec.rows.values():
+        declared.update(override.partition("=")[0].lstrip("+~") for override in row.overrides)
+    names = " ".join(map(spec.label, spec.rows))  # of rows made up from runs: RotoGrad, KEY=VALUE
+    differing = _differing(_settings(spec, results))
+    keys = [key for key in differing if key not in declared and f", {key}=" not in names]
+    if not keys:
+        return []
+    return [f"Settings in which rows differ besides the method: {', '.join(keys)}."]
 
 
 def _who_has_what(values: Iterable[tuple[str, Sequence[str]]]) -> str:
@@ -161,8 +192,8 @@ def _conditions(spec: TableSpec, results: Results) -> list[str]:
     notes = []
     if unlike:
         notes.append(
-            "Warning: what was not measured alike is neither ranked nor compared, and has no gain. "
-            f"{'. '.join(unlike)}."
+            "Warning: rows that were not measured alike are neither ranked nor compared, and have "
+            f"no gain. {'. '.join(unlike)}."
         )
     if PROTOCOL in differing:
         protocols = _who(spec, results, PROTOCOL)
@@ -172,7 +203,7 @@ def _conditions(spec: TableSpec, results: Results) -> list[str]:
         )
     if TASKS in differing and any(column.is_over_tasks for column in spec.columns.values()):
         tasks = _who(spec, results, TASKS)
-        notes.append(f"Numbers over different tasks are neither ranked nor compared: {tasks}.")
+        notes.append(f"Means over different tasks are neither ranked nor compared. Tasks: {tasks}.")
     return notes
 
 
@@ -197,7 +228,7 @@ def _paper_notes(spec: TableSpec) -> list[str]:
     if spec.paper is None:
         return []
     source = spec.paper.source.rstrip(".")
-    return [f"Columns (paper): printed numbers, {source}.", *spec.paper.notes]
+    return [f"(paper): printed numbers, {source}.", *spec.paper.notes]
 
 
 def _short_cells(table: Table) -> list[str]:
@@ -213,9 +244,8 @@ def _short_cells(table: Table) -> list[str]:
     if not names:
         return []
     return [
-        "Cells that count fewer seeds than their row are neither ranked nor marked: a value is not "
-        "a finite number; a gain's base is 0, missing or not measured alike. "
-        f"{'; '.join(names)}."
+        f"Seeds left out, so that the cell is neither ranked nor marked: {'; '.join(names)}. Their "
+        "value is not finite, or the base of their gain is 0, missing or not measured alike."
     ]
 
 

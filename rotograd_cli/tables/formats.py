@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.files import replace_text
-from rotograd_cli.printing.grid import Entry, Grid, escape_latex, escape_markdown
+from rotograd_cli.printing.grid import Entry, Grid, escape_markdown
+from rotograd_cli.tables.latex import Layout, floats, to_input
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.statistics import LEVEL, Difference
-
-LATEX_COLUMNS = (8, 3)
-"""Columns that fit a page beside the first one: of values, and of the longer differences."""
 
 
 class DifferenceText(NamedTuple):
@@ -42,20 +40,23 @@ def to_markdown(table: Table) -> str:
     parts = []
     for level, grid in zip(("#", "##"), grids(table), strict=False):
         parts += [f"{level} {escape_markdown(grid.title)}", grid.markdown()]
-    notes = sentences(table, "Bold", "italic")
+    notes = [*sentences(table, "Bold", "italic"), *table.details]
     parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
-def to_latex(table: Table) -> str:
-    """Return floats of at most ``LATEX_COLUMNS``, and a list of the sentences below."""
-    parts = zip(grids(table), LATEX_COLUMNS, strict=False)
-    blocks = [block for grid, width in parts for block in grid.blocks(width)]
-    floats = [block.latex(f"tab:{table.name}-{i}") for i, block in enumerate(blocks, 1)]
-    notes = sentences(table, "Bold", "underlined")
-    items = "\n".join(rf"  \item {escape_latex(note)}" for note in notes)
-    below = "\\begin{itemize}\\footnotesize\n" + items + "\n\\end{itemize}"
-    return "\n\n".join(["% \\usepackage{booktabs}", *floats, below]) + "\n"
+def to_latex(table: Table, layout: Layout = "auto") -> str:
+    """Return the table and its main footnotes as floats, the other footnotes as comments.
+
+    Args:
+        table: Table.
+        layout: As :func:`~rotograd_cli.tables.latex.floats` takes it.
+    """
+    values, *differences = grids(table)
+    parts = floats(values, layout, sentences(table, "Bold", "underlined"))
+    for grid in differences:
+        parts += floats(grid, layout)
+    return to_input(table.name, parts, table.details)
 
 
 def to_csv(table: Table) -> str:
@@ -75,21 +76,27 @@ def to_json(table: Table) -> str:
     return json.dumps(asdict(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_table(table: Table, folder: Path) -> list[Path]:
+def write_table(table: Table, folder: Path, layout: Layout = "auto") -> list[Path]:
     """Write ``table.md``, ``table.tex``, ``table.csv`` and ``table.json``, each in one piece.
 
     Args:
         table: Table.
         folder: Where to; created if it does not exist.
+        layout: Of ``table.tex``.
 
     Raises:
         ConfigError: If the folder cannot be written.
     """
-    texts = {"md": to_markdown, "tex": to_latex, "csv": to_csv, "json": to_json}
+    texts = {
+        "md": to_markdown(table),
+        "tex": to_latex(table, layout),
+        "csv": to_csv(table),
+        "json": to_json(table),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for ending, make in texts.items():
-            replace_text(folder / f"table.{ending}", make(table))
+        for ending, text in texts.items():
+            replace_text(folder / f"table.{ending}", text)
     except OSError as error:
         raise ConfigError(
             f"`output` must be a folder that can be written, got {folder} ({error.strerror}); "
@@ -105,7 +112,7 @@ def grids(table: Table) -> list[Grid]:
 
 
 def sentences(table: Table, best: str, second: str) -> list[str]:
-    """Return what stands below the table, first how ranks are marked if there are any.
+    """Return the main footnotes, first how ranks are marked if there are any.
 
     Args:
         table: Table.
@@ -113,12 +120,12 @@ def sentences(table: Table, best: str, second: str) -> list[str]:
         second: How it shows the second best.
     """
     if all(cell.rank is None for row in table.rows for cell in row.cells.values()):
-        return table.footnotes
+        return table.main_footnotes
     marks = (
-        f"{best}: best of its column, {second}: second best, among the rows with all seeds "
-        "(single-task networks aside)."
+        f"{best}: best of its column; {second}: second best. Single-task networks and rows with "
+        "missing seeds are not ranked."
     )
-    return [marks, *table.footnotes]
+    return [marks, *table.main_footnotes]
 
 
 def value_grid(table: Table) -> Grid:

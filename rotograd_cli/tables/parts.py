@@ -58,6 +58,16 @@ class Row:
     """Whether it takes part in the ranks: with all seeds, and not the base of the gains."""
 
 
+class Detail(str):
+    """A footnote that a terminal shows with ``--verbose`` alone.
+
+    It is the record of how numbers were made. What a reader must know lest a number misleads, every
+    warning above all, is never one.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Table:
     """A table."""
@@ -72,6 +82,17 @@ class Table:
     columns: list[Column]
     rows: list[Row]
     footnotes: list[str]
+    """All of them, :class:`Detail` among them."""
+
+    @property
+    def main_footnotes(self) -> list[str]:
+        """What every reader of the numbers is told."""
+        return [note for note in self.footnotes if not isinstance(note, Detail)]
+
+    @property
+    def details(self) -> list[str]:
+        """The other footnotes."""
+        return [note for note in self.footnotes if isinstance(note, Detail)]
 
 
 @dataclass(frozen=True)

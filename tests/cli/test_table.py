@@ -229,7 +229,7 @@ def test_of_two_runs_of_a_cell_the_newest_finished_one_counts(cli: Cli, own_runs
     result = matched(cli, "runs=.")
     assert result.code == 0, result.err
     assert cells(own_runs / "out")["rotograd", "sum", 0] == 12345.0
-    assert "rotograd, seed 0 was run 2 times; the newest counts, again." in result.out
+    assert "1 cell was run several times; the newest run counts." in result.out
     summary["status"] = "running"
     path.write_text(json.dumps(summary))
     assert matched(cli, "runs=.").code == 0

@@ -93,7 +93,8 @@ def test_a_value_that_is_not_finite_is_no_candidate(
     ]
     notes = reproduction.table().footnotes
     assert (
-        "No candidates, as a run failed or has no finite validation value: Vanilla 0.001." in notes
+        "Settings left out of the search, as a run failed or has no finite validation value: "
+        "Vanilla 0.001." in notes
     )
 
 
@@ -134,7 +135,8 @@ def test_equal_values_are_said(reproduced: Callable[[Value], Reproduction]) -> N
     reproduction = reproduced(lambda row, rate: 0.0 if row == "vanilla" else rate)
     assert chosen(reproduction) == {"vanilla": 0.001, "mgda": 0.001}
     notes = reproduction.table().footnotes
-    assert "Others are equal on validation, the first was taken: Vanilla 0.001." in notes
+    equal = "Chosen among settings with equal validation values, as the first of them"
+    assert f"{equal}: Vanilla 0.001." in notes
 
 
 def test_a_grid_that_was_compared_on_different_data_is_named(
@@ -144,8 +146,8 @@ def test_a_grid_that_was_compared_on_different_data_is_named(
     path = reproduction.grid_cells[-1].run_dir / "summary.json"
     path.write_text(path.read_text().replace("f00d", "beef"))
     notes = Reproduction(parse("reproduce", WORDS)).table().footnotes
-    (note,) = (note for note in notes if "were compared on different data" in note)
-    assert note.startswith("Warning: settings of MGDA were compared")
+    (note,) = (note for note in notes if "the data changed between the runs" in note)
+    assert "(data_fingerprint in summary.json): MGDA." in note
 
 
 def test_a_plan_counts_the_seeds_of_each_task_whose_grid_is_not_finished(

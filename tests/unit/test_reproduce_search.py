@@ -147,7 +147,7 @@ def test_each_row_is_searched_one_key_after_the_other_and_beyond_the_edges(
     assert set(trained) == expected
     assert len(trained) == len(expected)  # none twice: that of the default is shared
     notes = reproduction.table().footnotes
-    assert "At the edge of the grid, so that more might be better: RotoGrad." in notes
+    assert "Best at an edge of the grid, so that values beyond it may be better: RotoGrad." in notes
     assert not reproduction.failures()
 
 

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from rotograd_cli.commands.table import print_results
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
-from rotograd_cli.printing.grid import escape_latex, fitting
+from rotograd_cli.printing.grid import Entry, Grid, fitting
+from rotograd_cli.printing.latex import escape_latex
 from rotograd_cli.tables.delta import NASH_BASE
 from rotograd_cli.tables.formats import (
     difference_grid,
@@ -30,7 +32,8 @@ from rotograd_cli.tables.formats import (
     value_grid,
     write_table,
 )
-from rotograd_cli.tables.parts import Table
+from rotograd_cli.tables.latex import Layout, floats, to_input
+from rotograd_cli.tables.parts import Detail, Table
 from rotograd_cli.tables.results import Results, SeedResult
 from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.spec import TableSpec
@@ -182,8 +185,8 @@ def test_a_value_that_is_not_finite_is_left_out_and_said() -> None:
     found = cell(table, "better", "left")
     assert (len(found.values), found.note, found.rank) == (9, "9 of 10 seeds", None)
     assert table.compare_with == "Vanilla"
-    (note,) = (note for note in table.footnotes if note.startswith("Cells that count fewer seeds"))
-    assert note.endswith("Better, left accuracy without seed 1.")
+    (note,) = (note for note in table.footnotes if note.startswith("Seeds left out"))
+    assert "Better, left accuracy without seed 1." in note
     assert "(9 of 10 seeds)" in to_markdown(table)
     values, differences = value_grid(table), difference_grid(table)
     assert differences is not None
@@ -220,8 +223,8 @@ def test_footnotes_say_what_a_reader_needs() -> None:
     for words in (
         "Median ± sample standard deviation over 10 seeds (0-9).",
         "the paper's convention",
-        "against the row Single of the same seed",
-        "Differences from Vanilla",
+        "gain over the row Single of the same seed",
+        "Difference from Vanilla, seed by seed",
         "Protocol: epoch selected on validation.",
         "Epochs: 3; batch size 64.",
         "Device: cpu (x).",
@@ -235,13 +238,13 @@ def test_footnotes_say_what_a_reader_needs() -> None:
         assert words in notes
     assert "Warning" not in notes
     assert "Incomplete" not in notes
-    assert "no mark" not in notes  # ten seeds are enough
+    assert "So few seeds" not in notes  # ten seeds are enough
 
 
 def test_too_few_seeds_for_any_mark_are_said() -> None:
     runs = {key: run for key, run in make_runs().items() if key.seed < 5}
     table = make_table(make_spec(seeds=5), runs)
-    assert any("no such p can be below 0.12" in note for note in table.footnotes)  # 2 * 2/32
+    assert any("the smallest possible p is 0.12" in note for note in table.footnotes)  # 2 * 2/32
     assert "▲" not in to_markdown(table).split("## ")[0]
 
 
@@ -252,8 +255,8 @@ def test_rows_of_different_data_are_named_and_neither_ranked_nor_compared() -> N
     (note,) = (note for note in table.footnotes if note.startswith("Warning: "))
     others = ", ".join(f"Better seed {seed}" for seed in range(1, SEEDS))
     assert note == (
-        "Warning: what was not measured alike is neither ranked nor compared, and has no gain. "
-        f"data: fingerprint f00d (Single, Vanilla, {others}, A_b 100 %); "
+        "Warning: rows that were not measured alike are neither ranked nor compared, and have no "
+        f"gain. data: fingerprint f00d (Single, Vanilla, {others}, A_b 100 %); "
         "fingerprint beef (Better seed 0)."
     )
     assert all(row.cells["left"].rank is None for row in table.rows)
@@ -276,7 +279,7 @@ def test_numbers_over_different_tasks_are_not_ranked_but_those_of_one_task_are()
     assert all(row.cells["loss"].rank is None for row in table.rows)
     assert cell(table, "better", "loss").difference is None
     assert (
-        "Numbers over different tasks are neither ranked nor compared: left, sum "
+        "Means over different tasks are neither ranked nor compared. Tasks: left, sum "
         "(Single, Vanilla, A_b 100 %); left (Better)." in table.footnotes
     )
 
@@ -303,7 +306,7 @@ def test_constants_of_another_protocol_are_said_where_gains_are_taken_from_them(
         rows = {"single": {}, "vanilla": {0: SeedResult(metrics, [fake_run(run)])}}
         results = Results([0], rows, {"single": {0: "no run"}, "vanilla": {}})
         notes = "\n".join(build_table(spec, results).footnotes)
-        assert ("Warning: these runs have protocol exact, not the constants'." in notes) is said
+        assert ("Warning: Δ compares runs of protocol exact with constants" in notes) is said
 
 
 def test_notes_of_the_caller_and_the_table_are_kept() -> None:
@@ -364,7 +367,7 @@ def test_markdown_is_a_table_with_best_and_second_marked() -> None:
     second = next(line for line in lines if "A\\_b" in line)
     assert "| *55.45 ± 0.30 ▲* |" in second
     assert "2.12\\*" in best
-    assert "- Bold: best of its column, italic: second best" in text
+    assert "- Bold: best of its column; italic: second best" in text
 
 
 def latex_problems(text: str) -> list[str]:
@@ -380,8 +383,9 @@ def latex_problems(text: str) -> list[str]:
         found.append("dollars")
     if plain.count("\\begin{") != plain.count("\\end{"):
         found.append("environments")
+    heads = r"\\begin\{tabular\}\[b\]\{@\{\}r@\{\}\}.*?\\end\{tabular\}"  # of several lines
     for columns, body in re.findall(
-        r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", plain, re.DOTALL
+        r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", re.sub(heads, "", plain), re.DOTALL
     ):
         rows = re.findall(r"(.*?)\\\\", body, re.DOTALL)
         wrong = [r for r in rows if len(re.findall(r"(?<!\\)&", r)) != len(columns) - 1]
@@ -405,16 +409,74 @@ def test_latex_has_booktabs_rules_marks_and_nothing_unescaped() -> None:
     assert latex_problems(text.replace(" & ", " ", 1)) != []
 
 
+WIDE = Grid(
+    "Δ of 21 methods: α_k, 32×64 pixels, 5 °, m², 100 % of R&D",  # noqa: RUF001 - set by LaTeX
+    ["method", *(f"task_{k} Δ % ↑ (paper)" for k in range(9))],
+    [[Entry(f"Aligned-MTL + R_k {n}"), *[Entry("-12.34 ± 5.67 ▲", 1)] * 9] for n in range(21)],
+)
+
+
+@pytest.mark.parametrize(
+    ("grid", "layout", "environments"),
+    [
+        (WIDE.select([0, 1]), "auto", ["table"]),
+        (WIDE.select([0, 1, 2, 3, 4]), "auto", ["table*"]),
+        (WIDE, "auto", ["table*", "table*", "table*"]),
+        (WIDE, "resizebox", ["table*"]),
+        (WIDE.select([0, 1, 2]), "split", ["table*"]),
+    ],
+)
+def test_a_layout_makes_these_floats_with_every_column_once(
+    grid: Grid, layout: Layout, environments: list[str]
+) -> None:
+    text = to_input("wide", floats(grid, layout, ["Below."]), ["Not\nshown."])
+    assert latex_problems(text) == []
+    assert re.findall(r"\\begin\{(table\*?)\}", text) == environments
+    assert text.count("Below.") == 1
+    assert "% Not shown." in text
+    columns = re.findall(r"\\begin\{tabular\}\{l(r+)\}", text)
+    assert len("".join(columns)) == len(grid.heads) - 1
+    assert (r"\resizebox{" in text.replace("% ", "")) == (environments != ["table"])
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-def test_latex_compiles(tmp_path: Path) -> None:
-    body = to_latex(make_table())
+@pytest.mark.parametrize("options", ["", "[twocolumn]"])
+def test_latex_compiles_and_fits_the_page(tmp_path: Path, options: str) -> None:
+    tables = [to_latex(make_table()), to_latex(make_table(), "split")]
+    some = (WIDE.select([0, 1]), WIDE.select(range(5)), WIDE)
+    tables += [to_input("wide", floats(grid, "auto", ["5 % — “x”"]), []) for grid in some]
+    tables.append(to_input("wide", floats(WIDE, "resizebox"), []))
+    packages = "\n".join(dict.fromkeys(re.findall(r"% (\\usepackage\{\w+\})", "".join(tables))))
+    body = "\n\\clearpage\n".join(tables)
     document = (
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
-        f"{body}\n\\end{{document}}\n"
+        f"\\documentclass{options}{{article}}\n{packages}\n"
+        f"\\begin{{document}}\n{body}\n\\end{{document}}\n"
     )
     (tmp_path / "a.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    log = (tmp_path / "a.log").read_text(encoding="utf-8", errors="replace")
+    assert "Overfull" not in log
+    assert "too large" not in log
+
+
+def test_details_are_in_files_and_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = make_runs(notes=["a subset"])
+    runs[RunKey("better", 0)]["data_fingerprint"] = "beef"  # type: ignore[index]
+    table = make_table(runs=runs, notes=[Detail("Grid tried.")])
+    print_results(table, verbose=False)
+    short = capsys.readouterr().out
+    for words in ("Median ±", "Δ (", "Protocol", "Warning: ", "Note: a subset.", "--verbose"):
+        assert words in short
+    print_results(table, verbose=True)
+    everything = capsys.readouterr().out
+    for words in ("Grid tried.", "Versions", "Device", "Wall time"):
+        assert words not in short
+        assert words in everything
+        assert words in to_markdown(table)
+        assert words in to_json(table)
+        assert re.search(f"(?m)^% .*{words}", to_latex(table))
 
 
 @pytest.mark.parametrize(
@@ -486,7 +548,7 @@ def test_terminal_marks_ranks_with_and_without_colour() -> None:
     assert "55.45 ± 0.30 ▲ (2)" in plain
     styled = text_of(make_table(), width=200, force_terminal=True)
     assert "\x1b[1;32m60.45 ± 0.30 ▲ (1)" in styled
-    assert sentences(make_table(), "B", "S")[0].startswith("B: best of its column, S: second")
+    assert sentences(make_table(), "B", "S")[0].startswith("B: best of its column; S: second")
 
 
 def test_brackets_on_the_terminal_are_printed_as_they_are() -> None:

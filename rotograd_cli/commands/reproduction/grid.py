@@ -3,12 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rotograd_cli.commands.reproduction.search import MAX_EXTRA, Candidate, Search
 from rotograd_cli.files import replace_text
+from rotograd_cli.tables.parts import Detail
 from rotograd_cli.tables.spec import GridSpec, TableSpec
 
 
@@ -31,30 +32,34 @@ def grid_notes(spec: TableSpec, searches: Sequence[Search]) -> list[str]:
 
     chosen = [(search, search.best) for search in searches if search.best is not None]
     notes = {
-        "No candidates, as a run failed or has no finite validation value: {}.": [
+        "Settings left out of the search, as a run failed or has no finite validation value: {}.": [
             setting(search, c) for search in searches for c in search.candidates if c.num_gaps
         ],
-        "Others are equal on validation, the first was taken: {}.": [
-            setting(search, best)
-            for search, best in chosen
-            if sum(candidate.mean == best.mean for candidate in search.candidates) > 1
-        ],
-        "Warning: settings of {} were compared on different data (data_fingerprint in "
-        "summary.json); move the folders of older runs away and reproduce.": [
+        "Warning: the data changed between the runs of the grid, so that the choice is not fair "
+        "(data_fingerprint in summary.json): {}. Move the folders of older runs away and "
+        "reproduce.": [
             spec.label(*search.place)
             for search in searches
             if len(frozenset().union(*(candidate.data for candidate in search.candidates))) > 1
         ],
-        "At the edge of the grid, so that more might be better: {}.": [
+        "Best at an edge of the grid, so that values beyond it may be better: {}.": [
             spec.label(*search.place) for search, _ in chosen if search.edges
         ],
     }
-    settings = "; ".join(setting(search, best) for search, best in chosen)
-    return [
-        _tried(spec.grid),
-        f"Chosen: {settings or 'nothing'}.",
-        *(note.format("; ".join(names)) for note, names in notes.items() if names),
-    ]
+    details = {
+        f"{_tried(spec.grid)} Chosen: {{}}.": [setting(*each) for each in chosen] or ["nothing"],
+        "Chosen among settings with equal validation values, as the first of them: {}.": [
+            setting(search, best)
+            for search, best in chosen
+            if sum(candidate.mean == best.mean for candidate in search.candidates) > 1
+        ],
+    }
+    return [*_filled(notes), *map(Detail, _filled(details))]
+
+
+def _filled(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """The sentences that are about something."""
+    return [note.replace("{}", "; ".join(names)) for note, names in notes.items() if names]
 
 
 def _tried(grid: GridSpec) -> str:

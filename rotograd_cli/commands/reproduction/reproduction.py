@@ -127,7 +127,7 @@ class Reproduction:
         from rotograd_cli.tables.formats import write_table
 
         output = Path(self.config.output).expanduser() if self.config.output else self.folder
-        files = list(write_table(table, output))
+        files = list(write_table(table, output, self.config.latex))
         return [*files, *write_grid(self.searches, output)]
 
     @property

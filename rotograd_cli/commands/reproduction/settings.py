@@ -13,10 +13,11 @@ from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import typed
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.checks import check_spec
+from rotograd_cli.tables.latex import Layout
 from rotograd_cli.tables.seeds import to_seeds
 from rotograd_cli.tables.spec import Statistic, TableSpec
 
-TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output")
+TABLE_KEYS = ("table", "seeds", "methods", "statistic", "plan", "output", "latex", "verbose")
 FIGURE_KEYS = ("figure", "runs", "x", "y", "smooth", "band", "output")
 TIMED = "timed"
 """Value of ``plan`` that times a few steps of each row."""
@@ -46,6 +47,8 @@ class ReproduceConfig:
     plan: Any = False
     """False; true: only plan; ``timed``: only plan, and time a few steps for its hours."""
     output: str | None = None
+    latex: Layout = "auto"
+    verbose: bool = False
 
 
 def parse(command: str, arguments: Sequence[str]) -> Arguments:
