@@ -7,7 +7,7 @@ import torch
 
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions
+from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions, with_protocols
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import OVER_TASKS, geometric_mean
 
@@ -69,17 +69,18 @@ def collect(
         Complete results, and the reason of every seed that has none: a run that is absent,
         unfinished or failed, of a ``per_task`` row any one of its tasks.
     """
+    known = dict(zip(runs, with_protocols(list(runs.values())), strict=True))
     results = Results(list(range(spec.seeds) if seeds is None else seeds), {}, {})
     for row in spec.rows:
         results.rows[row] = {}
         results.missing[row] = {}
         for seed in results.seeds:
             cells = [RunKey(row, seed, task) for task in spec.tasks_of(row)]
-            reasons = [_reason(cell, runs.get(cell), unavailable) for cell in cells]
+            reasons = [_reason(cell, known.get(cell), unavailable) for cell in cells]
             if any(reasons):
                 results.missing[row][seed] = ", ".join(filter(None, reasons))
             else:
-                results.rows[row][seed] = _join({cell.task: runs[cell] for cell in cells})
+                results.rows[row][seed] = _join({cell.task: known[cell] for cell in cells})
     return results
 
 
