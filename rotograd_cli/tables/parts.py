@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rotograd_cli.tables.spec import PaperValue
-from rotograd_cli.tables.statistics import Difference
-from rotograd_cli.tasks.metrics import Better
+
+if TYPE_CHECKING:  # they import NumPy and torch, which a plan has no use for
+    from rotograd_cli.tables.statistics import Difference
+    from rotograd_cli.tasks.metrics import Better
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Column:
     label: str
     unit: str
     """``%``, ``h`` or nothing (the metric's own)."""
-    better: Better | None
+    better: "Better | None"
     digits: int
     paper_label: str | None
     """Head of the column of printed numbers; None if the paper has none."""
@@ -36,7 +39,7 @@ class Cell:
     rank: int | None = None
     """1 best, 2 second best, among the rows with all seeds."""
     paper: PaperValue | None = None
-    difference: Difference | None = None
+    difference: "Difference | None" = None
     """Comparison with the row ``Table.compare_with``."""
     note: str | None = None
     """Where fewer seeds count than the row has: ``2 of 3 seeds``."""
@@ -118,7 +121,7 @@ class Tried:
     trials: Sequence[Trial]
     metric: str
     """Validation metric that chooses."""
-    better: Better
+    better: "Better"
     seeds: Sequence[int]
     """Seeds that every setting was tried with."""
     columns: Sequence[Column]

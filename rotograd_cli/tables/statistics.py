@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rotograd_cli.tasks.metrics import Better
+if TYPE_CHECKING:  # imports torch
+    from rotograd_cli.tasks.metrics import Better
 
 RESAMPLES = 9999
 SEED = 0
@@ -64,7 +66,7 @@ def summarise(values: Sequence[float], statistic: str) -> tuple[float, float | N
     return centre, spread
 
 
-def ranks(centres: Mapping[str, float], better: Better | None) -> dict[str, int]:
+def ranks(centres: Mapping[str, float], better: "Better | None") -> dict[str, int]:
     """Return 1 for the best row and 2 for the second best; no other row is in the result.
 
     Equal rows share their rank, and two best rows leave no second. A single row is not ranked:
@@ -86,7 +88,7 @@ def ranks(centres: Mapping[str, float], better: Better | None) -> dict[str, int]
     return {row: place for row, place in position.items() if place <= 2}
 
 
-def average_ranks(centres: Mapping[str, float], better: Better) -> dict[str, float]:
+def average_ranks(centres: Mapping[str, float], better: "Better") -> dict[str, float]:
     """Return the place of every row, 1 is best; equal rows share the mean of their places.
 
     Examples:

@@ -161,6 +161,10 @@ def test_command_line_is_imported_without_anything_heavy() -> None:
     assert loaded_after("import rotograd_cli.cli") & heavy == set()
 
 
+def test_parts_of_a_table_are_imported_without_what_computes_them() -> None:
+    assert loaded_after("import rotograd_cli.tables.parts") & {"torch", "numpy", "scipy"} == set()
+
+
 def test_methods_are_imported_without_hydra_and_the_runner() -> None:
     heavy = {"hydra", "omegaconf", "wandb", "torchmetrics", "rich", "pydantic"}
     assert loaded_after("import rotograd_cli.methods") & heavy == set()
