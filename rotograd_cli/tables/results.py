@@ -50,6 +50,13 @@ class Results:
         results = [result for seeds in self.rows.values() for result in seeds.values()]
         return [run for result in results for run in result.runs]
 
+    @property
+    def trained_on(self) -> str:
+        """What its runs were trained on: ``5,400 examples``; empty if none has recorded it."""
+        sizes = {run.summary.num_examples.get("train", 0) for run in self.runs} - {0}
+        amounts = [f"{size:,}" for size in sorted(sizes)]
+        return f"{' or '.join(amounts)} examples" if amounts else ""
+
 
 def collect(
     spec: TableSpec,

@@ -56,7 +56,9 @@ def build_table(
     is_compared = any(cell.difference for row in rows for cell in row.cells.values())
     reference = spec.label(str(spec.compare_with)) if is_compared else None
     columns = [column for column, _ in built]
-    table = Table(spec.name, spec.title, statistic, results.seeds, reference, columns, rows, [])
+    amount = results.trained_on
+    title = f"{spec.title}, trained on {amount}" if amount else spec.title
+    table = Table(spec.name, title, statistic, results.seeds, reference, columns, rows, [])
     return dataclasses.replace(table, footnotes=footnotes(spec, results, table, notes))
 
 
