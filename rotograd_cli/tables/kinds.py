@@ -9,6 +9,7 @@ from rotograd_cli.errors import ConfigError, listed
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.columns import Content, Kind, Source, Values, check_measured
+from rotograd_cli.tables.parts import Detail
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec, unknown
 
 if TYPE_CHECKING:  # imports torch, which checking a table takes no part in
@@ -201,10 +202,13 @@ class MeanRank(Kind):
         """Return how it is computed and which rows have none."""
         labels = [self.table.columns[name].label or name for name in self.spec.mean_rank_of or []]
         return [
-            f"{self.label}: mean over {listed(labels)} of the row's rank (1 is best, ties share "
-            "the mean of their places) by its statistic over seeds, among the rows with all seeds "
-            "and all of these columns, single-task networks aside; one number of all seeds, "
-            "without a spread."
+            f"{self.label}: mean rank (1 is best) among the rows with all seeds in "
+            f"{listed(labels)}.",
+            Detail(
+                f"{self.label}: ranks are of the statistic over seeds, single-task networks aside; "
+                "ties share the mean of their places. There is one number of all seeds, so that it "
+                "has no spread."
+            ),
         ]
 
 
