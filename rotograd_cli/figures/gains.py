@@ -1,6 +1,7 @@
 """Gains of every task against single-task networks."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,10 @@ class Gains(TableFigure):
         style = styles([row.label for row in rows])
         for axes, column in zip(grid, table.columns, strict=True):
             draw_bars(axes, rows, column, style)
+            reasons = _reasons(table.rows, column)
+            if reasons:
+                axes.set_yticks([])
+                axes.text(0.5, 0.5, reasons, ha="center", va="center", transform=axes.transAxes)
         what = seeds_title(self.title, table)
         canvas.suptitle(f"{what}; whiskers: worst and best seed\n{table.title}")
         canvas.supylabel(self.y_label)
@@ -83,6 +88,15 @@ def draw_bars(
     axes.set_xticks([])
     axes.set_xlim(-0.7, len(rows) - 0.3)
     axes.axhline(0, color="black", linewidth=0.8)
+
+
+def _reasons(rows: Sequence[Row], column: Column) -> str:
+    """Return why a column has no value; nothing where it has one."""
+    cells = [row.cells[column.name] for row in rows]
+    if any(cell.values for cell in cells):
+        return ""
+    reasons = dict.fromkeys(each.reason for cell in cells for each in cell.omitted)
+    return "\n".join(textwrap.fill(reason, 24) for reason in reasons) or "No result"
 
 
 def _bar(cell: Cell) -> tuple[float, float, float]:

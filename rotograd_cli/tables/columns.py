@@ -1,14 +1,15 @@
 """What a column of a table is: what it is made of and what it shows. ``kinds.py`` has the kinds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
+from rotograd_cli.tables.parts import Omission
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 
 if TYPE_CHECKING:  # both import torch, which checking a table takes no part in
@@ -41,6 +42,8 @@ class Content:
     """In this unit; NaN where a run has no finite value."""
     centres: Mapping[str, float] | None = None
     """Number by row; None: the table's statistic of its values."""
+    omitted: Mapping[str, Sequence[Omission]] = field(default_factory=dict)
+    """By row, why seeds have no finite value, where the kind of the column knows."""
 
 
 def check_measured(key: str, name: str, measured: list[str]) -> None:

@@ -19,10 +19,15 @@ epoch of the same run. Both are taken on validation, as the test split is measur
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
+from rotograd_cli.runs.terminal import metric_name
+from rotograd_cli.tables.omissions import NO_BASE, NO_FIRST, NOT_FINITE, UNLIKE, ZERO_BASE
+from rotograd_cli.tables.parts import Omission
 from rotograd_cli.tables.results import Rows, SeedResult, metric_specs
 from rotograd_cli.tables.runs import COMPARED, alike
 from rotograd_cli.tasks.metrics import Better, delta_m
@@ -73,9 +78,19 @@ DESCRIPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class Gains:
+    """Gains of rows, and why others have none."""
+
+    values: dict[str, dict[int, float]]
+    """In percent by row and seed."""
+    omitted: dict[str, list[Omission]]
+    """By row; several of a seed where several numbers are at fault."""
+
+
 def gains(
     convention: str, tasks: Sequence[str], rows: Rows, base: str | None, over: str = "mean"
-) -> dict[str, dict[int, float]]:
+) -> Gains:
     """Return the gain of every row and seed.
 
     Args:
@@ -86,21 +101,36 @@ def gains(
         over: What joins the gains of the tasks of a seed: a key of ``OVER``.
 
     Returns:
-        Gains in percent by row and seed. Absent: the base row's own, those of a seed without its
-        base or with one that was not measured alike, and those of runs whose first evaluation
-        cannot be read. NaN: a metric is, or the base's is 0.
+        Gains by row and seed. Absent: the base row's own, those of a seed without its base or with
+        one that was not measured alike, and those of runs whose first evaluation cannot be read.
+        NaN: a metric is, or the base's is 0. All but the base row's own are among the omissions.
 
     Raises:
         ConfigError: If runs do not have the tasks, or with ``nash`` the metrics of NYUv2.
     """
-    by_row: dict[str, dict[int, float]] = {row: {} for row in rows}
+    found = Gains({row: {} for row in rows}, {row: [] for row in rows})
+    has_base_row = convention in ("paper", "famo")
     for row, seeds in rows.items():
-        bases = {} if row == base else rows.get(str(base), {})
+        if has_base_row and row == base:
+            continue
+        base_row = str(base) if has_base_row else row
+        bases = rows.get(base_row, {})
         for seed, result in seeds.items():
-            gain = _gain(convention, tasks, result, bases.get(seed), OVER[over])
+            gain, faults = _gain(convention, tasks, result, bases.get(seed), OVER[over])
             if gain is not None:
-                by_row[row][seed] = gain
-    return by_row
+                found.values[row][seed] = gain
+            for fault in faults:
+                cause = base_row if fault.of_base else row
+                found.omitted[row].append(Omission(fault.reason, cause, fault.what, seed))
+    return found
+
+
+class _Fault(NamedTuple):
+    """Why there is no gain."""
+
+    reason: str
+    of_base: bool = False
+    what: str = ""
 
 
 def _gain(
@@ -109,15 +139,57 @@ def _gain(
     result: SeedResult,
     baseline: SeedResult | None,
     over: Join,
-) -> float | None:
+) -> tuple[float | None, Sequence[_Fault]]:
+    """Return a gain and what is at fault; None where nothing can be compared."""
+    compared = _compared(convention, result, baseline)
+    if isinstance(compared, _Fault):
+        return None, [compared]
+    values, bases = compared
+    better = _directions(result)
+    groups = [list(bases)] if convention == "nash" else _by_task(tasks, values, bases, better)
+    faults = [fault for keys in groups for key in keys for fault in _faults(key, values, bases)]
+    # neither a maximum nor a median has a place for NaN
+    if faults:
+        return math.nan, faults
+    gain = over([delta_m({key: values[key] for key in keys}, bases, better) for keys in groups])
+    return (gain if BETTER[convention] == "higher" else -gain), []
+
+
+def _compared(
+    convention: str, result: SeedResult, baseline: SeedResult | None
+) -> tuple[Values, Values] | _Fault:
+    """The metrics of a result and those that they are compared with."""
     if convention == "nash":
-        return _nash(result)
+        return result.metrics, _nash_base(result)
     if convention == "libmtl":
-        return _libmtl(tasks, result, over)
-    if baseline is None or not alike([result.conditions, baseline.conditions], COMPARED):
-        return None
-    gain = _over_tasks(tasks, result.metrics, baseline.metrics, _directions(result), over)
-    return -gain if convention == "famo" else gain
+        return _selected_and_first(result)
+    if baseline is None:
+        return _Fault(NO_BASE, of_base=True)
+    if not alike([result.conditions, baseline.conditions], COMPARED):
+        return _Fault(UNLIKE)
+    return result.metrics, baseline.metrics
+
+
+def _nash_base(result: SeedResult) -> Values:
+    base = {MetricKey.parse(key): value for key, value in NASH_BASE.items()}
+    absent = [str(key) for key in base if key not in result.metrics]
+    if absent:
+        raise ConfigError(
+            f"`table.delta` nash needs the nine metrics of NYUv2, got runs without {absent[0]}; "
+            "choose paper or libmtl."
+        )
+    return base
+
+
+def _selected_and_first(result: SeedResult) -> tuple[Values, Values] | _Fault:
+    first: dict[MetricKey, float] = {}
+    selected: dict[MetricKey, float] = {}
+    for run in result.runs:
+        if run.first_evaluation is None:
+            return _Fault(NO_FIRST)
+        first |= of_split(run.first_evaluation, "val")
+        selected |= run.metrics("val")
+    return selected, first
 
 
 def _directions(result: SeedResult) -> Directions:
@@ -126,44 +198,28 @@ def _directions(result: SeedResult) -> Directions:
     return {key: s.better for key, s in specs.items() if key.task is not None and s.better}
 
 
-def _nash(result: SeedResult) -> float:
-    base = {MetricKey.parse(key): value for key, value in NASH_BASE.items()}
-    absent = [str(key) for key in base if key not in result.metrics]
-    if absent:
-        raise ConfigError(
-            f"`table.delta` nash needs the nine metrics of NYUv2, got runs without {absent[0]}; "
-            "choose paper or libmtl."
-        )
-    return -_relative({key: result.metrics[key] for key in base}, base, _directions(result))
-
-
-def _libmtl(tasks: Sequence[str], result: SeedResult, over: Join) -> float | None:
-    first: dict[MetricKey, float] = {}
-    selected: dict[MetricKey, float] = {}
-    for run in result.runs:
-        if run.first_evaluation is None:
-            return None
-        first |= of_split(run.first_evaluation, "val")
-        selected |= run.metrics("val")
-    return _over_tasks(tasks, selected, first, _directions(result), over)
-
-
-def _over_tasks(
-    tasks: Sequence[str], values: Values, baseline: Values, better: Directions, over: Join
-) -> float:
-    result = []
+def _by_task(
+    tasks: Sequence[str], values: Values, bases: Values, better: Directions
+) -> list[list[MetricKey]]:
+    """The metrics of each task."""
+    groups = []
     for task in tasks:
-        of_task = {key: values[key] for key in better if key.task == task and key in values}
-        if not of_task or not set(of_task) <= set(baseline):
+        keys = [key for key in better if key.task == task and key in values]
+        if not keys or not set(keys) <= set(bases):
             raise ConfigError(
                 f"`delta_of` must name tasks whose metrics both rows have, got {task!r}; the runs "
                 f"have {', '.join(dict.fromkeys(str(key.task) for key in better))}."
             )
-        result.append(_relative(of_task, baseline, better))
-    # neither a maximum nor a median has a place for NaN
-    return math.nan if any(map(math.isnan, result)) else over(result)
+        groups.append(keys)
+    return groups
 
 
-def _relative(values: Values, baseline: Values, better: Directions) -> float:
-    has_zero = any(baseline[key] == 0 for key in values)
-    return math.nan if has_zero else delta_m(values, baseline, better)
+def _faults(key: MetricKey, values: Values, bases: Values) -> Iterator[_Fault]:
+    """What keeps a metric from having a gain."""
+    name = metric_name(str(key))
+    if bases[key] == 0:
+        yield _Fault(ZERO_BASE, of_base=True, what=name)
+    if not math.isfinite(bases[key]):
+        yield _Fault(NOT_FINITE, of_base=True, what=name)
+    if not math.isfinite(values[key]):
+        yield _Fault(NOT_FINITE, what=name)

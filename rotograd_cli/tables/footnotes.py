@@ -8,22 +8,31 @@ from rotograd_cli.errors import override_value
 from rotograd_cli.runs.terminal import remarks
 from rotograd_cli.tables import delta, statistics
 from rotograd_cli.tables.kinds import column_notes
-from rotograd_cli.tables.parts import Detail, Table
+from rotograd_cli.tables.omissions import omission_notes
+from rotograd_cli.tables.parts import Detail, Omission, Table
 from rotograd_cli.tables.results import Results
 from rotograd_cli.tables.runs import COMPARED, PROTOCOL, TASKS, Run, alike, grouped, varying
+from rotograd_cli.tables.seeds import shortened
 from rotograd_cli.tables.spec import TableSpec
 
 MAX_NAMED = 5
 """Tasks that a footnote lists."""
 
 
-def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[str]) -> list[str]:
+def footnotes(
+    spec: TableSpec,
+    results: Results,
+    table: Table,
+    omitted: Sequence[Omission],
+    notes: Sequence[str],
+) -> list[str]:
     """Return the sentences below a table.
 
     Args:
         spec: Table.
         results: Its results.
         table: What was computed of them, without footnotes.
+        omitted: Values that its cells, or those of empty columns, leave out.
         notes: More sentences.
 
     Returns:
@@ -45,7 +54,7 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
         *remarks(note for run in runs for note in run.notes),
         *_paper_notes(spec),
         *spec.notes,
-        *_short_cells(table),
+        *omission_notes(omitted, spec.label),
         *notes,
         *_gaps(spec, results),
         *(Detail(text) for text in _record(spec, results, runs)),
@@ -54,9 +63,7 @@ def footnotes(spec: TableSpec, results: Results, table: Table, notes: Sequence[s
 
 def _seeds(results: Results) -> str:
     seeds = sorted({seed for row in results.rows.values() for seed in row})
-    is_range = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    shown = f"{seeds[0]}-{seeds[-1]}" if is_range else _joined(seeds, "none")
-    return f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({shown})"
+    return f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({shortened(seeds) or 'none'})"
 
 
 def _joined(values: Iterable[Any], default: str = "unknown") -> str:
@@ -229,25 +236,6 @@ def _paper_notes(spec: TableSpec) -> list[str]:
         return []
     source = spec.paper.source.rstrip(".")
     return [f"(paper): printed numbers, {source}.", *spec.paper.notes]
-
-
-def _short_cells(table: Table) -> list[str]:
-    """Which seeds of a row a cell leaves out; nothing without such cells."""
-    names = []
-    for column in table.columns:
-        for row in table.rows:
-            cell = row.cells[column.name]
-            if cell.note is not None:
-                left_out = set(table.seeds) - set(cell.values) - set(row.missing)
-                seeds = _joined(sorted(left_out))
-                names.append(f"{row.label}, {column.label} without seed {seeds}")
-    if not names:
-        return []
-    return [
-        f"Seeds left out, so that the cell is neither ranked nor marked: {'; '.join(names)}. Their "
-        "value is not finite or of another protocol, or the base of their gain is 0, missing or "
-        "not measured alike."
-    ]
 
 
 def _gaps(spec: TableSpec, results: Results) -> list[str]:

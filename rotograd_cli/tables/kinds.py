@@ -123,8 +123,8 @@ class Gain(Kind):
 
         convention = str(self.table.delta)
         tasks = self.spec.delta_of or []
-        values = gains(convention, tasks, source.rows, self.table.base, self.spec.over)
-        return Content("%", BETTER[convention], values)
+        found = gains(convention, tasks, source.rows, self.table.base, self.spec.over)
+        return Content("%", BETTER[convention], found.values, omitted=found.omitted)
 
     def notes(self) -> list[str]:
         """Return what stands in place of the mean over tasks, which is the convention's."""

@@ -29,6 +29,19 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Omission:
+    """A value that a cell leaves out."""
+
+    reason: str
+    """A constant of ``omissions.py``."""
+    row: str
+    """Key of the row that it is due to; of a gain it may be the base."""
+    what: str
+    """What of that row: ``parity f1``; empty: all of it."""
+    seed: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """A row in a column."""
 
@@ -43,6 +56,8 @@ class Cell:
     """Comparison with the row ``Table.compare_with``."""
     note: str | None = None
     """Where fewer seeds count than the row has: ``2 of 3 seeds``."""
+    omitted: Sequence[Omission] = ()
+    """Why the other seeds of the row do not count."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""The seeds of a command line, for those who need no runs."""
+"""The seeds of a command line, and seeds in words, for those who need no runs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rotograd_cli.errors import ConfigError
@@ -31,3 +32,14 @@ def to_seeds(value: Any) -> list[int] | None:
         f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
         f"{value!r}; seeds=5 or seeds=[0,1,2]."
     )
+
+
+def shortened(seeds: Sequence[int]) -> str:
+    """Return ascending seeds as a text, three or more in a row by their first and last.
+
+    Examples:
+        >>> shortened([0, 1, 2, 3]), shortened([0, 2])
+        ('0-3', '0, 2')
+    """
+    is_range = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]}-{seeds[-1]}" if is_range else ", ".join(map(str, seeds))

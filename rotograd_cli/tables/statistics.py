@@ -69,16 +69,19 @@ def summarise(values: Sequence[float], statistic: str) -> tuple[float, float | N
 def ranks(centres: Mapping[str, float], better: "Better | None") -> dict[str, int]:
     """Return 1 for the best row and 2 for the second best; no other row is in the result.
 
-    Equal rows share their rank, and two best rows leave no second. A single row is not ranked:
-    there is nothing that it could be better than. Without a direction there are no ranks.
+    Equal rows share their rank, and two best rows leave no second. A single row and rows that are
+    all equal are not ranked: there is nothing that they are better than. Equal are the numbers
+    themselves, before they are rounded. Without a direction there are no ranks.
 
     Examples:
         >>> ranks({"a": 1.0, "b": 3.0, "c": 2.0}, "higher")
         {'b': 1, 'c': 2}
         >>> ranks({"a": 1.0, "b": 1.0, "c": 2.0}, "lower")
         {'a': 1, 'b': 1}
+        >>> ranks({"a": 0.0, "b": 0.0}, "higher")
+        {}
     """
-    if better is None or len(centres) < 2:
+    if better is None or len(set(centres.values())) < 2:
         return {}
     sign = -1 if better == "higher" else 1
     position = {

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from rotograd_cli.tables.columns import Content, Kind, Source, check_measured
 from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.kinds import kind_of
+from rotograd_cli.tables.omissions import omissions
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.protocols import by_protocol
 from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, Rows, metric_specs
@@ -40,7 +41,8 @@ def build_table(
     statistic = statistic or spec.statistic
     builder = _Builder(spec, results, statistic, results.rows)
     shown = [name for name, column in spec.columns.items() if column.shown]
-    built = [each for name in shown for each in _columns(name, spec, results, builder)]
+    all_built = [each for name in shown for each in _columns(name, spec, results, builder)]
+    built = [each for each in all_built if each[0].name in spec.columns or _has_numbers(each[1])]
     rows = [
         Row(
             name,
@@ -59,27 +61,31 @@ def build_table(
     amount = results.trained_on
     title = f"{spec.title}, trained on {amount}" if amount else spec.title
     table = Table(spec.name, title, statistic, results.seeds, reference, columns, rows, [])
-    return dataclasses.replace(table, footnotes=footnotes(spec, results, table, notes))
+    cells = [cells[row.name] for _, cells in all_built for row in rows]
+    omitted = [omission for cell in cells for omission in cell.omitted]
+    return dataclasses.replace(table, footnotes=footnotes(spec, results, table, omitted, notes))
 
 
 def _columns(
     name: str, spec: TableSpec, results: Results, builder: "_Builder"
 ) -> list[tuple[Column, Cells]]:
-    """Return a column; where its numbers are of several protocols, one for each."""
+    """Return a column; of several protocols one for each, also those without numbers."""
     groups = by_protocol(name, spec, results)
     if len(groups) == 1:
         return [builder.column(name)]
     columns: list[tuple[Column, Cells]] = []
     for suffix, rows in groups.items():
         column, cells = builder.restricted_to(rows).column(name)
-        if all(cell.centre is None for cell in cells.values()):
-            continue
-        if columns:  # printed numbers stand once
+        if any(_has_numbers(others) for _, others in columns):  # printed numbers stand once
             column = dataclasses.replace(column, paper_label=None)
             cells = {row: dataclasses.replace(cell, paper=None) for row, cell in cells.items()}
         label = f"{column.label}{suffix}"
         columns.append((dataclasses.replace(column, name=f"{name}{suffix}", label=label), cells))
     return columns
+
+
+def _has_numbers(cells: Cells) -> bool:
+    return any(cell.centre is not None for cell in cells.values())
 
 
 class _Builder:
@@ -112,7 +118,7 @@ class _Builder:
     def _build(self, name: str) -> tuple[Column, Cells]:
         kind = kind_of(name, self._spec)
         content = kind.content(self._source)
-        cells = {row: self._cell(name, row, content) for row in self._spec.rows}
+        cells = {row: self._cell(kind, row, content) for row in self._spec.rows}
         places = ranks(self._ranked(kind.spec, cells), content.better)
         differences = self._differences(kind.spec, cells) if kind.IS_COMPARED else {}
         column = self._head(kind, content, cells)
@@ -152,12 +158,17 @@ class _Builder:
         paper = self._spec.paper
         return 2 if paper is None else paper.column_digits.get(name, paper.digits)
 
-    def _cell(self, column: str, row: str, content: Content) -> Cell:
+    def _cell(self, kind: Kind, row: str, content: Content) -> Cell:
         values = content.values[row]
         finite = {seed: value for seed, value in values.items() if math.isfinite(value)}
         is_short = bool(values) and len(finite) < len(self._results.rows[row])
         note = f"{len(finite)} of {len(self._results.seeds)} seeds" if is_short else None
-        cell = Cell(finite, paper=self._spec.printed(row, column), note=note)
+        cell = Cell(
+            finite,
+            paper=self._spec.printed(row, kind.name),
+            note=note,
+            omitted=list(omissions(kind, row, content, self._source, self._results)),
+        )
         if content.centres is not None:
             return dataclasses.replace(cell, centre=content.centres.get(row))
         if not finite:

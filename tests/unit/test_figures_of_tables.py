@@ -11,6 +11,7 @@ from scipy import stats
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.canvas import styled
+from rotograd_cli.figures.gains import Gains
 from rotograd_cli.figures.ranking import Block, Ranking
 from rotograd_cli.figures.ranks import Ranks
 from rotograd_cli.figures.sensitivity import Sensitivity
@@ -124,6 +125,30 @@ def make_table(
     spec = make_ranks().columns_of(spec)
     kept = {key: run for key, run in runs.items() if key not in left_out}
     return build_table(spec, collected(spec, kept))
+
+
+def test_a_panel_without_gains_says_why() -> None:
+    rows = {"single": {"per_task": True}, "x": {"shown": True}}
+    content = {"name": "t", "title": "T", "seeds": 1, "base": "single", "delta": "paper"}
+    content |= {"rows": rows, "tasks": ["left", "sum"], "compare_with": None}
+    columns = {task: {"delta_of": [task]} for task in ("left", "sum")}
+    spec = to_table_spec({**content, "columns": columns})
+    runs = {
+        RunKey("single", 0, "left"): fake_summary({"left/accuracy": 0.0}),
+        RunKey("single", 0, "sum"): fake_summary({"sum/mse": 2.0}),
+        RunKey("x", 0): fake_summary({"left/accuracy": 0.5, "sum/mse": 1.0}),
+    }
+    words = {"title": "", "x_label": "", "y_label": ""}
+    figure = Gains(name="gains", table="t", columns=[], **words)
+    with styled():
+        drawing = figure.draw(build_table(spec, collected(spec, runs)))
+    left, right = drawing.canvas.axes
+    assert [text.get_text().replace("\n", " ") for text in left.texts] == [
+        "No gain where the base is 0"
+    ]
+    assert len(left.get_yticks()) == 0
+    assert not right.texts
+    assert "No gain where the base is 0: single left accuracy (seed 0)." in drawing.notes
 
 
 def make_ranks(**others: Any) -> Ranks:

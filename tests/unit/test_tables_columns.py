@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import statistics
 from typing import Any
 
@@ -188,6 +189,38 @@ def test_a_gain_that_is_not_a_number_makes_any_join_so() -> None:
     columns = {over: {"delta_of": ["a", "b"], "over": over} for over in ("mean", "median", "max")}
     table = make_table(metrics, specs, columns, base="single", delta="paper")
     assert [cell(table, "x", over).centre for over in columns] == [None] * 3
+
+
+def test_a_footnote_names_each_reason_for_which_a_value_is_left_out() -> None:
+    specs = {f"{task}/f1": {"better": "higher", "percent": True} for task in ("a", "b")}
+    base = {"a/f1": 0.0, "b/f1": 0.5}
+    metrics = {
+        "single": {0: base, 1: base, 2: base | {"a/f1": 0.5}},
+        "x": {seed: {"a/f1": 0.5, "b/f1": 0.6} for seed in range(4)},
+        "y": {seed: {"a/f1": 0.5, "b/f1": math.nan if seed == 2 else 0.6} for seed in range(4)},
+    }
+    columns = {"both": {"delta_of": ["a", "b"]}, "a": {"delta_of": ["a"]}, "b": {"metric": "b/f1"}}
+    table = make_table(metrics, specs, columns, base="single", delta="paper")
+    assert [note for note in table.footnotes if "base" in note or "finite" in note] == [
+        "No gain where the base is 0: single a f1 (seeds 0, 1).",
+        "No gain where the base has no result: single (seed 3).",
+        "Not a finite number: y b f1 (seed 2).",
+    ]
+    assert not cell(table, "single", "both").omitted
+
+
+def test_a_long_list_of_reasons_is_cut_and_whole_among_the_details() -> None:
+    tasks = [f"t{number}" for number in range(9)]
+    specs = {f"{task}/f1": {"better": "higher", "percent": True} for task in tasks}
+    rows = {"single": dict.fromkeys(specs, 0.0), "x": dict.fromkeys(specs, 0.5)}
+    metrics = {row: dict.fromkeys(range(3), values) for row, values in rows.items()}
+    columns = {"gain": {"delta_of": tasks}}
+    table = make_table(metrics, specs, columns, base="single", delta="paper")
+    (short,) = (note for note in table.main_footnotes if "base is 0" in note)
+    assert short.startswith("No gain where the base is 0: single t0 f1 (seeds 0-2), single t1 f1")
+    assert short.endswith(" and 6 more.")
+    (whole,) = (note for note in table.details if "base is 0" in note)
+    assert all(f"single {task} f1 (seeds 0-2)" in whole for task in tasks)
 
 
 def test_nash_has_no_maximum_over_tasks() -> None:

@@ -144,7 +144,7 @@ def test_a_part_of_the_seeds_of_a_row_is_marked_and_not_ranked() -> None:
     for row, protocols in rows.items():
         for seed, protocol in enumerate(protocols):
             specs = {"depth/abs_err": {"better": "lower", "percent": False, "protocol": protocol}}
-            values = {"depth/abs_err": 0.1 + 0.1 * seed + 0.1 * (row != "x")}
+            values = {"depth/abs_err": 0.1 + 0.1 * seed + 0.1 * "xyz".index(row)}
             runs[RunKey(row, seed)] = fake_summary(values, seed, metric_specs=specs)
     table = build_table(spec, collected(spec, runs))
     assert [c.name for c in table.columns] == [
@@ -154,8 +154,9 @@ def test_a_part_of_the_seeds_of_a_row_is_marked_and_not_ranked() -> None:
     for column, of_seeds in zip(table.columns, ("2 of 3 seeds", "1 of 3 seeds"), strict=True):
         cell = table.rows[0].cells[column.name]
         assert (cell.note, cell.rank) == (of_seeds, None)
-    assert [row.cells[table.columns[0].name].rank for row in table.rows] == [None, 1, 1]
-    assert any("another protocol" in note for note in table.footnotes)
+    assert [row.cells[table.columns[0].name].rank for row in table.rows] == [None, 1, 2]
+    note = "Seeds of another protocol, which stand in a column of their own: x abs (seeds 0-2)."
+    assert note in table.footnotes
 
 
 def test_gains_mean_ranks_and_printed_numbers_keep_to_a_protocol(tmp_path: Path) -> None:
@@ -191,6 +192,7 @@ def test_gains_mean_ranks_and_printed_numbers_keep_to_a_protocol(tmp_path: Path)
         "hours",
     ]
     assert centres(table, "gain (selected epoch, exact)") == {"A": 50.0, "B": 25.0}
+    assert "No gain where the base is of another protocol: S (seed 0)." in table.footnotes
     places = {
         row.name: [
             row.cells[f"rank (selected epoch, {protocol})"].centre

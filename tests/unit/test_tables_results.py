@@ -14,6 +14,8 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.tables.delta import BETTER, NASH_BASE, gains
 from rotograd_cli.tables.footnotes import differing_settings
+from rotograd_cli.tables.omissions import NO_FIRST, UNLIKE
+from rotograd_cli.tables.parts import Omission
 from rotograd_cli.tables.results import SeedResult
 from rotograd_cli.tables.runs import RunKey, read_run
 from rotograd_cli.tables.spec import TableSpec
@@ -173,11 +175,12 @@ def test_the_papers_gain_is_the_mean_over_tasks_against_the_same_seed() -> None:
     found = runs()
     found[RunKey("single", 1, "left")] = fake_summary({"left/accuracy": 0.7}, 1)
     results = collected(spec(), found)
-    both_tasks = gains("paper", ["left", "sum"], results.rows, "single")
+    both_tasks = gains("paper", ["left", "sum"], results.rows, "single").values
     assert both_tasks["single"] == {}
     # seed 0: (0.9 - 0.8) / 0.8 and (4 - 2) / 4; seed 1: (0.91 - 0.7) / 0.7 and (4 - 3) / 4
     assert both_tasks["vanilla"] == pytest.approx({0: (12.5 + 50) / 2, 1: (30 + 25) / 2})
-    assert gains("paper", ["left"], results.rows, "single")["vanilla"][0] == pytest.approx(12.5)
+    left = gains("paper", ["left"], results.rows, "single").values
+    assert left["vanilla"][0] == pytest.approx(12.5)
 
 
 def test_metrics_of_a_task_are_averaged_before_tasks() -> None:
@@ -188,8 +191,8 @@ def test_metrics_of_a_task_are_averaged_before_tasks() -> None:
             row[key] *= 1.1 if "within" in key else 0.9
     rows = {"single": {0: base}, "vanilla": {0: _nyuv2(row)}}
     tasks = ["segmentation", "depth", "normals"]
-    assert gains("paper", tasks, rows, "single")["vanilla"][0] == pytest.approx(10 / 3)
-    assert gains("nash", tasks, rows, None)["vanilla"][0] == pytest.approx(-10 * 5 / 9)
+    assert gains("paper", tasks, rows, "single").values["vanilla"][0] == pytest.approx(10 / 3)
+    assert gains("nash", tasks, rows, None).values["vanilla"][0] == pytest.approx(-10 * 5 / 9)
 
 
 def _nyuv2(metrics: dict[str, float]) -> SeedResult:
@@ -204,15 +207,15 @@ def _nyuv2(metrics: dict[str, float]) -> SeedResult:
 
 def test_a_seed_without_its_base_has_no_gain() -> None:
     results = collected(spec(), {**runs(), RunKey("single", 0, "sum"): None})
-    assert list(gains("paper", ["left"], results.rows, "single")["vanilla"]) == [1]
+    assert list(gains("paper", ["left"], results.rows, "single").values["vanilla"]) == [1]
     del results.rows["single"]
-    assert gains("paper", ["left"], results.rows, "single")["vanilla"] == {}
+    assert gains("paper", ["left"], results.rows, "single").values["vanilla"] == {}
 
 
 def test_a_gain_over_zero_is_not_a_number() -> None:
     found = {**runs(), RunKey("single", 0, "sum"): fake_summary({"sum/mse": 0.0})}
     results = collected(spec(), found)
-    assert math.isnan(gains("paper", ["left", "sum"], results.rows, "single")["vanilla"][0])
+    assert math.isnan(gains("paper", ["left", "sum"], results.rows, "single").values["vanilla"][0])
 
 
 def test_nash_gains_have_the_published_constants_and_sign() -> None:
@@ -223,7 +226,7 @@ def test_nash_gains_have_the_published_constants_and_sign() -> None:
     assert BETTER["nash"] == "lower"
     tasks = ["segmentation", "depth", "normals"]
     same = {"vanilla": {0: _nyuv2(NASH_BASE)}}
-    assert gains("nash", tasks, same, None)["vanilla"][0] == 0.0
+    assert gains("nash", tasks, same, None).values["vanilla"][0] == 0.0
 
 
 def test_printed_rows_of_the_nash_lineage_have_their_printed_gain() -> None:
@@ -235,7 +238,7 @@ def test_printed_rows_of_the_nash_lineage_have_their_printed_gain() -> None:
     for row in spec.paper.rows.values():
         printed = {spec.columns[key].metric: row[key] for key in columns}
         metrics = {k: v / 100 if k in percent else v for k, v in printed.items()}
-        gain = gains("nash", tasks, {"x": {0: _nyuv2(metrics)}}, None)["x"][0]
+        gain = gains("nash", tasks, {"x": {0: _nyuv2(metrics)}}, None).values["x"][0]
         # printed gains are of numbers before rounding
         assert gain == pytest.approx(row.delta, abs=0.015)
 
@@ -250,7 +253,9 @@ def test_a_seed_whose_base_was_measured_on_other_data_has_no_gain() -> None:
     found = runs()
     found[RunKey("single", 1, "left")]["data_fingerprint"] = "beef"  # type: ignore[index]
     results = collected(spec(), found)
-    assert list(gains("paper", ["left"], results.rows, "single")["vanilla"]) == [0]
+    found_gains = gains("paper", ["left"], results.rows, "single")
+    assert list(found_gains.values["vanilla"]) == [0]
+    assert found_gains.omitted["vanilla"] == [Omission(UNLIKE, "vanilla", "", 1)]
 
 
 def test_libmtl_gains_are_over_the_first_evaluation_of_the_same_run() -> None:
@@ -258,11 +263,14 @@ def test_libmtl_gains_are_over_the_first_evaluation_of_the_same_run() -> None:
     run = both(0.9, 2.0, first_evaluation=first)
     run["metrics"] |= {"val/left/accuracy": 0.75, "val/sum/mse": 2.0}
     results = collected(spec(seeds=1), {RunKey("vanilla", 0): run})
-    assert gains("libmtl", ["left"], results.rows, None)["vanilla"] == {0: pytest.approx(50.0)}
-    assert gains("libmtl", ["sum"], results.rows, None)["vanilla"] == {0: pytest.approx(75.0)}
+    for task, percent in {"left": 50.0, "sum": 75.0}.items():
+        found = gains("libmtl", [task], results.rows, None)
+        assert found.values["vanilla"] == {0: pytest.approx(percent)}
     del run["first_evaluation"]
     results = collected(spec(seeds=1), {RunKey("vanilla", 0): run})
-    assert gains("libmtl", ["left"], results.rows, None)["vanilla"] == {}
+    found = gains("libmtl", ["left"], results.rows, None)
+    assert found.values["vanilla"] == {}
+    assert found.omitted["vanilla"] == [Omission(NO_FIRST, "vanilla", "", 0)]
 
 
 def test_a_gain_of_an_unknown_task_is_refused() -> None:

@@ -269,7 +269,7 @@ def gain(convention: str, tasks: Sequence[Task], values: Values, base: Values) -
         return SeedResult(keys, [fake_run(fake_summary(metrics, metric_specs=specs))])
 
     rows = {"base": {0: result(base)}, "row": {0: result(values)}}
-    return gains(convention, [task.name for task in tasks], rows, "base")["row"][0]
+    return gains(convention, [task.name for task in tasks], rows, "base").values["row"][0]
 
 
 def test_the_printed_gain_of_nash_mtl_follows_from_the_nine_printed_metrics() -> None:
