@@ -24,6 +24,8 @@ def main(sample: Path, data_dir: Path) -> None:
     for number, chosen in enumerate(train, start=1):
         write(folder / f"data_batch_{number}", arrays, "train", chosen)
     write(folder / "test_batch", arrays, "test", order(len(arrays["test_labels"])))
+    num_train = len(arrays["train_labels"])
+    print(f"{folder}: train with data=cifar10 data.limit={num_train} paths.data_dir={data_dir}")
 
 
 def write(path: Path, arrays: np.lib.npyio.NpzFile, part: str, chosen: np.ndarray) -> None:
@@ -35,4 +37,6 @@ def write(path: Path, arrays: np.lib.npyio.NpzFile, part: str, chosen: np.ndarra
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python scripts/cifar10_subset.py SAMPLE.npz DIR")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,20 +1,18 @@
 """Critical-difference diagram: mean ranks of methods, and which of them are told apart."""
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError, hydra_value, listed
 from rotograd_cli.figures.base import TablesFigure
 from rotograd_cli.figures.canvas import Drawing, Value, new_canvas
+from rotograd_cli.figures.ranking import Block, Ranking
 from rotograd_cli.tables.colours import styles
 from rotograd_cli.tables.parts import Column, Row, Table
 from rotograd_cli.tables.spec import TableSpec
-from rotograd_cli.tables.statistics import LEVEL, average_ranks, critical_difference
+from rotograd_cli.tables.statistics import LEVEL, average_ranks
 
 if TYPE_CHECKING:
     from rotograd_cli.figures.canvas import Axes, Canvas
@@ -26,62 +24,6 @@ MARGIN = 0.45
 """Room for labels on either side, relative to the axis."""
 BAR_STEP = 0.3
 LABEL_STEP = 0.5
-
-
-@dataclass(frozen=True)
-class Block:
-    """A column of a table, in which every method has one rank: what Demšar calls a data set."""
-
-    name: str
-    ranks: Mapping[str, float]
-    """By method, from the table's statistic over seeds: seeds are no data sets of their own."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Methods over blocks."""
-
-    blocks: Sequence[Block]
-
-    @cached_property
-    def means(self) -> dict[str, float]:
-        """Mean rank by method, the best first."""
-        means = {
-            method: statistics.fmean(block.ranks[method] for block in self.blocks)
-            for method in self.blocks[0].ranks
-        }
-        return dict(sorted(means.items(), key=lambda item: item[1]))
-
-    @cached_property
-    def distance(self) -> float:
-        """Nemenyi's critical difference."""
-        return critical_difference(len(self.means), len(self.blocks))
-
-    @cached_property
-    def p(self) -> float:
-        """Of Friedman's test that no methods differ; 1 where all are equal in every block."""
-        from scipy import stats
-
-        if all(len(set(block.ranks.values())) == 1 for block in self.blocks):
-            return 1.0
-        samples = [[block.ranks[method] for block in self.blocks] for method in self.means]
-        return float(stats.friedmanchisquare(*samples).pvalue)
-
-    @property
-    def joined(self) -> list[tuple[float, float]]:
-        """Stretches of mean ranks that are not told apart, none within another.
-
-        All of them where Friedman's test does not say that any methods differ.
-        """
-        means = list(self.means.values())
-        if not self.p < LEVEL:
-            return [(means[0], means[-1])]
-        stretches: list[tuple[float, float]] = []
-        for low in means:
-            high = max(mean for mean in means if mean - low < self.distance)
-            if high > max([low, *(end for _, end in stretches)]):
-                stretches.append((low, high))
-        return stretches
 
 
 class Ranks(TablesFigure):
@@ -126,11 +68,7 @@ class Ranks(TablesFigure):
         _draw(canvas.subplots(), ranking, labels)
         self._add_title(canvas, ranking)
         heads = ["method", "mean_rank", *(block.name for block in ranking.blocks)]
-        rows: list[list[Value]] = [
-            [labels[method], mean, *(block.ranks[method] for block in ranking.blocks)]
-            for method, mean in ranking.means.items()
-        ]
-        return Drawing(canvas, heads, rows, _notes(tables, ranking))
+        return Drawing(canvas, heads, _numbers(ranking, labels), _notes(tables, ranking))
 
     def _check_methods(self, tables: Sequence[Table]) -> None:
         gaps = {row.name: _gap(tables, row) for table in tables for row in table.rows}
@@ -168,6 +106,14 @@ class Ranks(TablesFigure):
         )
 
 
+def _numbers(ranking: Ranking, labels: Mapping[str, str]) -> list[list[Value]]:
+    """Mean rank and ranks of every method, the best first."""
+    return [
+        [labels[method], mean, *(block.ranks[method] for block in ranking.blocks)]
+        for method, mean in ranking.means.items()
+    ]
+
+
 def _is_base(spec: TableSpec, row: str) -> bool:
     return spec.rows[row].per_task or row == spec.base
 
@@ -201,7 +147,19 @@ def _block(table: Table, column: Column) -> Block:
 
 def _draw(axes: "Axes", ranking: Ranking, labels: Mapping[str, str]) -> None:
     """Draw the axis of ranks, the critical difference above it, bars and labels below."""
-    most = len(labels)
+    _draw_axis(axes, len(labels))
+    highest = _draw_distance(axes, ranking.distance)
+    margin = 0.01 * len(labels)
+    for place, (low, high) in enumerate(ranking.joined, start=1):
+        height = -BAR_STEP * place
+        axes.plot([low - margin, high + margin], [height, height], color="black", linewidth=4)
+    top = -BAR_STEP * (len(ranking.joined) + 1)
+    lowest = _draw_labels(axes, ranking, labels, top)
+    axes.set_ylim(lowest - LABEL_STEP, highest)
+
+
+def _draw_axis(axes: "Axes", most: int) -> None:
+    """Draw the axis from 1 to the number of methods, at height 0."""
     room = MARGIN * (most - 1)
     axes.set_xlim(1 - room, most + room)
     axes.set_xticks(range(1, most + 1))
@@ -212,16 +170,15 @@ def _draw(axes: "Axes", ranking: Ranking, labels: Mapping[str, str]) -> None:
     axes.spines["top"].set_visible(True)
     axes.spines["top"].set_bounds(1, most)
     axes.spines["top"].set_position(("data", 0))
+
+
+def _draw_distance(axes: "Axes", distance: float) -> float:
+    """Draw the critical difference above the axis; return the height that it ends at."""
     above = 1.2
-    axes.plot([1, 1 + ranking.distance], [above, above], "|-", color="black", markersize=8)
-    text = f"critical difference {ranking.distance:.2f} (Nemenyi, {100 * LEVEL:g} %)"
+    axes.plot([1, 1 + distance], [above, above], "|-", color="black", markersize=8)
+    text = f"critical difference {distance:.2f} (Nemenyi, {100 * LEVEL:g} %)"
     axes.text(1, above + 0.2, text, va="bottom")
-    for place, (low, high) in enumerate(ranking.joined, start=1):
-        ends = [low - 0.01 * most, high + 0.01 * most]
-        axes.plot(ends, [-BAR_STEP * place] * 2, color="black", linewidth=4)
-    top = -BAR_STEP * (len(ranking.joined) + 1)
-    lowest = _draw_labels(axes, ranking, labels, top)
-    axes.set_ylim(lowest - LABEL_STEP, above + 0.7)
+    return above + 0.7
 
 
 def _draw_labels(axes: "Axes", ranking: Ranking, labels: Mapping[str, str], top: float) -> float:

@@ -7,7 +7,6 @@ so types are checked.
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +25,6 @@ SCHEMA_VERSION = 1
 
 UNRECORDED = "unrecorded"
 """Protocol of a metric in the summary of a version that did not record it."""
-SELECTED_EPOCH = "selected epoch"
 
 _STRICT = ConfigDict(strict=True)
 _RESULTS = ("method", "data", "tasks", "metric_specs", "metrics")
@@ -128,16 +126,12 @@ class RunSummary:
         """How metrics and statistics over tasks are shown, by key without the split."""
         return {**self.metric_specs, **self.statistic_specs}
 
-    def protocols_of(self, metric: str) -> list[str]:
-        """Return what a test metric has to share with another run's to be comparable, in words.
-
-        Args:
-            metric: Key without the split.
-        """
-        averaged = [] if self.averaged_epochs is None else [f"last {self.averaged_epochs} epochs"]
-        display = self.displays.get(metric)
-        protocol = None if display is None else display.protocol
-        return [*averaged, *([] if protocol is None else [protocol])]
+    @property
+    def tested_epochs(self) -> str:
+        """Epochs that its test metrics are of, in words that runs alike share."""
+        if self.averaged_epochs is None:
+            return "selected epoch"
+        return f"last {self.averaged_epochs} epochs"
 
     @property
     def measured_at(self) -> str:
@@ -217,16 +211,6 @@ def _refuse_newer(version: object, path: Path) -> None:
             f"`schema_version` of {path} must be at most {SCHEMA_VERSION}, got {version}; read the "
             "run with a newer rotograd-cli, or leave it out."
         )
-
-
-def in_words(protocols: Iterable[str]) -> str:
-    """Return protocols as tables name them; equal ones in equal words, however they are ordered.
-
-    Examples:
-        >>> in_words(["mtan_batch", "last 10 epochs", "mtan_batch"]), in_words([])
-        ('last 10 epochs, mtan_batch', 'selected epoch')
-    """
-    return ", ".join(sorted(set(protocols))) or SELECTED_EPOCH
 
 
 def finite(value: float | None) -> float | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rotograd_cli.files import replace_text
 from rotograd_cli.printing.grid import Entry, Grid
-from rotograd_cli.runs.summary import MetricDisplay, RunSummary, in_words
+from rotograd_cli.runs.protocols import completed, protocol_of, suffixes
+from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.runs.terminal import column_head, format_selected, format_value, shown_metrics
 
 Cells = Sequence[tuple[str, RunSummary | None]]
@@ -26,7 +27,7 @@ def sweep_table(cells: Cells, search: str | None = None) -> Grid:
         search: ``min`` or ``max`` where a search drew the cells: the selection value is what it
             searched by, and the best is marked.
     """
-    summaries = _summaries(cells)
+    summaries = completed(_summaries(cells))
     columns = [("cell", [name for name, _ in cells])]
     if not all(summary.is_finished for summary in summaries):
         columns.append(("status", [summary.outcome for summary in summaries]))
@@ -53,17 +54,15 @@ def _tested(
     key: str, spec: MetricDisplay, summaries: Sequence[RunSummary]
 ) -> list[tuple[str, list[str]]]:
     """Return head and texts of a test metric: one column, or one for each of its protocols."""
-    protocols = [in_words(s.protocols_of(key)) if s.is_finished else "" for s in summaries]
-    different = list(dict.fromkeys(filter(None, protocols))) or [""]
-    head = column_head(key, spec)
+    protocols = [protocol_of([s], [key]) if s.is_finished else "" for s in summaries]
     columns = []
-    for protocol in different:
+    for protocol, suffix in (suffixes(filter(None, protocols)) or {"": ""}).items():
         values = [
             summary.metrics.get(f"test/{key}") if own and own == protocol else None
             for summary, own in zip(summaries, protocols, strict=True)
         ]
-        name = f"{head} ({protocol})" if len(different) > 1 else head
-        columns.append((name, [format_value(value, spec.percent) for value in values]))
+        texts = [format_value(value, spec.percent) for value in values]
+        columns.append((f"{column_head(key, spec)}{suffix}", texts))
     return columns
 
 

@@ -245,7 +245,8 @@ def _short_cells(table: Table) -> list[str]:
         return []
     return [
         f"Seeds left out, so that the cell is neither ranked nor marked: {'; '.join(names)}. Their "
-        "value is not finite, or the base of their gain is 0, missing or not measured alike."
+        "value is not finite or of another protocol, or the base of their gain is 0, missing or "
+        "not measured alike."
     ]
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rotograd_cli.errors import ConfigError, listed
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.columns import Content, Kind, Source, check_measured
+from rotograd_cli.tables.columns import Content, Kind, Source, Values, check_measured
+from rotograd_cli.tables.parts import Detail
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec, unknown
 
 if TYPE_CHECKING:  # imports torch, which checking a table takes no part in
@@ -30,17 +31,22 @@ class Metric(Kind):
     def content(self, source: Source) -> Content:
         """Return the metric, with the direction that it declares."""
         metric = MetricKey.parse(str(self.spec.metric))
+        declared = self._declared(metric, source)
+        is_percent = declared.percent if self.spec.percent is None else self.spec.percent
+        values = self._values(metric, source, 100.0 if is_percent else 1.0)
+        return Content("%" if is_percent else "", declared.better, values)
+
+    def _declared(self, metric: MetricKey, source: Source) -> MetricDisplay:
         if len(source.metrics) > 1:
             measured = list(map(str, source.metrics))
             check_measured(f"columns.{self.name}.metric", str(metric), measured)
-        declared = source.metrics.get(metric, MetricDisplay(None, False))
-        is_percent = declared.percent if self.spec.percent is None else self.spec.percent
-        factor = 100.0 if is_percent else 1.0
-        values = {
+        return source.metrics.get(metric, MetricDisplay(None, False))
+
+    def _values(self, metric: MetricKey, source: Source, factor: float = 1.0) -> Values:
+        return {
             row: {s: factor * r.metrics[metric] for s, r in seeds.items() if metric in r.metrics}
             for row, seeds in source.rows.items()
         }
-        return Content("%" if is_percent else "", declared.better, values)
 
     def digits(self, unit: str, largest: float) -> int:
         """Return 2 with a unit; without, so many that four figures or so remain."""
@@ -64,15 +70,16 @@ class CountWithin(Metric):
 
     def content(self, source: Source) -> Content:
         """Return the counts; more seeds within are better where a lower metric is."""
-        metric = super().content(source)
+        metric = MetricKey.parse(str(self.spec.metric))
+        declared = self._declared(metric, source)
         bound = float(self.spec.count_within or 0.0)
         values = {
             row: {seed: _is_within(value, bound) for seed, value in seeds.items()}
-            for row, seeds in metric.values.items()
+            for row, seeds in self._values(metric, source).items()
         }
         finite = {row: [v for v in seeds.values() if v == v] for row, seeds in values.items()}
         centres = {row: sum(ones) for row, ones in finite.items() if ones}
-        return Content("", OPPOSITE[metric.better], values, centres)
+        return Content("", OPPOSITE[declared.better], values, centres)
 
     def notes(self) -> list[str]:
         """Return what is counted."""
@@ -202,10 +209,13 @@ class MeanRank(Kind):
         """Return how it is computed and which rows have none."""
         labels = [self.table.columns[name].label or name for name in self.spec.mean_rank_of or []]
         return [
-            f"{self.label}: mean over {listed(labels)} of the row's rank (1 is best, ties share "
-            "the mean of their places) by its statistic over seeds, among the rows with all seeds "
-            "and all of these columns, single-task networks aside; one number of all seeds, "
-            "without a spread."
+            f"{self.label}: mean rank (1 is best) among the rows with all seeds in "
+            f"{listed(labels)}.",
+            Detail(
+                f"{self.label}: ranks are of the statistic over seeds, single-task networks aside; "
+                "ties share the mean of their places. There is one number of all seeds, so that it "
+                "has no spread."
+            ),
         ]
 
 

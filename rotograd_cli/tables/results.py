@@ -7,7 +7,7 @@ import torch
 
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
-from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions
+from rotograd_cli.tables.runs import Conditions, Run, RunKey, conditions, with_protocols
 from rotograd_cli.tables.spec import TableSpec
 from rotograd_cli.tasks.metrics import OVER_TASKS, geometric_mean
 
@@ -50,6 +50,13 @@ class Results:
         results = [result for seeds in self.rows.values() for result in seeds.values()]
         return [run for result in results for run in result.runs]
 
+    @property
+    def trained_on(self) -> str:
+        """What its runs were trained on: ``5,400 examples``; empty if none has recorded it."""
+        sizes = {run.summary.num_examples.get("train", 0) for run in self.runs} - {0}
+        amounts = [f"{size:,}" for size in sorted(sizes)]
+        return f"{' or '.join(amounts)} examples" if amounts else ""
+
 
 def collect(
     spec: TableSpec,
@@ -69,17 +76,18 @@ def collect(
         Complete results, and the reason of every seed that has none: a run that is absent,
         unfinished or failed, of a ``per_task`` row any one of its tasks.
     """
+    known = dict(zip(runs, with_protocols(list(runs.values())), strict=True))
     results = Results(list(range(spec.seeds) if seeds is None else seeds), {}, {})
     for row in spec.rows:
         results.rows[row] = {}
         results.missing[row] = {}
         for seed in results.seeds:
             cells = [RunKey(row, seed, task) for task in spec.tasks_of(row)]
-            reasons = [_reason(cell, runs.get(cell), unavailable) for cell in cells]
+            reasons = [_reason(cell, known.get(cell), unavailable) for cell in cells]
             if any(reasons):
                 results.missing[row][seed] = ", ".join(filter(None, reasons))
             else:
-                results.rows[row][seed] = _join({cell.task: runs[cell] for cell in cells})
+                results.rows[row][seed] = _join({cell.task: known[cell] for cell in cells})
     return results
 
 

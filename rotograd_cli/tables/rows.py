@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.runs.history import read_history
+from rotograd_cli.runs.protocols import suffixes
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.adhoc import cells_of
 from rotograd_cli.tables.cells import one_per_cell
-from rotograd_cli.tables.runs import COMPARED, Run, conditions, grouped
+from rotograd_cli.tables.runs import COMPARED, Run, conditions, with_protocols
 
 Array = NDArray[np.float64]
 
@@ -147,22 +148,22 @@ def _read(runs: Sequence[Run]) -> tuple[dict[Path, History], list[str]]:
 
 def _by_protocol(histories: Mapping[Path, History]) -> dict[Path, History]:
     """Name metrics by their protocol where runs differ in it: ``depth/abs_err (exact)``."""
-    protocols = grouped(
-        (key, str(display.protocol))
-        for history in histories.values()
-        for key, display in history.run.summary.displays.items()
-    )
-    unlike = {key for key, values in protocols.items() if len(values) > 1}
-    return {folder: _named(history, unlike) for folder, history in histories.items()}
+    runs = with_protocols([history.run for history in histories.values()])
+    ways: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for key, display in run.summary.displays.items():
+            ways[key].append(display.protocol or "")
+    added = {key: suffixes(of_runs) for key, of_runs in ways.items()}
+    return {run.folder: _named(History(run, histories[run.folder].columns), added) for run in runs}
 
 
-def _named(history: History, metrics: set[str]) -> History:
-    """Return records and summary with the protocol in the keys of some metrics."""
+def _named(history: History, added: Mapping[str, Mapping[str, str]]) -> History:
+    """Return records and summary with what each metric's name adds for its protocol."""
     summary = history.run.summary
+    displays = summary.displays
 
     def named(key: str) -> str:
-        is_named = key in metrics and key in summary.displays
-        return f"{key} ({summary.displays[key].protocol})" if is_named else key
+        return f"{key}{added[key][displays[key].protocol or '']}" if key in displays else key
 
     def recorded(key: str) -> str:
         split, slash, metric = key.partition("/")

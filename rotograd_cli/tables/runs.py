@@ -18,8 +18,9 @@ from rotograd_cli import errors
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.runs.history import evaluations
+from rotograd_cli.runs.protocols import completed, in_words
 from rotograd_cli.runs.saved import read_saved, setting
-from rotograd_cli.runs.summary import UNRECORDED, MetricDisplay, RunSummary, in_words
+from rotograd_cli.runs.summary import UNRECORDED, RunSummary
 
 T = TypeVar("T")
 Conditions = Mapping[str, str]
@@ -81,11 +82,15 @@ class Run:
     @property
     def protocol(self) -> str:
         """Protocols of all its metrics, in words."""
-        summary = self.summary
-        declared = {display.protocol for display in summary.displays.values()}
-        of_data = self.config["data"].get("protocol")
-        known = {*declared, of_data} - {None, UNRECORDED}
-        return in_words([*summary.protocols_of(""), *known])
+        declared = {display.protocol for display in self.summary.displays.values()}
+        known = {*declared, self.of_data} - {UNRECORDED}
+        return in_words([self.summary.tested_epochs], known)
+
+    @property
+    def of_data(self) -> str | None:
+        """Protocol that its data set was set to; None where it has no such setting."""
+        protocol: str | None = self.config.get("data", {}).get("protocol")
+        return protocol
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -161,28 +166,7 @@ def read_run(folder: Path) -> Run:
     """Read a run directory; what is missing or damaged is left out."""
     summary = RunSummary.read(folder) or RunSummary(status="no summary")
     config = _read_config(folder)
-    summary = _with_protocols(summary, config.get("data", {}).get("protocol"))
     return Run(folder, summary, config, next(evaluations(folder), None))
-
-
-def _with_protocols(summary: RunSummary, protocol: str | None) -> RunSummary:
-    """Return the summary with the data set's protocol where a version recorded none of a metric.
-
-    That version did not say which metrics depend on it: it is taken that all do.
-    """
-
-    def filled(displays: Mapping[str, MetricDisplay]) -> dict[str, MetricDisplay]:
-        return {key: _with_protocol(display, protocol) for key, display in displays.items()}
-
-    metrics = filled(summary.metric_specs)
-    statistics = filled(summary.statistic_specs)
-    return dataclasses.replace(summary, metric_specs=metrics, statistic_specs=statistics)
-
-
-def _with_protocol(display: MetricDisplay, protocol: str | None) -> MetricDisplay:
-    if display.protocol != UNRECORDED:
-        return display
-    return MetricDisplay(display.better, display.percent, protocol)
 
 
 def _read_config(run_dir: Path) -> dict[str, Any]:
@@ -215,6 +199,15 @@ def find_runs(patterns: Sequence[str], key: str = "runs") -> list[Run]:
     """
     folders = {folder for pattern in patterns for folder in _matching(pattern, key)}
     return [read_run(folder) for folder in sorted(folders, key=order)]
+
+
+def with_protocols(runs: Sequence[Run]) -> list[Run]:
+    """Return runs with the protocols of metrics that earlier versions did not record."""
+    summaries = completed([run.summary for run in runs], [run.of_data for run in runs])
+    return [
+        dataclasses.replace(run, summary=summary)
+        for run, summary in zip(runs, summaries, strict=True)
+    ]
 
 
 def matching(pattern: str) -> list[Path]:

@@ -178,10 +178,10 @@ def smallest_p(num_seeds: int) -> float:
     """Return the smallest p that the sign-flip test can give.
 
     Examples:
-        >>> smallest_p(5)
-        0.0625
+        >>> smallest_p(5), smallest_p(20)
+        (0.0625, 0.0002)
     """
-    return float(min(1.0, 2.0 ** (1 - num_seeds)))
+    return float(min(1.0, max(2.0 ** (1 - num_seeds), 2 / (RESAMPLES + 1))))
 
 
 def holm(values: Sequence[float]) -> list[float]:

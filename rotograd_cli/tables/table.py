@@ -9,7 +9,7 @@ from rotograd_cli.tables.footnotes import footnotes
 from rotograd_cli.tables.kinds import kind_of
 from rotograd_cli.tables.parts import Cell, Column, Row, Table
 from rotograd_cli.tables.protocols import by_protocol
-from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, metric_specs
+from rotograd_cli.tables.results import GEOMEAN_LOSS, Results, Rows, metric_specs
 from rotograd_cli.tables.runs import COMPARED, TASKS, alike
 from rotograd_cli.tables.spec import ColumnSpec, TableSpec
 from rotograd_cli.tables.statistics import Difference, compare, holm, ranks, summarise
@@ -38,7 +38,7 @@ def build_table(
         ConfigError: If a column asks for what the runs do not have.
     """
     statistic = statistic or spec.statistic
-    builder = _Builder(spec, results, statistic)
+    builder = _Builder(spec, results, statistic, results.rows)
     shown = [name for name, column in spec.columns.items() if column.shown]
     built = [each for name in shown for each in _columns(name, spec, results, builder)]
     rows = [
@@ -56,7 +56,9 @@ def build_table(
     is_compared = any(cell.difference for row in rows for cell in row.cells.values())
     reference = spec.label(str(spec.compare_with)) if is_compared else None
     columns = [column for column, _ in built]
-    table = Table(spec.name, spec.title, statistic, results.seeds, reference, columns, rows, [])
+    amount = results.trained_on
+    title = f"{spec.title}, trained on {amount}" if amount else spec.title
+    table = Table(spec.name, title, statistic, results.seeds, reference, columns, rows, [])
     return dataclasses.replace(table, footnotes=footnotes(spec, results, table, notes))
 
 
@@ -68,17 +70,15 @@ def _columns(
     if len(groups) == 1:
         return [builder.column(name)]
     columns: list[tuple[Column, Cells]] = []
-    for protocol, each in groups.items():
-        column, cells = builder.restricted_to(each).column(name)
+    for suffix, rows in groups.items():
+        column, cells = builder.restricted_to(rows).column(name)
         if all(cell.centre is None for cell in cells.values()):
             continue
         if columns:  # printed numbers stand once
             column = dataclasses.replace(column, paper_label=None)
             cells = {row: dataclasses.replace(cell, paper=None) for row, cell in cells.items()}
-        label = f"{column.label} ({protocol})"
-        columns.append(
-            (dataclasses.replace(column, name=f"{name} ({protocol})", label=label), cells)
-        )
+        label = f"{column.label}{suffix}"
+        columns.append((dataclasses.replace(column, name=f"{name}{suffix}", label=label), cells))
     return columns
 
 
@@ -89,18 +89,19 @@ class _Builder:
         spec: Table.
         results: Its results.
         statistic: Statistic over seeds.
+        rows: The results to show; a row of which they are a part is marked and not ranked.
     """
 
-    def __init__(self, spec: TableSpec, results: Results, statistic: str) -> None:
+    def __init__(self, spec: TableSpec, results: Results, statistic: str, rows: Rows) -> None:
         self._spec = spec
         self._results = results
         self._statistic = statistic
-        self._source = Source(results.rows, metric_specs(results.runs), self._ranked_of)
+        self._source = Source(rows, metric_specs(results.runs), self._ranked_of)
         self._built: dict[str, tuple[Column, Cells]] = {}
 
-    def restricted_to(self, results: Results) -> "_Builder":
+    def restricted_to(self, rows: Rows) -> "_Builder":
         """Return the builder of the same table with some of its results."""
-        return _Builder(self._spec, results, self._statistic)
+        return _Builder(self._spec, self._results, self._statistic, rows)
 
     def column(self, name: str) -> tuple[Column, Cells]:
         """Return a column and its cells, ranked and compared."""

@@ -21,6 +21,8 @@ from typing import Any
 EXIT_CODE = 130
 _ONE_CTRL_C_S = 1.0
 _requested: int | None = None
+_late: int | None = None
+"""What came after the last :func:`check` of a run that ended well."""
 
 
 class StopRequested(KeyboardInterrupt):
@@ -75,8 +77,9 @@ def deferring() -> Iterator[None]:
     into its queue) is called when the run has stopped; one of SIGTERM or SIGHUP is left in its
     place: ``nohup`` goes on to ignore SIGHUP.
     """
-    global _requested
+    global _requested, _late
     first = 0.0
+    _late = None
 
     def handle(signum: int, frame: FrameType | None) -> None:
         global _requested
@@ -94,6 +97,7 @@ def deferring() -> Iterator[None]:
     try:
         with _handling(dict.fromkeys(held, handle)):
             yield
+        _late = _requested
     finally:
         _requested = None
 
@@ -127,6 +131,19 @@ def check() -> None:
     """
     if _requested is not None:
         raise StopRequested(_requested)
+
+
+def check_late() -> None:
+    """Raise the interrupt that came at the end of a run, so that the next one does not begin.
+
+    Raises:
+        StopRequested: If an interrupt came between the run's last :func:`check` and its end.
+    """
+    global _late
+    signum = _late
+    _late = None
+    if signum is not None:
+        raise StopRequested(signum)
 
 
 @contextmanager

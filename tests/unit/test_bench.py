@@ -271,7 +271,7 @@ def test_methods_take_over_the_options_of_the_configured_one() -> None:
     assert nodes["rotograd"]["burn_in_period"] == 3
     assert nodes["rotograd"]["_target_"].endswith("RotoGrad")
     assert "alpha" not in nodes["rotograd"]
-    assert set(nodes["vanilla"]) == {"_target_", "_partial_"}
+    assert set(nodes["vanilla"]) == {"_target_", "_label_", "_partial_"}
 
 
 def test_a_node_of_the_same_target_is_the_configured_one() -> None:

@@ -11,7 +11,8 @@ from scipy import stats
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.canvas import styled
-from rotograd_cli.figures.ranks import Block, Ranking, Ranks
+from rotograd_cli.figures.ranking import Block, Ranking
+from rotograd_cli.figures.ranks import Ranks
 from rotograd_cli.figures.sensitivity import Sensitivity
 from rotograd_cli.tables.parts import Cell, Column, Table, Trial, Tried
 from rotograd_cli.tables.runs import RunKey

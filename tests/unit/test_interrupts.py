@@ -18,6 +18,25 @@ def test_a_signal_waits_for_a_safe_moment(signum: signal.Signals) -> None:
     assert interrupts.exit_code(caught.value) == 128 + signum
 
 
+def test_a_signal_at_the_end_of_a_run_stops_the_next_one() -> None:
+    with interrupts.deferring():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(interrupts.StopRequested, match="SIGTERM"):
+        interrupts.check_late()
+    interrupts.check_late()  # once
+
+
+def test_a_signal_that_stopped_a_run_does_not_come_late_again() -> None:
+    def stopped_run() -> None:
+        with interrupts.deferring():
+            os.kill(os.getpid(), signal.SIGTERM)
+            interrupts.check()
+
+    with pytest.raises(interrupts.StopRequested):
+        stopped_run()
+    interrupts.check_late()
+
+
 def test_nohup_stays_in_force() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -218,6 +218,14 @@ def test_counts_are_of_seeds_within_the_bound_and_compared_as_by_mcnemar() -> No
     assert any("at most 0.5" in note for note in table.footnotes)
 
 
+def test_the_bound_of_a_count_is_in_the_metrics_own_unit() -> None:
+    metrics = {"x": {0: {"b/accuracy": 0.9}, 1: {"b/accuracy": 0.91}}}
+    specs = {"b/accuracy": {"better": "higher", "percent": True}}
+    columns = {"below": {"metric": "b/accuracy", "count_within": 0.9}}
+    table = make_table(metrics, specs, columns)
+    assert value_grid(table).rows[0][1].text == "1 / 2"
+
+
 def test_a_count_leaves_out_seeds_without_a_number() -> None:
     metrics = {
         "x": {0: {"a/mse": 0.1}, 1: {"a/mse": float("nan")}},

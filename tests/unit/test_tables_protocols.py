@@ -17,24 +17,27 @@ from rotograd_cli.tables.results import collect
 from rotograd_cli.tables.rows import read_rows
 from rotograd_cli.tables.runs import RunKey, find_runs
 from rotograd_cli.tables.table import build_table
-from tests.fake_runs import fake_config, fake_summary, to_table_spec, write_run
+from tests.fake_runs import collected, fake_config, fake_summary, to_table_spec, write_run
 
 METRICS = {"segmentation/miou": 0.5, "depth/abs_err": 0.5, "geomean_loss": 1.0}
 TASKS = ["segmentation", "depth"]
 
 
-def put(root: Path, method: str, protocol: str | None, error: float, **summary: Any) -> Path:
+def put(
+    root: Path, method: str, protocol: str | None, error: float, seed: int = 0, **summary: Any
+) -> Path:
     """A finished run, the protocol of its depth, and its error there."""
     depth: dict[str, Any] = {"better": "lower", "percent": False}
     miou = {"better": "higher", "percent": False, "protocol": None}
     if protocol is not None:
         depth["protocol"] = protocol
-    run = fake_summary({**METRICS, "depth/abs_err": error}, tasks=TASKS, **summary)
+    run = fake_summary({**METRICS, "depth/abs_err": error}, seed, tasks=TASKS, **summary)
     run["metric_specs"] = {"segmentation/miou": miou, "depth/abs_err": depth}
     num_averaged = summary.get("averaged_epochs")
     data = {"_target_": "toy.Toy", "protocol": protocol}
     train = {**fake_config()["train"], "average_last_epochs": num_averaged}
-    folder = write_run(root / method, fake_config(0, method, data=data, train=train), run)
+    config = fake_config(seed, method, data=data, train=train)
+    folder = write_run(root / (f"{method}{seed}" if seed else method), config, run)
     (folder / "metrics.jsonl").write_text(
         json.dumps({"step": 1, "epoch": 1, "val/depth/abs_err": error, "val/segmentation/miou": 1})
         + "\n"
@@ -63,30 +66,91 @@ def test_a_column_has_numbers_of_one_protocol_and_is_ranked_within_it(tmp_path: 
     assert list(labels) == [
         "segmentation/miou (selected epoch)",
         "segmentation/miou (last 10 epochs)",
-        "depth/abs_err (exact)",
-        "depth/abs_err (mtan_batch)",
+        "depth/abs_err (selected epoch, exact)",
+        "depth/abs_err (selected epoch, mtan_batch)",
         "depth/abs_err (last 10 epochs, mtan_batch)",
         "geomean_loss (selected epoch)",
         "geomean_loss (last 10 epochs)",
     ]
-    assert labels["depth/abs_err (exact)"] == "depth abs_err (exact)"
+    assert (
+        labels["depth/abs_err (selected epoch, exact)"] == "depth abs_err (selected epoch, exact)"
+    )
     assert set(centres(table, "segmentation/miou (selected epoch)")) == set("ABCD")
-    assert centres(table, "depth/abs_err (exact)") == {"A": 0.4, "B": 0.6}
-    assert centres(table, "depth/abs_err (mtan_batch)") == {"C": 0.1, "D": 0.2}
-    ranks = {row.label[0]: row.cells["depth/abs_err (mtan_batch)"].rank for row in table.rows}
+    assert centres(table, "depth/abs_err (selected epoch, exact)") == {"A": 0.4, "B": 0.6}
+    assert centres(table, "depth/abs_err (selected epoch, mtan_batch)") == {"C": 0.1, "D": 0.2}
+    ranks = {
+        row.label[0]: row.cells["depth/abs_err (selected epoch, mtan_batch)"].rank
+        for row in table.rows
+    }
     assert ranks == {"A": None, "B": None, "C": 1, "D": 2, "E": None}
-    assert any("exact (A" in note and "mtan_batch (C" in note for note in table.footnotes)
+    assert any(
+        "selected epoch, exact (A" in note and "mtan_batch (C" in note for note in table.footnotes
+    )
+
+
+def forget_protocols(folder: Path) -> None:
+    """Make a run one of a version that did not record the protocol of its metrics."""
+    content = json.loads((folder / "summary.json").read_text())
+    for spec in content["metric_specs"].values():
+        spec.pop("protocol", None)
+    (folder / "summary.json").write_text(json.dumps(content))
 
 
 def test_what_an_earlier_version_recorded_is_measured_as_its_data_set_says(tmp_path: Path) -> None:
     for name, protocol in (("A", "exact"), ("B", "mtan_batch")):
-        path = put(tmp_path, name, protocol, 0.5) / "summary.json"
-        content = json.loads(path.read_text())
-        for spec in content["metric_specs"].values():
-            del spec["protocol"]
-        path.write_text(json.dumps(content))
+        forget_protocols(put(tmp_path, name, protocol, 0.5))
     table = table_of_runs(TableCommand(runs=[str(tmp_path)]))
-    assert "depth/abs_err (exact)" in [column.name for column in table.columns]
+    assert [column.name for column in table.columns] == [
+        "segmentation/miou",
+        "depth/abs_err (selected epoch, exact)",
+        "depth/abs_err (selected epoch, mtan_batch)",
+        "geomean_loss",
+    ]
+
+
+def test_seeds_of_an_earlier_version_are_seeds_of_their_row(tmp_path: Path) -> None:
+    for seed in range(3):
+        old = put(tmp_path, "A", "exact", 0.25 + 0.25 * seed, seed=seed)
+        put(tmp_path, "B", "exact", 0.5 + 0.25 * seed, seed=seed)
+        if seed < 2:
+            forget_protocols(old)
+    table = table_of_runs(TableCommand(runs=[str(tmp_path)]))
+    assert [c.name for c in table.columns] == ["segmentation/miou", "depth/abs_err", "geomean_loss"]
+    cells = [row.cells["depth/abs_err"] for row in table.rows]
+    assert cells[0].values == {0: 0.25, 1: 0.5, 2: 0.75}
+    assert cells[1].values == {0: 0.5, 1: 0.75, 2: 1.0}
+    assert [cell.rank for cell in cells] == [1, 2]
+    keys, _ = default_keys(read_rows(find_runs([str(tmp_path)])))
+    assert keys == ["val/segmentation/miou", "val/depth/abs_err"]
+
+
+def test_a_part_of_the_seeds_of_a_row_is_marked_and_not_ranked() -> None:
+    rows = {"x": ["exact", "exact", None], "y": ["exact"] * 3, "z": ["exact"] * 3}
+    content = {
+        "name": "t",
+        "title": "T",
+        "seeds": 3,
+        "compare_with": "z",
+        "rows": {row: {"overrides": [], "shown": True} for row in rows},
+        "columns": {"abs": {"metric": "depth/abs_err"}},
+    }
+    spec = to_table_spec(content)
+    runs = {}
+    for row, protocols in rows.items():
+        for seed, protocol in enumerate(protocols):
+            specs = {"depth/abs_err": {"better": "lower", "percent": False, "protocol": protocol}}
+            values = {"depth/abs_err": 0.1 + 0.1 * seed + 0.1 * (row != "x")}
+            runs[RunKey(row, seed)] = fake_summary(values, seed, metric_specs=specs)
+    table = build_table(spec, collected(spec, runs))
+    assert [c.name for c in table.columns] == [
+        "abs (selected epoch, exact)",
+        "abs (selected epoch)",
+    ]
+    for column, of_seeds in zip(table.columns, ("2 of 3 seeds", "1 of 3 seeds"), strict=True):
+        cell = table.rows[0].cells[column.name]
+        assert (cell.note, cell.rank) == (of_seeds, None)
+    assert [row.cells[table.columns[0].name].rank for row in table.rows] == [None, 1, 1]
+    assert any("another protocol" in note for note in table.footnotes)
 
 
 def test_gains_mean_ranks_and_printed_numbers_keep_to_a_protocol(tmp_path: Path) -> None:
@@ -113,17 +177,20 @@ def test_gains_mean_ranks_and_printed_numbers_keep_to_a_protocol(tmp_path: Path)
     spec = to_table_spec(content)
     table = build_table(spec, collect(spec, runs))
     assert [column.name for column in table.columns] == [
-        "abs (exact)",
-        "abs (mtan_batch)",
+        "abs (selected epoch, exact)",
+        "abs (selected epoch, mtan_batch)",
         "abs (last 10 epochs, mtan_batch)",
-        "gain (exact)",
-        "rank (exact)",
-        "rank (mtan_batch)",
+        "gain (selected epoch, exact)",
+        "rank (selected epoch, exact)",
+        "rank (selected epoch, mtan_batch)",
         "hours",
     ]
-    assert centres(table, "gain (exact)") == {"A": 50.0, "B": 25.0}
+    assert centres(table, "gain (selected epoch, exact)") == {"A": 50.0, "B": 25.0}
     places = {
-        row.name: [row.cells[f"rank ({protocol})"].centre for protocol in ("exact", "mtan_batch")]
+        row.name: [
+            row.cells[f"rank (selected epoch, {protocol})"].centre
+            for protocol in ("exact", "mtan_batch")
+        ]
         for row in table.rows
     }
     assert places["A"] == [1.0, None]
@@ -131,14 +198,14 @@ def test_gains_mean_ranks_and_printed_numbers_keep_to_a_protocol(tmp_path: Path)
     assert places["C"] == [None, 1.0]
     assert places["D"] == [None, 2.0]
     assert [column.paper_label for column in table.columns[:2]] == ["abs (paper)", None]
-    assert all(row.cells["abs (mtan_batch)"].paper is None for row in table.rows)
+    assert all(row.cells["abs (selected epoch, mtan_batch)"].paper is None for row in table.rows)
 
 
 def test_a_sweep_shows_protocols_in_columns_of_their_own(tmp_path: Path) -> None:
     put_all(tmp_path)
     grid = sweep_table([(name, RunSummary.read(tmp_path / name)) for name in "ABCDE"])
     assert "of the selected epoch" not in grid.title
-    column = grid.heads.index("depth abs_err ↓ (mtan_batch)")
+    column = grid.heads.index("depth abs_err ↓ (selected epoch, mtan_batch)")
     assert [row[column].text for row in grid.rows] == ["-", "-", "0.1000", "0.2000", "-"]
 
 

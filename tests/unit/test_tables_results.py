@@ -292,3 +292,13 @@ def test_settings_in_which_rows_differ_are_named_with_their_rows() -> None:
     results = collected(table, found)
     notes = differing_settings(table, results)
     assert notes == ["model_optimizer.lr: 0.001 (Vanilla); 0.002 (other)."]
+
+
+def test_a_title_says_how_much_was_trained_on() -> None:
+    assert collected(spec(), runs()).trained_on == ""
+    sizes: list[dict[str, int]] = [{"train": 50_000, "test": 9}, {"train": 5_400}]
+    found = {
+        RunKey("vanilla", seed): both(0.9, 2.0, seed, num_examples=of_run)
+        for seed, of_run in enumerate(sizes)
+    }
+    assert collected(spec(), found).trained_on == "5,400 or 50,000 examples"

@@ -306,7 +306,8 @@ def test_constants_of_another_protocol_are_said_where_gains_are_taken_from_them(
         rows = {"single": {}, "vanilla": {0: SeedResult(metrics, [fake_run(run)])}}
         results = Results([0], rows, {"single": {0: "no run"}, "vanilla": {}})
         notes = "\n".join(build_table(spec, results).footnotes)
-        assert ("Warning: Δ compares runs of protocol exact with constants" in notes) is said
+        warning = "Δ compares runs of protocol selected epoch, exact with constants"
+        assert (warning in notes) is said
 
 
 def test_notes_of_the_caller_and_the_table_are_kept() -> None:

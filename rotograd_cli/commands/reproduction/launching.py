@@ -26,6 +26,7 @@ from rotograd_cli.runs.experiment import train
 from rotograd_cli.runs.saved import holds_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.training.checkpoint import load_newest
+from rotograd_cli.training.interrupts import check_late
 
 
 def launch(cells: Sequence[Cell], overrides: Sequence[str]) -> None:
@@ -93,6 +94,7 @@ def _train(
     value = summary.selected_value
     shown = "has no finite value" if value is None else f"{value:.4g}"
     _say(f"{name}: {summary.select} {shown}, {time.monotonic() - start:.0f} s")
+    check_late()
 
 
 def _say(line: str) -> None:

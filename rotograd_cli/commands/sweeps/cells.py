@@ -39,6 +39,7 @@ from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.sweep import Cells, common_overrides, sweep_table, write_sweep
 from rotograd_cli.runs.terminal import remarks
 from rotograd_cli.tracking.console import Screen
+from rotograd_cli.training.interrupts import check_late
 
 MAX_NAMED = 8
 
@@ -229,7 +230,9 @@ def run_cell(
     if job_rank() == 0:
         print(f"cell {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
-        return train()
+        summary = train()
+        check_late()
+        return summary
     except Exception as error:  # whatever it is, the other cells must run
         if job_rank() > 0:
             raise
