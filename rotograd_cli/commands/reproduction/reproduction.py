@@ -10,7 +10,7 @@ from rotograd_cli.commands.reproduction.exploring import Explorer
 from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
 from rotograd_cli.commands.reproduction.plan import Planner
 from rotograd_cli.commands.reproduction.settings import TIMED, Arguments, reproduce_config
-from rotograd_cli.config.compose import composing
+from rotograd_cli.config.compose import composing_many
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import read_run
@@ -42,7 +42,7 @@ class Reproduction:
     def refresh(self) -> None:
         """Follow every search as far as its runs are there, and plan its best at every seed."""
         places = [place for place in self.planner.places() if self.planner.is_searched(place[0])]
-        with composing():
+        with composing_many():
             self.searches = [
                 Explorer(self.planner, place, self._attempted).search() for place in places
             ]
