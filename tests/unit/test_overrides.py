@@ -22,6 +22,8 @@ REFUSED = [
     ("heads.left.hidden=[3]", "+heads.left.hidden=VALUE where its class has that option"),
     ("~train.epochs", "`train.epochs` cannot be removed"),
     ("~foo", "`foo` is not a key"),
+    ("+train.epochs=3", "`train.epochs` is a key already; leave out the +: train.epochs=3."),
+    ("+method=vanilla", "`method` is chosen already; leave out the +: method=vanilla."),
     ("seed=abc", "a whole number is needed, got 'abc'"),
     ("seed=1.5", "a whole number is needed"),
     ("seed=", "a whole number is needed, got ''"),

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rotograd_cli.commands.reproduction.cells import Cell, unique
 from rotograd_cli.commands.reproduction.estimate import plan_table
 from rotograd_cli.commands.reproduction.exploring import Explorer
 from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
-from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
+from rotograd_cli.commands.reproduction.plan import Planner
 from rotograd_cli.commands.reproduction.settings import TIMED, Arguments, reproduce_config
 from rotograd_cli.config.compose import composing
 from rotograd_cli.printing.grid import Grid
