@@ -64,23 +64,28 @@ def completed(
     for summary in summaries:
         for key, display in summary.displays.items():
             recorded[key] |= {display.protocol} - {UNRECORDED}
-
-    def filled(displays: Mapping[str, MetricDisplay], data: str | None) -> dict[str, MetricDisplay]:
-        return {
-            key: dataclasses.replace(each, protocol=_inferred(key, recorded[key], data))
-            if each.protocol == UNRECORDED
-            else each
-            for key, each in displays.items()
-        }
-
+    protocols = of_data or [None] * len(summaries)
     return [
         dataclasses.replace(
             summary,
-            metric_specs=filled(summary.metric_specs, data),
-            statistic_specs=filled(summary.statistic_specs, data),
+            metric_specs=_filled(summary.metric_specs, recorded, data),
+            statistic_specs=_filled(summary.statistic_specs, recorded, data),
         )
-        for summary, data in zip(summaries, of_data or [None] * len(summaries), strict=True)
+        for summary, data in zip(summaries, protocols, strict=True)
     ]
+
+
+def _filled(
+    displays: Mapping[str, MetricDisplay],
+    recorded: Mapping[str, Collection[str | None]],
+    of_data: str | None,
+) -> dict[str, MetricDisplay]:
+    filled = dict(displays)
+    for key, display in displays.items():
+        if display.protocol == UNRECORDED:
+            protocol = _inferred(key, recorded[key], of_data)
+            filled[key] = dataclasses.replace(display, protocol=protocol)
+    return filled
 
 
 def _inferred(metric: str, recorded: Collection[str | None], of_data: str | None) -> str | None:

@@ -96,9 +96,14 @@ def forget_protocols(folder: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(content))
 
 
-def test_what_an_earlier_version_recorded_is_measured_as_its_data_set_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("are_others_recorded", [False, True])
+def test_what_an_earlier_version_recorded_is_measured_as_its_data_set_says(
+    are_others_recorded: bool, tmp_path: Path
+) -> None:
     for name, protocol in (("A", "exact"), ("B", "mtan_batch")):
         forget_protocols(put(tmp_path, name, protocol, 0.5))
+        if are_others_recorded:
+            put(tmp_path, f"new{name}", protocol, 0.5)
     table = table_of_runs(TableCommand(runs=[str(tmp_path)]))
     assert [column.name for column in table.columns] == [
         "segmentation/miou",
