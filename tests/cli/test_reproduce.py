@@ -352,6 +352,7 @@ WRONG = {
     "table=multimist": "Did you mean multimnist",
     "": "table",
     "table=mini methods=[rotogard]": "did you mean rotograd",
+    "table=mini +table.rows={fammo:{shown:true}}": "must train other runs than row",
     "table=mini seeds=0": "`seeds`",
     "table=mini train.epocs=3": "did you mean train.epochs",
     "table=mini seed=3": "seeds=",

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rotograd_cli.commands.reproduction.cells import Cell, Folders, Place, Point, Setting
 from rotograd_cli.config.lookup import node_at
 from rotograd_cli.config.overrides import composed
-from rotograd_cli.errors import override_value
+from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.tables.runs import RunKey
 from rotograd_cli.tables.spec import TableSpec
 
@@ -40,6 +40,23 @@ class Planner:
         for row in self.spec.rows:
             for task in self.spec.tasks_of(row):
                 yield row, task
+
+    def check_rows(self) -> None:
+        """Refuse two rows that train the same runs.
+
+        Raises:
+            ConfigError: If there are two, such as a misspelt row that trains the default method.
+        """
+        first: dict[str, str] = {}
+        for row, spec in self.spec.rows.items():
+            composition = OmegaConf.to_container(self._row(row))
+            content = repr((spec.per_task, composition))
+            other = first.setdefault(content, row)
+            if other != row:
+                raise ConfigError(
+                    f"`table.rows.{row}` must train other runs than row {other!r}, got overrides "
+                    f"{spec.overrides}; set them: table.rows.{row}.overrides=[method=NAME]"
+                )
 
     def axes(self, row: str) -> dict[str, list[Any]]:
         """Return the grid's values of a row by key; none without a grid."""

@@ -37,6 +37,8 @@ class Reproduction:
         self.seeds = self.config.seeds or list(range(self.spec.seeds))
         self.planner = Planner(self.spec, self.seeds, arguments.runs)
         self._attempted: set[Path] = set()
+        with composing_many():
+            self.planner.check_rows()
         self.refresh()
 
     def refresh(self) -> None:
