@@ -77,8 +77,9 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
         TypeError: If it cannot be compared with a bound.
     """
     if get_origin(annotation) is Literal and value not in get_args(annotation):
-        choices = " or ".join(map(str, get_args(annotation)))
-        raise ConfigError(f"`{name}` must be {choices}, got {value!r}.")
+        choices = get_args(annotation)
+        words = " or ".join(map(str, choices))
+        raise ConfigError(f"`{name}` must be {words}, got {value!r}; {name}={choices[0]}.")
     if get_origin(annotation) is Sequence and isinstance(value, Sequence):
         for item in value:
             check_range(name, item, get_args(annotation)[0])

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from rotograd_cli.data.cifar10 import files
+from rotograd_cli.data.cifar10 import dataset, files
 
 NUM = {"train": 40, "test": 30}  # images of each training file and of the test file
 
@@ -45,6 +45,7 @@ def expect(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in REAL_FILES
     }
     monkeypatch.setattr(files, "FILES", digests)
+    monkeypatch.setattr(dataset, "COUNTS", (5 * NUM["train"], NUM["test"]))
 
 
 class _Python2(pickle._Pickler):  # type: ignore[name-defined, misc]

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         reproduction.check()
     plan = reproduction.plan()
     print_grid(plan)
-    for line in plan_notes(plan, reproduction.searches):
+    for line in plan_notes(plan, reproduction.searches, reproduction.cells):
         print(line)
     if only_plans:
         return 0

@@ -1,12 +1,16 @@
 """Composition of configurations by Hydra, outside of a command that Hydra itself runs."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from rotograd_cli.config.files import config_dir
@@ -55,6 +59,35 @@ def composing(**schemas: type) -> Iterator[None]:
     register_schemas(**schemas)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), job_name="rotograd", version_base="1.3"):
+        yield
+
+
+class _ReadOnce(ConfigRepository):
+    """Reads every file once: Hydra itself does so anew for each configuration."""
+
+    def __init__(self, of: ConfigRepository) -> None:
+        self.sources = of.sources
+        self._results: dict[tuple[str, ...], ConfigResult | None] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_ReadOnce":
+        """Share what was read: Hydra copies for other sources, which are replaced, not changed."""
+        return copy.copy(self)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return a copy of the content, as Hydra merges into it."""
+        key = (*(source.path for source in self.sources), config_path)
+        if key not in self._results:
+            self._results[key] = super().load_config(config_path)
+        return copy.deepcopy(self._results[key])
+
+
+@contextmanager
+def composing_many() -> Iterator[None]:
+    """As :func:`composing`, for many configurations at once: no file may change meanwhile."""
+    with composing():
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
+        loader.repository = _ReadOnce(loader.repository)
         yield
 
 

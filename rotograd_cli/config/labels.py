@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from rotograd_cli.config.files import config_dir
+from rotograd_cli.errors import ConfigError
 
 LABEL = "_label_"
 """Key of a method's YAML. No option of the method, and no part of a run's identity."""
@@ -32,6 +33,26 @@ def method_label(method: Mapping[str, Any]) -> str:
     """
     nodes = (method, method.get("rule"))
     return " + ".join(_label(node) for node in nodes if isinstance(node, Mapping))
+
+
+def check_label(method: Mapping[str, Any], where: str = "method") -> None:
+    """Refuse a name that ``methods=[NAME,...]`` cannot hold.
+
+    Args:
+        method: As in :func:`method_label`.
+        where: Its place in the configuration, for the message.
+
+    Raises:
+        ConfigError: If its ``_label_`` or that of its rule has a comma.
+    """
+    label = str(method.get(LABEL, ""))
+    if "," in label:
+        raise ConfigError(
+            f"`{where}.{LABEL}` must have no comma, as methods=[NAME,...] lists names, got "
+            f"{label!r}; write {label.replace(',', '')!r}."
+        )
+    if isinstance(method.get("rule"), Mapping):
+        check_label(method["rule"], f"{where}.rule")
 
 
 def file_label(name: str) -> str | None:

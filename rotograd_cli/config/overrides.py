@@ -166,19 +166,31 @@ def _refusal(configuration: Configuration, override: Override, is_sweep: bool) -
         name = text.partition("=")[0].lstrip("+~")
         if name not in configuration.groups and not is_added:
             return no_such_group(configuration, name)
+        if name in configuration.groups and is_added:
+            return f"`{name}` is chosen already; leave out the +: {text.lstrip('+')}."
         has_name = override.is_sweep_override() or isinstance(override.value(), str)
         return None if has_name else _no_choice(name, text)
     sections = [key.rpartition(".")[0], *([key] if isinstance(override.value(), dict) else [])]
     for section in sections:
         if section in configuration.keys and is_null(configuration, section):
             return null_section(key, section)
-    if is_added:
-        return None  # added keys are checked with the configuration
+    if is_added:  # keys that are new are checked with the configuration
+        return _added_twice(configuration, override)
     if key not in configuration.keys or key.startswith(DOTTED):
         return no_such_key(configuration, key)
     if override.is_delete():
         return f"`{key}` cannot be removed; give it a value: {key}=VALUE."
     return _wrong_value(configuration, override)
+
+
+def _added_twice(configuration: Configuration, override: Override) -> str | None:
+    """Return why Hydra adds no such key: it has a value that is not merged with another."""
+    key = override.key_or_group
+    is_there = OmegaConf.select(configuration.config, key, throw_on_missing=False) is not None
+    if not is_there or override.is_force_add() or isinstance(override.value(), (dict, list)):
+        return None
+    remedy = shlex.quote(str(override.input_line).lstrip("+"))
+    return f"`{key}` is a key already; leave out the +: {remedy}."
 
 
 def _several_values(configuration: Configuration, key: str, text: str) -> str:

@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from rotograd_cli.bounds import AtLeastOne, check_fields
 from rotograd_cli.config.files import choices, is_group
+from rotograd_cli.config.labels import check_label
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
@@ -202,6 +203,8 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
         run.pop(key, None)
     result = typed(_with_off(run), TrainConfig)
     _check_train(result)
+    if isinstance(result.method, Mapping):
+        check_label(result.method)
     return result
 
 

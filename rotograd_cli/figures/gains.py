@@ -95,8 +95,8 @@ def _reasons(rows: Sequence[Row], column: Column) -> str:
     cells = [row.cells[column.name] for row in rows]
     if any(cell.values for cell in cells):
         return ""
-    reasons = dict.fromkeys(each.reason for cell in cells for each in cell.omitted)
-    return "\n".join(textwrap.fill(reason, 24) for reason in reasons) or "No result"
+    reasons = {each.reason.replace(" where", ":") for cell in cells for each in cell.omitted}
+    return "\n".join(textwrap.fill(reason, 24) for reason in sorted(reasons)) or "No result"
 
 
 def _bar(cell: Cell) -> tuple[float, float, float]:

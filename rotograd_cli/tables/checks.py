@@ -76,6 +76,10 @@ def _faults_of_columns(spec: TableSpec) -> Iterator[str]:
 def _faults_of_grid(grid: GridSpec) -> Iterator[str]:
     if grid.values and not grid.seeds:
         yield "`table.grid.seeds` must not be empty where there are values; table.grid.seeds=[0]."
+    if not isinstance(grid.widen, bool):
+        yield (
+            f"`table.grid.widen` must be true or false, got {grid.widen!r}; table.grid.widen=true."
+        )
     for key, entries in grid.values.items():
         name = f"`table.grid.values.{key}`"
         if not entries:

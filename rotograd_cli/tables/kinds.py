@@ -65,7 +65,8 @@ class CountWithin(Metric):
         """Refuse a bound that nothing or everything is within."""
         bound = self.spec.count_within
         if bound is None or not math.isfinite(bound):
-            yield f"`table.columns.{self.name}.count_within` must be a finite number, got {bound}."
+            key = f"table.columns.{self.name}.count_within"
+            yield f"`{key}` must be a finite number, got {bound}; {key}=1.0."
 
     def content(self, source: Source) -> Content:
         """Return the counts; more seeds within are better where a lower metric is."""
@@ -170,12 +171,18 @@ class MeanRank(Kind):
         key = f"columns.{self.name}.mean_rank_of"
         names = self.spec.mean_rank_of or []
         yield from unknown(key, names, self.table.columns)
+        columns = self.table.columns.items()
+        ranked = [n for n, c in columns if c.metric is not None or c.delta_of is not None]
+        remedy = f"table.{key}=[{','.join(ranked)}]."
         if not names or len(set(names)) < len(names):
-            yield f"`table.{key}` must name at least one column, and each once, got {names}."
+            yield (
+                f"`table.{key}` must name at least one column, and each once, got {names}; {remedy}"
+            )
         for name in names:
-            column = self.table.columns[name]
-            if column.hours or column.mean_rank_of is not None:
-                yield f"`table.{key}` must name columns of metric or delta_of, got {name!r}."
+            if name not in ranked:
+                yield (
+                    f"`table.{key}` must name columns of metric or delta_of, got {name!r}; {remedy}"
+                )
 
     def content(self, source: Source) -> Content:
         """Return the mean ranks of the rows that are ranked in all of the columns."""

@@ -6,11 +6,12 @@ from typing import Any
 from rotograd_cli.errors import ConfigError
 
 
-def to_seeds(value: Any) -> list[int] | None:
+def to_seeds(value: Any, key: str = "seeds") -> list[int] | None:
     """Return the seeds of ``seeds=5`` (0 to 4) or ``seeds=[0,3]``.
 
     Args:
         value: What was written; None: not restricted.
+        key: Where, for the message.
 
     Returns:
         The seeds, ascending.
@@ -29,8 +30,8 @@ def to_seeds(value: Any) -> list[int] | None:
     if are_seeds and len(set(seeds)) == len(seeds) > 0:
         return sorted(seeds)
     raise ConfigError(
-        f"`seeds` must be a number of seeds of at least 1 or a list of different ones, got "
-        f"{value!r}; seeds=5 or seeds=[0,1,2]."
+        f"`{key}` must be a number of seeds of at least 1 or a list of different ones from 0 on, "
+        f"got {value!r}; {key}=5 or {key}=[0,1,2]."
     )
 
 

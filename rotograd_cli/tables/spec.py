@@ -12,6 +12,7 @@ from rotograd_cli.bounds import AtLeastOne
 from rotograd_cli.config.labels import file_label
 from rotograd_cli.config.schema import suggest
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.tables.seeds import to_seeds
 
 Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]
 Convention = Annotated[str, Literal["paper", "nash", "famo", "libmtl"]]
@@ -90,16 +91,25 @@ class GridSpec:
 
     values: dict[str, list[Any]] = field(default_factory=dict)
     """Values by key; keys of ``method_optimizer`` hold for ``method_grid`` rows."""
-    seeds: list[int] = field(default_factory=list)
-    """Seeds that every setting is trained with."""
+    seeds: Any = field(default_factory=list)
+    """Seeds that every setting is trained with; in a file also their number."""
     search: Annotated[str, Literal["product", "one_by_one"]] = "product"
     """All combinations; or the values of one key after the other, the others being at the best
     that was found, before that at the row's own value."""
-    widen: bool = False
+    widen: Any = False  # a bool, which OmegaConf would make of any number
     """Try the next value outward where the best is the smallest or largest of a key's numbers."""
     select: str | None = None
     """Metric on validation that chooses among the settings tried; null: each run's own
     ``train.select``, which has also selected its epoch."""
+
+    def __post_init__(self) -> None:
+        """Read the seeds.
+
+        Raises:
+            ConfigError: If there are some that are none.
+        """
+        if self.seeds != []:
+            self.seeds = to_seeds(self.seeds, "table.grid.seeds")
 
 
 @dataclass

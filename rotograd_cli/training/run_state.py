@@ -104,8 +104,7 @@ class TrainState:
         """
         self.averaged.append(dict(metrics))
         self.best_epoch = self.epoch
-        num = len(self.averaged)
-        self.best_metrics = {k: math.fsum(m[k] for m in self.averaged) / num for k in metrics}
+        self.best_metrics = {key: _mean([m[key] for m in self.averaged]) for key in metrics}
         self.best_value = self.best_metrics[selection.key]
 
     def describe_selected(self, selection: Selection) -> str:
@@ -133,6 +132,15 @@ class TrainState:
             f"Selected epoch {self.best_epoch}: {selection.key} {self.best_value:.4f}, the best of "
             f"{compared}."
         )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean, rounded once; infinite or NaN where the values make it so."""
+    num = len(values)
+    try:
+        return math.fsum(values) / num
+    except (OverflowError, ValueError):  # of huge values, of infinite ones of both signs
+        return sum(value / num for value in values)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ class Result:
 Cli = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def without_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes away what the shell that the tests run in may export."""
+    monkeypatch.delenv("ROTOGRAD_DATA", raising=False)
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Calls ``main`` in an empty working directory, ``tmp_path``."""
@@ -48,6 +54,7 @@ def run_in(folder: Path, *arguments: str) -> None:
         patch.chdir(folder)
         patch.setattr(sys, "argv", list(sys.argv))  # Hydra reads it, so main sets it
         patch.setenv("HYDRA_FULL_ERROR", "1")  # set by main; taken back afterwards
+        patch.delenv("ROTOGRAD_DATA", raising=False)
         assert main(arguments) == 0
 
 

@@ -27,6 +27,7 @@ from .test_contributing import blocks
 from .test_dense import DENSE
 
 RUN = "hydra.run.dir=run"
+DATA = Path(os.environ.get("ROTOGRAD_DATA", "nowhere"))  # which is taken from the tests
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -309,7 +310,7 @@ def test_predictions_of_real_files_are_named_and_measure_what_the_run_did(
     name: str,
     words: tuple[str, ...],
 ) -> None:
-    source = Path(os.environ.get("ROTOGRAD_DATA", "nowhere")) / folder
+    source = DATA / folder
     if not source.is_dir():
         pytest.skip(f"no sample in {source}")
     target = tmp_path / "data" / folder

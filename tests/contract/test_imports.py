@@ -161,8 +161,9 @@ def test_command_line_is_imported_without_anything_heavy() -> None:
     assert loaded_after("import rotograd_cli.cli") & heavy == set()
 
 
-def test_parts_of_a_table_are_imported_without_what_computes_them() -> None:
-    assert loaded_after("import rotograd_cli.tables.parts") & {"torch", "numpy", "scipy"} == set()
+def test_parts_and_plans_of_a_table_are_imported_without_what_computes_them() -> None:
+    statement = "import rotograd_cli.tables.parts, rotograd_cli.commands.reproduction.reproduction"
+    assert loaded_after(statement) & {"torch", "numpy", "scipy"} == set()
 
 
 def test_methods_are_imported_without_hydra_and_the_runner() -> None:

@@ -148,8 +148,7 @@ def test_a_subset_has_the_first_images_and_says_so(folder: Path) -> None:
     dataset = load(folder, limit=40, val_share=0.5)
     assert [dataset.num_examples(split) for split in ("train", "val", "test")] == [20, 20, 30]
     assert dataset.notes == (
-        "subset: 40 of 50,000 training images (20 of them for validation) and 30 of 10,000 test "
-        "images",
+        "subset: 40 of 200 training images (20 of them for validation) and 30 of 30 test images",
     )
     pixels = (dataset.images(whole(dataset, "test").inputs) * 255).round().byte().numpy()
     data: Any = fake_cifar10.batch_of("test_batch")["data"]
@@ -160,6 +159,18 @@ def test_a_subset_has_the_first_images_and_says_so(folder: Path) -> None:
     assert kept == {image.tobytes() for image in first}
     with pytest.raises(ConfigError, match=r"`data.val_share` must leave images.*raise data.limit"):
         load(folder, limit=3, val_share=0.1)
+
+
+def test_a_limit_that_cuts_nothing_of_the_official_files_leaves_no_subset(folder: Path) -> None:
+    assert load(folder, limit=200).notes == load(folder).notes == ()
+    (only,) = load(folder, limit=199).notes
+    assert only.startswith("subset: 199 of 200 training")
+
+
+def test_files_of_the_right_size_and_another_content_are_named(folder: Path) -> None:
+    path = folder / FOLDER / TRAIN[1]
+    path.write_bytes(pickle.dumps(fake_cifar10.batch_of(TRAIN[0]), protocol=4))
+    assert load(folder, limit=200).notes == (f"not CIFAR10's official files: {TRAIN[1]}",)
 
 
 # ---- augmentation

@@ -21,6 +21,7 @@ from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 from rotograd_cli.training.run_state import OptimizerGroup, RunState, TrainState
 from rotograd_cli.training.seeding import epoch_draws, epoch_order
+from rotograd_cli.training.selection import Selection
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
 OPTIONS = TrainOptions(
@@ -315,6 +316,18 @@ def test_results_are_means_over_the_last_epochs_over_resumes_too(
     assert loop.run.state.describe_selected(loop.selection) == (
         "Results are the mean of epochs 2 to 3; none is selected."
     )
+
+
+def test_means_of_huge_and_infinite_metrics_are_what_floats_make_of_them() -> None:
+    inf = math.inf
+    values = {"huge": (1.6e308, 1.6e308), "up": (inf, 1.0), "both": (inf, -inf)}
+    selection = Selection("small", "min", ())
+    state = TrainState()
+    for index in range(2):
+        metrics = {key: pair[index] for key, pair in values.items()} | {"small": 0.25 + index}
+        state.update_mean(metrics, selection)
+    assert math.isnan(state.best_metrics.pop("both"))
+    assert state.best_metrics == {"huge": 1.6e308, "up": inf, "small": 0.75}
 
 
 def test_more_epochs_cannot_be_averaged_than_are_trained(tmp_path: Path) -> None:

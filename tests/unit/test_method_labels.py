@@ -55,6 +55,13 @@ def test_a_run_shows_its_own_label_and_the_class_never_gets_it() -> None:
     assert method_label({"_target_": "mine.VanillaMTL"}) == "VanillaMTL"
 
 
+@pytest.mark.parametrize("key", ["method._label_", "method.rule._label_"])
+def test_a_label_has_no_comma_as_methods_are_listed_with_commas(key: str) -> None:
+    words = ["method=rotate", "method@method.rule=imtlg", f"++{key}='A, b'"]
+    with pytest.raises(ConfigError, match=rf"`{key}` must have no comma.*'A, b'; write 'A b'"):
+        configuration(*words)
+
+
 def test_rows_of_a_table_are_named_by_their_method_and_never_alike() -> None:
     rows = {
         "a": {"overrides": ["method=mgda"]},

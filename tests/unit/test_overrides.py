@@ -1,10 +1,11 @@
 """What is wrong with an override: found by Hydra's parser and in the composed configuration."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from rotograd_cli.config.compose import composing
+from rotograd_cli.config.compose import composing, composing_many
 from rotograd_cli.config.overrides import composed, explaining
 from rotograd_cli.errors import ConfigError
 
@@ -22,6 +23,8 @@ REFUSED = [
     ("heads.left.hidden=[3]", "+heads.left.hidden=VALUE where its class has that option"),
     ("~train.epochs", "`train.epochs` cannot be removed"),
     ("~foo", "`foo` is not a key"),
+    ("+train.epochs=3", "`train.epochs` is a key already; leave out the +: train.epochs=3."),
+    ("+method=vanilla", "`method` is chosen already; leave out the +: method=vanilla."),
     ("seed=abc", "a whole number is needed, got 'abc'"),
     ("seed=1.5", "a whole number is needed"),
     ("seed=", "a whole number is needed, got ''"),
@@ -85,3 +88,20 @@ def test_a_wrong_value_is_found_in_a_sweep_too() -> None:
 def test_an_error_of_something_else_passes() -> None:
     with pytest.raises(ValueError, match="a bug"), explaining("train", []):
         raise ValueError("a bug")
+
+
+def test_files_that_are_read_once_compose_what_they_compose_each_time(tmp_path: Path) -> None:
+    """Also where a folder of the user comes first in one composition and not in the next."""
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("_target_: mine.Mine\n")
+    several = [
+        ["method=rotate", "train.epochs=2"],
+        ["experiment=multimnist", "method=pcgrad", "+method.x={a: 1}"],
+        [f"hydra.searchpath=[{tmp_path}]", "method=mine"],
+        ["method=rotate"],
+    ]
+    with composing():
+        expected = [composed("train", words) for words in several]
+    with composing_many():
+        found = [composed("train", words) for words in several]
+    assert found == expected

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from rotograd_cli.cli import main
+from rotograd_cli.commands.reproduction.cells import Cell
 from rotograd_cli.commands.reproduction.estimate import plan_table
-from rotograd_cli.commands.reproduction.plan import Cell
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.search import Candidate, Search
 from rotograd_cli.commands.reproduction.settings import parse

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from rotograd_cli.commands.reproduction import launching
+from rotograd_cli.commands.reproduction.cells import Cell
 from rotograd_cli.commands.reproduction.estimate import plan_notes, plan_table
-from rotograd_cli.commands.reproduction.plan import Cell, Planner
+from rotograd_cli.commands.reproduction.plan import Planner
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.search import MAX_EXTRA
 from rotograd_cli.commands.reproduction.settings import parse, reproduce_config
@@ -156,8 +157,22 @@ def test_a_plan_says_what_is_sure_and_what_widening_may_add(mini: Path) -> None:
     plan = plan_table(reproduction.planner, reproduction.searches, reproduction.final_cells, {})
     # three of an axis and two more seeds for each place; the method's rate has two values more
     assert int(plan.rows[-1][3].text) == 3 * (3 + 2) + 2
-    note = plan_notes(plan, reproduction.searches)[0]
+    note = plan_notes(plan, reproduction.searches, reproduction.cells)[0]
     assert note.startswith(f"Up to {4 * MAX_EXTRA} more runs are needed")  # four axes
+
+
+def test_a_plan_says_which_of_its_runs_failed_before(mini: Path) -> None:
+    grid = ("table.grid=null", "methods=[rotograd]")
+    first = Reproduction(parse("reproduce", words(mini, *grid)))
+    write(first.cells, lambda _: 0.0)
+    for cell in first.cells[:2]:
+        path = cell.run_dir / "summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed"}))
+    second = Reproduction(parse("reproduce", words(mini, *grid)))
+    plan = second.plan()
+    assert int(plan.rows[-1][3].text) == 2
+    (note,) = plan_notes(plan, second.searches, second.cells)
+    assert note == "Of the 2 runs to train, 2 failed before; every call tries them once more."
 
 
 def test_another_metric_chooses_among_what_was_tried(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from rotograd_cli.commands.reproduction.cells import Cell, first_of_rows
 from rotograd_cli.commands.reproduction.exploring import no_such_metric
-from rotograd_cli.commands.reproduction.plan import Cell, first_of_rows
 from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.runs.building import build, build_dataset

@@ -4,7 +4,8 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
+from rotograd_cli.commands.reproduction.cells import Cell, unique
+from rotograd_cli.commands.reproduction.plan import Planner
 from rotograd_cli.commands.reproduction.search import Search
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.tables.runs import RunKey
@@ -52,9 +53,21 @@ def plan_table(
     return Grid.of_texts(HEADS, lines, f"Plan of table {spec.name}")
 
 
-def plan_notes(plan: Grid, searches: Sequence[Search]) -> list[str]:
-    """Return what a plan cannot say in numbers."""
+def plan_notes(plan: Grid, searches: Sequence[Search], cells: Iterable[Cell]) -> list[str]:
+    """Return what the numbers of a plan do not say.
+
+    Args:
+        plan: The plan.
+        searches: The grid of every row.
+        cells: All runs that are known to be needed.
+    """
     notes = []
+    num_failed = sum(cell.has_failed for cell in cells)
+    if num_failed > 0:
+        notes.append(
+            f"Of the {plan.rows[-1][3].text} runs to train, {num_failed} failed before; every call "
+            "tries them once more."
+        )
     num_extra = sum(search.num_extra for search in searches)
     if num_extra > 0:
         notes.append(

@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
-from rotograd_cli.commands.reproduction.plan import Cell, Place, Planner, Point
+from rotograd_cli.commands.reproduction.cells import Cell, Place, Point
+from rotograd_cli.commands.reproduction.plan import Planner
 from rotograd_cli.commands.reproduction.search import (
     MAX_EXTRA,
     Candidate,

@@ -15,7 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rotograd_cli.commands.reproduction.plan import Cell, finished_summary
+from rotograd_cli.commands.reproduction.cells import Cell, finished_summary
 from rotograd_cli.commands.sweeps.cells import failed_cell
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.overrides import explaining

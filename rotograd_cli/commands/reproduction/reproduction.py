@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rotograd_cli.commands.reproduction.cells import Cell, unique
 from rotograd_cli.commands.reproduction.estimate import plan_table
 from rotograd_cli.commands.reproduction.exploring import Explorer
 from rotograd_cli.commands.reproduction.grid import grid_notes, write_grid
-from rotograd_cli.commands.reproduction.plan import Cell, Planner, unique
+from rotograd_cli.commands.reproduction.plan import Planner
 from rotograd_cli.commands.reproduction.settings import TIMED, Arguments, reproduce_config
-from rotograd_cli.config.compose import composing
+from rotograd_cli.config.compose import composing_many
 from rotograd_cli.printing.grid import Grid
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import read_run
@@ -36,12 +37,14 @@ class Reproduction:
         self.seeds = self.config.seeds or list(range(self.spec.seeds))
         self.planner = Planner(self.spec, self.seeds, arguments.runs)
         self._attempted: set[Path] = set()
+        with composing_many():
+            self.planner.check_rows()
         self.refresh()
 
     def refresh(self) -> None:
         """Follow every search as far as its runs are there, and plan its best at every seed."""
         places = [place for place in self.planner.places() if self.planner.is_searched(place[0])]
-        with composing():
+        with composing_many():
             self.searches = [
                 Explorer(self.planner, place, self._attempted).search() for place in places
             ]

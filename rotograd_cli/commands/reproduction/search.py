@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rotograd_cli.commands.reproduction.plan import Cell, Place, Point
+from rotograd_cli.commands.reproduction.cells import Cell, Place, Point
 
 MAX_EXTRA = 3
 """Values that are tried beyond those of the grid, at most, for each key."""

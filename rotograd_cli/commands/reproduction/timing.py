@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain, count, islice
 
-from rotograd_cli.commands.reproduction.plan import Cell, first_of_rows
+from rotograd_cli.commands.reproduction.cells import Cell, first_of_rows
 from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.runs.building import build_run

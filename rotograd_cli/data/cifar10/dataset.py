@@ -42,7 +42,8 @@ class CIFAR10(MultiTaskDataset):
         tasks: Names of the wanted classes; None for all ten.
         device: Where the images live.
         limit: Largest number of training and of test images, the first ones; None demands the
-            official files. With a limit, files of another content are taken, and notes say so.
+            official files. With a limit, files of another content are taken, and notes say so;
+            so they do where a limit cuts images off.
         val_share: Share of the training images held out for validation.
         download: Whether absent files are downloaded.
         seed: Seed of the validation split, independent of the seed of a run.
@@ -73,15 +74,14 @@ class CIFAR10(MultiTaskDataset):
         std: tuple[Positive, Positive, Positive],
     ) -> None:
         self.tasks = select_tasks(TASKS, tasks)
-        train, test = load(Path(data_dir), limit, download)
+        train, test, others = load(Path(data_dir), limit, download)
         held_out = _held_out(train[1], val_share, seed)
         parts = {"train": _rows(train, ~held_out), "val": _rows(train, held_out), "test": test}
         self._images = {split: parts[split][0].to(device) for split in SPLITS}
         self._labels = {split: parts[split][1].to(device) for split in SPLITS}
         self._mean = 255 * torch.tensor(mean, device=device).view(3, 1, 1)
         self._std = 255 * torch.tensor(std, device=device).view(3, 1, 1)
-        if limit is not None:
-            self.notes = (_note([self.num_examples(split) for split in SPLITS]),)
+        self.notes = _notes([self.num_examples(split) for split in SPLITS], others)
 
     def num_examples(self, split: Split) -> int:
         """Return the number of images of a split."""
@@ -149,9 +149,12 @@ def _held_out(labels: Tensor, share: float, seed: int) -> Tensor:
     return result
 
 
-def _note(counts: Sequence[int]) -> str:
+def _notes(counts: Sequence[int], others: Sequence[str]) -> tuple[str, ...]:
+    """Return what distinguishes the data from the official files; nothing if they are these."""
     train, val, test = counts
-    return (
-        f"subset: {train + val:,} of {COUNTS[0]:,} training images ({val:,} of them for "
-        f"validation) and {test:,} of {COUNTS[1]:,} test images"
-    )
+    if (train + val, test) != COUNTS:
+        return (
+            f"subset: {train + val:,} of {COUNTS[0]:,} training images ({val:,} of them for "
+            f"validation) and {test:,} of {COUNTS[1]:,} test images",
+        )
+    return (f"not CIFAR10's official files: {', '.join(others)}",) if others else ()

@@ -42,13 +42,18 @@ Examples = tuple[Tensor, Tensor]
 """Images, uint8, shape ``[N, 3, 32, 32]``, and labels, int64, shape ``[N]``."""
 
 
-def load(data_dir: Path, limit: int | None, download: bool) -> tuple[Examples, Examples]:
+def load(
+    data_dir: Path, limit: int | None, download: bool
+) -> tuple[Examples, Examples, Sequence[str]]:
     """Read the training and the test images.
 
     Args:
         data_dir: Data root.
         limit: Largest number of either, the first ones; None demands the official files.
         download: Whether absent files are downloaded.
+
+    Returns:
+        Training images, test images, and the names of files that are not the official ones.
 
     Raises:
         DatasetError: If a file is absent, corrupt or not CIFAR10's.
@@ -59,11 +64,17 @@ def load(data_dir: Path, limit: int | None, download: bool) -> tuple[Examples, E
         paths = _find(data_dir)
     if paths is None:
         raise DatasetError(_absent(data_dir, "download is off (data.download=false)"))
-    batches = {name: _read(path, limit) for name, path in paths.items()}
+    others = []
+    batches = {}
+    for name, path in paths.items():
+        content = _content(path, limit)
+        if limit is not None and _md5(content) != FILES[name]:  # without, it has been refused
+            others.append(name)
+        batches[name] = _read(path, content)
     images, labels = batches.pop(TEST_FILE)
     train_images = torch.cat([images for images, _ in batches.values()])
     train_labels = torch.cat([labels for _, labels in batches.values()])
-    return (train_images[:limit], train_labels[:limit]), (images[:limit], labels[:limit])
+    return (train_images[:limit], train_labels[:limit]), (images[:limit], labels[:limit]), others
 
 
 def check(data_dir: Path, limit: int | None) -> Sequence[FileCheck]:
@@ -107,8 +118,9 @@ def _absent(data_dir: Path, why: str) -> str:
 
 
 def _look(path: Path, limit: int | None) -> str:
-    labels = _read(path, limit)[1]
-    is_official = _md5(path.read_bytes()) == FILES[path.name]
+    content = _content(path, limit)
+    labels = _read(path, content)[1]
+    is_official = _md5(content) == FILES[path.name]
     return f"{path}, {len(labels):,} images, {'MD5 verified' if is_official else 'not official'}"
 
 
@@ -116,8 +128,8 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _read(path: Path, limit: int | None) -> Examples:
-    """Read a file, whose checksum is verified unless there is a limit."""
+def _content(path: Path, limit: int | None) -> bytes:
+    """Read a file's bytes, whose checksum is verified unless there is a limit."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -128,6 +140,11 @@ def _read(path: Path, limit: int | None) -> Examples:
             f"{path} must have the MD5 {FILES[path.name]}, got {actual} from {len(content)} bytes, "
             f"so it is truncated or not CIFAR10's; {AGAIN}, or set data.limit=N for a subset."
         )
+    return content
+
+
+def _read(path: Path, content: bytes) -> Examples:
+    """Decode a file's content."""
     try:
         return _decode(content)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
