@@ -10,7 +10,11 @@ from rotograd_cli.training import interrupts
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_waits_for_a_safe_moment(signum: signal.Signals) -> None:
+def test_a_signal_waits_for_a_safe_moment(
+    signum: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    before = signal.signal(signum, signal.SIG_DFL)  # nohup would ignore SIGHUP
+    request.addfinalizer(lambda: signal.signal(signum, before))
     with interrupts.deferring():
         os.kill(os.getpid(), signum)
         with pytest.raises(interrupts.StopRequested, match=signum.name) as caught:
