@@ -125,9 +125,5 @@ class Conflicts(LinesFigure):
         grid[list(MEASURES).index("rate")].set_ylim(-0.03, 1.03)
 
 
-def _has_conflicts(row: Row) -> bool:
-    return bool(row.with_key(_key("rate")))
-
-
 def _key(measure: str, stage: str = "after") -> str:
     return f"train/conflict/{measure}{STAGES[stage]}"
