@@ -11,7 +11,12 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from rotograd_cli.config.components import Constructor, Constructors, accepted_parameters
+from rotograd_cli.config.components import (
+    Constructor,
+    Constructors,
+    accepted_parameters,
+    data_constructor,
+)
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schema import BenchConfig, TrainConfig, to_bench_config, to_train_config
@@ -41,7 +46,7 @@ CHOICES = {
 # what the runner hands to every component of a group
 SUPPLIED = {
     "method": ("backbone", "heads", "feature_shape", "num_tasks"),
-    "data": ("data_dir", "tasks", "device"),
+    "data": (),  # `data_constructor` knows
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),
     "logger": ("run_dir", "config", "tags"),
@@ -125,7 +130,7 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> N
         values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
         for key in ("train", "defaults"):
             values.pop(key, None)
-        supplied = SUPPLIED[group]
+        supplied = data_constructor(values).supplied if group == "data" else SUPPLIED[group]
         Constructor(values, group, *supplied)  # refuses what its target does not take
         if values["_target_"].startswith("rotograd_cli."):  # of others, the file sets what matters
             accepted = accepted_parameters(pkgutil.resolve_name(values["_target_"]))
