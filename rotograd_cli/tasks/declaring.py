@@ -168,8 +168,8 @@ class _Declaration:
             raise self._refusal("map_shape", need, "give the size of the target")
         return tuple(shape)
 
-    def _ignore_index(self) -> float | None:
-        index: Any = self.options.get("ignore_index", ignored_index(self.options.get("loss")))
+    def _ignore_index(self) -> Any:
+        index = self.options.get("ignore_index", ignored_index(self.options.get("loss")))
         types = (int,) if self.kind.has_classes or self.kind.dtype is None else (int, float)
         if index is not None and type(index) not in types:
             raise self._refusal("ignore_index", f"must be a number, got {index!r}", "correct it")
