@@ -91,7 +91,7 @@ def _check_inputs(inputs: Any, example: Inputs, thing: str, num: int, *, sizes_v
         raise ConfigError(f"{thing} must be {shown(example)}, as at first, got {found}.")
     for key in keys:
         of_key = f"{thing}[{key!r}]"
-        _check_inputs(inputs[key], example[key], of_key, num, sizes_vary=sizes_vary)  # type: ignore[index]
+        _check_inputs(inputs[key], example[key], of_key, num, sizes_vary=sizes_vary)
 
 
 def _check_input(inputs: Tensor, example: Tensor, thing: str, *, sizes_vary: bool) -> None:
