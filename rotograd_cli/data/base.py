@@ -165,7 +165,7 @@ class MultiTaskDataset(ABC):
         """
         raise NotImplementedError
 
-    def num_batches(self, batch_size: int) -> int:
+    def batches_per_epoch(self, batch_size: int) -> int:
         """Return the number of batches of an epoch of training; an incomplete one is left out."""
         return self.num_examples("train") // batch_size
 
@@ -173,7 +173,7 @@ class MultiTaskDataset(ABC):
         """Return the positions that an epoch trains on, int64, shape ``[num * batch_size]``.
 
         Args:
-            num: Number of batches, at most :meth:`num_batches`.
+            num: Number of batches, at most :meth:`batches_per_epoch`.
             batch_size: Examples of each.
             permuted: Maps a number n, and words that tell several orders apart, to a permutation
                 of 0..n-1, a function of the run's seed and the epoch.

@@ -20,7 +20,7 @@ from rotograd_cli.training.seeding import epoch_draws, epoch_order, epoch_seeds
 
 def num_steps(dataset: MultiTaskDataset, options: TrainOptions) -> int:
     """Return the number of optimiser steps per epoch; an incomplete batch is left out."""
-    num = dataset.num_batches(options.batch_size)
+    num = dataset.batches_per_epoch(options.batch_size)
     return num if options.limit_batches is None else min(num, options.limit_batches)
 
 
@@ -99,7 +99,7 @@ def cut_notes(
     """
     notes = []
     num = num_steps(dataset, options)
-    num_batches = dataset.num_batches(options.batch_size)
+    num_batches = dataset.batches_per_epoch(options.batch_size)
     if num < num_batches:
         notes.append(
             f"cut training: {num} of {num_batches} batches per epoch (train.limit_batches)"

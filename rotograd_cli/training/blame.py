@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rotograd_cli.errors import ConfigError, RotogradError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
-from rotograd_cli.training.run_state import OptimizerGroup
+from rotograd_cli.training.schedules import OptimizerGroup
 from rotograd_cli.user_code import describe
 
 

@@ -79,7 +79,7 @@ class PerTaskDatasets(TorchDatasets):
             pin_memory=pin_memory,
         )
 
-    def num_batches(self, batch_size: int) -> int:
+    def batches_per_epoch(self, batch_size: int) -> int:
         """Return the number of steps of an epoch."""
         sizes = self._sizes(batch_size)
         nums = self._joined.lengths
