@@ -64,7 +64,11 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         select=selection.key,
         planned_epochs=trainer.options.epochs,
         overrides=list(overrides),
-        notes=[*dataset.notes, *cut_notes(dataset, evaluated, trainer.options)],
+        notes=[
+            *dataset.notes,
+            *_method_notes(trainer),
+            *cut_notes(dataset, evaluated, trainer.options),
+        ],
         data_fingerprint=dataset.fingerprint,
         num_examples={split: dataset.num_examples(split) for split in SPLITS},
         num_evaluated={
@@ -84,6 +88,13 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         command=list(sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _method_notes(trainer: Trainer) -> list[str]:
+    if trainer.run.model.over_parameters is None:
+        return []
+    label = method_label(trainer.config["method"])
+    return [f"{label}: task gradients over the parameters of the backbone, not at the features."]
 
 
 def _protocol(trainer: Trainer) -> str:
