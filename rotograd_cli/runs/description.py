@@ -68,6 +68,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
             *dataset.notes,
             *_method_notes(trainer),
             *cut_notes(dataset, evaluated, trainer.options),
+            *_extension_notes(trainer.run),
         ],
         data_fingerprint=dataset.fingerprint,
         num_examples={split: dataset.num_examples(split) for split in SPLITS},
@@ -95,6 +96,14 @@ def _method_notes(trainer: Trainer) -> list[str]:
         return []
     label = method_label(trainer.config["method"])
     return [f"{label}: task gradients over the parameters of the backbone, not at the features."]
+
+
+def _extension_notes(run: RunState) -> list[str]:
+    """Say that learning rates were another run's, where schedules end with the run."""
+    if not run.state.extended_at or not any(group.ends_with_run for group in run.groups):
+        return []
+    epochs = " and ".join(map(str, run.state.extended_at))
+    return [f"made longer after epoch {epochs}, until when the learning rate fell faster"]
 
 
 def _protocol(trainer: Trainer) -> str:
@@ -143,6 +152,7 @@ def progress(run: RunState) -> dict[str, Any]:
         "selected_epoch": state.best_epoch,
         "epochs": state.epoch,
         "steps": state.step,
+        "extended_at_epochs": state.extended_at,
         "skipped_steps": state.skipped_steps,
         "train_s": round(state.train_s, 3),
         "data_s": round(state.data_s, 3),
