@@ -49,7 +49,7 @@ class FAMO(LossWeighting):
     """Tasks that have had a negative loss, boolean, shape ``[K]``."""
 
     @checked
-    def __init__(self, *, num_tasks: int, gamma: Annotated[float, Ge(0)]) -> None:
+    def __init__(self, *, num_tasks: int, gamma: Annotated[float, Ge(0)] = 1e-3) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         self.gamma = float(gamma)
