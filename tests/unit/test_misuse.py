@@ -26,7 +26,7 @@ from tests.marks import slow_unless
 SIZE, NUM_TASKS = 6, 2
 SAID = {
     "two optimisers": r"^Two optimisers apply the same gradient of `backbone\.0\.weight` and \d+ ",
-    "cleared": r"^Two optimisers have, and the second finds no gradient left of, `rotations\.free_p",
+    "cleared": r"^Two optimisers have, and the second finds no gradient left of, `rotations",
     "no optimiser": r"^`[\w.]+`( and 1 more)? of \w+ is in no optimiser and stays as it is; give",
     "plain backward": r"^The last losses were differentiated without model\.backward, so that",
     "no second call": r"^FAMO learns from what an update gains, but was never told: after the",
