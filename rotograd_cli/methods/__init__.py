@@ -9,16 +9,21 @@ takes a backbone and heads. All others are *rules*, which a network takes:
 
 from rotograd_cli.methods.alignedmtl import AlignedMTL
 from rotograd_cli.methods.cagrad import CAGrad
+from rotograd_cli.methods.dbmtl import DBMTL
 from rotograd_cli.methods.distributed import distribute
 from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.engine.passes import ExtraOutputs
 from rotograd_cli.methods.fairgrad import FairGrad
 from rotograd_cli.methods.famo import FAMO
+from rotograd_cli.methods.fixed import FixedWeights
+from rotograd_cli.methods.gls import GeometricLoss
 from rotograd_cli.methods.graddrop import GradDrop
 from rotograd_cli.methods.gradnorm import GradNorm, GradNormWeights
+from rotograd_cli.methods.imtl import IMTL
 from rotograd_cli.methods.imtlg import IMTLG
 from rotograd_cli.methods.imtlg_rotations import IMTLGRotations
+from rotograd_cli.methods.imtll import IMTLL
 from rotograd_cli.methods.mgda import MGDA
 from rotograd_cli.methods.nashmtl import NashMTL
 from rotograd_cli.methods.pcgrad import PCGrad
@@ -30,20 +35,28 @@ from rotograd_cli.methods.rotograd import RotoGrad
 from rotograd_cli.methods.rotogradnorm import RotoGradNorm
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.methods.scaleonly import ScaleOnly
+from rotograd_cli.methods.si import ScaleInvariant
 from rotograd_cli.methods.single import SingleTask
+from rotograd_cli.methods.stch import STCH
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
 from rotograd_cli.methods.upgrad import UPGrad
 from rotograd_cli.methods.vanilla import VanillaMTL
 
 __all__ = [
+    "DBMTL",
     "FAMO",
+    "IMTL",
     "IMTLG",
+    "IMTLL",
     "MGDA",
+    "STCH",
     "AlignedMTL",
     "CAGrad",
     "DynamicWeightAverage",
     "ExtraOutputs",
     "FairGrad",
+    "FixedWeights",
+    "GeometricLoss",
     "GradDrop",
     "GradNorm",
     "GradNormWeights",
@@ -57,6 +70,7 @@ __all__ = [
     "RotoGrad",
     "RotoGradNorm",
     "Rule",
+    "ScaleInvariant",
     "ScaleOnly",
     "SingleTask",
     "UPGrad",

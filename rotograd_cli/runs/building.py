@@ -17,13 +17,16 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.runs.optimizers import optimizer_groups
 from rotograd_cli.tasks import Task
+from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.batch_checks import check_predictions, where
-from rotograd_cli.training.batches import check_batch_size
+from rotograd_cli.training.batches import check_batch_size, num_steps
 from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
 from rotograd_cli.training.precision import AUTOCAST, compile_networks
-from rotograd_cli.training.run_state import OptimizerGroup, RunState
+from rotograd_cli.training.run_state import RunState
+from rotograd_cli.training.schedules import RunLength
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
 
 _SMALLER = (
@@ -42,6 +45,7 @@ class Parts:
     heads: list[nn.Module]
     feature_shape: tuple[int, ...]
     """Shape of one example's features."""
+    task_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,23 @@ def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiT
     """
     constructors = Constructors(config)
     model, dataset = _build(config, constructors)
-    make_groups = partial(_optimizer_groups, constructors)
+    length = RunLength(config.train.epochs, num_steps(dataset, config.train))
+    make_groups = partial(optimizer_groups, config, constructors, length)
     ranks.broadcast(lambda: dry_pass(model, dataset, make_groups, config.train))
+    decay = config.train.ema_decay
+    average = None if decay is None else _average(model, decay, config.compile)
     ranks.attach(model, dataset.input_shape)
-    model.join(ranks)
-    return RunState(model, make_groups(model)), dataset
+    for each in (model, *([average.model] if average else [])):
+        each.join(ranks)
+    return RunState(model, make_groups(model), average), dataset
+
+
+def _average(model: MultiTaskMethod, decay: float, is_compiled: bool) -> WeightAverage:
+    """Return the average of the weights; before ranks are attached, whose layers have no copy."""
+    average = WeightAverage(model, decay)
+    if is_compiled:
+        compile_networks((average.model.backbone, *average.model.heads))
+    return average
 
 
 def build(config: TrainConfig) -> tuple[MultiTaskMethod, MultiTaskDataset]:
@@ -165,7 +181,8 @@ def _build_parts(
     heads = [constructors.head(task, feature_shape) for task in tasks]
     share_layers(heads)
     _try_heads(heads, tasks, features)
-    return Parts(tuple(input_shape), backbone, heads, feature_shape)
+    names = tuple(task.name for task in tasks)
+    return Parts(tuple(input_shape), backbone, heads, feature_shape, names)
 
 
 def build_dataset(
@@ -209,25 +226,15 @@ def join(networks: Parts, constructors: Constructors) -> MultiTaskMethod:
     built = blamed("`method` cannot be built", "correct it or its values")
     with memory_errors(too_large), built:
         model: MultiTaskMethod = constructors.method(
-            networks.backbone, networks.heads, feature_shape=shape
+            networks.backbone,
+            networks.heads,
+            feature_shape=shape,
+            task_names=networks.task_names,
         )
     model.eval()
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
         model(torch.zeros(1, *networks.input_shape))
     return model
-
-
-def _optimizer_groups(constructors: Constructors, model: MultiTaskMethod) -> list[OptimizerGroup]:
-    parameters = {"model": model.model_parameters(), "method": model.mtl_parameters()}
-    groups = []
-    for name, iterator in parameters.items():
-        params = list(iterator)
-        make_scheduler, interval = constructors.schedulers[name]
-        if params:  # vanilla has no parameters of its own
-            optimizer = constructors.optimizers[name](params)
-            scheduler = make_scheduler(optimizer)
-            groups.append(OptimizerGroup(name, optimizer, scheduler, interval))
-    return groups
 
 
 def _check_attributes(dataset: MultiTaskDataset) -> None:
