@@ -58,6 +58,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         losses: Sequence[Tensor | None],
         backbone_loss: Tensor | None = None,
         *,
+        labelled: Tensor | None = None,
         retain_graph: bool = False,
         loss_scale: float | Tensor | None = None,
         num_micro_batches: int = 1,
@@ -75,6 +76,9 @@ class MultiTaskMethod(MultiTaskNetwork):
                 takes no part in any mean and keeps its start values and its clock. With many ranks,
                 this rank's parts, which add up to the batch's losses; None on all ranks or none.
             backbone_loss: Scalar loss of the backbone alone (a regulariser, say), added as it is.
+            labelled: Tasks that have a label in this batch, boolean, shape ``[K]``, on the losses'
+                device; a loss of the others is zero, with zero gradients, and counts as None where
+                it is not known in time that it should be. None for all that have a loss.
             retain_graph: Keep the graphs for a second call.
             loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All
                 gradients come out multiplied by it, those of rotations and task weights too, which
@@ -106,7 +110,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         self.ranks.check_pass(losses, len(run.features), accumulating=accumulating)
         losses = [None if loss is None else self.ranks.share(loss) for loss in losses]
         backbone_loss = None if backbone_loss is None else self.ranks.share(backbone_loss)
-        step = Step.read(losses, self.ranks, loss_scale, num_micro_batches, accumulating)
+        step = Step.read(losses, self.ranks, loss_scale, num_micro_batches, accumulating, labelled)
         crosses = not one_head_per_loss and self._losses_cross(losses, run)
         weighed, factors = self._weigh(losses, step)
         if measurement is not None and not self.per_task_gradients:

@@ -34,6 +34,7 @@ class Step:
         scale: float | Tensor | None,
         num_micro_batches: int,
         accumulating: bool,
+        labelled: Tensor | None = None,
     ) -> "Step":
         """Sum the losses over the ranks.
 
@@ -43,6 +44,7 @@ class Step:
             scale: Factor that the losses came with.
             num_micro_batches: Micro-batches of the optimiser step.
             accumulating: True for every micro-batch but the last.
+            labelled: Tasks that have a label, boolean, shape ``[K]``; None for all with a loss.
 
         Returns:
             The step.
@@ -55,6 +57,8 @@ class Step:
         for k, loss in enumerate(losses):
             if loss is None:
                 present[k] = False
+        if labelled is not None:
+            present &= labelled
         whole = _whole(values, scale, num_micro_batches)
         return cls(values, Losses(whole, present, accumulating), scale, num_micro_batches)
 
