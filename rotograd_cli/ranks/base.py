@@ -70,6 +70,25 @@ class Ranks:
         del num_examples
         return [list(tasks) for tasks in present]
 
+    def check_pass(
+        self, losses: Sequence[Tensor | None], num_rows: int, *, accumulating: bool
+    ) -> None:
+        """Refuse a backward pass in which the processes would not fit together.
+
+        Args:
+            losses: K scalars; None for an absent task.
+            num_rows: Rows of the batch that this process has.
+            accumulating: Whether more micro-batches of the optimiser step follow.
+        """
+
+    def share(self, loss: Tensor) -> Tensor:
+        """Return this process's part of a loss, from the loss that a loop handed over."""
+        return loss
+
+    def whole(self, values: Tensor) -> Tensor:
+        """Return losses of the whole batch from what a loop measured; here they are."""
+        return values
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over the processes, the same bits on all; the argument is not changed."""
         return tensor

@@ -39,6 +39,7 @@ class ManyRanks(Ranks):
         self.size = dist.get_world_size()
         self._num_examples = [1] * self.size  # of a micro-batch, by rank
         self._backbone: list[DistributedDataParallel] = []  # in a list: no module of the model's
+        self._host: dist.ProcessGroup | None = None  # None is the default group, which has gloo
 
     def part(self, rows: Tensor) -> Tensor:
         """See :class:`Ranks`."""
@@ -121,6 +122,18 @@ class ManyRanks(Ranks):
         The wrapped backbone sums gradients while the backward pass is still under way. It is no
         submodule of the model, so that names in the ``state_dict`` stay as they are.
         """
+        backbone = model.backbone
+        assert isinstance(backbone, nn.Module)
+        is_trained = any(p.requires_grad for p in backbone.parameters())
+        self.wrap(model, find_unused=is_trained and has_unused(backbone, example))
+
+    def wrap(self, model: nn.Module, *, find_unused: bool) -> None:
+        """Do what :meth:`attach` does without trying the backbone.
+
+        Args:
+            model: Has a ``backbone``; on its device.
+            find_unused: Whether features may not depend on some parameter of the backbone.
+        """
         see_whole_batch(model, self)
         backbone = model.backbone
         assert isinstance(backbone, nn.Module)
@@ -134,7 +147,7 @@ class ManyRanks(Ranks):
         wrapped = DistributedDataParallel(
             backbone,
             device_ids=[device] if device.type == "cuda" else None,
-            find_unused_parameters=has_unused(backbone, example),
+            find_unused_parameters=find_unused,
             **options,
         )
         wrapped.register_comm_hook(self, _sum_bucket)
@@ -160,7 +173,7 @@ class ManyRanks(Ranks):
                 box[0] = make()
             except Exception as raised:  # whatever it is, the others wait for an answer
                 box[1] = raised
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(box, src=0, group=self._host, device=torch.device("cpu"))
         result: T = box[0]
         if box[1] is not None:
             raise box[1]
