@@ -1,7 +1,6 @@
 """``data=torch``: any data set of map style, its order, its random numbers, what it lacks."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ from rotograd_cli.data.base import Batch
 from rotograd_cli.data.torch_datasets import PerTaskDatasets, TorchDatasets
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.rotograd import RotoGrad
+from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.objective import predict, task_losses
 from tests.own_data import Numbers, Points
 from tests.unit.test_loop import OPTIONS
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 CPU = torch.device("cpu")
 CLASS = {"kind": "classification", "num_outputs": 2}
 
@@ -46,8 +47,20 @@ def with_train(dataset: Any, **changes: Any) -> TorchDatasets:
 
 
 def epoch(data: TorchDatasets, num: int, *, epoch: int = 0, first: int = 0, **more: Any) -> Any:
+    ranks = more.pop("ranks", ONE)
     options = replace(OPTIONS, **{"batch_size": num, "augment": True, **more})
-    return EpochBatches(data, options, 3, CPU).steps(epoch, first)
+    return EpochBatches(data, options, 3, CPU, ranks).steps(epoch, first)
+
+
+class _Half(Ranks):
+    size = 2
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def part(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.tensor_split(2)[self.rank]
 
 
 def test_an_example_without_a_target_has_no_label_and_a_batch_without_any_no_task() -> None:
@@ -95,6 +108,9 @@ def test_what_is_drawn_for_an_example_depends_on_seed_epoch_and_place_alone() ->
     assert torch.equal(read(4), wanted)  # other batches
     assert torch.equal(read(8, accumulate_steps=2), wanted)
     assert torch.equal(read(8, first=2), wanted[16:])  # resumed
+    halves = [_Half(rank) for rank in (0, 1)]  # of two processes, which read their rows alone
+    rows = [read(8, ranks=half).view(4, 4, 2) for half in halves]
+    assert torch.equal(torch.cat(rows, 1).view(32, 2), wanted)
     assert not torch.equal(read(8, epoch=1).sort(0).values, wanted.sort(0).values)
     still = read(8, augment=False)
     assert torch.equal(still.sort(0).values, read(8, epoch=1, augment=False).sort(0).values)
@@ -190,6 +206,7 @@ def test_a_picture_is_refused_with_the_transform_that_makes_a_tensor() -> None:
         make(datasets=dict.fromkeys(("train", "val", "test"), fake), inputs=0)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_is_read_by_hugging_face(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     pandas = pytest.importorskip("pandas")
@@ -285,12 +302,3 @@ def test_wrong_shares_of_a_step_are_refused() -> None:
             next(epoch(per_task(**changes), 4))
     with pytest.raises(ConfigError, match="must be a multiple of the 2 tasks, got 5"):
         next(epoch(per_task(), 5))
-
-
-@pytest.fixture(autouse=True)
-def _without_fork_warnings() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*use of fork.*", DeprecationWarning)
-        yield
