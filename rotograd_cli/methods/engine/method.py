@@ -12,7 +12,7 @@ from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.rotation.task_gradients import TaskGradients
-from rotograd_cli.methods.rule import Learned, Rule, Weighting, check_returned
+from rotograd_cli.methods.rule import Evaluation, Learned, Rule, Weighting, check_returned
 from rotograd_cli.methods.statistics import Statistics
 from rotograd_cli.ranks.base import Ranks
 
@@ -322,6 +322,14 @@ class MultiTaskMethod(MultiTaskNetwork):
     def end_epoch(self) -> None:
         """Tell the rule that an epoch has ended."""
         self.rule.end_epoch()
+
+    def observe_evaluation(self, evaluation: Evaluation) -> None:
+        """Tell the rule what an evaluation of the validation split has measured.
+
+        Args:
+            evaluation: For every task in order, its ``loss`` and its metrics by name.
+        """
+        self.rule.observe_evaluation(evaluation)
 
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
         """Learn from the losses after the network's update, before the method's own.
