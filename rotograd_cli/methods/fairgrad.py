@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 from annotated_types import Ge
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from rotograd_cli.bounds import checked
@@ -37,7 +36,7 @@ class FairGrad(GramianWeighting):
     permutation_equivariant: ClassVar[bool] = False  # only as exactly as the solver is
 
     @checked
-    def __init__(self, *, alpha: Annotated[float, Ge(0)]) -> None:
+    def __init__(self, *, alpha: Annotated[float, Ge(0)] = 2.0) -> None:
         super().__init__()
         self.alpha = alpha
 
@@ -59,6 +58,8 @@ def fair_weights(gramian: Tensor, alpha: float, shares: Tensor) -> Tensor:
     Returns:
         Shape ``[k]``; where there is no solution, the weights at which the solver stops.
     """
+    from scipy.optimize import least_squares  # slow to import
+
     p = 1 / alpha
     right = shares.numpy() ** p
     # the solution without the others
