@@ -19,6 +19,7 @@ from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs.optimizers import optimizer_groups
 from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.loss_options import with_all_loss_options
 from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.batch_checks import check_predictions, where
 from rotograd_cli.training.batches import check_batch_size, num_steps
@@ -202,6 +203,8 @@ def build_dataset(
         data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
     )
     _check_attributes(dataset)
+    if config.losses:
+        dataset.tasks = with_all_loss_options(dataset.tasks, config.losses)
     return dataset
 
 
