@@ -10,15 +10,24 @@ from torch import Tensor, nn
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.misuse import Watch
+from rotograd_cli.methods.engine.parameters import ParameterGradients
 from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.parts import check_parameters, check_rule, num_heads
+from rotograd_cli.methods.parts import (
+    GradientsOf,
+    check_gradients,
+    check_input,
+    check_parameters,
+    check_rule,
+    num_heads,
+)
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import cached, is_holding
 from rotograd_cli.methods.rule import Rule, Sum
 from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.trees import NOTHING, positional
 
 
 class MultiTaskNetwork(nn.Module):
@@ -27,8 +36,8 @@ class MultiTaskNetwork(nn.Module):
     The arguments are those of the method.
 
     Raises:
-        ConfigError: If the heads are no list, or the rule is none or has parameters that nothing
-            would train.
+        ConfigError: If the heads are no list, the rule is none or has parameters that nothing would
+            train, or its gradients cannot be those of the parameters.
         ShapeError: If there is no head, or the rule was built for another number of tasks.
     """
 
@@ -42,6 +51,7 @@ class MultiTaskNetwork(nn.Module):
         rule: Rule | None = None,
         *,
         rotation: RotatedFeatures | None = None,
+        gradients: GradientsOf = "features",
         feature_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -49,10 +59,14 @@ class MultiTaskNetwork(nn.Module):
         K = num_heads(heads)
         rule = Sum() if rule is None else rule
         check_rule(rule, K)
+        check_gradients(gradients, rule, rotates=rotation is not None)
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
         self.rule = rule
         self.register_buffer("num_nonfinite", torch.zeros(K, dtype=torch.int64))
+        self.over_parameters = ParameterGradients() if gradients == "parameters" else None
+        """Task gradients over the backbone's parameters; None where the rule sees those at the
+        features."""
         self.rotated = rotation
         self.normalizes_losses = rotation is not None and rotation.normalize_losses
         if rotation is not None:
@@ -118,7 +132,9 @@ class MultiTaskNetwork(nn.Module):
 
     # ---- forward
 
-    def forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+    def forward(
+        self, x: Any = NOTHING, *more: Any, **named: Any
+    ) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         """Return the predictions of all tasks.
 
         In training mode with gradients enabled, the heads get detached features and
@@ -127,6 +143,8 @@ class MultiTaskNetwork(nn.Module):
 
         Args:
             x: Whatever the backbone takes.
+            *more: Further arguments that it takes by position.
+            **named: Those that it takes by keyword.
 
         Returns:
             The K predictions. Where the backbone or a head returns a tuple, a pair of the
@@ -144,20 +162,27 @@ class MultiTaskNetwork(nn.Module):
         if self.training and torch.compiler.is_dynamo_compiling():
             # leaves are no part of a graph; backbone and heads can be compiled one by one
             eagerly: Any = torch.compiler.disable(self._in_autocast)  # type: ignore[no-untyped-call]
-            result: list[Any] = eagerly(x)
+            result: list[Any] = eagerly(*positional(x, more), **named)
             return result
-        return self._in_autocast(x)
+        return self._in_autocast(*positional(x, more), **named)
 
-    def _in_autocast(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+    def _in_autocast(
+        self, *inputs: Any, **named: Any
+    ) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         if self.autocast_dtype is None:
-            return self._forward(x)
+            return self._forward(*inputs, **named)
         device = next(self.parameters()).device.type
         with torch.autocast(device, dtype=self.autocast_dtype):
-            return self._forward(x)
+            return self._forward(*inputs, **named)
 
-    def _forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+    def _forward(self, *inputs: Any, **named: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         differentiates = self.training and torch.is_grad_enabled()
-        output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
+        if differentiates and self.over_parameters is not None:
+            check_input((inputs, named))
+        if differentiates:
+            output = self.ranks.run(self.backbone, *inputs, **named)
+        else:
+            output = self.backbone(*inputs, **named)
         features, backbone_extras = features_of(output)
         if self.rotated is not None:
             self.rotated.axes.check(features.shape)
@@ -240,9 +265,9 @@ class TaskNetwork(nn.Module):
             R = self.rotated.rotations.of_task(task)
         self.register_buffer("constant_rotation", R, persistent=False)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any = NOTHING, *more: Any, **named: Any) -> Any:
         """Return the output of the task's head, differentiable in all but the rotation."""
-        features, _ = features_of(self.method.backbone(x))
+        features, _ = features_of(self.method.backbone(*positional(x, more), **named))
         if self.rotated is not None:
             self.rotated.axes.check(features.shape)
             R = self.constant_rotation
