@@ -173,8 +173,7 @@ def train(
     """
     plan.SHARED_FROM = 0 if shape in SHARING else 2**62
     model, tasks = make_model(method, shape)
-    input_shape = make_batch(shape, tasks, 0, 1).inputs.shape[1:]
-    ranks.attach(model, input_shape)
+    ranks.attach(model, make_batch(shape, tasks, 0, 1).inputs)
     model.join(ranks)
     optimizers = optimizers_of(model)
     losses, records = [], []
