@@ -37,10 +37,20 @@ ADDED_KEYS: Mapping[str, Any] = {
     "checkpoints.every_minutes": 10.0,
     "checkpoints.keep_epochs": 0,
     "train.average_last_epochs": None,
+    "init_from": None,
+    "init_what": "backbone",
+    "init_sha256": None,
+    "freeze": (),
 }
 """Keys that earlier versions did not have, with the value that does what those versions did."""
 
-_LEFT_OUT_OF_KEYS = ("train.average_last_epochs",)
+_LEFT_OUT_OF_KEYS = (
+    "train.average_last_epochs",
+    "init_from",
+    "init_what",
+    "init_sha256",
+    "freeze",
+)
 """Keys of :data:`ADDED_KEYS` that count in :func:`key` only with another value.
 
 So folders that are named by their key keep their names.
