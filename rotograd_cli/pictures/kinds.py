@@ -1,6 +1,5 @@
 """Which kind a task is: the one place that decides how its predictions are shown."""
 
-from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -37,7 +36,7 @@ def kind_of(task: Task, target: Tensor | None = None) -> Kind:
         target: A target of it; without one, a task with a loss of the user's has numbers.
     """
     is_map = len(task.map_shape) > 0
-    loss = task.loss.func if isinstance(task.loss, partial) else task.loss
+    loss = losses.loss_of_package(task.loss)
     for known, scalar, dense in _KINDS:
         if loss is known:
             if loss is losses.binary_cross_entropy and task.num_outputs > 1:

@@ -10,6 +10,7 @@ what a loss takes, so that counts and checks follow the same rule.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,16 +43,29 @@ class TargetRule:
 
 
 def target_rule(loss: Callable[..., Tensor]) -> TargetRule | None:
-    """Return the rule of a loss of this module, None for a loss of the user's.
+    """Return the rule of a loss of this package, None for a function of the user's.
 
-    ``functools.partial`` of a loss with keywords has a rule too. None of these losses is ever
-    negative.
+    ``functools.partial`` of a loss with keywords has a rule too, and so has an object with a
+    ``rule``.
     """
+    if isinstance(getattr(loss, "rule", None), TargetRule):
+        of_object: TargetRule = loss.rule  # type: ignore[attr-defined]
+        return of_object
     if isinstance(loss, partial) and not loss.args:
         rule = target_rule(loss.func)
         return rule and _with_keywords(rule, loss.keywords)
     rules = (rule for function, rule in _RULES if function is loss)
     return next(rules, None)
+
+
+def loss_of_package(loss: Any) -> Any:
+    """Return the loss of this module inside a partial, or in whose place an object stands."""
+    return loss.func if isinstance(loss, partial) else getattr(loss, "like", loss)
+
+
+def is_never_negative(loss: Callable[..., Tensor]) -> bool:
+    """Return whether a loss is known to be never negative, as those of this package are."""
+    return target_rule(loss) is not None and getattr(loss, "never_negative", True)
 
 
 def _with_keywords(rule: TargetRule, keywords: Mapping[str, object]) -> TargetRule:
@@ -138,12 +152,7 @@ def segmentation_cross_entropy(prediction: Tensor, target: Tensor, void: int = N
         ShapeError: If the target has another shape.
         ConfigError: If it holds no whole numbers.
     """
-    check_shapes(prediction.select(1, 0), target)
-    if target.is_floating_point():
-        raise ConfigError(
-            f"the target must hold whole numbers (torch.int64), got {target.dtype}; write "
-            "target.long()."
-        )
+    check_target(prediction.select(1, 0), target, classes=True)
     labelled = is_labelled(target, void)
     wrong = no_class(target, prediction.shape[1], void)
     logits = torch.where(labelled.unsqueeze(1), prediction, 0)
@@ -198,6 +207,21 @@ def normal_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     normals = torch.where(valid, target.to(prediction.dtype), 0)
     cosines = (directions * normals).sum(1, keepdim=True)
     return _masked_mean(1 - cosines, valid)
+
+
+def check_target(values: Tensor, target: Tensor, *, classes: bool) -> None:
+    """Refuse a target of another shape than the values, and classes that are no integers.
+
+    Raises:
+        ShapeError: If the shapes differ.
+        ConfigError: If ``classes`` and the target holds no whole numbers.
+    """
+    check_shapes(values, target)
+    if classes and target.is_floating_point():
+        raise ConfigError(
+            f"the target must hold whole numbers (torch.int64), got {target.dtype}; write "
+            "target.long()."
+        )
 
 
 def _masked_mean(terms: Tensor, valid: Tensor) -> Tensor:

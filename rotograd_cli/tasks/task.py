@@ -11,6 +11,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.metric_keys import OF_ALL_PAIRS
 from rotograd_cli.tasks.losses import target_rule
 from rotograd_cli.tasks.metrics import MetricSpec, Statistic, statistics
+from rotograd_cli.tasks.targets import TargetForm
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Task:
     """Number of elements of a target that the loss averages over, a scalar on its device.
 
     None: what a loss of this package leaves, and for other losses the length of the first axis."""
+    target: TargetForm | None = None
+    """What the target of one example is like, for data sets that have to make one of the user's
+    values; None where the data set knows."""
 
     def __post_init__(self) -> None:
         """Refuse what keys, heads and tables could not use.

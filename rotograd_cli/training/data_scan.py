@@ -11,7 +11,7 @@ from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
-from rotograd_cli.tasks.losses import binary_cross_entropy
+from rotograd_cli.tasks.losses import binary_cross_entropy, loss_of_package
 from rotograd_cli.training.batch_checks import check_form, refuse_faults, where
 from rotograd_cli.training.batches import complete_batches, evaluation_parts
 from rotograd_cli.training.blame import blamed
@@ -111,7 +111,7 @@ class SeenFlags:
     """Values of the targets of binary tasks: -1 for "no" would be taken for no label."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self._tasks = [task for task in tasks if task.loss is binary_cross_entropy]
+        self._tasks = [t for t in tasks if loss_of_package(t.loss) is binary_cross_entropy]
         self._counts = {task.name: Counter[float]() for task in self._tasks}
 
     def add(self, batch: Batch) -> None:

@@ -19,7 +19,7 @@ from typing import cast
 
 from rotograd_cli.data.base import Split
 from rotograd_cli.errors import ConfigError, SelectionError
-from rotograd_cli.tasks.losses import target_rule
+from rotograd_cli.tasks.losses import is_never_negative
 from rotograd_cli.tasks.metrics import ROUNDING, Better
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training.options import TrainOptions
@@ -128,7 +128,7 @@ def select_by(options: TrainOptions, tasks: Sequence[Task]) -> Selection:
     splits = options.evaluated_splits
     split, _, rest = key.partition("/")
     if rest == "auto":
-        never_negative = all(target_rule(task.loss) is not None for task in tasks)
+        never_negative = all(is_never_negative(task.loss) for task in tasks)
         key = f"{split}/{'geomean' if never_negative else 'relative'}_loss"
     by_name = directions_of(tasks)
     directions = {f"{s}/{name}": better for s in splits for name, better in by_name.items()}

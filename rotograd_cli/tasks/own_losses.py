@@ -1,0 +1,193 @@
+"""Losses of the user's, and how elements without a label are left out of them.
+
+A loss that gives one number per example or element is averaged here over those with a label. The
+losses of torch (``torch.nn.CrossEntropyLoss()``, ``torch.nn.functional.l1_loss``) are such losses,
+whatever mean they would take themselves. A loss that gives one number for the batch is used as it
+is: a target without a label makes it NaN, which is refused wherever it is noticed, never averaged.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
+
+from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.tasks.labels import is_labelled, is_number
+from rotograd_cli.tasks.losses import TargetRule
+
+
+class OwnLoss:
+    """A loss of the user's, over what is labelled.
+
+    Args:
+        loss: Takes predictions and targets.
+        rule: Which elements are labelled, and which values the loss cannot take.
+        num_outputs: Second axis of the prediction.
+        like: Loss of this package in whose place it is; None for none.
+        squeezed: Whether a prediction ``[N, 1]`` is handed over as ``[N]``.
+
+    Raises:
+        ConfigError: If the loss is a sum, or has parameters, which nothing would train.
+    """
+
+    never_negative = False
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        rule: TargetRule,
+        num_outputs: int,
+        *,
+        like: Callable[..., Tensor] | None,
+        squeezed: bool,
+    ) -> None:
+        self.rule = rule
+        self.like = like
+        self.num_outputs = num_outputs
+        self.squeezed = squeezed
+        self.terms, self.weight = _per_element(loss)
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over the labelled elements, scalar; 0 with zero gradients without any."""
+        labelled, usable = self._masks(target)
+        values = prediction.squeeze(1) if self.squeezed else prediction
+        values = torch.where(_as_of(usable, values), values, 0)
+        if isinstance(self.terms, nn.Module):
+            self.terms.to(values.device)
+        known = torch.where(_widened(usable, target), target, 0)
+        if known.is_floating_point():
+            known = known.to(values.dtype)
+        terms = self.terms(values, known)
+        if not isinstance(terms, Tensor) or not terms.dim():
+            whole: Tensor = _of_whole_batch(terms, usable)
+            return whole
+        counted = _of_terms(labelled, terms)
+        terms = torch.where(_of_terms(usable, terms), terms, torch.nan)
+        terms = torch.where(counted, terms, 0)
+        num = counted.sum() if self.weight is None else self.count(target).to(terms.dtype)
+        mean = terms.sum() / torch.where(num > 0, num, 1)
+        if terms.dim() == 1 and labelled.dim() > 1:  # an example counts whole, or not at all
+            elements = labelled.flatten(1)
+            is_whole = (elements.any(1) == elements.all(1)).all()
+            mean = torch.where(is_whole, mean, torch.nan)
+        return mean
+
+    def count(self, target: Tensor) -> Tensor:
+        """Return what the mean divides by, but for a factor: elements, or their weights' sum."""
+        labelled, usable = self._masks(target)
+        if self.weight is None or target.is_floating_point():
+            return labelled.sum()
+        weights = self.weight.to(target.device)[torch.where(usable, target, 0).long()]
+        return torch.where(labelled, weights, 0).sum()
+
+    def _masks(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Which elements are labelled, and which of them hold what can be a label.
+
+        Of a loss of its own kind, whose elements are not known, whole examples count.
+        """
+        labelled = self.rule.labelled(target)
+        if self.like is None:
+            labelled = labelled.reshape(len(target), -1).all(1)
+            return labelled, labelled
+        return labelled, labelled & ~self.rule.wrong(target, self.num_outputs)
+
+
+def rule_of_any_target(ignore_index: int | None) -> TargetRule:
+    """Return the rule of a task of kind custom.
+
+    Args:
+        ignore_index: Value of integers without a label; None for none. Floating-point numbers are
+            NaN there.
+    """
+
+    def labelled(target: Tensor) -> Tensor:
+        if target.is_floating_point():
+            return is_number(target)
+        if ignore_index is None:
+            return torch.ones_like(target, dtype=torch.bool)
+        return is_labelled(target, ignore_index)
+
+    def wrong(target: Tensor, num_outputs: int) -> Tensor:
+        del num_outputs
+        return torch.zeros_like(target, dtype=torch.bool)
+
+    return TargetRule("a target", labelled, wrong)
+
+
+def ignored_index(loss: Any) -> int | None:
+    """Return the ``ignore_index`` of a loss of torch's; None if it has none."""
+    function, options = _unpacked(loss)
+    if isinstance(function, nn.Module):
+        return getattr(function, "ignore_index", None)
+    default = {F.cross_entropy: -100, F.nll_loss: -100}.get(function)
+    return options.get("ignore_index", default)
+
+
+def _per_element(loss: Any) -> tuple[Callable[..., Any], Tensor | None]:
+    """Return a loss that does not average, if it can be made so, and weights of its classes."""
+    if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
+        raise ConfigError(
+            f"`loss` must have no parameters, which nothing would train, got {loss}; write them "
+            "into the head."
+        )
+    function, options = _unpacked(loss)
+    if getattr(loss, "reduction", options.get("reduction")) == "sum":
+        raise ConfigError(
+            "`loss` must be a mean, got reduction='sum', whose size depends on how many labels a "
+            "batch has; leave it out."
+        )
+    if isinstance(loss, _Loss):
+        terms = copy.deepcopy(loss)
+        terms.reduction = "none"
+        weighted = isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss))
+        weight: Any = loss.weight if weighted else None
+        return terms, weight
+    is_of_torch = inspect.isfunction(function) and function.__module__ == F.__name__
+    if is_of_torch and "reduction" in inspect.signature(function).parameters:
+        weighted = function in (F.cross_entropy, F.nll_loss)
+        return partial(loss, reduction="none"), options.get("weight") if weighted else None
+    return loss, None
+
+
+def _unpacked(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the function inside a partial, and its keywords."""
+    return (loss.func, loss.keywords) if isinstance(loss, functools.partial) else (loss, {})
+
+
+def _as_of(mask: Tensor, prediction: Tensor) -> Tensor:
+    """A mask of the target's elements, seen as one of the prediction's."""
+    if 1 < mask.dim() < prediction.dim():
+        return mask.unsqueeze(1)  # of classes, whose axis is the second one
+    return _widened(mask, prediction)
+
+
+def _widened(mask: Tensor, values: Tensor) -> Tensor:
+    """A mask with axes of length 1 at the end, as many as the values have more."""
+    return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim()))
+
+
+def _of_whole_batch(loss: Any, usable: Tensor) -> Any:
+    """A loss that nothing can be left out of any more; what is no tensor is refused later."""
+    return torch.where(usable.all(), loss, torch.nan) if isinstance(loss, Tensor) else loss
+
+
+def _of_terms(mask: Tensor, terms: Tensor) -> Tensor:
+    """A mask of the target's elements, seen as one of the loss's terms."""
+    if terms.dim() == 1:
+        mask = mask.reshape(len(mask), -1).all(1)
+    elif terms.dim() < mask.dim():
+        mask = mask.all(1)
+    try:
+        return _widened(mask, terms).expand_as(terms)
+    except RuntimeError:
+        raise ShapeError(
+            "the loss must return one number per example or per element of the target, shape "
+            f"{list(mask.shape)}, got {list(terms.shape)}; reduce the rest with mean()."
+        ) from None

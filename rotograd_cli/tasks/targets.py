@@ -1,0 +1,134 @@
+"""The target of one example: what a loss takes, made from what a data set of the user's has."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.errors import ConfigError, first_line
+
+
+@dataclass(frozen=True)
+class TargetForm:
+    """Form of the target of one example of a declared task."""
+
+    name: str
+    """Name of the task."""
+    shape: tuple[int, ...] | None
+    """Shape; None takes targets of any shape."""
+    dtype: torch.dtype | None
+    """int64 for classes, else float32; None leaves the type."""
+    no_label: float | None
+    """Value of an element without a label; None where integers have none. Without a ``dtype`` it is
+    that of integers, and NaN that of floating-point numbers."""
+    ignore_index: float | None = None
+    """Value that says the same in the user's data."""
+
+    def unlabelled(self) -> Tensor:
+        """Return the target of an example without a label.
+
+        Raises:
+            ConfigError: If the form is not known.
+        """
+        if self.shape is None or self.no_label is None:
+            raise self._refusal(
+                "an example has no target, which a task of kind custom cannot do without; return "
+                "one that its loss leaves out (NaN, or its ignore_index)."
+            )
+        return torch.full(self.shape, self.no_label, dtype=self.dtype)
+
+    def read(self, value: Any, mask: Any = None) -> Tensor:
+        """Return the target of an example as losses and metrics take it, on the CPU.
+
+        Args:
+            value: Tensor, array, number or list; None for no label. Booleans and unsigned integers
+                are taken as numbers, a single number may have the shape ``[1]``, and NaN means "no
+                label" of classes too.
+            mask: True where there is a label: one value for the example, one for each element, or
+                what is broadcast to the target; None for everywhere.
+
+        Returns:
+            Of this form, with :attr:`no_label` where there is no label.
+
+        Raises:
+            ConfigError: If it is no target of this form.
+        """
+        if value is None:
+            return self.unlabelled()
+        target = self._numbers(value)
+        if self.shape is not None:
+            target = self._of_shape(target)
+        missing = target.isnan() if target.is_floating_point() else torch.zeros_like(target).bool()
+        if self.ignore_index is not None:
+            missing = missing | (target == self.ignore_index)
+        if mask is not None:
+            missing = missing | ~self._mask(mask, target)
+        return self._filled(target, missing)
+
+    def _numbers(self, value: Any) -> Tensor:
+        try:
+            target = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise self._refusal(
+                f"the target must be a number, an array or a tensor, got a {type(value).__name__} "
+                f"({first_line(error)}); convert it in your data set."
+            ) from error
+        if target.is_complex():
+            raise self._refusal(f"the target must be real, got {target.dtype}; convert it.")
+        # the smaller unsigned types have no -1, and the larger ones hardly any operation
+        return target if target.is_floating_point() else target.long()
+
+    def _of_shape(self, target: Tensor) -> Tensor:
+        if target.shape == self.shape:
+            return target
+        singles = ((), (1,))
+        if self.shape in singles and tuple(target.shape) in singles:
+            return target.reshape(self.shape)
+        channel = (1, *target.shape)
+        if self.shape == channel or target.shape == (1, *(self.shape or ())):  # of a map
+            return target.reshape(self.shape or ())
+        raise self._refusal(
+            f"the target of an example must have shape {list(self.shape or ())}, got "
+            f"{list(target.shape)}; correct it, `num_outputs` or `map_shape`."
+        )
+
+    def _mask(self, mask: Any, target: Tensor) -> Tensor:
+        labelled = torch.as_tensor(mask).bool()
+        if labelled.numel() == 1:
+            return labelled.reshape(()).expand_as(target)
+        try:
+            return labelled.expand_as(target)
+        except RuntimeError:
+            raise self._refusal(
+                f"its mask must have one value, or the target's shape {list(target.shape)}, got "
+                f"shape {list(labelled.shape)}; correct it."
+            ) from None
+
+    def _filled(self, target: Tensor, missing: Tensor) -> Tensor:
+        no_label = self.no_label
+        if self.dtype is None and target.is_floating_point():
+            no_label = torch.nan
+        if no_label is None:
+            if missing.any():
+                raise self._refusal(
+                    "an element has no label, but nothing says how its loss is told; set "
+                    f"data.tasks.{self.name}.ignore_index=-1, say."
+                )
+            return target
+        if self.dtype == torch.int64 and target.is_floating_point():
+            self._check_whole(target[~missing])
+            target = torch.where(missing, no_label, target)
+        dtype = self.dtype or target.dtype
+        return torch.where(missing, no_label, target.to(dtype)).to(dtype)
+
+    def _check_whole(self, classes: Tensor) -> None:
+        fractions = classes[classes != classes.round()]
+        if len(fractions):
+            raise self._refusal(
+                f"the target must be a class, a whole number, got {fractions[0].item():g}; for "
+                "probabilities of the classes take kind: custom with a loss that takes them."
+            )
+
+    def _refusal(self, text: str) -> ConfigError:
+        return ConfigError(f"Task {self.name!r}: {text}")
