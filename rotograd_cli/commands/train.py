@@ -6,7 +6,8 @@ optimizer@model_optimizer, optimizer@method_optimizer, scheduler@model_scheduler
 scheduler@method_scheduler choose for the network and for the method's own parameters.
 
 keys, with examples (rotograd train --cfg job prints all of them with their values):
-  resume=DIR|auto continues a run; trust=true lets a run from somebody else name any component
+  resume=DIR|auto continues a run, resume=DIR train.epochs=40 makes it longer
+  trust=true lets a run from somebody else name any component
   seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
   train.epochs  train.batch_size  train.accumulate_steps  train.grad_clip_norm
   train.limit_batches  train.select  model_optimizer.lr  method_optimizer.lr
@@ -122,6 +123,7 @@ def _run(
             overrides,
             screen=cell or SCREEN,
             resume=target.resumed,
+            extend=target.extended,
             ranks=ranks,
         )
         return summary, target.run_dir

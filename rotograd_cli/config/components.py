@@ -16,6 +16,7 @@ from torch import nn
 from rotograd_cli.bounds import check_range, hints_of
 from rotograd_cli.config.kinds import Kind, kind_of
 from rotograd_cli.config.labels import LABEL, without_label
+from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.config.schema import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
@@ -247,8 +248,8 @@ class Constructors:
             "method": Constructor(config.method_optimizer, "method_optimizer", "params"),
         }
         self.schedulers = {
-            "model": _schedule(config.model_scheduler, "model_scheduler"),
-            "method": _schedule(config.method_scheduler, "method_scheduler"),
+            "model": Schedule(config.model_scheduler, "model_scheduler", Constructor),
+            "method": Schedule(config.method_scheduler, "method_scheduler", Constructor),
         }
         self._head = config.head
         self._heads = config.heads
@@ -275,12 +276,3 @@ class Constructors:
                 raise ConfigError(
                     f"`heads.{name}` is not a task of this run; {suggest(name, names, 'heads.')}"
                 )
-
-
-def _schedule(node: Any, where: str) -> tuple[Any, str]:
-    if not isinstance(node, Mapping) or set(node) != {"interval", "scheduler"}:
-        raise ConfigError(f"`{where}` must have the keys interval and scheduler, got {node!r}.")
-    if node["interval"] not in ("step", "epoch"):
-        raise ConfigError(f"`{where}.interval` must be step or epoch, got {node['interval']!r}.")
-    make = Constructor(node["scheduler"], f"{where}.scheduler", "optimizer")
-    return make, str(node["interval"])

@@ -36,6 +36,16 @@ class RotationOptions:
 
 
 @dataclass
+class ParameterGroup:
+    """Parameters with options of their own; ``conf/training.yaml`` has an example."""
+
+    pattern: str = MISSING
+    lr: _NotNegative | None = None
+    lr_factor: _NotNegative | None = None
+    weight_decay: _NotNegative | None = None
+
+
+@dataclass
 class Paths:
     """Folders."""
 
@@ -56,6 +66,7 @@ class TrainConfig:
     heads: dict[str, Any] = field(default_factory=dict)
     model_optimizer: Any = MISSING
     method_optimizer: Any = MISSING
+    parameter_groups: list[ParameterGroup] | None = MISSING
     model_scheduler: Any = MISSING
     method_scheduler: Any = MISSING
     logger: Any = MISSING

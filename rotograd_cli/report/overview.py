@@ -80,7 +80,7 @@ def _tasks(tasks: Sequence[str]) -> str | None:
 def _selected(summary: RunSummary) -> str | None:
     if not summary.selected_epoch or summary.averaged_epochs:
         return None
-    return f"{summary.selected_epoch} of {summary.epochs}"
+    return summary.measured_at.removeprefix("epoch ")
 
 
 def _numbers(values: dict[str, int]) -> str | None:

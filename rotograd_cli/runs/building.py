@@ -19,14 +19,17 @@ from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs.initial_weights import load_initial_weights
+from rotograd_cli.runs.optimizers import optimizer_groups
 from rotograd_cli.tasks import Task
+from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.batch_checks import check_predictions, where
-from rotograd_cli.training.batches import check_batch_size
+from rotograd_cli.training.batches import check_batch_size, num_steps
 from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
 from rotograd_cli.training.freezing import freeze
 from rotograd_cli.training.precision import AUTOCAST, compile_networks
-from rotograd_cli.training.run_state import OptimizerGroup, RunState
+from rotograd_cli.training.run_state import RunState
+from rotograd_cli.training.schedules import RunLength
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
 
 _SMALLER = (
@@ -75,11 +78,15 @@ def build_run(
     constructors = Constructors(config)
     model, dataset = _build(config, constructors)
     origin = load_initial_weights(model, config, dataset.tasks, ranks)
-    make_groups = partial(_optimizer_groups, constructors)
+    length = RunLength(config.train.epochs, num_steps(dataset, config.train))
+    make_groups = partial(optimizer_groups, config, constructors, length)
     ranks.broadcast(lambda: dry_pass(model, dataset, make_groups, config.train))
+    decay = config.train.ema_decay
+    average = None if decay is None else _average(model, decay, config.compile)
     ranks.attach(model, dataset.input_shape)
-    model.join(ranks)
-    run = RunState(model, make_groups(model))
+    for each in (model, *([average.model] if average else [])):
+        each.join(ranks)
+    run = RunState(model, make_groups(model), average)
     run.origin = origin
     return run, dataset
 
@@ -91,6 +98,14 @@ def without_weights(config: TrainConfig) -> TrainConfig:
         off = {"pretrained": False, "weights": None}
         backbone = {**backbone, **{key: off[key] for key in off if key in backbone}}
     return dataclasses.replace(config, backbone=backbone, init_from=None)
+
+
+def _average(model: MultiTaskMethod, decay: float, is_compiled: bool) -> WeightAverage:
+    """Return the average of the weights; before ranks are attached, whose layers have no copy."""
+    average = WeightAverage(model, decay)
+    if is_compiled:
+        compile_networks((average.model.backbone, *average.model.heads))
+    return average
 
 
 def build(config: TrainConfig) -> tuple[MultiTaskMethod, MultiTaskDataset]:
@@ -235,19 +250,6 @@ def join(networks: Parts, constructors: Constructors) -> MultiTaskMethod:
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
         model(torch.zeros(1, *networks.input_shape))
     return model
-
-
-def _optimizer_groups(constructors: Constructors, model: MultiTaskMethod) -> list[OptimizerGroup]:
-    parameters = {"model": model.model_parameters(), "method": model.mtl_parameters()}
-    groups = []
-    for name, iterator in parameters.items():
-        params = [parameter for parameter in iterator if parameter.requires_grad]
-        make_scheduler, interval = constructors.schedulers[name]
-        if params:  # vanilla has no parameters of its own, others may be frozen
-            optimizer = constructors.optimizers[name](params)
-            scheduler = make_scheduler(optimizer)
-            groups.append(OptimizerGroup(name, optimizer, scheduler, interval))
-    return groups
 
 
 def _check_attributes(dataset: MultiTaskDataset) -> None:

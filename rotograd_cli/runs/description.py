@@ -64,7 +64,11 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         select=selection.key,
         planned_epochs=trainer.options.epochs,
         overrides=list(overrides),
-        notes=[*dataset.notes, *cut_notes(dataset, evaluated, trainer.options)],
+        notes=[
+            *dataset.notes,
+            *cut_notes(dataset, evaluated, trainer.options),
+            *_extension_notes(trainer.run),
+        ],
         initial_weights=trainer.run.origin,
         data_fingerprint=dataset.fingerprint,
         num_examples={split: dataset.num_examples(split) for split in SPLITS},
@@ -85,6 +89,14 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         command=list(sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _extension_notes(run: RunState) -> list[str]:
+    """Say that learning rates were another run's, where schedules end with the run."""
+    if not run.state.extended_at or not any(group.ends_with_run for group in run.groups):
+        return []
+    epochs = " and ".join(map(str, run.state.extended_at))
+    return [f"made longer after epoch {epochs}, until when the learning rate fell faster"]
 
 
 def _protocol(trainer: Trainer) -> str:
@@ -134,6 +146,7 @@ def progress(run: RunState) -> dict[str, Any]:
         "selected_epoch": state.best_epoch,
         "epochs": state.epoch,
         "steps": state.step,
+        "extended_at_epochs": state.extended_at,
         "skipped_steps": state.skipped_steps,
         "train_s": round(state.train_s, 3),
         "data_s": round(state.data_s, 3),

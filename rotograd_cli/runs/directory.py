@@ -49,9 +49,18 @@ class RunFolder:
         with _unwritable(self.path):
             owner = f"process {os.getpid()} on {platform.node()}\n"
             (self.path / ".lock").write_text(owner, encoding="utf-8")
-            if config is not None:
-                text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-                replace_text(self.path / "config.yaml", text)
+        if config is not None:
+            self.write_config(config)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration: of a new run, or of one that is made longer.
+
+        Raises:
+            ConfigError: If it cannot be written.
+        """
+        with _unwritable(self.path):
+            text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            replace_text(self.path / "config.yaml", text)
 
     def note(self, **changes: Any) -> None:
         """Change the summary, which :meth:`write` writes."""

@@ -13,7 +13,7 @@ from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.messages import describe_failure
 from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.data.base import MultiTaskDataset
-from rotograd_cli.errors import NonFiniteError, run_under_way, suggested
+from rotograd_cli.errors import ConfigError, NonFiniteError, run_under_way, suggested
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs import description
 from rotograd_cli.runs.building import build_run, memory_errors
@@ -85,6 +85,7 @@ def train(
     *,
     screen: Screen | None = SCREEN,
     resume: bool = False,
+    extend: bool = False,
     ranks: Ranks = ONE,
 ) -> RunSummary:
     """Train one run and write its directory.
@@ -97,6 +98,7 @@ def train(
         overrides: What the user changed, recorded in the summary.
         screen: What the terminal shows; None for nothing below a warning.
         resume: Go on from the newest checkpoint in the directory, if there is one.
+        extend: Whether that run is to train longer than its ``config.yaml`` says.
         ranks: The processes that train together; the first one writes, the others call this with
             the same arguments.
 
@@ -114,13 +116,15 @@ def train(
         fingerprint = trainer.dataset.fingerprint
         ranks.broadcast(lambda: refuse_other_data(run_dir, fingerprint, config.paths.data_dir))
     if not ranks.is_first:
-        return _follow(trainer, run_dir, resume=resume)
+        return _follow(trainer, run_dir, resume=resume, extend=extend)
     label = None if screen is None else screen.label
     with claimed(run_dir) as folder, log_file(run_dir / "train.log", label):
-        positions = trainer.checkpoints.resume() if resume else None
+        positions = _resume(trainer, extend=extend) if resume else None
         folder.begin(None if resume else trainer.config)
         folder.summary = _first_summary(trainer, run_dir, overrides, resumed=positions is not None)
         folder.write()  # a run that is killed has said what it trained on
+        if extend:  # last: whoever finds the new length does not find the run finished
+            folder.write_config(trainer.config)
         with _recorded(folder, trainer, recorder):
             with _under_way(trainer, run_dir):
                 add = recorder.trackers.append
@@ -199,8 +203,8 @@ def _first_summary(
     if resumed:
         summary = description.resumed(summary, RunSummary.read(run_dir), run.state.step)
         line = f"{line}, on from step {run.state.step}"
-    for text in (line, *run.origin):
-        logger.info(text)
+    for each in (line, *run.origin, *run.remarks):
+        logger.info(each)
     return summary
 
 
@@ -249,14 +253,33 @@ def _command(trainer: Trainer, run_dir: Path, *overrides: str) -> str:
     return suggested("train", f"resume={os.path.relpath(run_dir)}", *overrides, *trust)
 
 
-def _follow(trainer: Trainer, run_dir: Path, *, resume: bool) -> RunSummary:
+def _resume(trainer: Trainer, *, extend: bool) -> dict[str, int] | None:
+    """Go back to the newest checkpoint.
+
+    Raises:
+        ConfigError: If the run is to train longer and has nothing to train.
+    """
+    positions = trainer.checkpoints.resume()
+    state = trainer.run.state
+    if extend and state.is_over(trainer.options) and not state.evaluation_due:
+        options = trainer.options
+        limit = "train.patience" if state.epoch < options.epochs else "train.epochs"
+        raise ConfigError(
+            f"`resume` must leave something to train, but the run ended after epoch {state.epoch}, "
+            f"{state.num_since_best} evaluations after its best (train.epochs={options.epochs}, "
+            f"train.patience={options.patience}); raise {limit}."
+        )
+    return positions
+
+
+def _follow(trainer: Trainer, run_dir: Path, *, resume: bool, extend: bool) -> RunSummary:
     """Train on a rank that writes nothing; the first rank says what there is to say."""
     package = logging.getLogger("rotograd_cli")
     level = package.level
     package.setLevel(logging.ERROR)
     try:
         if resume:
-            trainer.checkpoints.resume()
+            _resume(trainer, extend=extend)
         with _under_way(trainer, run_dir):
             return RunSummary(metrics=dict(trainer.fit()))
     except interrupts.StopRequested as error:

@@ -5,6 +5,7 @@ Nothing that a saved configuration names is resolved or imported here.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from rotograd_cli.config.schema import COMMAND_KEYS, TrainConfig, to_train_confi
 from rotograd_cli.errors import ConfigError, OccupiedError, first_line, suggested
 from rotograd_cli.runs.directory import is_used
 from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.training.options import END
 
 if TYPE_CHECKING:
     from rotograd_cli.runs.trust import Trust
@@ -41,6 +43,13 @@ ADDED_KEYS: Mapping[str, Any] = {
     "init_what": "backbone",
     "init_sha256": None,
     "freeze": (),
+    "train.patience": None,
+    "train.ema_decay": None,
+    "parameter_groups": None,
+    "model_scheduler.warmup_epochs": None,
+    "model_scheduler.warmup_steps": None,
+    "method_scheduler.warmup_epochs": None,
+    "method_scheduler.warmup_steps": None,
 }
 """Keys that earlier versions did not have, with the value that does what those versions did."""
 
@@ -50,6 +59,13 @@ _LEFT_OUT_OF_KEYS = (
     "init_what",
     "init_sha256",
     "freeze",
+    "train.patience",
+    "train.ema_decay",
+    "parameter_groups",
+    "model_scheduler.warmup_epochs",
+    "model_scheduler.warmup_steps",
+    "method_scheduler.warmup_epochs",
+    "method_scheduler.warmup_steps",
 )
 """Keys of :data:`ADDED_KEYS` that count in :func:`key` only with another value.
 
@@ -63,6 +79,9 @@ They say where a run reads and writes, who is told and of what, on which machine
 often it is saved. A result does not depend on them, but for rounding on another device or with
 other kernels, which the footnotes of a table name.
 """
+
+_EXTENDING = ("train.epochs", "train.patience")
+"""Keys whose values a run may raise when it goes on: it trains longer."""
 
 _AUTO = ("geomean_loss", "relative_loss")
 """Metrics that ``train.select=SPLIT/auto`` stands for, depending on the data set's losses."""
@@ -202,6 +221,20 @@ def setting(config: Mapping[str, Any], select: str | None = None) -> dict[str, A
             result["train.select"] = select
         elif str(result.get("data._target_")).startswith("rotograd_cli.data."):
             result["train.select"] = candidates[0]
+    return result | _ends(result)
+
+
+def _ends(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the number of epochs for schedules that go on to the ``end``, as runs had it before.
+
+    A warm-up makes the number another one.
+    """
+    result = {}
+    for name, value in values.items():
+        section, _, rest = name.partition(".scheduler.")
+        warmups = [values.get(f"{section}.warmup_{unit}") for unit in ("epochs", "steps")]
+        if rest and value == END and values.get(f"{section}.interval") == "epoch":
+            result[name] = values.get("train.epochs") if warmups == [None, None] else END
     return result
 
 
@@ -246,12 +279,15 @@ class Target:
     run_dir: Path
     resumed: bool
     """Whether it is there already, so that its newest checkpoint is gone on from."""
+    extended: bool = False
+    """Whether it is to train longer than it was configured to."""
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
         summary = RunSummary.read(self.run_dir) if self.resumed else None
-        return summary is not None and summary.is_finished and summary.is_complete
+        is_over = summary is not None and summary.is_finished and summary.is_complete
+        return is_over and not self.extended
 
 
 def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "Trust") -> Target:
@@ -260,7 +296,8 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "
     Args:
         name: Its directory.
         config: What the command line composes.
-        overrides: The command line's overrides; those that change no result count.
+        overrides: The command line's overrides; those that change no result count, and those that
+            make it train longer.
         trust: What the user vouches for.
 
     Returns:
@@ -273,20 +310,58 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "
     run_dir = Path(name).expanduser()
     result = load_run_config(run_dir, "resume")
     saved = asdict(result)
+    extended = False
     for word in overrides:
-        key = word.partition("=")[0].lstrip("+~").replace("@", ".").split(".")[0]
+        name = word.partition("=")[0].lstrip("+~").replace("@", ".")
+        key = name.split(".")[0]
+        if name in _EXTENDING:
+            extended |= _extend(result, config, name.partition(".")[2], run_dir)
+            continue
         if key in COMMAND_KEYS or word in _NO_CHANGE:
             continue
         if key not in UNCOUNTED:
             raise ConfigError(
                 f"`resume` goes on with {name} as it was configured, got {word} too; leave that "
-                f"out (only {', '.join(UNCOUNTED)} may change) or start a new run."
+                f"out (only {', '.join(UNCOUNTED)} may change, and {' and '.join(_EXTENDING)} be "
+                "raised) or start a new run."
             )
         setattr(result, key, getattr(config, key))
         saved.pop(key, None)
     trust.check(saved, run_dir / "config.yaml", run_dir)
     trust.check_destination(saved.get("logger"), run_dir / "config.yaml")
-    return Target(result, run_dir, resumed=True)
+    return Target(result, run_dir, resumed=True, extended=extended)
+
+
+def _extend(result: TrainConfig, config: TrainConfig, name: str, run_dir: Path) -> bool:
+    """Raise a limit of training; return whether that changes it.
+
+    Args:
+        result: Configuration of the run, which is changed.
+        config: What the command line composes.
+        name: Option of the section ``train``; null is no limit.
+        run_dir: Directory of the run, for the message.
+    """
+    before = getattr(result.train, name)
+    now = getattr(config.train, name)
+    limits = [math.inf if value is None else value for value in (before, now)]
+    if limits[1] < limits[0]:
+        raise ConfigError(
+            f"`train.{name}` of a run that goes on must be at least {before}, as in "
+            f"{run_dir / 'config.yaml'}, got {now}; leave it out or start a new run."
+        )
+    setattr(result.train, name, now)
+    if name == "epochs":
+        for schedule in (result.model_scheduler, result.method_scheduler):
+            _end_with_run(schedule, before)
+    return bool(now != before)
+
+
+def _end_with_run(schedule: dict[str, Any], epochs: int) -> None:
+    """Let a cosine over all epochs end with the run, as earlier versions did not write."""
+    options = schedule["scheduler"]
+    is_cosine = options["_target_"] == "torch.optim.lr_scheduler.CosineAnnealingLR"
+    if is_cosine and schedule["interval"] == "epoch" and options.get("T_max") == epochs:
+        options["T_max"] = END
 
 
 def same_run(config: TrainConfig, run_dir: Path, folders: Sequence[Path]) -> Target:

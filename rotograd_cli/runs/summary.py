@@ -102,6 +102,8 @@ class RunSummary:
     epochs: int | None = None
     """Finished epochs."""
     planned_epochs: int | None = None
+    extended_at_epochs: list[int] = field(default_factory=list)
+    """Finished epochs whenever the run was made longer."""
     steps: int | None = None
     skipped_steps: int = 0
     train_s: float | None = None
@@ -140,7 +142,17 @@ class RunSummary:
         """Epochs that its metrics are of: ``epoch 14 of 15``."""
         if self.averaged_epochs is not None:
             return f"mean of the last {self.averaged_epochs} of {self.epochs} epochs"
+        if self.stopped_early:
+            return (
+                f"epoch {self.selected_epoch}, stopped after {self.epochs} of {self.planned_epochs}"
+            )
         return f"epoch {self.selected_epoch} of {self.epochs}"
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it finished before the planned number of epochs (``train.patience``)."""
+        is_short = (self.epochs or 0) < (self.planned_epochs or 0)
+        return self.status == "finished" and is_short
 
     @property
     def method_label(self) -> str | None:

@@ -41,11 +41,12 @@ class ListedRun:
 
     @property
     def epochs(self) -> str:
-        """How far it came: ``3/15``; the second number is unknown of earlier versions."""
+        """How far it came: ``3/15``, ``9/15 early``; earlier versions did not record the 15."""
         if self.epoch is None:
             return "-"
         total = self.summary.planned_epochs
-        return str(self.epoch) if total is None else f"{self.epoch}/{total}"
+        early = " early" if self.summary.stopped_early else ""
+        return str(self.epoch) if total is None else f"{self.epoch}/{total}{early}"
 
     @property
     def age_s(self) -> float | None:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rotograd_cli.errors import ConfigError, RotogradError, ShapeError, first_line
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
-from rotograd_cli.training.run_state import OptimizerGroup
+from rotograd_cli.training.schedules import OptimizerGroup
 
 _NOT_OF_USER = (
     Path(__file__).parents[1],

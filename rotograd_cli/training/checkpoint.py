@@ -221,6 +221,9 @@ class CheckpointFolder:
         if content is None:
             return None
         positions = self.run.restore(content, self.path / "last.pt")
+        before, now = (_planned_epochs(saved) for saved in (content, self.extra()))
+        if before != now:
+            self.run.extend(before, now)
         if self.run.ranks.is_first:
             remove_temporaries(self.path)  # of a process that was killed
             self._restore_best(self.run.state.best_epoch)
@@ -256,7 +259,7 @@ class CheckpointFolder:
                 f"{path} must be of epoch {expected}, which was selected, got one of epoch {epoch};"
                 " train the run again."
             )
-        load_weights(self.run.model, content["model"], path)
+        load_weights(self.run.evaluated_model, content["model"], path)
 
     def finish(self) -> None:
         """Drop what a finished run has no use for."""
@@ -268,3 +271,8 @@ class CheckpointFolder:
     def _read_to(self) -> torch.device:
         """Where checkpoints are read to: the host where they are sent on."""
         return self.run.device if self.run.ranks.size == 1 else torch.device("cpu")
+
+
+def _planned_epochs(content: dict[str, Any]) -> int:
+    epochs: int = content["config"]["train"]["epochs"]
+    return epochs

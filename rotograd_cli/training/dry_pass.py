@@ -24,7 +24,7 @@ from rotograd_cli.training.data_scan import first_batch
 from rotograd_cli.training.diagnostics import check_user_numbers
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
-from rotograd_cli.training.run_state import OptimizerGroup
+from rotograd_cli.training.schedules import OptimizerGroup, RunLength
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import select_by
 from rotograd_cli.training.stepper import train_step
@@ -165,9 +165,9 @@ def _try_training(
         numbers = model.diagnostics()
         model.end_epoch()
     check_user_numbers(numbers, len(dataset.tasks), model.method_name)
+    length = RunLength(options.epochs, num_steps(dataset, options))
     for group in groups:
-        per_epoch = num_steps(dataset, options) if group.interval == "step" else 1
-        _try_schedule(group, options.epochs * per_epoch)
+        _try_schedule(group, length.num_advances(group.interval, group.warmup_steps))
 
 
 def _try_schedule(group: OptimizerGroup, length: int) -> None:
@@ -184,9 +184,10 @@ def _try_schedule(group: OptimizerGroup, length: int) -> None:
             f"`{name}.scheduler` ends after {own_length} steps, but the run takes {length}; set "
             f"total_steps={length}."
         )
+    value = (0.0,) if group.interval == "evaluation" else ()
     remedy = f"correct it, or choose another with scheduler@{name}=constant"
     with blamed(f"`{name}.scheduler` fails in step()", remedy):
-        group.scheduler.step()
+        group.advance(group.interval, group.warmup_steps + 1, *value)
     for options in group.optimizer.param_groups:
         if not math.isfinite(options["lr"]):
             raise ConfigError(

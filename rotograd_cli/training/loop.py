@@ -94,7 +94,7 @@ class Trainer:
         self.selection = select_by(self.options, tasks)
         self.batches = EpochBatches(self.dataset, self.options, self.seed, run.device, run.ranks)
         self.stepper = Stepper(run, tasks, self.options)
-        self.evaluator = Evaluator(run.model, self.dataset, self.options)
+        self.evaluator = Evaluator(run.evaluated_model, self.dataset, self.options)
         self.checkpoints = CheckpointFolder(
             self.checkpoint_dir,
             run,
@@ -103,7 +103,9 @@ class Trainer:
         )
 
     def fit(self) -> dict[str, float]:
-        """Train all epochs, then test the selected one, unless the last ones are averaged.
+        """Train all epochs, or until the best is long ago, then test the selected one.
+
+        Where the last epochs are averaged, they have been tested, and none is selected.
 
         Returns:
             Metrics of the selected epoch: evaluation splits as recorded then, and the test split;
@@ -120,13 +122,18 @@ class Trainer:
                 metrics = self.evaluator.metrics(self.selection.split)
                 state.initial_losses = self.selection.losses(metrics)
                 self.selection.check_initial(state.initial_losses)
-            while state.epoch < self.options.epochs or state.evaluation_due:
+            while state.evaluation_due or not state.is_over(self.options):
                 if not state.evaluation_due:
                     self.train_epoch()
                 self._end_epoch()
         except interrupts.StopRequested:  # raised between two steps or two batches of an evaluation
             self.checkpoints.save("last.pt")
             raise
+        if state.epoch < self.options.epochs:
+            logger.info(
+                "Stopped early after epoch %d of %d: no better %s in %d evaluations.",
+                *(state.epoch, self.options.epochs, self.selection.key, state.num_since_best),
+            )
         logger.info(state.describe_selected(self.selection))
         self.checkpoints.load_best()
         tested = {} if state.averaged else self._test()
@@ -170,17 +177,17 @@ class Trainer:
         """Evaluate the epoch just finished, unless its turn is later, and save."""
         state = self.run.state
         self.run.ranks.check_equal(self.run.model)
-        is_last = state.epoch == self.options.epochs
-        is_saved = is_last or state.epoch % self.checkpoint_options.every_epochs == 0
+        is_saved = state.epoch % self.checkpoint_options.every_epochs == 0
         if self.options.is_evaluated(state.epoch):
             metrics = self._evaluate()
             state.evaluation_due = False
             self.selection.check(metrics)
+            self.run.end_evaluation(metrics[self.selection.key])
             if self._is_reported(metrics):
                 self.checkpoints.save("best.pt")  # first: last.pt never names a best without it
                 is_saved = True  # and a best that it does not name is lost when the run resumes
         state.evaluation_due = False
-        if is_saved:
+        if is_saved or state.is_over(self.options):
             self.checkpoints.save_epoch()
 
     def _is_reported(self, metrics: dict[str, float]) -> bool:

@@ -6,10 +6,13 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 
 from rotograd_cli.bounds import AtLeastOne
 from rotograd_cli.metric_keys import Split
+
+END = "end"
+"""Value of an option of a schedule: as many intervals as are left when it begins."""
 
 
 @dataclass
@@ -31,6 +34,8 @@ class TrainOptions:
     average_last_epochs: AtLeastOne | None
     select: str
     select_mode: Annotated[str, Literal["min", "max"]]
+    patience: AtLeastOne | None
+    ema_decay: Annotated[float, Gt(0), Lt(1)] | None
     on_nonfinite: Annotated[str, Literal["stop", "skip"]]
     max_skipped_steps: Annotated[int, Ge(0)]
 

@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from rotograd_cli.errors import CheckpointError, NonFiniteError, SelectionError
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
+from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.diagnostics import measured_record
-from rotograd_cli.training.options import NONFINITE_REMEDY
+from rotograd_cli.training.options import NONFINITE_REMEDY, TrainOptions
 from rotograd_cli.training.precision import LossScale
+from rotograd_cli.training.schedules import OptimizerGroup
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.selection import Selection
 
-_LATER = ("num_evaluations", "num_candidates", "initial_losses", "averaged")
+_LATER = (
+    *("num_evaluations", "num_candidates", "initial_losses", "averaged"),
+    *("num_since_best", "extended_at"),
+)
 """Fields of the state that checkpoints of earlier versions lack."""
-LEARNING_RATES = {"model": "train/lr", "method": "train/method_lr"}
-"""Key of an optimiser's learning rate in records."""
 
 
 @dataclass
@@ -51,10 +52,14 @@ class TrainState:
     """Evaluated epochs."""
     num_candidates: int = 0
     """Those of them with a finite selection value."""
+    num_since_best: int = 0
+    """Evaluated epochs since the best one."""
     initial_losses: dict[str, float] = field(default_factory=dict)
     """Losses of the untrained network by task, where the selection is relative to them."""
     averaged: list[dict[str, float]] = field(default_factory=list)
     """Metrics of the last epochs, of those evaluated so far whose mean is reported."""
+    extended_at: list[int] = field(default_factory=list)
+    """Finished epochs whenever the run was made longer."""
     train_s: float = 0.0
     """Wall time spent in training steps, in seconds."""
     data_s: float = 0.0
@@ -88,12 +93,19 @@ class TrainState:
         value = metrics[selection.key]
         self.num_evaluations += 1
         self.num_candidates += math.isfinite(value)
+        self.num_since_best += 1
         if not selection.is_better(value, self.best_value):
             return False
+        self.num_since_best = 0
         self.best_epoch = self.epoch
         self.best_value = value
         self.best_metrics = dict(metrics)
         return True
+
+    def is_over(self, options: TrainOptions) -> bool:
+        """Return whether no epoch is left to train: all are finished, or the best is long ago."""
+        is_early = options.patience is not None and self.num_since_best >= options.patience
+        return is_early or self.epoch >= options.epochs
 
     def update_mean(self, metrics: dict[str, float], selection: Selection) -> None:
         """Keep the metrics of one of the last epochs, and their mean so far in place of the best.
@@ -143,28 +155,23 @@ def _mean(values: Sequence[float]) -> float:
         return sum(value / num for value in values)
 
 
-@dataclass(frozen=True)
-class OptimizerGroup:
-    """An optimiser with its schedule."""
-
-    name: str
-    """``model`` or ``method``."""
-    optimizer: Optimizer
-    scheduler: LRScheduler
-    interval: str
-    """When the schedule advances: ``step`` or ``epoch``."""
-
-
 class RunState:
     """The model with its method, the optimisers, and what the loop remembers.
 
     Args:
         model: The network with its method, on the device; joined to its ranks.
         groups: Optimisers with their schedules, the network's first.
+        average: Follows the weights of the model; None for none.
     """
 
-    def __init__(self, model: MultiTaskMethod, groups: Sequence[OptimizerGroup]) -> None:
+    def __init__(
+        self,
+        model: MultiTaskMethod,
+        groups: Sequence[OptimizerGroup],
+        average: WeightAverage | None = None,
+    ) -> None:
         self.model = model
+        self.average = average
         self.groups = list(groups)
         self.ranks = model.ranks
         self.device = next(model.parameters()).device
@@ -173,10 +180,17 @@ class RunState:
         """What the weights before the first step were loaded from, in words."""
         self.window = torch.zeros(2, len(model.heads), device=self.device)
         """Sums of task losses and their counts since the last record."""
+        self.remarks: list[str] = []
+        """What the user should know of how the run goes on."""
         self.loss_scale = LossScale() if model.autocast_dtype == torch.float16 else None
         self._planned_norm: float | None = None  # restored, for the rest of the epoch
         self._began = time.monotonic()
         self._counted_until = self._began
+
+    @property
+    def evaluated_model(self) -> MultiTaskMethod:
+        """What is evaluated, selected and saved for use: with averaged weights, if there are."""
+        return self.model if self.average is None else self.average.model
 
     @property
     def wall_s(self) -> float:
@@ -216,10 +230,17 @@ class RunState:
         self.state.batch = 0
         self.state.evaluation_due = True
 
-    def _advance(self, interval: str) -> None:
+    def end_evaluation(self, value: float) -> None:
+        """Advance the schedules that go by evaluations.
+
+        Args:
+            value: The selection value.
+        """
+        self._advance("evaluation", value)
+
+    def _advance(self, interval: str, *value: float) -> None:
         for group in self.groups:
-            if group.interval == interval:
-                group.scheduler.step()
+            group.advance(interval, self.state.step, *value)
 
     def record(
         self, tasks: Sequence[Task], measurement: Measurement | None = None
@@ -231,8 +252,8 @@ class RunState:
             measurement: What was measured of the step.
 
         Returns:
-            Losses, what was measured, the method's own diagnostics, learning rates (of each
-            optimiser's first group), and the seconds of training so far.
+            Losses, what was measured, the method's own diagnostics, learning rates, and the seconds
+            of training so far.
 
         Raises:
             NonFiniteError: If a loss is infinite or NaN.
@@ -257,7 +278,7 @@ class RunState:
             pairs = zip(names, values.tolist(), strict=True)
             record |= {f"train/{name}/{key}": value for name, value in pairs}
         for group in self.groups:
-            record[LEARNING_RATES[group.name]] = group.optimizer.param_groups[0]["lr"]
+            record |= group.learning_rates()
         self.count_time(0.0)  # the device has just been waited for
         return record | self.clock()
 
@@ -267,9 +288,14 @@ class RunState:
 
     def content(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the run; its tensors are the run's, not copies."""
+        average: dict[str, Any] = {}
+        if self.average is not None:
+            num = self.average.num_updates
+            average = {"followed": self.model.state_dict(), "num_averaged": num}
         return {
             "state": {**asdict(self.state), "wall_s": self.wall_s},
-            "model": self.model.state_dict(),
+            "model": self.evaluated_model.state_dict(),
+            **average,
             "optimizers": {group.name: group.optimizer.state_dict() for group in self.groups},
             "schedulers": {group.name: group.scheduler.state_dict() for group in self.groups},
             "planned_norm": self.model.rotations.planned_norm if self.model.rotated else None,
@@ -304,7 +330,10 @@ class RunState:
 
     def _load(self, content: dict[str, Any], path: Path) -> None:
         self.state = TrainState.restored(content["state"])
-        load_weights(self.model, content["model"], path)
+        load_weights(self.evaluated_model, content["model"], path)
+        if self.average is not None:
+            load_weights(self.model, content["followed"], path)
+            self.average.restore_count(content["num_averaged"])
         for group in self.groups:
             group.optimizer.load_state_dict(content["optimizers"][group.name])
             group.scheduler.load_state_dict(content["schedulers"][group.name])
@@ -317,6 +346,26 @@ class RunState:
         set_rng_state(content["rng"])
         if self.ranks.size > 1 and self.device.type == "cuda":  # the first rank's device was 0
             torch.cuda.set_rng_state(content["rng"]["cuda"][0].cpu(), self.device)
+
+    def extend(self, before: int, now: int) -> None:
+        """Go on with a run that is to have more epochs than when its checkpoint was written.
+
+        Schedules that end with the run are advanced anew, with the new end.
+
+        Args:
+            before: Epochs that it was planned for.
+            now: Epochs that it is planned for.
+        """
+        self.state.extended_at.append(self.state.epoch)
+        self.state.averaged.clear()  # other epochs are the last ones
+        for group in self.groups:
+            if group.ends_with_run:
+                rates = group.replay(self.state.step)
+                self.remarks.append(
+                    f"{group.name}_scheduler ended with epoch {before} and now ends with epoch "
+                    f"{now}: the learning rate goes from {rates[0]:.3g} to {rates[1]:.3g}, and on "
+                    f"as in a run of {now} epochs."
+                )
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:

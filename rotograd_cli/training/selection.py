@@ -114,14 +114,19 @@ def select_by(options: TrainOptions, tasks: Sequence[Task]) -> Selection:
         The rule, with ``auto`` resolved.
 
     Raises:
-        ConfigError: If the key is none of the evaluation's, the mode takes the worst epoch, or
-            more epochs are averaged than trained.
+        ConfigError: If the key is none of the evaluation's, the mode takes the worst epoch,
+            more epochs are averaged than trained, or the last ones and training may stop early.
     """
     num_averaged = options.average_last_epochs
     if num_averaged is not None and num_averaged > options.epochs:
         raise ConfigError(
             f"`train.average_last_epochs` must be at most train.epochs, {options.epochs}, got "
             f"{num_averaged}; add train.average_last_epochs={options.epochs}."
+        )
+    if num_averaged is not None and options.patience is not None:
+        raise ConfigError(
+            f"`train.patience` must be null where the last epochs are averaged and none is "
+            f"selected, got {options.patience}; add train.patience=null."
         )
     key = options.select
     mode = options.select_mode

@@ -180,6 +180,8 @@ class Stepper:
                 self.run.model.get_buffer(name).copy_(value)
         else:
             self.run.window += losses
+            if self.run.average is not None:
+                self.run.average.update(self.run.model)
 
     def attempt(
         self, micro_batches: Sequence[Batch], measurement: Measurement | None = None

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from rotograd_cli.config.components import Constructor, Constructors, accepted_parameters
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.config.schema import BenchConfig, TrainConfig, to_bench_config, to_train_config
 from rotograd_cli.runs.saved import load_run_config
 
@@ -113,7 +114,7 @@ def test_a_workload_wins_over_an_experiment_and_the_command_line_over_both() -> 
     assert config.backbone["_target_"].endswith("MLP")
     assert (config.data["num_tasks"], config.method["rotation_shape"]) == (7, 512)
     assert config.method["_target_"].endswith("RotoGradNorm")
-    assert config.model_scheduler["scheduler"]["T_max"] == 20  # the experiment's cosine
+    assert config.model_scheduler["scheduler"]["T_max"] == "end"  # the experiment's cosine
 
 
 def test_train_and_bench_have_the_same_values() -> None:
@@ -125,7 +126,8 @@ def test_train_and_bench_have_the_same_values() -> None:
 def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> None:
     for file in COMPONENTS:
         group = file.parent.name
-        loaded = OmegaConf.merge(OmegaConf.load(file), {"train": {"epochs": 2}})  # some refer to it
+        options = {"train": {"epochs": 2, "select_mode": "min"}}  # some refer to it
+        loaded = OmegaConf.merge(OmegaConf.load(file), options)
         if file.stem == "module":
             loaded.module._target_ = "torch.nn.Flatten"
         content: Any = OmegaConf.to_container(loaded, resolve=True)
@@ -133,8 +135,12 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> N
         values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
         for key in ("train", "defaults"):
             values.pop(key, None)
+            content.pop(key, None)
         supplied = SUPPLIED[group]
-        Constructor(values, group, *supplied)  # refuses what its target does not take
+        if group == "scheduler":  # a length may be in words
+            Schedule(content | {"scheduler": values}, group, Constructor)
+        else:
+            Constructor(values, group, *supplied)  # refuses what its target does not take
         if values["_target_"].startswith("rotograd_cli."):  # of others, the file sets what matters
             accepted = accepted_parameters(pkgutil.resolve_name(values["_target_"]))
             assert accepted is not None

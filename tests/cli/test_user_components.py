@@ -180,9 +180,8 @@ STEPS = {
     ("optimizer@model_optimizer=mine", "torch.optim.SparseAdam"): "step() of `model_optimizer` "
     "fails (RuntimeError: SparseAdam does not support dense gradients",
     ("scheduler@model_scheduler=mine", "torch.optim.lr_scheduler.ReduceLROnPlateau"): "`model_"
-    "scheduler.scheduler` fails in step() (TypeError: ReduceLROnPlateau.step() missing 1 required "
-    "positional argument: 'metrics'); correct it, or choose another with scheduler@model_scheduler="
-    "constant.",
+    "scheduler.interval` must be evaluation for ReduceLROnPlateau, got 'epoch'; set "
+    "model_scheduler.interval=evaluation.",
     ("scheduler@model_scheduler=mine", "torch.optim.lr_scheduler.OneCycleLR"): "`model_scheduler."
     "scheduler` ends after 1 steps, but the run takes 2; set total_steps=2.",
 }

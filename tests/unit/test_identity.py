@@ -96,8 +96,9 @@ def test_resume_reproduce_and_table_agree_on_every_key(config: TrainConfig, tmp_
         starts_anew = not same_run(config, folder / "new", [folder / "b"]).resumed
         assert starts_anew == counts, name
         if counts and section not in ("seed", "tasks"):  # of which one row has several
-            with pytest.raises(ConfigError, match=f"got {name}=x too"):
-                named_run(str(folder / "a"), config, [f"{name}=x"], Trust())
+            if name not in ("train.epochs", "train.patience"):  # which may be raised
+                with pytest.raises(ConfigError, match=f"got {name}=x too"):
+                    named_run(str(folder / "a"), config, [f"{name}=x"], Trust())
             rows = spec_from_runs(find_runs([str(folder)]))[0].rows
             assert len(rows) == 2, name
         else:

@@ -64,7 +64,7 @@ def test_a_run_is_what_its_files_and_its_process_say(tmp_path: Path) -> None:
         "interrupted": ("stopped", "2/5", 0.625),
         "failed": ("failed", "0/5", None),
         "old": ("finished", "3", 0.5),
-        "nan": (f"no finite {SELECT}", "3/5", None),
+        "nan": (f"no finite {SELECT}", "3/5 early", None),
         "newer": ("of a newer version", "-", None),
         "damaged": ("unreadable", "-", None),
         "early": ("no summary", "-", None),
@@ -116,8 +116,12 @@ def test_a_narrow_terminal_gets_more_lines_and_a_pipe_everything(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     long = [f"heads.task_{n}.hidden_size=[64,64]" for n in range(4)]
-    write(tmp_path / "outputs/multidigits/a", overrides=["+train.epochs=4", "seed=1", *long])
-    write(tmp_path / "outputs/multidigits/b", overrides=["train.epochs=4"])
+    write(
+        tmp_path / "outputs/multidigits/a",
+        planned_epochs=3,
+        overrides=["+train.epochs=4", "seed=1", *long],
+    )
+    write(tmp_path / "outputs/multidigits/b", planned_epochs=3, overrides=["train.epochs=4"])
     grid = listing.listing(find([str(tmp_path)]).runs, "name")
     piped = fitted(grid, None)
     assert len(piped) == 3

@@ -15,11 +15,13 @@ from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import ConfigError, NonFiniteError, SelectionError
 from rotograd_cli.linalg import devices
 from rotograd_cli.tasks.losses import mean_squared_error
+from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.evaluation import evaluate
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
-from rotograd_cli.training.run_state import OptimizerGroup, RunState, TrainState
+from rotograd_cli.training.run_state import RunState, TrainState
+from rotograd_cli.training.schedules import OptimizerGroup
 from rotograd_cli.training.seeding import epoch_draws, epoch_order
 from rotograd_cli.training.selection import Selection
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
@@ -38,6 +40,8 @@ OPTIONS = TrainOptions(
     limit_eval_batches=None,
     evaluate_train=False,
     average_last_epochs=None,
+    patience=None,
+    ema_decay=None,
     select="val/geomean_loss",
     select_mode="min",
     on_nonfinite="stop",
@@ -92,7 +96,7 @@ def trainer(
         checkpoint_dir=folder,
         checkpoint_options=CheckpointOptions(every_epochs=1, every_minutes=math.inf, keep_epochs=0),
         seed=seed,
-        config={"seed": seed},
+        config={"seed": seed, "train": {"epochs": changes.get("epochs", OPTIONS.epochs)}},
     )
     if script:
         loop.evaluator = Scripted(loop, script)
@@ -115,7 +119,7 @@ def test_state_counts_epochs_and_steps_of_whole_batches(tmp_path: Path) -> None:
     expected = asdict(loop.run.state)
     assert 0 < saved["state"].pop("wall_s") <= loop.run.wall_s
     assert saved["state"] == {key: expected[key] for key in expected if key != "wall_s"}
-    assert saved["config"] == {"seed": 0}
+    assert saved["config"] == {"seed": 0, "train": {"epochs": 3}}
 
 
 def test_limit_shortens_the_epoch(tmp_path: Path) -> None:
@@ -716,3 +720,96 @@ def test_a_later_target_of_another_shape_is_never_broadcast(tmp_path: Path) -> N
     loop = trainer(tmp_path, dataset=Column())
     with pytest.raises(ConfigError, match=r"Task 'value': the target must have shape \[6\]"):
         loop.fit()
+
+
+# ---- early stopping, plateaus, averaged weights
+
+SCRIPTED: dict[str, Any] = {"select": "val/value/mse"}
+
+
+@pytest.mark.parametrize(("patience", "stops_after"), [(1, 2), (2, 5), (3, 7), (None, 7)])
+def test_training_stops_after_so_many_evaluations_without_a_better_one(
+    patience: int | None, stops_after: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = (5.0, 5.0, 4.0, 6.0, math.nan, 3.0, 3.5)
+    caplog.set_level(logging.INFO)
+    loop = trainer(tmp_path / "run", **SCRIPTED, script=script, epochs=7, patience=patience)
+    loop.fit()
+    state = loop.run.state
+    best = min(range(stops_after), key=lambda i: (math.isnan(script[i]), script[i])) + 1
+    assert (state.epoch, state.best_epoch) == (stops_after, best)
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["state"]["epoch"] == stops_after
+    said = f"Stopped early after epoch {stops_after} of 7: no better val/value/mse in {patience}"
+    assert (said in caplog.text) == (stops_after < 7)
+    again = trainer(tmp_path / "run", **SCRIPTED, script=script, epochs=7, patience=patience)
+    again.checkpoints.resume()
+    again.fit()  # nothing is left to train
+    assert again.run.state.step == state.step
+
+
+def test_more_patience_ends_as_if_it_had_been_there_from_the_start(tmp_path: Path) -> None:
+    script = (5.0, 6.0, 4.0, 6.0, 6.0)
+    whole = trainer(tmp_path / "whole", **SCRIPTED, script=script, epochs=5, patience=2)
+    expected = whole.fit()
+    trainer(tmp_path / "run", **SCRIPTED, script=script, epochs=5, patience=1).fit()
+    loop = trainer(tmp_path / "run", **SCRIPTED, script=script, epochs=5, patience=2)
+    loop.checkpoints.resume()
+    assert loop.run.state.step == 6
+    assert loop.fit() == expected
+    for p, q in zip(loop.run.model.parameters(), whole.run.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_plateau_is_one_of_evaluations_however_rare(tmp_path: Path) -> None:
+    """Every second epoch of seven, and the last: values 5, 5, 5, 4 with patience 1."""
+    script = (0.0, 5.0, 0.0, 5.0, 0.0, 5.0, 4.0)
+    loop = trainer(tmp_path, **SCRIPTED, script=script, epochs=7, eval_every_epochs=2)
+    (group,) = loop.run.groups
+    group.interval = "evaluation"
+    group.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(group.optimizer, "min", 0.5, 1)
+    loop.fit()
+    rates = {r["epoch"]: r["train/lr"] for r in loop.recorder.records if "train/lr" in r}
+    assert list(rates.values()) == [0.1] * 6 + [0.05]
+    assert group.scheduler.last_epoch == 4
+
+
+def test_the_averaged_weights_are_evaluated_selected_and_saved(tmp_path: Path) -> None:
+    def averaging(folder: Path) -> Any:
+        loop = trainer(folder, "rotograd")
+        loop.run.average = WeightAverage(loop.run.model, 0.5)
+        loop.evaluator.model = loop.run.evaluated_model
+        return loop
+
+    plain = trainer(tmp_path / "plain", "rotograd")
+    plain.fit()
+    loop = averaging(tmp_path / "run")
+    metrics = loop.fit()
+    last = load_checkpoint(tmp_path / "run" / "last.pt")
+    trained = load_checkpoint(tmp_path / "plain" / "last.pt")["model"]
+    for name, value in trained.items():  # training is that of a run without the average
+        assert torch.equal(last["followed"][name], value)
+    assert last["num_averaged"] == 9
+    served = toy_model("rotograd")
+    best = load_checkpoint(tmp_path / "run" / "best.pt")
+    served.load_state_dict(best["model"])
+    whole = loop.dataset.batches("test", torch.arange(9).split(4))
+    tested = {key: value for key, value in metrics.items() if key.startswith("test/")}
+    assert evaluate(served, TASKS, whole, "test") == tested
+    resumed = averaging(tmp_path / "run")
+    resumed.train_epoch()
+    resumed.checkpoints.resume()
+    content = resumed.run.content()
+    for key in ("model", "followed"):
+        for name, value in last[key].items():
+            assert torch.equal(content[key][name], value)
+    assert content["num_averaged"] == 9
+
+
+def test_a_skipped_step_leaves_the_average_alone(tmp_path: Path) -> None:
+    loop = trainer(tmp_path, on_nonfinite="skip", max_skipped_steps=1)
+    loop.run.average = WeightAverage(loop.run.model, 0.5)
+    batches = next(loop.batches.steps(0))
+    loop.stepper.take(batches)
+    bad = [Batch(torch.full_like(b.inputs, math.inf), b.targets) for b in batches]
+    loop.stepper.take(bad)
+    assert (loop.run.state.skipped_steps, loop.run.average.num_updates) == (1, 1)

@@ -12,57 +12,45 @@ from rotograd_cli.models.features import Pool, pooled
 class Wrapped(nn.Module):
     """Any network as a backbone, one of Hugging Face for instance.
 
-    Inputs that are a dict are its keyword arguments, those in a tuple its positional ones.
+    It takes what the network takes, by position and by keyword.
 
     Args:
         input_shape: Shape of one example's input; not needed here.
-        module: Makes the network: its ``_target_`` and options, with ``_partial_: true``, so that
-            its weights are drawn from the run's seed.
+        module: The network, or what makes it: a ``_target_`` with ``_partial_: true``.
         output: Where the features are in what it returns: key of a dict, name of an attribute, or
             position in a tuple. None takes the output itself, or the first of a tuple.
         pool: See :func:`~rotograd_cli.models.features.pooled`. The mean of tokens is over those of
             the input ``attention_mask``, where there is one.
 
     Raises:
-        ConfigError: If ``module`` is a network already, or nothing that makes one.
+        ConfigError: If ``module`` is neither.
     """
 
     def __init__(
-        self,
-        *,
-        input_shape: Any,
-        module: Any,
-        output: str | int | None,
-        pool: Pool,
+        self, *, input_shape: Any, module: Any, output: str | int | None, pool: Pool
     ) -> None:
         super().__init__()
         del input_shape
-        if isinstance(module, nn.Module) or not callable(module):
+        network = module if isinstance(module, nn.Module) or not callable(module) else module()
+        if not isinstance(network, nn.Module):
             raise ConfigError(
-                "`backbone.module` must be a _target_ with _partial_: true, so that its weights "
-                f"are drawn from the run's seed, got {type(module).__name__}; add "
-                "++backbone.module._partial_=true."
+                "`backbone.module` must be a network of class Module, got "
+                f"{type(network).__name__}; name one with backbone.module._target_."
             )
-        self.module = module()
+        self.module = network
         self.output = output
         self.pool = pool
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Return the features."""
-        features = _item(self._run(x), self.output)
+        features = _item(self.module(*inputs, **named), self.output)
         if not isinstance(features, Tensor):
             raise ShapeError(
                 f"`backbone.output` must name a tensor in the output of "
                 f"{type(self.module).__name__}, got {type(features).__name__}"
                 f"{_choices(features)}."
             )
-        mask = x.get("attention_mask") if isinstance(x, Mapping) else None
-        return pooled(features, self.pool, mask)
-
-    def _run(self, x: Any) -> Any:
-        if isinstance(x, Mapping):
-            return self.module(**x)
-        return self.module(*x) if isinstance(x, tuple) else self.module(x)
+        return pooled(features, self.pool, named.get("attention_mask"))
 
 
 def _item(output: Any, key: str | int | None) -> Any:

@@ -1,0 +1,141 @@
+"""A schedule of learning rates from YAML: lengths in steps or epochs become what it counts."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from rotograd_cli.bounds import AtLeastOne, check_range
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.training.options import END
+from rotograd_cli.training.schedules import RunLength
+
+_LENGTH = re.compile(r"([1-9]\d*) (step|epoch)s?")
+_KEYS = {"interval", "scheduler"}
+_WARMUP = ("warmup_epochs", "warmup_steps")
+_ON_PLATEAU = "evaluation"
+
+
+class Schedule:
+    """Checked constructor of a schedule.
+
+    Args:
+        node: Its section: ``interval``, ``scheduler``, and the length of a warm-up or None.
+        where: Name of the section in messages, e.g. ``model_scheduler``.
+        constructor: Class that makes a checked constructor of ``scheduler``.
+
+    Raises:
+        ConfigError: If a key or value is wrong.
+    """
+
+    def __init__(self, node: Any, where: str, constructor: Any) -> None:
+        if not isinstance(node, Mapping) or set(node) - set(_WARMUP) != _KEYS:
+            raise ConfigError(f"`{where}` must have the keys interval and scheduler, got {node!r}.")
+        self.where = where
+        self.interval = str(node["interval"])
+        self._options = node["scheduler"]
+        self._constructor = constructor
+        self._warmup = {key: node[key] for key in _WARMUP if node.get(key) is not None}
+        self._check()
+        self.ends_with_run = isinstance(self._options, Mapping) and END in self._options.values()
+        make = self._make(RunLength(1, 1), 0)  # names and types, before anything is built
+        self._check_interval(make.target)
+
+    def _check(self) -> None:
+        if self.interval not in ("step", "epoch", _ON_PLATEAU):
+            raise ConfigError(
+                f"`{self.where}.interval` must be step or epoch, or evaluation for "
+                f"ReduceLROnPlateau, got {self.interval!r}."
+            )
+        for key, value in self._warmup.items():
+            name = f"{self.where}.{key}"
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"`{name}` must be a whole number or null, got {value!r}.")
+            check_range(name, value, AtLeastOne)
+        if len(self._warmup) > 1:
+            raise ConfigError(
+                f"`{self.where}` must have one warm-up, got warmup_epochs and warmup_steps; set "
+                f"{self.where}.warmup_epochs=null."
+            )
+
+    def _check_interval(self, target: Any) -> None:
+        on_plateau = isinstance(target, type) and issubclass(target, ReduceLROnPlateau)
+        if on_plateau != (self.interval == _ON_PLATEAU):
+            expected = _ON_PLATEAU if on_plateau else "step or epoch"
+            remedy = _ON_PLATEAU if on_plateau else "epoch"
+            raise ConfigError(
+                f"`{self.where}.interval` must be {expected} for {target.__name__}, got "
+                f"{self.interval!r}; set {self.where}.interval={remedy}."
+            )
+
+    def warmup_steps(self, length: RunLength) -> int:
+        """Return the steps of the warm-up.
+
+        Raises:
+            ConfigError: If the run ends before it.
+        """
+        epochs = self._warmup.get("warmup_epochs", 0)
+        num: int = self._warmup.get("warmup_steps", epochs * length.steps_per_epoch)
+        if num >= length.steps:
+            key, value = next(iter(self._warmup.items()))
+            raise ConfigError(
+                f"`{self.where}.{key}` must leave steps to train after the warm-up, got {value} "
+                f"for a run of {length.epochs} epochs of {length.steps_per_epoch} steps; lower it, "
+                f"or set {self.where}.{key}=null."
+            )
+        return num
+
+    def __call__(self, optimizer: Optimizer, length: RunLength, select_mode: str) -> Any:
+        """Build the schedule.
+
+        Args:
+            optimizer: Whose rates it sets.
+            length: That of the run.
+            select_mode: ``min`` or ``max``: which selection value is the best.
+
+        Raises:
+            ConfigError: If it refuses its options, or waits for the worst selection value.
+        """
+        scheduler = self._make(length, self.warmup_steps(length))(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode != select_mode:
+            raise ConfigError(
+                f"`{self.where}.scheduler.mode` must be train.select_mode ({select_mode}), got "
+                f"{scheduler.mode!r}; set {self.where}.scheduler.mode={select_mode}."
+            )
+        return scheduler
+
+    def _make(self, length: RunLength, warmup_steps: int) -> Any:
+        where = f"{self.where}.scheduler"
+        if not isinstance(self._options, Mapping):
+            return self._constructor(self._options, where, "optimizer")  # refuses it
+        options = {
+            key: self._intervals(value, f"{where}.{key}", length, warmup_steps)
+            for key, value in self._options.items()
+        }
+        return self._constructor(options, where, "optimizer")
+
+    def _intervals(self, value: Any, name: str, length: RunLength, warmup_steps: int) -> Any:
+        """Return a length (``end``, ``20 epochs``, ``500 steps``) in intervals, other values as is.
+
+        A list holds several.
+        """
+        if isinstance(value, list):
+            return [self._intervals(each, name, length, warmup_steps) for each in value]
+        match = _LENGTH.fullmatch(value) if isinstance(value, str) else None
+        if match is None and value != END:
+            return value
+        if self.interval == _ON_PLATEAU:
+            raise ConfigError(f"`{name}` must be a number of evaluations, got {value!r}.")
+        if match is None:
+            return length.num_advances(self.interval, warmup_steps)
+        num, unit = int(match[1]), match[2]
+        if unit == self.interval:
+            return num
+        if unit == "step":
+            raise ConfigError(
+                f"`{name}` must be in epochs where the schedule advances by epochs, got {value!r}; "
+                f"set {self.where}.interval=step."
+            )
+        return num * length.steps_per_epoch

@@ -1,0 +1,138 @@
+"""The optimisers of a run with their schedules, and parameter groups by patterns of names."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from rotograd_cli.bounds import check_fields
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.schema import ParameterGroup, TrainConfig
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.training.schedules import OptimizerGroup, RunLength
+
+_OPTIONS = ("lr", "weight_decay")
+
+
+def optimizer_groups(
+    config: TrainConfig, constructors: Constructors, length: RunLength, model: MultiTaskMethod
+) -> list[OptimizerGroup]:
+    """Build the optimisers of the network and of the method's own parameters.
+
+    Args:
+        config: Checked configuration.
+        constructors: Its checked constructors.
+        length: That of the run.
+        model: What is trained.
+
+    Returns:
+        The network's first; none for a method without parameters.
+
+    Raises:
+        ConfigError: If an option is refused, or a pattern matches no parameter.
+    """
+    patterns = config.parameter_groups or []
+    matched = _matches(model, patterns)
+    parameters = {"model": model.model_parameters(), "method": model.mtl_parameters()}
+    groups = []
+    for name, iterator in parameters.items():
+        params = [parameter for parameter in iterator if parameter.requires_grad]
+        if not params:  # vanilla has no parameters of its own, others may be frozen
+            continue
+        numbers = sorted({matched.get(p, -1) for p in params})
+        sections = [[p for p in params if matched.get(p, -1) == number] for number in numbers]
+        chosen = [None if number < 0 else patterns[number] for number in numbers]
+        make: Any = constructors.optimizers[name]
+        optimizer = make(params) if chosen == [None] else _grouped(make, sections, chosen, name)
+        schedule = constructors.schedulers[name]
+        groups.append(
+            OptimizerGroup(
+                name,
+                optimizer,
+                schedule(optimizer, length, config.train.select_mode),
+                schedule.interval,
+                schedule.warmup_steps(length),
+                schedule.ends_with_run,
+                [None if each is None else each.pattern for each in chosen],
+            )
+        )
+    return groups
+
+
+def _matches(model: nn.Module, patterns: Sequence[ParameterGroup]) -> Mapping[nn.Parameter, int]:
+    """Return the number of the first pattern that matches, by parameter.
+
+    Raises:
+        ConfigError: If a pattern is refused, or is the first for no parameter.
+    """
+    names = {name: parameter for name, parameter in model.named_parameters() if patterns}
+    numbers: dict[nn.Parameter, int] = {}
+    for number, group in enumerate(patterns):
+        _check(group, f"parameter_groups[{number}]")
+        found = [p for name, p in names.items() if fnmatchcase(name, group.pattern)]
+        left = [p for p in found if p not in numbers]
+        if not left:
+            reason = _taken(found) or _unknown(group.pattern, list(names))
+            raise ConfigError(
+                f"`parameter_groups[{number}].pattern` must match a parameter, got "
+                f"{group.pattern!r}{reason}"
+            )
+        numbers |= dict.fromkeys(left, number)
+    return numbers
+
+
+def _check(group: ParameterGroup, where: str) -> None:
+    check_fields(group, f"{where}.")
+    if group.lr is not None and group.lr_factor is not None:
+        raise ConfigError(f"`{where}` must have lr or lr_factor, got both; leave one out.")
+    if (group.lr, group.lr_factor, group.weight_decay) == (None, None, None):
+        raise ConfigError(
+            f"`{where}` must change something, got the pattern {group.pattern!r} alone; give it "
+            "lr, lr_factor or weight_decay."
+        )
+
+
+def _taken(found: Sequence[nn.Parameter]) -> str:
+    same = "; all that it matches belongs to patterns before it, move it up or leave it out."
+    return same if found else ""
+
+
+def _unknown(pattern: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:3]
+    return f"; names are such as {', '.join(close)}, and * stands for any characters."
+
+
+def _grouped(
+    make: Any, sections: Sequence[list[nn.Parameter]], groups: Sequence[Any], name: str
+) -> Optimizer:
+    """Build an optimiser with a parameter group for every section.
+
+    Args:
+        make: Checked constructor of the optimiser.
+        sections: Parameters of each group.
+        groups: Options of each; None for those of the optimiser itself.
+        name: ``model`` or ``method``.
+
+    Raises:
+        ConfigError: If the optimiser does not have an option.
+    """
+    params: list[dict[str, Any]] = []
+    for section, group in zip(sections, groups, strict=True):
+        options = {key: getattr(group, key, None) for key in _OPTIONS}
+        given = {key: value for key, value in options.items() if value is not None}
+        params.append({"params": section, **given})
+    optimizer: Optimizer = make(params)
+    for group, built in zip(groups, optimizer.param_groups, strict=True):
+        for key in _OPTIONS:
+            if getattr(group, key, None) is not None and key not in optimizer.defaults:
+                raise ConfigError(
+                    f"`parameter_groups` cannot set {key} of {group.pattern!r}: {name}_optimizer "
+                    f"({type(optimizer).__name__}) has no such option; leave it out."
+                )
+        if group is not None and group.lr_factor is not None:
+            built["lr"] = optimizer.defaults["lr"] * group.lr_factor
+    return optimizer

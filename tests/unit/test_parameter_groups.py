@@ -1,0 +1,121 @@
+"""Parameter groups by patterns of names: which parameters, with which options."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose
+
+from rotograd_cli.config.components import Constructors
+from rotograd_cli.config.compose import composing
+from rotograd_cli.config.schema import TrainConfig, to_train_config
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.optimizers import optimizer_groups
+from rotograd_cli.training.schedules import OptimizerGroup, RunLength
+from tests.toy import toy_model
+
+WORDS = (
+    *("optimizer@model_optimizer=adamw", "scheduler@model_scheduler=step"),
+    *("model_scheduler.scheduler.step_size=1", "model_optimizer.lr=0.1"),
+    "model_optimizer.weight_decay=0.5",
+)
+
+
+@pytest.fixture(scope="module")
+def composed() -> TrainConfig:
+    with composing():
+        return to_train_config(compose("train", [*WORDS, "parameter_groups=[{pattern: x, lr: 1}]"]))
+
+
+@pytest.fixture
+def config(composed: TrainConfig) -> TrainConfig:
+    return copy.deepcopy(composed)
+
+
+def groups_of(config: TrainConfig, model: Any, *groups: dict[str, Any]) -> list[OptimizerGroup]:
+    kind = type(config.parameter_groups[0]) if config.parameter_groups else None
+    assert kind is not None
+    config.parameter_groups = [kind(**group) for group in groups]
+    return optimizer_groups(config, Constructors(config), RunLength(4, 5), model)
+
+
+def test_the_first_pattern_that_matches_gives_a_parameter_its_options(config: TrainConfig) -> None:
+    model = toy_model("rotograd")
+    groups = groups_of(
+        *(config, model),
+        {"pattern": "*.bias", "weight_decay": 0.0},
+        {"pattern": "backbone.*", "lr_factor": 0.1},
+        {"pattern": "rotations.*", "lr": 0.7},
+        {"pattern": "heads.2.*", "lr": 0.01, "weight_decay": 0.25},
+    )
+    expected = {
+        "bias": (0.1, 0.0),  # of the backbone too: the first counts
+        "backbone": (0.1 * 0.1, 0.5),
+        "rotations": (0.7, 0.0),
+        "heads.2": (0.01, 0.25),
+        "heads": (0.1, 0.5),
+    }
+    options = {
+        id(p): (group["lr"], group["weight_decay"])
+        for each in groups
+        for group in each.optimizer.param_groups
+        for p in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        kind = "bias" if name.endswith("bias") else name[:7] if name[:7] in expected else ""
+        kind = kind or next(k for k in expected if name.startswith(k))
+        assert options.pop(id(parameter)) == pytest.approx(expected[kind]), name
+    assert options == {}
+    assert [each.learning_rates() for each in groups] == [
+        {
+            "train/lr": 0.1,
+            "train/lr[*.bias]": 0.1,
+            "train/lr[backbone.*]": pytest.approx(0.01),
+            "train/lr[heads.2.*]": 0.01,
+        },
+        {"train/method_lr": 0.7, "train/method_lr[rotations.*]": 0.7},
+    ]
+    groups[0].optimizer.step()
+    groups[0].advance("epoch", 5)  # each group's own rate times gamma
+    assert list(groups[0].learning_rates().values()) == pytest.approx([0.05, 0.05, 0.005, 0.005])
+
+
+def test_without_patterns_the_optimiser_is_what_it_was(config: TrainConfig) -> None:
+    config.parameter_groups = None
+    model = toy_model("rotograd")
+    (network, _) = optimizer_groups(config, Constructors(config), RunLength(4, 5), model)
+    plain = torch.optim.AdamW(model.model_parameters(), lr=0.1, weight_decay=0.5)
+    (group,) = network.optimizer.param_groups
+    assert group["params"] == plain.param_groups[0]["params"]
+
+
+WRONG: dict[str, tuple[dict[str, Any], ...]] = {
+    "`parameter_groups[0].pattern` must match a parameter, got 'heads.0.wieght'; names are such as "
+    "heads.": ({"pattern": "heads.0.wieght", "lr": 1.0},),
+    "`parameter_groups[1].pattern` must match a parameter, got 'heads.1.*'; all that it matches "
+    "belongs to patterns before it, move it up or leave it out.": (
+        {"pattern": "heads.*", "lr": 1.0},
+        {"pattern": "heads.1.*", "lr": 1.0},
+    ),
+    "`parameter_groups[0]` must have lr or lr_factor, got both; leave one out.": (
+        {"pattern": "heads.*", "lr": 1.0, "lr_factor": 1.0},
+    ),
+    "`parameter_groups[0]` must change something, got the pattern 'heads.*' alone; give it lr, "
+    "lr_factor or weight_decay.": ({"pattern": "heads.*"},),
+    "`parameter_groups[0].lr` must be at least 0, got -1.0.": ({"pattern": "heads.*", "lr": -1.0},),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_groups_are_refused_in_one_line(config: TrainConfig, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        groups_of(config, toy_model("rotograd"), *WRONG[message])
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_the_optimiser_lacks_is_refused(config: TrainConfig) -> None:
+    config.model_optimizer = {"_target_": "torch.optim.Rprop", "_partial_": True, "lr": 0.1}
+    with pytest.raises(ConfigError, match="cannot set weight_decay of 'heads"):
+        groups_of(config, toy_model(), {"pattern": "heads.*", "weight_decay": 0.1})
