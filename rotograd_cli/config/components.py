@@ -105,12 +105,14 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
             rule has that rule's content under ``rule``.
 
     Returns:
-        A function of ``backbone``, ``heads`` and ``feature_shape``.
+        A function of ``backbone``, ``heads``, ``feature_shape`` and, for rules that ask for it,
+        ``task_names``.
 
     Raises:
         ConfigError: As :class:`Constructor`.
     """
     make: Callable[..., MultiTaskMethod] = MultiTaskMethod
+    make_rule: Callable[[Mapping[str, Any]], Rule] | None = None
     is_component = isinstance(node, Mapping) and "_target_" in node
     if is_component and _is_rule(_import(str(node["_target_"]), "method")):
         make_rule = _rule_constructor(node, "method")
@@ -119,10 +121,19 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         make = Constructor(others, "method", *_METHOD_PARTS, "rule")
         make_rule = _rule_constructor(node["rule"], "method.rule")
     else:
-        return Constructor(node, "method", *_METHOD_PARTS)
+        make = Constructor(node, "method", *_METHOD_PARTS)
 
-    def build(backbone: nn.Module, heads: Sequence[nn.Module], **shape: Any) -> MultiTaskMethod:
-        return make(backbone, heads, rule=make_rule(len(heads)), **shape)
+    def build(
+        backbone: nn.Module,
+        heads: Sequence[nn.Module],
+        *,
+        task_names: Sequence[str] | None = None,
+        **shape: Any,
+    ) -> MultiTaskMethod:
+        if make_rule is None:
+            return make(backbone, heads, **shape)
+        rule = make_rule({"num_tasks": len(heads), "task_names": task_names})
+        return make(backbone, heads, rule=rule, **shape)
 
     return build
 
@@ -131,17 +142,16 @@ def _is_rule(target: Any) -> bool:
     return inspect.isclass(target) and issubclass(target, Rule)
 
 
-def _rule_constructor(node: Any, where: str) -> Callable[[int], Rule]:
-    """Constructor of a rule from the number of tasks, which it gets if it asks for it."""
-    make = Constructor(node, where, "num_tasks")
+def _rule_constructor(node: Any, where: str) -> Callable[[Mapping[str, Any]], Rule]:
+    """Constructor of a rule from what is known of the tasks, of which it gets what it asks for."""
+    make = Constructor(node, where, "num_tasks", "task_names")
     if not _is_rule(make.target):
         raise ConfigError(
             f"`{where}._target_` must be a rule, got {node['_target_']!r}; choose one with "
             f"method@{where}=NAME, or the plain sum with {where}=null."
         )
-    if "num_tasks" in (accepted_parameters(make.target) or {}):
-        return lambda num_tasks: make(num_tasks=num_tasks)
-    return lambda _: make()
+    accepted = accepted_parameters(make.target) or {}
+    return lambda tasks: make(**{key: tasks[key] for key in tasks if key in accepted})
 
 
 def _import(path: str, where: str) -> Callable[..., Any]:

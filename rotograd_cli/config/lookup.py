@@ -123,7 +123,7 @@ def is_null(configuration: Configuration, section: str) -> bool:
 
 def null_section(key: str, section: str) -> str:
     """Return the refusal of a key of a section that has no value."""
-    remedy = "write the section in its YAML file"
+    remedy = f"add it with +{key}=VALUE"
     if is_group(section):
         remedy = f"choose one with {section}=NAME"
     return f"`{key}` cannot be set while `{section}` is null; {remedy}."

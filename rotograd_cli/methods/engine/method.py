@@ -341,7 +341,8 @@ def _apply(
     if isinstance(rule, Weighting):
         weights = rule.weights(s)
         check_returned(rule.weights, weights, len(s.norms))
-        return G.combine(weights), weights, rule.learn(s, weights)
+        before = s if factors is None else s.without_factors(factors)
+        return G.combine(weights), weights, rule.learn(before, weights)
     if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
         return total, None, rule.learn(s.without_factors(factors), factors)
