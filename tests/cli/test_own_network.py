@@ -1,0 +1,89 @@
+"""``docs/own_network.md`` works as printed; a run needs the files that it began with no more."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import rotograd_cli
+from tests.records import records
+
+from .conftest import SMOKE, Cli
+from .test_contributing import blocks
+from .test_many_ranks import finished, torchrun
+from .test_resume import whole
+
+PAGE = "docs/own_network.md"
+FROZEN = ("backbone=resnet20", "backbone.blocks=1", "freeze=[backbone.stem.*]")
+
+
+def weights(run: str | Path, checkpoint: str = "last") -> dict[str, Any]:
+    content = torch.load(Path(run) / "checkpoints" / f"{checkpoint}.pt", weights_only=True)
+    result: dict[str, Any] = content["model"]
+    return result
+
+
+def test_a_run_that_began_with_another_does_not_need_it_afterwards(
+    cli: Cli, tmp_path: Path
+) -> None:
+    words = (*SMOKE, *FROZEN, "checkpoints.keep_epochs=1")
+    assert cli("train", *SMOKE, *FROZEN[:2], "hydra.run.dir=first").code == 0
+    result = cli("train", *words, "init_from=first", "hydra.run.dir=second")
+    assert result.code == 0, result.err
+    assert "  backbone: " in result.err
+    summary = json.loads(Path("second/summary.json").read_text())
+    assert summary["initial_weights"][1].startswith("  backbone: ")
+    first, second = weights("first", "best"), weights("second")
+    stem = [name for name in first if name.startswith("backbone.stem.")]
+    assert len(stem) == 6  # of BatchNorm, running statistics too
+    assert all(torch.equal(first[name], second[name]) for name in stem)
+    assert not all(torch.equal(first[name], second[name]) for name in first if name not in stem)
+
+    Path("first").rename("elsewhere")
+    assert cli("evaluate", "run=second").code == 0
+    assert rotograd_cli.load_run("second").model.training is False
+    refused = cli("train", *words, "init_from=first", "hydra.run.dir=third")
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert not Path("third").exists()
+    longer = ("train", "resume=second", "train.epochs=2")
+    resumed = cli(*longer)
+    assert resumed.code == 0, resumed.err
+    after = json.loads(Path("second/summary.json").read_text())
+    assert (after["epochs"], after["initial_weights"]) == (2, summary["initial_weights"])
+
+
+@pytest.mark.slow
+def test_the_page_works_as_printed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("timm")
+    (network,) = blocks("python", PAGE)
+    (tmp_path / "mine.py").write_text(network)
+    (tmp_path / "conf" / "backbone").mkdir(parents=True)
+    (tmp_path / "conf" / "backbone" / "mine.yaml").write_text(blocks("yaml", PAGE)[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for line in [line for block in blocks("bash", PAGE) for line in block.splitlines()]:
+        words = [word.strip("'") for word in line.split()]
+        assert words.pop(0) == "rotograd"
+        result = cli(*words)
+        assert result.code == 0, result.err
+    assert cli("evaluate", "run=runs/mine").code == 2
+    assert cli("evaluate", "--config-dir", "conf", "run=runs/mine").code == 0
+    third = json.loads(Path("runs/third/summary.json").read_text())["initial_weights"]
+    assert len(third) == 2 + 5 + 1
+    for name in ("resnet", "timm", "layer"):
+        exported = cli("export", f"run=runs/{name}", "tasks=[left]")
+        assert exported.code == 0, exported.err
+
+
+@pytest.mark.slow
+def test_two_processes_freeze_and_begin_as_one(tmp_path: Path) -> None:
+    words = ("train", *SMOKE, *FROZEN, "init_from=first", "init_what=all")
+    whole("train", *SMOKE, *FROZEN[:2], "hydra.run.dir=first", cwd=tmp_path)
+    whole(*words, "hydra.run.dir=alone", cwd=tmp_path)
+    finished(torchrun(*words, "hydra.run.dir=two", cwd=tmp_path))
+    for found, wanted in zip(records(tmp_path / "two"), records(tmp_path / "alone"), strict=True):
+        assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)  # float32, BatchNorm
