@@ -21,8 +21,10 @@ from rotograd_cli.tasks import Task
 
 _CONTAINERS = ("model", "state_dict", "model_state_dict")
 """Keys under which files hold a state, beside optimisers and the like."""
-_COUNTERS = ("num_batches_tracked", "num_nonfinite")
-"""Buffers that count steps: not asked for."""
+_COUNTER = "num_batches_tracked"
+"""Of BatchNorm; old files lack it."""
+_NOT_LOADED = "num_nonfinite"
+"""Counts what happened to the run that wrote the file."""
 _DEPTH = 2
 """Names before those of the backbone in a file: ``module.backbone.``."""
 
@@ -93,7 +95,7 @@ def load_initial_weights(
         parts, prefix = _load(model, state, content["tasks"], names, config.init_what)
     if config.init_what == "backbone" and len(parts[0].loaded) < len(parts[0].tensors):
         raise _incomplete(file, parts[0], state)
-    if not any(part.loaded for part in parts):
+    if all(name.endswith(_COUNTER) for part in parts for name in part.loaded):
         raise CheckpointError(
             f"{file} holds nothing of this model (its tensors are {listed(list(state))}; the "
             f"model's are {listed(list(model.state_dict()))}); choose the networks that were saved."
@@ -200,8 +202,15 @@ def _fitting(part: _Part, stem: str | None) -> dict[str, Tensor]:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    state = module.state_dict()
-    return {name: x for name, x in state.items() if not name.endswith(_COUNTERS)}
+    return {name: x for name, x in module.state_dict().items() if name != _NOT_LOADED}
+
+
+def _found(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
+) -> dict[str, Tensor]:
+    """Return what a file has of some tensors below a prefix, and counters that it lacks."""
+    counters = {name: x for name, x in tensors.items() if name.endswith(_COUNTER)}
+    return counters | _below(state, prefix)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -220,7 +229,7 @@ def _backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> tuple[_Part, 
     for inner in ["", f"{children.pop()}."] if len(children) == 1 else [""]:
         own = _below(tensors, inner)
         for prefix in _prefixes(state):
-            found = _below(state, prefix)
+            found = _found(own, state, prefix)
             num = sum(k in found and found[k].shape == x.shape for k, x in own.items())
             candidates.append((num, prefix, _Part("backbone", own, found, f"backbone.{inner}")))
     _, prefix, part = max(candidates, key=lambda candidate: candidate[0])
@@ -245,8 +254,9 @@ def _heads(
     places = list(tasks) if saved_tasks is None else list(saved_tasks)
     for position, (head, task) in enumerate(zip(model.heads, tasks, strict=True)):
         index = places.index(task) if task in places else -1
-        found = _below(state, f"heads.{index}.")
-        yield _Part(f"head of {task}", _tensors(head), found, f"heads.{position}.")
+        tensors = _tensors(head)
+        found = _found(tensors, state, f"heads.{index}.")
+        yield _Part(f"head of {task}", tensors, found, f"heads.{position}.")
 
 
 def _method(model: MultiTaskMethod, state: Mapping[str, Tensor], *, fits: bool) -> _Part:

@@ -100,7 +100,7 @@ def test_a_backbone_is_found_in_the_files_of_others(
     found = [x for x in model.backbone.state_dict().values() if x.is_floating_point()]
     for x, y in zip(found, values, strict=True):
         assert torch.equal(x, y.float())
-    assert report[1] == "  backbone: 8 of 8 tensors"
+    assert report[1] == "  backbone: 9 of 9 tensors"
     assert not equal(model.heads, model_of(5).heads)
 
 
@@ -170,10 +170,10 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(
     file = tmp_path / "w.pt"
     state = Network().state_dict()
     cases = {
-        "7 of its 8 tensors are not there: network.0.bias": {
+        "7 of its 9 tensors are not there: network.0.bias": {
             "network.0.weight": torch.zeros(4, 3, 3, 3)
         },
-        r"1 of its 8 .* shape: .*3.weight \[5, 9\] for \[6, 16\]": {
+        r"1 of its 9 .* shape: .*3.weight \[5, 9\] for \[6, 16\]": {
             **state,
             "network.3.weight": torch.zeros(5, 9),
         },
