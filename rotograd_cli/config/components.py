@@ -15,7 +15,7 @@ from torch import nn
 
 from rotograd_cli.bounds import check_range, hints_of
 from rotograd_cli.config.kinds import Kind, kind_of
-from rotograd_cli.config.labels import LABEL, without_label
+from rotograd_cli.config.labels import FEATURES, GRADIENTS, LABEL, without_label
 from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.config.schema import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
@@ -102,7 +102,8 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
 
     Args:
         node: Content of a method's YAML. ``_target_`` is a method or a rule; a method on top of a
-            rule has that rule's content under ``rule``.
+            rule has that rule's content under ``rule``. ``gradients`` of a rule is an option of the
+            network around it.
 
     Returns:
         A function of ``backbone``, ``heads``, ``feature_shape`` and, for rules that ask for it,
@@ -112,14 +113,23 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         ConfigError: As :class:`Constructor`.
     """
     make: Callable[..., MultiTaskMethod] = MultiTaskMethod
+    options: Mapping[str, Any] = {}
     make_rule: Callable[[Mapping[str, Any]], Rule] | None = None
     is_component = isinstance(node, Mapping) and "_target_" in node
     if is_component and _is_rule(_import(str(node["_target_"]), "method")):
-        make_rule = _rule_constructor(node, "method")
+        options, of_rule = _split(node)
+        _check_values(make, options, "method", ())
+        make_rule = _rule_constructor(of_rule, "method")
     elif is_component and node.get("rule") is not None:
         others = {key: value for key, value in node.items() if key != "rule"}
         make = Constructor(others, "method", *_METHOD_PARTS, "rule")
-        make_rule = _rule_constructor(node["rule"], "method.rule")
+        under_method, of_rule = _split(node["rule"])
+        if under_method.get(GRADIENTS, FEATURES) != FEATURES:
+            raise ConfigError(
+                f"`method.rule.{GRADIENTS}` must be {FEATURES}, which {make.target.__name__} "
+                f"rotates, got {under_method[GRADIENTS]!r}; leave it out."
+            )
+        make_rule = _rule_constructor(of_rule, "method.rule")
     else:
         make = Constructor(node, "method", *_METHOD_PARTS)
 
@@ -133,9 +143,17 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         if make_rule is None:
             return make(backbone, heads, **shape)
         rule = make_rule({"num_tasks": len(heads), "task_names": task_names})
-        return make(backbone, heads, rule=rule, **shape)
+        return make(backbone, heads, rule=rule, **options, **shape)
 
     return build
+
+
+def _split(node: Any) -> tuple[dict[str, Any], Any]:
+    """Split a rule's content into options of the network and what the rule is made of."""
+    if not isinstance(node, Mapping):
+        return {}, node
+    of_network = {key: value for key, value in node.items() if key == GRADIENTS}
+    return of_network, {key: value for key, value in node.items() if key != GRADIENTS}
 
 
 def _is_rule(target: Any) -> bool:
