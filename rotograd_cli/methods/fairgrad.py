@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 from annotated_types import Ge
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from rotograd_cli.bounds import checked
@@ -37,7 +36,7 @@ class FairGrad(GramianWeighting):
     permutation_equivariant: ClassVar[bool] = False  # only as exactly as the solver is
 
     @checked
-    def __init__(self, *, alpha: Annotated[float, Ge(0)]) -> None:
+    def __init__(self, *, alpha: Annotated[float, Ge(0)] = 2.0) -> None:
         super().__init__()
         self.alpha = alpha
 
@@ -45,6 +44,8 @@ class FairGrad(GramianWeighting):
         """Weights > 0, shape ``[k]``."""
         if self.alpha == 0:
             return torch.full_like(gramian[0], 1 / len(gramian))
+        from scipy.optimize import least_squares  # slow to import
+
         p = 1 / self.alpha
         alone = gramian.diagonal().numpy() ** (-1 / (1 + p))  # the solution without the others
         scaled = alone[:, None] ** p * gramian.numpy() * alone  # has ones on its diagonal

@@ -1,5 +1,6 @@
 """What a network is made of: refused in one line where it does not fit."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -38,10 +39,14 @@ def check_rule(rule: Rule, num_tasks: int) -> None:
         ShapeError: If it was built for another number of tasks.
     """
     if not isinstance(rule, Rule):
-        found = f"the class {rule.__name__}" if isinstance(rule, type) else type(rule).__name__
+        found, remedy = type(rule).__name__, "PCGrad()"
+        if isinstance(rule, type) and issubclass(rule, Rule):
+            needs_number = "num_tasks" in inspect.signature(rule).parameters
+            found = f"the class {rule.__name__}"
+            remedy = f"{rule.__name__}({f'num_tasks={num_tasks}' if needs_number else ''})"
         raise ConfigError(
             "`rule` must be an object of a subclass of rotograd_cli.methods.rule.Rule, got "
-            f"{found}; pass PCGrad(), say, or None for the plain sum."
+            f"{found}; pass {remedy}, say, or None for the plain sum."
         )
     name = type(rule).__name__
     if "_parameters" not in vars(rule):

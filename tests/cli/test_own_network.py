@@ -98,3 +98,61 @@ def test_two_processes_freeze_and_begin_as_one(tmp_path: Path) -> None:
     finished(torchrun("train", *words, "hydra.run.dir=two", cwd=tmp_path))
     for found, wanted in zip(records(tmp_path / "two"), records(tmp_path / "alone"), strict=True):
         assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)  # float32, BatchNorm
+
+
+TEXTS = """
+import torch
+from torch.utils.data import Dataset
+
+
+class Texts(Dataset):
+    def __init__(self, num):
+        self.num = num
+
+    def __len__(self):
+        return self.num
+
+    def __getitem__(self, index):
+        ids = torch.arange(index, index + 6) % 20
+        return {"ids": ids, "mask": (torch.arange(6) < 4).long(), "late": index % 2}
+"""
+DATA = """
+defaults: [torch]
+name: texts
+datasets:
+  train: {_target_: texts.Texts, num: 40}
+  val: {_target_: texts.Texts, num: 10}
+  test: {_target_: texts.Texts, num: 10}
+inputs: {input_ids: ids, attention_mask: mask}
+tasks:
+  late: {kind: binary}
+"""
+
+
+@pytest.mark.slow
+def test_the_encoder_of_the_page_trains_on_tokens(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "texts.py").write_text(TEXTS)
+    bert = blocks("yaml", PAGE)[1]
+    for name, content in {"data/texts": DATA, "backbone/bert": bert}.items():
+        path = tmp_path / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.BertConfig(**sizes, intermediate_size=512)
+    published = transformers.BertForMaskedLM(config)
+    published.save_pretrained("bert")
+    words = ("--config-dir", "conf", "data=texts", "backbone=bert", "debug=smoke")
+    start = ("init_from=bert/model.safetensors", "freeze=[backbone.module.embeddings.*]")
+    result = cli("train", *words, *start, "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    assert "tensors below 'bert.':" in result.err
+    name = "embeddings.word_embeddings.weight"
+    expected = published.bert.get_parameter(name)
+    assert torch.equal(weights("run")[f"backbone.module.{name}"], expected)
+    Path("bert/model.safetensors").unlink()
+    evaluated = cli("evaluate", "--config-dir", "conf", "run=run")
+    assert evaluated.code == 0, evaluated.err
