@@ -64,6 +64,7 @@ class TrainConfig:
     head: Any = MISSING
     rotation: RotationOptions = field(default_factory=RotationOptions)
     heads: dict[str, Any] = field(default_factory=dict)
+    losses: dict[str, Any] = field(default_factory=dict)
     model_optimizer: Any = MISSING
     method_optimizer: Any = MISSING
     parameter_groups: list[ParameterGroup] | None = MISSING

@@ -21,6 +21,7 @@ from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs.initial_weights import load_initial_weights
 from rotograd_cli.runs.optimizers import optimizer_groups
 from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.loss_options import with_all_loss_options
 from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.batch_checks import check_predictions, where
 from rotograd_cli.training.batches import check_batch_size, num_steps
@@ -223,6 +224,8 @@ def build_dataset(
     supplied = zip(constructors.data.supplied, (data_dir, config.tasks, device), strict=True)
     dataset: MultiTaskDataset = constructors.data(**dict(supplied))
     _check_attributes(dataset)
+    if config.losses:
+        dataset.tasks = with_all_loss_options(dataset.tasks, config.losses)
     return dataset
 
 

@@ -138,7 +138,7 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> N
         content: Any = OmegaConf.to_container(loaded, resolve=True)
         node = content["scheduler"] if group == "scheduler" else content
         values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
-        for key in ("train", "defaults"):
+        for key in ("train", "defaults", "gradients"):  # the last is the network's
             values.pop(key, None)
             content.pop(key, None)
         supplied = data_constructor(values).supplied if group == "data" else SUPPLIED[group]
