@@ -27,6 +27,7 @@ from rotograd_cli.methods.imtll import IMTLL
 from rotograd_cli.methods.mgda import MGDA
 from rotograd_cli.methods.nashmtl import NashMTL
 from rotograd_cli.methods.pcgrad import PCGrad
+from rotograd_cli.methods.pivrg import PIVRG
 from rotograd_cli.methods.rlw import RandomLossWeighting
 from rotograd_cli.methods.rotate import Rotate
 from rotograd_cli.methods.rotateonly import RotateOnly
@@ -49,6 +50,7 @@ __all__ = [
     "IMTLG",
     "IMTLL",
     "MGDA",
+    "PIVRG",
     "STCH",
     "AlignedMTL",
     "CAGrad",

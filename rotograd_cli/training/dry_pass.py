@@ -22,6 +22,7 @@ from rotograd_cli.training.batches import num_steps
 from rotograd_cli.training.blame import NoBroadcasting, blamed, component_of, silence
 from rotograd_cli.training.data_scan import first_batch
 from rotograd_cli.training.diagnostics import check_user_numbers
+from rotograd_cli.training.evaluation import by_task
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.schedules import OptimizerGroup, RunLength
@@ -165,6 +166,8 @@ def _try_training(
         model.refresh()
         numbers = model.diagnostics()
         model.end_epoch()
+    with blamed(component, "correct it or choose another"):
+        model.observe_evaluation(by_task(dataset.tasks, {}, "val"))
     check_user_numbers(numbers, len(dataset.tasks), model.method_name)
     length = RunLength(options.epochs, num_steps(dataset, options))
     for group in groups:

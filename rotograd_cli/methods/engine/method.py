@@ -13,7 +13,7 @@ from rotograd_cli.methods.engine.parameters import ParameterGradients, in_parts
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.step import Step, check_losses
 from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
-from rotograd_cli.methods.rule import Learned, Rule, Weighting, check_returned
+from rotograd_cli.methods.rule import Evaluation, Learned, Rule, Weighting, check_returned
 from rotograd_cli.methods.statistics import Statistics
 from rotograd_cli.ranks.base import Ranks
 
@@ -407,6 +407,14 @@ class MultiTaskMethod(MultiTaskNetwork):
     def end_epoch(self) -> None:
         """Tell the rule that an epoch has ended."""
         self.rule.end_epoch()
+
+    def observe_evaluation(self, evaluation: Evaluation) -> None:
+        """Tell the rule what an evaluation of the validation split has measured.
+
+        Args:
+            evaluation: For every task in order, its ``loss`` and its metrics by name.
+        """
+        self.rule.observe_evaluation(evaluation)
 
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
         """Learn from the losses after the network's update, before the method's own.
