@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.declaring import KINDS, declared_tasks
+from rotograd_cli.tasks.losses import target_rule
 from rotograd_cli.tasks.metrics import accuracy
+from rotograd_cli.training import batch_checks
 
 CHECKOUT = Path(__file__).parents[2]
 NUM = 9
@@ -130,6 +132,10 @@ def test_an_own_loss_of_the_whole_batch_is_nan_where_a_label_is_missing() -> Non
     assert task.loss(outputs, target).isnan()
     expected = F.mse_loss(outputs[labelled], target[labelled].double())
     torch.testing.assert_close(task.loss(outputs[labelled], target[labelled]), expected)
+    rule = target_rule(task.loss)
+    assert rule is not None
+    (fault,) = batch_checks._unlabelled(target, task, rule, "here")
+    assert fault.startswith("here: 6 of 18 elements have no label, which a loss that returns one")
     partly = declared("multilabel", loss=nn.MultiLabelSoftMarginLoss())
     target = target_of(partly)
     target[1, 0] = -1  # one of three: the loss has one number for all of them
