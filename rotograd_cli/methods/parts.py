@@ -91,9 +91,15 @@ def check_gradients(gradients: str, rule: Rule, *, rotates: bool) -> None:
     Raises:
         ConfigError: If rotations or a rule that takes no task gradients have to do with them.
     """
+    name = type(rule).__name__
+    if gradients == "features" and rule.needs_parameters:
+        raise ConfigError(
+            f"`gradients` must be parameters with these options of {name}, which averages task "
+            "gradients over steps, got features; add method.gradients=parameters, or leave the "
+            "options out."
+        )
     if gradients == "features":
         return
-    name = type(rule).__name__
     if gradients != "parameters":
         reason = "or parameters"
     elif rotates:

@@ -67,6 +67,11 @@ class Rule(nn.Module, ABC):
     permutation_equivariant: ClassVar[bool] = True
     """Whether the order of the tasks does not matter, from the same random numbers."""
 
+    @property
+    def needs_parameters(self) -> bool:
+        """Whether gradients of different steps meet entry by entry, as those of parameters can."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # unlike nn.Module's, takes no options: those in YAML are checked by it
 
@@ -217,6 +222,13 @@ class Weighting(Rule):
             check_returned(self.factors, factors, len(G))
             G = factors.to(G.dtype).unsqueeze(1) * G
             s = Statistics.of(G, s.losses.values)
+        return self.combine_scaled(G, s)
+
+    def combine_scaled(self, G: Tensor, s: Statistics) -> Tensor:
+        """Combine the gradients of the losses times their factors, shape ``[D]``.
+
+        Networks call this in place of :meth:`weights` where the rule :attr:`needs_parameters`.
+        """
         weights = self.weights(s)
         check_returned(self.weights, weights, len(G))
         return weights @ G

@@ -436,9 +436,12 @@ def _apply(
 ) -> tuple[Tensor, Tensor | None, Learned]:
     """Return the combined gradient, its weights if it has any, and what the rule learns from it."""
     if isinstance(rule, Weighting):
+        before = s if factors is None else s.without_factors(factors)
+        if rule.needs_parameters:
+            unknown = torch.full_like(s.norms, torch.nan)
+            return rule.combine_scaled(G.matrix(), s), unknown, rule.learn(before, unknown)
         weights = rule.weights(s)
         check_returned(rule.weights, weights, len(s.norms))
-        before = s if factors is None else s.without_factors(factors)
         return G.combine(weights), weights, rule.learn(before, weights)
     if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
