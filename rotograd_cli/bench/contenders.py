@@ -22,8 +22,10 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.runs.building import Networks, build_networks, join
 from rotograd_cli.training.diagnostics import measured_record, measurement_for
+from rotograd_cli.training.freezing import freeze
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.precision import compile_networks
+from rotograd_cli.trees import call
 
 IDEAL = "ideal"
 REFERENCE = "reference"
@@ -146,7 +148,7 @@ class Builder:
 
         def gradients(batch: Batch) -> None:
             with self._autocast():
-                losses = task_losses(networks.dataset.tasks, model(batch.inputs), batch)
+                losses = task_losses(networks.dataset.tasks, call(model, batch.inputs), batch)
                 total = torch.stack([loss for loss in losses if loss is not None]).sum()
             torch.autograd.backward(total)
 
@@ -209,7 +211,8 @@ class Builder:
         optimizers = []
         if self._config.bench.optimizers:
             make = self._constructors.optimizers
-            optimizers = [make[group](params) for group, params in groups.items() if params]
+            trained = {k: [p for p in params if p.requires_grad] for k, params in groups.items()}
+            optimizers = [make[group](params) for group, params in trained.items() if params]
         parameters = [*groups["model"], *groups["method"]]
         reset = give_rotations if optimizers else _nothing
         options = self._nodes.get(name)
@@ -223,6 +226,8 @@ class Builder:
         """On the device, in the type and mode of the benchmark, its networks compiled if asked."""
         model = model.to(device=networks.device, dtype=DTYPES[self._config.bench.dtype])
         model.train()
+        for module in freeze(_Plain(networks.backbone, networks.heads), self._config.freeze):
+            module.eval()
         if self._config.compile:
             compile_networks((networks.backbone, *networks.heads))
         return model
@@ -242,9 +247,9 @@ class _Plain(nn.Module):
         # a head that writes into its input gets a copy of the features
         self._in_place = [any(getattr(m, "inplace", False) for m in h.modules()) for h in heads]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, *inputs: Any, **named: Any) -> list[Tensor]:
         """Predictions of all tasks."""
-        z = _first(self.backbone(x))
+        z = _first(self.backbone(*inputs, **named))
         heads = zip(self.heads, self._in_place, strict=True)
         return [_first(head(z.clone() if in_place else z)) for head, in_place in heads]
 

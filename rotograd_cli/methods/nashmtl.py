@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from rotograd_cli.bounds import checked
+from rotograd_cli.extras import needing_extra
 from rotograd_cli.linalg.gradients import directions
-from rotograd_cli.methods.extras import needing_extra
 from rotograd_cli.methods.rule import GramianWeighting
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ class NashMTL(GramianWeighting):
         self,
         *,
         num_tasks: int,
-        update_every: Annotated[int, Ge(1)],
-        num_iterations: Annotated[int, Ge(1)],
+        update_every: Annotated[int, Ge(1)] = 1,
+        num_iterations: Annotated[int, Ge(1)] = 20,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks

@@ -1,6 +1,7 @@
 """Data set, networks and method of a run, built from its configuration and tried together."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,17 +18,21 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.runs.initial_weights import load_initial_weights
 from rotograd_cli.runs.optimizers import optimizer_groups
 from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.loss_options import with_all_loss_options
 from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.batch_checks import check_predictions, where
 from rotograd_cli.training.batches import check_batch_size, num_steps
 from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
+from rotograd_cli.training.freezing import freeze
 from rotograd_cli.training.precision import AUTOCAST, compile_networks
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import RunLength
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
+from rotograd_cli.trees import Inputs, call, like_parameters, shape_of_one, shown
 
 _SMALLER = (
     "The run does not fit into memory; lower train.batch_size, train.eval_batch_size, "
@@ -39,8 +44,8 @@ _SMALLER = (
 class Parts:
     """Networks before a method joins them, on the CPU."""
 
-    input_shape: tuple[int, ...]
-    """Shape of one example's input."""
+    example: Inputs
+    """Inputs of one example, first axis 1."""
     backbone: nn.Module
     heads: list[nn.Module]
     feature_shape: tuple[int, ...]
@@ -56,12 +61,15 @@ class Networks(Parts):
     device: torch.device
 
 
-def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiTaskDataset]:
+def build_run(
+    config: TrainConfig, ranks: Ranks = ONE, *, is_saved: bool = False
+) -> tuple[RunState, MultiTaskDataset]:
     """Build what a run trains and what it trains on, and try both.
 
     Args:
         config: Checked configuration.
         ranks: The processes that train together.
+        is_saved: A checkpoint with all weights will be loaded: no other file is read.
 
     Returns:
         Model and optimisers before the first step, and the data.
@@ -69,17 +77,30 @@ def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiT
     Raises:
         RotogradError: If a component is refused, or two do not fit.
     """
+    config = without_weights(config) if is_saved else config
     constructors = Constructors(config)
     model, dataset = _build(config, constructors)
+    origin = load_initial_weights(model, config, dataset.tasks, ranks)
     length = RunLength(config.train.epochs, num_steps(dataset, config.train))
     make_groups = partial(optimizer_groups, config, constructors, length)
     ranks.broadcast(lambda: dry_pass(model, dataset, make_groups, config.train))
     decay = config.train.ema_decay
     average = None if decay is None else _average(model, decay, config.compile)
-    ranks.attach(model, dataset.input_shape)
+    ranks.attach(model, dataset.example_inputs())
     for each in (model, *([average.model] if average else [])):
         each.join(ranks)
-    return RunState(model, make_groups(model), average), dataset
+    run = RunState(model, make_groups(model), average)
+    run.origin = origin
+    return run, dataset
+
+
+def without_weights(config: TrainConfig) -> TrainConfig:
+    """Return a configuration that reads no file of weights: a checkpoint has all of them."""
+    backbone = config.backbone
+    if isinstance(backbone, Mapping):
+        off = {"pretrained": False, "weights": None}
+        backbone = {**backbone, **{key: off[key] for key in off if key in backbone}}
+    return dataclasses.replace(config, backbone=backbone, init_from=None)
 
 
 def _average(model: MultiTaskMethod, decay: float, is_compiled: bool) -> WeightAverage:
@@ -108,14 +129,12 @@ def build(config: TrainConfig) -> tuple[MultiTaskMethod, MultiTaskDataset]:
     return _build(config, Constructors(config))
 
 
-def build_model(
-    config: TrainConfig, input_shape: Sequence[int], tasks: Sequence[Task]
-) -> MultiTaskMethod:
+def build_model(config: TrainConfig, example: Inputs, tasks: Sequence[Task]) -> MultiTaskMethod:
     """Build what :func:`build` does for a data set that is not there.
 
     Args:
         config: Checked configuration.
-        input_shape: Shape of one example's input.
+        example: Inputs of one example, first axis 1, on the CPU; values do not matter.
         tasks: The K tasks, of whose losses and metrics nothing is asked.
 
     Raises:
@@ -123,7 +142,7 @@ def build_model(
     """
     constructors = Constructors(config)
     device = resolve_device(config.device)
-    parts = _build_parts(config, constructors, input_shape, tasks)
+    parts = _build_parts(config, constructors, example, tasks)
     return _joined(parts, config, constructors).to(device)
 
 
@@ -137,6 +156,7 @@ def _build(
 
 def _joined(parts: Parts, config: TrainConfig, constructors: Constructors) -> MultiTaskMethod:
     model = join(parts, constructors)
+    model.held = freeze(model, config.freeze)
     model.autocast_dtype = AUTOCAST[config.precision]
     if config.compile:
         compile_networks((model.backbone, *model.heads))
@@ -163,26 +183,28 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     with blamed("the data set fails", "correct its `num_examples`", where(dataset, "train")):
         if dataset.num_examples("train") > 0:  # an empty split is refused by the dry pass
             check_batch_size(dataset, config.train)
-    parts = _build_parts(config, constructors, dataset.input_shape, dataset.tasks)
+        example = dataset.example_inputs()
+    parts = _build_parts(config, constructors, example, dataset.tasks)
     return Networks(**vars(parts), dataset=dataset, device=device)
 
 
 def _build_parts(
     config: TrainConfig,
     constructors: Constructors,
-    input_shape: Sequence[int],
+    example: Inputs,
     tasks: Sequence[Task],
 ) -> Parts:
     constructors.check_heads(tasks)
     seed_everything(config.seed)
-    backbone: nn.Module = constructors.backbone(input_shape=tuple(input_shape))
-    features = _features(backbone, torch.zeros(1, *input_shape))
+    example = like_parameters(example, torch.zeros(()))  # float32, like new networks
+    backbone: nn.Module = constructors.backbone(input_shape=shape_of_one(example))
+    features = _features(backbone, example)
     feature_shape = tuple(features.shape[1:])
     heads = [constructors.head(task, feature_shape) for task in tasks]
     share_layers(heads)
     _try_heads(heads, tasks, features)
     names = tuple(task.name for task in tasks)
-    return Parts(tuple(input_shape), backbone, heads, feature_shape, names)
+    return Parts(example, backbone, heads, feature_shape, names)
 
 
 def build_dataset(
@@ -198,10 +220,12 @@ def build_dataset(
     Raises:
         RotogradError: If it is refused, or its files are missing or wrong.
     """
-    dataset: MultiTaskDataset = constructors.data(
-        data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
-    )
+    data_dir = Path(config.paths.data_dir).expanduser()
+    supplied = zip(constructors.data.supplied, (data_dir, config.tasks, device), strict=True)
+    dataset: MultiTaskDataset = constructors.data(**dict(supplied))
     _check_attributes(dataset)
+    if config.losses:
+        dataset.tasks = with_all_loss_options(dataset.tasks, config.losses)
     return dataset
 
 
@@ -233,7 +257,7 @@ def join(networks: Parts, constructors: Constructors) -> MultiTaskMethod:
         )
     model.eval()
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
-        model(torch.zeros(1, *networks.input_shape))
+        call(model, networks.example)
     return model
 
 
@@ -253,13 +277,12 @@ def _check_attributes(dataset: MultiTaskDataset) -> None:
         )
 
 
-def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
+def _features(backbone: nn.Module, example: Inputs) -> torch.Tensor:
     """Features of one example, by trying."""
     backbone.eval()
-    shape = ", ".join(map(str, ("N", *example.shape[1:])))
-    what = f"The backbone cannot take inputs of shape [{shape}]"
+    what = f"The backbone cannot take inputs of shape {shown(example)}"
     with torch.no_grad(), blamed(what, "choose another backbone or data set"):
-        output: Any = backbone(example)
+        output: Any = call(backbone, example)
     features = _first(output)
     if not isinstance(features, torch.Tensor):
         raise ConfigError(

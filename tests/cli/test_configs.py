@@ -1,7 +1,7 @@
 """Every YAML file composes, fits its target and explains its keys."""
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -11,7 +11,12 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from rotograd_cli.config.components import Constructor, Constructors, accepted_parameters
+from rotograd_cli.config.components import (
+    Constructor,
+    Constructors,
+    accepted_parameters,
+    data_constructor,
+)
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schedules import Schedule
@@ -42,7 +47,7 @@ CHOICES = {
 # what the runner hands to every component of a group
 SUPPLIED = {
     "method": ("backbone", "heads", "feature_shape", "num_tasks", "task_names"),
-    "data": ("data_dir", "tasks", "device"),
+    "data": (),  # `data_constructor` knows
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),
     "logger": ("run_dir", "config", "tags"),
@@ -52,16 +57,22 @@ SUPPLIED = {
 COMPONENTS = [p for group in SUPPLIED for p in sorted((CONF / group).glob("*.yaml"))]
 
 
+def with_module(overrides: Sequence[str]) -> list[str]:
+    """Name the network that ``backbone=module`` leaves to the user."""
+    is_named = "backbone=module" in overrides
+    return [*overrides, *(["backbone.module._target_=torch.nn.Flatten"] if is_named else [])]
+
+
 def composed(*overrides: str) -> TrainConfig:
     with composing():
-        config = compose("train", overrides=list(overrides))
+        config = compose("train", overrides=with_module(overrides))
     return to_train_config(config)
 
 
 def composed_bench(*overrides: str) -> BenchConfig:
     with composing():
         # the name refers to Hydra's own choices, which a composition alone does not have
-        config = compose("bench", overrides=["bench.name=name", *overrides])
+        config = compose("bench", overrides=["bench.name=name", *with_module(overrides)])
     return to_bench_config(config)
 
 
@@ -122,13 +133,15 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> N
         group = file.parent.name
         options = {"train": {"epochs": 2, "select_mode": "min"}}  # some refer to it
         loaded = OmegaConf.merge(OmegaConf.load(file), options)
+        if file.stem == "module":
+            loaded.module._target_ = "torch.nn.Flatten"
         content: Any = OmegaConf.to_container(loaded, resolve=True)
         node = content["scheduler"] if group == "scheduler" else content
         values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
-        for key in ("train", "defaults"):
+        for key in ("train", "defaults", "gradients"):  # the last is the network's
             values.pop(key, None)
             content.pop(key, None)
-        supplied = SUPPLIED[group]
+        supplied = data_constructor(values).supplied if group == "data" else SUPPLIED[group]
         if group == "scheduler":  # a length may be in words
             Schedule(content | {"scheduler": values}, group, Constructor)
         else:
