@@ -95,8 +95,8 @@ class LearnedWeights(Rule):
 class GradNorm(LearnedWeights, LossWeighting):
     r"""GradNorm as printed: backbone and heads receive the gradient of :math:`\sum_k w_k L_k`.
 
-    The level is the mean of the weighted norms. Norms are those at the shared features (Chen et al.
-    take a layer's weights).
+    The level is the mean of the weighted norms. Norms are those at the shared features, or over
+    all parameters of the backbone (Chen et al. take the last shared layer's weights).
     """
 
     sees_gradients: ClassVar[bool] = True
