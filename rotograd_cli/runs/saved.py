@@ -337,8 +337,9 @@ def _extend(result: TrainConfig, config: TrainConfig, name: str, run_dir: Path) 
     now = getattr(config.train, name)
     limits = [math.inf if value is None else value for value in (before, now)]
     if limits[1] < limits[0]:
+        least = "null" if before is None else f"at least {before}"
         raise ConfigError(
-            f"`train.{name}` of a run that goes on must be at least {before}, as in "
+            f"`train.{name}` of a run that goes on must be {least}, as in "
             f"{run_dir / 'config.yaml'}, got {now}; leave it out or start a new run."
         )
     setattr(result.train, name, now)
