@@ -84,6 +84,8 @@ def test_a_run_made_longer_is_the_longer_run(cli: Cli, tmp_path: Path) -> None:
     for key in ("metrics", "notes", "epochs", "planned_epochs", "selected_epoch", "status"):
         assert first[key] == second[key]
     assert (first["extended_at_epochs"], second["extended_at_epochs"]) == ([2], [])
+    assert "train.epochs=4" in first["overrides"]
+    assert "train.epochs=2" not in first["overrides"]
     again = cli("train", "resume=run", "train.epochs=4")
     assert (again.code, "run is finished." in again.err) == (0, True)
 
@@ -118,7 +120,7 @@ def test_a_run_that_stopped_early_says_so_and_goes_on_with_more_patience(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     epochs = summary["epochs"]
     assert epochs < 9
-    said = f"epoch {summary['selected_epoch']}, stopped early after {epochs} of 9"
+    said = f"epoch {summary['selected_epoch']}, stopped after {epochs} of 9"
     assert said in " ".join(result.out.split())
     assert f"Stopped early after epoch {epochs} of 9: no better val/loss in 1 eval" in result.err
     assert f"{epochs}/9 early" in cli("runs", "run").out
@@ -138,7 +140,7 @@ def test_a_run_that_stopped_early_says_so_and_goes_on_with_more_patience(
 def test_a_killed_run_with_everything_ends_as_if_nothing_had_happened(
     tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    killed_and_resumed(tmp_path, "rotogradnorm", 3, 19, *EVERYTHING, *more)
+    killed_and_resumed(tmp_path, "rotogradnorm", 2, 19, *EVERYTHING, *more)
 
 
 @pytest.mark.slow
