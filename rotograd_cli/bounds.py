@@ -9,7 +9,7 @@ import functools
 import inspect
 import operator
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import UnionType
@@ -83,6 +83,9 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
     if get_origin(annotation) is Sequence and isinstance(value, Sequence):
         for item in value:
             check_range(name, item, get_args(annotation)[0])
+    if get_origin(annotation) is Mapping and isinstance(value, Mapping):
+        for key, item in value.items():
+            check_range(f"{name}.{key}", item, get_args(annotation)[1])
     if get_origin(annotation) in (typing.Union, UnionType) and value is not None:
         for alternative in get_args(annotation):
             check_range(name, value, alternative)

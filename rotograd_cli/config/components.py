@@ -15,7 +15,7 @@ from torch import nn
 
 from rotograd_cli.bounds import check_range, hints_of
 from rotograd_cli.config.kinds import Kind, kind_of
-from rotograd_cli.config.labels import LABEL, without_label
+from rotograd_cli.config.labels import FEATURES, GRADIENTS, LABEL, without_label
 from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.config.schema import TrainConfig, suggest
 from rotograd_cli.errors import ConfigError, RotogradError
@@ -102,46 +102,74 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
 
     Args:
         node: Content of a method's YAML. ``_target_`` is a method or a rule; a method on top of a
-            rule has that rule's content under ``rule``.
+            rule has that rule's content under ``rule``. ``gradients`` of a rule is an option of the
+            network around it.
 
     Returns:
-        A function of ``backbone``, ``heads`` and ``feature_shape``.
+        A function of ``backbone``, ``heads``, ``feature_shape`` and, for rules that ask for it,
+        ``task_names``.
 
     Raises:
         ConfigError: As :class:`Constructor`.
     """
     make: Callable[..., MultiTaskMethod] = MultiTaskMethod
+    options: Mapping[str, Any] = {}
+    make_rule: Callable[[Mapping[str, Any]], Rule] | None = None
     is_component = isinstance(node, Mapping) and "_target_" in node
     if is_component and _is_rule(_import(str(node["_target_"]), "method")):
-        make_rule = _rule_constructor(node, "method")
+        options, of_rule = _split(node)
+        _check_values(make, options, "method", ())
+        make_rule = _rule_constructor(of_rule, "method")
     elif is_component and node.get("rule") is not None:
         others = {key: value for key, value in node.items() if key != "rule"}
         make = Constructor(others, "method", *_METHOD_PARTS, "rule")
-        make_rule = _rule_constructor(node["rule"], "method.rule")
+        under_method, of_rule = _split(node["rule"])
+        if under_method.get(GRADIENTS, FEATURES) != FEATURES:
+            raise ConfigError(
+                f"`method.rule.{GRADIENTS}` must be {FEATURES}, which {make.target.__name__} "
+                f"rotates, got {under_method[GRADIENTS]!r}; leave it out."
+            )
+        make_rule = _rule_constructor(of_rule, "method.rule")
     else:
-        return Constructor(node, "method", *_METHOD_PARTS)
+        make = Constructor(node, "method", *_METHOD_PARTS)
 
-    def build(backbone: nn.Module, heads: Sequence[nn.Module], **shape: Any) -> MultiTaskMethod:
-        return make(backbone, heads, rule=make_rule(len(heads)), **shape)
+    def build(
+        backbone: nn.Module,
+        heads: Sequence[nn.Module],
+        *,
+        task_names: Sequence[str] | None = None,
+        **shape: Any,
+    ) -> MultiTaskMethod:
+        if make_rule is None:
+            return make(backbone, heads, **shape)
+        rule = make_rule({"num_tasks": len(heads), "task_names": task_names})
+        return make(backbone, heads, rule=rule, **options, **shape)
 
     return build
+
+
+def _split(node: Any) -> tuple[dict[str, Any], Any]:
+    """Split a rule's content into options of the network and what the rule is made of."""
+    if not isinstance(node, Mapping):
+        return {}, node
+    of_network = {key: value for key, value in node.items() if key == GRADIENTS}
+    return of_network, {key: value for key, value in node.items() if key != GRADIENTS}
 
 
 def _is_rule(target: Any) -> bool:
     return inspect.isclass(target) and issubclass(target, Rule)
 
 
-def _rule_constructor(node: Any, where: str) -> Callable[[int], Rule]:
-    """Constructor of a rule from the number of tasks, which it gets if it asks for it."""
-    make = Constructor(node, where, "num_tasks")
+def _rule_constructor(node: Any, where: str) -> Callable[[Mapping[str, Any]], Rule]:
+    """Constructor of a rule from what is known of the tasks, of which it gets what it asks for."""
+    make = Constructor(node, where, "num_tasks", "task_names")
     if not _is_rule(make.target):
         raise ConfigError(
             f"`{where}._target_` must be a rule, got {node['_target_']!r}; choose one with "
             f"method@{where}=NAME, or the plain sum with {where}=null."
         )
-    if "num_tasks" in (accepted_parameters(make.target) or {}):
-        return lambda num_tasks: make(num_tasks=num_tasks)
-    return lambda _: make()
+    accepted = accepted_parameters(make.target) or {}
+    return lambda tasks: make(**{key: tasks[key] for key in tasks if key in accepted})
 
 
 def _import(path: str, where: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Names of methods in tables and figures: the key ``_label_`` of their YAML files."""
+"""Names of methods in tables and figures, and what of a method's YAML makes it another method."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +13,12 @@ from rotograd_cli.errors import ConfigError
 LABEL = "_label_"
 """Key of a method's YAML. No option of the method, and no part of a run's identity."""
 
+GRADIENTS = "gradients"
+"""Key of a rule's YAML, and no option of the rule: what the network differentiates by."""
+
+FEATURES = "features"
+"""Its value where nothing is said; runs of versions without the key have no other."""
+
 
 def method_label(method: Mapping[str, Any]) -> str:
     """Return the name of a method for readers.
@@ -23,11 +29,13 @@ def method_label(method: Mapping[str, Any]) -> str:
     Returns:
         Its ``_label_``; without one, as in runs of earlier versions, that of the built-in method of
         its class, else the name of the class. A method with a rule of the user's choice
-        is named with it.
+        is named with it, and one with ``gradients=parameters`` says so.
 
     Examples:
         >>> method_label({"_target_": "rotograd_cli.methods.imtlg.IMTLG"})
         'IMTL-G'
+        >>> method_label({"_target_": "mine.Rule", "gradients": "parameters"})
+        'Rule (parameters)'
         >>> method_label({"_target_": "mine.Mine", "rule": {"_target_": "mine.Rule"}})
         'Mine + Rule'
     """
@@ -80,10 +88,25 @@ def without_label(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def identity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return content without ``_label_``, and as versions without the key ``gradients`` wrote it.
+
+    Args:
+        content: As in :func:`without_label`.
+    """
+    return {
+        key: identity(value) if isinstance(value, Mapping) else value
+        for key, value in without_label(content).items()
+        if (key, value) != (GRADIENTS, FEATURES)
+    }
+
+
 def _label(node: Mapping[str, Any]) -> str:
     module, _, name = str(node.get("_target_", "?")).rpartition(".")
     is_built_in = module.startswith("rotograd_cli.")
-    return str(node.get(LABEL) or (class_label(name) if is_built_in else name))
+    label = str(node.get(LABEL) or (class_label(name) if is_built_in else name))
+    gradients = node.get(GRADIENTS, FEATURES)
+    return label if gradients == FEATURES else f"{label} ({gradients})"
 
 
 @cache

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rotograd_cli.config.arguments import FOLDER_OPTIONS
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import choices, is_group
+from rotograd_cli.config.labels import GRADIENTS
 
 SEARCH_PATH = "hydra.searchpath"
 DOTTED = "table.grid.values."
@@ -98,6 +99,11 @@ def no_such_key(configuration: Configuration, key: str) -> str:
             f"`{key}` is not a key of logger={WITHOUT_PICTURES[target]}, which takes no pictures; "
             "choose logger=tensorboard or logger=wandb."
         )
+    if key == f"method.{GRADIENTS}":
+        return (
+            f"`{key}` is not a key of this method, which takes no task gradients or rotates the "
+            f"features; leave it out, or write +{key}=VALUE for a rule of your own."
+        )
     if f"--{key}" in FOLDER_OPTIONS:
         return f"`{key}` is not a key; did you mean --{key} DIR?"
     close = _close(key, keys)
@@ -123,7 +129,7 @@ def is_null(configuration: Configuration, section: str) -> bool:
 
 def null_section(key: str, section: str) -> str:
     """Return the refusal of a key of a section that has no value."""
-    remedy = "write the section in its YAML file"
+    remedy = f"add it with +{key}=VALUE"
     if is_group(section):
         remedy = f"choose one with {section}=NAME"
     return f"`{key}` cannot be set while `{section}` is null; {remedy}."

@@ -10,7 +10,7 @@ from torch import Tensor
 from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Seed, Split, hash_tensors
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+from rotograd_cli.tasks import Task, always_labelled, losses, metrics, select_tasks
 
 Kind = Literal["classification", "binary", "regression", "map"]
 
@@ -78,7 +78,7 @@ class Synthetic(MultiTaskDataset):
         available = [
             _task(f"task_{k}", kind, num_outputs, map_shape or ()) for k in range(num_tasks)
         ]
-        self.tasks = select_tasks(available, tasks)
+        self.tasks = select_tasks(always_labelled(available), tasks)
         sizes: Mapping[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
         generator = torch.Generator().manual_seed(seed)
         self._inputs: dict[Split, Tensor] = {}

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks import Task, always_labelled, select_tasks
 from rotograd_cli.tasks.dense_metrics import SplitMeans
 from rotograd_cli.tasks.labels import check_shapes
 from rotograd_cli.tasks.metrics import MetricSpec
@@ -117,7 +117,7 @@ class Toy(MultiTaskDataset):
             name: torch.tensor(optimum, device=device).repeat(num_copies, 1)
             for name, optimum in zip(TASKS, optima, strict=True)
         }
-        self.tasks = select_tasks(make_tasks(problem), tasks)
+        self.tasks = select_tasks(always_labelled(make_tasks(problem)), tasks)
 
     def num_examples(self, split: Split) -> int:
         """Return the number of copies."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import SPLITS, Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+from rotograd_cli.tasks import Task, always_labelled, losses, metrics, select_tasks
 
 SIZE = 28  # of MNIST's digits and of two that overlap, in pixels
 CANVAS = 36
@@ -93,7 +93,7 @@ class TwoDigits(MultiTaskDataset):
         std: float,
         device: torch.device,
     ) -> None:
-        self.tasks = select_tasks(TASKS, tasks)
+        self.tasks = select_tasks(always_labelled(TASKS), tasks)
         self._mean = 255 * mean
         self._std = 255 * std
         generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,5 @@
 """FAMO: all losses fall at the same rate, from their values alone."""
 
-import logging
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
@@ -10,13 +9,11 @@ from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.linalg.gradients import divide_or_zero
-from rotograd_cli.methods.initial_values import InitialValues
+from rotograd_cli.methods.logarithms import LogarithmicLosses
 from rotograd_cli.methods.rule import Learned, Losses, LossWeighting
 
-_LOGGER = logging.getLogger(__name__)
 
-
-class FAMO(LossWeighting):
+class FAMO(LogarithmicLosses, LossWeighting):
     r"""Everything is trained by :math:`c\sum_k z_k \log L_k`, a convex combination of gradients.
 
     Here :math:`z=\mathrm{softmax}(\xi)` and :math:`c = 1/\sum_k z_k/L_k`. After the network's
@@ -45,42 +42,21 @@ class FAMO(LossWeighting):
 
     needs_losses_after_update: ClassVar[bool] = True
 
-    negative: Tensor
-    """Tasks that have had a negative loss, boolean, shape ``[K]``."""
-
     @checked
     def __init__(self, *, num_tasks: int, gamma: Annotated[float, Ge(0)]) -> None:
-        super().__init__()
-        self.num_tasks = num_tasks
+        super().__init__(num_tasks=num_tasks)
         self.gamma = float(gamma)
         self.logits = nn.Parameter(torch.zeros(num_tasks))
-        self.initial_losses = InitialValues(num_tasks, burn_in_period=0)
-        never = torch.zeros(num_tasks, dtype=torch.bool)
-        self.register_buffer("negative", never, persistent=False)
-        self._warned = False
 
     def diagnostics(self) -> Mapping[str, Tensor]:
         """The weights z of the logarithms."""
         return {"logarithm_weight": self.logits.detach().softmax(0)}
 
-    def refresh(self) -> None:
-        """Warn once of losses that FAMO is not made for."""
-        if self._warned or not bool(self.negative.any()):
-            return
-        self._warned = True
-        _LOGGER.warning(
-            "FAMO takes logarithms of losses, and `losses[%d]` became negative: it is trained with "
-            "a plain share of the weight. Add a constant to it, or choose another method.",
-            int(self.negative.nonzero()[0]),
-        )
-
     def factors(self, losses: Losses) -> Tensor:
         """Return the factors that the gradient of the logarithms has, with sum 1, shape ``[K]``."""
         L = losses.values
-        self.initial_losses.update(L, losses.present, accumulating=losses.accumulating)
-        self.negative |= losses.present & (L < 0)
+        usable = self.observe(losses)
         z = self._softmax(losses.present)
-        usable = losses.present & self._has_logarithm(L)
         smallest = torch.where(usable, L, torch.inf).amin()
         factors = torch.where(usable, z * (smallest / L), 0)
         factors = divide_or_zero(factors, factors.sum())
@@ -88,16 +64,11 @@ class FAMO(LossWeighting):
 
     def learn_from_update(self, before: Tensor, after: Tensor, present: Tensor) -> Learned:
         """Return the gradient of the logits."""
-        usable = present & self._has_logarithm(before) & self._has_logarithm(after)
+        usable = present & self.has_logarithm(before) & self.has_logarithm(after)
         gain = torch.where(usable, before, 1).log() - torch.where(usable, after, 1).log()
         z = self._softmax(usable)
         gradient = z * (gain - torch.dot(z, gain.to(z.dtype))) + self.gamma * self.logits.detach()
         return {self.logits: torch.where(usable, gradient, 0)}
-
-    def _has_logarithm(self, losses: Tensor) -> Tensor:
-        """Losses that are positive by more than rounding, and finite; boolean, shape ``[K]``."""
-        eps = torch.finfo(torch.promote_types(losses.dtype, torch.float32)).eps
-        return (losses > eps * self.initial_losses.denominators) & losses.isfinite()
 
     def _softmax(self, tasks: Tensor) -> Tensor:
         """Softmax of the logits over some of the tasks, 0 for the others, shape ``[K]``."""

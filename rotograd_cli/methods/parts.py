@@ -1,11 +1,16 @@
 """What a network is made of: refused in one line where it does not fit."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
 from rotograd_cli.methods.rule import Rule
+
+GradientsOf = Literal["features", "parameters"]
+"""What task gradients are taken with respect to: the shared features, or the backbone's weights."""
 
 
 def num_heads(heads: Sequence[nn.Module]) -> int:
@@ -48,6 +53,45 @@ def check_rule(rule: Rule, num_tasks: int) -> None:
         raise ShapeError(
             f"`rule.num_tasks` must be the number of heads ({num_tasks}), got {rule.num_tasks}; "
             f"build {name} with num_tasks={num_tasks}."
+        )
+
+
+def check_gradients(gradients: str, rule: Rule, *, rotates: bool) -> None:
+    """Refuse task gradients over the parameters where nothing would look at them.
+
+    Args:
+        gradients: :data:`GradientsOf`.
+        rule: The rule.
+        rotates: Whether the features are rotated.
+
+    Raises:
+        ConfigError: If rotations or a rule that takes no task gradients have to do with them.
+    """
+    if gradients == "features":
+        return
+    name = type(rule).__name__
+    if gradients != "parameters":
+        reason = "or parameters"
+    elif rotates:
+        reason = "with rotations, which turn the gradients at the features"
+    elif not rule.sees_gradients:
+        reason = f"with {name}, which takes no task gradients"
+    else:
+        return
+    raise ConfigError(f"`gradients` must be features {reason}, got {gradients}; leave it out.")
+
+
+def check_input(x: Any) -> None:
+    """Refuse an input that waits for a gradient, which ends at the backbone's parameters.
+
+    Raises:
+        BackwardError: If it has a tensor that requires one.
+    """
+    if any(getattr(leaf, "requires_grad", False) for leaf in tree_leaves(x)):
+        raise BackwardError(
+            "`x` must require no gradient with gradients=parameters, which are those of the "
+            "backbone alone, got a tensor that does; detach it, or move what makes it into the "
+            "backbone."
         )
 
 

@@ -25,4 +25,5 @@ class RandomLossWeighting(LossWeighting):
     def factors(self, losses: Losses) -> Tensor:
         """Return random weights, 0 for absent tasks, shape ``[K]``."""
         draws = torch.randn_like(losses.values)
-        return draws.where(losses.present, -torch.inf).softmax(0)
+        weights = draws.where(losses.present, -torch.inf).softmax(0)
+        return weights.where(losses.present, 0)  # and not NaN where all are absent

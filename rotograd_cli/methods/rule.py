@@ -176,7 +176,11 @@ def shape_or_type(value: object) -> str:
 
 
 class Weighting(Rule):
-    r"""The backbone receives :math:`\sum_k w_k g_k`; the heads get the plain losses."""
+    r"""The backbone receives :math:`\sum_k w_k g_k`; the heads get the plain losses.
+
+    With :meth:`factors`, the heads get the losses times their factors, and :math:`g_k` is the
+    gradient of that product.
+    """
 
     @abstractmethod
     def weights(self, s: Statistics) -> Tensor:
@@ -184,6 +188,11 @@ class Weighting(Rule):
 
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
         """Return the weighted sum, shape ``[D]``."""
+        factors = self.factors(s.losses)
+        if factors is not None:
+            check_returned(self.factors, factors, len(G))
+            G = factors.to(G.dtype).unsqueeze(1) * G
+            s = Statistics.of(G, s.losses.values)
         weights = self.weights(s)
         check_returned(self.weights, weights, len(G))
         return weights @ G

@@ -125,7 +125,8 @@ class ManyRanks(Ranks):
         assert isinstance(backbone, nn.Module)
         self._backbone.clear()
         parameters = [p for p in backbone.parameters() if p.requires_grad]
-        if not parameters:
+        # a method with gradients over the parameters sums these itself, once per step
+        if not parameters or getattr(model, "over_parameters", None) is not None:
             return
         device = parameters[0].device
         options: dict[str, Any] = {_SYNC_BUFFERS: False}  # they are the same already

@@ -45,6 +45,7 @@ class Parts:
     heads: list[nn.Module]
     feature_shape: tuple[int, ...]
     """Shape of one example's features."""
+    task_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ def _build_parts(
     heads = [constructors.head(task, feature_shape) for task in tasks]
     share_layers(heads)
     _try_heads(heads, tasks, features)
-    return Parts(tuple(input_shape), backbone, heads, feature_shape)
+    names = tuple(task.name for task in tasks)
+    return Parts(tuple(input_shape), backbone, heads, feature_shape, names)
 
 
 def build_dataset(
@@ -224,7 +226,10 @@ def join(networks: Parts, constructors: Constructors) -> MultiTaskMethod:
     built = blamed("`method` cannot be built", "correct it or its values")
     with memory_errors(too_large), built:
         model: MultiTaskMethod = constructors.method(
-            networks.backbone, networks.heads, feature_shape=shape
+            networks.backbone,
+            networks.heads,
+            feature_shape=shape,
+            task_names=networks.task_names,
         )
     model.eval()
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):

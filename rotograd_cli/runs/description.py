@@ -67,6 +67,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         overrides=list(overrides),
         notes=[
             *dataset.notes,
+            *_method_notes(trainer),
             *cut_notes(dataset, evaluated, trainer.options),
             *_extension_notes(trainer.run),
         ],
@@ -89,6 +90,13 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         command=list(sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _method_notes(trainer: Trainer) -> list[str]:
+    if trainer.run.model.over_parameters is None:
+        return []
+    label = method_label(trainer.config["method"])
+    return [f"{label}: task gradients over the parameters of the backbone, not at the features."]
 
 
 def _extension_notes(run: RunState) -> list[str]:

@@ -11,7 +11,7 @@ from rotograd_cli.runs.loading import load
 from rotograd_cli.runs.summary import RunSummary, recorded_metrics
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import complete_batches, cut_notes, evaluation_parts
-from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.evaluation import evaluate, unlabelled_notes
 from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.seeding import set_deterministic
 
@@ -68,6 +68,11 @@ def evaluate_run(config: EvaluateConfig) -> Evaluation:
     return Evaluation(
         measured,
         recorded={key: value for key, value in recorded.items() if key in measured},
-        notes=(*run.data.notes, *cut_notes(run.data, (split,), options), *_averaging(run.summary)),
+        notes=(
+            *run.data.notes,
+            *cut_notes(run.data, (split,), options),
+            *unlabelled_notes(run.data.tasks, measured),
+            *_averaging(run.summary),
+        ),
         other_data=other_data(run.folder, run.data.fingerprint),
     )

@@ -31,6 +31,7 @@ from rotograd_cli.tracking.console import ConsoleTracker, Screen
 from rotograd_cli.tracking.jsonl import RECORDS, JsonlTracker, records
 from rotograd_cli.tracking.pace import Pace
 from rotograd_cli.training import interrupts
+from rotograd_cli.training.evaluation import unlabelled_notes
 from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.precision import compilation
@@ -135,7 +136,8 @@ def train(
                 if screen is not None:
                     add(_console(trainer, screen))
                 metrics = trainer.fit()
-            folder.note(status="finished", metrics=metrics)
+            notes = [*folder.summary.notes, *unlabelled_notes(trainer.dataset.tasks, metrics)]
+            folder.note(status="finished", metrics=metrics, notes=notes)
     return folder.summary
 
 

@@ -25,6 +25,7 @@ from rotograd_cli.runs.prediction_files import SUFFIXES, are_predictions, finish
 from rotograd_cli.runs.summary import recorded_metrics
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import cut_notes, num_evaluated
+from rotograd_cli.training.evaluation import unlabelled_notes
 from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.prediction import PredictedBatch, predict_examples
 from rotograd_cli.training.seeding import set_deterministic
@@ -80,7 +81,11 @@ def predict_run(config: PredictConfig) -> Written:
         path=path,
         num_examples=len(predictions),
         recorded={key: value for key, value in recorded.items() if key in measured},
-        notes=(*run.data.notes, *cut_notes(run.data, (split,), run.options.train)),
+        notes=(
+            *run.data.notes,
+            *cut_notes(run.data, (split,), run.options.train),
+            *unlabelled_notes(run.data.tasks, measured),
+        ),
         other_data=other_data(folder, run.data.fingerprint),
     )
 

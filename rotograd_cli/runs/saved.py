@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from rotograd_cli.config.labels import without_label
+from rotograd_cli.config.labels import identity
 from rotograd_cli.config.schema import COMMAND_KEYS, TrainConfig, to_train_config
 from rotograd_cli.errors import ConfigError, OccupiedError, first_line, suggested
 from rotograd_cli.runs.directory import is_used
@@ -205,7 +205,7 @@ def setting(config: Mapping[str, Any], select: str | None = None) -> dict[str, A
     """
     uncounted = (*UNCOUNTED, "seed", "tasks")
     counted = {name: value for name, value in config.items() if name not in uncounted}
-    result = flat(without_label(counted))
+    result = flat(identity(counted))
     split, _, metric = str(result.get("train.select")).partition("/")
     if metric == "auto":
         candidates = [f"{split}/{name}" for name in _AUTO]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rotograd_cli.config.labels import without_label
+from rotograd_cli.config.labels import GRADIENTS, identity
 from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.runs.saved import setting
 from rotograd_cli.tables.parts import Detail
@@ -79,10 +79,11 @@ def _belongs(spec: TableSpec, row: str, run: Run, expected: Mapping[str, Any]) -
     keys = [f"{group}._target_" for group in NETWORK]
     keys += [key for key in map(_key_of, spec.rows[row].overrides) if key != "method"]
     is_same = all(_at(run.config, key) == _at(expected, key) for key in keys)
-    method = without_label(run.config["method"])
-    options = without_label(expected["method"]).items()
+    method = identity(run.config["method"])
+    options = identity(expected["method"])
     # an option of the method that an earlier version lacks is no difference
-    has_options = all(method[key] == value for key, value in options if key in method)
+    has_options = all(method[key] == value for key, value in options.items() if key in method)
+    has_options &= method.get(GRADIENTS) == options.get(GRADIENTS)
     return is_same and bool(method) and has_options and _has_tasks(spec, row, run.tasks)
 
 

@@ -1,8 +1,8 @@
 """A task: its name, its loss, its metrics, the size of its prediction."""
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ class Task:
     """Number of elements of a target that the loss averages over, a scalar on its device.
 
     None: what a loss of this package leaves, and for other losses the length of the first axis."""
+    may_lack_labels: bool = True
+    """Whether a batch may hold a target without any label, in which the task then takes no part;
+    False saves the look at every batch where the data set never returns one."""
     target: TargetForm | None = None
     """What the target of one example is like, for data sets that have to make one of the user's
     values; None where the data set knows."""
@@ -83,6 +86,11 @@ class Task:
         if rule is not None:
             return rule.labelled(target).sum(dtype=torch.float64)
         return torch.full((), len(target), dtype=torch.float64, device=target.device)
+
+
+def always_labelled(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """Return tasks of a data set of which every batch has a label of each."""
+    return tuple(replace(task, may_lack_labels=False) for task in tasks)
 
 
 def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tuple[Task, ...]:

@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -41,6 +41,7 @@ class Evaluator:
     dataset: MultiTaskDataset
     options: TrainOptions
     _faultless: set[Split] = field(default_factory=set, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
 
     def metrics(self, split: Split, view: EvaluationView | None = None) -> dict[str, float]:
         """Return what :func:`evaluate` does for a split.
@@ -57,11 +58,16 @@ class Evaluator:
         batches = complete_batches(self.dataset, split, local_parts)
         tasks = self.dataset.tasks
         metrics = evaluate(self.model, tasks, self._stoppable(batches), split, view)
-        suspects = [t.name for t in tasks if not math.isfinite(metrics[f"{split}/{t.name}/loss"])]
+        losses = {t.name: metrics.get(f"{split}/{t.name}/loss", 0.0) for t in tasks}
+        suspects = [name for name, loss in losses.items() if not math.isfinite(loss)]
         if suspects and split not in self._faultless:
             batches = self.dataset.batches(split, parts)
             refuse_faults(batches, self.dataset, split, suspects)
             self._faultless.add(split)
+        notes = [note for note in unlabelled_notes(tasks, metrics) if note not in self._said]
+        for note in notes:
+            logger.warning("%s.", note)
+        self._said.update(notes)
         return metrics
 
     def _stoppable(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -69,6 +75,23 @@ class Evaluator:
             if self.model.ranks.size == 1:  # many ranks stop between two steps alone
                 interrupts.check()
             yield batch
+
+
+def unlabelled_notes(tasks: Sequence[Task], metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """Return a sentence for each task without any label in an evaluated split.
+
+    Args:
+        tasks: The K tasks.
+        metrics: What :func:`evaluate` returned, of one or several splits.
+    """
+    splits = dict.fromkeys(key.partition("/")[0] for key in metrics)
+    return tuple(
+        f"Split {split} has no label of task {task.name!r}, which has no metrics there and takes "
+        "no part in its means over tasks"
+        for split in splits
+        for task in tasks
+        if f"{split}/{task.name}/loss" not in metrics
+    )
 
 
 def parts_of_rank(parts: Sequence[Tensor], rank: int, num_ranks: int) -> list[Tensor]:
@@ -105,8 +128,8 @@ def evaluate(
 
     Returns:
         ``split/task/metric``, ``split/task/loss``, ``split/min_metric`` and the other statistics,
-        ``split/loss`` (the sum over tasks) and ``split/geomean_loss`` (their geometric mean); NaN
-        for a task without any target.
+        ``split/loss`` (the sum over tasks) and ``split/geomean_loss`` (their geometric mean). A
+        task without any label in the split has no entry, and no part in what is over tasks.
     """
     device = next(model.parameters()).device
     if view is not None:
@@ -143,13 +166,12 @@ def measure(
             if loss is not None:
                 accumulators[k].add(loss, predictions[k], batch.targets[tasks[k].name])
     sums = ranks.sum(torch.stack([a.sums for a in accumulators]))
-    num_batches = ranks.sum(torch.tensor([a.num_batches for a in accumulators])).tolist()
-    rows = [
-        torch.cat((total, accumulator.values(ranks) if num else accumulator.missing()))
-        for total, accumulator, num in zip(sums, accumulators, num_batches, strict=True)
-    ]
+    labelled = [k for k, num in enumerate(sums[:, 1].tolist()) if num > 0]  # on every rank alike
+    rows = [torch.cat((sums[k], accumulators[k].values(ranks))) for k in labelled]
+    if not rows:
+        return {}
     on_host = torch.split(torch.cat(rows).cpu(), [len(row) for row in rows])  # one transfer
-    return _named(tasks, [row.tolist() for row in on_host], split)
+    return _named([tasks[k] for k in labelled], [row.tolist() for row in on_host], split)
 
 
 def _predicted(
@@ -163,11 +185,11 @@ def _predicted(
 
 
 def _named(tasks: Sequence[Task], rows: Sequence[list[float]], split: str) -> dict[str, float]:
-    """Return keys and values from the sums of each task, followed by its metrics."""
+    """Return keys and values from the sums of each task with a label, followed by its metrics."""
     losses: dict[str, float] = {}
     metrics: dict[str, list[float]] = {}
     for task, (total, num, num_nan, *values) in zip(tasks, rows, strict=True):
-        losses[task.name] = total / num if num else math.nan
+        losses[task.name] = total / num
         metrics[task.name] = [math.nan] * len(values) if num_nan else values
         if num_nan:
             logger.warning(
@@ -195,7 +217,6 @@ class _Accumulator:
         self.task = task
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         """Loss times elements, elements, examples with a NaN in the prediction."""
-        self.num_batches = 0
         shared = {_sharing_key(spec): spec for spec in task.metrics}
         self.metrics = {key: spec.create().to(device) for key, spec in shared.items()}
 
@@ -205,7 +226,6 @@ class _Accumulator:
         total = torch.where(num > 0, loss.double() * num, 0)  # some losses of nothing are NaN
         with_nan = prediction.isnan().unsqueeze(1).flatten(1).any(1).sum()
         self.sums += torch.stack((total, num, with_nan))
-        self.num_batches += 1
         for (_, prepare), metric in self.metrics.items():
             metric.update(prepare(prediction), target)
 
@@ -219,11 +239,7 @@ class _Accumulator:
             warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
             computed = {key: metric.compute() for key, metric in self.metrics.items()}
         values = [spec.value(computed[_sharing_key(spec)]).double() for spec in self.task.metrics]
-        return torch.stack(values) if values else self.missing()
-
-    def missing(self) -> Tensor:
-        """Return what the metrics are where no batch had a target."""
-        return self.sums.new_full((len(self.task.metrics),), math.nan)
+        return torch.stack(values) if values else self.sums.new_empty(0)
 
 
 def _sharing_key(spec: MetricSpec) -> tuple[object, Callable[[Tensor], Tensor]]:

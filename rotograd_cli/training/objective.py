@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError, ShapeError
+from rotograd_cli.linalg import devices
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
 
@@ -90,7 +91,20 @@ class Objective:
         batches = self.micro_batches
         here = [[task.name in batch.targets for task in self.tasks] for batch in batches]
         self._present = self.model.ranks.begin_step(here, len(batches[0].inputs))
-        self._shares = self._measure_shares()
+        self.labelled: Tensor | None = None
+        self._shares: Tensor | None = None
+        is_whole = len(batches) == 1 and self.model.ranks.size == 1
+        if not is_whole or any(task.may_lack_labels for task in self.tasks):
+            self._measure_shares(is_whole)
+
+    def labelled_in(self, index: int) -> Tensor | None:
+        """Return whether each task has a label in a micro-batch, boolean; None for all of them."""
+        return None if self.labelled is None else self.labelled[index]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no task has a label in the step, as far as that is known without waiting."""
+        return not any(map(any, self._present))
 
     def parts(self, index: int) -> list[Tensor | None]:
         """Return this rank's parts of the losses of a micro-batch.
@@ -102,12 +116,17 @@ class Objective:
             index: Which micro-batch.
 
         Returns:
-            Scalars, None for a task without a target in this micro-batch on any rank.
+            Scalars, None for a task without a label in this micro-batch on any rank, as far as that
+            is known without waiting: :attr:`labelled` has the rest. Where no task has one, zeros.
         """
         batch = self.micro_batches[index]
         predictions = predict(self.model, batch)
+        if not any(self._present[index]):
+            return [prediction[:0].sum() for prediction in predictions]  # others have a label
         if self._shares is None:
-            return task_losses(self.tasks, predictions, batch)
+            losses = task_losses(self.tasks, predictions, batch)
+            present = self._present[index]
+            return [x if is_there else None for x, is_there in zip(losses, present, strict=True)]
         shares = self._shares[index].unbind()
         predictions = [_gated(x, s) for x, s in zip(predictions, shares, strict=True)]
         losses = task_losses(self.tasks, predictions, batch)
@@ -158,29 +177,35 @@ class Objective:
         losses = parts.to(torch.promote_types(parts.dtype, torch.float32)).sum(0)
         zero = torch.zeros_like(losses[0])
         one = torch.ones_like(losses[0])
-        present = [one if any(flags) else zero for flags in zip(*self._present, strict=True)]
-        return torch.stack((losses, torch.stack(present)))
+        flags = [one if any(flags) else zero for flags in zip(*self._present, strict=True)]
+        present = torch.stack(flags)
+        if self.labelled is not None:
+            present = present * self.labelled.any(0)
+        return torch.stack((losses, present))
 
-    def _measure_shares(self) -> Tensor | None:
-        """Return the share of every micro-batch in the labelled elements of the step.
+    def _measure_shares(self, is_whole: bool) -> None:
+        """Find out which tasks have labels, and which share of them every micro-batch has.
 
-        Returns:
-            Shape ``[num_micro_batches, K]``, float64; None where there is one micro-batch on one
-            rank, whose share is 1.
+        Sets :attr:`labelled`, whether a task has a label in a micro-batch on any rank, boolean,
+        shape ``[num_micro_batches, K]``, and unless the step is one micro-batch of one rank, whose
+        share is 1, the shares, float64, of the same shape.
         """
         ranks = self.model.ranks
         num = len(self.micro_batches)
-        if num == 1 and ranks.size == 1:
-            return None
         device = next(self.model.parameters()).device
         counts = torch.zeros(num, len(self.tasks), dtype=torch.float64, device=device)
         for index, batch in enumerate(self.micro_batches):
             for k, task in enumerate(self.tasks):
                 if task.name in batch.targets:
                     counts[index, k] = task.num_labelled(batch.targets[task.name])
-        total = ranks.sum(counts.sum(0))
-        equal = 1 / (num * ranks.size)
-        return torch.where(total > 0, counts / total.clamp_min(1), equal)
+        of_ranks = ranks.sum(counts)
+        self.labelled = of_ranks > 0
+        if devices.reads_are_free(device):
+            self._present = self.labelled.tolist()
+        if not is_whole:
+            total = of_ranks.sum(0)
+            equal = 1 / (num * ranks.size)
+            self._shares = torch.where(total > 0, counts / torch.where(total > 0, total, 1), equal)
 
 
 def _gated(prediction: Tensor, share: Tensor) -> Tensor:

@@ -61,6 +61,8 @@ def train_step(
     objective = Objective(model, tasks, micro_batches)
     if measurement is not None:
         measurement.clear()  # of an attempt that overflowed
+    if objective.is_empty:  # nothing to learn: no step, not even of an optimiser's momentum
+        return torch.zeros(2, len(tasks), device=next(model.parameters()).device)
     total = _backward(model, objective, loss_scale, measurement)
     if check_finite:
         _check_finite(model, tasks, total[0], optimizers)
@@ -91,6 +93,7 @@ def _backward(
                 losses = [None if loss is None else loss * loss_scale for loss in losses]
             value = model.backward(
                 losses,
+                labelled=objective.labelled_in(index),
                 loss_scale=loss_scale,
                 num_micro_batches=num,
                 accumulating=not is_last,

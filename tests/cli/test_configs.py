@@ -41,7 +41,7 @@ CHOICES = {
 }
 # what the runner hands to every component of a group
 SUPPLIED = {
-    "method": ("backbone", "heads", "feature_shape", "num_tasks"),
+    "method": ("backbone", "heads", "feature_shape", "num_tasks", "task_names"),
     "data": ("data_dir", "tasks", "device"),
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_a_rule_is_called_in_a_notebook() -> None:
 
 
 def test_every_line_of_rotate_trains(cli: Cli, tmp_path: Path) -> None:
-    (commands,) = blocks("bash", "docs/methods.md")
+    _, commands = blocks("bash", "docs/methods.md")
     for line in commands.splitlines():
         words = line.partition("#")[0].split()
         assert words.pop(0) == "rotograd"
@@ -90,6 +91,14 @@ def test_every_line_of_rotate_trains(cli: Cli, tmp_path: Path) -> None:
     table = cli("table", "runs=runs/*")
     for label in ("Rotate + PCGrad", "Rotate + CAGrad", "Rotate + IMTL-G", "Rotate"):
         assert label in table.out
+
+
+@pytest.mark.slow
+def test_every_line_of_fixed_weights_trains(cli: Cli) -> None:
+    commands, _ = blocks("bash", "docs/methods.md")
+    for number, line in enumerate(commands.splitlines()):
+        result = cli(*shlex.split(line)[1:], *SMOKE, f"hydra.run.dir=runs/{number}")
+        assert result.code == 0, result.err
 
 
 @pytest.mark.slow

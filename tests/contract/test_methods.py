@@ -41,9 +41,13 @@ def _composed(method: str) -> dict[str, Any]:
 
 
 def node_of(method: str) -> dict[str, Any]:
-    """Content of the method's file; of ``rotate + RULE``, that with another rule."""
+    """Content of a method's file; `rotate + RULE` has that rule, `RULE@x` such gradients."""
     name, _, rule = method.partition(" + ")
-    return {**_composed(name), **({"rule": _composed(rule)} if rule else {})}
+    name, _, gradients = name.partition("@")
+    others = ({"rule": _composed(rule)} if rule else {}) | (
+        {"gradients": gradients} if gradients else {}
+    )
+    return {**_composed(name), **others}
 
 
 def build(

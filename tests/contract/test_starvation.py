@@ -39,9 +39,9 @@ WITH_SLOW: list[Any] = [
     pytest.param("nashmtl", {}, marks=pytest.mark.slow),
     ("nashmtl", {"update_every": 5}),
 ]
-# by definition, steps are as short as the shortest gradient (or FAMO's smallest loss), or, with
-# FairGrad, the longer the shorter a gradient is
-EXTREME = ("mgda", "imtlg", "imtlg_rotations", "famo", "fairgrad")
+# by definition, steps are as short as the shortest gradient, FAMO's as the least loss, those of GLS
+# as the mean; with FairGrad they are the longer the shorter a gradient is
+EXTREME = ("mgda", "imtlg", "imtlg_rotations", "imtl", "famo", "gls", "fairgrad")
 
 
 class Bias(nn.Module):

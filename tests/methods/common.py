@@ -9,18 +9,25 @@ from torch import Tensor
 
 from rotograd_cli.methods.alignedmtl import AlignedMTL
 from rotograd_cli.methods.cagrad import CAGrad
+from rotograd_cli.methods.dbmtl import DBMTL
 from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.fairgrad import FairGrad
 from rotograd_cli.methods.famo import FAMO
+from rotograd_cli.methods.fixed import FixedWeights
+from rotograd_cli.methods.gls import GeometricLoss
 from rotograd_cli.methods.graddrop import GradDrop
 from rotograd_cli.methods.gradnorm import GradNorm, GradNormWeights
+from rotograd_cli.methods.imtl import IMTL
 from rotograd_cli.methods.imtlg import IMTLG
+from rotograd_cli.methods.imtll import IMTLL
 from rotograd_cli.methods.mgda import MGDA
 from rotograd_cli.methods.nashmtl import NashMTL
 from rotograd_cli.methods.pcgrad import PCGrad
 from rotograd_cli.methods.rlw import RandomLossWeighting
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.methods.scaleonly import ScaleOnly
+from rotograd_cli.methods.si import ScaleInvariant
+from rotograd_cli.methods.stch import STCH
 from rotograd_cli.methods.uncertainty import UncertaintyWeighting
 from rotograd_cli.methods.upgrad import UPGrad
 
@@ -43,17 +50,19 @@ GRAMIAN: dict[str, Callable[[int], Rule]] = {
     "pcgrad": lambda num: PCGrad(),
     "mgda": lambda num: MGDA(),
     "imtlg": lambda num: IMTLG(),
+    "imtl": lambda num: IMTL(num_tasks=num),
     "cagrad": lambda num: CAGrad(c=0.4),
     "alignedmtl": lambda num: AlignedMTL(scale_mode="min"),
     "nashmtl": nash,
     "upgrad": lambda num: upgrad(),
     "fairgrad": lambda num: FairGrad(alpha=2.0),
 }
-# combine gradients and do not look at losses
+# combine gradients, and do not look at losses that are 1
 GRADIENT: dict[str, Callable[[int], Rule]] = {
     **GRAMIAN,
     "graddrop": lambda num: GradDrop(),
     "scaleonly": lambda num: ScaleOnly(num_tasks=num, burn_in_period=2),
+    "dbmtl": lambda num: DBMTL(num_tasks=num),
 }
 LOSSES: dict[str, Callable[[int], Rule]] = {
     "gradnorm": lambda num: GradNorm(num_tasks=num, alpha=0.7, burn_in_period=2),
@@ -61,6 +70,11 @@ LOSSES: dict[str, Callable[[int], Rule]] = {
     "uncertainty": lambda num: UncertaintyWeighting(num_tasks=num),
     "dwa": lambda num: DynamicWeightAverage(num_tasks=num, temperature=2.0),
     "famo": lambda num: FAMO(num_tasks=num, gamma=1e-3),
+    "fixed": lambda num: FixedWeights(num_tasks=num, weights=[k + 0.5 for k in range(num)]),
+    "si": lambda num: ScaleInvariant(num_tasks=num),
+    "gls": lambda num: GeometricLoss(num_tasks=num),
+    "imtll": lambda num: IMTLL(num_tasks=num),
+    "stch": lambda num: STCH(num_tasks=num, mu=0.5, warmup_epochs=2),
 }
 RULES: dict[str, Callable[[int], Rule]] = {
     **GRADIENT,

@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from rotograd_cli.errors import BackwardError
 from rotograd_cli.linalg import devices
+from rotograd_cli.methods.rule import Losses as RuleLosses
+from rotograd_cli.methods.rule import Rule
 from tests.contract.test_methods import METHODS, build
 from tests.samplers import BATCH, SIZE
 
@@ -192,6 +194,15 @@ def told(model: Any, G: Tensor, losses: Sequence[Tensor | None]) -> Tensor:
     return z.grad
 
 
+def factors_of(rule: Rule, losses: Sequence[Tensor | None]) -> Tensor:
+    """The factors that the heads' losses get."""
+    present = torch.tensor([loss is not None for loss in losses])
+    zero = torch.zeros((), dtype=torch.float64)
+    values = torch.stack([zero if loss is None else loss.detach() for loss in losses])
+    factors = rule.factors(RuleLosses(values, present))
+    return torch.ones(len(losses)) if factors is None else factors
+
+
 def assert_right(
     method: str, heads: Sequence[nn.Module], losses_of: Losses, scale: float | None = None
 ) -> None:
@@ -206,13 +217,14 @@ def assert_right(
     factor = 1.0 if scale is None else scale
     for seed in range(2):
         z = features(seed)
-        weights = getattr(model.rule, "weight", torch.ones(len(heads)))
+        rule = copy.deepcopy(model.rule)
         numbers = torch.get_rng_state()  # of methods that draw
         losses = losses_of(outputs_of(model(z)))
         scaled = [None if loss is None else factor * loss for loss in losses]
         model.backward(scaled, loss_scale=scale)
         torch.set_rng_state(numbers)
         G, values = naive(model.heads, z, losses_of)
+        weights = factors_of(rule, values)
         assert z.grad is not None
         atol = 1e-7 if method == "nashmtl" else 1e-10  # Nash-MTL's solver stops early
         torch.testing.assert_close(z.grad / factor, told(twin, G, values), rtol=1e-8, atol=atol)
@@ -425,11 +437,12 @@ def test_losses_on_the_backbones_extra_outputs_go_straight_to_the_backbone() -> 
             first, *rest = own(predictions)
             assert first is not None
             term = factor * extras.backbone[0].square().mean()
+            of_loss = factors_of(copy.deepcopy(one.rule), [first, *rest])[0]
             one.backward([first + term - term.detach(), *rest])
             found.append(one.backbone.first.weight.grad)
         weight = model.backbone.first.weight
         (wanted,) = torch.autograd.grad(model.backbone(x)[1].square().mean(), weight)
-        torch.testing.assert_close(found[1] - found[0], wanted, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found[1] - found[0], of_loss * wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_an_infinite_loss_in_a_common_graph_is_no_sign_of_another_head() -> None:

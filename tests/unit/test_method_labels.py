@@ -1,20 +1,35 @@
 """Methods are named as users name them, and the name is no part of a run's identity."""
 
 import copy
+import pkgutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rotograd_cli.config.components import method_constructor
 from rotograd_cli.config.compose import component_names, component_node, composing
-from rotograd_cli.config.labels import LABEL, class_label, file_label, method_label, without_label
+from rotograd_cli.config.labels import (
+    FEATURES,
+    GRADIENTS,
+    LABEL,
+    class_label,
+    file_label,
+    method_label,
+    without_label,
+)
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.saved import key
 from rotograd_cli.runs.summary import RunSummary
-from tests.fake_runs import to_table_spec
+from rotograd_cli.tables.adhoc import cells_of
+from rotograd_cli.tables.cells import match_runs
+from rotograd_cli.tables.runs import Run, RunKey, find_runs
+from tests.fake_runs import fake_summary, to_table_spec, write_run
 
 
 def configuration(*words: str) -> dict[str, Any]:
@@ -76,3 +91,75 @@ def test_rows_of_a_table_are_named_by_their_method_and_never_alike() -> None:
     message = r"different names, got 'MGDA-UB' for a, d; set table\.rows\.d\.label"
     with pytest.raises(ConfigError, match=message):
         to_table_spec({**content, "columns": columns, "rows": twice})
+
+
+PARAMETERS = "method.gradients=parameters"
+
+
+def rows_by_folder(cells: Mapping[RunKey, Sequence[Run]]) -> dict[str, str]:
+    return {run.folder.name: cell.row for cell, runs in cells.items() for run in runs}
+
+
+def test_where_gradients_are_taken_counts_only_with_another_value_than_before() -> None:
+    for words in (["method=pcgrad"], ["method=rotate", "method@method.rule=pcgrad"]):
+        now = configuration(*words)
+        before = copy.deepcopy(now)
+        assert (before["method"].get("rule") or before["method"]).pop(GRADIENTS) == FEATURES
+        assert key(now) == key(before)
+    assert key(configuration("method=pcgrad", PARAMETERS)) != key(configuration("method=pcgrad"))
+
+
+def test_exactly_the_rules_that_see_gradients_say_where_they_are_taken() -> None:
+    with composing():
+        nodes = [component_node("method", name) for name in component_names("method")]
+    for node in nodes:
+        target = pkgutil.resolve_name(node["_target_"])
+        sees = issubclass(target, Rule) and target.sees_gradients
+        assert node.get(GRADIENTS) == (FEATURES if sees else None), node
+
+
+def test_gradients_over_the_parameters_are_another_row_of_a_table(tmp_path: Path) -> None:
+    """Runs of versions without the key belong to the row that says nothing of it."""
+    configs = {name: configuration(f"method={name}") for name in ("pcgrad", "vanilla")}
+    configs["parameters"] = configuration("method=pcgrad", PARAMETERS)
+    configs["older"] = copy.deepcopy(configs["pcgrad"])
+    del configs["older"]["method"][GRADIENTS]
+    for name, config in configs.items():
+        write_run(tmp_path / name, config, fake_summary({"left/accuracy": 0.5}))
+    runs = find_runs([str(tmp_path)])
+    assert {
+        run.folder.name: cell.row for cell, cells in cells_of(runs).items() for run in cells
+    } == {
+        "pcgrad": "PCGrad",
+        "older": "PCGrad",
+        "parameters": "PCGrad (parameters)",
+        "vanilla": "Vanilla",
+    }
+    rows = {
+        name: {"label": name, "overrides": ["experiment=multimnist", "method=pcgrad", *words]}
+        for name, words in {"a": [], "b": [PARAMETERS]}.items()
+    }
+    columns = {"x": {"metric": "left/accuracy"}}
+    content = {"name": "t", "title": "T", "seeds": 1, "compare_with": None, "columns": columns}
+    spec = to_table_spec({**content, "rows": rows})
+    expected = {"a": configs["pcgrad"], "b": configs["parameters"]}
+    cells, _ = match_runs(spec, runs, expected)
+    assert rows_by_folder(cells) == {
+        "pcgrad": "a",
+        "older": "a",
+        "parameters": "b",
+    }
+
+
+def test_gradients_that_a_network_has_no_use_for_are_refused() -> None:
+    with composing():
+        rotated = component_node("method", "rotate")
+        pcgrad = component_node("method", "pcgrad")
+    with pytest.raises(ConfigError, match="must be features or parameters, got 'weights'"):
+        method_constructor({**pcgrad, GRADIENTS: "weights"})
+    rule = {**pcgrad, GRADIENTS: "parameters"}
+    with pytest.raises(ConfigError, match=r"`method\.rule\.gradients` must be features, which Rot"):
+        method_constructor({**rotated, "rule": rule})
+    for words in (["method=vanilla"], ["method=rotograd"]):
+        with pytest.raises(ConfigError, match="which takes no task gradients or rotates"):
+            configuration(*words, PARAMETERS)

@@ -27,7 +27,7 @@ from rotograd_cli.tasks.losses import (
 )
 from rotograd_cli.tasks.metrics import MetricSpec, f1, mse, segmentation
 from rotograd_cli.training.batch_checks import check_predictions
-from rotograd_cli.training.evaluation import evaluate
+from rotograd_cli.training.evaluation import evaluate, unlabelled_notes
 from rotograd_cli.training.objective import Objective
 from rotograd_cli.training.selection import directions_of
 from rotograd_cli.training.stepper import train_step
@@ -180,6 +180,9 @@ class Elsewhere(Ranks):
 
     def begin_step(self, present: Sequence[Sequence[bool]], num_examples: int) -> list[list[bool]]:
         return [[True] * len(tasks) for tasks in present]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor + 1  # labels
 
 
 def test_a_prediction_that_is_nan_where_another_rank_has_the_targets_is_no_loss() -> None:
@@ -372,13 +375,20 @@ def test_examples_without_a_target_take_no_part_in_its_task() -> None:
         assert measured[key] == pytest.approx(expected[key], rel=1e-5), key
 
 
-def test_task_without_any_target_is_nan_and_the_others_are_measured() -> None:
+def test_a_task_without_any_label_has_no_metrics_and_no_part_in_means_over_tasks() -> None:
     batch = split_of(8)
-    without = Batch(batch.inputs, {"kind": batch.targets["kind"], "value": batch.targets["value"]})
-    measured = replayed([without])
-    assert math.isnan(measured["val/flag/loss"])
-    assert math.isnan(measured["val/flag/f1"])
-    assert measured["val/value/mse"] == pytest.approx(naive(batch)["val/value/mse"], rel=1e-5)
+    left_out = {name: target for name, target in batch.targets.items() if name != "flag"}
+    no_label = {**left_out, "flag": torch.full((8,), -1)}
+    expected = naive(batch)
+    for targets in (left_out, no_label):
+        measured = replayed([Batch(batch.inputs, targets)])
+        assert not any("flag" in key for key in measured)
+        assert measured["val/value/mse"] == pytest.approx(expected["val/value/mse"], rel=1e-5)
+        losses = [expected[f"val/{name}/loss"] for name in left_out]
+        assert measured["val/loss"] == pytest.approx(sum(losses), rel=1e-5)
+        assert measured["val/geomean_loss"] == pytest.approx(math.prod(losses) ** 0.5, rel=1e-5)
+        (note,) = unlabelled_notes(TASKS, measured)
+        assert note.startswith("Split val has no label of task 'flag'")
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -473,7 +483,7 @@ def test_batch_without_anything_to_count_has_no_weight_even_if_its_loss_is_nan()
     other = [dataclasses.replace(tasks[0], loss=mean_of_nothing, count=tasks[0].num_labelled)]
     expected = repeated(tasks, batches)
     assert repeated(other, batches) == pytest.approx(expected, rel=1e-6)
-    assert math.isnan(repeated(tasks, batches[-1:])["val/map/loss"])
+    assert repeated(tasks, batches[-1:]) == {}
 
 
 def test_metrics_with_the_same_accumulator_share_one_that_sees_every_batch_once(
@@ -612,7 +622,7 @@ def test_statistics_over_tasks_are_those_of_numpy(num: int) -> None:
 @pytest.mark.parametrize("position", [0, 2])
 def test_nan_of_one_task_makes_every_statistic_nan(position: int) -> None:
     tasks, batch = flags(3)
-    del batch.targets[f"flag{position}"]  # type: ignore[attr-defined]
+    batch.inputs[0, position] = math.nan
     model: Any = Columns(3)
     measured = evaluate(model, tasks, [batch], "val")
     assert all(math.isnan(measured[f"val/{s}_f1"]) for s in ("min", "median", "mean", "std"))

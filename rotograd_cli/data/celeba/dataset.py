@@ -16,7 +16,7 @@ from rotograd_cli.data.prepared import Field
 from rotograd_cli.data.rows import Rows, data_command
 from rotograd_cli.data.stored import StoredDataset, channels_first
 from rotograd_cli.errors import ConfigError, DatasetError, listed
-from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+from rotograd_cli.tasks import Task, always_labelled, losses, metrics, select_tasks
 
 YAML_SIZE = 64  # of conf/data/celeba.yaml: the commands that we suggest leave it out
 _VERSION = 2  # of what a row holds; to be raised whenever that changes
@@ -144,7 +144,7 @@ def _select(columns: Sequence[str], names: Sequence[str] | None, files: Files) -
             f"`tasks` names, got {len(columns)} others; get the whole file from {SOURCE}, or leave "
             f"{', '.join(absent)} out of `tasks`."
         )
-    return select_tasks([task for task in TASKS if task.name in columns], names)
+    return select_tasks(always_labelled(t for t in TASKS if t.name in columns), names)
 
 
 def rows_of(

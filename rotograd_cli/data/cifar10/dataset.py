@@ -22,7 +22,7 @@ from rotograd_cli.data.base import (
 )
 from rotograd_cli.data.cifar10.files import CLASSES, COUNTS, SIZE, Examples, check, load
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+from rotograd_cli.tasks import Task, always_labelled, losses, metrics, select_tasks
 
 PADDING = 4  # pixels around an image out of which augmentation cuts one of the same size
 TASKS = tuple(
@@ -73,7 +73,7 @@ class CIFAR10(MultiTaskDataset):
         mean: tuple[float, float, float],
         std: tuple[Positive, Positive, Positive],
     ) -> None:
-        self.tasks = select_tasks(TASKS, tasks)
+        self.tasks = select_tasks(always_labelled(TASKS), tasks)
         train, test, others = load(Path(data_dir), limit, download)
         held_out = _held_out(train[1], val_share, seed)
         parts = {"train": _rows(train, ~held_out), "val": _rows(train, held_out), "test": test}

@@ -17,7 +17,7 @@ from rotograd_cli.data.nyuv2.preparation import NAME, command, find_rows
 from rotograd_cli.data.prepared import PreparedArrays
 from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import DatasetError
-from rotograd_cli.tasks import Task, losses, metrics, select_tasks
+from rotograd_cli.tasks import Task, always_labelled, losses, metrics, select_tasks
 from rotograd_cli.tasks.metrics import Protocol
 
 # task: its array, and what decodes it
@@ -69,7 +69,7 @@ class NYUv2(StoredDataset):
         normals: str | None,
     ) -> None:
         del normals
-        self.tasks = select_tasks(make_tasks(protocol), tasks)
+        self.tasks = select_tasks(always_labelled(make_tasks(protocol)), tasks)
         rows, chosen = find_rows(data_dir, limit)
         arrays = rows.open()
         _check_targets(arrays, self.tasks, command(data_dir, limit))

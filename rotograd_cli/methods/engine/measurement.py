@@ -65,13 +65,16 @@ class Measurement:
         Args:
             s: Statistics of the gradients, which have the factors of their losses.
             applied: What the backbone receives, this process's part.
-            weights: Of the gradients; None for a rule that has none.
+            weights: Of the gradients, which have the factors of their losses; None for a rule that
+                has none.
             factors: Of the losses, where the rule weighs them.
         """
         norms = _norms(s, factors)
         length, cosines_to_update = s.length_and_cosines(applied)
         length = length.double()
         given = weights if factors is None else factors
+        if weights is not None and factors is not None:
+            given = weights * factors
         weight = torch.full_like(norms, torch.nan) if given is None else given.double()
         self._add("gramian", _gramian(s.cosines(), norms))
         self._add("with_update", cosines_to_update.double() * norms * length)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from rotograd_cli.errors import BackwardError, ConfigError, ShapeError
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
+from rotograd_cli.methods.engine.parameters import ParameterGradients, in_parts
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
 from rotograd_cli.methods.engine.step import Step
-from rotograd_cli.methods.rotation.task_gradients import TaskGradients
+from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
 from rotograd_cli.methods.rule import Learned, Rule, Weighting, check_returned
 from rotograd_cli.methods.statistics import Statistics
 from rotograd_cli.ranks.base import Ranks
@@ -34,11 +35,14 @@ class MultiTaskMethod(MultiTaskNetwork):
             sequence is not modified.
         rule: What combines the task gradients, or weighs the losses; None adds the gradients up.
         rotation: How the features are rotated for every task; None leaves them.
+        gradients: What the rule's task gradients are taken with respect to: the ``features``, of
+            every example, or the ``parameters`` of the backbone, which takes a pass through it for
+            every task and K times its memory.
         feature_shape: Shape of the features of one example; not needed here.
 
     Raises:
-        ConfigError: If the heads are no list, or the rule is none or has parameters that nothing
-            would train.
+        ConfigError: If the heads are no list, the rule is none or has parameters that nothing would
+            train, or its gradients cannot be those of the parameters.
         ShapeError: If there is no head, or the rule was built for another number of tasks.
     """
 
@@ -58,6 +62,7 @@ class MultiTaskMethod(MultiTaskNetwork):
         losses: Sequence[Tensor | None],
         backbone_loss: Tensor | None = None,
         *,
+        labelled: Tensor | None = None,
         retain_graph: bool = False,
         loss_scale: float | Tensor | None = None,
         num_micro_batches: int = 1,
@@ -75,6 +80,9 @@ class MultiTaskMethod(MultiTaskNetwork):
                 takes no part in any mean and keeps its start values and its clock. With many ranks,
                 this rank's parts, which add up to the batch's losses; None on all ranks or none.
             backbone_loss: Scalar loss of the backbone alone (a regulariser, say), added as it is.
+            labelled: Tasks that have a label in this batch, boolean, shape ``[K]``, on the losses'
+                device; a loss of the others is zero, with zero gradients, and counts as None where
+                it is not known in time that it should be. None for all that have a loss.
             retain_graph: Keep the graphs for a second call.
             loss_scale: Factor that the losses were multiplied by (``GradScaler.scale``). All
                 gradients come out multiplied by it, those of rotations and task weights too, which
@@ -102,7 +110,13 @@ class MultiTaskMethod(MultiTaskNetwork):
         losses = list(losses)
         run = self._take_pass(keep=retain_graph)
         step = Step.read(
-            losses, self.num_tasks, self.ranks, loss_scale, num_micro_batches, accumulating
+            losses,
+            self.num_tasks,
+            self.ranks,
+            loss_scale,
+            num_micro_batches,
+            accumulating,
+            labelled,
         )
         self._watch.begin_backward(self, losses, loss_scale)
         crosses = not one_head_per_loss and self._losses_cross(losses, run)
@@ -112,13 +126,21 @@ class MultiTaskMethod(MultiTaskNetwork):
             run.catch_gradients(losses)
         gradients = run.gradients(losses, weighed, separately=crosses, keep=retain_graph)
         features = run.features
+        shared: Tensor | None = None
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            shared, of_heads = self.combine(run, gradients, factors, step, measurement)
+            if self.over_parameters is None:
+                shared, known = self.combine(run, gradients, factors, step, measurement)
+            else:
+                keep = retain_graph or backbone_loss is not None
+                self._carry_each(self.over_parameters, features, gradients, losses, step, keep)
+                known = self._combine_held(
+                    self.over_parameters, gradients, factors, step, measurement
+                )
         del run, gradients  # their memory is free for the backbone's pass
         regulariser = self._weigh_backbone_loss(backbone_loss, step)
-        carry(of_heads, features, shared, regulariser, retain_graph=retain_graph)
+        carry(known, features, shared, regulariser, retain_graph=retain_graph)
         if not accumulating:
-            self.ranks.sum_gradients(self._parameters_beside_backbone())
+            self.ranks.sum_gradients(self._parameters_to_sum())
         return step.values
 
     def _take_pass(self, *, keep: bool) -> ForwardPass:
@@ -200,18 +222,14 @@ class MultiTaskMethod(MultiTaskNetwork):
             The gradient at the features; parameters of heads with their gradients.
         """
         gradients, scale = step.unscaled(gradients)
-        learned = self.rule.learn_from_losses(step.losses)
-        parts = {p: gradient / step.num_micro_batches for p, gradient in learned.items()}
-        self._add_gradients(parts, scale, of_all_ranks=True)
+        self._learn_from_losses(step, scale)
         if not self.per_task_gradients:
             if measurement is not None:
                 self._measure_caught(measurement, run, gradients[0], factors, step)
             return _scaled(gradients[0], scale), []
         G = run.leaves.task_gradients(gradients)
         s = Statistics(G, step.losses, self.ranks)
-        self.num_nonfinite += step.losses.present & ~s.finite
-        shared, weights, learned = _apply(self.rule, G, s, factors)
-        self._add_gradients(learned, scale, of_all_ranks=True)
+        shared, weights = self._apply_rule(G, s, factors, scale)
         if self.rotated is not None:
             gradient = self.rotated.gradient(G, s, run.features, step.num_micro_batches)
             self._add_gradients({self.rotations.free_parameters: gradient}, scale)
@@ -225,6 +243,73 @@ class MultiTaskMethod(MultiTaskNetwork):
                 measurement.add_rotated(self.rotated, s, at_inputs, factors, factor)
         of_heads = [(p, _scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
         return _scaled(shared.reshape(run.features.shape), scale), of_heads
+
+    def _carry_each(
+        self,
+        held: ParameterGradients,
+        features: Tensor,
+        gradients: Sequence[Tensor],
+        losses: Sequence[Tensor | None],
+        step: Step,
+        keep: bool,
+    ) -> None:
+        """Carry the gradients of the tasks that have a loss through the backbone, one by one."""
+        pairs = zip(gradients, losses, strict=True)
+        present = [None if loss is None else gradient for gradient, loss in pairs]
+        held.add(features, present, self._trained_backbone(), step, keep=keep)
+
+    def _combine_held(
+        self,
+        held: ParameterGradients,
+        gradients: Sequence[Tensor],
+        factors: Tensor | None,
+        step: Step,
+        measurement: Measurement | None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Combine the task gradients over the parameters, after the last micro-batch.
+
+        Args:
+            held: Those of the optimiser step so far.
+            gradients: Those at the features.
+            factors: Of the losses, where the rule weighs them.
+            step: The losses.
+            measurement: See :meth:`backward`.
+
+        Returns:
+            Parameters with their gradients, which the first rank has for all; none before.
+        """
+        _, scale = step.unscaled(gradients)
+        self._learn_from_losses(step, scale)
+        if step.losses.accumulating:
+            return []
+        sums, losses = held.take(step, self.ranks)
+        rows, scale = step.unscaled(sums.unbind())
+        G = DenseTaskGradients(rows)
+        s = Statistics(G, losses)  # one process's: the rows are of all ranks
+        shared, weights = self._apply_rule(G, s, factors, scale)
+        if measurement is not None:
+            measurement.add(s, shared, weights, factors)
+        if not self.ranks.is_first:
+            shared = torch.zeros_like(shared)  # the sum over ranks counts it once
+        return list(in_parts(_scaled(shared, scale), self._trained_backbone()))
+
+    def _learn_from_losses(self, step: Step, scale: float | Tensor | None) -> None:
+        learned = self.rule.learn_from_losses(step.losses)
+        parts = {p: gradient / step.num_micro_batches for p, gradient in learned.items()}
+        self._add_gradients(parts, scale, of_all_ranks=True)
+
+    def _apply_rule(
+        self,
+        G: TaskGradients,
+        s: Statistics,
+        factors: Tensor | None,
+        scale: float | Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the combined gradient, and its weights if it has any; let the rule learn."""
+        self.num_nonfinite += s.losses.present & ~s.finite
+        shared, weights, learned = _apply(self.rule, G, s, factors)
+        self._add_gradients(learned, scale, of_all_ranks=True)
+        return shared, weights
 
     def _measure_caught(
         self,
@@ -266,9 +351,13 @@ class MultiTaskMethod(MultiTaskNetwork):
                 part = torch.zeros_like(part)  # the sum over ranks counts it once
             parameter.grad = part if parameter.grad is None else parameter.grad + part
 
-    def _parameters_beside_backbone(self) -> Iterator[nn.Parameter]:
-        of_backbone = set(self.backbone.parameters())
-        return (p for p in self.parameters() if p not in of_backbone)
+    def _trained_backbone(self) -> list[nn.Parameter]:
+        return [p for p in self.backbone.parameters() if p.requires_grad]
+
+    def _parameters_to_sum(self) -> Iterator[nn.Parameter]:
+        """Parameters whose gradients no pass through the backbone has summed over the ranks."""
+        summed = set() if self.over_parameters is not None else set(self.backbone.parameters())
+        return (p for p in self.parameters() if p not in summed)
 
     # ---- what training asks for
 
@@ -341,7 +430,8 @@ def _apply(
     if isinstance(rule, Weighting):
         weights = rule.weights(s)
         check_returned(rule.weights, weights, len(s.norms))
-        return G.combine(weights), weights, rule.learn(s, weights)
+        before = s if factors is None else s.without_factors(factors)
+        return G.combine(weights), weights, rule.learn(before, weights)
     if factors is not None:
         total = G.combine(torch.ones_like(s.norms))  # of losses that had their factors
         return total, None, rule.learn(s.without_factors(factors), factors)

@@ -10,11 +10,19 @@ from torch import Tensor, nn
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.attribution import Attribution
 from rotograd_cli.methods.engine.misuse import Watch
+from rotograd_cli.methods.engine.parameters import ParameterGradients
 from rotograd_cli.methods.engine.passes import ExtraOutputs, ForwardPass, features_of, split_output
 from rotograd_cli.methods.heads.choose import evaluated_heads, training_leaves
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.initial_values import InitialValues
-from rotograd_cli.methods.parts import check_parameters, check_rule, num_heads
+from rotograd_cli.methods.parts import (
+    GradientsOf,
+    check_gradients,
+    check_input,
+    check_parameters,
+    check_rule,
+    num_heads,
+)
 from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import cached, is_holding
 from rotograd_cli.methods.rule import Rule, Sum
@@ -27,8 +35,8 @@ class MultiTaskNetwork(nn.Module):
     The arguments are those of the method.
 
     Raises:
-        ConfigError: If the heads are no list, or the rule is none or has parameters that nothing
-            would train.
+        ConfigError: If the heads are no list, the rule is none or has parameters that nothing would
+            train, or its gradients cannot be those of the parameters.
         ShapeError: If there is no head, or the rule was built for another number of tasks.
     """
 
@@ -42,6 +50,7 @@ class MultiTaskNetwork(nn.Module):
         rule: Rule | None = None,
         *,
         rotation: RotatedFeatures | None = None,
+        gradients: GradientsOf = "features",
         feature_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -49,10 +58,14 @@ class MultiTaskNetwork(nn.Module):
         K = num_heads(heads)
         rule = Sum() if rule is None else rule
         check_rule(rule, K)
+        check_gradients(gradients, rule, rotates=rotation is not None)
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
         self.rule = rule
         self.register_buffer("num_nonfinite", torch.zeros(K, dtype=torch.int64))
+        self.over_parameters = ParameterGradients() if gradients == "parameters" else None
+        """Task gradients over the backbone's parameters; None where the rule sees those at the
+        features."""
         self.rotated = rotation
         self.normalizes_losses = rotation is not None and rotation.normalize_losses
         if rotation is not None:
@@ -157,6 +170,8 @@ class MultiTaskNetwork(nn.Module):
 
     def _forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         differentiates = self.training and torch.is_grad_enabled()
+        if differentiates and self.over_parameters is not None:
+            check_input(x)
         output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
         features, backbone_extras = features_of(output)
         if self.rotated is not None:

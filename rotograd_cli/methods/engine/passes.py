@@ -1,6 +1,7 @@
 """One forward pass in training mode, and the way back to what the heads saw and the backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -137,21 +138,21 @@ class _Carrier(torch.autograd.Function):
 
 
 def carry(
-    of_heads: list[tuple[Tensor, Tensor]],
+    known: list[tuple[Tensor, Tensor]],
     features: Tensor,
-    shared: Tensor,
+    shared: Tensor | None,
     backbone_loss: Tensor | None,
     *,
     retain_graph: bool,
 ) -> None:
-    """Make one pass through the backbone, and into parameters of heads whose gradients are known.
+    """Make one pass through the backbone, and into parameters whose gradients are known.
 
     Hooks of these parameters are called as in any backward pass.
 
     Args:
-        of_heads: Parameters and their gradients; emptied.
+        known: Parameters and their gradients; emptied.
         features: Output of the backbone.
-        shared: Its gradient.
+        shared: Its gradient; None where the parameters have theirs.
         backbone_loss: Scalar loss of the backbone alone.
         retain_graph: Keep the graph.
 
@@ -160,12 +161,13 @@ def carry(
     """
     roots: list[Tensor] = []
     gradients: list[Tensor | None] = []
-    if of_heads:
-        given = [gradient.to(tensor.dtype) for tensor, gradient in of_heads]
-        roots.append(_Carrier.apply(given, *[tensor for tensor, _ in of_heads]))
+    if known:
+        given = [gradient.to(tensor.dtype) for tensor, gradient in known]
+        roots.append(_Carrier.apply(given, *[tensor for tensor, _ in known]))
         gradients.append(None)
-        of_heads.clear()
-    if features.requires_grad:  # False for a frozen backbone: heads and rotations train alone
+        known.clear()
+    is_trained = features.requires_grad  # False for a frozen backbone: heads and rotations alone
+    if shared is not None and is_trained:
         roots.append(features)
         gradients.append(shared.to(features.dtype))
     if backbone_loss is not None and backbone_loss.requires_grad:
@@ -173,8 +175,19 @@ def carry(
         gradients.append(None)
     if not roots:
         return
-    try:
+    with first_through_backbone():
         torch.autograd.backward(roots, gradients, retain_graph=retain_graph)
+
+
+@contextmanager
+def first_through_backbone() -> Iterator[None]:
+    """Say in one line why autograd has no graph of the backbone any more.
+
+    Raises:
+        BackwardError: If another pass went through the backbone before.
+    """
+    try:
+        yield
     except RuntimeError as error:
         if "a second time" not in str(error):
             raise

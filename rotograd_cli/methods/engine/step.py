@@ -35,6 +35,7 @@ class Step:
         scale: float | Tensor | None,
         num_micro_batches: int,
         accumulating: bool,
+        labelled: Tensor | None = None,
     ) -> "Step":
         """Check the losses and sum them over the ranks.
 
@@ -45,6 +46,7 @@ class Step:
             scale: Factor that the losses came with.
             num_micro_batches: Micro-batches of the optimiser step.
             accumulating: True for every micro-batch but the last.
+            labelled: Tasks that have a label, boolean, shape ``[K]``; None for all with a loss.
 
         Returns:
             The step.
@@ -62,6 +64,8 @@ class Step:
         for k, loss in enumerate(losses):
             if loss is None:
                 present[k] = False
+        if labelled is not None:
+            present &= labelled
         whole = _whole(values, scale, num_micro_batches)
         return cls(values, Losses(whole, present, accumulating), scale, num_micro_batches)
 
