@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace, ranks: Ranks) -> None:
     heads = [nn.Sequential(nn.Tanh(), nn.Linear(m, 1)) for _ in range(options.tasks)]
     model = RotoGrad(nn.Sequential(nn.Linear(32, m), nn.Tanh()), heads, m).to(device).train()
     nn.init.normal_(model.rotations.free_parameters, std=0.5 / m**0.5)  # as after some training
-    ranks.attach(model, (32,))
+    ranks.attach(model, torch.zeros(1, 32))
     model.join(ranks)
     x = torch.randn(options.batch // ranks.size, 32, device=device)
 

@@ -1,7 +1,7 @@
 """Training steps that N processes share, and the same steps in one process."""
 
 import os
-import sys
+import pkgutil
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -173,8 +173,7 @@ def train(
     """
     plan.SHARED_FROM = 0 if shape in SHARING else 2**62
     model, tasks = make_model(method, shape)
-    input_shape = make_batch(shape, tasks, 0, 1).inputs.shape[1:]
-    ranks.attach(model, input_shape)
+    ranks.attach(model, make_batch(shape, tasks, 0, 1).inputs)
     model.join(ranks)
     optimizers = optimizers_of(model)
     losses, records = [], []
@@ -224,7 +223,8 @@ def _worker(rank: int, world: int, folder: str, job: str) -> None:
     from rotograd_cli.ranks.many import ManyRanks
 
     try:
-        result = getattr(sys.modules[__name__], job)(ManyRanks())
+        function = pkgutil.resolve_name(job if ":" in job else f"{__name__}:{job}")
+        result = function(ManyRanks())
     except BaseException:
         traceback.print_exc()
         os._exit(1)  # the others notice
@@ -246,7 +246,7 @@ def _train_all(ranks: Ranks, methods: Sequence[str]) -> dict[str, Any]:
 
 
 def together(world: int, folder: Path, job: str) -> list[Any]:
-    """Runs a function of this module in N processes; what each of them returned."""
+    """Runs a function, of this module or ``module:name``, in N processes; what each returned."""
     folder.mkdir(parents=True, exist_ok=True)
     forkserver()  # what torch starts here has imported everything
     mp.start_processes(_worker, (world, str(folder), job), nprocs=world, start_method="forkserver")

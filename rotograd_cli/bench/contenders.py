@@ -24,6 +24,7 @@ from rotograd_cli.runs.building import Networks, build_networks, join
 from rotograd_cli.training.diagnostics import measured_record, measurement_for
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.precision import compile_networks
+from rotograd_cli.trees import call
 
 IDEAL = "ideal"
 REFERENCE = "reference"
@@ -146,7 +147,7 @@ class Builder:
 
         def gradients(batch: Batch) -> None:
             with self._autocast():
-                losses = task_losses(networks.dataset.tasks, model(batch.inputs), batch)
+                losses = task_losses(networks.dataset.tasks, call(model, batch.inputs), batch)
                 total = torch.stack([loss for loss in losses if loss is not None]).sum()
             torch.autograd.backward(total)
 
@@ -242,9 +243,9 @@ class _Plain(nn.Module):
         # a head that writes into its input gets a copy of the features
         self._in_place = [any(getattr(m, "inplace", False) for m in h.modules()) for h in heads]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, *inputs: Any, **named: Any) -> list[Tensor]:
         """Predictions of all tasks."""
-        z = _first(self.backbone(x))
+        z = _first(self.backbone(*inputs, **named))
         heads = zip(self.heads, self._in_place, strict=True)
         return [_first(head(z.clone() if in_place else z)) for head, in_place in heads]
 

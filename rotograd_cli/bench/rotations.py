@@ -12,6 +12,7 @@ from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.heads.choose import training_leaves
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.methods.statistics import Losses
+from rotograd_cli.trees import call
 
 _PLANES = 8
 _DECAY = 0.5
@@ -99,7 +100,7 @@ def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
     """
     if not isinstance(model, MultiTaskMethod) or model.rotated is None:
         return None
-    model(batch.inputs)
+    call(model, batch.inputs)
     features = model.rep
     assert features is not None
     features = features.detach()

@@ -21,6 +21,7 @@ from rotograd_cli.errors import ConfigError, first_line
 from rotograd_cli.runs.building import Networks, memory_errors
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.precision import compilation
+from rotograd_cli.trees import map_tensors
 
 NUM_BATCHES = 4
 """Batches that every contender goes through again and again."""
@@ -91,7 +92,7 @@ def _converted(batch: Batch, dtype: torch.dtype) -> Batch:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     targets = {name: convert(target) for name, target in batch.targets.items()}
-    return Batch(convert(batch.inputs), targets)
+    return Batch(map_tensors(convert, batch.inputs), targets)
 
 
 def _contenders(
@@ -117,6 +118,8 @@ def _first_step(contender: Contender, batches: Sequence[Batch]) -> None:
     """One step, so that what a contender cannot do is known before anything is timed."""
     if contender.name == REFERENCE and len({len(batch.targets) for batch in batches}) > 1:
         raise ReferenceUnavailableError("it needs a loss of every task in every batch")
+    if contender.name == REFERENCE and not isinstance(batches[0].inputs, Tensor):
+        raise ReferenceUnavailableError("its networks take one tensor")
     try:
         contender.step(batches[0])
     except RuntimeError as error:

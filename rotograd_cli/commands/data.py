@@ -129,7 +129,7 @@ def _check_all(request: Namespace) -> int:
 def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], dict[str, Any]]":
     """Return a class of data set, and where its files are: ``data_dir`` and ``options``."""
     from rotograd_cli.config.arguments import search_path
-    from rotograd_cli.config.components import Constructor
+    from rotograd_cli.config.components import data_constructor
     from rotograd_cli.config.overrides import composed
     from rotograd_cli.config.schema import to_train_config
     from rotograd_cli.data.base import MultiTaskDataset
@@ -138,7 +138,7 @@ def _data_set(request: Namespace, name: str) -> "tuple[type[MultiTaskDataset], d
     if request.config_dir is not None:
         overrides.append(search_path(Path(request.config_dir)))
     config = to_train_config(composed("train", overrides))
-    cls: Any = Constructor(config.data, "data", "data_dir", "tasks", "device").target
+    cls: Any = data_constructor(config.data).target
     if not (isinstance(cls, type) and issubclass(cls, MultiTaskDataset)):
         raise ConfigError(f"`data._target_` must be a MultiTaskDataset, got {cls.__name__}.")
     options = {key: value for key, value in config.data.items() if not key.startswith("_")}

@@ -45,7 +45,7 @@ def _export(config: Any) -> None:
     if export.precision != "fp32":
         print(f"The run computed in {export.precision}, the file computes in float32.")
     shape = ", ".join(map(str, ("batch", *export.input_shape)))
-    print(f"Takes `inputs` of shape [{shape}], float32.")
+    print(f"Takes `inputs` of shape [{shape}], {export.input_kind}.")
     print(f"File: {os.path.relpath(export.path)}")
 
 

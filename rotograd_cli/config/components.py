@@ -1,7 +1,7 @@
 """From a YAML node to a constructor: target, names and types are checked first."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, get_args
 
@@ -23,15 +23,18 @@ from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.blame import blamed
+from rotograd_cli.user_code import describe
 
-_RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", LABEL)
+_RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", LABEL)
 _METHOD_PARTS = ("backbone", "heads", "feature_shape")
 
 
 class Constructor:
     """Checked constructor of a component, with the YAML's values bound.
 
-    Calling it raises :class:`ConfigError` where the component refuses a value.
+    Components inside it are checked likewise, and built when it is called: what they draw or read
+    is drawn from the seed of the run, and read where it is needed. Calling it raises
+    :class:`ConfigError` where the component refuses a value.
 
     Args:
         node: Content of a component's YAML: ``_target_``, ``_partial_: true`` and keyword values.
@@ -48,28 +51,49 @@ class Constructor:
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise _no_component(node, where)
         self.where = where
+        self.supplied = supplied
         self._kind = kind or kind_of(where)[0]
         self.target = _import(str(node["_target_"]), where)
         values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
         _check_values(self.target, values, where, supplied)
-        try:
-            content = {**without_label(node), "_partial_": True}
-            self._partial = hydra.utils.instantiate(content, _convert_="all")
-        except (HydraException, TypeError) as error:  # a component inside it, a flag of Hydra's
-            raise ConfigError(f"`{where}` cannot be built ({error}); check its values.") from error
+        _check_inside(values, where)
+        self._content = {**without_label(node), "_partial_": True}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the component, and refuse what is none."""
+        """Build the component and those inside it, and refuse what is none."""
         name = self.target.__name__
         with blamed(f"`{self.where}` cannot be built", "correct it or its values"):
             try:
-                component = self._partial(*args, **kwargs)
+                component = self._make()(*args, **kwargs)
             except RotogradError:
                 raise
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"`{self.where}` was refused by {name}: {error}") from error
         _check_component(component, self.where, name, self._kind)
         return component
+
+    def _make(self) -> Any:
+        try:
+            return hydra.utils.instantiate(self._content, _convert_="all")
+        except (HydraException, TypeError) as error:  # a component inside it, a flag of Hydra's
+            cause = error if error.__cause__ is None else error.__cause__
+            raise ConfigError(
+                f"`{self.where}` cannot be built ({describe(cause)}); check its values."
+            ) from error
+
+
+def _check_inside(value: Any, where: str) -> None:
+    """Check the components inside a component as it is checked itself."""
+    items: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, Mapping):
+        items = ((f"{where}.{key}", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        items = ((f"{where}[{index}]", item) for index, item in enumerate(value))
+    for place, item in items:
+        if isinstance(item, Mapping) and "_target_" in item:
+            options = {key: each for key, each in item.items() if key not in _RUNNER_KEYS}
+            _check_values(_import(str(item["_target_"]), place), options, place, ())
+        _check_inside(item, place)
 
 
 def _check_component(component: Any, where: str, name: str, kind: Kind) -> None:
@@ -146,6 +170,19 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         return make(backbone, heads, rule=rule, **options, **shape)
 
     return build
+
+
+def data_constructor(node: Any) -> Constructor:
+    """Checked constructor of a data set.
+
+    The runner hands it the names of the chosen tasks as ``tasks``; as ``task_names`` if it takes
+    those, because its own ``tasks`` declare tasks.
+    """
+    names = "tasks"
+    if isinstance(node, Mapping) and "_target_" in node:
+        target = _import(str(node["_target_"]), "data")
+        names = "task_names" if "task_names" in (accepted_parameters(target) or {}) else names
+    return Constructor(node, "data", "data_dir", names, "device")
 
 
 def _split(node: Any) -> tuple[dict[str, Any], Any]:
@@ -236,6 +273,8 @@ def accepted_parameters(target: Callable[..., Any]) -> dict[str, Any] | None:
 def _check_type(value: Any, annotation: Any, name: str) -> None:
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return
+    if isinstance(value, Mapping) and "_target_" in value:
+        return  # a component in its place
     config = ConfigDict(strict=True, arbitrary_types_allowed=True)
     try:
         adapter = TypeAdapter(annotation, config=config)
@@ -265,7 +304,7 @@ class Constructors:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.data = Constructor(config.data, "data", "data_dir", "tasks", "device")
+        self.data = data_constructor(config.data)
         self.backbone = Constructor(config.backbone, "backbone", "input_shape")
         self.method = method_constructor(config.method)
         self.logger = Constructor(config.logger, "logger", "run_dir", "config", "tags")

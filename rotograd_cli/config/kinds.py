@@ -26,9 +26,11 @@ _KINDS: Mapping[str, tuple[Kind, str]] = {
     "method_scheduler.scheduler": _SCHEDULE,
     "logger": (Tracker, "a logger of this package"),
 }
-"""By place; backbone, heads and what a component holds are networks."""
+"""By place; backbone, heads and what a component holds are networks, and `data` holds data sets."""
 
 
 def kind_of(where: str) -> tuple[Kind, str]:
     """Return class and name of what a place of the configuration needs."""
+    if where.startswith("data.datasets."):
+        return _KINDS["data"]
     return _KINDS.get(where, _NETWORK)

@@ -14,10 +14,12 @@ from torch import Tensor
 from rotograd_cli.errors import ConfigError, DatasetError
 from rotograd_cli.metric_keys import Split as Split
 from rotograd_cli.tasks import Task
+from rotograd_cli.trees import Inputs, num_rows
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 NotNegative = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
+Permuted = Callable[..., Tensor]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 
@@ -25,10 +27,15 @@ Seed = Annotated[int, Ge(0), Lt(2**32)]
 class Batch:
     """Examples on the device."""
 
-    inputs: Tensor
-    """Shape ``[N, *input_shape]``."""
+    inputs: Any
+    """A tensor ``[N, *input_shape]``; or tensors in tuples (what the backbone takes by position)
+    and dictionaries (by keyword), first axis N: :data:`rotograd_cli.trees.Inputs`."""
     targets: Mapping[str, Tensor]
     """Target of every task by name, first axis N; a missing task has no loss in this batch."""
+
+    def __len__(self) -> int:
+        """N."""
+        return num_rows(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,16 @@ class MultiTaskDataset(ABC):
     tasks: tuple[Task, ...]
     """The chosen tasks, in order."""
     input_shape: tuple[int, ...]
-    """Shape of one example's input."""
+    """Shape of one example's input; of inputs in a tree, the tree of their shapes."""
     notes: tuple[str, ...] = ()
     """What every table of a run on these data must say: a subset, a metric's protocol."""
+    sizes_vary: bool = False
+    """Whether axes of the inputs beyond the first may have another size in each batch."""
+    in_memory: ClassVar[bool] = True
+    """Whether batches are there at once; a data set that reads files is looked at less before
+    training."""
+    draws_while_reading: ClassVar[bool] = False
+    """Whether training examples are varied at random while they are read."""
     num_draws: ClassVar[int] = 0
     """Number of random numbers that :meth:`augment` takes for each example."""
 
@@ -110,6 +124,13 @@ class MultiTaskDataset(ABC):
             split: The split.
             indices: Positions in the split, int64, shape ``[N]``, on the CPU.
         """
+
+    def example_inputs(self) -> Inputs:
+        """Return inputs that networks are tried on before training, first axis 1, on the CPU.
+
+        Zeros of :attr:`input_shape` by default; inputs that are no plain numbers need a real one.
+        """
+        return torch.zeros(1, *self.input_shape)
 
     @property
     @abstractmethod
@@ -134,6 +155,30 @@ class MultiTaskDataset(ABC):
         """
         for indices in parts:
             yield self.batch(split, indices)
+
+    def seeded_batches(self, parts: Iterable[Tensor], seeds: Iterable[Tensor]) -> Iterator[Batch]:
+        """Yield batches to train on; only where :attr:`draws_while_reading`.
+
+        Args:
+            parts: Positions of every batch in the training split.
+            seeds: Seeds of their examples, which all random numbers come from.
+        """
+        raise NotImplementedError
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """Return the number of batches of an epoch of training; an incomplete one is left out."""
+        return self.num_examples("train") // batch_size
+
+    def epoch_order(self, num: int, batch_size: int, permuted: Permuted) -> Tensor:
+        """Return the positions that an epoch trains on, int64, shape ``[num * batch_size]``.
+
+        Args:
+            num: Number of batches, at most :meth:`batches_per_epoch`.
+            batch_size: Examples of each.
+            permuted: Maps a number n, and words that tell several orders apart, to a permutation
+                of 0..n-1, a function of the run's seed and the epoch.
+        """
+        return permuted(self.num_examples("train"))[: num * batch_size]
 
     def augment(self, batch: Batch, draws: Tensor) -> Batch:
         """Return a random variation of training examples, by default the examples themselves.
@@ -160,6 +205,7 @@ class MultiTaskDataset(ABC):
         """
         if inputs.dim() != 4 or inputs.shape[1] not in (1, 3):
             return None
+        inputs = inputs if inputs.is_floating_point() else inputs.float()
         low = inputs.amin((1, 2, 3), keepdim=True)
         span = inputs.amax((1, 2, 3), keepdim=True) - low
         return (inputs - low) / torch.where(span > 0, span, 1)

@@ -1,15 +1,17 @@
 """A split as torch's own data sets are: examples by index, for ``torch.utils.data.DataLoader``."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from rotograd_cli.data.base import MultiTaskDataset, Split
+from rotograd_cli.trees import Inputs, map_tensors
 
-Item = tuple[Tensor, dict[str, Tensor]]
-"""Input, shape ``input_shape``, and target by task; a task without a target is missing."""
+Item = tuple[Inputs, dict[str, Tensor]]
+"""Input, of shape ``input_shape`` or a tree, and target by task, where there is one."""
 
 
 class Examples(Dataset[Item]):
@@ -39,6 +41,9 @@ class Examples(Dataset[Item]):
         """Return several examples, read at once; torch's loader asks for them here."""
         batch = self.data.batch(self.split, torch.tensor(indices, dtype=torch.int64))
         return [
-            (x, {name: target[row] for name, target in batch.targets.items()})
-            for row, x in enumerate(batch.inputs)
+            (
+                map_tensors(itemgetter(row), batch.inputs),
+                {name: target[row] for name, target in batch.targets.items()},
+            )
+            for row in range(len(batch))
         ]

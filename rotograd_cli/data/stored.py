@@ -35,6 +35,8 @@ class StoredDataset(MultiTaskDataset):
         held: Further arrays of each split by name, which stay in memory; None for none.
     """
 
+    in_memory = False
+
     def __init__(
         self,
         *,

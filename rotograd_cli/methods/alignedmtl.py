@@ -24,7 +24,7 @@ class AlignedMTL(GramianWeighting):
     """
 
     @checked
-    def __init__(self, *, scale_mode: Literal["min", "median", "rmse"]) -> None:
+    def __init__(self, *, scale_mode: Literal["min", "median", "rmse"] = "min") -> None:
         super().__init__()
         self.scale_mode = scale_mode
 

@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Lt
-from scipy.optimize import brentq
 from torch import Tensor
 
 from rotograd_cli.bounds import checked
@@ -41,7 +40,7 @@ class CAGrad(Weighting):
     num_device_waits: ClassVar[int] = 1
 
     @checked
-    def __init__(self, *, c: Annotated[float, Ge(0), Lt(math.inf)]) -> None:
+    def __init__(self, *, c: Annotated[float, Ge(0), Lt(math.inf)] = 0.4) -> None:
         super().__init__()
         self.c = float(c)
 
@@ -73,6 +72,8 @@ def best_offset(vectors: Tensor, c: float) -> Tensor:
     Returns:
         Shape ``[r]``.
     """
+    from scipy.optimize import brentq  # slow to import
+
     mean = vectors.mean(0)
     radius = c * float(mean.norm())
     if radius == 0:

@@ -34,7 +34,7 @@ class DynamicWeightAverage(LossWeighting):
     means: Tensor  # [2, K] mean losses of the epochs before, the older first; 0 where unknown
 
     @checked
-    def __init__(self, *, num_tasks: int, temperature: Annotated[float, Gt(0)]) -> None:
+    def __init__(self, *, num_tasks: int, temperature: Annotated[float, Gt(0)] = 2.0) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         self.temperature = float(temperature)

@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 from annotated_types import Ge
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from rotograd_cli.bounds import checked
@@ -37,7 +36,7 @@ class FairGrad(GramianWeighting):
     permutation_equivariant: ClassVar[bool] = False  # only as exactly as the solver is
 
     @checked
-    def __init__(self, *, alpha: Annotated[float, Ge(0)]) -> None:
+    def __init__(self, *, alpha: Annotated[float, Ge(0)] = 2.0) -> None:
         super().__init__()
         self.alpha = alpha
 
@@ -45,14 +44,33 @@ class FairGrad(GramianWeighting):
         """Weights > 0, shape ``[k]``."""
         if self.alpha == 0:
             return torch.full_like(gramian[0], 1 / len(gramian))
-        p = 1 / self.alpha
-        alone = gramian.diagonal().numpy() ** (-1 / (1 + p))  # the solution without the others
-        scaled = alone[:, None] ** p * gramian.numpy() * alone  # has ones on its diagonal
-        result = least_squares(
-            lambda x: scaled @ x - x**-p,
-            np.ones(len(alone)),
-            jac=lambda x: scaled + np.diag(p * x ** (-p - 1)),
-            bounds=(0, np.inf),
-            max_nfev=_EVALUATIONS,
-        )
-        return torch.from_numpy(alone * result.x)
+        return fair_weights(gramian, self.alpha, torch.ones_like(gramian[0]))
+
+
+def fair_weights(gramian: Tensor, alpha: float, shares: Tensor) -> Tensor:
+    r"""Return the weights :math:`w>0` with :math:`G w = (p/w)^{1/\alpha}`.
+
+    Args:
+        gramian: G, float64 on the host, shape ``[k, k]``.
+        alpha: More than 0.
+        shares: p, positive, float64 on the host, shape ``[k]``.
+
+    Returns:
+        Shape ``[k]``; where there is no solution, the weights at which the solver stops.
+    """
+    from scipy.optimize import least_squares  # slow to import
+
+    p = 1 / alpha
+    right = shares.numpy() ** p
+    # the solution without the others
+    alone = gramian.diagonal().numpy() ** (-1 / (1 + p)) * right ** (1 / (1 + p))
+    # has ones on its diagonal
+    scaled = alone[:, None] ** p * gramian.numpy() * alone / right[:, None]
+    result = least_squares(
+        lambda x: scaled @ x - x**-p,
+        np.ones(len(alone)),
+        jac=lambda x: scaled + np.diag(p * x ** (-p - 1)),
+        bounds=(0, np.inf),
+        max_nfev=_EVALUATIONS,
+    )
+    return torch.from_numpy(alone * result.x)

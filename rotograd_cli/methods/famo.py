@@ -43,7 +43,7 @@ class FAMO(LogarithmicLosses, LossWeighting):
     needs_losses_after_update: ClassVar[bool] = True
 
     @checked
-    def __init__(self, *, num_tasks: int, gamma: Annotated[float, Ge(0)]) -> None:
+    def __init__(self, *, num_tasks: int, gamma: Annotated[float, Ge(0)] = 1e-3) -> None:
         super().__init__(num_tasks=num_tasks)
         self.gamma = float(gamma)
         self.logits = nn.Parameter(torch.zeros(num_tasks))

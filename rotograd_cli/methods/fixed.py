@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rotograd_cli.bounds import checked
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.parts import check_task_names
 from rotograd_cli.methods.rule import Losses, LossWeighting
 
 Weight = Annotated[float, Ge(0), Lt(math.inf)]
@@ -63,10 +64,5 @@ def _in_order(
     if not isinstance(weights, Mapping):
         return [float(weight) for weight in weights]
     names = [str(k) for k in range(num_tasks)] if task_names is None else list(task_names)
-    for name in weights:
-        if name not in names:
-            raise ConfigError(
-                f"`weights.{name}` must name a task of this run, which are {', '.join(names)}; "
-                "correct the name, or leave it out."
-            )
+    check_task_names("weights", weights, names)
     return [float(weights.get(name, 1)) for name in names]

@@ -33,6 +33,7 @@ from rotograd_cli.methods.heads.folded_conv import begin_with_convolutions
 from rotograd_cli.methods.heads.layers import is_plain, sequence_of, split_head
 from rotograd_cli.methods.heads.leaves import head_output
 from rotograd_cli.methods.rotation.features import RotatedAxes
+from rotograd_cli.trees import NOTHING, Inputs, call, positional
 
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 """Layers that do nothing in evaluation mode, and so are left out."""
@@ -51,9 +52,9 @@ class FoldedTask(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any = NOTHING, *more: Any, **named: Any) -> Any:
         """Return the prediction."""
-        features, _ = features_of(self.backbone(x))
+        features, _ = features_of(self.backbone(*positional(x, more), **named))
         return _prediction(self.head, features)
 
 
@@ -78,9 +79,9 @@ class FoldedTasks(nn.Module):
             for head in self.heads
         ]
 
-    def forward(self, x: Any) -> tuple[Any, ...]:
+    def forward(self, x: Any = NOTHING, *more: Any, **named: Any) -> tuple[Any, ...]:
         """Return the predictions in the order of the heads."""
-        features, _ = features_of(self.backbone(x))
+        features, _ = features_of(self.backbone(*positional(x, more), **named))
         return tuple(_prediction(head, features) for head in self.heads)
 
 
@@ -109,12 +110,13 @@ class ConstantRotation(nn.Module):
         return rotated.view(features.shape)
 
 
-def fold_task(method: MultiTaskNetwork, example: Any, task: int) -> FoldedTask:
+def fold_task(method: MultiTaskNetwork, example: Inputs, task: int) -> FoldedTask:
     """Return one task of a method as a plain network.
 
     Args:
         method: A trained method; not changed.
-        example: What the backbone takes; tells the shape of the features.
+        example: What the backbone takes (:func:`rotograd_cli.trees.call`); tells the shape of the
+            features.
         task: Index of the task.
 
     Returns:
@@ -130,13 +132,14 @@ def fold_task(method: MultiTaskNetwork, example: Any, task: int) -> FoldedTask:
 
 
 def fold_tasks(
-    method: MultiTaskNetwork, example: Any, tasks: Sequence[int] | None = None
+    method: MultiTaskNetwork, example: Inputs, tasks: Sequence[int] | None = None
 ) -> FoldedTasks:
     """Return tasks of a method as a plain network, as :func:`fold_task` does for one.
 
     Args:
         method: A trained method; not changed.
-        example: What the backbone takes; tells the shape of the features.
+        example: What the backbone takes (:func:`rotograd_cli.trees.call`); tells the shape of the
+            features.
         tasks: Indices of the tasks, in the order of the predictions; None takes all. Layers that
             heads have in common stay common.
 
@@ -151,7 +154,7 @@ def fold_tasks(
     if method.rotated is not None:
         axes = copy.copy(method.rotated.axes)
         with torch.no_grad(), method.evaluating():
-            features, _ = features_of(method.backbone(example))
+            features, _ = features_of(call(method.backbone, example))
             axes.check(features.shape)
             R = [method.rotated.rotations.of_task(k)[0].clone() for k in indices]
         pairs = zip(heads, R, strict=True)

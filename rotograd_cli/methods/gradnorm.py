@@ -48,8 +48,8 @@ class LearnedWeights(Rule):
         self,
         *,
         num_tasks: int,
-        alpha: Annotated[float, Ge(0), Lt(math.inf)],
-        burn_in_period: Annotated[int, Ge(0)],
+        alpha: Annotated[float, Ge(0), Lt(math.inf)] = 0.0,
+        burn_in_period: Annotated[int, Ge(0)] = 20,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks

@@ -1,7 +1,6 @@
 """MGDA: the shortest vector in the convex hull of the task gradients."""
 
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from rotograd_cli.linalg.gradients import directions
@@ -60,6 +59,8 @@ def simplex_weights(units: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         Weights ≥ 0 with sum 1, shape ``[k]``.
     """
+    from scipy.optimize import nnls  # slow to import
+
     shortest = lengths.amin()
     if shortest == 0:
         weights = (lengths == 0).to(lengths.dtype)

@@ -50,8 +50,8 @@ class NashMTL(GramianWeighting):
         self,
         *,
         num_tasks: int,
-        update_every: Annotated[int, Ge(1)],
-        num_iterations: Annotated[int, Ge(1)],
+        update_every: Annotated[int, Ge(1)] = 1,
+        num_iterations: Annotated[int, Ge(1)] = 20,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks

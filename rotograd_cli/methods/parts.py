@@ -1,6 +1,7 @@
 """What a network is made of: refused in one line where it does not fit."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from torch import nn
@@ -38,10 +39,14 @@ def check_rule(rule: Rule, num_tasks: int) -> None:
         ShapeError: If it was built for another number of tasks.
     """
     if not isinstance(rule, Rule):
-        found = f"the class {rule.__name__}" if isinstance(rule, type) else type(rule).__name__
+        found, remedy = type(rule).__name__, "PCGrad()"
+        if isinstance(rule, type) and issubclass(rule, Rule):
+            needs_number = "num_tasks" in inspect.signature(rule).parameters
+            found = f"the class {rule.__name__}"
+            remedy = f"{rule.__name__}({f'num_tasks={num_tasks}' if needs_number else ''})"
         raise ConfigError(
             "`rule` must be an object of a subclass of rotograd_cli.methods.rule.Rule, got "
-            f"{found}; pass PCGrad(), say, or None for the plain sum."
+            f"{found}; pass {remedy}, say, or None for the plain sum."
         )
     name = type(rule).__name__
     if "_parameters" not in vars(rule):
@@ -54,6 +59,25 @@ def check_rule(rule: Rule, num_tasks: int) -> None:
             f"`rule.num_tasks` must be the number of heads ({num_tasks}), got {rule.num_tasks}; "
             f"build {name} with num_tasks={num_tasks}."
         )
+
+
+def check_task_names(option: str, names: Iterable[str], task_names: Sequence[str]) -> None:
+    """Refuse values by task of which one names no task.
+
+    Args:
+        option: The option that holds them.
+        names: The names that it has.
+        task_names: Those of the K tasks.
+
+    Raises:
+        ConfigError: If one is not a task's.
+    """
+    for name in names:
+        if name not in task_names:
+            raise ConfigError(
+                f"`{option}.{name}` must name a task of this run, which are "
+                f"{', '.join(task_names)}; correct the name, or leave it out."
+            )
 
 
 def check_gradients(gradients: str, rule: Rule, *, rotates: bool) -> None:

@@ -70,7 +70,7 @@ class Rotate(MultiTaskMethod):
         self,
         backbone: nn.Module,
         heads: Sequence[nn.Module],
-        rotation_shape: int | Sequence[int] | None,
+        rotation_shape: int | Sequence[int] | None = None,
         *,
         rule: Rule | None,
         objective: ObjectiveName = "alignment",

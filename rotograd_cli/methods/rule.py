@@ -18,8 +18,8 @@ be called on a plain matrix, one task gradient per row: ``PCGrad()(G)``.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,20 @@ from torch import Tensor, nn
 from rotograd_cli.errors import ShapeError
 from rotograd_cli.methods.statistics import Losses as Losses
 from rotograd_cli.methods.statistics import Statistics as Statistics
+from rotograd_cli.tasks.metrics import Better
+
+
+class Measured(NamedTuple):
+    """A loss or metric of one task over a split."""
+
+    value: float
+    """NaN where the split has no label."""
+    better: Better
+    """Whether a higher or a lower value is better."""
+
+
+Evaluation = Sequence[Mapping[str, Measured]]
+"""For every task in order, its ``loss`` and its metrics by name, the one that leads first."""
 
 Learned = Mapping[nn.Parameter, Tensor]
 """Gradients of a rule's own parameters, by parameter."""
@@ -128,6 +142,16 @@ class Rule(nn.Module, ABC):
 
     def end_epoch(self) -> None:
         """Called after the last step of an epoch; does nothing by default."""
+
+    def observe_evaluation(self, evaluation: Evaluation) -> None:
+        """Called after every evaluation of the validation split; does nothing by default.
+
+        What is kept of it belongs into the state. Before training it is called once with NaN for
+        every value, so that options that do not fit the tasks are refused early.
+
+        Args:
+            evaluation: What was measured, the same on all ranks.
+        """
 
 
 def _check_matrix(G: Any, losses: Any, num_tasks: int | None) -> None:

@@ -33,7 +33,7 @@ class ScaleOnly(Weighting):
     """
 
     @checked
-    def __init__(self, *, num_tasks: int, burn_in_period: Annotated[int, Ge(0)]) -> None:
+    def __init__(self, *, num_tasks: int, burn_in_period: Annotated[int, Ge(0)] = 20) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         self.initial_norms = InitialValues(num_tasks, burn_in_period)

@@ -1,7 +1,7 @@
 """Single-task learning: what multi-task learning is measured against."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -16,7 +16,7 @@ class SingleTask(VanillaMTL):
     Args:
         backbone: Network of the task.
         heads: The task's head.
-        **options: As :class:`VanillaMTL`.
+        feature_shape: Shape of the features of one example; not needed here.
 
     Raises:
         ConfigError: If there is more than one head.
@@ -24,11 +24,17 @@ class SingleTask(VanillaMTL):
 
     max_num_tasks: ClassVar[int] = 1
 
-    def __init__(self, backbone: nn.Module, heads: Sequence[nn.Module], **options: Any) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: Sequence[nn.Module],
+        *,
+        feature_shape: Sequence[int] | None = None,
+    ) -> None:
         if num_heads(heads) > 1:
             raise ConfigError(
                 f"{type(self).__name__} trains one network for 1 task, got "
                 f"{len(heads)} tasks; choose one with tasks=[NAME], or run each with "
                 "-m 'tasks=[NAME],[OTHER]'."
             )
-        super().__init__(backbone, heads, **options)
+        super().__init__(backbone, heads, feature_shape=feature_shape)

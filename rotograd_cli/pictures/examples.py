@@ -13,6 +13,7 @@ from rotograd_cli.pictures.colours import RGB
 from rotograd_cli.pictures.kinds import Kind, kind_of
 from rotograd_cli.pictures.maps import Maps, draw_maps
 from rotograd_cli.tasks import Task
+from rotograd_cli.trees import Inputs, num_rows
 
 LARGEST = 192
 """Largest height and width of a picture by default, in pixels."""
@@ -32,7 +33,7 @@ class Example:
 
 def draw_examples(
     dataset: MultiTaskDataset,
-    inputs: Tensor,
+    inputs: Inputs,
     targets: Mapping[str, Tensor],
     predictions: Mapping[str, Tensor],
     *,
@@ -42,7 +43,7 @@ def draw_examples(
 
     Args:
         dataset: What they are of; it says how inputs are shown and what the tasks are.
-        inputs: As its batches have them, shape ``[N, *input_shape]``, on any device.
+        inputs: As its batches have them, on any device.
         targets: Targets by task; a task may be missing.
         predictions: Outputs of the heads by task, shape ``[N, num_outputs, *map_shape]``; a task
             without a prediction is left out.
@@ -52,7 +53,7 @@ def draw_examples(
     Returns:
         The N examples.
     """
-    num = len(inputs)
+    num = num_rows(inputs)
     images = _images(dataset, inputs, largest)
     answers: list[list[Answer]] = [[] for _ in range(num)]
     maps: list[list[Maps]] = [[] for _ in range(num)]
@@ -74,10 +75,10 @@ def draw_examples(
     return [Example(image, tuple(words), tuple(drawn)) for image, words, drawn in rows]
 
 
-def _images(dataset: MultiTaskDataset, inputs: Tensor, largest: int) -> list[RGB | None]:
-    shown = dataset.images(inputs)
+def _images(dataset: MultiTaskDataset, inputs: Inputs, largest: int) -> list[RGB | None]:
+    shown = dataset.images(inputs) if isinstance(inputs, Tensor) else None
     if shown is None:
-        return [None] * len(inputs)
+        return [None] * num_rows(inputs)
     shown = shown.detach().cpu().float()
     height, width = shown.shape[2:]
     step = _step(height, width, largest)

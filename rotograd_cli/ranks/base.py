@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rotograd_cli.trees import Inputs
+
 T = TypeVar("T")
 
 
@@ -68,6 +70,25 @@ class Ranks:
         del num_examples
         return [list(tasks) for tasks in present]
 
+    def check_pass(
+        self, losses: Sequence[Tensor | None], num_rows: int, *, accumulating: bool
+    ) -> None:
+        """Refuse a backward pass in which the processes would not fit together.
+
+        Args:
+            losses: K scalars; None for an absent task.
+            num_rows: Rows of the batch that this process has.
+            accumulating: Whether more micro-batches of the optimiser step follow.
+        """
+
+    def share(self, loss: Tensor) -> Tensor:
+        """Return this process's part of a loss, from the loss that a loop handed over."""
+        return loss
+
+    def whole(self, values: Tensor) -> Tensor:
+        """Return losses of the whole batch from what a loop measured; here they are."""
+        return values
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over the processes, the same bits on all; the argument is not changed."""
         return tensor
@@ -112,17 +133,17 @@ class Ranks:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their sums over the processes, in one operation per dtype."""
 
-    def attach(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+    def attach(self, model: nn.Module, example: Inputs) -> None:
         """Prepare a model whose steps the processes share.
 
         Args:
             model: Has a ``backbone``; on its device.
-            input_shape: Shape of one example's input.
+            example: Inputs of one example, on any device.
         """
 
-    def run(self, backbone: nn.Module, x: Any) -> Any:
+    def run(self, backbone: nn.Module, *inputs: Any, **named: Any) -> Any:
         """Run the backbone so that its backward pass sums its gradients over the processes."""
-        return backbone(x)
+        return backbone(*inputs, **named)
 
     def accumulating(self, yes: bool) -> AbstractContextManager[None]:
         """Context in which the backbone's gradients stay with each process if ``yes``."""

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rotograd_cli.errors import RankError
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.ranks.layers import see_whole_batch
+from rotograd_cli.trees import Inputs, call, like_parameters
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class ManyRanks(Ranks):
         self.size = dist.get_world_size()
         self._num_examples = [1] * self.size  # of a micro-batch, by rank
         self._backbone: list[DistributedDataParallel] = []  # in a list: no module of the model's
+        self._host: dist.ProcessGroup | None = None  # None is the default group, which has gloo
 
     def part(self, rows: Tensor) -> Tensor:
         """See :class:`Ranks`."""
@@ -114,11 +116,23 @@ class ManyRanks(Ranks):
             for gradient, total in zip(group_gradients, sums, strict=True):
                 gradient.copy_(total.view_as(gradient))
 
-    def attach(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+    def attach(self, model: nn.Module, example: Inputs) -> None:
         """Let layers see the whole batch, and wrap the backbone.
 
         The wrapped backbone sums gradients while the backward pass is still under way. It is no
         submodule of the model, so that names in the ``state_dict`` stay as they are.
+        """
+        backbone = model.backbone
+        assert isinstance(backbone, nn.Module)
+        is_trained = any(p.requires_grad for p in backbone.parameters())
+        self.wrap(model, find_unused=is_trained and has_unused(backbone, example))
+
+    def wrap(self, model: nn.Module, *, find_unused: bool) -> None:
+        """Do what :meth:`attach` does without trying the backbone.
+
+        Args:
+            model: Has a ``backbone``; on its device.
+            find_unused: Whether features may not depend on some parameter of the backbone.
         """
         see_whole_batch(model, self)
         backbone = model.backbone
@@ -133,15 +147,16 @@ class ManyRanks(Ranks):
         wrapped = DistributedDataParallel(
             backbone,
             device_ids=[device] if device.type == "cuda" else None,
-            find_unused_parameters=has_unused(backbone, input_shape),
+            find_unused_parameters=find_unused,
             **options,
         )
         wrapped.register_comm_hook(self, _sum_bucket)
         self._backbone.append(wrapped)
 
-    def run(self, backbone: nn.Module, x: Any) -> Any:
+    def run(self, backbone: nn.Module, *inputs: Any, **named: Any) -> Any:
         """See :class:`Ranks`."""
-        return self._backbone[0](x) if self._backbone else backbone(x)
+        wrapped = self._backbone[0] if self._backbone else backbone
+        return wrapped(*inputs, **named)
 
     def accumulating(self, yes: bool) -> AbstractContextManager[None]:
         """See :class:`Ranks`."""
@@ -158,7 +173,7 @@ class ManyRanks(Ranks):
                 box[0] = make()
             except Exception as raised:  # whatever it is, the others wait for an answer
                 box[1] = raised
-        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(box, src=0, group=self._host, device=torch.device("cpu"))
         result: T = box[0]
         if box[1] is not None:
             raise box[1]
@@ -210,12 +225,12 @@ def _sum_bucket(
     return future.then(lambda done: done.value()[0])
 
 
-def has_unused(backbone: nn.Module, input_shape: Sequence[int]) -> bool:
+def has_unused(backbone: nn.Module, example: Inputs) -> bool:
     """Return whether the features of an example do not depend on some parameter."""
     backbone = copy.deepcopy(backbone).eval()
     parameters = [p for p in backbone.parameters() if p.requires_grad]
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        features = backbone(parameters[0].new_zeros(1, *input_shape))
+        features = call(backbone, like_parameters(example, parameters[0]))
     features = features[0] if isinstance(features, (list, tuple)) else features
     gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
     return any(gradient is None for gradient in gradients)

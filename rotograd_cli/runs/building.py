@@ -28,6 +28,7 @@ from rotograd_cli.training.precision import AUTOCAST, compile_networks
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import RunLength
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
+from rotograd_cli.trees import Inputs, call, like_parameters, shape_of_one, shown
 
 _SMALLER = (
     "The run does not fit into memory; lower train.batch_size, train.eval_batch_size, "
@@ -39,8 +40,8 @@ _SMALLER = (
 class Parts:
     """Networks before a method joins them, on the CPU."""
 
-    input_shape: tuple[int, ...]
-    """Shape of one example's input."""
+    example: Inputs
+    """Inputs of one example, first axis 1."""
     backbone: nn.Module
     heads: list[nn.Module]
     feature_shape: tuple[int, ...]
@@ -76,7 +77,7 @@ def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiT
     ranks.broadcast(lambda: dry_pass(model, dataset, make_groups, config.train))
     decay = config.train.ema_decay
     average = None if decay is None else _average(model, decay, config.compile)
-    ranks.attach(model, dataset.input_shape)
+    ranks.attach(model, dataset.example_inputs())
     for each in (model, *([average.model] if average else [])):
         each.join(ranks)
     return RunState(model, make_groups(model), average), dataset
@@ -108,14 +109,12 @@ def build(config: TrainConfig) -> tuple[MultiTaskMethod, MultiTaskDataset]:
     return _build(config, Constructors(config))
 
 
-def build_model(
-    config: TrainConfig, input_shape: Sequence[int], tasks: Sequence[Task]
-) -> MultiTaskMethod:
+def build_model(config: TrainConfig, example: Inputs, tasks: Sequence[Task]) -> MultiTaskMethod:
     """Build what :func:`build` does for a data set that is not there.
 
     Args:
         config: Checked configuration.
-        input_shape: Shape of one example's input.
+        example: Inputs of one example, first axis 1, on the CPU; values do not matter.
         tasks: The K tasks, of whose losses and metrics nothing is asked.
 
     Raises:
@@ -123,7 +122,7 @@ def build_model(
     """
     constructors = Constructors(config)
     device = resolve_device(config.device)
-    parts = _build_parts(config, constructors, input_shape, tasks)
+    parts = _build_parts(config, constructors, example, tasks)
     return _joined(parts, config, constructors).to(device)
 
 
@@ -163,26 +162,28 @@ def build_networks(config: TrainConfig, constructors: Constructors) -> Networks:
     with blamed("the data set fails", "correct its `num_examples`", where(dataset, "train")):
         if dataset.num_examples("train") > 0:  # an empty split is refused by the dry pass
             check_batch_size(dataset, config.train)
-    parts = _build_parts(config, constructors, dataset.input_shape, dataset.tasks)
+        example = dataset.example_inputs()
+    parts = _build_parts(config, constructors, example, dataset.tasks)
     return Networks(**vars(parts), dataset=dataset, device=device)
 
 
 def _build_parts(
     config: TrainConfig,
     constructors: Constructors,
-    input_shape: Sequence[int],
+    example: Inputs,
     tasks: Sequence[Task],
 ) -> Parts:
     constructors.check_heads(tasks)
     seed_everything(config.seed)
-    backbone: nn.Module = constructors.backbone(input_shape=tuple(input_shape))
-    features = _features(backbone, torch.zeros(1, *input_shape))
+    example = like_parameters(example, torch.zeros(()))  # float32, like new networks
+    backbone: nn.Module = constructors.backbone(input_shape=shape_of_one(example))
+    features = _features(backbone, example)
     feature_shape = tuple(features.shape[1:])
     heads = [constructors.head(task, feature_shape) for task in tasks]
     share_layers(heads)
     _try_heads(heads, tasks, features)
     names = tuple(task.name for task in tasks)
-    return Parts(tuple(input_shape), backbone, heads, feature_shape, names)
+    return Parts(example, backbone, heads, feature_shape, names)
 
 
 def build_dataset(
@@ -198,9 +199,9 @@ def build_dataset(
     Raises:
         RotogradError: If it is refused, or its files are missing or wrong.
     """
-    dataset: MultiTaskDataset = constructors.data(
-        data_dir=Path(config.paths.data_dir).expanduser(), tasks=config.tasks, device=device
-    )
+    data_dir = Path(config.paths.data_dir).expanduser()
+    supplied = zip(constructors.data.supplied, (data_dir, config.tasks, device), strict=True)
+    dataset: MultiTaskDataset = constructors.data(**dict(supplied))
     _check_attributes(dataset)
     return dataset
 
@@ -233,7 +234,7 @@ def join(networks: Parts, constructors: Constructors) -> MultiTaskMethod:
         )
     model.eval()
     with torch.no_grad(), blamed("`method` fails on one example", "correct it or choose another"):
-        model(torch.zeros(1, *networks.input_shape))
+        call(model, networks.example)
     return model
 
 
@@ -253,13 +254,12 @@ def _check_attributes(dataset: MultiTaskDataset) -> None:
         )
 
 
-def _features(backbone: nn.Module, example: torch.Tensor) -> torch.Tensor:
+def _features(backbone: nn.Module, example: Inputs) -> torch.Tensor:
     """Features of one example, by trying."""
     backbone.eval()
-    shape = ", ".join(map(str, ("N", *example.shape[1:])))
-    what = f"The backbone cannot take inputs of shape [{shape}]"
+    what = f"The backbone cannot take inputs of shape {shown(example)}"
     with torch.no_grad(), blamed(what, "choose another backbone or data set"):
-        output: Any = backbone(example)
+        output: Any = call(backbone, example)
     features = _first(output)
     if not isinstance(features, torch.Tensor):
         raise ConfigError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rotograd_cli import __version__
 from rotograd_cli.config.labels import method_label
@@ -25,6 +25,7 @@ from rotograd_cli.tasks.task import task_statistics
 from rotograd_cli.training.batches import cut_notes, num_evaluated
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.run_state import RunState
+from rotograd_cli.trees import Inputs, recorded
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
     dataset = trainer.dataset
     model = trainer.run.model
     selection = trainer.selection
+    example = dataset.example_inputs()
     evaluated: tuple[Split, ...] = (*trainer.options.evaluated_splits, "test")
     tasks = dataset.tasks
     statistics = task_statistics(tasks) if len(tasks) > 1 else ()
@@ -76,7 +78,8 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         num_evaluated={
             split: num_evaluated(dataset, split, trainer.options) for split in evaluated
         },
-        input_shape=list(dataset.input_shape),
+        input_shape=list(example.shape[1:]) if isinstance(example, Tensor) else [],
+        inputs=None if _is_plain(example) else recorded(example),
         output_shapes={task.name: [task.num_outputs, *task.map_shape] for task in tasks},
         num_parameters={
             "backbone": _count(model.backbone.parameters()),
@@ -90,6 +93,10 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
         command=list(sys.argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _is_plain(example: Inputs) -> bool:
+    return isinstance(example, Tensor) and example.dtype == torch.float32
 
 
 def _method_notes(trainer: Trainer) -> list[str]:

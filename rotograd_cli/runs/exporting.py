@@ -26,6 +26,7 @@ from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.tasks import select_tasks
 from rotograd_cli.training.blame import blamed, silence
 from rotograd_cli.training.objective import predict
+from rotograd_cli.trees import shown
 
 TOLERANCE = 1e-5
 """Largest difference that is allowed, in units of the task's largest prediction.
@@ -70,6 +71,8 @@ class Export:
     path: Path
     input_shape: tuple[int, ...]
     """Of one example."""
+    input_kind: str
+    """Type of the inputs, such as float32."""
     agreements: list[Agreement]
     precision: str
     """Of the run; the file computes in the type of the parameters."""
@@ -94,11 +97,12 @@ def export_run(config: ExportConfig) -> Export:
     model, dataset, run_config = _load(config, run_dir)
     names = [task.name for task in select_tasks(dataset.tasks, config.tasks)]
     batches = _batches(dataset)
+    examples = _inputs(batches)
     expected = _predictions(model, dataset, batches)
     indices = [list(expected).index(name) for name in names]
-    folded = fold_tasks(model, batches[0].inputs, indices)
+    folded = fold_tasks(model, examples[0], indices)
     metadata = _metadata(config, run_config, dataset, model, {n: expected[n] for n in names})
-    content, found = _exported(form, NamedTasks(folded, names), batches, json.dumps(metadata))
+    content, found = _exported(form, NamedTasks(folded, names), examples, json.dumps(metadata))
     kinds = [_rotation(model, is_folded) for is_folded in folded.is_folded]
     agreements = [
         _agreement(name, expected[name], found[name], kind, form)
@@ -106,7 +110,8 @@ def export_run(config: ExportConfig) -> Export:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, lambda file: file.write(content))
-    return Export(path, dataset.input_shape, agreements, run_config.precision)
+    kind = str(examples[0].dtype).removeprefix("torch.")
+    return Export(path, dataset.input_shape, kind, agreements, run_config.precision)
 
 
 def _load(
@@ -146,6 +151,17 @@ def _batches(dataset: MultiTaskDataset) -> list[Batch]:
         )
     rows = torch.arange(sum(BATCH_SIZES)) % num
     return list(dataset.batches("val", torch.split(rows, list(BATCH_SIZES))))
+
+
+def _inputs(batches: Sequence[Batch]) -> list[Tensor]:
+    inputs = [batch.inputs for batch in batches if isinstance(batch.inputs, Tensor)]
+    if len(inputs) < len(batches):
+        raise ConfigError(
+            "`run` cannot be exported: its backbone must take one tensor, got "
+            f"{shown(batches[0].inputs)}; give torch.export rotograd_cli.load_run(DIR).task(NAME), "
+            "which is a plain module."
+        )
+    return inputs
 
 
 def _predictions(
@@ -193,7 +209,7 @@ def _name(loss: Any) -> str:
 
 
 def _exported(
-    form: Format, network: NamedTasks, batches: Sequence[Batch], metadata: str
+    form: Format, network: NamedTasks, examples: Sequence[Tensor], metadata: str
 ) -> tuple[bytes, Predictions]:
     """Return the content of the file, and what it predicts.
 
@@ -204,8 +220,8 @@ def _exported(
     remedy = "backbone and heads must be one graph that looks at no value and at no batch size"
     unheard = io.StringIO()  # torch prints the graph where it fails
     with redirect_stdout(unheard), redirect_stderr(unheard), silence(), blamed(what, remedy):
-        content = form.write(network, batches[-1].inputs, metadata)
-        by_batch = [form.predict(content, batch.inputs) for batch in batches]
+        content = form.write(network, examples[-1], metadata)
+        by_batch = [form.predict(content, inputs) for inputs in examples]
     return content, {name: [batch[name] for batch in by_batch] for name in network.names}
 
 

@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rotograd_cli.config.components import Constructors
@@ -37,6 +36,7 @@ from rotograd_cli.tasks import Task, select_tasks
 from rotograd_cli.training.checkpoint import load_checkpoint
 from rotograd_cli.training.run_state import load_weights
 from rotograd_cli.training.seeding import unchanged_generators
+from rotograd_cli.trees import Inputs, like_parameters, shown, zeros_of
 
 NO_LOGGER = {"_target_": "rotograd_cli.tracking.base.NullTracker", "_partial_": True}
 """Section of a configuration: nothing that is loaded is reported to anybody."""
@@ -55,8 +55,8 @@ class LoadedRun:
     """Backbone, heads and method, in evaluation mode, on the device."""
     tasks: tuple[str, ...]
     """Names of the tasks, in the order of the model's predictions."""
-    input_shape: tuple[int, ...]
-    """Shape of one example's input."""
+    example: Inputs = field(repr=False)
+    """Inputs like one example's, first axis 1, on the CPU: zeros of their types and shapes."""
     options: TrainConfig = field(repr=False)
     """What it was loaded with: the run's configuration, but for device, data root and compiling."""
     recorded: TrainConfig = field(repr=False)
@@ -108,7 +108,7 @@ class LoadedRun:
             ConfigError: If the run has no such task.
         """
         index = self._index(name)
-        example = torch.zeros(1, *self.input_shape, device=next(self.model.parameters()).device)
+        example = like_parameters(self.example, next(self.model.parameters()))
         return fold_task(self.model, example, index)
 
     def dataset(self, split: Split) -> Examples:
@@ -130,13 +130,13 @@ class LoadedRun:
             DatasetError: If the files are not there, or hold other tasks than the run was for.
         """
         data = _data_of(self.options)
-        recorded = (self.tasks, self.input_shape)
-        here = (tuple(task.name for task in data.tasks), tuple(data.input_shape))
+        recorded = (self.tasks, shown(self.example))
+        here = (tuple(task.name for task in data.tasks), shown(data.example_inputs()))
         if here != recorded:
             raise DatasetError(
                 f"{self.folder} was trained on data with tasks {', '.join(self.tasks)} and inputs "
-                f"{list(self.input_shape)}, those here have {', '.join(here[0])} and "
-                f"{list(here[1])}; name the right ones with data_dir."
+                f"{recorded[1]}, those here have {', '.join(here[0])} and {here[1]}; name the "
+                "right ones with data_dir."
             )
         return data
 
@@ -222,19 +222,20 @@ def load(
     content = load_checkpoint(path, resolve_device(options.device))
     if "model" not in content:
         raise CheckpointError(f"{path} holds no model; train the run again.")
-    input_shape, tasks = _shapes(folder, options)
+    example, tasks = _shapes(folder, options)
     with unchanged_generators():
-        model = build_model(options, input_shape, tasks)
+        model = build_model(options, example, tasks)
     load_weights(model, content["model"], path)
     names = tuple(task.name for task in tasks)
-    return LoadedRun(folder, checkpoint, model, names, input_shape, options, recorded)
+    return LoadedRun(folder, checkpoint, model, names, example, options, recorded)
 
 
-def _shapes(folder: Path, options: TrainConfig) -> tuple[tuple[int, ...], tuple[Task, ...]]:
-    """Return the shape of an input, and tasks that have the shapes of the predictions."""
+def _shapes(folder: Path, options: TrainConfig) -> tuple[Inputs, tuple[Task, ...]]:
+    """Return inputs like one example's, and tasks that have the shapes of the predictions."""
     summary = RunSummary.read(folder)
-    if summary is not None and summary.input_shape and summary.output_shapes:
-        return tuple(summary.input_shape), tuple(
+    if summary is not None and (summary.inputs or summary.input_shape) and summary.output_shapes:
+        example = zeros_of(summary.inputs or " ".join(map(str, ("float32", *summary.input_shape))))
+        return example, tuple(
             Task(name, shape[0], _no_loss, (), tuple(shape[1:]))
             for name, shape in summary.output_shapes.items()
         )
@@ -245,7 +246,7 @@ def _shapes(folder: Path, options: TrainConfig) -> tuple[tuple[int, ...], tuple[
             f"{folder} is of an earlier version that did not record the shapes of its data, so "
             f"these must be there: {error}"
         ) from error
-    return tuple(data.input_shape), data.tasks
+    return data.example_inputs(), data.tasks
 
 
 def _data_of(options: TrainConfig) -> MultiTaskDataset:

@@ -80,7 +80,10 @@ class RunSummary:
     num_evaluated: dict[str, int] | None = None
     """By split that is evaluated; None where an earlier version did not count them."""
     input_shape: list[_Size] = field(default_factory=list)
-    """Of one example; empty where an earlier version did not record it."""
+    """Of one example; empty where an earlier version did not record it, or inputs are a tree."""
+    inputs: Any = None
+    """Types and shapes of one example (:func:`rotograd_cli.trees.recorded`) where inputs are
+    something else than one float32 tensor, else None."""
     output_shapes: dict[str, _Shape] = field(default_factory=dict)
     """Shape of one example's prediction by task, in the order of the heads; likewise."""
     num_parameters: dict[str, int] = field(default_factory=dict)

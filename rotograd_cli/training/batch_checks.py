@@ -15,6 +15,7 @@ from rotograd_cli.data.base import Batch, MultiTaskDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import TargetRule, target_rule
+from rotograd_cli.trees import Inputs, shown, tensors
 
 
 def where(dataset: MultiTaskDataset, split: str, task: Task | None = None) -> str:
@@ -22,13 +23,15 @@ def where(dataset: MultiTaskDataset, split: str, task: Task | None = None) -> st
     return f"Data set {dataset.name!r}, split {split}" + (f", task {task.name!r}" if task else "")
 
 
-def check_form(batch: Any, tasks: Sequence[Task], example: Tensor, num: int, place: str) -> Batch:
+def check_form(
+    batch: Any, dataset: MultiTaskDataset, example: Inputs, num: int, place: str
+) -> Batch:
     """Refuse a batch of a wrong form; values are not looked at.
 
     Args:
         batch: What the data set returned.
-        tasks: The K tasks.
-        example: An input that the networks take, first axis 1.
+        dataset: Where it comes from.
+        example: Inputs that the networks take, first axis 1.
         num: Number of examples that were asked for.
         place: Data set and split (:func:`where`).
 
@@ -44,12 +47,12 @@ def check_form(batch: Any, tasks: Sequence[Task], example: Tensor, num: int, pla
         batch,
         "write Batch(inputs, {task: target}).",
     )
-    _check_tensor(batch.inputs, f"{place}: inputs", num, example.device)
-    _check_inputs(batch.inputs, example, f"{place}: inputs")
-    for task in tasks:
+    _check_inputs(batch.inputs, example, f"{place}: inputs", num, sizes_vary=dataset.sizes_vary)
+    device = tensors(example)[0].device
+    for task in dataset.tasks:
         if task.name in batch.targets:
             thing = f"{place}, task {task.name!r}: the target"
-            _check_tensor(batch.targets[task.name], thing, num, example.device)
+            _check_tensor(batch.targets[task.name], thing, num, device)
     result: Batch = batch
     return result
 
@@ -75,9 +78,27 @@ def _check_tensor(value: Any, thing: str, num: int, device: torch.device) -> Non
         )
 
 
-def _check_inputs(inputs: Tensor, example: Tensor, thing: str) -> None:
+def _check_inputs(inputs: Any, example: Inputs, thing: str, num: int, *, sizes_vary: bool) -> None:
+    """Refuse inputs, and what they consist of, that differ from an example's."""
+    if isinstance(example, Tensor):
+        _check_tensor(inputs, thing, num, example.device)
+        _check_input(inputs, example, thing, sizes_vary=sizes_vary)
+        return
+    keys: Any = list(example) if isinstance(example, dict) else range(len(example))
+    has_keys = type(inputs) is type(example) and len(inputs) == len(example)
+    if not has_keys or (isinstance(inputs, dict) and set(inputs) != set(keys)):
+        found = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
+        raise ConfigError(f"{thing} must be {shown(example)}, as at first, got {found}.")
+    for key in keys:
+        of_key = f"{thing}[{key!r}]"
+        _check_inputs(inputs[key], example[key], of_key, num, sizes_vary=sizes_vary)
+
+
+def _check_input(inputs: Tensor, example: Tensor, thing: str, *, sizes_vary: bool) -> None:
     num = len(inputs)
     shape = [num, *example.shape[1:]]
+    if sizes_vary and inputs.dim() == example.dim():
+        shape = list(inputs.shape)
     if list(inputs.shape) != shape:
         raise ConfigError(
             f"{thing} of {num} examples must have shape {shape}, got {list(inputs.shape)}; correct "
@@ -162,11 +183,12 @@ def find_fault(
 def _faults(
     batch: Batch, dataset: MultiTaskDataset, split: str, suspects: Collection[str]
 ) -> Iterator[str]:
-    num = int((~batch.inputs.isfinite().flatten(1).all(1)).sum())
+    finite = [x.isfinite().reshape(len(x), -1).all(1) for x in tensors(batch.inputs)]
+    num = int((~torch.stack(finite).all(0)).sum())
     if num:
         yield (
             f"{where(dataset, split)}: inputs must be finite, got NaN or infinity in {num} of "
-            f"{len(batch.inputs)} examples; leave those out or fill them, e.g. with "
+            f"{len(batch)} examples; leave those out or fill them, e.g. with "
             "inputs.nan_to_num(0, 0, 0)."
         )
     for task in dataset.tasks:

@@ -6,6 +6,7 @@ The batches of an epoch are a function of seed and epoch, so that it can be resu
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,12 +15,12 @@ from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.training.options import TrainOptions
-from rotograd_cli.training.seeding import epoch_draws, epoch_order
+from rotograd_cli.training.seeding import epoch_draws, epoch_order, epoch_seeds
 
 
 def num_steps(dataset: MultiTaskDataset, options: TrainOptions) -> int:
     """Return the number of optimiser steps per epoch; an incomplete batch is left out."""
-    num = dataset.num_examples("train") // options.batch_size
+    num = dataset.batches_per_epoch(options.batch_size)
     return num if options.limit_batches is None else min(num, options.limit_batches)
 
 
@@ -98,7 +99,7 @@ def cut_notes(
     """
     notes = []
     num = num_steps(dataset, options)
-    num_batches = dataset.num_examples("train") // options.batch_size
+    num_batches = dataset.batches_per_epoch(options.batch_size)
     if num < num_batches:
         notes.append(
             f"cut training: {num} of {num_batches} batches per epoch (train.limit_batches)"
@@ -182,7 +183,7 @@ class EpochBatches:
             return
         draws = self._draws(epoch)[done:].to(self.device)
         parts = [self.ranks.part(part) for part in in_parts(order, self._micro_size)]
-        batches = self._timed(self.dataset.batches("train", parts))
+        batches = self._timed(self._read(parts, epoch, done))
         micro_batches: list[Batch] = []
         for batch, rows in zip(batches, in_parts(draws, self._micro_size), strict=True):
             if rows.shape[1]:
@@ -203,12 +204,19 @@ class EpochBatches:
         return self.options.batch_size // self.options.accumulate_steps
 
     def _order(self, epoch: int) -> Tensor:
-        num = self.dataset.num_examples("train")
-        if self.options.shuffle:
-            order = epoch_order(num, seed=self.seed, epoch=epoch)
-        else:
-            order = torch.arange(num)
-        return order[: self.num_steps * self.options.batch_size]
+        permuted = partial(epoch_order, seed=self.seed, epoch=epoch)
+        shuffled = permuted if self.options.shuffle else lambda num, *words: torch.arange(num)
+        size = self.options.batch_size
+        return self.dataset.epoch_order(self.num_steps, size, shuffled)
+
+    def _read(self, parts: Sequence[Tensor], epoch: int, done: int) -> Iterator[Batch]:
+        """Read batches, with seeds where the data set draws random numbers while it reads."""
+        if not (self.dataset.draws_while_reading and self.options.augment):
+            return self.dataset.batches("train", parts)
+        num = self.num_steps * self.options.batch_size
+        seeds = epoch_seeds(num, seed=self.seed, epoch=epoch)[done:]
+        of_parts = [self.ranks.part(part) for part in in_parts(seeds, self._micro_size)]
+        return self.dataset.seeded_batches(parts, of_parts)
 
     def _draws(self, epoch: int) -> Tensor:
         num = self.num_steps * self.options.batch_size

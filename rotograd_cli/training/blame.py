@@ -5,23 +5,17 @@ import logging
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rotograd_cli.errors import ConfigError, RotogradError, ShapeError, first_line
+from rotograd_cli.errors import ConfigError, RotogradError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.schedules import OptimizerGroup
-
-_NOT_OF_USER = (
-    Path(__file__).parents[1],
-    Path(torch.__file__).parent,
-    Path(contextlib.__file__),  # the frame of a function that is decorated with a context
-)
+from rotograd_cli.user_code import describe
 
 
 @contextlib.contextmanager
@@ -76,19 +70,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory is used up, on the host or on a device."""
     is_typed = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return is_typed or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
-
-
-def describe(error: Exception) -> str:
-    """Return class and first line of an error, and the line of the user's code it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    of_user = [frame for frame in frames if _is_of_user(Path(frame.filename))]
-    place = f", {Path(of_user[-1].filename).name} line {of_user[-1].lineno}" if of_user else ""
-    text = f": {first_line(error).rstrip('.')}" if str(error) else ""
-    return f"{type(error).__name__}{text}{place}"
-
-
-def _is_of_user(file: Path) -> bool:
-    return file.suffix == ".py" and not any(map(file.is_relative_to, _NOT_OF_USER))
 
 
 @contextlib.contextmanager

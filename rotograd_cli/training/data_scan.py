@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, in_parts
-from rotograd_cli.data.stored import StoredDataset
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import binary_cross_entropy, loss_of_package
@@ -17,6 +16,7 @@ from rotograd_cli.training.batches import complete_batches, evaluation_parts
 from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.selection import Selection
+from rotograd_cli.trees import Inputs
 
 SCAN_S = 0.2
 """Seconds of the CPU in which more of a split in memory is looked at. What is not looked at is
@@ -30,7 +30,7 @@ def first_batch(
     split: Split,
     options: TrainOptions,
     selection: Selection,
-    example: Tensor,
+    example: Inputs,
 ) -> Batch:
     """Return the first batch; refuse what is wrong in it and in as many others as is cheap.
 
@@ -39,7 +39,7 @@ def first_batch(
         split: Which split.
         options: Batch sizes and limits.
         selection: Which tasks need a label.
-        example: An input as the networks take it.
+        example: Inputs as the networks take them.
 
     Raises:
         ConfigError: If the data set fails, a batch has a wrong form or value, or there is no
@@ -48,13 +48,13 @@ def first_batch(
     place = where(dataset, split)
     unlabelled = set(selection.tasks_needed(split))
     flags = SeenFlags(dataset.tasks)
-    is_slow = isinstance(dataset, StoredDataset)
+    is_slow = not dataset.in_memory
     start = time.process_time()
     with blamed("the data set fails", "correct its `num_examples` or `batch`", place):
         parts = _parts(dataset, split, options)
         batches = zip(complete_batches(dataset, split, parts), parts, strict=False)
         for num_read, (batch, part) in enumerate(batches, 1):
-            check_form(batch, dataset.tasks, example, len(part), place)
+            check_form(batch, dataset, example, len(part), place)
             refuse_faults([batch], dataset, split)
             if num_read == 1:
                 first = batch

@@ -22,12 +22,14 @@ from rotograd_cli.training.batches import num_steps
 from rotograd_cli.training.blame import NoBroadcasting, blamed, component_of, silence
 from rotograd_cli.training.data_scan import first_batch
 from rotograd_cli.training.diagnostics import check_user_numbers
+from rotograd_cli.training.evaluation import by_task
 from rotograd_cli.training.objective import predict
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.schedules import OptimizerGroup, RunLength
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import select_by
 from rotograd_cli.training.stepper import train_step
+from rotograd_cli.trees import like_parameters, map_tensors, tensors
 
 MakeGroups = Callable[[MultiTaskMethod], Sequence[OptimizerGroup]]
 NUM_EXAMPLES = 8
@@ -54,7 +56,7 @@ def dry_pass(
     """
     selection = select_by(options, dataset.tasks)
     real = (p for p in model.model_parameters() if p.is_floating_point())
-    example = next(real, torch.zeros(())).new_zeros(1, *dataset.input_shape)
+    example = like_parameters(dataset.example_inputs(), next(real, torch.zeros(())))
     with unchanged_generators(), silence():
         first = {s: first_batch(dataset, s, options, selection, example) for s in SPLITS}
         with blamed("The networks cannot be copied", "keep nothing in them that has a graph"):
@@ -87,7 +89,7 @@ def _evaluate(
     model.eval()
     with torch.no_grad(), blamed(component, "correct it or choose another", where(dataset, split)):
         predictions = predict(model, batch)
-    check_predictions(tasks, predictions, len(batch.inputs))
+    check_predictions(tasks, predictions, len(batch))
     losses = {}
     for task, prediction in zip(tasks, predictions, strict=True):
         place = where(dataset, split, task)
@@ -164,6 +166,8 @@ def _try_training(
         model.refresh()
         numbers = model.diagnostics()
         model.end_epoch()
+    with blamed(component, "correct it or choose another"):
+        model.observe_evaluation(by_task(dataset.tasks, {}, "val"))
     check_user_numbers(numbers, len(dataset.tasks), model.method_name)
     length = RunLength(options.epochs, num_steps(dataset, options))
     for group in groups:
@@ -197,14 +201,15 @@ def _try_schedule(group: OptimizerGroup, length: int) -> None:
 
 
 def _augmented(dataset: MultiTaskDataset, batch: Batch, place: str) -> Batch:
-    num = len(batch.inputs)
-    draws = torch.full((num, dataset.num_draws), 0.5, device=batch.inputs.device)
+    num = len(batch)
+    device = tensors(batch.inputs)[0].device
+    draws = torch.full((num, dataset.num_draws), 0.5, device=device)
     with blamed("the data set fails", "correct its `augment`", place):
         result = dataset.augment(batch, draws)
-    return check_form(result, dataset.tasks, batch.inputs[:1], num, place)
+    return check_form(result, dataset, _few(batch, 1).inputs, num, place)
 
 
 def _few(batch: Batch, num: int) -> Batch:
     """Return the first examples of a batch."""
     targets = {name: target[:num] for name, target in batch.targets.items()}
-    return Batch(batch.inputs[:num], targets)
+    return Batch(map_tensors(lambda x: x[:num], batch.inputs), targets)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from rotograd_cli.data.base import Batch, MultiTaskDataset, Split
 from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rule import Evaluation, Measured
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.tasks.dense_metrics import Accumulator
-from rotograd_cli.tasks.metrics import MetricSpec, geometric_mean
+from rotograd_cli.tasks.metrics import Better, MetricSpec, geometric_mean
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.batch_checks import refuse_faults
@@ -97,6 +98,27 @@ def unlabelled_notes(tasks: Sequence[Task], metrics: Mapping[str, float]) -> tup
 def parts_of_rank(parts: Sequence[Tensor], rank: int, num_ranks: int) -> list[Tensor]:
     """Return the batches that a rank evaluates: ``TOGETHER`` consecutive ones at a time."""
     return [part for i, part in enumerate(parts) if i // TOGETHER % num_ranks == rank]
+
+
+def by_task(tasks: Sequence[Task], metrics: Mapping[str, float], split: Split) -> Evaluation:
+    """Return the metrics of a split as methods take them.
+
+    Args:
+        tasks: The K tasks.
+        metrics: By ``split/task/metric``; NaN stands for one that is not there.
+        split: The split.
+    """
+
+    def measured(task: Task, name: str, better: Better) -> Measured:
+        return Measured(metrics.get(f"{split}/{task.name}/{name}", math.nan), better)
+
+    return [
+        {
+            **{spec.name: measured(task, spec.name, spec.better) for spec in task.metrics},
+            "loss": measured(task, "loss", "lower"),
+        }
+        for task in tasks
+    ]
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from rotograd_cli.pictures import draw_examples, sheet
 from rotograd_cli.pictures.colours import RGB
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.training.confusions import Confusions
+from rotograd_cli.trees import map_tensors
 
 EXAMPLES = "val/examples"
 """Name of the picture of examples."""
@@ -79,4 +80,4 @@ def _first_examples(
     """Return copies: a data set may fill its tensors again."""
     targets = {name: target[:num].clone() for name, target in batch.targets.items()}
     shown = {name: prediction[:num].clone() for name, prediction in predictions.items()}
-    return Batch(batch.inputs[:num].clone(), targets), shown
+    return Batch(map_tensors(lambda x: x[:num].clone(), batch.inputs), targets), shown

@@ -15,7 +15,7 @@ from rotograd_cli.training import interrupts
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import CheckpointFolder
 from rotograd_cli.training.diagnostics import measurement_for
-from rotograd_cli.training.evaluation import Evaluator
+from rotograd_cli.training.evaluation import Evaluator, by_task
 from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
@@ -180,6 +180,7 @@ class Trainer:
         is_saved = state.epoch % self.checkpoint_options.every_epochs == 0
         if self.options.is_evaluated(state.epoch):
             metrics = self._evaluate()
+            self.run.model.observe_evaluation(by_task(self.dataset.tasks, metrics, "val"))
             state.evaluation_due = False
             self.selection.check(metrics)
             self.run.end_evaluation(metrics[self.selection.key])

@@ -11,13 +11,14 @@ from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.linalg import devices
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
+from rotograd_cli.trees import call
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
 def predict(model: MultiTaskMethod, batch: Batch) -> Sequence[Tensor]:
     """Return the predictions of all tasks without extra outputs, float32 or wider."""
-    output = model(batch.inputs)
+    output = call(model, batch.inputs)
     predictions: Sequence[Tensor] = output[0] if isinstance(output, tuple) else output
     return [x.float() if x.dtype in _HALF else x for x in predictions]
 
@@ -90,7 +91,7 @@ class Objective:
     def __post_init__(self) -> None:
         batches = self.micro_batches
         here = [[task.name in batch.targets for task in self.tasks] for batch in batches]
-        self._present = self.model.ranks.begin_step(here, len(batches[0].inputs))
+        self._present = self.model.ranks.begin_step(here, len(batches[0]))
         self.labelled: Tensor | None = None
         self._shares: Tensor | None = None
         is_whole = len(batches) == 1 and self.model.ranks.size == 1

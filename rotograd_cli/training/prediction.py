@@ -10,6 +10,7 @@ from rotograd_cli.data.base import MultiTaskDataset, Split, in_parts
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.training.batches import complete_batches
 from rotograd_cli.training.objective import predict
+from rotograd_cli.trees import Inputs
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class PredictedBatch:
 
     indices: Tensor
     """Positions in the split, int64, shape ``[N]``, on the CPU."""
-    inputs: Tensor
-    """As the data set returns them, shape ``[N, *input_shape]``."""
+    inputs: Inputs
+    """As the data set returns them, shape ``[N, *input_shape]`` or a tree."""
     targets: Mapping[str, Tensor]
     """By task, as the data set returns them; a task without a target in this batch is missing."""
     predictions: Mapping[str, Tensor]

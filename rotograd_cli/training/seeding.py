@@ -72,18 +72,19 @@ def unchanged_generators() -> Iterator[None]:
         set_rng_state(state)
 
 
-def epoch_order(num: int, *, seed: int, epoch: int) -> Tensor:
+def epoch_order(num: int, *words: int, seed: int, epoch: int) -> Tensor:
     """Return the order of examples in an epoch, a function of seed and epoch alone.
 
     Args:
         num: Examples in the split.
+        *words: Tell apart several orders of one epoch; none for the one of most data sets.
         seed: Seed of the run.
         epoch: Epoch from 0.
 
     Returns:
         A permutation of 0..num-1, int64, shape ``[num]``, on the CPU.
     """
-    return torch.randperm(num, generator=_generator(seed, epoch))
+    return torch.randperm(num, generator=_generator(seed, epoch, *words))
 
 
 def epoch_draws(num: int, num_draws: int, *, seed: int, epoch: int) -> Tensor:
@@ -100,6 +101,21 @@ def epoch_draws(num: int, num_draws: int, *, seed: int, epoch: int) -> Tensor:
         i-th example of the epoch's order.
     """
     return torch.rand(num, num_draws, generator=_generator(seed, epoch, 1))
+
+
+def epoch_seeds(num: int, *, seed: int, epoch: int) -> Tensor:
+    """Return a seed for every example of an epoch, a function of seed and epoch alone.
+
+    Args:
+        num: Examples in the epoch.
+        seed: Seed of the run.
+        epoch: Epoch from 0.
+
+    Returns:
+        Not negative, int64, shape ``[num]``, on the CPU; the i-th belongs to the i-th example of
+        the epoch's order.
+    """
+    return torch.randint(2**63 - 1, (num,), generator=_generator(seed, epoch, 2))
 
 
 def _generator(*words: int) -> torch.Generator:

@@ -11,7 +11,12 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from rotograd_cli.config.components import Constructor, Constructors, accepted_parameters
+from rotograd_cli.config.components import (
+    Constructor,
+    Constructors,
+    accepted_parameters,
+    data_constructor,
+)
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schedules import Schedule
@@ -42,7 +47,7 @@ CHOICES = {
 # what the runner hands to every component of a group
 SUPPLIED = {
     "method": ("backbone", "heads", "feature_shape", "num_tasks", "task_names"),
-    "data": ("data_dir", "tasks", "device"),
+    "data": (),  # `data_constructor` knows
     "backbone": ("input_shape",),
     "head": ("feature_shape", "num_outputs"),
     "logger": ("run_dir", "config", "tags"),
@@ -125,10 +130,10 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> N
         content: Any = OmegaConf.to_container(loaded, resolve=True)
         node = content["scheduler"] if group == "scheduler" else content
         values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}
-        for key in ("train", "defaults"):
+        for key in ("train", "defaults", "gradients"):  # the last is the network's
             values.pop(key, None)
             content.pop(key, None)
-        supplied = SUPPLIED[group]
+        supplied = data_constructor(values).supplied if group == "data" else SUPPLIED[group]
         if group == "scheduler":  # a length may be in words
             Schedule(content | {"scheduler": values}, group, Constructor)
         else:

@@ -82,7 +82,7 @@ def test_a_rule_is_called_in_a_notebook() -> None:
 
 
 def test_every_line_of_rotate_trains(cli: Cli, tmp_path: Path) -> None:
-    _, commands = blocks("bash", "docs/methods.md")
+    *_, commands = blocks("bash", "docs/methods.md")
     for line in commands.splitlines():
         words = line.partition("#")[0].split()
         assert words.pop(0) == "rotograd"
@@ -94,9 +94,9 @@ def test_every_line_of_rotate_trains(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_line_of_fixed_weights_trains(cli: Cli) -> None:
-    commands, _ = blocks("bash", "docs/methods.md")
-    for number, line in enumerate(commands.splitlines()):
+def test_every_line_of_methods_with_values_by_task_trains(cli: Cli) -> None:
+    *commands, _ = blocks("bash", "docs/methods.md")
+    for number, line in enumerate("".join(commands).splitlines()):
         result = cli(*shlex.split(line)[1:], *SMOKE, f"hydra.run.dir=runs/{number}")
         assert result.code == 0, result.err
 

@@ -66,6 +66,12 @@ WRONG = (
     ("method=nashmtl method.update_every=0", "`method.update_every` must be at least 1, got 0"),
     ("method=nashmtl method.num_iterations=1.5", "`method.num_iterations`"),
     ("method=single", "trains one network for 1 task, got"),
+    ("method=fixed +method.weights.lft=2", "`weights.lft` must name a task of this run, which are"),
+    ("method=fixed method.weights=[1,2]", "`weights` must hold one number per task, 5, got 2"),
+    ("method=fixed +method.weights.left=-1", "`method.weights.left` must be at least 0, got -1"),
+    ("method=fixed method.weights.left=2", "add it with +method.weights.left=VALUE"),
+    ("method=stch method.warmup_epochs=0", "`method.warmup_epochs` must be at least 1, got 0"),
+    ("method=pivrg", "add +method.baselines.left.accuracy=VALUE"),
 )
 
 
@@ -74,12 +80,14 @@ def test_a_wrong_option_is_refused(cli: Cli, tmp_path: Path, arguments: str, exp
     assert expected in refused(cli, tmp_path, "train", *SMOKE, *arguments.split())
 
 
+BASELINES = "method.baselines={left:{accuracy:0.9},sum:{mse:4}}"
+NEEDED = {"single": ("tasks=[left]",), "pivrg": ("tasks=[left,sum]", BASELINES)}
 METHODS = sorted(file.stem for file in (CHECKOUT / "conf" / "method").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("method", slow_unless(["famo", "single"], METHODS))
 def test_a_trained_model_is_evaluated_from_its_checkpoint(cli: Cli, method: str) -> None:
-    words = ("tasks=[left]",) if method == "single" else ()
+    words = NEEDED.get(method, ())
     result = cli("train", *SMOKE, f"method={method}", *words, "hydra.run.dir=run")
     assert result.code == 0, result.err
     result = cli("evaluate", "run=run", "checkpoint=last", "split=val")

@@ -162,6 +162,13 @@ def test_a_killed_run_in_16_bits_too(tmp_path: Path, precision: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_killed_run_whose_method_looks_at_evaluations_too(tmp_path: Path) -> None:
+    of_tasks = "left:{accuracy:0.9},right:{accuracy:0.9},sum:{mse:4},parity:{f1:0.8}"
+    baselines = f"method.baselines={{{of_tasks},pixels:{{mse:0.15}}}}"
+    killed_and_resumed(tmp_path, "pivrg", 2, 11, baselines)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_many_times_ends_as_if_nothing_had_happened(

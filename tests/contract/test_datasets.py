@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from rotograd_cli.config.components import data_constructor
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import DatasetError
@@ -46,6 +47,24 @@ def _fake_multisvhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_svhn.expect(folder / "svhn", monkeypatch)
 
 
+def _own(num: int) -> dict[str, Any]:
+    """Data sets of torchvision, as a user names them."""
+    to_tensor = {"_target_": "torchvision.transforms.ToTensor"}
+    fake = {"_target_": "torchvision.datasets.FakeData", "size": num, "image_size": [3, 8, 8]}
+    whole = {**fake, "num_classes": 10, "transform": to_tensor}
+    share = {"split_of": "train", "fraction": 0.25}
+    return {"train": whole, "val": share, "test": {**share, "seed": 1}}
+
+
+CLASS = {"kind": "classification", "num_outputs": 10, "target": 1}
+# what the files leave to the user
+OPTIONS: dict[str, Any] = {
+    "torch": {"datasets": _own(40), "tasks": {"a": CLASS, "b": CLASS}},
+    "torch_per_task": {
+        "datasets": {"a": _own(40), "b": _own(24)},
+        "tasks": {"a": CLASS, "b": CLASS},
+    },
+}
 # data sets that read files: what writes small ones in their format
 FAKES: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "celeba": _fake_celeba,
@@ -64,10 +83,12 @@ def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as monkeypatch:
         if path.stem in FAKES:
             FAKES[path.stem](folder, monkeypatch)
-        partial = instantiate(OmegaConf.load(path))
+        node = OmegaConf.to_container(OmegaConf.load(path))
+        make = data_constructor({**node, **OPTIONS.get(path.stem, {})})
 
         def build(tasks: list[str] | None = None) -> MultiTaskDataset:
-            dataset: MultiTaskDataset = partial(data_dir=folder, tasks=tasks, device=CPU)
+            supplied = dict(zip(make.supplied, (folder, tasks, CPU), strict=True))
+            dataset: MultiTaskDataset = make(**supplied)
             return dataset
 
         yield build
@@ -135,7 +156,7 @@ def test_inputs_are_shown_as_images_of_known_intensity(dataset: MultiTaskDataset
     whole = images * 255  # what was decoded: bytes
     assert images.amin() >= -1e-6
     assert images.amax() <= 1 + 1e-6
-    if dataset.name != "synthetic":
+    if dataset.name not in ("synthetic", *OPTIONS):
         assert (whole - whole.round()).abs().max() < 1e-3
 
 

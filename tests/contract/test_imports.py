@@ -98,7 +98,7 @@ def test_linalg_knows_errors_alone() -> None:
 # rooms of methods/, low to high
 ROOMS = ("methods.rotation", "methods.heads", "methods.engine")
 # of the modules directly in methods/, those that are networks and not rules
-NETWORKS = ("methods.authors", "methods.folding", "methods.rotate", "methods.vanilla")
+NETWORKS = tuple(f"methods.{x}" for x in ("authors", "distributed", "folding", "rotate", "vanilla"))
 # what rules see is measured here, so that they know nothing of ranks
 STATISTICS = "methods.statistics"
 
@@ -168,6 +168,7 @@ def test_parts_and_plans_of_a_table_are_imported_without_what_computes_them() ->
 
 def test_methods_are_imported_without_hydra_and_the_runner() -> None:
     heavy = {"hydra", "omegaconf", "wandb", "torchmetrics", "rich", "pydantic"}
+    heavy |= {"scipy", "torchjd"}  # rules import them when they are called
     assert loaded_after("import rotograd_cli.methods") & heavy == set()
 
 

@@ -99,8 +99,8 @@ def test_layers_talk_to_no_other_rank_in_evaluation(tracks: bool) -> None:
 def test_looking_for_unused_parameters_leaves_a_backbone_as_it_is() -> None:
     backbone = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3).eval())
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    assert not has_unused(backbone, (2,))
+    assert not has_unused(backbone, torch.zeros(1, 2))
     assert [module.training for module in backbone] == [True, False]
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     backbone.register_parameter("unused", nn.Parameter(torch.zeros(1)))
-    assert has_unused(backbone, (2,))
+    assert has_unused(backbone, torch.zeros(1, 2))

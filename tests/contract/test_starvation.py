@@ -41,7 +41,7 @@ WITH_SLOW: list[Any] = [
 ]
 # by definition, steps are as short as the shortest gradient, FAMO's as the least loss, those of GLS
 # as the mean; with FairGrad they are the longer the shorter a gradient is
-EXTREME = ("mgda", "imtlg", "imtlg_rotations", "imtl", "famo", "gls", "fairgrad")
+EXTREME = ("mgda", "imtlg", "imtlg_rotations", "imtl", "famo", "gls", "fairgrad", "pivrg")
 
 
 class Bias(nn.Module):

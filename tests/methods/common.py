@@ -23,6 +23,7 @@ from rotograd_cli.methods.imtll import IMTLL
 from rotograd_cli.methods.mgda import MGDA
 from rotograd_cli.methods.nashmtl import NashMTL
 from rotograd_cli.methods.pcgrad import PCGrad
+from rotograd_cli.methods.pivrg import PIVRG
 from rotograd_cli.methods.rlw import RandomLossWeighting
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.methods.scaleonly import ScaleOnly
@@ -56,6 +57,7 @@ GRAMIAN: dict[str, Callable[[int], Rule]] = {
     "nashmtl": nash,
     "upgrad": lambda num: upgrad(),
     "fairgrad": lambda num: FairGrad(alpha=2.0),
+    "pivrg": lambda num: PIVRG(num_tasks=num),
 }
 # combine gradients, and do not look at losses that are 1
 GRADIENT: dict[str, Callable[[int], Rule]] = {

@@ -13,7 +13,7 @@ from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.graddrop import GradDrop
 from rotograd_cli.methods.imtlg_rotations import IMTLGRotations
 from rotograd_cli.methods.pcgrad import PCGrad
-from rotograd_cli.methods.rule import Rule, Statistics
+from rotograd_cli.methods.rule import Losses, Rule, Statistics
 from tests.methods.common import GRADIENT, RULES, close
 from tests.methods.regression import K, N, data, losses_of, networks
 
@@ -74,6 +74,8 @@ def test_the_backbone_gets_what_the_rule_makes_of_k_passes_over_its_parameters(n
     """In one batch and in two micro-batches, where rows at the features would be other numbers."""
     x, y = data()
     for num in (1, 2):
+        if (name, num) == ("dbmtl", 2):
+            continue  # every micro-batch has logarithms of its own
         model, rule = on_parameters(rule_of(name)), rule_of(name)
         backward(model, x, y, num)
         losses = plain_losses(model, x, y)
@@ -83,12 +85,15 @@ def test_the_backbone_gets_what_the_rule_makes_of_k_passes_over_its_parameters(n
         expected = rule(G, values)
         tolerance = TOLERANCE.get(name, 1e-10)
         close(backbone_gradient(model), expected, atol=tolerance, message=(name, num))
+        given = Losses(values, torch.ones(K, dtype=torch.bool))
+        factors = rule.factors(given)
         for p, q in zip(model.mtl_parameters(), rule.parameters(), strict=True):
-            weights: Any = rule
-            learned = rule.learn(Statistics.of(G, values), weights.weight.detach())
+            weights = getattr(rule, "weight", torch.ones(K)).detach()
+            of_gradients = rule.learn(Statistics.of(G, values), weights)
+            learned = {**rule.learn_from_losses(given), **of_gradients}
             close(p.grad, learned[q], atol=1e-10, message=(name, num))
         for k, head in enumerate(model.heads):  # as ever
-            loss = losses[k] if name != "gradnorm" else losses[k] * model.rule.weight[k].detach()
+            loss = losses[k] if factors is None else losses[k] * factors[k]
             for p in head.parameters():
                 (gradient,) = torch.autograd.grad(loss, p, retain_graph=True)
                 close(p.grad, gradient, atol=1e-12)

@@ -14,6 +14,7 @@ import torch
 from rotograd_cli.data.base import Batch, Split
 from rotograd_cli.errors import ConfigError, NonFiniteError, SelectionError
 from rotograd_cli.linalg import devices
+from rotograd_cli.methods.rule import Evaluation
 from rotograd_cli.tasks.losses import mean_squared_error
 from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.checkpoint import load_checkpoint
@@ -210,6 +211,30 @@ def test_a_method_is_told_of_the_end_of_every_epoch_before_it_is_saved(tmp_path:
         loop.checkpoints.save("last.pt")
         kept.append(load_checkpoint(tmp_path / "last.pt")["model"]["steps_at_ends"].tolist())
     assert kept == [[3], [3, 6]]
+
+
+def test_a_method_is_told_of_every_evaluation_before_it_is_saved(tmp_path: Path) -> None:
+    loop = trainer(tmp_path, epochs=3, eval_every_epochs=2)
+    model = loop.run.model
+    model.register_buffer("seen", torch.zeros(0))
+    better: list[dict[str, str]] = []
+
+    def observe_evaluation(evaluation: Evaluation) -> None:
+        losses = torch.tensor([metrics["loss"].value for metrics in evaluation])
+        model.seen = torch.cat((model.seen, losses))
+        better[:] = [{name: m.better for name, m in metrics.items()} for metrics in evaluation]
+
+    model.observe_evaluation = observe_evaluation
+    loop.fit()
+    tasks = loop.dataset.tasks
+    evaluations = [r for r in loop.recorder.records if "val/loss" in r]
+    expected = [record[f"val/{task.name}/loss"] for record in evaluations for task in tasks]
+    saved = load_checkpoint(tmp_path / "last.pt")["model"]["seen"]
+    assert len(evaluations) == 2
+    torch.testing.assert_close(saved, torch.tensor(expected))
+    assert better == [
+        {**{spec.name: spec.better for spec in task.metrics}, "loss": "lower"} for task in tasks
+    ]
 
 
 # ---- order of examples

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import optimizer as optimizers_of_torch
 from torch.optim.swa_utils import AveragedModel
 
+from rotograd_cli.errors import RankError
 from rotograd_cli.linalg import devices
 from rotograd_cli.methods import RotateOnly
 from rotograd_cli.methods.engine import misuse
@@ -23,6 +26,7 @@ from tests.marks import slow_unless
 SIZE, NUM_TASKS = 6, 2
 SAID = {
     "two optimisers": r"^Two optimisers apply the same gradient of `backbone\.0\.weight` and \d+ ",
+    "cleared": r"^Two optimisers have, and the second finds no gradient left of, `rotations",
     "no optimiser": r"^`[\w.]+`( and 1 more)? of \w+ is in no optimiser and stays as it is; give",
     "plain backward": r"^The last losses were differentiated without model\.backward, so that",
     "no second call": r"^FAMO learns from what an update gains, but was never told: after the",
@@ -125,6 +129,34 @@ def test_a_parameter_in_two_optimisers(method: str, order: int, foreach: bool) -
             step(model, optimizers)
 
     assert_said_once("two optimisers", loop)
+
+
+def test_two_optimisers_of_which_the_first_clears_the_gradients() -> None:
+    model = network()
+    optimizers = [sgd(model.parameters()), sgd(model.mtl_parameters())]
+
+    def loop() -> None:
+        for _ in range(5):
+            model.backward(losses_of(model))
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+
+    assert_said_once("cleared", loop)
+
+
+def test_a_wrapper_that_averages_gradients_of_ranks() -> None:
+    model = network("pcgrad")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(nn.Sequential(model))
+        losses = [y.square().mean() for y in wrapped(torch.randn(8, 4))]
+        with pytest.raises(RankError, match=r"^PCGrad must not be inside Distr.*\.distribute\(mod"):
+            model.backward(losses)
+        model = network("pcgrad")
+        assert said(lambda: model.backward(losses_of(model))) == []  # nor is it alone
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_rotation_in_two_optimisers() -> None:

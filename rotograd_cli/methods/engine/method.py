@@ -11,9 +11,9 @@ from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.network import MultiTaskNetwork
 from rotograd_cli.methods.engine.parameters import ParameterGradients, in_parts
 from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
-from rotograd_cli.methods.engine.step import Step
+from rotograd_cli.methods.engine.step import Step, check_losses
 from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
-from rotograd_cli.methods.rule import Learned, Rule, Weighting, check_returned
+from rotograd_cli.methods.rule import Evaluation, Learned, Rule, Weighting, check_returned
 from rotograd_cli.methods.statistics import Statistics
 from rotograd_cli.ranks.base import Ranks
 
@@ -109,16 +109,12 @@ class MultiTaskMethod(MultiTaskNetwork):
         """
         losses = list(losses)
         run = self._take_pass(keep=retain_graph)
-        step = Step.read(
-            losses,
-            self.num_tasks,
-            self.ranks,
-            loss_scale,
-            num_micro_batches,
-            accumulating,
-            labelled,
-        )
+        check_losses(losses, self.num_tasks)
         self._watch.begin_backward(self, losses, loss_scale)
+        self.ranks.check_pass(losses, len(run.features), accumulating=accumulating)
+        losses = [None if loss is None else self.ranks.share(loss) for loss in losses]
+        backbone_loss = None if backbone_loss is None else self.ranks.share(backbone_loss)
+        step = Step.read(losses, self.ranks, loss_scale, num_micro_batches, accumulating, labelled)
         crosses = not one_head_per_loss and self._losses_cross(losses, run)
         weighed, factors = self._weigh(losses, step)
         if measurement is not None and not self.per_task_gradients:
@@ -412,14 +408,26 @@ class MultiTaskMethod(MultiTaskNetwork):
         """Tell the rule that an epoch has ended."""
         self.rule.end_epoch()
 
+    def observe_evaluation(self, evaluation: Evaluation) -> None:
+        """Tell the rule what an evaluation of the validation split has measured.
+
+        Args:
+            evaluation: For every task in order, its ``loss`` and its metrics by name.
+        """
+        self.rule.observe_evaluation(evaluation)
+
     def observe_update(self, before: Tensor, after: Tensor, present: Tensor) -> None:
         """Learn from the losses after the network's update, before the method's own.
 
         Args:
-            before: Task losses of the whole batch, shape ``[K]``; 0 for an absent task.
-            after: The same of the same batch after the network's update.
+            before: Task losses, shape ``[K]``; 0 for an absent task: what
+                :meth:`backward` returned.
+            after: The same of the same batch after the network's update, computed without a
+                gradient. After ``distribute``, those of this process's rows.
             present: Tasks with a loss, boolean, shape ``[K]``.
         """
+        before = self.ranks.whole(before)
+        after = self.ranks.whole(after)
         self._add_gradients(self.rule.learn_from_update(before, after, present), None)
 
 

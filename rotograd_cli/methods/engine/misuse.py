@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -16,6 +18,8 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import TensorWeakRef
+
+from rotograd_cli.errors import RankError
 
 _NUM_STEPS = 3  # of the network, after which nothing is looked at any more
 
@@ -55,6 +59,7 @@ class Watch:
             _leave(self)
             return
         if self._method is None:
+            self._look_for_processes(method)
             self._method = weakref.ref(method)
             self._sizes = {id(p): _size(p) for p in method.mtl_parameters()}
             _join(self)
@@ -118,16 +123,17 @@ class Watch:
 
     def _look_for_second_use(self, method: nn.Module, optimizer: Optimizer) -> None:
         held = _held(optimizer)
-        twice = [
-            name
-            for name, p in method.named_parameters()
-            if id(p) in held and self._was_applied(p, optimizer)
-        ]
+        own = {name: p for name, p in method.named_parameters() if id(p) in held}
+        twice = [name for name, p in own.items() if self._was_applied(p, optimizer)]
+        what = "apply the same gradient of"
+        if all(p.grad is None for p in own.values()):
+            twice = [name for name, p in own.items() if self._has_other_user(p, optimizer)]
+            what = "have, and the second finds no gradient left of,"
         if twice:
             self.say(
                 "two optimisers",
-                f"Two optimisers apply the same gradient of {_listed(twice)}; give each parameter "
-                "to one: model.model_parameters() to the first (backbone and heads), "
+                f"Two optimisers {what} {_listed(twice)}; give each parameter to one: "
+                "model.model_parameters() to the first (backbone and heads), "
                 "model.mtl_parameters() to the second (what the method learns).",
             )
 
@@ -135,8 +141,13 @@ class Watch:
         gradient = parameter.grad
         if gradient is None or id(parameter) not in self._applied:
             return False
-        user, used, version = self._applied[id(parameter)]
-        return user() is not optimizer and used() is gradient and version == gradient._version
+        _, used, version = self._applied[id(parameter)]
+        is_same = used() is gradient and version == gradient._version
+        return is_same and self._has_other_user(parameter, optimizer)
+
+    def _has_other_user(self, parameter: nn.Parameter, optimizer: Optimizer) -> bool:
+        user, *_ = self._applied.get(id(parameter), (lambda: None,))
+        return user() not in (None, optimizer)
 
     def _look_for_untrained(self, method: Any) -> None:
         names = {id(p): name for name, p in method.named_parameters()}
@@ -165,6 +176,26 @@ class Watch:
             return True
         held = set().union(*map(_held, _instances(Optimizer)))
         return any(id(p) in held for p in parameters)
+
+    # ---- several processes
+
+    def _look_for_processes(self, method: Any) -> None:
+        """Refuse a wrapper that knows nothing of task gradients; warn of a model that is alone."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        wrappers = _instances(DistributedDataParallel)
+        if any(method is module for wrapper in wrappers for module in wrapper.module.modules()):
+            raise RankError(
+                f"{method.method_name} must not be inside DistributedDataParallel, whose ranks "
+                "would each combine the gradients of their own rows; leave the wrapper out and "
+                "call rotograd_cli.methods.distribute(model)."
+            )
+        if dist.get_world_size() > 1 and method.ranks.size == 1:
+            self.say(
+                "alone",
+                f"Each of {dist.get_world_size()} processes trains a model of its own; call "
+                "rotograd_cli.methods.distribute(model) to train one.",
+            )
 
     # ---- loss scales
 

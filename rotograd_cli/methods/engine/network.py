@@ -27,6 +27,7 @@ from rotograd_cli.methods.rotation.features import RotatedFeatures
 from rotograd_cli.methods.rotation.holding import cached, is_holding
 from rotograd_cli.methods.rule import Rule, Sum
 from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.trees import NOTHING, positional
 
 
 class MultiTaskNetwork(nn.Module):
@@ -131,7 +132,9 @@ class MultiTaskNetwork(nn.Module):
 
     # ---- forward
 
-    def forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+    def forward(
+        self, x: Any = NOTHING, *more: Any, **named: Any
+    ) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         """Return the predictions of all tasks.
 
         In training mode with gradients enabled, the heads get detached features and
@@ -140,6 +143,8 @@ class MultiTaskNetwork(nn.Module):
 
         Args:
             x: Whatever the backbone takes.
+            *more: Further arguments that it takes by position.
+            **named: Those that it takes by keyword.
 
         Returns:
             The K predictions. Where the backbone or a head returns a tuple, a pair of the
@@ -157,22 +162,27 @@ class MultiTaskNetwork(nn.Module):
         if self.training and torch.compiler.is_dynamo_compiling():
             # leaves are no part of a graph; backbone and heads can be compiled one by one
             eagerly: Any = torch.compiler.disable(self._in_autocast)  # type: ignore[no-untyped-call]
-            result: list[Any] = eagerly(x)
+            result: list[Any] = eagerly(*positional(x, more), **named)
             return result
-        return self._in_autocast(x)
+        return self._in_autocast(*positional(x, more), **named)
 
-    def _in_autocast(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+    def _in_autocast(
+        self, *inputs: Any, **named: Any
+    ) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         if self.autocast_dtype is None:
-            return self._forward(x)
+            return self._forward(*inputs, **named)
         device = next(self.parameters()).device.type
         with torch.autocast(device, dtype=self.autocast_dtype):
-            return self._forward(x)
+            return self._forward(*inputs, **named)
 
-    def _forward(self, x: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
+    def _forward(self, *inputs: Any, **named: Any) -> list[Any] | tuple[list[Any], ExtraOutputs]:
         differentiates = self.training and torch.is_grad_enabled()
         if differentiates and self.over_parameters is not None:
-            check_input(x)
-        output = self.ranks.run(self.backbone, x) if differentiates else self.backbone(x)
+            check_input((inputs, named))
+        if differentiates:
+            output = self.ranks.run(self.backbone, *inputs, **named)
+        else:
+            output = self.backbone(*inputs, **named)
         features, backbone_extras = features_of(output)
         if self.rotated is not None:
             self.rotated.axes.check(features.shape)
@@ -255,9 +265,9 @@ class TaskNetwork(nn.Module):
             R = self.rotated.rotations.of_task(task)
         self.register_buffer("constant_rotation", R, persistent=False)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any = NOTHING, *more: Any, **named: Any) -> Any:
         """Return the output of the task's head, differentiable in all but the rotation."""
-        features, _ = features_of(self.method.backbone(x))
+        features, _ = features_of(self.method.backbone(*positional(x, more), **named))
         if self.rotated is not None:
             self.rotated.axes.check(features.shape)
             R = self.constant_rotation

@@ -30,18 +30,16 @@ class Step:
     def read(
         cls,
         losses: Sequence[Tensor | None],
-        num_tasks: int,
         ranks: Ranks,
         scale: float | Tensor | None,
         num_micro_batches: int,
         accumulating: bool,
         labelled: Tensor | None = None,
     ) -> "Step":
-        """Check the losses and sum them over the ranks.
+        """Sum the losses over the ranks.
 
         Args:
-            losses: This rank's part of K scalar losses; None for an absent task.
-            num_tasks: K.
+            losses: This rank's part of K scalar losses, checked; None for an absent task.
             ranks: The processes.
             scale: Factor that the losses came with.
             num_micro_batches: Micro-batches of the optimiser step.
@@ -50,12 +48,7 @@ class Step:
 
         Returns:
             The step.
-
-        Raises:
-            BackwardError: If a loss depends on nothing trainable, or if there is none.
-            ShapeError: If the number or shape of the losses is wrong.
         """
-        _check(losses, num_tasks)
         first = next(loss for loss in losses if loss is not None).detach().reshape(())
         zero = torch.zeros_like(first)
         here = [zero if loss is None else loss.detach().reshape(()) for loss in losses]
@@ -93,7 +86,17 @@ class Step:
         return wide, self.scale + 0 * norms_of(wide).sum()
 
 
-def _check(losses: Sequence[Tensor | None], num_tasks: int) -> None:
+def check_losses(losses: Sequence[Tensor | None], num_tasks: int) -> None:
+    """Refuse losses that cannot be back-propagated.
+
+    Args:
+        losses: K scalars; None for an absent task.
+        num_tasks: K.
+
+    Raises:
+        BackwardError: If a loss depends on nothing trainable, or if there is none.
+        ShapeError: If the number or shape of the losses is wrong.
+    """
     if len(losses) != num_tasks:
         raise ShapeError(
             f"`losses` must hold one entry per task ({num_tasks}), got {len(losses)}; "

@@ -1,0 +1,189 @@
+"""``data=torch``: the user's data sets with the tasks that their YAML declares."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rotograd_cli.bounds import checked
+from rotograd_cli.data.base import Batch, MultiTaskDataset, NotNegative, Split, hash_tensors
+from rotograd_cli.data.torch_datasets.items import ABSENT, find, keys_of
+from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Place, Reader, load
+from rotograd_cli.data.torch_datasets.splits import make_splits
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.tasks import Task, select_tasks
+from rotograd_cli.tasks.declaring import declared_tasks
+from rotograd_cli.trees import Inputs, map_tensors, shape_of_one, tensors
+
+NUM_SAMPLES = 16
+"""Items of each split that are looked at before training, and that the fingerprint is made of."""
+
+
+class TorchDatasets(MultiTaskDataset):
+    """Data sets of torch's map style, one for each split.
+
+    Order and batches are a function of seed and epoch, as those of every data set here. What the
+    user's transforms draw from the global generators of Python, NumPy and torch (CPU) is a function
+    of seed, epoch and the example's place in it, whoever reads it; in evaluations, of the example
+    alone. Generators of the user's own (``numpy.random.default_rng()``) and state that a data set
+    keeps between items are not covered.
+
+    Args:
+        data_dir: Not used; YAML files refer to it as ``${paths.data_dir}``.
+        task_names: Names of the chosen tasks; None for all.
+        device: Where batches are wanted.
+        name: Name in paths and tables.
+        datasets: ``train``, ``val`` and ``test`` (:func:`make_splits`).
+        inputs: Where the inputs are in an item (:func:`find_inputs`).
+        tasks: By name, what :func:`declared_tasks` takes, and where the ``target`` is in an item (a
+            key; the task's name where there is none) and the ``mask`` that says where there is one.
+        collate: Takes a list of items to a batch in which inputs and targets are found as in an
+            item; None stacks them.
+        num_workers: Processes that read; 0 reads in this one.
+        pin_memory: Whether batches for an accelerator go through page-locked memory.
+
+    Raises:
+        ConfigError: If a split, a task, or something in an item is missing or wrong.
+    """
+
+    in_memory = False
+    draws_while_reading = True
+
+    @checked
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        task_names: Sequence[str] | None,
+        device: torch.device,
+        name: str,
+        datasets: Mapping[str, Any] | None,
+        inputs: str | int | Sequence[Any] | Mapping[str, Any],
+        tasks: Mapping[str, Any] | None,
+        collate: Callable[..., Any] | None,
+        num_workers: NotNegative,
+        pin_memory: bool,
+    ) -> None:
+        del data_dir
+        self.name = name
+        self.sizes_vary = collate is not None
+        self._datasets = datasets
+        self._inputs = inputs
+        self._collate = collate
+        options, self._places = _split_options(tasks)
+        self._declared = declared_tasks(options)
+        self.tasks = select_tasks(self._declared, task_names)
+        self._device = device
+        self._num_workers = num_workers
+        self._pin_memory = pin_memory and device.type == "cuda"
+        self._readers = self._make_readers(datasets, self.tasks)
+        self._example, _ = self._readers["train"].read([(0, 0)])
+        self.input_shape = shape_of_one(self._example)
+        for reader in self._readers.values():
+            reader.example = map_tensors(lambda x: x[0], self._example)
+        self._check_targets()
+
+    def example_inputs(self) -> Inputs:
+        """Return the inputs of the first training example."""
+        return self._example
+
+    def num_examples(self, split: Split) -> int:
+        """Length of the user's data set."""
+        return len(self._readers[split])
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Return examples, read in this process."""
+        return self._placed(self._readers[split].read(_pairs(indices)))
+
+    def batches(self, split: Split, parts: Iterable[Tensor]) -> Iterator[Batch]:
+        """Yield batches that workers read ahead."""
+        return self._load(split, [_pairs(part) for part in parts])
+
+    def seeded_batches(self, parts: Iterable[Tensor], seeds: Iterable[Tensor]) -> Iterator[Batch]:
+        """Yield batches to train on, each example read with its seed."""
+        return self._load("train", list(map(_pairs, parts, seeds)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the length of every split and of 16 items spread over it.
+
+        The content of the others is not looked at: it may be pictures by the million.
+        """
+        digest = hashlib.sha256()
+        readers = self._make_readers(self._datasets, self._declared)
+        for split, reader in readers.items():
+            digest.update(f"{split} {len(reader)}".encode())
+            for index in samples(len(reader)):
+                inputs, targets = reader.read([(index, index)])
+                digest.update(hash_tensors(*tensors(inputs), *targets.values()).encode())
+        return digest.hexdigest()[:16]
+
+    def _make_readers(self, datasets: Any, tasks: Sequence[Task]) -> dict[Split, Reader]:
+        splits = make_splits(datasets, "data.datasets")
+        return {split: Reader(x, *self._reading(split, tasks)) for split, x in splits.items()}
+
+    def _reading(self, split: Split, tasks: Sequence[Task]) -> tuple[Any, ...]:
+        """Return the arguments of a reader after the data set."""
+        place = f"Data set {self.name!r}, split {split}"
+        return place, self._inputs, tasks, self._places, self._collate
+
+    def _load(self, split: Split, batches: Sequence[list[Pair]]) -> Iterator[Batch]:
+        loaded = load(
+            self._readers[split],
+            batches,
+            num_workers=self._num_workers,
+            pin_memory=self._pin_memory,
+        )
+        return map(self._placed, loaded)
+
+    def _placed(self, loaded: Loaded) -> Batch:
+        inputs, targets = loaded
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(self._device, non_blocking=True)
+
+        return Batch(map_tensors(moved, inputs), {k: moved(x) for k, x in targets.items()})
+
+    def _check_targets(self) -> None:
+        """Refuse a key that none of some training items has: it is misspelt."""
+        reader = self._readers["train"]
+        if reader.collate is not None:
+            return
+        items = [reader.item(index) for index in samples(len(reader))]
+        for task in self.tasks:
+            key = reader.places[task.name].target
+            if all(find(item, key) is ABSENT for item in items):
+                raise ConfigError(
+                    f"`data.tasks.{task.name}.target` must be found in an item of train, got "
+                    f"{key!r}; {max(map(keys_of, items), key=len)}. Give None where there is no "
+                    "label."
+                )
+
+
+def samples(num: int) -> list[int]:
+    """Return positions that are evenly spread over a split, at most :data:`NUM_SAMPLES`."""
+    return torch.linspace(0, num - 1, min(num, NUM_SAMPLES)).round().long().tolist()
+
+
+def _pairs(indices: Tensor, seeds: Tensor | None = None) -> list[Pair]:
+    """Return positions and seeds; in evaluations an example's seed is its position."""
+    positions = indices.tolist()
+    return list(zip(positions, positions if seeds is None else seeds.tolist(), strict=True))
+
+
+def _split_options(tasks: Any) -> tuple[dict[str, Any], dict[str, Place]]:
+    """Return what declares the tasks, and where their targets are."""
+    declarations: dict[str, Any] = {}
+    places: dict[str, Place] = {}
+    for name, options in (tasks if isinstance(tasks, Mapping) else {}).items():
+        declarations[name] = options
+        if isinstance(options, Mapping):
+            keys = {key: options.get(key) for key in ("target", "mask")}
+            target = name if keys["target"] is None else keys["target"]
+            places[name] = Place(target, keys["mask"])
+            declarations[name] = {k: x for k, x in options.items() if k not in keys}
+    return declarations, places

@@ -1,0 +1,190 @@
+"""``data=torch_per_task``: every task has data sets of its own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rotograd_cli.data.base import SPLITS, NotNegative, Permuted, Split
+from rotograd_cli.data.torch_datasets.dataset import TorchDatasets
+from rotograd_cli.data.torch_datasets.reading import Reader
+from rotograd_cli.data.torch_datasets.splits import make_splits
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.tasks import Task
+
+_EPOCHS = ("longest", "shortest", "sum")
+_STREAM = 3
+"""First word of the orders of the tasks' examples, which no other random numbers share."""
+
+
+class PerTaskDatasets(TorchDatasets):
+    """Data sets of their own for every task.
+
+    A step takes examples of every task. All of them go through the network as one batch, and those
+    of other tasks have no label: a task's loss is the mean over its own examples. A task whose
+    examples are used up before the epoch is over begins again, in another order.
+
+    Args:
+        epoch: Number of steps of an epoch: ``longest`` goes once through the task with the most
+            batches, ``shortest`` through that with the fewest, ``sum`` takes as many examples as
+            all tasks have; or a number.
+        batch_sizes: Examples of each task in a step, by task, which add up to ``train.batch_size``;
+            None shares that equally.
+        datasets: By task, its ``train``, ``val`` and ``test``.
+        data_dir: As for :class:`TorchDatasets`, like what follows.
+        task_names: Likewise.
+        device: Likewise.
+        name: Likewise.
+        inputs: Likewise.
+        tasks: Likewise.
+        num_workers: Likewise.
+        pin_memory: Likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        epoch: str | int,
+        batch_sizes: Mapping[str, int] | None,
+        datasets: Mapping[str, Any] | None,
+        data_dir: Path,
+        task_names: Sequence[str] | None,
+        device: torch.device,
+        name: str,
+        inputs: str | int | Sequence[Any] | Mapping[str, Any],
+        tasks: Mapping[str, Any] | None,
+        num_workers: NotNegative,
+        pin_memory: bool,
+    ) -> None:
+        if epoch not in _EPOCHS and not (type(epoch) is int and epoch > 0):
+            raise ConfigError(
+                f"`data.epoch` must be one of {', '.join(_EPOCHS)}, or a number of steps, got "
+                f"{epoch!r}; data.epoch={_EPOCHS[0]}."
+            )
+        self._epoch = epoch
+        self._batch_sizes = batch_sizes
+        super().__init__(
+            data_dir=data_dir,
+            task_names=task_names,
+            device=device,
+            name=name,
+            datasets=datasets,
+            inputs=inputs,
+            tasks=tasks,
+            collate=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+        )
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """Return the number of steps of an epoch."""
+        sizes = self._sizes(batch_size)
+        nums = self._joined.lengths
+        if self._epoch == "sum":
+            return sum(nums) // batch_size
+        if isinstance(self._epoch, int):
+            return self._epoch
+        choose = max if self._epoch == "longest" else min
+        return max(1, choose(num // size for num, size in zip(nums, sizes, strict=True)))
+
+    def epoch_order(self, num: int, batch_size: int, permuted: Permuted) -> Tensor:
+        """Return positions: those of every step mixed, each task's in an order of its own."""
+        sizes = self._sizes(batch_size)
+        columns = []
+        for k, (length, size) in enumerate(zip(self._joined.lengths, sizes, strict=True)):
+            rounds = range(-(-num * size // length))
+            stream = torch.cat([permuted(length, _STREAM, k, cycle) for cycle in rounds])
+            columns.append(self._joined.position(k, stream[: num * size]).view(num, size))
+        return torch.cat(columns, 1)[:, interleaved(sizes)].flatten()
+
+    @property
+    def _joined(self) -> "Joined":
+        joined: Joined = self._readers["train"].dataset
+        return joined
+
+    def _sizes(self, batch_size: int) -> list[int]:
+        """Return the number of examples of each task in a step."""
+        names = [task.name for task in self.tasks]
+        given = self._batch_sizes
+        if given is None and batch_size % len(names):
+            raise ConfigError(
+                f"`train.batch_size` must be a multiple of the {len(names)} tasks, got "
+                f"{batch_size}; change it, or set data.batch_sizes."
+            )
+        sizes = {name: batch_size // len(names) for name in names} if given is None else given
+        if not set(names) <= set(sizes) or sum(sizes[name] for name in names) != batch_size:
+            raise ConfigError(
+                f"`data.batch_sizes` must have a number for each of {', '.join(names)}, which add "
+                f"up to train.batch_size={batch_size}, got {dict(sizes)}."
+            )
+        return [sizes[name] for name in names]
+
+    def _make_readers(self, datasets: Any, tasks: Sequence[Task]) -> dict[Split, Reader]:
+        if not isinstance(datasets, Mapping) or not {t.name for t in tasks} <= datasets.keys():
+            raise ConfigError(
+                "`data.datasets` must have train, val and test of every task, by its name: "
+                f"{', '.join(task.name for task in tasks)}; got {list(datasets or ())}."
+            )
+        splits = [make_splits(datasets[t.name], f"data.datasets.{t.name}") for t in tasks]
+        return {
+            split: _PerTaskReader(
+                Joined([of_task[split] for of_task in splits]), *self._reading(split, tasks)
+            )
+            for split in SPLITS
+        }
+
+
+class Joined(Dataset[Any]):
+    """The examples of several data sets, spread evenly over one.
+
+    Args:
+        datasets: The data sets, with ``__len__`` and ``__getitem__``.
+    """
+
+    def __init__(self, datasets: Sequence[Any]) -> None:
+        self.datasets = datasets
+        self.lengths = [len(dataset) for dataset in datasets]
+        self._order = interleaved(self.lengths)
+        self._inverse = self._order.argsort()
+        self._starts = [sum(self.lengths[:k]) for k in range(len(datasets))]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> Any:
+        k, local = self.place(index)
+        return self.datasets[k][local]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the number of the data set of an example, and its index there."""
+        row = int(self._order[index])
+        k = max(k for k, start in enumerate(self._starts) if start <= row)
+        return k, row - self._starts[k]
+
+    def position(self, k: int, local: Tensor) -> Tensor:
+        """Return where the examples of a data set are."""
+        return self._inverse[local + self._starts[k]]
+
+
+class _PerTaskReader(Reader):
+    """Reads the target of the task that an example belongs to; the others have none."""
+
+    def source(self, index: int) -> tuple[Any, int]:
+        """See :class:`Reader`."""
+        k, local = self.dataset.place(index)
+        return self.dataset.datasets[k], local
+
+    def target(self, task: Task, item: Any, index: int | None) -> tuple[Any, Any]:
+        """See :class:`Reader`."""
+        assert index is not None
+        k, _ = self.dataset.place(index)
+        return super().target(task, item, index) if self.tasks[k] == task else (None, None)
+
+
+def interleaved(lengths: Sequence[int]) -> Tensor:
+    """Return the order in which parts of these lengths, one after the other, are spread evenly."""
+    places = [(torch.arange(num, dtype=torch.float64) + 0.5) / num for num in lengths]
+    return torch.cat(places).argsort(stable=True)
