@@ -184,6 +184,8 @@ def train(
         for rows in torch.arange(num).chunk(accumulate):
             micro = rows_of(whole, lambda t, rows=rows: t[rows])  # type: ignore[misc]
             last = tasks[-1].name
+            if step == 0 and micro_batches:  # no rank has a label
+                micro.targets[last].fill_(-1 if shape == "map" else torch.nan)
             if step == 1:
                 for others in micro.targets[last].tensor_split(world)[1:]:
                     others.fill_(-1 if shape == "map" else torch.nan)

@@ -20,16 +20,16 @@ CASES = [
     f"{method}/{variant}"
     for index, method in enumerate(METHODS)
     for variant in (VARIANTS if method in ("rotograd", "famo") else [VARIANTS[index % 3]])
-]
+] + ["pcgrad/parameters", "imtlg/parameters"]
 
 
-def make_model(method: str, seed: int) -> Any:
+def make_model(method: str, seed: int, **options: Any) -> Any:
     torch.manual_seed(seed)
     backbone = nn.Sequential(
         nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Tanh()
     )
     heads = [nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1)) for _ in range(3)]
-    model = build(method, heads[: max_num_tasks(method)], backbone)
+    model = build(method, heads[: max_num_tasks(method)], backbone, **options)
     for p in (*model.backbone.parameters(), *model.heads.parameters()):
         torch.nn.init.normal_(p, std=0.5 + seed)
     return model.double().train()
@@ -49,12 +49,13 @@ def losses_of(model: Any, x: Tensor, targets: Tensor, present: int) -> list[Tens
 
 def loop(method: str, variant: str, rank: int, size: int) -> dict[str, Tensor]:
     """A few steps, of a rank whose model and generators began in another way."""
-    model = make_model(method, seed=rank)
+    options = {"gradients": "parameters"} if variant == "parameters" else {}
+    model = make_model(method, seed=rank, **options)
     torch.manual_seed(7 + rank)
     model = methods.distribute(model)
     groups = [list(model.model_parameters()), list(model.mtl_parameters())]
     optimizers = [torch.optim.Adam(group, lr=0.01) for group in groups if group]
-    num = 2 if variant == "micro" else 1
+    num = 2 if variant in ("micro", "parameters") else 1
     scale = 8.0 if variant == "scaled" else None
     for step in range(STEPS):
         present = 2 if step == 1 and len(model) > 1 else len(model)
@@ -69,8 +70,8 @@ def loop(method: str, variant: str, rank: int, size: int) -> dict[str, Tensor]:
                 losses = losses_of(model, *part, present)
                 given = [None if x is None else x * (scale or 1) / num for x in losses]
                 regulariser = (scale or 1) / num * model.rep.square().mean()
-                options = {"num_micro_batches": num, "accumulating": more, "loss_scale": scale}
-                before += model.backward(given, regulariser, **options) / (scale or 1)
+                more_options = {"num_micro_batches": num, "accumulating": more, "loss_scale": scale}
+                before += model.backward(given, regulariser, **more_options) / (scale or 1)
         for p in model.parameters():
             p.grad = None if p.grad is None else p.grad / (scale or 1)
         optimizers[0].step()

@@ -22,6 +22,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.runs.building import Networks, build_networks, join
 from rotograd_cli.training.diagnostics import measured_record, measurement_for
+from rotograd_cli.training.freezing import freeze
 from rotograd_cli.training.objective import predict, task_losses
 from rotograd_cli.training.precision import compile_networks
 from rotograd_cli.trees import call
@@ -210,7 +211,8 @@ class Builder:
         optimizers = []
         if self._config.bench.optimizers:
             make = self._constructors.optimizers
-            optimizers = [make[group](params) for group, params in groups.items() if params]
+            trained = {k: [p for p in params if p.requires_grad] for k, params in groups.items()}
+            optimizers = [make[group](params) for group, params in trained.items() if params]
         parameters = [*groups["model"], *groups["method"]]
         reset = give_rotations if optimizers else _nothing
         options = self._nodes.get(name)
@@ -224,6 +226,8 @@ class Builder:
         """On the device, in the type and mode of the benchmark, its networks compiled if asked."""
         model = model.to(device=networks.device, dtype=DTYPES[self._config.bench.dtype])
         model.train()
+        for module in freeze(_Plain(networks.backbone, networks.heads), self._config.freeze):
+            module.eval()
         if self._config.compile:
             compile_networks((networks.backbone, *networks.heads))
         return model

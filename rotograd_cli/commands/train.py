@@ -8,6 +8,8 @@ scheduler@method_scheduler choose for the network and for the method's own param
 keys, with examples (rotograd train --cfg job prints all of them with their values):
   resume=DIR|auto continues a run, resume=DIR train.epochs=40 makes it longer
   trust=true lets a run from somebody else name any component
+  init_from=RUN|FILE starts from its weights (init_what=all: heads and method too)
+  freeze=[backbone.linear.*] trains all but these parameters
   seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
   train.epochs  train.batch_size  train.accumulate_steps  train.grad_clip_norm
   train.limit_batches  train.select  model_optimizer.lr  method_optimizer.lr

@@ -115,7 +115,7 @@ def no_such_key(configuration: Configuration, key: str) -> str:
     is_component = parent and OmegaConf.select(configuration.config, f"{parent}._target_")
     if is_component or parent.startswith("heads."):
         remedies.append(f"+{key}=VALUE where its class has that option")
-    if not remedies and parent in keys:
+    if not remedies and (parent in keys or parent.startswith("losses.")):
         remedies.append(f"add it with +{key}=VALUE")
     if not remedies:
         remedies.append(f"rotograd {configuration.command} --cfg job lists the keys")

@@ -14,6 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from rotograd_cli.bounds import AtLeastOne, check_fields
 from rotograd_cli.config.files import choices, is_group
 from rotograd_cli.config.labels import check_label
+from rotograd_cli.config.weights import fingerprint, weights_file
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
@@ -63,6 +64,7 @@ class TrainConfig:
     head: Any = MISSING
     rotation: RotationOptions = field(default_factory=RotationOptions)
     heads: dict[str, Any] = field(default_factory=dict)
+    losses: dict[str, Any] = field(default_factory=dict)
     model_optimizer: Any = MISSING
     method_optimizer: Any = MISSING
     parameter_groups: Any = MISSING
@@ -78,6 +80,10 @@ class TrainConfig:
     compile: bool = MISSING
     diagnostics: Annotated[str, Literal["off", "basic", "full"]] = MISSING
     tasks: list[str] | None = MISSING
+    init_from: str | None = MISSING
+    init_what: Annotated[str, Literal["backbone", "all"]] = MISSING
+    init_sha256: str | None = MISSING
+    freeze: list[str] = MISSING
     tags: list[str] = MISSING
     train: TrainOptions = MISSING
     checkpoints: CheckpointOptions = MISSING
@@ -205,7 +211,8 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
         config: Composed configuration, or the content of a run's ``config.yaml``.
 
     Returns:
-        The configuration; components are plain dictionaries.
+        The configuration; components are plain dictionaries. ``init_sha256`` is filled in, if
+        ``init_from`` names a file and it is null.
 
     Raises:
         ConfigError: If a key is unknown, missing, of a wrong type or out of range.
@@ -215,6 +222,8 @@ def to_train_config(config: DictConfig | Mapping[str, Any]) -> TrainConfig:
         run.pop(key, None)
     result = typed(_with_off(run), TrainConfig)
     _check_train(result)
+    if result.init_from is not None and result.init_sha256 is None:  # a saved run's is there
+        result.init_sha256 = fingerprint(weights_file(result.init_from))
     if isinstance(result.method, Mapping):
         check_label(result.method)
     return result
@@ -371,6 +380,11 @@ def _check_train(config: TrainConfig) -> None:
         raise ConfigError(
             f"`train.accumulate_steps` must divide train.batch_size ({options.batch_size}), got "
             f"{options.accumulate_steps}."
+        )
+    if config.init_from is None and (config.init_what != "backbone" or config.init_sha256):
+        raise ConfigError(
+            "`init_what` and `init_sha256` need a file, got init_from=null; add init_from=RUN, or "
+            "init_from=FILE."
         )
     for key, folder in vars(config.paths).items():
         _check_folder(f"paths.{key}", folder)

@@ -14,7 +14,7 @@ from rotograd_cli.methods.rotogradnorm import RotoGradNorm
 @torch.no_grad()
 def load_authors_state_dict(
     model: MultiTaskMethod, state_dict: Mapping[str, Tensor], *, strict: bool = True
-) -> None:
+) -> list[str]:
     """Load ``model.state_dict()`` of the authors' package: rotations, task weights, maybe heads.
 
     Their ``state_dict`` never holds the backbone, and holds the heads only if these were handed
@@ -28,6 +28,9 @@ def load_authors_state_dict(
         model: The method of the same name, with as many heads and rotations of the same size.
         state_dict: What the authors' ``state_dict()`` returned.
         strict: Refuse missing and unexpected entries; otherwise, they are ignored.
+
+    Returns:
+        Names of the entries that were loaded.
 
     Raises:
         CheckpointError: If an entry is missing or unexpected (``strict``), or has another shape.
@@ -46,6 +49,12 @@ def load_authors_state_dict(
     for name, value in entries.items():
         # the authors' free parameters may hold anything above the diagonal, where nobody reads it
         places[name].copy_(value.tril(-1) if name.endswith(".original") else value)
+    return list(entries)
+
+
+def is_authors(state_dict: Mapping[str, Tensor]) -> bool:
+    """Return whether a state is that of a method of the authors' package with rotations."""
+    return "parametrizations.rotation_0.original" in state_dict
 
 
 def _method_places(model: MultiTaskMethod) -> dict[str, Tensor]:

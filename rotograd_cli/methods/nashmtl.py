@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from rotograd_cli.bounds import checked
+from rotograd_cli.extras import needing_extra
 from rotograd_cli.linalg.gradients import directions
-from rotograd_cli.methods.extras import needing_extra
 from rotograd_cli.methods.rule import GramianWeighting
 
 _LOGGER = logging.getLogger(__name__)

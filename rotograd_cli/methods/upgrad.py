@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rotograd_cli.extras import needing_extra
 from rotograd_cli.linalg.gradients import directions
-from rotograd_cli.methods.extras import needing_extra
 from rotograd_cli.methods.rule import GramianWeighting
 
 _REGULARISATION = 1e-8  # added to the cosines' diagonal: quadprog takes definite matrices only

@@ -40,11 +40,17 @@ def see_whole_batch(model: nn.Module, ranks: Ranks) -> None:
             module.channels = type(module) is not nn.Dropout
             module.__class__ = WholeBatchDropout
             module.ranks = ranks
-        elif isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU)):
+        elif isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU)) or _drops_paths(module):
             raise RankError(
                 f"{name} must be a layer that many ranks can share, got {type(module).__name__}; "
-                "use nn.Dropout, or train with one process."
+                "use nn.Dropout, leave it out with a probability of 0, or train with one process."
             )
+
+
+def _drops_paths(module: nn.Module) -> bool:
+    """Whether a layer of torchvision or timm leaves out branches at random."""
+    probability = {"StochasticDepth": "p", "DropPath": "drop_prob"}.get(type(module).__name__)
+    return probability is not None and bool(getattr(module, probability, 0))
 
 
 class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):

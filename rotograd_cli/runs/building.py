@@ -1,6 +1,7 @@
 """Data set, networks and method of a run, built from its configuration and tried together."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +18,16 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
+from rotograd_cli.runs.initial_weights import load_initial_weights
 from rotograd_cli.runs.optimizers import optimizer_groups
 from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.loss_options import with_all_loss_options
 from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.batch_checks import check_predictions, where
 from rotograd_cli.training.batches import check_batch_size, num_steps
 from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
+from rotograd_cli.training.freezing import freeze
 from rotograd_cli.training.precision import AUTOCAST, compile_networks
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import RunLength
@@ -57,12 +61,15 @@ class Networks(Parts):
     device: torch.device
 
 
-def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiTaskDataset]:
+def build_run(
+    config: TrainConfig, ranks: Ranks = ONE, *, is_saved: bool = False
+) -> tuple[RunState, MultiTaskDataset]:
     """Build what a run trains and what it trains on, and try both.
 
     Args:
         config: Checked configuration.
         ranks: The processes that train together.
+        is_saved: A checkpoint with all weights will be loaded: no other file is read.
 
     Returns:
         Model and optimisers before the first step, and the data.
@@ -70,8 +77,10 @@ def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiT
     Raises:
         RotogradError: If a component is refused, or two do not fit.
     """
+    config = without_weights(config) if is_saved else config
     constructors = Constructors(config)
     model, dataset = _build(config, constructors)
+    origin = load_initial_weights(model, config, dataset.tasks, ranks)
     length = RunLength(config.train.epochs, num_steps(dataset, config.train))
     make_groups = partial(optimizer_groups, config, constructors, length)
     ranks.broadcast(lambda: dry_pass(model, dataset, make_groups, config.train))
@@ -80,7 +89,18 @@ def build_run(config: TrainConfig, ranks: Ranks = ONE) -> tuple[RunState, MultiT
     ranks.attach(model, dataset.example_inputs())
     for each in (model, *([average.model] if average else [])):
         each.join(ranks)
-    return RunState(model, make_groups(model), average), dataset
+    run = RunState(model, make_groups(model), average)
+    run.origin = origin
+    return run, dataset
+
+
+def without_weights(config: TrainConfig) -> TrainConfig:
+    """Return a configuration that reads no file of weights: a checkpoint has all of them."""
+    backbone = config.backbone
+    if isinstance(backbone, Mapping):
+        off = {"pretrained": False, "weights": None}
+        backbone = {**backbone, **{key: off[key] for key in off if key in backbone}}
+    return dataclasses.replace(config, backbone=backbone, init_from=None)
 
 
 def _average(model: MultiTaskMethod, decay: float, is_compiled: bool) -> WeightAverage:
@@ -136,6 +156,7 @@ def _build(
 
 def _joined(parts: Parts, config: TrainConfig, constructors: Constructors) -> MultiTaskMethod:
     model = join(parts, constructors)
+    model.held = freeze(model, config.freeze)
     model.autocast_dtype = AUTOCAST[config.precision]
     if config.compile:
         compile_networks((model.backbone, *model.heads))
@@ -203,6 +224,8 @@ def build_dataset(
     supplied = zip(constructors.data.supplied, (data_dir, config.tasks, device), strict=True)
     dataset: MultiTaskDataset = constructors.data(**dict(supplied))
     _check_attributes(dataset)
+    if config.losses:
+        dataset.tasks = with_all_loss_options(dataset.tasks, config.losses)
     return dataset
 
 

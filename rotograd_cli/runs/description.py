@@ -73,6 +73,7 @@ def begun(trainer: Trainer, overrides: Sequence[str]) -> RunSummary:
             *cut_notes(dataset, evaluated, trainer.options),
             *_extension_notes(trainer.run),
         ],
+        initial_weights=trainer.run.origin,
         data_fingerprint=dataset.fingerprint,
         num_examples={split: dataset.num_examples(split) for split in SPLITS},
         num_evaluated={
@@ -142,6 +143,7 @@ def resumed(summary: RunSummary, before: RunSummary | None, step: int) -> RunSum
         summary,
         started=before.started or summary.started,
         overrides=_overrides(before.overrides, summary.overrides),
+        initial_weights=before.initial_weights or summary.initial_weights,
         command=before.command,
         resumed_at_steps=[*before.resumed_at_steps, step],
     )

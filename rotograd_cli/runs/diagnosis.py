@@ -48,7 +48,7 @@ def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
 
 @memory_errors()
 def _find_failure(config: TrainConfig, run_dir: Path) -> str:
-    run, dataset = build_run(config)
+    run, dataset = build_run(config, is_saved=True)
     refuse_other_data(run_dir, dataset.fingerprint, config.paths.data_dir)
     _go_back(run, run_dir / "checkpoints" / "last.pt")
     batches = EpochBatches(dataset, config.train, config.seed, run.device)

@@ -31,11 +31,12 @@ from rotograd_cli.tracking.console import ConsoleTracker, Screen
 from rotograd_cli.tracking.jsonl import RECORDS, JsonlTracker, records
 from rotograd_cli.tracking.pace import Pace
 from rotograd_cli.training import interrupts
+from rotograd_cli.training.checkpoint import has_checkpoint
 from rotograd_cli.training.evaluation import unlabelled_notes
 from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.precision import compilation
-from rotograd_cli.training.run_state import TrainState
+from rotograd_cli.training.run_state import RunState, TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,9 @@ def train(
         RotogradError: If the input is wrong.
     """
     recorder = RunRecorder()
-    trainer = _trainer(config, run_dir, recorder, ranks)
+    is_saved = resume and ranks.broadcast(lambda: has_checkpoint(run_dir / CHECKPOINTS))
+    run, dataset = build_run(config, ranks, is_saved=is_saved)
+    trainer = _trainer(config, run_dir, recorder, run, dataset)
     if resume:
         fingerprint = trainer.dataset.fingerprint
         ranks.broadcast(lambda: refuse_other_data(run_dir, fingerprint, config.paths.data_dir))
@@ -141,8 +144,13 @@ def train(
     return folder.summary
 
 
-def _trainer(config: TrainConfig, run_dir: Path, recorder: RunRecorder, ranks: Ranks) -> Trainer:
-    run, dataset = build_run(config, ranks)
+def _trainer(
+    config: TrainConfig,
+    run_dir: Path,
+    recorder: RunRecorder,
+    run: RunState,
+    dataset: MultiTaskDataset,
+) -> Trainer:
     return Trainer(
         run,
         dataset,
@@ -197,7 +205,7 @@ def _first_summary(
     if resumed:
         summary = description.resumed(summary, RunSummary.read(run_dir), run.state.step)
         line = f"{line}, on from step {run.state.step}"
-    for each in (line, *run.remarks):
+    for each in (line, *run.origin, *run.remarks):
         logger.info(each)
     return summary
 

@@ -10,7 +10,6 @@ Every command that takes up a trained model loads it here, and so does Python::
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -26,7 +25,13 @@ from rotograd_cli.data.examples import Examples
 from rotograd_cli.errors import DATA_ROOT, CheckpointError, ConfigError, DatasetError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.folding import fold_task
-from rotograd_cli.runs.building import build_dataset, build_model, memory_errors, resolve_device
+from rotograd_cli.runs.building import (
+    build_dataset,
+    build_model,
+    memory_errors,
+    resolve_device,
+    without_weights,
+)
 from rotograd_cli.runs.directory import CHECKPOINTS
 from rotograd_cli.runs.history import read_history
 from rotograd_cli.runs.saved import load_run_config
@@ -211,9 +216,6 @@ def load(
     options = copy.deepcopy(recorded)
     options.logger = NO_LOGGER
     trust.check(asdict(options), folder / "config.yaml", folder)
-    if isinstance(options.backbone, Mapping) and "pretrained" in options.backbone:
-        # the checkpoint has all weights
-        options.backbone = {**options.backbone, "pretrained": False}
     options.device = options.device if device is None else device
     options.compile = options.compile and compile
     if data_dir is not None:
@@ -224,7 +226,7 @@ def load(
         raise CheckpointError(f"{path} holds no model; train the run again.")
     example, tasks = _shapes(folder, options)
     with unchanged_generators():
-        model = build_model(options, example, tasks)
+        model = build_model(without_weights(options), example, tasks)
     load_weights(model, content["model"], path)
     names = tuple(task.name for task in tasks)
     return LoadedRun(folder, checkpoint, model, names, example, options, recorded)

@@ -39,8 +39,8 @@ def optimizer_groups(
     parameters = {"model": model.model_parameters(), "method": model.mtl_parameters()}
     groups = []
     for name, iterator in parameters.items():
-        params = list(iterator)
-        if not params:  # vanilla has no parameters of its own
+        params = [parameter for parameter in iterator if parameter.requires_grad]
+        if not params:  # vanilla has no parameters of its own, others may be frozen
             continue
         numbers = sorted({matched.get(p, -1) for p in params})
         sections = [[p for p in params if matched.get(p, -1) == number] for number in numbers]

@@ -39,6 +39,10 @@ ADDED_KEYS: Mapping[str, Any] = {
     "checkpoints.every_minutes": 10.0,
     "checkpoints.keep_epochs": 0,
     "train.average_last_epochs": None,
+    "init_from": None,
+    "init_what": "backbone",
+    "init_sha256": None,
+    "freeze": (),
     "train.patience": None,
     "train.ema_decay": None,
     "parameter_groups": None,
@@ -51,6 +55,10 @@ ADDED_KEYS: Mapping[str, Any] = {
 
 _LEFT_OUT_OF_KEYS = (
     "train.average_last_epochs",
+    "init_from",
+    "init_what",
+    "init_sha256",
+    "freeze",
     "train.patience",
     "train.ema_decay",
     "parameter_groups",

@@ -74,6 +74,8 @@ class RunSummary:
     """Metric by which the epoch was selected, never ``split/auto``."""
     overrides: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    initial_weights: list[str] = field(default_factory=list)
+    """What was loaded before the first step, of what, in words; empty without ``init_from``."""
     data_fingerprint: str | None = None
     num_examples: dict[str, int] = field(default_factory=dict)
     """By split."""

@@ -1,7 +1,7 @@
 """Class weights and label smoothing of the losses of classes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,8 @@ from rotograd_cli.tasks.losses import (
 )
 from rotograd_cli.tasks.task import Task
 
+OPTIONS = ("class_weights", "label_smoothing")
+"""Keywords of :func:`with_loss_options`."""
 _LOSSES = (cross_entropy, segmentation_cross_entropy, binary_cross_entropy)
 
 
@@ -54,7 +56,8 @@ class WeightedCrossEntropy:
         self.rule = rule
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
-        self._weights = torch.tensor(class_weights or [1.0] * num_classes)
+        weights = class_weights or [1.0] * num_classes
+        self._weights = torch.tensor(weights, dtype=torch.float64)
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the mean, scalar; 0 with zero gradients without any label of positive weight."""
@@ -138,6 +141,35 @@ def with_loss_options(
     weights = None if class_weights is None else _checked_weights(class_weights, num_classes, where)
     loss = WeightedCrossEntropy(task.loss, num_classes, weights, float(smoothing))
     return replace(task, loss=loss, count=loss.count, batchable=False)
+
+
+def with_all_loss_options(tasks: Sequence[Task], options: Mapping[str, Any]) -> tuple[Task, ...]:
+    """Return tasks whose losses have the options of a section ``losses``.
+
+    Args:
+        tasks: The K tasks.
+        options: By task, the keywords of :func:`with_loss_options`.
+
+    Raises:
+        ConfigError: If a task or an option is unknown, or an option refused.
+    """
+    names = [task.name for task in tasks]
+    for name, values in options.items():
+        if name not in names:
+            raise ConfigError(
+                f"`losses.{name}` is not a task of this run; choose from {', '.join(names)}."
+            )
+        is_mapping = isinstance(values, Mapping)
+        unknown = [key for key in values if key not in OPTIONS] if is_mapping else [values]
+        if unknown:
+            raise ConfigError(
+                f"`losses.{name}` takes {' and '.join(OPTIONS)}, got {unknown[0]!r}; write "
+                f"+losses.{name}.label_smoothing=0.1."
+            )
+    return tuple(
+        with_loss_options(task, f"losses.{task.name}", **options.get(task.name, {}))
+        for task in tasks
+    )
 
 
 def _checked_weights(weights: Any, num: int, where: str) -> list[float]:

@@ -53,6 +53,7 @@ class OwnLoss:
         self.num_outputs = num_outputs
         self.squeezed = squeezed
         self.terms, self.weight = _per_element(loss)
+        self.is_of_whole_batch = False  # until it has returned a single number
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the mean over the labelled elements, scalar; 0 with zero gradients without any."""
@@ -66,6 +67,7 @@ class OwnLoss:
             known = known.to(values.dtype)
         terms = self.terms(values, known)
         if not isinstance(terms, Tensor) or not terms.dim():
+            self.is_of_whole_batch = True
             whole: Tensor = _of_whole_batch(terms, usable)
             return whole
         counted = _of_terms(labelled, terms)

@@ -200,12 +200,22 @@ def _faults(
         num = int((~target.isfinite()).sum())
         if rule is not None:
             yield from _faults_by_rule(target, task, rule, place)
+            yield from _unlabelled(target, task, rule, place)
         elif num and task.name in suspects:
             yield (
                 f"{place}: the target is NaN or infinite in {num} of {target.numel()} elements, "
                 "which a loss of one's own has to leave out; the losses of rotograd_cli.tasks."
                 "losses leave out NaN."
             )
+
+
+def _unlabelled(target: Tensor, task: Task, rule: TargetRule, place: str) -> Iterator[str]:
+    num = int((~rule.labelled(target)).sum())
+    if num and getattr(task.loss, "is_of_whole_batch", False):
+        yield (
+            f"{place}: {num} of {target.numel()} elements have no label, which a loss that returns "
+            "one number for the batch cannot leave out; let it return one number per example."
+        )
 
 
 def _faults_by_rule(target: Tensor, task: Task, rule: TargetRule, place: str) -> Iterator[str]:

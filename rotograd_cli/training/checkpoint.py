@@ -85,6 +85,12 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether :func:`load_newest` finds something."""
+    last = folder / "last.pt"
+    return last.exists() or previous_of(last).exists()
+
+
 def load_newest(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
     """Return the newest checkpoint that can be read: ``last.pt``, or its predecessor and warn.
 

@@ -176,6 +176,8 @@ class RunState:
         self.ranks = model.ranks
         self.device = next(model.parameters()).device
         self.state = TrainState()
+        self.origin: list[str] = []
+        """What the weights before the first step were loaded from, in words."""
         self.window = torch.zeros(2, len(model.heads), device=self.device)
         """Sums of task losses and their counts since the last record."""
         self.remarks: list[str] = []

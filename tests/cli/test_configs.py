@@ -1,7 +1,7 @@
 """Every YAML file composes, fits its target and explains its keys."""
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -57,16 +57,22 @@ SUPPLIED = {
 COMPONENTS = [p for group in SUPPLIED for p in sorted((CONF / group).glob("*.yaml"))]
 
 
+def with_module(overrides: Sequence[str]) -> list[str]:
+    """Name the network that ``backbone=module`` leaves to the user."""
+    is_named = "backbone=module" in overrides
+    return [*overrides, *(["backbone.module._target_=torch.nn.Flatten"] if is_named else [])]
+
+
 def composed(*overrides: str) -> TrainConfig:
     with composing():
-        config = compose("train", overrides=list(overrides))
+        config = compose("train", overrides=with_module(overrides))
     return to_train_config(config)
 
 
 def composed_bench(*overrides: str) -> BenchConfig:
     with composing():
         # the name refers to Hydra's own choices, which a composition alone does not have
-        config = compose("bench", overrides=["bench.name=name", *overrides])
+        config = compose("bench", overrides=["bench.name=name", *with_module(overrides)])
     return to_bench_config(config)
 
 
@@ -127,6 +133,8 @@ def test_every_parameter_of_a_component_comes_from_its_file_or_the_runner() -> N
         group = file.parent.name
         options = {"train": {"epochs": 2, "select_mode": "min"}}  # some refer to it
         loaded = OmegaConf.merge(OmegaConf.load(file), options)
+        if file.stem == "module":
+            loaded.module._target_ = "torch.nn.Flatten"
         content: Any = OmegaConf.to_container(loaded, resolve=True)
         node = content["scheduler"] if group == "scheduler" else content
         values = {key: 1.0e-3 if value == "???" else value for key, value in node.items()}

@@ -22,6 +22,8 @@ LAYERS = [["__init__"], *(layer.split(", ") for layer in LINE.split(" → ")), [
 TORCHJD = ("alignedmtl", "imtlg", "nashmtl", "pcgrad", "upgrad")
 USERS = {
     "wandb": {"tracking.wandb"},
+    "timm": {"models.backbones.timm_models"},
+    "safetensors": {"runs.initial_weights"},
     "rich": {"printing.grid", "tracking.console"},
     "torchjd": {f"methods.{name}" for name in TORCHJD},
     "matplotlib": {"figures.canvas"},

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.declaring import KINDS, declared_tasks
+from rotograd_cli.tasks.losses import target_rule
 from rotograd_cli.tasks.metrics import accuracy
+from rotograd_cli.training import batch_checks
 
+CHECKOUT = Path(__file__).parents[2]
 NUM = 9
 SIZES: dict[str, dict[str, Any]] = {
     "classification": {"num_outputs": 4},
@@ -128,6 +132,10 @@ def test_an_own_loss_of_the_whole_batch_is_nan_where_a_label_is_missing() -> Non
     assert task.loss(outputs, target).isnan()
     expected = F.mse_loss(outputs[labelled], target[labelled].double())
     torch.testing.assert_close(task.loss(outputs[labelled], target[labelled]), expected)
+    rule = target_rule(task.loss)
+    assert rule is not None
+    (fault,) = batch_checks._unlabelled(target, task, rule, "here")
+    assert fault.startswith("here: 6 of 18 elements have no label, which a loss that returns one")
     partly = declared("multilabel", loss=nn.MultiLabelSoftMarginLoss())
     target = target_of(partly)
     target[1, 0] = -1  # one of three: the loss has one number for all of them
@@ -244,6 +252,7 @@ def test_a_declaration_without_tasks_is_refused() -> None:
             declared_tasks(nothing)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow  # torchmetrics takes seconds to import
 def test_metrics_of_torchmetrics_see_labelled_examples_and_probabilities() -> None:
     torchmetrics = pytest.importorskip("torchmetrics")
     classification = torchmetrics.classification
@@ -290,3 +299,9 @@ def test_forty_declared_flags_have_their_losses_computed_at_once() -> None:
     tasks = declared_tasks({f"t{k}": {"kind": "binary"} for k in range(40)})
     assert all(task.batchable and task.loss is tasks[0].loss for task in tasks)
     assert set(KINDS) == {*SIZES, "custom"}
+
+
+def test_the_example_of_the_page_is_right() -> None:
+    page = (CHECKOUT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    section = page.split("## Labels that are missing")[1]
+    exec(section.split("```python\n")[1].split("```")[0], {})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,8 @@ class MultiTaskNetwork(nn.Module):
         self.autocast_dtype: torch.dtype | None = None
         """Type that backbone and heads compute in where autocast lowers it; None leaves it."""
         self.ranks: Ranks = ONE
+        self.held: list[nn.Module] = []
+        """Modules that training mode leaves in evaluation mode: those whose statistics stay."""
         self._features: Tensor | None = None
         self._pass: ForwardPass | None = None
         self._attribution = Attribution()
@@ -124,6 +126,13 @@ class MultiTaskNetwork(nn.Module):
     def leaves(self) -> Sequence[Tensor]:
         """What the heads are differentiated at, between a forward pass and its backward pass."""
         return () if self._pass is None else self._pass.leaves.tensors
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; modules that are :attr:`held` stay in the latter."""
+        super().train(mode)
+        for module in self.held:
+            module.eval()
+        return self
 
     def forget(self) -> None:
         """Drop what a forward pass kept for its backward pass."""

@@ -3,14 +3,13 @@
 import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from rotograd_cli.errors import ConfigError, DatasetError, first_line
+from rotograd_cli.errors import ConfigError
+from rotograd_cli.models.backbones.torchvision_models import unreadable
 
 WEIGHTS = ResNet50_Weights.IMAGENET1K_V1
 _CLASSIFIER = ("avgpool", "fc")
@@ -63,7 +62,7 @@ class ResNet50Dilated(nn.Module):
 
 
 def _load_imagenet(network: nn.Module) -> None:
-    """Reads ImageNet weights from torch's folder, or downloads them into it.
+    """Read ImageNet weights from torch's folder, or download them into it.
 
     Raises:
         DatasetError: If that fails: no connection, no permission, a damaged file.
@@ -72,9 +71,4 @@ def _load_imagenet(network: nn.Module) -> None:
         state: dict[str, Any] = WEIGHTS.get_state_dict(check_hash=True, weights_only=True)
         network.load_state_dict(state)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise DatasetError(
-            f"The ImageNet weights {Path(WEIGHTS.url).name} could not be read or downloaded "
-            f"({first_line(error)}); put the file of {WEIGHTS.url} into {folder}, or train from "
-            "scratch with backbone.pretrained=false."
-        ) from error
+        raise unreadable(WEIGHTS, error, "backbone.pretrained=false") from error

@@ -7,11 +7,11 @@ from rotograd_cli.errors import ConfigError
 
 
 @contextmanager
-def needing_extra(method: str, extra: str, licence: str) -> Iterator[None]:
-    """Refuse a method whose packages are missing.
+def needing_extra(component: str, extra: str, licence: str) -> Iterator[None]:
+    """Refuse a component whose packages are missing.
 
     Args:
-        method: Name in the message.
+        component: Name in the message.
         extra: Extra of the distribution.
         licence: What it brings, and under which licence.
 
@@ -22,6 +22,6 @@ def needing_extra(method: str, extra: str, licence: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigError(
-            f"{method} needs the extra {extra!r} ({licence}), which is not installed "
+            f"{component} needs the extra {extra!r} ({licence}), which is not installed "
             f"({' '.join(str(error).split())[:80]}); pip install 'rotograd-cli[{extra}]'."
         ) from error

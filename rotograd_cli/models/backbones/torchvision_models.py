@@ -1,0 +1,144 @@
+"""Classification networks of torchvision, by name."""
+
+import difflib
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.models
+from torch import nn
+from torchvision.models import feature_extraction
+
+from rotograd_cli.errors import ConfigError, DatasetError, first_line
+from rotograd_cli.models.features import (
+    LibraryNetwork,
+    Pool,
+    first_convolution,
+    weight_for_channels,
+)
+from rotograd_cli.models.layers import require_images
+
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
+"""Classifiers of GoogLeNet and Inception that help in training."""
+
+
+class TorchvisionNetwork(LibraryNetwork):
+    """A classification network of torchvision without its classifier, or up to one of its layers.
+
+    Its first convolution fits the images: with weights, by
+    :func:`~rotograd_cli.models.features.weight_for_channels`; without, it starts as ``nn.Conv2d``
+    does. GoogLeNet and Inception take images as they are (``transform_input`` is off), and have
+    neither auxiliary classifiers nor dropout before the classifier. Dropout and stochastic depth
+    inside of a network stay (``options`` turns them off).
+
+    Args:
+        input_shape: Channels, height and width of an image.
+        model: Name, as in ``torchvision.models.list_models()``.
+        weights: Name of weights of torchvision: ``DEFAULT`` for its best. They are downloaded once,
+            into the folder that torch keeps models in (``TORCH_HOME``). None draws them. Weights in
+            a file are loaded by ``init_from``.
+        layer: Name of a layer or node whose output is taken; None takes what the classifier gets.
+        pool: See :func:`~rotograd_cli.models.features.pooled`.
+        options: Further arguments of the network in torchvision.
+
+    Raises:
+        ConfigError: If the inputs are no images, or there is no such network, weights, layer or
+            option.
+        DatasetError: If the weights can neither be read nor downloaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int],
+        model: str,
+        weights: str | None,
+        layer: str | None,
+        pool: Pool,
+        options: Mapping[str, Any],
+    ) -> None:
+        require_images("TorchvisionNetwork", input_shape, 1, "backbone=mlp for other inputs")
+        options = dict(options)
+        if model.startswith("vit_"):
+            options.setdefault("image_size", input_shape[1])
+        network = _without_classifier(_network(model, weights, options))
+        _fit_channels(network, input_shape[0], keep=weights is not None)
+        super().__init__(network, layer, pool, feature_extraction)
+
+
+def _network(model: str, weights: str | None, options: Mapping[str, Any]) -> nn.Module:
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model not in names:
+        close = difflib.get_close_matches(model, names) or ["resnet18", "resnet50"]
+        raise ConfigError(
+            f"`backbone.model` must be a classification network of torchvision, got {model!r}; "
+            f"choose {' or '.join(close)} (torchvision.models.list_models() has all)."
+        )
+    chosen = None if weights is None else _weights(model, weights)
+    try:
+        network: nn.Module = torchvision.models.get_model(model, weights=chosen, **options)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if chosen is None:
+            raise
+        raise unreadable(chosen, error, "backbone.weights=null") from error
+    return network
+
+
+def _weights(model: str, name: str) -> Any:
+    choices = torchvision.models.get_model_weights(model)
+    if name not in choices.__members__:
+        raise ConfigError(
+            f"`backbone.weights` must be null or weights of torchvision's {model} "
+            f"({', '.join(choices.__members__)}), got {name!r}; load a file with init_from=FILE."
+        )
+    return choices[name]
+
+
+def unreadable(weights: Any, error: Exception, scratch: str) -> DatasetError:
+    """Return the refusal of weights that could be neither read nor downloaded.
+
+    Args:
+        weights: One of torchvision's.
+        error: Why not.
+        scratch: Override that does without.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return DatasetError(
+        f"The ImageNet weights {Path(weights.url).name} could not be read or downloaded "
+        f"({first_line(error)}); put the file of {weights.url} into {folder}, or train from "
+        f"scratch with {scratch}."
+    )
+
+
+def _without_classifier(network: nn.Module) -> nn.Module:
+    (*_, (last, _classifier)) = network.named_children()
+    setattr(network, last, nn.Identity())
+    for name in (name for name in _AUXILIARY if hasattr(network, name)):
+        setattr(network, name, None)
+    if hasattr(network, "aux_logits"):
+        vars(network).update(aux_logits=False, transform_input=False)
+        network.dropout = nn.Identity()
+    return network
+
+
+def _fit_channels(network: nn.Module, num_channels: int, *, keep: bool) -> None:
+    """Replace the first convolution where images have other channels than it takes."""
+    found = first_convolution(network)
+    assert found is not None
+    name, old = found
+    if old.in_channels == num_channels:
+        return
+    new = nn.Conv2d(
+        num_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    if keep:
+        new.weight.data = weight_for_channels(old.weight.data, num_channels)
+        new.bias = old.bias
+    network.set_submodule(name, new)
