@@ -125,6 +125,11 @@ class Schedule:
             return [self._intervals(each, name, length, warmup_steps) for each in value]
         match = _LENGTH.fullmatch(value) if isinstance(value, str) else None
         if match is None and value != END:
+            if isinstance(value, str) and value[:1].isdigit():
+                raise ConfigError(
+                    f"`{name}` must be a number of intervals, or a length such as '20 epochs', "
+                    f"'500 steps' or {END}, got {value!r}."
+                )
             return value
         if self.interval == _ON_PLATEAU:
             raise ConfigError(f"`{name}` must be a number of evaluations, got {value!r}.")

@@ -67,7 +67,8 @@ class TrainConfig:
     losses: dict[str, Any] = field(default_factory=dict)
     model_optimizer: Any = MISSING
     method_optimizer: Any = MISSING
-    parameter_groups: list[ParameterGroup] | None = MISSING
+    parameter_groups: Any = MISSING
+    """A list of :class:`ParameterGroup`, read by :func:`read_parameter_groups`; None for none."""
     model_scheduler: Any = MISSING
     method_scheduler: Any = MISSING
     logger: Any = MISSING
@@ -354,7 +355,26 @@ def suggest(name: str, names: list[str], prefix: str = "") -> str:
     return f"choose from {', '.join(sorted(prefix + choice for choice in names))}."
 
 
+def read_parameter_groups(config: TrainConfig) -> list[ParameterGroup]:
+    """Return the checked parameter groups of a configuration.
+
+    Raises:
+        ConfigError: If a key is unknown or missing, or a value has a wrong type.
+    """
+    values = config.parameter_groups or []
+    if not isinstance(values, list) or not all(isinstance(each, Mapping) for each in values):
+        raise ConfigError(
+            f"`parameter_groups` must be a list of groups, got {values!r}; write "
+            "'parameter_groups=[{pattern: \"*.bias\", weight_decay: 0}]'."
+        )
+    prefixes = (f"parameter_groups[{number}]." for number in range(len(values)))
+    return [
+        typed(each, ParameterGroup, prefix) for each, prefix in zip(values, prefixes, strict=True)
+    ]
+
+
 def _check_train(config: TrainConfig) -> None:
+    read_parameter_groups(config)
     options = config.train
     if options.batch_size % options.accumulate_steps != 0:
         raise ConfigError(

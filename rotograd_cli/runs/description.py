@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rotograd_cli import __version__
 from rotograd_cli.config.labels import method_label
 from rotograd_cli.data.base import SPLITS, Split
+from rotograd_cli.runs.saved import EXTENDING
 from rotograd_cli.runs.summary import MetricDisplay, RunSummary
 from rotograd_cli.tasks.task import task_statistics
 from rotograd_cli.training.batches import cut_notes, num_evaluated
@@ -141,11 +142,18 @@ def resumed(summary: RunSummary, before: RunSummary | None, step: int) -> RunSum
     return dataclasses.replace(
         summary,
         started=before.started or summary.started,
-        overrides=before.overrides,
+        overrides=_overrides(before.overrides, summary.overrides),
         initial_weights=before.initial_weights or summary.initial_weights,
         command=before.command,
         resumed_at_steps=[*before.resumed_at_steps, step],
     )
+
+
+def _overrides(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Return what the user changed of a run, with what makes it longer in place of what it was."""
+    longer = {word.partition("=")[0].lstrip("+"): word for word in now}
+    longer = {key: word for key, word in longer.items() if key in EXTENDING}
+    return [*(w for w in before if w.partition("=")[0].lstrip("+") not in longer), *longer.values()]
 
 
 def progress(run: RunState) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from rotograd_cli.bounds import check_fields
 from rotograd_cli.config.components import Constructors
-from rotograd_cli.config.schema import ParameterGroup, TrainConfig
+from rotograd_cli.config.schema import ParameterGroup, TrainConfig, read_parameter_groups
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.training.schedules import OptimizerGroup, RunLength
@@ -35,7 +34,7 @@ def optimizer_groups(
     Raises:
         ConfigError: If an option is refused, or a pattern matches no parameter.
     """
-    patterns = config.parameter_groups or []
+    patterns = read_parameter_groups(config)
     matched = _matches(model, patterns)
     parameters = {"model": model.model_parameters(), "method": model.mtl_parameters()}
     groups = []
@@ -86,7 +85,6 @@ def _matches(model: nn.Module, patterns: Sequence[ParameterGroup]) -> Mapping[nn
 
 
 def _check(group: ParameterGroup, where: str) -> None:
-    check_fields(group, f"{where}.")
     if group.lr is not None and group.lr_factor is not None:
         raise ConfigError(f"`{where}` must have lr or lr_factor, got both; leave one out.")
     if (group.lr, group.lr_factor, group.weight_decay) == (None, None, None):

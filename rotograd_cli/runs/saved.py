@@ -80,7 +80,7 @@ often it is saved. A result does not depend on them, but for rounding on another
 other kernels, which the footnotes of a table name.
 """
 
-_EXTENDING = ("train.epochs", "train.patience")
+EXTENDING = ("train.epochs", "train.patience")
 """Keys whose values a run may raise when it goes on: it trains longer."""
 
 _AUTO = ("geomean_loss", "relative_loss")
@@ -314,7 +314,7 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "
     for word in overrides:
         name = word.partition("=")[0].lstrip("+~").replace("@", ".")
         key = name.split(".")[0]
-        if name in _EXTENDING:
+        if name in EXTENDING:
             extended |= _extend(result, config, name.partition(".")[2], run_dir)
             continue
         if key in COMMAND_KEYS or word in _NO_CHANGE:
@@ -322,7 +322,7 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "
         if key not in UNCOUNTED:
             raise ConfigError(
                 f"`resume` goes on with {name} as it was configured, got {word} too; leave that "
-                f"out (only {', '.join(UNCOUNTED)} may change, and {' and '.join(_EXTENDING)} be "
+                f"out (only {', '.join(UNCOUNTED)} may change, and {' and '.join(EXTENDING)} be "
                 "raised) or start a new run."
             )
         setattr(result, key, getattr(config, key))
@@ -345,8 +345,9 @@ def _extend(result: TrainConfig, config: TrainConfig, name: str, run_dir: Path) 
     now = getattr(config.train, name)
     limits = [math.inf if value is None else value for value in (before, now)]
     if limits[1] < limits[0]:
+        least = "null" if before is None else f"at least {before}"
         raise ConfigError(
-            f"`train.{name}` of a run that goes on must be at least {before}, as in "
+            f"`train.{name}` of a run that goes on must be {least}, as in "
             f"{run_dir / 'config.yaml'}, got {now}; leave it out or start a new run."
         )
     setattr(result.train, name, now)

@@ -172,3 +172,38 @@ def test_what_is_no_configuration_is_of_no_run(config: TrainConfig, tmp_path: Pa
         assert not holds_run(folder, config)
     assert not holds_run(tmp_path / "none", config)
     assert key(asdict(config)) not in folders_by_key(tmp_path)
+
+
+def test_a_run_may_be_made_longer_and_not_shorter(config: TrainConfig, tmp_path: Path) -> None:
+    cosine = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "_partial_": True}
+    saved = changed(asdict(config), "train.patience", 3)
+    for name, scheduler in (
+        ("model_scheduler", {**cosine, "T_max": 15, "eta_min": 0.0}),  # as earlier versions wrote
+        ("method_scheduler", {**cosine, "T_max": 7}),
+    ):
+        saved = changed(saved, name, {**saved[name], "interval": "epoch", "scheduler": scheduler})
+    assert key(saved) == key(changed(saved, "model_scheduler.scheduler.T_max", "end"))
+    assert key(saved) != key(changed(saved, "method_scheduler.scheduler.T_max", "end"))
+    write_run(tmp_path / "run", saved, SUMMARY)
+    run = str(tmp_path / "run")
+
+    def resumed(*words: str) -> Any:
+        return named_run(run, composed(*words), words, Trust())
+
+    longer = resumed("train.epochs=40", "train.patience=null")
+    assert longer.extended
+    assert not longer.finished
+    assert (longer.config.train.epochs, longer.config.train.patience) == (40, None)
+    horizons = [
+        s["scheduler"]["T_max"]
+        for s in (longer.config.model_scheduler, longer.config.method_scheduler)
+    ]
+    assert horizons == ["end", 7]
+    assert not resumed("train.epochs=15", "train.patience=3").extended
+    for word, reason in {
+        "train.epochs=14": "`train.epochs` of a run that goes on must be at least 15, as in ",
+        "train.patience=2": "`train.patience` of a run that goes on must be at least 3, as in ",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            resumed(word)
+        assert str(caught.value).startswith(reason)

@@ -25,7 +25,7 @@ WORDS = (
 @pytest.fixture(scope="module")
 def composed() -> TrainConfig:
     with composing():
-        return to_train_config(compose("train", [*WORDS, "parameter_groups=[{pattern: x, lr: 1}]"]))
+        return to_train_config(compose("train", list(WORDS)))
 
 
 @pytest.fixture
@@ -34,9 +34,7 @@ def config(composed: TrainConfig) -> TrainConfig:
 
 
 def groups_of(config: TrainConfig, model: Any, *groups: dict[str, Any]) -> list[OptimizerGroup]:
-    kind = type(config.parameter_groups[0]) if config.parameter_groups else None
-    assert kind is not None
-    config.parameter_groups = [kind(**group) for group in groups]
+    config.parameter_groups = list(groups)
     return optimizer_groups(config, Constructors(config), RunLength(4, 5), model)
 
 

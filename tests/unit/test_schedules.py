@@ -156,6 +156,8 @@ WRONG = {
     "`model_scheduler.scheduler.patience` must be a number of evaluations, got '2 epochs'.": (
         *(PLATEAU | {"patience": "2 epochs"}, "evaluation", {}),
     ),
+    "`model_scheduler.scheduler.T_max` must be a number of intervals, or a length such as '20 "
+    "epochs', '500 steps' or end, got '2 epocs'.": (COSINE | {"T_max": "2 epocs"}, "step", {}),
     "`model_scheduler.scheduler.T_max` has a wrong value": (COSINE | {"T_max": "ende"}, "step", {}),
 }
 
