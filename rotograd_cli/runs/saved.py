@@ -312,10 +312,10 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "
     saved = asdict(result)
     extended = False
     for word in overrides:
-        name = word.partition("=")[0].lstrip("+~").replace("@", ".")
-        key = name.split(".")[0]
-        if name in EXTENDING:
-            extended |= _extend(result, config, name.partition(".")[2], run_dir)
+        path = word.partition("=")[0].lstrip("+~").replace("@", ".")
+        key = path.split(".")[0]
+        if path in EXTENDING:
+            extended |= _extend(result, config, path.partition(".")[2], run_dir)
             continue
         if key in COMMAND_KEYS or word in _NO_CHANGE:
             continue

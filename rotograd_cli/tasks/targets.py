@@ -97,6 +97,8 @@ class TargetForm:
         labelled = torch.as_tensor(mask).bool()
         if labelled.numel() == 1:
             return labelled.reshape(()).expand_as(target)
+        if labelled.shape[: -target.dim()] == (1,):  # as the target of a map may have had it
+            labelled = labelled[0]
         try:
             return labelled.expand_as(target)
         except RuntimeError:

@@ -154,6 +154,27 @@ def test_soft_labels_go_to_an_own_loss_of_kind_custom() -> None:
     assert task.num_labelled(torch.stack(rows)) == NUM - 1
 
 
+def test_batchmean_is_the_mean_of_the_examples_sums() -> None:
+    """What torch's documentation recommends for KLDivLoss; a mean over elements is 1/C of it."""
+    soft = drawn(NUM, 4, seed=2).softmax(1)
+    outputs = drawn(NUM, 4).log_softmax(1)
+    expected = F.kl_div(outputs[1:], soft[1:], reduction="batchmean")
+    soft[0] = math.nan
+    for loss in (nn.KLDivLoss(reduction="batchmean"), partial(F.kl_div, reduction="batchmean")):
+        task = declared("custom", num_outputs=4, loss=loss)
+        torch.testing.assert_close(task.loss(outputs, soft), expected)
+        assert task.num_labelled(soft) == NUM - 1
+
+
+def test_one_flag_of_a_multilabel_task_is_a_binary_task() -> None:
+    task, binary = declared("multilabel", num_outputs=1), declared("binary")
+    assert task.target is not None
+    target = torch.stack([task.target.read(value) for value in ([1], [0], 1, None)])
+    outputs = drawn(4, 1)
+    assert task.loss(outputs, target) == binary.loss(outputs, torch.tensor([1.0, 0, 1, -1]))
+    assert task.metrics[0].prepare(outputs).shape == target.shape
+
+
 CLASS = torch.tensor(3)
 READ: list[tuple[str, dict[str, Any], Any, Any, Any]] = [
     ("classification", {}, np.uint8(3), None, CLASS),
@@ -191,6 +212,15 @@ def test_a_mask_of_pixels_holds_for_all_channels() -> None:
     mask = torch.tensor([[True, False, True]] * 2)
     target = form.read(torch.ones(3, 2, 3), mask)
     assert torch.equal(~target.isnan(), mask.expand(3, 2, 3))
+
+
+def test_a_mask_may_have_the_channel_that_the_target_has() -> None:
+    form = declared("segmentation").target
+    assert form is not None
+    target = torch.ones(1, *form.shape, dtype=torch.int64)
+    mask = torch.zeros_like(target).bool()
+    mask[0, 0, 0] = True
+    assert torch.equal(form.read(target, mask) == 1, mask[0])
 
 
 @pytest.mark.parametrize(

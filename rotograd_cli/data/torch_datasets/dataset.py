@@ -19,9 +19,6 @@ from rotograd_cli.tasks import Task, select_tasks
 from rotograd_cli.tasks.declaring import declared_tasks
 from rotograd_cli.trees import Inputs, map_tensors, shape_of_one, tensors
 
-NUM_SAMPLES = 16
-"""Items of each split that are looked at before training, and that the fingerprint is made of."""
-
 
 class TorchDatasets(MultiTaskDataset):
     """Data sets of torch's map style, one for each split.
@@ -109,7 +106,7 @@ class TorchDatasets(MultiTaskDataset):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the length of every split and of 16 items spread over it.
+        """Hash of the length of every split and of 16 items spread over it (or each task's).
 
         The content of the others is not looked at: it may be pictures by the million.
         """
@@ -117,7 +114,7 @@ class TorchDatasets(MultiTaskDataset):
         readers = self._make_readers(self._datasets, self._declared)
         for split, reader in readers.items():
             digest.update(f"{split} {len(reader)}".encode())
-            for index in samples(len(reader)):
+            for index in reader.looked_at():
                 inputs, targets = reader.read([(index, index)])
                 digest.update(hash_tensors(*tensors(inputs), *targets.values()).encode())
         return digest.hexdigest()[:16]
@@ -153,20 +150,16 @@ class TorchDatasets(MultiTaskDataset):
         reader = self._readers["train"]
         if reader.collate is not None:
             return
-        items = [reader.item(index) for index in samples(len(reader))]
+        found = {index: reader.item(index) for index in reader.looked_at()}
         for task in self.tasks:
             key = reader.places[task.name].target
+            items = [found[index] for index in reader.samples(task)]
             if all(find(item, key) is ABSENT for item in items):
                 raise ConfigError(
                     f"`data.tasks.{task.name}.target` must be found in an item of train, got "
                     f"{key!r}; {max(map(keys_of, items), key=len)}. Give None where there is no "
                     "label."
                 )
-
-
-def samples(num: int) -> list[int]:
-    """Return positions that are evenly spread over a split, at most :data:`NUM_SAMPLES`."""
-    return torch.linspace(0, num - 1, min(num, NUM_SAMPLES)).round().long().tolist()
 
 
 def _pairs(indices: Tensor, seeds: Tensor | None = None) -> list[Pair]:

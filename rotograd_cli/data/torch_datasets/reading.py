@@ -17,13 +17,15 @@ from rotograd_cli.data.torch_datasets.items import ABSENT, Key, find, find_input
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.targets import TargetForm
-from rotograd_cli.trees import Inputs, map_tensors, shown
+from rotograd_cli.trees import Inputs, map_tensors, shown, tensors
 from rotograd_cli.user_code import describe
 
 Loaded = tuple[Inputs, dict[str, Tensor]]
 """Inputs, and targets by task, on the host; a task without any label is missing."""
 Pair = tuple[int, int]
 """Position of an example, and the seed that it is read with."""
+NUM_SAMPLES = 16
+"""Items of each data set that are looked at before training: the fingerprint is made of them."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,15 @@ class Reader(Dataset[Any]):
         """Return an item as the user's data set has it."""
         with unchanged_generators():
             return self._item(index, index)
+
+    def samples(self, task: Task) -> list[int]:
+        """Return positions of items that may have a label of a task, at most 16, spread evenly."""
+        del task
+        return spread(len(self))
+
+    def looked_at(self) -> list[int]:
+        """Return the positions of all items that are looked at before training."""
+        return list(dict.fromkeys(index for task in self.tasks for index in self.samples(task)))
 
     def source(self, index: int) -> tuple[Any, int]:
         """Return the user's data set that an example comes from, and its index there."""
@@ -181,10 +192,18 @@ class Reader(Dataset[Any]):
             ) from error
         try:
             inputs = find_inputs(batch, self.inputs)
-            targets = {task.name: self._of_batch(task, batch) for task in self.tasks}
-        except RotogradError as error:
-            raise ConfigError(f"{self.place}, what `data.collate` returns: {error}") from error
-        return inputs, {name: target for name, target in targets.items() if target is not None}
+            found = {task.name: self._of_batch(task, batch) for task in self.tasks}
+            targets = {name: target for name, target in found.items() if target is not None}
+            for part in (*tensors(inputs), *targets.values()):
+                if part.shape[:1] != (len(items),):
+                    raise ConfigError(
+                        f"all must have the {len(items)} examples that it got on the first axis, "
+                        f"got shape {list(part.shape)}; leave none out."
+                    )
+        except (RotogradError, RuntimeError, TypeError, ValueError) as error:
+            text = str(error) if isinstance(error, RotogradError) else f"got {describe(error)}."
+            raise ConfigError(f"{self.place}, what `data.collate` returns: {text}") from error
+        return inputs, targets
 
     def _of_batch(self, task: Task, batch: Any) -> Tensor | None:
         """Return the targets that a collate of the user's has stacked; None without any."""
@@ -245,6 +264,12 @@ def _guarded(loader: Iterable[Any], place: str) -> Iterator[Any]:
             f"{place}: the workers of torch's DataLoader fail ({describe(error)}); set "
             "data.num_workers=0."
         ) from error
+
+
+def spread(num: int) -> list[int]:
+    """Return positions that are spread evenly over a data set, at most :data:`NUM_SAMPLES`."""
+    places = torch.linspace(0, num - 1, min(num, NUM_SAMPLES), dtype=torch.float64)
+    return places.round().long().tolist()
 
 
 def seed_generators(seed: int) -> None:
