@@ -116,7 +116,7 @@ class PerTaskDatasets(TorchDatasets):
                     f"{batch_size}; change it, or set data.batch_sizes."
                 )
             return [batch_size // len(names)] * len(names)
-        sizes = [given.get(name) for name in names] if isinstance(given, Mapping) else [None]
+        sizes: list[Any] = [given.get(n) for n in names] if isinstance(given, Mapping) else [None]
         if not all(type(n) is int and n > 0 for n in sizes) or sum(sizes) != batch_size:
             raise ConfigError(
                 f"`data.batch_sizes` must have a number above 0 for each of {', '.join(names)}, "
@@ -182,8 +182,8 @@ class _PerTaskReader(Reader):
     def samples(self, task: Task) -> list[int]:
         """See :class:`Reader`."""
         k = self.tasks.index(task)
-        local = torch.tensor(spread(self.dataset.lengths[k]))
-        return self.dataset.position(k, local).tolist()
+        joined: Joined = self.dataset
+        return joined.position(k, torch.tensor(spread(joined.lengths[k]))).tolist()
 
     def target(self, task: Task, item: Any, index: int | None) -> tuple[Any, Any]:
         """See :class:`Reader`."""
