@@ -39,7 +39,10 @@ class Schedule:
         self._constructor = constructor
         self._warmup = {key: node[key] for key in _WARMUP if node.get(key) is not None}
         self._check()
-        self.ends_with_run = isinstance(self._options, Mapping) and END in self._options.values()
+        self.ends_with_run = isinstance(self._options, Mapping) and any(
+            value == END or (isinstance(value, list) and END in value)
+            for value in self._options.values()
+        )
         make = self._make(RunLength(1, 1), 0)  # names and types, before anything is built
         self._check_interval(make.target)
 

@@ -142,6 +142,14 @@ class Rule(nn.Module, ABC):
         """Numbers of each task worth recording, by name, each of shape ``[K]``; none by default."""
         return {}
 
+    def notes(self, num_epochs: int) -> Sequence[str]:
+        """Return what readers of a run's results should know of it; nothing by default.
+
+        Args:
+            num_epochs: Epochs that the run is planned for.
+        """
+        return ()
+
     def refresh(self) -> None:
         """Called where waiting for the device is allowed, once per logging step; does nothing."""
 

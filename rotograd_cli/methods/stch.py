@@ -1,5 +1,6 @@
 """STCH: the smooth maximum of the losses, relative to those after a warm-up."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -71,6 +72,14 @@ class STCH(LogarithmicLosses, LossWeighting):
         relative = torch.where(compared, losses.values / self.nadir, 1).log()
         shares = torch.where(compared, relative / self.mu, -torch.inf).softmax(0)
         return torch.where(compared, compared.sum() * shares * slopes, slopes)
+
+    def notes(self, num_epochs: int) -> Sequence[str]:
+        """Say that a run ends with its warm-up."""
+        if num_epochs > self.warmup_epochs:
+            return ()
+        return (
+            f"no epoch after the warm-up (warmup_epochs={self.warmup_epochs}), so trained as SI",
+        )
 
     def end_epoch(self) -> None:
         """Take the epoch's mean losses for the nadir, until the warm-up ends."""

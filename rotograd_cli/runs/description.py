@@ -101,10 +101,12 @@ def _is_plain(example: Inputs) -> bool:
 
 
 def _method_notes(trainer: Trainer) -> list[str]:
-    if trainer.run.model.over_parameters is None:
-        return []
+    model = trainer.run.model
+    notes = list(model.rule.notes(trainer.options.epochs))
+    if model.over_parameters is not None:
+        notes.append("task gradients over the parameters of the backbone, not at the features")
     label = method_label(trainer.config["method"])
-    return [f"{label}: task gradients over the parameters of the backbone, not at the features."]
+    return [f"{label}: {note}." for note in notes]
 
 
 def _extension_notes(run: RunState) -> list[str]:

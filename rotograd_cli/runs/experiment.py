@@ -35,6 +35,7 @@ from rotograd_cli.training.checkpoint import has_checkpoint
 from rotograd_cli.training.evaluation import unlabelled_notes
 from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.loop import Trainer
+from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import RunState, TrainState
 
@@ -259,19 +260,34 @@ def _resume(trainer: Trainer, *, extend: bool) -> dict[str, int] | None:
     """Go back to the newest checkpoint.
 
     Raises:
-        ConfigError: If the run is to train longer and has nothing to train.
+        ConfigError: If the run is to train longer and cannot.
     """
     positions = trainer.checkpoints.resume()
-    state = trainer.run.state
-    if extend and state.is_over(trainer.options) and not state.evaluation_due:
-        options = trainer.options
+    if extend:
+        _check_extended(trainer.run.state, trainer.options)
+    return positions
+
+
+def _check_extended(state: TrainState, options: TrainOptions) -> None:
+    """Refuse to train longer where nothing is left to train, or to report.
+
+    Raises:
+        ConfigError: If the run is over, or has passed one of the epochs whose mean it reports.
+    """
+    num = options.average_last_epochs
+    if num is not None and options.is_averaged(state.epoch):
+        raise ConfigError(
+            f"`train.epochs` must be at least {state.epoch + num} for the mean of the last {num} "
+            f"epochs (train.average_last_epochs) of a run that is made longer after epoch "
+            f"{state.epoch}, got {options.epochs}; raise it."
+        )
+    if state.is_over(options) and not state.evaluation_due:
         limit = "train.patience" if state.epoch < options.epochs else "train.epochs"
         raise ConfigError(
             f"`resume` must leave something to train, but the run ended after epoch {state.epoch}, "
             f"{state.num_since_best} evaluations after its best (train.epochs={options.epochs}, "
             f"train.patience={options.patience}); raise {limit}."
         )
-    return positions
 
 
 def _follow(trainer: Trainer, run_dir: Path, *, resume: bool, extend: bool) -> RunSummary:

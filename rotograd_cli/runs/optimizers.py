@@ -47,12 +47,15 @@ def optimizer_groups(
         chosen = [None if number < 0 else patterns[number] for number in numbers]
         make: Any = constructors.optimizers[name]
         optimizer = make(params) if chosen == [None] else _grouped(make, sections, chosen, name)
+        rates = [group["lr"] for group in optimizer.param_groups]
         schedule = constructors.schedulers[name]
+        scheduler = schedule(optimizer, length, config.train.select_mode)
+        _check_rates(optimizer, rates, scheduler)
         groups.append(
             OptimizerGroup(
                 name,
                 optimizer,
-                schedule(optimizer, length, config.train.select_mode),
+                scheduler,
                 schedule.interval,
                 schedule.warmup_steps(length),
                 schedule.ends_with_run,
@@ -134,3 +137,21 @@ def _grouped(
         if group is not None and group.lr_factor is not None:
             built["lr"] = optimizer.defaults["lr"] * group.lr_factor
     return optimizer
+
+
+def _check_rates(optimizer: Optimizer, rates: Sequence[float], scheduler: Any) -> None:
+    """Refuse a schedule that brings groups of different rates to one rate.
+
+    Args:
+        optimizer: Whose rates the schedule has set.
+        rates: Those of its groups before.
+        scheduler: The schedule.
+    """
+    pairs = zip(optimizer.param_groups, rates, strict=True)
+    now = {group.get("initial_lr", rate) for group, rate in pairs}
+    if len(set(rates)) > 1 and len(now) == 1:
+        raise ConfigError(
+            f"`parameter_groups` must have no lr or lr_factor with {type(scheduler).__name__}, "
+            f"which sets rates of its own, got {', '.join(f'{rate:g}' for rate in rates)}; leave "
+            "them out, or give the schedule a list with a rate for each group."
+        )

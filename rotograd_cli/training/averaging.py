@@ -51,6 +51,9 @@ class WeightAverage:
     def update(self, model: MultiTaskMethod) -> None:
         """Follow the model after a step."""
         before = [statistic.clone() for statistic in _running_statistics(self.model)]
+        for own, other in zip(self.model.buffers(), model.buffers(), strict=True):
+            if own.shape != other.shape:  # made in the first step, as those of DB-MTL
+                own.data = torch.empty_like(other)
         self._average.update_parameters(model)  # copies all buffers
         if self.num_updates:
             for statistic, old in zip(_running_statistics(self.model), before, strict=True):

@@ -90,6 +90,19 @@ def test_a_run_made_longer_is_the_longer_run(cli: Cli, tmp_path: Path) -> None:
     assert (again.code, "run is finished." in again.err) == (0, True)
 
 
+def test_a_mean_of_the_last_epochs_is_of_epochs_that_are_all_still_to_come(cli: Cli) -> None:
+    words = (*TINY, "train.epochs=3", "train.average_last_epochs=2", "hydra.run.dir=run")
+    assert cli("train", *words).code == 0
+    refused = cli("train", "resume=run", "train.epochs=4")
+    assert refused.code == 2
+    assert refused.err == (
+        "rotograd: `train.epochs` must be at least 5 for the mean of the last 2 epochs "
+        "(train.average_last_epochs) of a run that is made longer after epoch 3, got 4; raise it.\n"
+    )
+    result = cli("train", "resume=run", "train.epochs=5")
+    assert (result.code, "the mean of epochs 4 to 5;" in result.err) == (0, True)
+
+
 @pytest.mark.slow
 def test_a_cosine_to_the_end_goes_on_as_in_the_longer_run_and_says_so(
     cli: Cli, tmp_path: Path

@@ -132,3 +132,10 @@ def test_options_out_of_range_are_refused() -> None:
     for option, value in (("mu", 0.0), ("mu", float("nan")), ("warmup_epochs", 0)):
         with pytest.raises(ConfigError, match=f"`{option}` must be"):
             STCH(num_tasks=K, **{option: value})  # type: ignore[arg-type]
+
+
+def test_a_run_that_ends_with_the_warm_up_of_stch_says_so() -> None:
+    rule = STCH(num_tasks=K, warmup_epochs=2)
+    (note,) = rule.notes(2)
+    assert note == "no epoch after the warm-up (warmup_epochs=2), so trained as SI"
+    assert rule.notes(3) == ()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.methods import RotoGrad, VanillaMTL
+from rotograd_cli.methods import DBMTL, MultiTaskMethod, RotoGrad, VanillaMTL
 from rotograd_cli.training.averaging import WeightAverage
 
 
@@ -41,6 +41,19 @@ def test_weights_and_running_statistics_are_averaged_and_all_else_is_copied() ->
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
     assert found["backbone.1.num_batches_tracked"] == 5
     assert average.num_updates == 5
+
+
+def test_buffers_that_the_first_step_makes_are_copied_too() -> None:
+    """The moving averages of DB-MTL, whose size is that of the gradients."""
+    rule = DBMTL(num_tasks=2, beta=0.5)
+    model = MultiTaskMethod(*networks(), rule, gradients="parameters")
+    average = WeightAverage(model, decay=0.5)
+    for _ in range(2):
+        model.backward([p.square().mean() for p in model.train()(torch.randn(6, 3))])
+        average.update(model)
+    assert rule.average.any()
+    for name, value in average.model.rule.state_dict().items():
+        assert torch.equal(value, rule.state_dict()[name])
 
 
 def test_the_average_of_free_parameters_is_a_rotation_with_a_constant_base_alone() -> None:

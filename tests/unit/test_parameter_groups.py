@@ -113,6 +113,22 @@ def test_wrong_groups_are_refused_in_one_line(config: TrainConfig, message: str)
     assert "\n" not in str(caught.value)
 
 
+def test_a_schedule_with_rates_of_its_own_is_refused_where_groups_have_theirs(
+    config: TrainConfig,
+) -> None:
+    options = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "_partial_": True}
+    options |= {"max_lr": 0.1, "total_steps": "end"}
+    config.model_scheduler = {"interval": "step", "scheduler": options}
+    slow = {"pattern": "backbone.*", "lr": 1e-5}
+    with pytest.raises(ConfigError, match=r"with OneCycleLR, which sets .* got 0.1, 1e-05; leave"):
+        groups_of(config, toy_model(), slow)
+    groups_of(config, toy_model(), {"pattern": "backbone.*", "weight_decay": 0.0})
+    config.model_scheduler["scheduler"]["max_lr"] = [0.1, 1e-5]
+    groups = groups_of(config, toy_model(), slow)
+    rates = groups[0].learning_rates()
+    assert rates["train/lr"] == pytest.approx(1e4 * rates["train/lr[backbone.*]"])
+
+
 def test_an_option_that_the_optimiser_lacks_is_refused(config: TrainConfig) -> None:
     config.model_optimizer = {"_target_": "torch.optim.Rprop", "_partial_": True, "lr": 0.1}
     with pytest.raises(ConfigError, match="cannot set weight_decay of 'heads"):
