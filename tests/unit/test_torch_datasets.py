@@ -165,6 +165,30 @@ def test_a_collate_that_leaves_examples_out_is_refused_in_every_batch() -> None:
             make(tasks=tasks, collate=collate).batch("train", torch.arange(4))
 
 
+class _OwnGenerator(Points):
+    rng = np.random.default_rng()
+
+    def __getitem__(self, index: int) -> Any:
+        item = super().__getitem__(index)
+        return {**item, "x": item["x"] + float(self.rng.random())}
+
+
+def test_items_that_draw_from_a_generator_of_their_own_are_said_and_not_in_the_fingerprint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Otherwise such a run could never be resumed: its data would always be other data."""
+    fingerprint = with_train(_OwnGenerator(20)).fingerprint
+    assert with_train(_OwnGenerator(20, seed=1)).fingerprint == fingerprint
+    assert with_train(_OwnGenerator(21)).fingerprint != fingerprint
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3
+    assert said[0] == (
+        "Data set 'points', split train: _OwnGenerator[0] is another item when it is read again, "
+        "although Python, NumPy and torch are seeded alike; runs on it can be neither repeated nor "
+        "resumed exactly. Let it draw from torch.rand or np.random.rand, and keep nothing."
+    )
+
+
 WRONG = {
     "raises": "item 7: Points[7] fails (LookupError: no such point, own_data.py line",
     "shape": "item 7: inputs must be like those of the first item, [N, 2], got [N, 1]; make them",

@@ -1,6 +1,7 @@
 """``data=torch``: the user's data sets with the tasks that their YAML declares."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,15 @@ from torch import Tensor
 from rotograd_cli.bounds import checked
 from rotograd_cli.data.base import Batch, MultiTaskDataset, NotNegative, Split, hash_tensors
 from rotograd_cli.data.torch_datasets.items import ABSENT, find, keys_of
-from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Place, Reader, load
+from rotograd_cli.data.torch_datasets.loading import load
+from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Place, Reader
 from rotograd_cli.data.torch_datasets.splits import make_splits
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task, select_tasks
 from rotograd_cli.tasks.declaring import declared_tasks
 from rotograd_cli.trees import Inputs, map_tensors, shape_of_one, tensors
+
+logger = logging.getLogger(__name__)
 
 
 class TorchDatasets(MultiTaskDataset):
@@ -108,15 +112,22 @@ class TorchDatasets(MultiTaskDataset):
     def fingerprint(self) -> str:
         """Hash of the length of every split and of 16 items spread over it (or each task's).
 
-        The content of the others is not looked at: it may be pictures by the million.
+        The content of the others is not looked at: it may be pictures by the million. Items that
+        are not the same when they are read again have no part in it.
         """
         digest = hashlib.sha256()
         readers = self._make_readers(self._datasets, self._declared)
         for split, reader in readers.items():
             digest.update(f"{split} {len(reader)}".encode())
+            varying = []
             for index in reader.looked_at():
-                inputs, targets = reader.read([(index, index)])
-                digest.update(hash_tensors(*tensors(inputs), *targets.values()).encode())
+                content, again = (_hash(reader.read([(index, index)])) for _ in range(2))
+                if content == again:
+                    digest.update(content.encode())
+                else:
+                    varying.append(index)
+            if varying:
+                logger.warning("%s", _varies(reader, varying[0]))
         return digest.hexdigest()[:16]
 
     def _make_readers(self, datasets: Any, tasks: Sequence[Task]) -> dict[Split, Reader]:
@@ -160,6 +171,20 @@ class TorchDatasets(MultiTaskDataset):
                     f"{key!r}; {max(map(keys_of, items), key=len)}. Give None where there is no "
                     "label."
                 )
+
+
+def _hash(loaded: Loaded) -> str:
+    inputs, targets = loaded
+    return hash_tensors(*tensors(inputs), *targets.values())
+
+
+def _varies(reader: Reader, index: int) -> str:
+    dataset, local = reader.source(index)
+    return (
+        f"{reader.place}: {type(dataset).__name__}[{local}] is another item when it is read again, "
+        "although Python, NumPy and torch are seeded alike; runs on it can be neither repeated nor "
+        "resumed exactly. Let it draw from torch.rand or np.random.rand, and keep nothing."
+    )
 
 
 def _pairs(indices: Tensor, seeds: Tensor | None = None) -> list[Pair]:
