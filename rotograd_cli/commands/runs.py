@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rotograd_cli.config.arguments import FOLDER_OPTIONS
 from rotograd_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,8 +36,11 @@ def run(arguments: Sequence[str]) -> int:
     """List runs."""
     from rotograd_cli.commands.support.hydra_app import run_app
 
-    patterns = [argument for argument in arguments if _is_pattern(argument)]
-    others = [argument for argument in arguments if not _is_pattern(argument)]
+    patterns: list[str] = []
+    others: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_pattern = before not in FOLDER_OPTIONS and _is_pattern(argument)
+        (patterns if is_pattern else others).append(argument)
     run_app("runs", others, lambda config: _list(config, patterns))
     return 0
 

@@ -101,6 +101,22 @@ def identity(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@cache
+def shipped_components() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Return name and content of the built-in files of networks, optimisers and schedules.
+
+    Returns:
+        By class; classes of several files are left out.
+    """
+    found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for group in ("backbone", "head", "optimizer", "scheduler"):
+        for file in sorted((config_dir() / group).glob("*.yaml")):
+            content = _content(file)
+            target = content.get("scheduler", content).get("_target_")
+            found.setdefault(target, []).append((file.stem, content))
+    return {target: files[0] for target, files in found.items() if len(files) == 1}
+
+
 def _label(node: Mapping[str, Any]) -> str:
     module, _, name = str(node.get("_target_", "?")).rpartition(".")
     is_built_in = module.startswith("rotograd_cli.")

@@ -100,9 +100,13 @@ def no_such_key(configuration: Configuration, key: str) -> str:
             "choose logger=tensorboard or logger=wandb."
         )
     if key == f"method.{GRADIENTS}":
+        target = str(OmegaConf.select(configuration.config, "method._target_"))
+        is_built_in = target.startswith("rotograd_cli.")
+        own = f"write +{key}=VALUE for a rule of your own"
+        another = "choose a method that takes them and does not rotate, such as method=pcgrad"
         return (
             f"`{key}` is not a key of this method, which takes no task gradients or rotates the "
-            f"features; leave it out, or write +{key}=VALUE for a rule of your own."
+            f"features; leave it out, or {another if is_built_in else own}."
         )
     if f"--{key}" in FOLDER_OPTIONS:
         return f"`{key}` is not a key; did you mean --{key} DIR?"

@@ -91,8 +91,19 @@ def build_run(
         each.join(ranks)
     run = RunState(model, make_groups(model), average)
     run.origin = origin
-    run.remarks = [*frozen(model, config.freeze), *described(run.groups)]
+    run.remarks = [*frozen(model, config.freeze), *described(run.groups), *rotated_maps(model)]
     return run, dataset
+
+
+def rotated_maps(model: MultiTaskMethod) -> list[str]:
+    """Return a line where all entries of maps are rotated together, which takes long."""
+    axes = model.rotated and model.rotated.axes
+    if not axes or len(axes.rotation_shape) < 3:
+        return []
+    return [
+        f"All {axes.size:,} entries of features {list(axes.rotation_shape)} are rotated together; "
+        "add 'rotation.post_shape=[-1,-1]' to rotate the channels of maps, which is faster."
+    ]
 
 
 def without_weights(config: TrainConfig) -> TrainConfig:

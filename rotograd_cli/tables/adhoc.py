@@ -10,7 +10,8 @@ from rotograd_cli.errors import ConfigError, override_value
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.terminal import metric_name, shown_metrics
-from rotograd_cli.tables.runs import Run, RunKey, grouped, listed, varying
+from rotograd_cli.tables.components import collapsed
+from rotograd_cli.tables.runs import Run, RunKey, grouped, listed
 from rotograd_cli.tables.spec import ColumnSpec, RowSpec, TableSpec
 
 REFERENCE = "Vanilla"
@@ -120,10 +121,7 @@ def _distinctions(groups: Sequence[_Group]) -> list[str]:
         | {"tasks": _listed(group.tasks) if group.tasks in shown_tasks else ""}
         for group in groups
     ]
-    keys = varying(settings)
-    return [
-        "".join(_distinction(key, each[key]) for key in keys if key in each) for each in settings
-    ]
+    return ["".join(map(_distinction, each, each.values())) for each in collapsed(settings)]
 
 
 def _listed(tasks: tuple[str, ...] | str | None) -> str:

@@ -176,10 +176,16 @@ def _unnamed_differences(spec: TableSpec, results: Results) -> list[str]:
         declared.update(override.partition("=")[0].lstrip("+~") for override in row.overrides)
     names = " ".join(map(spec.label, spec.rows))  # of rows made up from runs: RotoGrad, KEY=VALUE
     differing = _differing(_settings(spec, results))
-    keys = [key for key in differing if key not in declared and f", {key}=" not in names]
+    keys = [key for key in differing if key not in declared and not _is_named(key, names)]
     if not keys:
         return []
     return [f"Settings in which rows differ besides the method: {', '.join(keys)}."]
+
+
+def _is_named(key: str, names: str) -> bool:
+    """Whether names of rows give a value to a key or to the component that it is an option of."""
+    parts = key.split(".")
+    return any(f", {'.'.join(parts[:n])}=" in names for n in range(1, len(parts) + 1))
 
 
 def _who_has_what(values: Iterable[tuple[str, Sequence[str]]]) -> str:

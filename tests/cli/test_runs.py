@@ -19,6 +19,8 @@ def test_runs_are_listed_by_default_by_pattern_and_as_a_shell_expands_it(
         ("outputs/*",),
         ("outputs/a=b", "outputs/a=b/[1]"),
         ("sort=name",),
+        ("--config-dir", ".", "outputs/*"),
+        ("outputs/*", "--config-dir=."),
     ):
         result = cli("runs", *words)
         assert (result.code, result.err) == (0, "")

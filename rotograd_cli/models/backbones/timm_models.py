@@ -1,6 +1,7 @@
 """Networks of timm, by name."""
 
 import difflib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ from rotograd_cli.errors import ConfigError, DatasetError, first_line
 from rotograd_cli.extras import needing_extra
 from rotograd_cli.models.features import LibraryNetwork, Pool
 from rotograd_cli.models.layers import require_images
+
+logger = logging.getLogger(__name__)
 
 
 class TimmNetwork(LibraryNetwork):
@@ -53,6 +56,12 @@ class TimmNetwork(LibraryNetwork):
                 f"{' or '.join(close)} (timm.list_models() has all)."
             )
         channels = input_shape[0]
+        if pretrained:
+            logger.info(
+                "Weights of %s are read from the cache of Hugging Face's hub, or downloaded once; "
+                "with HF_HUB_OFFLINE=1 in the environment nothing is downloaded.",
+                model,
+            )
         try:
             network = timm.create_model(
                 model, pretrained=pretrained, in_chans=channels, num_classes=0, **options
@@ -62,7 +71,7 @@ class TimmNetwork(LibraryNetwork):
                 raise
             raise DatasetError(
                 f"timm's weights of {model} could not be read or downloaded "
-                f"({first_line(error)}); load a file with init_from=FILE, or train from scratch "
-                "with backbone.pretrained=false."
+                f"({first_line(error)}); load a file with backbone.pretrained=false "
+                "init_from=FILE, or train from scratch with backbone.pretrained=false."
             ) from error
         super().__init__(network, layer, pool, layers)
