@@ -103,6 +103,22 @@ def test_every_command_takes_a_run_on_a_dictionary(cli: Cli, tmp_path: Path) -> 
         assert result.code == 0, result.err
 
 
+def test_what_is_odd_about_the_data_is_said_when_a_run_begins(cli: Cli, tmp_path: Path) -> None:
+    points = "{_target_: tests.own_data.Points, num: 24, draws: true}"
+    test = "{_target_: tests.own_data.Points, num: 24}"
+    splits = f"{{train: {points}, val: {{split_of: train, fraction: 0.5}}, test: {test}}}"
+    tasks = "{label: {kind: binary}}"
+    content = f"defaults: [torch]\ndatasets: {splits}\ninputs: x\ntasks: {tasks}\n"
+    write(tmp_path, "tree", content)
+    result = cli("train", *WORDS, "backbone=mlp")
+    assert result.code == 0, result.err
+    line = "split val is evaluated on examples that Points varies at random; for plain ones give "
+    assert f"Note: {line}" in result.err + result.out
+    assert (tmp_path / "run" / "train.log").read_text().count(line) == 1
+    notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
+    assert any(note.startswith(line) for note in notes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_run_that_was_stopped_inside_an_epoch_goes_on_exactly(
