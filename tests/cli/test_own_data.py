@@ -103,6 +103,16 @@ def test_every_command_takes_a_run_on_a_dictionary(cli: Cli, tmp_path: Path) -> 
         assert result.code == 0, result.err
 
 
+def test_pictures_of_bytes_are_refused_with_the_conversion(cli: Cli, tmp_path: Path) -> None:
+    points = "{_target_: torchvision.datasets.FakeData, size: 24, image_size: [1, 16, 16]}"
+    points = points.replace("}", ", transform: {_target_: torchvision.transforms.PILToTensor}}")
+    content = f"defaults: [torch]\ndatasets: {{train: {points}, val: {points}, test: {points}}}\n"
+    write(tmp_path, "tree", f"{content}tasks: {{label: {{kind: binary, target: 1}}}}\ninputs: 0\n")
+    line = refused(cli, tmp_path, "train", *WORDS, "backbone=lenet")
+    assert "of uint8 (" in line
+    assert "; write .float() / 255 in the data set, or choose another backbone or data set." in line
+
+
 def test_what_is_odd_about_the_data_is_said_when_a_run_begins(cli: Cli, tmp_path: Path) -> None:
     points = "{_target_: tests.own_data.Points, num: 24, draws: true}"
     test = "{_target_: tests.own_data.Points, num: 24}"

@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "key": ({"inputs": "y"}, "`data.inputs` must be found in it, got 'y'; it has x, label, size."),
     "target": (
         {"tasks": {"l": {**CLASS, "target": "lbl"}}},
-        "`data.tasks.l.target` must be found in an item of train, got 'lbl'; it has x, label, size",
+        "`data.tasks.l.target` must be found in one of the 16 items of train that are looked at, got 'lbl'; it has x, label, ",
     ),
     "mask": (
         {"tasks": {"label": {**CLASS, "mask": "m"}}},

@@ -168,9 +168,10 @@ class TorchDatasets(MultiTaskDataset):
             items = [found[index] for index in reader.samples(task)]
             if all(find(item, key) is ABSENT for item in items):
                 raise ConfigError(
-                    f"`data.tasks.{task.name}.target` must be found in an item of train, got "
-                    f"{key!r}; {max(map(keys_of, items), key=len)}. Give None where there is no "
-                    "label."
+                    f"`data.tasks.{task.name}.target` must be found in one of the {len(items)} "
+                    f"items of train that are looked at, got {key!r}; "
+                    f"{max(map(keys_of, items), key=len)}. If the label is rare, give None where "
+                    "there is none."
                 )
 
 
