@@ -60,11 +60,18 @@ class LibraryNetwork(nn.Module):
         graphs: Module with the library's ``create_feature_extractor`` and ``get_graph_node_names``.
 
     Raises:
-        ConfigError: If there is no such layer, or the network has no graph.
+        ConfigError: If there is no such layer, the network has no graph, or its maps have their
+            channels last and are to be averaged.
     """
 
     def __init__(self, network: nn.Module, layer: str | None, pool: Pool, graphs: Any) -> None:
         super().__init__()
+        if layer is not None and pool == "mean" and _has_channels_last(network):
+            raise ConfigError(
+                "`backbone.pool=mean` needs maps [N, d, H, W], but those inside of "
+                f"{type(network).__name__} are [N, H, W, d]; set backbone.layer=null, or "
+                "backbone.pool=flatten."
+            )
         self.network = network if layer is None else _up_to(network, layer, graphs)
         self.pool = pool
 
@@ -77,6 +84,12 @@ class LibraryNetwork(nn.Module):
                 require_two_examples(type(self).__name__, x)
             raise
         return pooled(output[_KEY] if isinstance(output, Mapping) else output, self.pool)
+
+
+def _has_channels_last(network: nn.Module) -> bool:
+    """Whether it is a Swin Transformer of torchvision, or a network that timm says this of."""
+    is_swin = type(network).__name__.startswith("SwinTransformer")
+    return is_swin or getattr(network, "output_fmt", None) == "NHWC"
 
 
 def _up_to(network: nn.Module, layer: str, graphs: Any) -> nn.Module:

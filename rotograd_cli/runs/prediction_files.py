@@ -8,7 +8,7 @@ column                    type        content, a row per example
 ``<task>/prediction``     float       what the task's loss takes, ``[N, num_outputs, *map_shape]``
 ``<task>/target``         as in the   target, first axis N; -1 or NaN where there is no label;
                           data set    absent where no example has one
-``<task>/has_target``     bool        whether the example has a target of the task at all
+``<task>/has_target``     bool        whether the example's batch has a target of the task at all
 ========================= =========== ==============================================================
 
 ``FILE.npz`` holds the columns under these names, ``FILE.parquet`` likewise (a prediction of one

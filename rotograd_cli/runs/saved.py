@@ -80,6 +80,9 @@ often it is saved. A result does not depend on them, but for rounding on another
 other kernels, which the footnotes of a table name.
 """
 
+UNCOUNTED_OPTIONS = ("data.num_workers", "data.pin_memory")
+"""Options of the same kind in other sections: how torch's loader reads."""
+
 EXTENDING = ("train.epochs", "train.patience")
 """Keys whose values a run may raise when it goes on: it trains longer."""
 
@@ -213,7 +216,8 @@ def setting(config: Mapping[str, Any], select: str | None = None) -> dict[str, A
     """
     uncounted = (*UNCOUNTED, "seed", "tasks")
     counted = {name: value for name, value in config.items() if name not in uncounted}
-    result = flat(identity(counted))
+    leaves = flat(identity(counted))
+    result = {name: value for name, value in leaves.items() if name not in UNCOUNTED_OPTIONS}
     split, _, metric = str(result.get("train.select")).partition("/")
     if metric == "auto":
         candidates = [f"{split}/{name}" for name in _AUTO]
@@ -312,10 +316,14 @@ def named_run(name: str, config: TrainConfig, overrides: Sequence[str], trust: "
     saved = asdict(result)
     extended = False
     for word in overrides:
-        name = word.partition("=")[0].lstrip("+~").replace("@", ".")
-        key = name.split(".")[0]
-        if name in EXTENDING:
-            extended |= _extend(result, config, name.partition(".")[2], run_dir)
+        path = word.partition("=")[0].lstrip("+~").replace("@", ".")
+        key = path.split(".")[0]
+        if path in EXTENDING:
+            extended |= _extend(result, config, path.partition(".")[2], run_dir)
+            continue
+        if path in UNCOUNTED_OPTIONS and path in flat(saved):
+            option = path.rpartition(".")[2]
+            result.data[option] = config.data[option]
             continue
         if key in COMMAND_KEYS or word in _NO_CHANGE:
             continue

@@ -190,7 +190,8 @@ class _Declaration:
     def _is_squeezed(self) -> bool:
         """Whether a target lacks the axis of the one output."""
         is_number = self.kind_name == "regression" and not self.map_shape
-        return self.num_outputs == 1 and (is_number or self.kind_name == "binary")
+        is_flag = self.kind.loss is losses.binary_cross_entropy
+        return self.num_outputs == 1 and (is_number or is_flag)
 
     def _metrics(self, rule: losses.TargetRule | None) -> tuple[metrics.MetricSpec, ...]:
         own = self.options.get("metrics")

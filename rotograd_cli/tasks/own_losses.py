@@ -53,6 +53,7 @@ class OwnLoss:
         self.num_outputs = num_outputs
         self.squeezed = squeezed
         self.terms, self.weight = _per_element(loss)
+        self.is_batchmean = self.terms is not loss and _reduction(loss) == "batchmean"
         self.is_of_whole_batch = False  # until it has returned a single number
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -70,6 +71,8 @@ class OwnLoss:
             self.is_of_whole_batch = True
             whole: Tensor = _of_whole_batch(terms, usable)
             return whole
+        if self.is_batchmean:  # of torch's kl_div: examples count once, whatever they consist of
+            terms = terms.reshape(len(terms), -1).sum(1)
         counted = _of_terms(labelled, terms)
         terms = torch.where(_of_terms(usable, terms), terms, torch.nan)
         terms = torch.where(counted, terms, 0)
@@ -140,7 +143,7 @@ def _per_element(loss: Any) -> tuple[Callable[..., Any], Tensor | None]:
             "into the head."
         )
     function, options = _unpacked(loss)
-    if getattr(loss, "reduction", options.get("reduction")) == "sum":
+    if _reduction(loss) == "sum":
         raise ConfigError(
             "`loss` must be a mean, got reduction='sum', whose size depends on how many labels a "
             "batch has; leave it out."
@@ -156,6 +159,10 @@ def _per_element(loss: Any) -> tuple[Callable[..., Any], Tensor | None]:
         weighted = function in (F.cross_entropy, F.nll_loss)
         return partial(loss, reduction="none"), options.get("weight") if weighted else None
     return loss, None
+
+
+def _reduction(loss: Any) -> Any:
+    return getattr(loss, "reduction", _unpacked(loss)[1].get("reduction"))
 
 
 def _unpacked(loss: Any) -> tuple[Any, dict[str, Any]]:

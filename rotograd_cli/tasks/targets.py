@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError, first_line
+from rotograd_cli.tasks.labels import NO_LABEL
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class TargetForm:
         labelled = torch.as_tensor(mask).bool()
         if labelled.numel() == 1:
             return labelled.reshape(()).expand_as(target)
+        if labelled.shape[: -target.dim()] == (1,):  # as the target of a map may have had it
+            labelled = labelled[0]
         try:
             return labelled.expand_as(target)
         except RuntimeError:
@@ -116,6 +119,12 @@ class TargetForm:
                     f"data.tasks.{self.name}.ignore_index=-1, say."
                 )
             return target
+        is_flag = no_label == NO_LABEL and self.dtype == torch.float32
+        if is_flag and (target.eq(NO_LABEL) & ~missing).any():
+            raise self._refusal(
+                f"the target must be 0 or 1, got -1; for no label set data.tasks.{self.name}."
+                "ignore_index=-1, and for no write 0."
+            )
         if self.dtype == torch.int64 and target.is_floating_point():
             self._check_whole(target[~missing])
             target = torch.where(missing, no_label, target)

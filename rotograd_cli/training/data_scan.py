@@ -111,7 +111,9 @@ class SeenFlags:
     """Values of the targets of binary tasks: -1 for "no" would be taken for no label."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self._tasks = [t for t in tasks if loss_of_package(t.loss) is binary_cross_entropy]
+        binary = (t for t in tasks if loss_of_package(t.loss) is binary_cross_entropy)
+        # what reads the targets of declared tasks refuses a -1 that does not mean no label
+        self._tasks = [task for task in binary if task.target is None]
         self._counts = {task.name: Counter[float]() for task in self._tasks}
 
     def add(self, batch: Batch) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.declaring import KINDS, declared_tasks
 from rotograd_cli.tasks.losses import target_rule
 from rotograd_cli.tasks.metrics import accuracy
 from rotograd_cli.training import batch_checks
+from rotograd_cli.training.data_scan import SeenFlags
 
 CHECKOUT = Path(__file__).parents[2]
 NUM = 9
@@ -154,6 +157,36 @@ def test_soft_labels_go_to_an_own_loss_of_kind_custom() -> None:
     assert task.num_labelled(torch.stack(rows)) == NUM - 1
 
 
+def test_batchmean_is_the_mean_of_the_examples_sums() -> None:
+    """What torch's documentation recommends for KLDivLoss; a mean over elements is 1/C of it."""
+    soft = drawn(NUM, 4, seed=2).softmax(1)
+    outputs = drawn(NUM, 4).log_softmax(1)
+    expected = F.kl_div(outputs[1:], soft[1:], reduction="batchmean")
+    soft[0] = math.nan
+    for loss in (nn.KLDivLoss(reduction="batchmean"), partial(F.kl_div, reduction="batchmean")):
+        task = declared("custom", num_outputs=4, loss=loss)
+        torch.testing.assert_close(task.loss(outputs, soft), expected)
+        assert task.num_labelled(soft) == NUM - 1
+
+
+def test_one_flag_of_a_multilabel_task_is_a_binary_task() -> None:
+    task, binary = declared("multilabel", num_outputs=1), declared("binary")
+    assert task.target is not None
+    target = torch.stack([task.target.read(value) for value in ([1], [0], 1, None)])
+    outputs = drawn(4, 1)
+    assert task.loss(outputs, target) == binary.loss(outputs, torch.tensor([1.0, 0, 1, -1]))
+    assert task.metrics[0].prepare(outputs).shape == target.shape
+
+
+def test_a_split_of_few_flags_may_have_ones_alone() -> None:
+    """-1 is what reading makes of an absent label there, and no "no" of the user's."""
+    task = declared("binary")
+    flags = SeenFlags([task])
+    flags.add(Batch(torch.zeros(2, 1), {"a": torch.tensor([-1.0, 1.0])}))
+    data = SimpleNamespace(name="mine", tasks=[task])
+    flags.check(data, "val", is_whole=True)  # type: ignore[arg-type]
+
+
 CLASS = torch.tensor(3)
 READ: list[tuple[str, dict[str, Any], Any, Any, Any]] = [
     ("classification", {}, np.uint8(3), None, CLASS),
@@ -167,7 +200,8 @@ READ: list[tuple[str, dict[str, Any], Any, Any, Any]] = [
     ("classification", {"loss": nn.CrossEntropyLoss()}, -100, None, torch.tensor(-1)),
     ("binary", {}, np.array([True]), None, torch.tensor(1.0)),
     ("binary", {}, math.nan, None, torch.tensor(-1.0)),
-    ("multilabel", {}, [1, 0, 1], [1, 1, 0], torch.tensor([1.0, 0, -1])),
+    ("binary", {"ignore_index": -1}, -1, None, torch.tensor(-1.0)),
+    ("multilabel", {}, [1, 0, -1], [1, 1, 0], torch.tensor([1.0, 0, -1])),
     ("regression", {}, np.array([1, 2]), None, torch.tensor([1.0, 2])),
     ("regression", {"num_outputs": 1}, torch.tensor([2.5]), None, torch.tensor(2.5)),
     ("regression", {"num_outputs": 1, "ignore_index": -9}, -9, None, torch.tensor(math.nan)),
@@ -193,6 +227,15 @@ def test_a_mask_of_pixels_holds_for_all_channels() -> None:
     assert torch.equal(~target.isnan(), mask.expand(3, 2, 3))
 
 
+def test_a_mask_may_have_the_channel_that_the_target_has() -> None:
+    form = declared("segmentation").target
+    assert form is not None
+    target = torch.ones(1, *form.shape, dtype=torch.int64)
+    mask = torch.zeros_like(target).bool()
+    mask[0, 0, 0] = True
+    assert torch.equal(form.read(target, mask) == 1, mask[0])
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "mask", "message"),
     [
@@ -200,6 +243,8 @@ def test_a_mask_of_pixels_holds_for_all_channels() -> None:
         ("classification", [1, 2], None, "must have shape [], got [2]; correct it"),
         ("regression", [1.0], None, "must have shape [2], got [1]; correct it"),
         ("binary", "yes", None, "must be a number, an array or a tensor, got a str"),
+        ("binary", -1, None, "must be 0 or 1, got -1; for no label set data.tasks.a.ignore_index="),
+        ("multilabel", [1, -1, 1], [1, 1, 1], "must be 0 or 1, got -1; for no label set"),
         ("multilabel", [1, 0, 1], [1, 1], "its mask must have one value, or the target's shape"),
     ],
 )

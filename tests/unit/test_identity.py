@@ -114,6 +114,22 @@ def test_sections_that_do_not_count_may_change_on_resume(
         assert named_run(str(tmp_path / "run"), config, [f"{section}.x=1"], Trust()).resumed
 
 
+def test_how_torchs_loader_reads_is_no_part_of_a_run(config: TrainConfig, tmp_path: Path) -> None:
+    saved = asdict(config)
+    saved["data"] = {"_target_": "rotograd_cli.data.toy.Toy", "_partial_": True}
+    run, other = (
+        {**saved, "data": {**saved["data"], "num_workers": num, "pin_memory": pins}}
+        for num, pins in ((0, True), (4, False))
+    )
+    assert key(run) == key(other)
+    write_run(tmp_path / "run", run, SUMMARY)
+    name = str(tmp_path / "run")
+    resumed = named_run(name, to_train_config(other), ["+data.num_workers=4"], Trust())
+    assert resumed.config.data == {**run["data"], "num_workers": 4}
+    with pytest.raises(ConfigError, match=r"got data\.seed=4 too"):
+        named_run(name, to_train_config(other), ["data.seed=4"], Trust())
+
+
 def test_a_group_that_is_switched_off_as_by_default_may_be_named_on_resume(
     config: TrainConfig, tmp_path: Path
 ) -> None:

@@ -9,12 +9,12 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torchvision.models import get_model
+from torchvision.models import SwinTransformer, feature_extraction, get_model
 
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.errors import ConfigError, DatasetError, RankError, ShapeError
 from rotograd_cli.models.backbones.wrapped import Wrapped
-from rotograd_cli.models.features import pooled
+from rotograd_cli.models.features import LibraryNetwork, pooled
 from rotograd_cli.ranks.base import ONE
 from rotograd_cli.ranks.layers import see_whole_batch
 
@@ -64,6 +64,17 @@ def test_a_layer_is_named_and_its_map_kept_averaged_or_flattened() -> None:
     assert torch.equal(features["flatten"], found[0].flatten(1))
     cut = backbone("torchvision", layer="layer2")
     assert not [name for name, _ in cut.named_parameters() if "layer3" in name or "fc" in name]
+
+
+def test_the_mean_over_maps_with_channels_last_is_refused() -> None:
+    """It would be over rows and channels: features of the length of an image's side."""
+    sizes = {"patch_size": [4, 4], "depths": [2], "num_heads": [1], "window_size": [2, 2]}
+    swin = SwinTransformer(embed_dim=8, **sizes)
+    assert swin.features(inputs(*IMAGES)).shape == (2, 8, 8, 8)
+    with pytest.raises(ConfigError, match=r"inside of SwinTransformer are \[N, H, W, d\]; set"):
+        LibraryNetwork(swin, "features.1", "mean", feature_extraction)
+    flat = LibraryNetwork(swin, "features.1", "flatten", feature_extraction)
+    assert flat(inputs(*IMAGES)).shape == (2, 512)
 
 
 def test_weights_of_torchvision_fit_other_channels(monkeypatch: pytest.MonkeyPatch) -> None:

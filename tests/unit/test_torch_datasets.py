@@ -12,6 +12,7 @@ from torch import nn
 
 from rotograd_cli.data.base import Batch
 from rotograd_cli.data.torch_datasets import PerTaskDatasets, TorchDatasets
+from rotograd_cli.data.torch_datasets.reading import spread
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.rotograd import RotoGrad
 from rotograd_cli.ranks.base import ONE, Ranks
@@ -136,6 +137,56 @@ def test_the_fingerprint_tells_other_content_and_other_lengths() -> None:
     assert make(num_workers=1, name="other").fingerprint == fingerprint
     assert with_train(Points(20, seed=1)).fingerprint != fingerprint
     assert with_train(Points(20)).fingerprint != with_train(Points(21)).fingerprint
+
+
+def test_the_items_that_are_looked_at_are_in_the_split_however_long_it_is() -> None:
+    for num in (1, 16, 17, 2**24 + 8, 2**40 + 3):  # float32 rounds the last two beyond the end
+        chosen = spread(num)
+        assert (chosen[0], chosen[-1], len(set(chosen))) == (0, num - 1, min(num, 16))
+
+
+def _dropped(items: Any) -> Any:
+    return {"x": torch.ones(len(items) - 1, 2), "label": [0] * (len(items) - 1)}
+
+
+def _ragged(items: Any) -> Any:
+    return {"x": torch.ones(len(items), 2), "label": torch.tensor(1)}
+
+
+def _short(items: Any) -> Any:
+    return {"x": torch.ones(len(items), 2), "label": [0] * len(items), "m": [True]}
+
+
+def test_a_collate_that_leaves_examples_out_is_refused_in_every_batch() -> None:
+    """Predictions and counts would belong to other examples than they are said to."""
+    for collate, mask in ((_dropped, None), (_ragged, None), (_short, "m")):
+        tasks = {"label": {**CLASS, "mask": mask}}
+        with pytest.raises(ConfigError, match=r"what `data.collate` returns: .*got"):
+            make(tasks=tasks, collate=collate).batch("train", torch.arange(4))
+
+
+class _OwnGenerator(Points):
+    rng = np.random.default_rng()
+
+    def __getitem__(self, index: int) -> Any:
+        item = super().__getitem__(index)
+        return {**item, "x": item["x"] + float(self.rng.random())}
+
+
+def test_items_that_draw_from_a_generator_of_their_own_are_said_and_not_in_the_fingerprint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Otherwise such a run could never be resumed: its data would always be other data."""
+    fingerprint = with_train(_OwnGenerator(20)).fingerprint
+    assert with_train(_OwnGenerator(20, seed=1)).fingerprint == fingerprint
+    assert with_train(_OwnGenerator(21)).fingerprint != fingerprint
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3
+    assert said[0] == (
+        "Data set 'points', split train: _OwnGenerator[0] is another item when it is read again, "
+        "although Python, NumPy and torch are seeded alike; runs on it can be neither repeated nor "
+        "resumed exactly. Let it draw from torch.rand or np.random.rand, and keep nothing."
+    )
 
 
 WRONG = {
@@ -292,9 +343,35 @@ def test_gradients_are_those_of_a_loop_over_the_tasks_batches() -> None:
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-14)
 
 
+def test_a_small_data_set_beside_a_large_one_is_looked_at_too() -> None:
+    """16 of all items would be the large one's: a key would be missed, and other content too."""
+
+    def of(small: list[Any], key: str = "y") -> PerTaskDatasets:
+        large = [{"x": torch.zeros(2), "z": 0.0}] * 5000
+        datasets = {
+            n: dict.fromkeys(("train", "val", "test"), d) for n, d in (("a", large), ("b", small))
+        }
+        tasks = {
+            "a": {"kind": "regression", "target": "z"},
+            "b": {"kind": "regression", "target": key},
+        }
+        return per_task(datasets=datasets, inputs="x", tasks=tasks)
+
+    items = [{"x": torch.ones(2), "y": float(i)} for i in range(20)]
+    fingerprint = of(items).fingerprint
+    assert fingerprint == of(list(items)).fingerprint
+    assert fingerprint != of([*items[:-1], {"x": torch.ones(2), "y": 7.0}]).fingerprint
+    with pytest.raises(ConfigError, match=r"b.target` must be found in an item of train, got 'z'"):
+        of(items, "z")  # the other task's items have it
+
+
 def test_wrong_shares_of_a_step_are_refused() -> None:
     for changes, text in (
         ({"batch_sizes": {"a": 1, "b": 1}}, "add up to train.batch_size=4, got"),
+        ({"batch_sizes": {"a": 4, "b": 0}}, "add up to train.batch_size=4, got"),
+        ({"batch_sizes": {"a": 5, "b": -1}}, "add up to train.batch_size=4, got"),
+        ({"batch_sizes": {"a": "2", "b": 2}}, "add up to train.batch_size=4, got"),
+        ({"batch_sizes": [2, 2]}, r"add up to train.batch_size=4, got \[2, 2\]"),
         ({"epoch": "all"}, "`data.epoch` must be one of longest, shortest, sum, or a number"),
         ({"datasets": {"a": {}}}, "must have train, val and test of every task, by its name: a, b"),
     ):

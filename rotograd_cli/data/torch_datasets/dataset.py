@@ -1,6 +1,7 @@
 """``data=torch``: the user's data sets with the tasks that their YAML declares."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +13,15 @@ from torch import Tensor
 from rotograd_cli.bounds import checked
 from rotograd_cli.data.base import Batch, MultiTaskDataset, NotNegative, Split, hash_tensors
 from rotograd_cli.data.torch_datasets.items import ABSENT, find, keys_of
-from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Place, Reader, load
+from rotograd_cli.data.torch_datasets.loading import load
+from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Place, Reader
 from rotograd_cli.data.torch_datasets.splits import make_splits
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task, select_tasks
 from rotograd_cli.tasks.declaring import declared_tasks
 from rotograd_cli.trees import Inputs, map_tensors, shape_of_one, tensors
 
-NUM_SAMPLES = 16
-"""Items of each split that are looked at before training, and that the fingerprint is made of."""
+logger = logging.getLogger(__name__)
 
 
 class TorchDatasets(MultiTaskDataset):
@@ -109,17 +110,24 @@ class TorchDatasets(MultiTaskDataset):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the length of every split and of 16 items spread over it.
+        """Hash of the length of every split and of 16 items spread over it (or each task's).
 
-        The content of the others is not looked at: it may be pictures by the million.
+        The content of the others is not looked at: it may be pictures by the million. Items that
+        are not the same when they are read again have no part in it.
         """
         digest = hashlib.sha256()
         readers = self._make_readers(self._datasets, self._declared)
         for split, reader in readers.items():
             digest.update(f"{split} {len(reader)}".encode())
-            for index in samples(len(reader)):
-                inputs, targets = reader.read([(index, index)])
-                digest.update(hash_tensors(*tensors(inputs), *targets.values()).encode())
+            varying = []
+            for index in reader.looked_at():
+                content, again = (_hash(reader.read([(index, index)])) for _ in range(2))
+                if content == again:
+                    digest.update(content.encode())
+                else:
+                    varying.append(index)
+            if varying:
+                logger.warning("%s", _varies(reader, varying[0]))
         return digest.hexdigest()[:16]
 
     def _make_readers(self, datasets: Any, tasks: Sequence[Task]) -> dict[Split, Reader]:
@@ -153,9 +161,10 @@ class TorchDatasets(MultiTaskDataset):
         reader = self._readers["train"]
         if reader.collate is not None:
             return
-        items = [reader.item(index) for index in samples(len(reader))]
+        found = {index: reader.item(index) for index in reader.looked_at()}
         for task in self.tasks:
             key = reader.places[task.name].target
+            items = [found[index] for index in reader.samples(task)]
             if all(find(item, key) is ABSENT for item in items):
                 raise ConfigError(
                     f"`data.tasks.{task.name}.target` must be found in an item of train, got "
@@ -164,9 +173,18 @@ class TorchDatasets(MultiTaskDataset):
                 )
 
 
-def samples(num: int) -> list[int]:
-    """Return positions that are evenly spread over a split, at most :data:`NUM_SAMPLES`."""
-    return torch.linspace(0, num - 1, min(num, NUM_SAMPLES)).round().long().tolist()
+def _hash(loaded: Loaded) -> str:
+    inputs, targets = loaded
+    return hash_tensors(*tensors(inputs), *targets.values())
+
+
+def _varies(reader: Reader, index: int) -> str:
+    dataset, local = reader.source(index)
+    return (
+        f"{reader.place}: {type(dataset).__name__}[{local}] is another item when it is read again, "
+        "although Python, NumPy and torch are seeded alike; runs on it can be neither repeated nor "
+        "resumed exactly. Let it draw from torch.rand or np.random.rand, and keep nothing."
+    )
 
 
 def _pairs(indices: Tensor, seeds: Tensor | None = None) -> list[Pair]:

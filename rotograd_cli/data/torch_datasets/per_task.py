@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from rotograd_cli.data.base import SPLITS, NotNegative, Permuted, Split
 from rotograd_cli.data.torch_datasets.dataset import TorchDatasets
-from rotograd_cli.data.torch_datasets.reading import Reader
+from rotograd_cli.data.torch_datasets.reading import Reader, spread
 from rotograd_cli.data.torch_datasets.splits import make_splits
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task
@@ -108,19 +108,21 @@ class PerTaskDatasets(TorchDatasets):
     def _sizes(self, batch_size: int) -> list[int]:
         """Return the number of examples of each task in a step."""
         names = [task.name for task in self.tasks]
-        given = self._batch_sizes
-        if given is None and batch_size % len(names):
+        given: Any = self._batch_sizes
+        if given is None:
+            if batch_size % len(names):
+                raise ConfigError(
+                    f"`train.batch_size` must be a multiple of the {len(names)} tasks, got "
+                    f"{batch_size}; change it, or set data.batch_sizes."
+                )
+            return [batch_size // len(names)] * len(names)
+        sizes: list[Any] = [given.get(n) for n in names] if isinstance(given, Mapping) else [None]
+        if not all(type(n) is int and n > 0 for n in sizes) or sum(sizes) != batch_size:
             raise ConfigError(
-                f"`train.batch_size` must be a multiple of the {len(names)} tasks, got "
-                f"{batch_size}; change it, or set data.batch_sizes."
+                f"`data.batch_sizes` must have a number above 0 for each of {', '.join(names)}, "
+                f"which add up to train.batch_size={batch_size}, got {given}."
             )
-        sizes = {name: batch_size // len(names) for name in names} if given is None else given
-        if not set(names) <= set(sizes) or sum(sizes[name] for name in names) != batch_size:
-            raise ConfigError(
-                f"`data.batch_sizes` must have a number for each of {', '.join(names)}, which add "
-                f"up to train.batch_size={batch_size}, got {dict(sizes)}."
-            )
-        return [sizes[name] for name in names]
+        return sizes
 
     def _make_readers(self, datasets: Any, tasks: Sequence[Task]) -> dict[Split, Reader]:
         if not isinstance(datasets, Mapping) or not {t.name for t in tasks} <= datasets.keys():
@@ -177,11 +179,17 @@ class _PerTaskReader(Reader):
         k, local = self.dataset.place(index)
         return self.dataset.datasets[k], local
 
+    def samples(self, task: Task) -> list[int]:
+        """See :class:`Reader`."""
+        k = self.tasks.index(task)
+        joined: Joined = self.dataset
+        return joined.position(k, torch.tensor(spread(joined.lengths[k]))).tolist()
+
     def target(self, task: Task, item: Any, index: int | None) -> tuple[Any, Any]:
         """See :class:`Reader`."""
         assert index is not None
         k, _ = self.dataset.place(index)
-        return super().target(task, item, index) if self.tasks[k] == task else (None, None)
+        return super().target(task, item, index) if self.tasks[k] is task else (None, None)
 
 
 def interleaved(lengths: Sequence[int]) -> Tensor:

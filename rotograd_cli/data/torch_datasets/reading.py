@@ -1,8 +1,7 @@
-"""Reading batches of the user's data sets, here or in worker processes, from given seeds."""
+"""Reading batches of the user's data sets from given seeds."""
 
 import random
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Subset
 
 from rotograd_cli.data.torch_datasets.items import ABSENT, Key, find, find_inputs, keys_of
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.targets import TargetForm
-from rotograd_cli.trees import Inputs, map_tensors, shown
+from rotograd_cli.trees import Inputs, map_tensors, shown, tensors
 from rotograd_cli.user_code import describe
 
 Loaded = tuple[Inputs, dict[str, Tensor]]
 """Inputs, and targets by task, on the host; a task without any label is missing."""
 Pair = tuple[int, int]
 """Position of an example, and the seed that it is read with."""
+NUM_SAMPLES = 16
+"""Items of each data set that are looked at before training: the fingerprint is made of them."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,7 @@ class Place:
     """Says where there is a label; None for everywhere."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Returned by a worker, whose errors would lose their place."""
-
-    text: str
-
-
-class Reader(Dataset[Any]):
+class Reader:
     """Reads batches of one split: examples one by one, then as tensors with examples first.
 
     Before an example is read, Python, NumPy and torch are seeded with its seed, and afterwards they
@@ -97,6 +91,15 @@ class Reader(Dataset[Any]):
         with unchanged_generators():
             return self._item(index, index)
 
+    def samples(self, task: Task) -> list[int]:
+        """Return positions of items that may have a label of a task, at most 16, spread evenly."""
+        del task
+        return spread(len(self))
+
+    def looked_at(self) -> list[int]:
+        """Return the positions of all items that are looked at before training."""
+        return list(dict.fromkeys(index for task in self.tasks for index in self.samples(task)))
+
     def source(self, index: int) -> tuple[Any, int]:
         """Return the user's data set that an example comes from, and its index there."""
         dataset: Any = self.dataset
@@ -121,13 +124,6 @@ class Reader(Dataset[Any]):
                 f"{keys_of(item)}."
             )
         return (None if value is ABSENT else value), mask
-
-    def __getitems__(self, pairs: Sequence[Pair]) -> Loaded | Failure:
-        """Return what :meth:`read` does for torch's loader, and errors as values."""
-        try:
-            return self.read(pairs)
-        except RotogradError as error:
-            return Failure(str(error))
 
     def _item(self, index: int, seed: int) -> Any:
         seed_generators(seed)
@@ -181,10 +177,18 @@ class Reader(Dataset[Any]):
             ) from error
         try:
             inputs = find_inputs(batch, self.inputs)
-            targets = {task.name: self._of_batch(task, batch) for task in self.tasks}
-        except RotogradError as error:
-            raise ConfigError(f"{self.place}, what `data.collate` returns: {error}") from error
-        return inputs, {name: target for name, target in targets.items() if target is not None}
+            found = {task.name: self._of_batch(task, batch) for task in self.tasks}
+            targets = {name: target for name, target in found.items() if target is not None}
+            for part in (*tensors(inputs), *targets.values()):
+                if part.shape[:1] != (len(items),):
+                    raise ConfigError(
+                        f"all must have the {len(items)} examples that it got on the first axis, "
+                        f"got shape {list(part.shape)}; leave none out."
+                    )
+        except (RotogradError, RuntimeError, TypeError, ValueError) as error:
+            text = str(error) if isinstance(error, RotogradError) else f"got {describe(error)}."
+            raise ConfigError(f"{self.place}, what `data.collate` returns: {text}") from error
+        return inputs, targets
 
     def _of_batch(self, task: Task, batch: Any) -> Tensor | None:
         """Return the targets that a collate of the user's has stacked; None without any."""
@@ -206,45 +210,10 @@ class Reader(Dataset[Any]):
         )
 
 
-def load(
-    reader: Reader, batches: Sequence[list[Pair]], *, num_workers: int, pin_memory: bool
-) -> Iterator[Loaded]:
-    """Yield batches in order, read ahead by worker processes of torch's loader.
-
-    Args:
-        reader: The split.
-        batches: The examples of every batch.
-        num_workers: Number of processes; 0 reads here.
-        pin_memory: Whether batches are put into page-locked memory.
-
-    Raises:
-        ConfigError: If an example cannot be read, or the workers fail.
-    """
-    loader = DataLoader(
-        reader,
-        batch_sampler=batches,
-        num_workers=min(num_workers, len(batches)),
-        pin_memory=pin_memory,
-        collate_fn=_unchanged,
-        worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # the loader draws a number that nothing here depends on
-    )
-    for result in _guarded(loader, reader.place):
-        if isinstance(result, Failure):
-            raise ConfigError(result.text)
-        yield result
-
-
-def _guarded(loader: Iterable[Any], place: str) -> Iterator[Any]:
-    try:
-        yield from loader
-    except (MemoryError, RotogradError):
-        raise
-    except Exception as error:  # they cannot be started, or one has died
-        raise ConfigError(
-            f"{place}: the workers of torch's DataLoader fail ({describe(error)}); set "
-            "data.num_workers=0."
-        ) from error
+def spread(num: int) -> list[int]:
+    """Return positions that are spread evenly over a data set, at most :data:`NUM_SAMPLES`."""
+    places = torch.linspace(0, num - 1, min(num, NUM_SAMPLES), dtype=torch.float64)
+    return places.round().long().tolist()
 
 
 def seed_generators(seed: int) -> None:
@@ -282,13 +251,3 @@ def _unlabelled(form: TargetForm, like: Tensor) -> Tensor:
 
 def _signature(inputs: Inputs) -> Any:
     return map_tensors(lambda x: (x.shape, x.dtype), inputs)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _begin_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which finishes its step; end at once when it says so."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
