@@ -19,7 +19,7 @@ from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.heads import share_layers
 from rotograd_cli.ranks.base import ONE, Ranks
 from rotograd_cli.runs.initial_weights import load_initial_weights
-from rotograd_cli.runs.optimizers import optimizer_groups
+from rotograd_cli.runs.optimizers import described, optimizer_groups
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.loss_options import with_all_loss_options
 from rotograd_cli.training.averaging import WeightAverage
@@ -27,7 +27,7 @@ from rotograd_cli.training.batch_checks import check_predictions, where
 from rotograd_cli.training.batches import check_batch_size, num_steps
 from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
-from rotograd_cli.training.freezing import freeze
+from rotograd_cli.training.freezing import freeze, frozen
 from rotograd_cli.training.precision import AUTOCAST, compile_networks
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import RunLength
@@ -91,6 +91,7 @@ def build_run(
         each.join(ranks)
     run = RunState(model, make_groups(model), average)
     run.origin = origin
+    run.remarks = [*frozen(model, config.freeze), *described(run.groups)]
     return run, dataset
 
 

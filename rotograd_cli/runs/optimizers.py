@@ -1,7 +1,8 @@
 """The optimisers of a run with their schedules, and parameter groups by patterns of names."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -35,18 +36,20 @@ def optimizer_groups(
         ConfigError: If an option is refused, or a pattern matches no parameter.
     """
     patterns = read_parameter_groups(config)
-    matched = _matches(model, patterns)
+    set_by = _set_by(model, patterns)
     parameters = {"model": model.model_parameters(), "method": model.mtl_parameters()}
     groups = []
     for name, iterator in parameters.items():
         params = [parameter for parameter in iterator if parameter.requires_grad]
         if not params:  # vanilla has no parameters of its own, others may be frozen
             continue
-        numbers = sorted({matched.get(p, -1) for p in params})
-        sections = [[p for p in params if matched.get(p, -1) == number] for number in numbers]
-        chosen = [None if number < 0 else patterns[number] for number in numbers]
+        sections = _sections(params, set_by)
+        chosen = [_merged(patterns, numbers) for numbers in sections]
         make: Any = constructors.optimizers[name]
-        optimizer = make(params) if chosen == [None] else _grouped(make, sections, chosen, name)
+        if chosen == [None]:
+            optimizer = make(params)
+        else:
+            optimizer = _grouped(make, list(sections.values()), chosen, name)
         rates = [group["lr"] for group in optimizer.param_groups]
         schedule = constructors.schedulers[name]
         scheduler = schedule(optimizer, length, config.train.select_mode)
@@ -65,26 +68,78 @@ def optimizer_groups(
     return groups
 
 
-def _matches(model: nn.Module, patterns: Sequence[ParameterGroup]) -> Mapping[nn.Parameter, int]:
-    """Return the number of the first pattern that matches, by parameter.
+def described(groups: Sequence[OptimizerGroup]) -> list[str]:
+    """Return a line for each optimiser with several groups: their sizes and options."""
+    return [
+        f"Parameter groups of {group.name}_optimizer: {'; '.join(_described(group))}."
+        for group in groups
+        if list(group.patterns) != [None]
+    ]
+
+
+def _described(group: OptimizerGroup) -> Iterator[str]:
+    for pattern, built in zip(group.patterns, group.optimizer.param_groups, strict=True):
+        num = sum(parameter.numel() for parameter in built["params"])
+        rate = built.get("initial_lr", built["lr"])  # before any warm-up
+        options = {"lr": rate, "weight_decay": built.get("weight_decay")}
+        shown = [f"{key}={value:g}" for key, value in options.items() if value is not None]
+        yield f"{pattern or 'the others'}: {num:,} parameters with {', '.join(shown)}"
+
+
+def _set_by(
+    model: nn.Module, patterns: Sequence[ParameterGroup]
+) -> Mapping[nn.Parameter, tuple[int, int]]:
+    """Return the numbers of the first patterns that set rate and weight decay, by parameter.
+
+    A number is -1 where none does.
 
     Raises:
-        ConfigError: If a pattern is refused, or is the first for no parameter.
+        ConfigError: If a pattern is refused, or sets nothing of any parameter.
     """
     names = {name: parameter for name, parameter in model.named_parameters() if patterns}
-    numbers: dict[nn.Parameter, int] = {}
+    first: tuple[dict[nn.Parameter, int], ...] = ({}, {})
     for number, group in enumerate(patterns):
         _check(group, f"parameter_groups[{number}]")
         found = [p for name, p in names.items() if fnmatchcase(name, group.pattern)]
-        left = [p for p in found if p not in numbers]
-        if not left:
+        sets = (_sets_rate(group), group.weight_decay is not None)
+        taken = [of for of, does in zip(first, sets, strict=True) if does]
+        left = [[p for p in found if p not in of] for of in taken]
+        if not any(left):
             reason = _taken(found) or _unknown(group.pattern, list(names))
             raise ConfigError(
                 f"`parameter_groups[{number}].pattern` must match a parameter, got "
                 f"{group.pattern!r}{reason}"
             )
-        numbers |= dict.fromkeys(left, number)
-    return numbers
+        for of, some in zip(taken, left, strict=True):
+            of.update(dict.fromkeys(some, number))
+    rates, decays = first
+    return {p: (rates.get(p, -1), decays.get(p, -1)) for p in names.values()}
+
+
+def _sets_rate(group: ParameterGroup) -> bool:
+    return group.lr is not None or group.lr_factor is not None
+
+
+def _sections(
+    params: Sequence[nn.Parameter], set_by: Mapping[nn.Parameter, tuple[int, int]]
+) -> dict[tuple[int, ...], list[nn.Parameter]]:
+    """Return parameters by the patterns that set something of them, in the patterns' order."""
+    sections: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+    for parameter in params:
+        sections[set_by.get(parameter, (-1, -1))].append(parameter)
+    order = sorted(sections, key=lambda numbers: (sorted(set(numbers) - {-1}), numbers))
+    return {numbers: sections[numbers] for numbers in order}
+
+
+def _merged(patterns: Sequence[ParameterGroup], numbers: Sequence[int]) -> ParameterGroup | None:
+    """Return the options of a section, rate and weight decay each from its pattern."""
+    used = [patterns[number] for number in sorted(set(numbers) - {-1})]
+    if not used:
+        return None
+    rate = patterns[numbers[0]] if numbers[0] >= 0 else ParameterGroup()
+    decay = patterns[numbers[1]] if numbers[1] >= 0 else ParameterGroup()
+    name = " & ".join(group.pattern for group in used)
+    return ParameterGroup(name, rate.lr, rate.lr_factor, decay.weight_decay)
 
 
 def _check(group: ParameterGroup, where: str) -> None:
@@ -98,7 +153,7 @@ def _check(group: ParameterGroup, where: str) -> None:
 
 
 def _taken(found: Sequence[nn.Parameter]) -> str:
-    same = "; all that it matches belongs to patterns before it, move it up or leave it out."
+    same = "; patterns before it set the same of all that it matches, move it up or leave it out."
     return same if found else ""
 
 

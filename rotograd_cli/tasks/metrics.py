@@ -186,14 +186,18 @@ def _sharing(
 ROUNDING = 1e-6
 """A loss that is never negative may come out below 0 by less than this."""
 
+SMALLEST_LOSS = torch.finfo(torch.float32).eps
+"""Smallest loss in a geometric mean, 1.2e-7: losses are measured in float32."""
+
 
 def geometric_mean(losses: Mapping[Any, float]) -> float:
     r"""Geometric mean of the task losses, :math:`(\prod_k L_k)^{1/K}`.
 
     Rescaling any loss by a constant rescales the result by a constant, so that comparing epochs
     does not depend on the units of the tasks. Negative losses have no geometric mean: the result is
-    NaN. A loss of 0 counts as the smallest normal double, 2.2e-308: epochs in which one task is
-    perfect are still told apart by the others. So does what rounding takes below 0, down to -1e-6.
+    NaN. A loss counts as at least :data:`SMALLEST_LOSS`: below it the mean of float32 losses says
+    nothing, and a task that is solved would decide alone. So does what rounding takes below 0, down
+    to -1e-6.
 
     Args:
         losses: Loss of each task.
@@ -206,9 +210,8 @@ def geometric_mean(losses: Mapping[Any, float]) -> float:
         4.0
     """
     values = torch.tensor(list(losses.values()), dtype=torch.float64)
-    smallest = torch.finfo(torch.float64).tiny
-    is_zero = (values <= 0) & (values > -ROUNDING)
-    return float(torch.where(is_zero, smallest, values).log().mean().exp())
+    is_small = (values < SMALLEST_LOSS) & (values > -ROUNDING)
+    return float(torch.where(is_small, SMALLEST_LOSS, values).log().mean().exp())
 
 
 def delta_m(

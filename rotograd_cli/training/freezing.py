@@ -39,6 +39,14 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     return _statistics_of_frozen(model) if patterns else []
 
 
+def frozen(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Return a line that says how much of a model is not trained; none without patterns."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    total = sum(num for num, _ in sizes)
+    num_frozen = sum(num for num, is_trained in sizes if not is_trained)
+    return [f"Frozen: {num_frozen:,} of {total:,} parameters."] if patterns else []
+
+
 def _no_match(pattern: str, names: Sequence[str]) -> ConfigError:
     folders = {name.rpartition(".")[0] + ".*" for name in names}
     close = difflib.get_close_matches(pattern, [*folders, *names], cutoff=0.5)

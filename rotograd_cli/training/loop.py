@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rotograd_cli.data.base import MultiTaskDataset, Split
 from rotograd_cli.errors import NonFiniteError
 from rotograd_cli.ranks.base import Ranks
+from rotograd_cli.tasks.metrics import SMALLEST_LOSS
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.batches import EpochBatches
 from rotograd_cli.training.checkpoint import CheckpointFolder
@@ -92,6 +93,7 @@ class Trainer:
         run = self.run
         tasks = self.dataset.tasks
         self.selection = select_by(self.options, tasks)
+        self.solved: set[str] = set()
         self.batches = EpochBatches(self.dataset, self.options, self.seed, run.device, run.ranks)
         self.stepper = Stepper(run, tasks, self.options)
         self.evaluator = Evaluator(run.evaluated_model, self.dataset, self.options)
@@ -183,6 +185,7 @@ class Trainer:
             self.run.model.observe_evaluation(by_task(self.dataset.tasks, metrics, "val"))
             state.evaluation_due = False
             self.selection.check(metrics)
+            self._warn_of_solved_tasks(metrics)
             self.run.end_evaluation(metrics[self.selection.key])
             if self._is_reported(metrics):
                 self.checkpoints.save("best.pt")  # first: last.pt never names a best without it
@@ -190,6 +193,20 @@ class Trainer:
         state.evaluation_due = False
         if is_saved or state.is_over(self.options):
             self.checkpoints.save_epoch()
+
+    def _warn_of_solved_tasks(self, metrics: dict[str, float]) -> None:
+        """Say once of each task that selection does not see its loss become smaller."""
+        key = self.selection.key
+        split = self.selection.split
+        for name, loss in self.selection.solved_tasks(metrics).items():
+            if name not in self.solved:
+                logger.warning(
+                    "The loss of task %r is %.2g on %s, and counts as %.2g in %s, which compares "
+                    "epochs; to compare them otherwise, train with train.select=%s/loss, or with a "
+                    "metric of one task, train.select=%s/TASK/METRIC.",
+                    *(name, loss, split, SMALLEST_LOSS, key, split, split),
+                )
+            self.solved.add(name)
 
     def _is_reported(self, metrics: dict[str, float]) -> bool:
         """Take the metrics of the epoch just finished; return whether it counts in the end."""

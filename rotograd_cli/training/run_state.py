@@ -363,8 +363,8 @@ class RunState:
                 rates = group.replay(self.state.step)
                 self.remarks.append(
                     f"{group.name}_scheduler ended with epoch {before} and now ends with epoch "
-                    f"{now}: the learning rate goes from {rates[0]:.3g} to {rates[1]:.3g}, and on "
-                    f"as in a run of {now} epochs."
+                    f"{now}: the learning rate changes from {rates[0]:.3g} to {rates[1]:.3g}, its "
+                    f"value at this point of a run of {now} epochs."
                 )
 
 

@@ -62,7 +62,7 @@ class OptimizerGroup:
     ends_with_run: bool = False
     """Whether the schedule depends on how long the run is planned to be."""
     patterns: Sequence[str | None] = (None,)
-    """Of the names of each parameter group; None for the parameters that no pattern matches."""
+    """Those that set something of each parameter group, joined by ``&``; None for none."""
 
     def __post_init__(self) -> None:
         self._start = [_options(group) for group in self.optimizer.param_groups]
@@ -112,7 +112,7 @@ class OptimizerGroup:
         return before, self.optimizer.param_groups[0]["lr"]
 
     def learning_rates(self) -> dict[str, float]:
-        """Return the rates by key of a record: that of the first group, and of each pattern."""
+        """Return the rates by key of a record: of the first group, and of those with patterns."""
         key = LEARNING_RATES[self.name]
         rates = [group["lr"] for group in self.optimizer.param_groups]
         named = zip(self.patterns, rates, strict=True)

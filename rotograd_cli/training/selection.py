@@ -20,7 +20,7 @@ from typing import cast
 from rotograd_cli.data.base import Split
 from rotograd_cli.errors import ConfigError, SelectionError
 from rotograd_cli.tasks.losses import is_never_negative
-from rotograd_cli.tasks.metrics import ROUNDING, Better
+from rotograd_cli.tasks.metrics import ROUNDING, SMALLEST_LOSS, Better
 from rotograd_cli.tasks.task import Task, task_statistics
 from rotograd_cli.training.options import TrainOptions
 
@@ -79,6 +79,13 @@ class Selection:
                     f"loss is negative: that of task {name!r} is {loss:.4g} on {self.split}; train "
                     f"with train.select={self.split}/relative_loss, or with a metric of one task."
                 )
+
+    def solved_tasks(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the losses by task that are too small for the geometric mean that selects."""
+        if self.key != f"{self.split}/geomean_loss":
+            return {}
+        losses = self.losses(metrics)
+        return {name: loss for name, loss in losses.items() if loss < SMALLEST_LOSS}
 
     @property
     def is_relative(self) -> bool:

@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_the_examples_of_the_page_train(cli: Cli, folder: Path) -> None:
-    (commands,) = blocks("bash", PAGE)
+    commands = blocks("bash", PAGE)[0]
     for line in commands.splitlines():
         result = cli(*shlex.split(line)[1:])
         assert result.code == 0, result.err
@@ -57,7 +57,7 @@ def test_a_parquet_file_is_read_as_the_page_reads_it(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pandas.DataFrame({"x": [[0.5, 1.0]], "y": [2]}).to_parquet(tmp_path / "a.parquet")
     names: dict[str, Any] = {}
-    exec(blocks("python", PAGE)[1], names)
+    exec(blocks("python", PAGE)[-1], names)
     item = names["parquet"](str(tmp_path / "a.parquet"), ["x", "y"])[0]
     assert torch.equal(item["x"], torch.tensor([0.5, 1.0]))
 

@@ -116,8 +116,9 @@ def test_a_cosine_to_the_end_goes_on_as_in_the_longer_run_and_says_so(
     for name in ("run", "old"):
         result = cli("train", f"resume={name}", "train.epochs=4")
         said = "model_scheduler ended with epoch 2 and now ends with epoch 4: the learning rate "
-        assert f"{said}goes from 0 to 0.0005, and on as in a run of 4 epochs." in result.err
-        assert "Note: made longer after epoch 2, until when the learning rate fell" in result.out
+        now = "changes from 0 to 0.0005, its value at this point of a run of 4 epochs."
+        assert f"{said}{now}" in result.err
+        assert "Note: made longer after epoch 2; until then the learning rate was" in result.out
         rates = [r["train/lr"] for r in records(tmp_path / name) if "train/lr" in r]
         assert rates[:2] == [1e-3, pytest.approx(5e-4)]
         assert rates[2:] == expected[2:]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.training.freezing import freeze
+from rotograd_cli.training.freezing import freeze, frozen
 from tests.contract.test_methods import METHODS, build, max_num_tasks
 
 
@@ -46,6 +46,8 @@ def test_gradients_of_what_is_trained_are_those_without_freezing(method: str, pa
 def test_a_frozen_backbone_keeps_its_statistics(method: str) -> None:
     model = model_of(method)
     model.held = freeze(model, ["backbone.*"])
+    sizes = [sum(p.numel() for p in module.parameters()) for module in (model.backbone, model)]
+    assert frozen(model, ["backbone.*"]) == [f"Frozen: {sizes[0]:,} of {sizes[1]:,} parameters."]
     before = {name: x.clone() for name, x in model.backbone.state_dict().items()}
     found = gradients(model)
     for name, gradient in found.items():

@@ -440,6 +440,29 @@ def test_losses_of_either_sign_are_compared_with_those_of_the_untrained_network(
     assert metrics["val/relative_loss"] == pytest.approx(min(values), rel=1e-12)
 
 
+def test_a_solved_task_is_named_once_and_the_others_select(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = ToyDataset()
+    solved = replace(TASKS[0], loss=lambda p, t: 1e-9 * mean_squared_error(p, p + 1))
+    dataset.tasks = (solved, *TASKS[1:])
+    loop = trainer(tmp_path, dataset=dataset, select="val/geomean_loss")
+    loop.fit()
+    evaluations = [r for r in loop.recorder.records if "val/loss" in r]
+    others = [
+        math.prod(r[f"val/{task.name}/loss"] for task in TASKS[1:]) ** (1 / 3) for r in evaluations
+    ]
+    assert [r["val/geomean_loss"] for r in evaluations] == pytest.approx(
+        [2.0 ** (-23 / 3) * each for each in others], rel=1e-9
+    )
+    (message,) = [m for m in caplog.messages if "counts as" in m]
+    assert message == (
+        f"The loss of task {solved.name!r} is 1e-09 on val, and counts as 1.2e-07 in "
+        "val/geomean_loss, which compares epochs; to compare them otherwise, train with "
+        "train.select=val/loss, or with a metric of one task, train.select=val/TASK/METRIC."
+    )
+
+
 def test_a_geometric_mean_over_a_negative_loss_ends_the_run(tmp_path: Path) -> None:
     loop = trainer(tmp_path, dataset=with_signed_loss(), epochs=30, select="val/geomean_loss")
     with pytest.raises(SelectionError) as caught:

@@ -133,9 +133,14 @@ def test_geometric_mean_does_not_overflow() -> None:
     assert geometric_mean({str(k): 1e200 for k in range(5)}) == pytest.approx(1e200, rel=1e-12)
 
 
-def test_a_perfect_task_leaves_the_others_comparable() -> None:
+def test_a_task_near_zero_does_not_decide_alone() -> None:
     perfect = [geometric_mean({"a": 0.0, "b": b}) for b in (2.0, 1.0)]
-    assert 0 < perfect[1] < perfect[0] < 1e-100
+    assert perfect == pytest.approx([math.sqrt(b * 2.0**-23) for b in (2.0, 1.0)], rel=1e-12)
+    # b got worse: the mean must say so however small a becomes
+    assert geometric_mean({"a": 1e-30, "b": 2.0}) > geometric_mean({"a": 1e-8, "b": 1.0})
+    assert geometric_mean({"a": 2e-7, "b": 2.0}) == math.exp(  # above the floor: bit for bit
+        float(torch.tensor([2e-7, 2.0], dtype=torch.float64).log().mean())
+    )
 
 
 def test_what_rounding_takes_below_zero_is_zero() -> None:

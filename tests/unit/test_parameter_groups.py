@@ -11,7 +11,7 @@ from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.optimizers import optimizer_groups
+from rotograd_cli.runs.optimizers import described, optimizer_groups
 from rotograd_cli.training.schedules import OptimizerGroup, RunLength
 from tests.toy import toy_model
 
@@ -38,7 +38,17 @@ def groups_of(config: TrainConfig, model: Any, *groups: dict[str, Any]) -> list[
     return optimizer_groups(config, Constructors(config), RunLength(4, 5), model)
 
 
-def test_the_first_pattern_that_matches_gives_a_parameter_its_options(config: TrainConfig) -> None:
+def options_by_name(model: Any, groups: list[OptimizerGroup]) -> dict[str, tuple[float, float]]:
+    options = {
+        id(p): (group["lr"], group["weight_decay"])
+        for each in groups
+        for group in each.optimizer.param_groups
+        for p in group["params"]
+    }
+    return {name: options[id(p)] for name, p in model.named_parameters()}
+
+
+def test_rate_and_decay_are_each_of_the_first_pattern_that_sets_it(config: TrainConfig) -> None:
     model = toy_model("rotograd")
     groups = groups_of(
         *(config, model),
@@ -47,28 +57,18 @@ def test_the_first_pattern_that_matches_gives_a_parameter_its_options(config: Tr
         {"pattern": "rotations.*", "lr": 0.7},
         {"pattern": "heads.2.*", "lr": 0.01, "weight_decay": 0.25},
     )
-    expected = {
-        "bias": (0.1, 0.0),  # of the backbone too: the first counts
-        "backbone": (0.1 * 0.1, 0.5),
-        "rotations": (0.7, 0.0),
-        "heads.2": (0.01, 0.25),
-        "heads": (0.1, 0.5),
-    }
-    options = {
-        id(p): (group["lr"], group["weight_decay"])
-        for each in groups
-        for group in each.optimizer.param_groups
-        for p in group["params"]
-    }
-    for name, parameter in model.named_parameters():
-        kind = "bias" if name.endswith("bias") else name[:7] if name[:7] in expected else ""
-        kind = kind or next(k for k in expected if name.startswith(k))
-        assert options.pop(id(parameter)) == pytest.approx(expected[kind]), name
-    assert options == {}
+    for name, (rate, decay) in options_by_name(model, groups).items():
+        rates = {"backbone": 0.01, "rotations": 0.7, "heads.2": 0.01}
+        expected = next((r for kind, r in rates.items() if name.startswith(kind)), 0.1)
+        assert rate == pytest.approx(expected), name
+        otherwise = {"heads.2": 0.25, "rotatio": 0.0}.get(name[:7], 0.5)
+        assert decay == (0.0 if name.endswith("bias") else otherwise), name
     assert [each.learning_rates() for each in groups] == [
         {
             "train/lr": 0.1,
             "train/lr[*.bias]": 0.1,
+            "train/lr[*.bias & backbone.*]": pytest.approx(0.01),
+            "train/lr[*.bias & heads.2.*]": 0.01,
             "train/lr[backbone.*]": pytest.approx(0.01),
             "train/lr[heads.2.*]": 0.01,
         },
@@ -76,7 +76,32 @@ def test_the_first_pattern_that_matches_gives_a_parameter_its_options(config: Tr
     ]
     groups[0].optimizer.step()
     groups[0].advance("epoch", 5)  # each group's own rate times gamma
-    assert list(groups[0].learning_rates().values()) == pytest.approx([0.05, 0.05, 0.005, 0.005])
+    rates_after = list(groups[0].learning_rates().values())
+    assert rates_after == pytest.approx([0.05, 0.05, 0.005, 0.005, 0.005, 0.005])
+
+
+def test_the_order_of_patterns_that_set_different_things_does_not_matter(
+    config: TrainConfig,
+) -> None:
+    model = toy_model("rotograd")
+    patterns = [{"pattern": "*.bias", "weight_decay": 0.0}, {"pattern": "backbone.*", "lr": 1e-4}]
+    one, other = (
+        options_by_name(model, groups_of(config, model, *each))
+        for each in (patterns, patterns[::-1])
+    )
+    assert one == other
+    assert one["backbone.layers.1.bias"] == (1e-4, 0.0)
+
+
+def test_a_line_says_how_many_parameters_have_which_options(config: TrainConfig) -> None:
+    model = toy_model("rotograd")
+    config.model_scheduler["warmup_steps"] = 3
+    groups = groups_of(config, model, {"pattern": "backbone.*", "lr": 1e-4})
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model.heads, model.backbone)]
+    assert described(groups) == [
+        f"Parameter groups of model_optimizer: the others: {sizes[0]:,} parameters with lr=0.1, "
+        f"weight_decay=0.5; backbone.*: {sizes[1]:,} parameters with lr=0.0001, weight_decay=0.5."
+    ]
 
 
 def test_without_patterns_the_optimiser_is_what_it_was(config: TrainConfig) -> None:
@@ -91,8 +116,8 @@ def test_without_patterns_the_optimiser_is_what_it_was(config: TrainConfig) -> N
 WRONG: dict[str, tuple[dict[str, Any], ...]] = {
     "`parameter_groups[0].pattern` must match a parameter, got 'heads.0.wieght'; names are such as "
     "heads.": ({"pattern": "heads.0.wieght", "lr": 1.0},),
-    "`parameter_groups[1].pattern` must match a parameter, got 'heads.1.*'; all that it matches "
-    "belongs to patterns before it, move it up or leave it out.": (
+    "`parameter_groups[1].pattern` must match a parameter, got 'heads.1.*'; patterns before it set "
+    "the same of all that it matches, move it up or leave it out.": (
         {"pattern": "heads.*", "lr": 1.0},
         {"pattern": "heads.1.*", "lr": 1.0},
     ),
