@@ -226,7 +226,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "key": ({"inputs": "y"}, "`data.inputs` must be found in it, got 'y'; it has x, label, size."),
     "target": (
         {"tasks": {"l": {**CLASS, "target": "lbl"}}},
-        "`data.tasks.l.target` must be found in one of the 16 items of train that are looked at, got 'lbl'; it has x, label, ",
+        "`data.tasks.l.target` must be found in one of the 16 items of train that are looked at, "
+        "got 'lbl'; it has x, label, size",
     ),
     "mask": (
         {"tasks": {"label": {**CLASS, "mask": "m"}}},
@@ -391,7 +392,7 @@ def test_a_small_data_set_beside_a_large_one_is_looked_at_too() -> None:
     fingerprint = of(items).fingerprint
     assert fingerprint == of(list(items)).fingerprint
     assert fingerprint != of([*items[:-1], {"x": torch.ones(2), "y": 7.0}]).fingerprint
-    with pytest.raises(ConfigError, match=r"b.target` must be found in an item of train, got 'z'"):
+    with pytest.raises(ConfigError, match=r"b.target` must be found in one of the .*got 'z'"):
         of(items, "z")  # the other task's items have it
 
 
