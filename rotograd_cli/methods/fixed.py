@@ -42,7 +42,7 @@ class FixedWeights(LossWeighting):
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks
-        numbers = _in_order(weights or {}, num_tasks, task_names)
+        numbers = _in_order({} if weights is None else weights, num_tasks, task_names)
         self.register_buffer("weight", torch.tensor(numbers), persistent=False)
 
     def factors(self, losses: Losses) -> Tensor:

@@ -93,10 +93,10 @@ def check_gradients(gradients: str, rule: Rule, *, rotates: bool) -> None:
     """
     name = type(rule).__name__
     if gradients == "features" and rule.needs_parameters:
+        remedy = "" if rotates else "add method.gradients=parameters, or "
         raise ConfigError(
             f"`gradients` must be parameters with these options of {name}, which averages task "
-            "gradients over steps, got features; add method.gradients=parameters, or leave the "
-            "options out."
+            f"gradients over steps, got features; {remedy}leave the options out."
         )
     if gradients == "features":
         return

@@ -32,7 +32,7 @@ from rotograd_cli.training.precision import AUTOCAST, compile_networks
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import RunLength
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
-from rotograd_cli.trees import Inputs, call, like_parameters, shape_of_one, shown
+from rotograd_cli.trees import Inputs, call, like_parameters, shape_of_one, shown, tensors
 
 _SMALLER = (
     "The run does not fit into memory; lower train.batch_size, train.eval_batch_size, "
@@ -293,7 +293,9 @@ def _features(backbone: nn.Module, example: Inputs) -> torch.Tensor:
     """Features of one example, by trying."""
     backbone.eval()
     what = f"The backbone cannot take inputs of shape {shown(example)}"
-    with torch.no_grad(), blamed(what, "choose another backbone or data set"):
+    is_bytes = any(x.dtype == torch.uint8 for x in tensors(example))
+    change = "write .float() / 255 in the data set" if is_bytes else "correct its layers"
+    with torch.no_grad(), blamed(what, f"{change}, or choose another backbone or data set"):
         output: Any = call(backbone, example)
     features = _first(output)
     if not isinstance(features, torch.Tensor):

@@ -113,10 +113,8 @@ def _extension_notes(run: RunState) -> list[str]:
     """Say that learning rates were another run's, where schedules end with the run."""
     if not run.state.extended_at or not any(group.ends_with_run for group in run.groups):
         return []
-    epochs = " and ".join(map(str, run.state.extended_at))
-    return [
-        f"made longer after epoch {epochs}; until then the learning rate was that of a shorter run"
-    ]
+    epochs = " and ".join(f"epoch {epoch}" for epoch in run.state.extended_at)
+    return [f"made longer after {epochs}; until then the learning rate was that of a shorter run"]
 
 
 def _protocol(trainer: Trainer) -> str:

@@ -25,6 +25,7 @@ from rotograd_cli.runs.directory import (
     refuse_other_data,
 )
 from rotograd_cli.runs.summary import RunSummary
+from rotograd_cli.runs.terminal import remarks
 from rotograd_cli.runs.trust import trust_arguments
 from rotograd_cli.tracking.base import PictureTracker, RewindingTracker, Tracker
 from rotograd_cli.tracking.console import ConsoleTracker, Screen
@@ -206,7 +207,7 @@ def _first_summary(
     if resumed:
         summary = description.resumed(summary, RunSummary.read(run_dir), run.state.step)
         line = f"{line}, on from step {run.state.step}"
-    for each in (line, *run.origin, *run.remarks):
+    for each in (line, *run.origin, *run.remarks, *remarks(trainer.dataset.notes)):
         logger.info(each)
     return summary
 

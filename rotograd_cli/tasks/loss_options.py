@@ -178,6 +178,7 @@ def _checked_weights(weights: Any, num: int, where: str) -> list[float]:
     if not is_right or len(weights) != num or not any(weights):
         raise ConfigError(
             f"`{where}.class_weights` must be a list of {num} numbers, one per class, at least 0 "
-            f"and not all 0, got {weights!r}; write {where}.class_weights=[{','.join('1' * num)}]."
+            f"and not all 0, got {weights!r}; write "
+            f"++{where}.class_weights=[{','.join('1' * num)}]."
         )
     return [float(weight) for weight in weights]

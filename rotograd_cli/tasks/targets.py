@@ -71,9 +71,10 @@ class TargetForm:
         try:
             target = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
+            reason = f" ({first_line(error)})" if isinstance(value, (list, tuple)) else ""
             raise self._refusal(
-                f"the target must be a number, an array or a tensor, got a {type(value).__name__} "
-                f"({first_line(error)}); convert it in your data set."
+                f"the target must be a number, an array or a tensor, got a {type(value).__name__}"
+                f"{reason}; convert it in your data set."
             ) from error
         if target.is_complex():
             raise self._refusal(f"the target must be real, got {target.dtype}; convert it.")
@@ -89,9 +90,13 @@ class TargetForm:
         channel = (1, *target.shape)
         if self.shape == channel or target.shape == (1, *(self.shape or ())):  # of a map
             return target.reshape(self.shape or ())
+        remedy = "correct it, `num_outputs` or `map_shape`"
+        is_one_hot = target.shape[1:] == self.shape and set(target.flatten().tolist()) == {0, 1}
+        if self.dtype == torch.int64 and is_one_hot:
+            remedy = "write target.argmax(0)"
         raise self._refusal(
             f"the target of an example must have shape {list(self.shape or ())}, got "
-            f"{list(target.shape)}; correct it, `num_outputs` or `map_shape`."
+            f"{list(target.shape)}; {remedy}."
         )
 
     def _mask(self, mask: Any, target: Tensor) -> Tensor:
@@ -116,13 +121,13 @@ class TargetForm:
             if missing.any():
                 raise self._refusal(
                     "an element has no label, but nothing says how its loss is told; set "
-                    f"data.tasks.{self.name}.ignore_index=-1, say."
+                    f"++data.tasks.{self.name}.ignore_index=-1, say."
                 )
             return target
         is_flag = no_label == NO_LABEL and self.dtype == torch.float32
         if is_flag and (target.eq(NO_LABEL) & ~missing).any():
             raise self._refusal(
-                f"the target must be 0 or 1, got -1; for no label set data.tasks.{self.name}."
+                f"the target must be 0 or 1, got -1; for no label set ++data.tasks.{self.name}."
                 "ignore_index=-1, and for no write 0."
             )
         if self.dtype == torch.int64 and target.is_floating_point():

@@ -17,6 +17,9 @@ from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import TargetRule, target_rule
 from rotograd_cli.trees import Inputs, shown, tensors
 
+_VOIDS = ("-100", "255")
+"""Targets that mean "no label" to torch, and in files of pictures."""
+
 
 def where(dataset: MultiTaskDataset, split: str, task: Task | None = None) -> str:
     """Return the beginning of every sentence."""
@@ -224,8 +227,11 @@ def _faults_by_rule(target: Tensor, task: Task, rule: TargetRule, place: str) ->
         return
     last = task.num_outputs - 1
     more = " (the first class is 0), or the task's num_outputs" if last else ""
+    remedy = f"correct the labels{more}"
+    value = f"{wrong[0].item():g}"
+    if task.target is not None and value in _VOIDS:
+        remedy = f"if it means no label, set ++data.tasks.{task.name}.ignore_index={value}"
     yield (
-        f"{place}: the target must be {rule.needed.format(last=last, void=-1)}, got "
-        f"{wrong[0].item():g} in {len(wrong)} of {target.numel()} elements; correct the "
-        f"labels{more}."
+        f"{place}: the target must be {rule.needed.format(last=last, void=-1)}, got {value} in "
+        f"{len(wrong)} of {target.numel()} elements; {remedy}."
     )

@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_the_examples_of_the_page_train(cli: Cli, folder: Path) -> None:
-    (commands,) = blocks("bash", PAGE)
+    commands = blocks("bash", PAGE)[0]
     for line in commands.splitlines():
         result = cli(*shlex.split(line)[1:])
         assert result.code == 0, result.err
@@ -57,7 +57,7 @@ def test_a_parquet_file_is_read_as_the_page_reads_it(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pandas.DataFrame({"x": [[0.5, 1.0]], "y": [2]}).to_parquet(tmp_path / "a.parquet")
     names: dict[str, Any] = {}
-    exec(blocks("python", PAGE)[1], names)
+    exec(blocks("python", PAGE)[-1], names)
     item = names["parquet"](str(tmp_path / "a.parquet"), ["x", "y"])[0]
     assert torch.equal(item["x"], torch.tensor([0.5, 1.0]))
 
@@ -101,6 +101,32 @@ def test_every_command_takes_a_run_on_a_dictionary(cli: Cli, tmp_path: Path) -> 
     for command in ("evaluate", "predict", "report"):
         result = cli(command, "run=run", "--config-dir", "conf")
         assert result.code == 0, result.err
+
+
+def test_pictures_of_bytes_are_refused_with_the_conversion(cli: Cli, tmp_path: Path) -> None:
+    points = "{_target_: torchvision.datasets.FakeData, size: 24, image_size: [1, 16, 16]}"
+    points = points.replace("}", ", transform: {_target_: torchvision.transforms.PILToTensor}}")
+    content = f"defaults: [torch]\ndatasets: {{train: {points}, val: {points}, test: {points}}}\n"
+    write(tmp_path, "tree", f"{content}tasks: {{label: {{kind: binary, target: 1}}}}\ninputs: 0\n")
+    line = refused(cli, tmp_path, "train", *WORDS, "backbone=lenet")
+    assert "of uint8 (" in line
+    assert "; write .float() / 255 in the data set, or choose another backbone or data set." in line
+
+
+def test_what_is_odd_about_the_data_is_said_when_a_run_begins(cli: Cli, tmp_path: Path) -> None:
+    points = "{_target_: tests.own_data.Points, num: 24, draws: true}"
+    test = "{_target_: tests.own_data.Points, num: 24}"
+    splits = f"{{train: {points}, val: {{split_of: train, fraction: 0.5}}, test: {test}}}"
+    tasks = "{label: {kind: binary}}"
+    content = f"defaults: [torch]\ndatasets: {splits}\ninputs: x\ntasks: {tasks}\n"
+    write(tmp_path, "tree", content)
+    result = cli("train", *WORDS, "backbone=mlp")
+    assert result.code == 0, result.err
+    line = "split val is evaluated on examples that Points varies at random; for plain ones give "
+    assert f"Note: {line}" in result.err + result.out
+    assert (tmp_path / "run" / "train.log").read_text().count(line) == 1
+    notes = json.loads((tmp_path / "run" / "summary.json").read_text())["notes"]
+    assert any(note.startswith(line) for note in notes)
 
 
 @pytest.mark.slow

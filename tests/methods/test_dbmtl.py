@@ -10,6 +10,7 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.dbmtl import DBMTL
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rotate import Rotate
 from tests.methods.regression import (
     K,
     assert_same_network,
@@ -97,5 +98,7 @@ def test_averages_at_the_features_are_refused() -> None:
     rule = DBMTL(num_tasks=K, beta=0.9)
     with pytest.raises(ConfigError, match=r"`gradients` must be parameters .* DBMTL, .* features;"):
         MultiTaskMethod(*networks(), rule)
+    with pytest.raises(ConfigError, match=r"got features; leave the options out\.$"):
+        Rotate(*networks(), 5, rule=rule)  # rotations have no other gradients
     with pytest.raises(ConfigError, match="`beta` must be less than 1, got 1"):
         DBMTL(num_tasks=K, beta=1.0)

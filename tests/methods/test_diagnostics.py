@@ -16,7 +16,7 @@ from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.methods.rule import LossWeighting
+from rotograd_cli.methods.rule import Losses, LossWeighting
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import mean_squared_error
 from rotograd_cli.training.diagnostics import check_user_numbers, measured_record
@@ -160,8 +160,12 @@ def test_every_number_is_what_autograd_of_each_task_gives(method: str, kind: str
         combined = sum(w * x for w, x in zip(weights, g, strict=True))
         torch.testing.assert_close(combined, z.grad, rtol=1e-7, atol=1e-9)
     if rotates and model.rotated.aligns:
-        if isinstance(model.rule, LossWeighting):  # the rotations see the losses with their factors
-            g, g_input = ([w * x for w, x in zip(weights, G, strict=True)] for G in (g, g_input))
+        factors = weights  # the rotations see the losses with their factors
+        if not isinstance(model.rule, LossWeighting):
+            losses = torch.stack(losses_of(model(z))).detach()
+            of_rule = model.rule.factors(Losses(losses, losses > 0))
+            factors = [1.0] * len(g) if of_rule is None else of_rule.tolist()
+        g, g_input = ([w * x for w, x in zip(factors, G, strict=True)] for G in (g, g_input))
         for name, value in zip(NAMES, naive_alignment(model, g, g_input), strict=False):
             assert record.pop(f"train/{name}/rotation_loss") == pytest.approx(value, rel=1e-9)
     assert len(record) == (4 * len(g) if rotates else 0)  # the next test has these

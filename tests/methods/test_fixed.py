@@ -43,6 +43,7 @@ def test_wrong_weights_are_refused() -> None:
         ({"sum": -1.0}, r"`weights.sum` must be at least 0, got -1"),
         ({"sum": float("nan")}, r"`weights.sum` must be at least 0, got nan"),
         ([1.0, 2.0], r"`weights` must hold one number per task, 3, got 2; name the tasks"),
+        ([], r"`weights` must hold one number per task, 3, got 0; name the tasks"),
         ([1.0, float("inf"), 1.0], r"`weights` must be less than inf, got inf"),
     ):
         with pytest.raises(ConfigError, match=message):

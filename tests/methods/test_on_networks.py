@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from rotograd_cli.methods.rule import Rule
+from rotograd_cli.methods.rule import Losses, Rule
 from tests.methods.common import GRADIENT, LOSSES, RULES, close, gradients
 from tests.methods.regression import K, data, losses_of, networks, on_network
 
@@ -60,7 +60,8 @@ def test_a_task_left_out_leaves_the_combination_of_the_others(name: str) -> None
 
 
 @pytest.mark.parametrize("name", GRADIENT)
-def test_heads_descend_their_plain_losses_and_the_backbone_the_combination(name: str) -> None:
+def test_heads_descend_their_own_losses_and_the_backbone_the_combination(name: str) -> None:
+    """The plain losses, or times the rule's factors (of logarithms, say)."""
     x, y = data()
     model = on_network(GRADIENT[name](K))
     rule = GRADIENT[name](K).double()
@@ -68,16 +69,19 @@ def test_heads_descend_their_plain_losses_and_the_backbone_the_combination(name:
     model.backward(losses_of(model(x), y))
     z = model.backbone(x)
     losses = losses_of([head(z) for head in model.heads], y)
+    values = torch.stack([loss.detach() for loss in losses if loss is not None])
+    factors = rule.factors(Losses(values, torch.ones(K, dtype=torch.bool)))
     rows = []
-    for head, loss in zip(model.heads, losses, strict=True):
+    for k, (head, loss) in enumerate(zip(model.heads, losses, strict=True)):
         assert loss is not None
         parameters = list(head.parameters())
         *of_head, row = torch.autograd.grad(loss, [*parameters, z], retain_graph=True)
         rows.append(row.flatten())
         for p, gradient in zip(parameters, of_head, strict=True):
-            torch.testing.assert_close(p.grad, gradient)
+            factor = 1 if factors is None else factors[k]
+            torch.testing.assert_close(p.grad, factor * gradient)
     torch.manual_seed(2)
-    shared = rule(torch.stack(rows)).view_as(z)
+    shared = rule(torch.stack(rows), values).view_as(z)
     parameters = list(model.backbone.parameters())
     for p, gradient in zip(parameters, torch.autograd.grad(z, parameters, shared), strict=True):
         torch.testing.assert_close(p.grad, gradient, rtol=1e-6, atol=1e-9)

@@ -241,9 +241,16 @@ def test_a_mask_may_have_the_channel_that_the_target_has() -> None:
     [
         ("classification", 1.5, None, "a class, a whole number, got 1.5; for probabilities"),
         ("classification", [1, 2], None, "must have shape [], got [2]; correct it"),
+        ("classification", [0, 1, 0], None, "shape [], got [3]; write target.argmax(0)."),
+        ("regression", [0, 1, 0], None, "must have shape [2], got [3]; correct it"),
         ("regression", [1.0], None, "must have shape [2], got [1]; correct it"),
-        ("binary", "yes", None, "must be a number, an array or a tensor, got a str"),
-        ("binary", -1, None, "must be 0 or 1, got -1; for no label set data.tasks.a.ignore_index="),
+        ("binary", "yes", None, "an array or a tensor, got a str; convert it in your data set."),
+        (
+            "binary",
+            -1,
+            None,
+            "got -1; for no label set ++data.tasks.a.ignore_index=-1, and",
+        ),
         ("multilabel", [1, -1, 1], [1, 1, 1], "must be 0 or 1, got -1; for no label set"),
         ("multilabel", [1, 0, 1], [1, 1], "its mask must have one value, or the target's shape"),
     ],
@@ -258,6 +265,18 @@ def test_a_target_of_another_form_is_refused(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("Task 'a': ")
+
+
+@pytest.mark.parametrize("value", [-100, 255])
+def test_a_class_that_often_means_no_label_is_refused_with_the_option_that_says_so(
+    value: int,
+) -> None:
+    task = declared("classification")
+    data = SimpleNamespace(name="mine", tasks=[task])
+    batch = Batch(torch.zeros(2, 1), {"a": torch.tensor([0, value])})
+    with pytest.raises(ConfigError) as caught:
+        batch_checks.refuse_faults([batch], data, "val")  # type: ignore[arg-type]
+    assert f"; if it means no label, set ++data.tasks.a.ignore_index={value}." in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_options_of_a_section_reach_their_tasks_alone() -> None:
         ({"kind": {"smoothing": 0.1}}, "takes class_weights and label_smoothing, got 'smoothing'"),
         ({"value": {"label_smoothing": 0.1}}, "`losses.value.label_smoothing` belongs to this"),
         ({"kind": {"class_weights": [1, 2]}}, "a list of 3 numbers, one per class, at least 0"),
-        ({"kind": {"class_weights": [0, 0, 0]}}, "write losses.kind.class_weights=[1,1,1]."),
+        ({"kind": {"class_weights": [0, 0, 0]}}, "write ++losses.kind.class_weights=[1,1,1]."),
         ({"flag": {"label_smoothing": "a"}}, "must be a number in [0, 1), got 'a'; try 0.1."),
     ],
 )

@@ -226,7 +226,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "key": ({"inputs": "y"}, "`data.inputs` must be found in it, got 'y'; it has x, label, size."),
     "target": (
         {"tasks": {"l": {**CLASS, "target": "lbl"}}},
-        "`data.tasks.l.target` must be found in an item of train, got 'lbl'; it has x, label, size",
+        "`data.tasks.l.target` must be found in one of the 16 items of train that are looked at, "
+        "got 'lbl'; it has x, label, size",
     ),
     "mask": (
         {"tasks": {"label": {**CLASS, "mask": "m"}}},
@@ -272,6 +273,36 @@ def test_a_parquet_file_is_read_by_hugging_face(tmp_path: Path) -> None:
     assert batch.targets["label"].tolist() == rows["label"]
     expected = torch.tensor([1.5, torch.nan, 2.0])
     torch.testing.assert_close(batch.targets["size"], expected, equal_nan=True)
+
+
+def test_an_evaluation_of_examples_that_are_varied_at_random_is_noted() -> None:
+    drawing = {"train": Points(20, draws=True), "test": Points(6)}
+    own = make(datasets={**drawing, "val": Points(6)})
+    share = make(datasets={**drawing, "val": {"split_of": "train", "fraction": 0.5}})
+    assert own.notes == ()
+    assert share.notes == (
+        "split val is evaluated on examples that Points varies at random; for plain ones give it a "
+        "data set of its own, without augmentation",
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_noted"),
+    [
+        *(((16, 18, 3), True), ((16, 16, 1), True), ((3, 8, 4), False), ((16, 3, 3), False)),
+        *(((8, 8, 8), False), ((8, 3), False)),
+    ],
+)
+def test_pictures_with_channels_last_are_noted(shape: tuple[int, ...], is_noted: bool) -> None:
+    items = [{"x": torch.zeros(shape), "label": 1}]
+    data = make(datasets=dict.fromkeys(("train", "val", "test"), items), tasks={"label": CLASS})
+    assert bool(data.notes) == is_noted
+    if is_noted:
+        height, width, num = shape
+        assert data.notes[0] == (
+            f"inputs {list(shape)} are read as {height} channels of {width} x {num}; if the "
+            "channels are last, return x.permute(2, 0, 1)"
+        )
 
 
 # ---- data sets of their own per task
@@ -361,7 +392,7 @@ def test_a_small_data_set_beside_a_large_one_is_looked_at_too() -> None:
     fingerprint = of(items).fingerprint
     assert fingerprint == of(list(items)).fingerprint
     assert fingerprint != of([*items[:-1], {"x": torch.ones(2), "y": 7.0}]).fingerprint
-    with pytest.raises(ConfigError, match=r"b.target` must be found in an item of train, got 'z'"):
+    with pytest.raises(ConfigError, match=r"b.target` must be found in one of the .*got 'z'"):
         of(items, "z")  # the other task's items have it
 
 

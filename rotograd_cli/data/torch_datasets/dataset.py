@@ -87,6 +87,7 @@ class TorchDatasets(MultiTaskDataset):
         for reader in self._readers.values():
             reader.example = map_tensors(lambda x: x[0], self._example)
         self._check_targets()
+        self.notes = (*_varied(self._readers), *_channels_last(self.input_shape))
 
     def example_inputs(self) -> Inputs:
         """Return the inputs of the first training example."""
@@ -167,9 +168,10 @@ class TorchDatasets(MultiTaskDataset):
             items = [found[index] for index in reader.samples(task)]
             if all(find(item, key) is ABSENT for item in items):
                 raise ConfigError(
-                    f"`data.tasks.{task.name}.target` must be found in an item of train, got "
-                    f"{key!r}; {max(map(keys_of, items), key=len)}. Give None where there is no "
-                    "label."
+                    f"`data.tasks.{task.name}.target` must be found in one of the {len(items)} "
+                    f"items of train that are looked at, got {key!r}; "
+                    f"{max(map(keys_of, items), key=len)}. If the label is rare, give None where "
+                    "there is none."
                 )
 
 
@@ -185,6 +187,32 @@ def _varies(reader: Reader, index: int) -> str:
         "although Python, NumPy and torch are seeded alike; runs on it can be neither repeated nor "
         "resumed exactly. Let it draw from torch.rand or np.random.rand, and keep nothing."
     )
+
+
+def _varied(readers: Mapping[Split, Reader]) -> Iterator[str]:
+    """Return notes for evaluated splits whose examples are not read as they are."""
+    for split in ("val", "test"):
+        reader = readers[split]
+        firsts = {reader.samples(task)[0] for task in reader.tasks}
+        drawing = sorted(index for index in firsts if reader.draws(index))
+        if drawing:
+            dataset, _ = reader.source(drawing[0])
+            yield (
+                f"split {split} is evaluated on examples that {type(dataset).__name__} varies at "
+                "random; for plain ones give it a data set of its own, without augmentation"
+            )
+
+
+def _channels_last(shape: Any) -> Iterator[str]:
+    """Return a note for what may be a picture with its channels on the last axis."""
+    if len(shape) != 3 or not all(isinstance(size, int) for size in shape):
+        return
+    height, width, num = shape
+    if num in (1, 3, 4) and num < min(height, width) and height not in (1, 3, 4):
+        yield (
+            f"inputs {list(shape)} are read as {height} channels of {width} x {num}; if the "
+            "channels are last, return x.permute(2, 0, 1)"
+        )
 
 
 def _pairs(indices: Tensor, seeds: Tensor | None = None) -> list[Pair]:

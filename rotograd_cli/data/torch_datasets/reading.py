@@ -91,6 +91,14 @@ class Reader:
         with unchanged_generators():
             return self._item(index, index)
 
+    def draws(self, index: int) -> bool:
+        """Return whether random numbers are drawn while an item is read."""
+        with unchanged_generators():
+            self._item(index, index)
+            after = _next_numbers()
+            seed_generators(index)
+            return after != _next_numbers()
+
     def samples(self, task: Task) -> list[int]:
         """Return positions of items that may have a label of a task, at most 16, spread evenly."""
         del task
@@ -221,6 +229,10 @@ def seed_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
+
+
+def _next_numbers() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand((), dtype=torch.float64))
 
 
 @contextmanager
