@@ -60,15 +60,34 @@ def _loss(task: Task, prediction: Tensor, target: Tensor) -> Tensor:
 
 def _fit_one_operation(tasks: Sequence[Task], predictions: Sequence[Tensor], batch: Batch) -> bool:
     """Return whether the losses of all tasks, forty say, can be one operation."""
+    shapes = {prediction.shape for prediction in predictions}
+    return len(shapes) == 1 and _have_equal_targets(tasks, batch)
+
+
+def _have_equal_targets(tasks: Sequence[Task], batch: Batch) -> bool:
+    """Return whether all tasks read targets of one shape in the same way."""
     first = tasks[0]
     return len(tasks) > 1 and all(
         task.batchable
         and task.loss is first.loss
+        and task.count is first.count
         and task.name in batch.targets
-        and prediction.shape == predictions[0].shape
         and batch.targets[task.name].shape == batch.targets[first.name].shape
-        for task, prediction in zip(tasks, predictions, strict=True)
+        for task in tasks
     )
+
+
+def _num_labelled(tasks: Sequence[Task], batch: Batch, like: Tensor) -> Tensor:
+    """Return how many labelled elements each task has, of the type of ``like``, shape ``[K]``."""
+    if _have_equal_targets(tasks, batch):
+        targets = torch.stack([batch.targets[task.name] for task in tasks])
+        return torch.vmap(tasks[0].num_labelled)(targets).to(like)
+    none = like.new_zeros(())
+    counts = [
+        task.num_labelled(batch.targets[task.name]).to(like) if task.name in batch.targets else none
+        for task in tasks
+    ]
+    return torch.stack(counts)
 
 
 @dataclass
@@ -196,9 +215,7 @@ class Objective:
         device = next(self.model.parameters()).device
         counts = torch.zeros(num, len(self.tasks), dtype=torch.float64, device=device)
         for index, batch in enumerate(self.micro_batches):
-            for k, task in enumerate(self.tasks):
-                if task.name in batch.targets:
-                    counts[index, k] = task.num_labelled(batch.targets[task.name])
+            counts[index] = _num_labelled(self.tasks, batch, counts)
         of_ranks = ranks.sum(counts)
         self.labelled = of_ranks > 0
         if devices.reads_are_free(device):

@@ -294,7 +294,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 
 WRONG = (
     ("resume=nowhere", "must be a run directory"),
-    ("resume=run train.epochs=9", "as it was configured, got train.epochs=9 too"),
+    ("resume=run train.batch_size=32", "as it was configured, got train.batch_size=32 too"),
     ("resume=run method=vanilla", "got method=vanilla too"),
     ("-m resume=run seed=0,1", "must be auto"),
     ("resume=auto hydra.run.dir=run seed=3", "another configuration"),

@@ -204,9 +204,9 @@ def test_every_component_of_this_package_is_taken() -> None:
     num = 0
     for group, place in groups.items():
         for file in (config_dir() / group).glob("*.yaml"):
-            node = yaml.safe_load(file.read_text(encoding="utf-8"))
-            Trust().check({place: node}, file, file)
-            num += "_target_" in file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8").replace("???", "torch.nn.Identity")  # yours
+            Trust().check({place: yaml.safe_load(text)}, file, file)
+            num += "_target_" in text
     assert num > 40
 
 
