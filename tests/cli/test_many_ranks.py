@@ -63,6 +63,7 @@ def longer_run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "wanted"
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_the_first_one_speaks(tmp_path: Path) -> None:
     whole(*SHORT, "hydra.run.dir=alone", cwd=tmp_path)
     out, err = finished(torchrun("train", *SHORT, "hydra.run.dir=two", cwd=tmp_path))

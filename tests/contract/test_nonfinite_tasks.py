@@ -142,6 +142,7 @@ def test_a_loss_that_uses_two_heads_gets_nothing_of_a_third_that_is_nan(form: st
     assert all(map(torch.equal, *gradients))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device_is_far", [False, True])
 @pytest.mark.parametrize("form", HEADS)
 @pytest.mark.parametrize("path", ["auto", "general"])

@@ -19,7 +19,6 @@ from tests.contract.test_methods import (
     max_num_tasks,
     shared_gradient,
 )
-from tests.marks import slow_unless
 from tests.samplers import DIM, SIZE
 
 NUM_STEPS = 80
@@ -123,11 +122,11 @@ def alone() -> float:
     return first_and_last(lambda heads, backbone: VanillaMTL(backbone, heads), "absent")[1]
 
 
-QUICK = [("rotograd", {}), ("pcgrad", {}), ("famo", {})]
 ALL = [*CASES, ("nashmtl", {}), ("nashmtl", {"update_every": 5})]
 
 
-@pytest.mark.parametrize(("method", "options"), slow_unless(QUICK, ALL), ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "options"), ALL, ids=str)
 def test_a_task_learns_beside_one_that_has_nothing_to_learn(
     method: str, options: dict[str, Any]
 ) -> None:

@@ -512,6 +512,7 @@ def test_watching_ends_after_three_steps_or_with_the_model() -> None:
     assert hooks() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_other_watch")
 def test_a_model_may_be_freed_during_the_step_of_another() -> None:
     others: list[Any] = []

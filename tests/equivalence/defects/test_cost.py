@@ -125,6 +125,7 @@ def retains_one_feature_tensor(package: ModuleType, method: str) -> None:
     assert shapes.count((num, SIZE)) + NUM_TASKS * shapes.count((NUM_TASKS, num, SIZE)) <= 1
 
 
+@pytest.mark.slow
 @every_method
 def test_one_feature_tensor_is_kept_between_steps(method: str) -> None:
     retains_one_feature_tensor(methods, method)
