@@ -70,7 +70,6 @@ def _have_equal_targets(tasks: Sequence[Task], batch: Batch) -> bool:
     return len(tasks) > 1 and all(
         task.batchable
         and task.loss is first.loss
-        and task.count is first.count
         and task.name in batch.targets
         and batch.targets[task.name].shape == batch.targets[first.name].shape
         for task in tasks
@@ -79,7 +78,8 @@ def _have_equal_targets(tasks: Sequence[Task], batch: Batch) -> bool:
 
 def _num_labelled(tasks: Sequence[Task], batch: Batch, like: Tensor) -> Tensor:
     """Return how many labelled elements each task has, of the type of ``like``, shape ``[K]``."""
-    if _have_equal_targets(tasks, batch):
+    counts_alike = all(task.count is None for task in tasks)  # a user's may look at values
+    if counts_alike and _have_equal_targets(tasks, batch):
         targets = torch.stack([batch.targets[task.name] for task in tasks])
         return torch.vmap(tasks[0].num_labelled)(targets).to(like)
     none = like.new_zeros(())

@@ -28,7 +28,7 @@ from rotograd_cli.tasks.losses import (
 from rotograd_cli.tasks.metrics import MetricSpec, f1, mse, segmentation
 from rotograd_cli.training.batch_checks import check_predictions
 from rotograd_cli.training.evaluation import evaluate, unlabelled_notes
-from rotograd_cli.training.objective import Objective
+from rotograd_cli.training.objective import Objective, _num_labelled
 from rotograd_cli.training.selection import directions_of
 from rotograd_cli.training.stepper import train_step
 from tests.toy import METHODS, NUM_INPUTS, TASKS, ToyDataset, toy_model
@@ -660,3 +660,16 @@ def test_a_metric_of_torchmetrics_is_evaluated_too() -> None:
     batches = [Batch(torch.randn(n, 3), {"value": torch.randn(n)}) for n in (5, 2)]
     result = evaluate(model, [task], batches, "val")
     assert result["val/value/theirs"] == pytest.approx(result["val/value/mse"], rel=1e-6)
+
+
+def test_a_count_of_ones_own_may_look_at_values_where_losses_are_computed_at_once() -> None:
+    def count(target: Tensor) -> Tensor:
+        return torch.tensor(float(target.sum().item()))
+
+    tasks = [
+        Task(f"t{k}", 1, binary_cross_entropy, (f1(),), batchable=True, count=count)
+        for k in range(2)
+    ]
+    batch = Batch(torch.zeros(4, 1), {"t0": torch.ones(4), "t1": torch.tensor([1.0, 0, 0, 0])})
+    counts = _num_labelled(tasks, batch, torch.zeros((), dtype=torch.float64))
+    assert counts.tolist() == [4, 1]
