@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.config.weights import fingerprint, weights_file
 from rotograd_cli.errors import CheckpointError, ConfigError, first_line, listed
+from rotograd_cli.linalg.triangle import packed
 from rotograd_cli.methods.authors import is_authors, load_authors_state_dict
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.features import first_convolution, weight_for_channels
@@ -264,7 +265,8 @@ def _method(model: MultiTaskMethod, state: Mapping[str, Tensor], *, fits: bool) 
     tensors = {
         k: x for k, x in _tensors(model).items() if not k.startswith(("backbone.", "heads."))
     }
-    is_whole = all(k in state and state[k].shape == x.shape for k, x in tensors.items())
+    found = {k: packed(x) if k == "rotations.free_parameters" else x for k, x in state.items()}
+    is_whole = all(k in found and found[k].shape == x.shape for k, x in tensors.items())
     reason = "" if is_whole else "the file's is of another method or shape"
     reason = reason if fits else "the file's is of other tasks"
-    return _Part("method", tensors, state, reason=reason)
+    return _Part("method", tensors, found, reason=reason)

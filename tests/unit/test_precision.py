@@ -123,7 +123,7 @@ def test_a_step_that_overflowed_leaves_no_trace(method: str, rebase_every: int |
 @pytest.mark.parametrize("method", ROTATING)
 def test_no_rotation_is_copied_in_case_a_step_overflows(method: str) -> None:
     model = network(method, (6,), "fp16")
-    stack = model.get_parameter("rotations.free_parameters")
+    stack = model.get_buffer("rotations.manifold.base")
     kept = [x for x in model.changing_state().values() if isinstance(x, Tensor)]
     assert sum(x.numel() for x in kept) < stack.numel() / 2
 
