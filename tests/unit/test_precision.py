@@ -15,7 +15,7 @@ from rotograd_cli.training.precision import AUTOCAST, LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.stepper import train_step
 from tests.cli.test_resume import same
-from tests.contract.test_methods import METHODS as ALL_METHODS
+from tests.contract.test_methods import FILES as ALL_METHODS
 from tests.contract.test_methods import build, max_num_tasks
 from tests.toy import NUM_INPUTS, TASKS, ToyDataset
 
