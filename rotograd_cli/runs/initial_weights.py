@@ -19,6 +19,7 @@ from rotograd_cli.models.features import first_convolution, weight_for_channels
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tasks import Task
+from rotograd_cli.training.checkpoint import with_bases
 
 _CONTAINERS = ("model", "state_dict", "model_state_dict")
 """Keys under which files hold a state, beside optimisers and the like."""
@@ -125,7 +126,7 @@ def _read(config: TrainConfig) -> dict[str, Any]:
             f"`init_sha256` must be that of {file}, got {config.init_sha256}: the file has "
             "changed, or is another one; restore it, or start a new run with init_sha256=null."
         )
-    state = {name: x for name, x in _state(file).items() if isinstance(x, Tensor)}
+    state = {name: x for name, x in _state(file, config.init_what).items() if isinstance(x, Tensor)}
     if not state:
         raise CheckpointError(
             f"{file} must hold tensors by name, got none; save network.state_dict() with "
@@ -135,7 +136,7 @@ def _read(config: TrainConfig) -> dict[str, Any]:
     return {"file": str(file), "state": state, "tasks": summary.tasks if summary else None}
 
 
-def _state(file: Path) -> Mapping[str, Any]:
+def _state(file: Path, what: str) -> Mapping[str, Any]:
     try:
         content = _content(file)
     except Exception as error:  # damaged and foreign bytes make an unpickler raise anything
@@ -146,11 +147,13 @@ def _state(file: Path) -> Mapping[str, Any]:
             f"{file} cannot be read as weights ({reason}); save network.state_dict() with "
             "torch.save."
         ) from error
+    if what == "all":
+        content = with_bases(content, file)
     nested = [content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
     return nested[0] if nested else content
 
 
-def _content(file: Path) -> Mapping[str, Any]:
+def _content(file: Path) -> dict[str, Any]:
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -1,29 +1,41 @@
-"""Checkpoints: written atomically by the first rank, read without executing code."""
+"""Files of checkpoints: written atomically, read without executing code."""
 
+import hashlib
+import io
 import logging
 import os
-import shutil
-import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from rotograd_cli.errors import CheckpointError, first_line, suggested
-from rotograd_cli.files import remove_temporaries, replace_file
-from rotograd_cli.training.options import CheckpointOptions
-from rotograd_cli.training.run_state import RunState, load_weights
+from rotograd_cli.files import replace_file
 
-FORMAT = 1
+FORMAT = 2
+STATES = {"model", "followed"}
+"""Entries of a checkpoint that are states of the model."""
+_READABLE = (1, FORMAT)  # 1 has everything in every checkpoint, and rotations as whole matrices
 logger = logging.getLogger(__name__)
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+def serialized(content: dict[str, Any]) -> memoryview:
+    """Return the bytes of a checkpoint, a copy in the host's memory.
+
+    Args:
+        content: Tensors and plain values only, so that it can be loaded with ``weights_only=True``.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    return buffer.getbuffer()
+
+
+def write_checkpoint(path: Path, data: memoryview) -> None:
     """Write a checkpoint whole or not at all, and keep the one that it replaces.
 
     The old one stays beside it under the name of :func:`previous_of`. A process that is killed at
@@ -31,27 +43,26 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
     Args:
         path: Target; its folder exists.
-        content: Tensors and plain values only, so that it can be loaded with ``weights_only=True``.
+        data: Its bytes (:func:`serialized`).
 
     Raises:
         CheckpointError: If it cannot be written; what was there is left as it is.
     """
 
     def write(file: IO[bytes]) -> None:
-        torch.save({"format": FORMAT, **content}, file)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
         if path.exists():
-            _link(path, previous_of(path), otherwise=os.replace)
+            link(path, previous_of(path), otherwise=os.replace)
 
     try:
         replace_file(path, write)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
-        reason = first_line(error.__context__ or error)
+    except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be written ({reason}); fix that, then go on from the last good "
-            f"checkpoint with {suggested('train', f'resume={path.parent.parent}')}."
+            f"{path} cannot be written ({first_line(error)}); fix that, then go on from the last "
+            f"good checkpoint with {suggested('train', f'resume={path.parent.parent}')}."
         ) from error
 
 
@@ -60,7 +71,7 @@ def previous_of(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def _link(path: Path, name: Path, otherwise: Callable[[Path, Path], object]) -> None:
+def link(path: Path, name: Path, otherwise: Callable[[Path, Path], object]) -> None:
     """Give a file another name, which costs no bytes: a checkpoint is never changed in place.
 
     Args:
@@ -146,9 +157,51 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f"{path} cannot be read as a checkpoint ({reason}); copy it again, or train the run "
             "again."
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in _READABLE:
         raise CheckpointError(f"{path} is not a checkpoint of this version (format {FORMAT}).")
+    return with_bases(content, path, device)
+
+
+def with_bases(
+    content: dict[str, Any], path: Path, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Return a checkpoint with the state that was left out of it, from the file beside it.
+
+    Args:
+        content: What the file of the checkpoint holds; changed.
+        path: That file.
+        device: Where tensors go.
+
+    Raises:
+        CheckpointError: If the file beside it is missing, or of another run.
+    """
+    expected = content.get("bases")
+    if not isinstance(expected, str):
+        return content
+    file = bases_file(path.parent, expected)
+    bases = load_checkpoint(file, device).get("model", {}) if file.is_file() else {}
+    if fingerprint(bases) != expected:
+        state = "holds others" if bases else "is not there"
+        raise CheckpointError(
+            f"{path} needs {file}, with the bases of its rotations, which {state}; copy the run's "
+            "whole folder of checkpoints."
+        )
+    for name in STATES & content.keys():
+        content[name].update(bases)
     return content
+
+
+def bases_file(folder: Path, fingerprint: str) -> Path:
+    """Return the file of the bases, which the checkpoints in a folder have in common."""
+    return folder / f"bases.{fingerprint[:12]}.pt"
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read(path: Path, device: torch.device | str) -> Any:
@@ -158,121 +211,3 @@ def _read(path: Path, device: torch.device | str) -> Any:
         raise zipfile.BadZipFile(f"{damaged} in it is damaged")
     with warnings.catch_warnings(action="ignore"):  # torch's remarks on foreign pickles
         return torch.load(path, map_location=device, weights_only=True)
-
-
-@dataclass
-class CheckpointFolder:
-    """``last.pt``, ``best.pt`` and their predecessors.
-
-    Args:
-        path: The folder; exists when something is saved.
-        run: What is saved.
-        options: When checkpoints are written, and which are kept.
-        extra: Returns what every checkpoint holds besides the run: ``records`` (how far the record
-            files are written, bytes by name) and ``config`` (the resolved configuration).
-    """
-
-    path: Path
-    run: RunState
-    options: CheckpointOptions
-    extra: Callable[[], dict[str, Any]]
-    _saved_at: float = field(default_factory=time.monotonic, init=False)
-
-    def save(self, name: str) -> None:
-        """Write the run as it is now."""
-        if not self.run.ranks.is_first:
-            return
-        save_checkpoint(self.path / name, self.run.content() | self.extra())
-        self._saved_at = time.monotonic()
-
-    def save_start(self) -> None:
-        """Write what comes before the first ``last.pt``: where diagnosis begins if that fails."""
-        before = previous_of(self.path / "last.pt")
-        is_new = not (self.path / "last.pt").exists() and not before.exists()
-        if self.run.state.step == 0 and is_new:
-            self.save(before.name)
-
-    def save_if_due(self) -> None:
-        """Write ``last.pt`` if the newest checkpoint is older than the options allow."""
-        if time.monotonic() - self._saved_at > 60 * self.options.every_minutes:
-            self.save("last.pt")
-
-    def save_epoch(self) -> None:
-        """Write ``last.pt`` at the end of an epoch, and keep the newest epochs."""
-        self.save("last.pt")
-        num = self.options.keep_epochs
-        if num and self.run.ranks.is_first:
-            name = f"epoch_{self.run.state.epoch:05d}.pt"
-            _link(self.path / "last.pt", self.path / name, otherwise=shutil.copyfile)
-            for path in sorted(self.path.glob("epoch_*.pt"))[:-num]:
-                path.unlink()
-
-    def resume(self) -> dict[str, int] | None:
-        """Go back to the newest checkpoint, as if the run had never been stopped.
-
-        Returns:
-            How far the record files were written then; None if there is no checkpoint, so that the
-            run begins anew.
-
-        Raises:
-            CheckpointError: If no checkpoint can be read, or it is another run's.
-        """
-        content = self.run.ranks.broadcast_content(lambda: load_newest(self.path, self._read_to))
-        if content is None:
-            return None
-        positions = self.run.restore(content, self.path / "last.pt")
-        before, now = (_planned_epochs(saved) for saved in (content, self.extra()))
-        if before != now:
-            self.run.extend(before, now)
-        if self.run.ranks.is_first:
-            remove_temporaries(self.path)  # of a process that was killed
-            self._restore_best(self.run.state.best_epoch)
-        return positions
-
-    def _restore_best(self, best_epoch: int) -> None:
-        """Make ``best.pt`` the selected epoch again that the resumed state knows of.
-
-        A run that was killed between writing ``best.pt`` and ``last.pt`` has a ``best.pt`` from
-        after the state it goes on from; the one before it has been kept.
-        """
-        best = self.path / "best.pt"
-        for path in (best, previous_of(best)):
-            with suppress(CheckpointError, KeyError, TypeError):  # a state of another kind
-                if load_checkpoint(path)["state"]["best_epoch"] == best_epoch:
-                    path.replace(best)
-                    return
-        if best_epoch:
-            logger.warning("The checkpoint of the selected epoch %d is lost.", best_epoch)
-
-    def load_best(self) -> None:
-        """Load the weights of the selected epoch.
-
-        Raises:
-            CheckpointError: If ``best.pt`` is missing, or of another epoch.
-        """
-        path = self.path / "best.pt"
-        expected = self.run.state.best_epoch
-        content = self.run.ranks.broadcast_content(lambda: load_checkpoint(path, self._read_to))
-        epoch = content["state"]["best_epoch"]
-        if epoch != expected:
-            raise CheckpointError(
-                f"{path} must be of epoch {expected}, which was selected, got one of epoch {epoch};"
-                " train the run again."
-            )
-        load_weights(self.run.evaluated_model, content["model"], path)
-
-    def finish(self) -> None:
-        """Drop what a finished run has no use for."""
-        if self.run.ranks.is_first:
-            for path in self.path.glob("*.previous.pt"):
-                path.unlink()
-
-    @property
-    def _read_to(self) -> torch.device:
-        """Where checkpoints are read to: the host where they are sent on."""
-        return self.run.device if self.run.ranks.size == 1 else torch.device("cpu")
-
-
-def _planned_epochs(content: dict[str, Any]) -> int:
-    epochs: int = content["config"]["train"]["epochs"]
-    return epochs

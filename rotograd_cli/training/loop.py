@@ -14,7 +14,7 @@ from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.tasks.metrics import SMALLEST_LOSS
 from rotograd_cli.training import interrupts
 from rotograd_cli.training.batches import EpochBatches
-from rotograd_cli.training.checkpoint import CheckpointFolder
+from rotograd_cli.training.checkpoint_folder import CheckpointFolder
 from rotograd_cli.training.diagnostics import measurement_for
 from rotograd_cli.training.evaluation import Evaluator, by_task
 from rotograd_cli.training.evaluation_view import EvaluationView
@@ -131,6 +131,8 @@ class Trainer:
         except interrupts.StopRequested:  # raised between two steps or two batches of an evaluation
             self.checkpoints.save("last.pt")
             raise
+        finally:
+            self.checkpoints.wait()
         if state.epoch < self.options.epochs:
             logger.info(
                 "Stopped early after epoch %d of %d: no better %s in %d evaluations.",

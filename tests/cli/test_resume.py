@@ -347,7 +347,8 @@ def test_two_processes_cannot_train_in_one_directory(cli: Cli, tmp_path: Path) -
 
 def test_the_newest_epochs_are_kept(cli: Cli, tmp_path: Path) -> None:
     assert cli("train", *SHORT, "hydra.run.dir=run", "checkpoints.keep_epochs=2").code == 0
-    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    bases, *kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert bases.startswith("bases.")
     assert kept == ["best.pt", "epoch_00003.pt", "epoch_00004.pt", "last.pt"]
 
 

@@ -74,9 +74,7 @@ def test_weights_are_the_published_ones_with_absent_tasks_and_after_a_restart() 
 
 def test_gradients_at_the_features_are_refused() -> None:
     rule = ExcessMTL(num_tasks=K)
-    with pytest.raises(
-        ConfigError, match=r"must be parameters .* ExcessMTL, .* features;"
-    ):
+    with pytest.raises(ConfigError, match=r"must be parameters .* ExcessMTL, .* features;"):
         MultiTaskMethod(*networks(), rule)
     with pytest.raises(ConfigError, match=r"got features; choose another rule\.$"):
         Rotate(*networks(), 5, rule=rule)

@@ -1,5 +1,6 @@
 """Checkpoints: atomic to write, harmless to read."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from rotograd_cli.errors import CheckpointError
-from rotograd_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from rotograd_cli.training.checkpoint import load_checkpoint, serialized, write_checkpoint
 from rotograd_cli.training.run_state import load_weights
 from rotograd_cli.training.seeding import rng_state
 
@@ -25,7 +26,9 @@ def refusal(path: Path) -> str:
 
 def saved(folder: Path) -> Path:
     path = folder / "last.pt"
-    save_checkpoint(path, {"model": nn.Linear(30, 20).state_dict(), "rng": rng_state()})
+    write_checkpoint(
+        path, serialized({"model": nn.Linear(30, 20).state_dict(), "rng": rng_state()})
+    )
     return path
 
 
@@ -35,7 +38,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
-    save_checkpoint(path, content)
+    write_checkpoint(path, serialized(content))
     loaded = load_checkpoint(path)
     assert loaded["epoch"] == 3
     other = nn.Linear(3, 2)
@@ -52,13 +55,13 @@ def test_failure_while_saving_leaves_the_old_checkpoint(
     path = saved(tmp_path)
     before = path.read_bytes()
 
-    def half_a_save(content: Any, file: Any) -> None:
-        file.write(before[: len(before) // 2])
+    def fail(descriptor: int) -> None:
+        del descriptor
         raise error
 
-    monkeypatch.setattr(torch, "save", half_a_save)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(CheckpointError if isinstance(error, OSError) else type(error)) as raised:
-        save_checkpoint(path, {"model": {}})
+        write_checkpoint(path, serialized({"model": {}}))
     if isinstance(error, OSError):
         assert "No space left on device" in str(raised.value)
     assert path.read_bytes() == before
@@ -131,9 +134,9 @@ def test_code_in_a_checkpoint_is_never_executed(in_zip: bool, tmp_path: Path) ->
 
 def test_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    for content in ({"format": 2, "model": {}}, {"model": {}}, [1], torch.zeros(2)):
+    for content in ({"format": 3, "model": {}}, {"model": {}}, [1], torch.zeros(2)):
         torch.save(content, path)
-        assert "not a checkpoint of this version (format 1)" in refusal(path)
+        assert "not a checkpoint of this version (format 2)" in refusal(path)
 
 
 def test_missing_checkpoint_is_named_with_its_remedy(tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ from rotograd_cli.config.schema import TrainConfig, to_train_config
 from rotograd_cli.errors import CheckpointError, ConfigError
 from rotograd_cli.models.features import weight_for_channels
 from rotograd_cli.ranks.base import ONE
-from rotograd_cli.runs.initial_weights import load_initial_weights
+from rotograd_cli.runs.initial_weights import _state, load_initial_weights
 from rotograd_cli.runs.saved import key
 from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import mean_squared_error
+from rotograd_cli.training.checkpoint import load_checkpoint
 from tests.contract.test_methods import build
 from tests.samplers import SIZE
 from tests.skews import unpacked
+from tests.unit.test_loop import trainer
 
 NAMES = ("a", "b")
 TASKS = [Task(name, 1, mean_squared_error, ()) for name in NAMES]
@@ -233,3 +235,18 @@ def test_rotations_that_an_earlier_version_saved_as_matrices_are_read(
     model, report = loaded(config, tmp_path / "old.pt", "all")
     assert equal(model, source)
     assert not any("another" in line for line in report)
+
+
+def test_a_backbone_needs_no_bases_and_a_method_needs_its_own(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    loop = trainer(tmp_path / "checkpoints", "rotograd", epochs=1)
+    loop.fit()
+    best = tmp_path / "checkpoints" / "best.pt"
+    state = load_checkpoint(best)["model"]
+    assert _state(best, "all").keys() == state.keys()
+    for file in best.parent.glob("bases.*"):
+        file.unlink()
+    assert _state(best, "backbone").keys() == state.keys() - {"rotations.manifold.base"}
+    with pytest.raises(CheckpointError, match="with the bases of its rotations"):
+        _state(best, "all")

@@ -209,6 +209,7 @@ def test_a_method_is_told_of_the_end_of_every_epoch_before_it_is_saved(tmp_path:
     for _ in range(2):
         loop.train_epoch()
         loop.checkpoints.save("last.pt")
+        loop.checkpoints.wait()
         kept.append(load_checkpoint(tmp_path / "last.pt")["model"]["steps_at_ends"].tolist())
     assert kept == [[3], [3, 6]]
 
@@ -335,6 +336,7 @@ def test_results_are_means_over_the_last_epochs_over_resumes_too(
     for _ in range(stopped_after):
         loop.train_epoch()
         loop._end_epoch()
+        loop.checkpoints.wait()
     if stopped_after:
         loop = trainer(tmp_path / "run", "rotograd", **averaged)
         loop.checkpoints.resume()
@@ -546,6 +548,7 @@ def test_records_count_the_seconds_of_training_over_resumes(tmp_path: Path) -> N
     first.run.state.train_s = 100.0  # as if a step had taken that long
     first.train_epoch()
     first.checkpoints.save("last.pt")
+    first.checkpoints.wait()
     second = trainer(tmp_path)
     second.checkpoints.resume()
     second.fit()
@@ -561,6 +564,7 @@ def test_loss_that_is_not_finite_stops_with_its_task_and_keeps_the_last_checkpoi
     loop = trainer(tmp_path)
     loop.train_epoch()
     loop.checkpoints.save("last.pt")
+    loop.checkpoints.wait()
     loop.dataset.targets["train"]["value"].fill_(math.inf)
     with pytest.raises(NonFiniteError, match="loss of task 'value' became inf in step 4"):
         loop.train_epoch()

@@ -43,13 +43,18 @@ class LearningNetwork(MultiTaskNetwork):
         Returns:
             Entries by name, no copies.
         """
-        unchanged = {id(parameter) for parameter in self.parameters()}
-        if self.rotated is not None and self.rotations.rebase_every is None:
-            unchanged.add(id(self.rotations.base))
-        elif self.rotated is not None:
+        unchanged = {id(tensor) for tensor in (*self.parameters(), *self.constant_state().values())}
+        if self.rotated is not None and self.rotations.rebase_every is not None:
             unchanged.remove(id(self.rotations.free_parameters))
         state: dict[str, Any] = self.state_dict(keep_vars=True)
         return {name: value for name, value in state.items() if id(value) not in unchanged}
+
+    def constant_state(self) -> dict[str, Tensor]:
+        """Return the part of the ``state_dict`` that nothing changes: bases without re-basing."""
+        if self.rotated is None or self.rotations.rebase_every is not None:
+            return {}
+        state: dict[str, Any] = self.state_dict(keep_vars=True)
+        return {name: value for name, value in state.items() if value is self.rotations.base}
 
     def refresh(self) -> None:
         """Read what waits for the device; called once per logging step."""
