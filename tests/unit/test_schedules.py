@@ -138,11 +138,8 @@ WRONG = {
     "of 4 epochs of 5 steps; lower it, or set model_scheduler.warmup_epochs=null.": (
         *(COSINE, "epoch", {"warmup_epochs": 4}),
     ),
-    "`model_scheduler.warmup_steps` must be at least 1, got 0.": (
+    "`model_scheduler.warmup_steps` must be a whole number of at least 1 or null, got 0.": (
         *(COSINE, "epoch", {"warmup_steps": 0}),
-    ),
-    "`model_scheduler.warmup_steps` must be a whole number or null, got 0.5.": (
-        *(COSINE, "epoch", {"warmup_steps": 0.5}),
     ),
     "`model_scheduler` must have one warm-up, got warmup_epochs and warmup_steps; set "
     "model_scheduler.warmup_epochs=null.": (

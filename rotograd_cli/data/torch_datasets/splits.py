@@ -7,14 +7,9 @@ import torch
 from torch.utils.data import IterableDataset, Subset
 
 from rotograd_cli.data.base import SPLITS, Split
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, listed
 
 _SPLIT_OF = "{split_of: train, fraction: 0.1, seed: 0}"
-_REASONS = {
-    "train": "it is trained on",
-    "val": "the epoch that is kept is the best one there",
-    "test": "it is measured once, at the end",
-}
 
 
 def make_splits(datasets: Any, where: str) -> dict[Split, Any]:
@@ -29,14 +24,14 @@ def make_splits(datasets: Any, where: str) -> dict[Split, Any]:
         ConfigError: If a split is missing or empty, or no data set of map style.
     """
     given = datasets if isinstance(datasets, Mapping) else {}
-    for key in given:
-        if key not in SPLITS:
-            raise ConfigError(f"`{where}` must have the keys train, val and test, got {key!r}.")
+    names = [name for name, value in given.items() if value is not None]
+    if set(names) != set(SPLITS):
+        raise ConfigError(
+            f"`{where}` must have the keys train, val and test, got {listed(names) or 'none'}; "
+            f"name a data set for each, or take val or test from train with {_SPLIT_OF}."
+        )
     result: dict[Split, Any] = {}
     for split in SPLITS:
-        if given.get(split) is None:
-            remedy = "name a data set" + ("" if split == "train" else f", or write {_SPLIT_OF}")
-            raise ConfigError(f"`{where}.{split}` is needed, {_REASONS[split]}; {remedy}.")
         place = f"{where}.{split}"
         if isinstance(given[split], Mapping):
             _cut(result, split, given[split], place)
@@ -74,7 +69,7 @@ def _check(dataset: Any, where: str) -> None:
     if not is_map or isinstance(dataset, (IterableDataset, str)):
         raise ConfigError(
             f"`{where}` must be a data set of map style, with __len__ and __getitem__, got a "
-            f"{type(dataset).__name__}; load what it streams into a list, say."
+            f"{type(dataset).__name__}; load what it streams into a list."
         )
     if len(dataset) == 0:
         raise ConfigError(

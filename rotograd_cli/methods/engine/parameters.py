@@ -1,5 +1,6 @@
 """Task gradients over the parameters of the backbone, for rules that are to see those."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -109,9 +110,7 @@ def in_parts(
 
 
 def _zeros(num_tasks: int, parameters: Sequence[nn.Parameter]) -> Tensor:
-    dtype = torch.float32
-    for p in parameters:
-        dtype = torch.promote_types(dtype, p.dtype)
+    dtype = functools.reduce(torch.promote_types, (p.dtype for p in parameters), torch.float32)
     return parameters[0].new_zeros(num_tasks, sum(p.numel() for p in parameters), dtype=dtype)
 
 
