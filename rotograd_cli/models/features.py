@@ -1,4 +1,4 @@
-"""Features of a network that was made for something else: where they are taken, and their shape."""
+"""Features of networks from libraries: the layer that they come from, and their shape."""
 
 import warnings
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError, ShapeError, suggest
-from rotograd_cli.models.layers import require_two_examples
 from rotograd_cli.user_code import blamed
 
 Pool = Literal["mean", "first", "flatten"] | None
@@ -56,14 +55,14 @@ class LibraryNetwork(nn.Module):
 
     Args:
         network: The network; its last child is its classifier.
-        layer: Name of a layer or of a node in its graph, whose output is taken; None takes what the
-            classifier would get.
+        layer: Name of the layer, or node of its graph, whose output is taken; None takes the input
+            of the classifier.
         pool: See :func:`pooled`.
         graphs: Module with the library's ``create_feature_extractor`` and ``get_graph_node_names``.
 
     Raises:
-        ConfigError: If there is no such layer, the network has no graph, or its maps have their
-            channels last and are to be averaged.
+        ConfigError: If there is no such layer, the network cannot be traced, or a mean is asked of
+            maps with channels last.
     """
 
     def __init__(self, network: nn.Module, layer: str | None, pool: Pool, graphs: Any) -> None:
@@ -79,17 +78,12 @@ class LibraryNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of images ``[N, C, H, W]``."""
-        try:
-            output: Any = self.network(x)
-        except ValueError:  # BatchNorm's, of one value per channel
-            if self.training:
-                require_two_examples(type(self).__name__, x)
-            raise
+        output: Any = self.network(x)
         return pooled(output[_KEY] if isinstance(output, Mapping) else output, self.pool)
 
 
 def _has_channels_last(network: nn.Module) -> bool:
-    """Whether it is a Swin Transformer of torchvision, or a network that timm says this of."""
+    """Whether maps inside are ``[N, H, W, d]``: torchvision's Swin, or where timm says so."""
     is_swin = type(network).__name__.startswith("SwinTransformer")
     return is_swin or getattr(network, "output_fmt", None) == "NHWC"
 

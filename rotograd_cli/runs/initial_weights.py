@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class _Part:
     reason: str = ""
     """Why tensors are not loaded, if not by name or shape."""
 
-    @property
+    @cached_property
     def fitting(self) -> dict[str, Tensor]:
         """What is loaded: the names and shapes of the model."""
         names = self.own.keys() & self.found.keys()
@@ -88,8 +89,9 @@ def load_initial_weights(
     file = content["file"]
     state: dict[str, Tensor] = content["state"]
     names = [task.name for task in tasks]
+    saved = content["tasks"] or names
     with torch.no_grad():
-        parts, prefix = _load(model, state, content["tasks"], names, config.init_what)
+        parts, prefix = _load(model, state, config.init_what, names, saved)
     if all(name.endswith(_COUNTER) for part in parts for name in part.fitting):
         raise CheckpointError(
             f"{file} holds nothing of this model (its tensors are {listed(list(state))}; the "
@@ -107,7 +109,7 @@ def load_initial_weights(
 
 
 def _read(config: TrainConfig) -> dict[str, Any]:
-    """Return the tensors of the file, and the tasks of the run that wrote it, if one did."""
+    """Return the tensors of the file, and the tasks of the run that wrote it, if it was a run."""
     file = weights_file(str(config.init_from))
     if fingerprint(file) != config.init_sha256:
         raise ConfigError(
@@ -151,9 +153,9 @@ def _content(file: Path) -> dict[str, Any]:
 def _load(
     model: MultiTaskMethod,
     state: Mapping[str, Tensor],
-    saved_tasks: Sequence[str] | None,
-    tasks: Sequence[str],
     what: str,
+    tasks: Sequence[str],
+    saved_tasks: Sequence[str],
 ) -> tuple[list[_Part], str]:
     """Load what fits; return the parts of the model, and what precedes the backbone's names."""
     backbone, prefix = _backbone(model.backbone, state)
@@ -167,8 +169,8 @@ def _load(
     elif what == "all":
         before, _, _ = prefix.rpartition("backbone.")
         beside = _below(state, before)
-        parts += _heads(model, beside, saved_tasks, tasks)
-        parts.append(_method(model, beside, fits=saved_tasks in (None, list(tasks))))
+        parts += _heads(model, beside, tasks, saved_tasks)
+        parts.append(_method(model, beside, fits=list(saved_tasks) == list(tasks)))
     for part in parts:
         in_model = {part.place + name: value for name, value in part.fitting.items()}
         model.load_state_dict(in_model, strict=False)
@@ -194,8 +196,8 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> tuple[_Part, str]:
     """Return the backbone, and what precedes its names in the file.
 
-    A backbone that does nothing but hold one network is that network. Of all ways to read the
-    names, the one counts by which most tensors fit.
+    A backbone that only holds one network is that network. Of all ways to read the names, the one
+    with the most fitting tensors is taken.
     """
     whole = _own(backbone)
     children = {name.partition(".")[0] for name in whole}
@@ -215,16 +217,14 @@ def _with_stem(part: _Part, backbone: nn.Module, inner: str) -> dict[str, Tensor
     """Return what the file has, its first convolution for the backbone's number of channels."""
     stem = first_convolution(backbone)
     name = f"{stem[0]}.weight".removeprefix(inner) if stem else ""
-    found = dict(part.found)
-    if name in found and found[name].dim() == 4:
-        num_channels = part.own[name].shape[1]
-        if found[name].shape[1] != num_channels:
-            found[name] = weight_for_channels(found[name], num_channels)
-    return found
+    weight = part.found.get(name)
+    if weight is None or weight.dim() != 4 or weight.shape[1] == part.own[name].shape[1]:
+        return dict(part.found)
+    return {**part.found, name: weight_for_channels(weight, part.own[name].shape[1])}
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield every beginning of names: nothing first, then ``module.``, ``module.backbone.``."""
+    """Yield what names may begin with: nothing, then ``module.``, ``module.backbone.``."""
     parts = [name.split(".")[:-1] for name in state]
     yield from dict.fromkeys(
         "".join(f"{each}." for each in path[:num]) for num in range(_DEPTH + 1) for path in parts
@@ -234,20 +234,19 @@ def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
 def _heads(
     model: MultiTaskMethod,
     state: Mapping[str, Tensor],
-    saved_tasks: Sequence[str] | None,
     tasks: Sequence[str],
+    saved_tasks: Sequence[str],
 ) -> Iterator[_Part]:
-    """Yield the heads; those of a run by their tasks, of another file by their position."""
-    places = list(tasks) if saved_tasks is None else list(saved_tasks)
+    """Yield the heads, each with that of the same task in the file."""
     for position, (head, task) in enumerate(zip(model.heads, tasks, strict=True)):
-        index = places.index(task) if task in places else -1
+        index = saved_tasks.index(task) if task in saved_tasks else -1
         own = _own(head)
         found = _found(own, state, f"heads.{index}.")
         yield _Part(f"head of {task}", f"heads.{position}.", own, found)
 
 
 def _method(model: MultiTaskMethod, state: Mapping[str, Tensor], *, fits: bool) -> _Part:
-    """Return the method's own state, which is loaded whole or not at all."""
+    """Return the method's state, which is loaded whole or not at all."""
     own = {k: x for k, x in _own(model).items() if not k.startswith(("backbone.", "heads."))}
     is_whole = all(k in state and state[k].shape == x.shape for k, x in own.items())
     if fits and is_whole:

@@ -18,7 +18,6 @@ from rotograd_cli.training.schedules import OptimizerGroup, RunLength
 Setters = tuple[int, int]
 """Numbers of the patterns that set the rate and the weight decay of a parameter."""
 _NONE = -1
-_OPTIONS = ("lr", "weight_decay")
 
 
 def optimizer_groups(
@@ -49,8 +48,8 @@ def optimizer_groups(
         for parameter in parameters:
             sections[setters[parameter]].append(parameter)
         order = sorted(sections, key=lambda setters: (_used(setters), setters))
-        options = [_merged(patterns, each) for each in order]
         params = [sections[each] for each in order]
+        options = [_merged(patterns, each) for each in order]
         optimizer = _optimizer(constructors.optimizers[name], params, options, name)
         rates = [group["lr"] for group in optimizer.param_groups]
         schedule = constructors.schedulers[name]
@@ -64,18 +63,18 @@ def optimizer_groups(
                 schedule.interval,
                 schedule.warmup_steps(length),
                 schedule.ends_with_run,
-                [each and each.pattern for each in options],
+                [each.pattern for each in options],
             )
         )
     return groups
 
 
 def described(groups: Sequence[OptimizerGroup]) -> list[str]:
-    """Return a line for each optimiser with several groups: their sizes and options."""
+    """Return a line for each optimiser with patterns: sizes and options of its groups."""
     return [
         f"Parameter groups of {group.name}_optimizer: {'; '.join(_described(group))}."
         for group in groups
-        if list(group.patterns) != [None]
+        if any(group.patterns)
     ]
 
 
@@ -96,33 +95,34 @@ def _setters(
     Raises:
         ConfigError: If a pattern is refused, or sets nothing of any parameter.
     """
-    names = dict(model.named_parameters())
     setters = {}
-    for name, parameter in names.items():
+    for name, parameter in model.named_parameters():
         matching = [(n, g) for n, g in enumerate(patterns) if fnmatchcase(name, g.pattern)]
         rates = [n for n, group in matching if (group.lr, group.lr_factor) != (None, None)]
         decays = [n for n, group in matching if group.weight_decay is not None]
         setters[parameter] = (*rates, _NONE)[0], (*decays, _NONE)[0]
+    names = [name for name, _ in model.named_parameters()]
+    used = {number for each in setters.values() for number in each}
     for number, group in enumerate(patterns):
-        where = f"parameter_groups[{number}]"
-        if group.lr is not None and group.lr_factor is not None:
-            raise ConfigError(f"`{where}` must have lr or lr_factor, got both; leave one out.")
-        if (group.lr, group.lr_factor, group.weight_decay) == (None, None, None):
-            raise ConfigError(
-                f"`{where}` must change something, got the pattern {group.pattern!r} alone; give "
-                "it lr, lr_factor or weight_decay."
-            )
-        if not any(number in each for each in setters.values()):
-            remedy = f"try {similar(group.pattern, list(names))}"
-            if any(fnmatchcase(name, group.pattern) for name in names):
-                remedy = (
-                    "patterns before it set the same of all that it matches, move it up or leave "
-                    "it out"
-                )
-            raise ConfigError(
-                f"`{where}.pattern` must match a parameter, got {group.pattern!r}; {remedy}."
-            )
+        _check(group, f"parameter_groups[{number}]", names, is_used=number in used)
     return setters
+
+
+def _check(group: ParameterGroup, where: str, names: Sequence[str], *, is_used: bool) -> None:
+    if group.lr is not None and group.lr_factor is not None:
+        raise ConfigError(f"`{where}` must have lr or lr_factor, got both; leave one out.")
+    if (group.lr, group.lr_factor, group.weight_decay) == (None, None, None):
+        raise ConfigError(
+            f"`{where}` must change something, got the pattern {group.pattern!r} alone; give it "
+            "lr, lr_factor or weight_decay."
+        )
+    if not is_used:
+        remedy = f"try {similar(group.pattern, names)}"
+        if any(fnmatchcase(name, group.pattern) for name in names):
+            remedy = "earlier patterns set all that it would set, move it up or leave it out"
+        raise ConfigError(
+            f"`{where}.pattern` must match a parameter, got {group.pattern!r}; {remedy}."
+        )
 
 
 def _used(setters: Setters) -> list[int]:
@@ -130,46 +130,40 @@ def _used(setters: Setters) -> list[int]:
     return sorted(set(setters) - {_NONE})
 
 
-def _merged(patterns: Sequence[ParameterGroup], setters: Setters) -> ParameterGroup | None:
-    """Return rate and weight decay, each from its pattern; None without any."""
-    if not _used(setters):
-        return None
-    rate, decay = (ParameterGroup() if n == _NONE else patterns[n] for n in setters)
+def _merged(patterns: Sequence[ParameterGroup], setters: Setters) -> ParameterGroup:
+    """Return rate and weight decay, each from its pattern; those of no pattern stay None."""
+    rate, decay = (ParameterGroup("") if n == _NONE else patterns[n] for n in setters)
     name = " & ".join(patterns[number].pattern for number in _used(setters))
     return ParameterGroup(name, rate.lr, rate.lr_factor, decay.weight_decay)
 
 
 def _optimizer(
-    make: Any,
-    params: Sequence[list[nn.Parameter]],
-    options: Sequence[ParameterGroup | None],
-    name: str,
+    make: Any, params: Sequence[list[nn.Parameter]], options: Sequence[ParameterGroup], name: str
 ) -> Optimizer:
     """Build an optimiser.
 
     Args:
         make: Its checked constructor.
         params: Parameters of each group.
-        options: Options of each; None for those of the optimiser itself.
+        options: Options of each.
         name: ``model`` or ``method``.
 
     Raises:
         ConfigError: If the optimiser does not have an option.
     """
-    given = [
-        {key: getattr(each, key) for key in _OPTIONS if getattr(each, key, None) is not None}
-        for each in options
-    ]
-    groups: Any = [{"params": p, **own} for p, own in zip(params, given, strict=True)]
-    optimizer: Optimizer = make(params[0] if list(options) == [None] else groups)
-    for each, own, built in zip(options, given, optimizer.param_groups, strict=True):
-        if each is None:
-            continue
-        for key in own.keys() - optimizer.defaults.keys():
-            raise ConfigError(
-                f"`parameter_groups` cannot set {key} of {each.pattern!r}: {name}_optimizer "
-                f"({type(optimizer).__name__}) has no such option; leave it out."
-            )
+    groups: Any = []
+    for section, each in zip(params, options, strict=True):
+        given = {"lr": each.lr, "weight_decay": each.weight_decay}
+        own = {key: value for key, value in given.items() if value is not None}
+        groups.append({"params": section, **own})
+    optimizer: Optimizer = make(groups if any(each.pattern for each in options) else params[0])
+    for each, built in zip(options, optimizer.param_groups, strict=True):
+        for key in ("lr", "weight_decay"):
+            if getattr(each, key) is not None and key not in optimizer.defaults:
+                raise ConfigError(
+                    f"`parameter_groups` cannot set {key} of {each.pattern!r}: {name}_optimizer "
+                    f"({type(optimizer).__name__}) has no such option; leave it out."
+                )
         if each.lr_factor is not None:
             built["lr"] = optimizer.defaults["lr"] * each.lr_factor
     return optimizer

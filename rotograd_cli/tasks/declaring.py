@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,18 +17,8 @@ from rotograd_cli.tasks.targets import TargetForm
 from rotograd_cli.tasks.task import Task
 from rotograd_cli.user_code import blamed
 
-KEYS = (
-    "kind",
-    "target",
-    "mask",
-    "num_outputs",
-    "map_shape",
-    "loss",
-    "metrics",
-    "ignore_index",
-    *OPTIONS,
-)
-"""Keys of a task."""
+KEYS = ("kind", "target", "mask", "num_outputs", "map_shape", "loss", "metrics", "ignore_index")
+"""Keys of a task, beside those of :data:`OPTIONS`."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +113,9 @@ class _Declaration:
             raise ConfigError(f"it must be a mapping, got {options!r}; write {{kind: binary}}.")
         self.options = {str(key): value for key, value in options.items() if value is not None}
         for key in self.options:
-            if key not in KEYS:
-                raise ConfigError(f"`{key}` is no key of a task; {suggest(key, KEYS)}")
+            if key not in (*KEYS, *OPTIONS):
+                hint = suggest(key, (*KEYS, *OPTIONS))
+                raise ConfigError(f"`{key}` is no key of a task; {hint}")
         self.kind_name = str(self.options.get("kind"))
         if self.kind_name not in KINDS:
             hint = suggest(self.kind_name, tuple(KINDS))
@@ -206,10 +196,14 @@ class _Declaration:
         if own is None:
             return self.kind.metrics(self.num_outputs)
         assert rule is not None
-        prepare = partial(
-            _prepared, kind=self.kind, flags=self.is_binary, squeezed=self.is_squeezed
-        )
-        return metrics_of(own, prepare, rule.labelled, flags=self.is_binary)
+        return metrics_of(own, self.prepared, rule.labelled, flags=self.is_binary)
+
+    def prepared(self, prediction: Tensor) -> Tensor:
+        """Return a prediction as torchmetrics takes it: logits as probabilities."""
+        if self.kind.has_classes:
+            return prediction.double().softmax(1)
+        values = prediction.squeeze(1) if self.is_squeezed else prediction
+        return values.double().sigmoid() if self.is_binary else values
 
     def _target(self, index: Any) -> TargetForm:
         kind = self.kind
@@ -225,11 +219,3 @@ class _Declaration:
             self.options.get("target", self.name),
             self.options.get("mask"),
         )
-
-
-def _prepared(prediction: Tensor, *, kind: Kind, flags: bool, squeezed: bool) -> Tensor:
-    """Return a prediction as torchmetrics takes it: logits as probabilities."""
-    if kind.has_classes:
-        return prediction.double().softmax(1)
-    values = prediction.squeeze(1) if squeezed else prediction
-    return values.double().sigmoid() if flags else values

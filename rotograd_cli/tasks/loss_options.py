@@ -11,20 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rotograd_cli.errors import ConfigError, suggest
-from rotograd_cli.tasks.losses import (
-    binary_cross_entropy,
-    check_target,
-    cross_entropy,
-    loss_of_package,
-    segmentation_cross_entropy,
-    target_rule,
-)
+from rotograd_cli.tasks import losses
 from rotograd_cli.tasks.own_losses import OwnLoss
 from rotograd_cli.tasks.task import Task
 
 OPTIONS = ("class_weights", "label_smoothing")
 """Keywords of :func:`with_loss_options`."""
-_LOSSES = (cross_entropy, segmentation_cross_entropy, binary_cross_entropy)
+_LOSSES = (losses.cross_entropy, losses.segmentation_cross_entropy, losses.binary_cross_entropy)
 
 
 class WeightedCrossEntropy(OwnLoss):
@@ -54,10 +47,10 @@ class WeightedCrossEntropy(OwnLoss):
         class_weights: Sequence[float],
         label_smoothing: float,
     ) -> None:
-        like = loss_of_package(loss)
-        rule = target_rule(loss)
+        like = losses.loss_of_package(loss)
+        rule = losses.target_rule(loss)
         assert rule is not None
-        self.is_binary = like is binary_cross_entropy
+        self.is_binary = like is losses.binary_cross_entropy
         super().__init__(self._per_label, rule, num_outputs, like=like, squeezed=self.is_binary)
         self.weight = torch.tensor(class_weights, dtype=torch.float64)
         self.label_smoothing = label_smoothing
@@ -74,16 +67,17 @@ class WeightedCrossEntropy(OwnLoss):
         return torch.where(usable, of_elements, 0).sum()
 
     def _per_label(self, values: Tensor, known: Tensor) -> Tensor:
-        check_target(
-            values if self.is_binary else values.select(1, 0), known, classes=not self.is_binary
-        )
         if self.is_binary:  # two classes with logits 0 and x, and the probabilities of both
+            losses.check_target(values, known, classes=False)
             known = known.to(values.dtype)
-            values = torch.stack((torch.zeros_like(values), values), 1)
             known = torch.stack((1 - known, known), 1)
+            values = torch.stack((torch.zeros_like(values), values), 1)
+        else:
+            losses.check_target(values.select(1, 0), known, classes=True)
+            known = known.long()
         return F.cross_entropy(
             values,
-            known if self.is_binary else known.long(),
+            known,
             weight=self._weights_on(values.device).to(values.dtype),
             label_smoothing=self.label_smoothing,
             reduction="none",
@@ -126,7 +120,7 @@ def with_loss_options(
         raise ConfigError(
             f"`{where}.label_smoothing` must be a number in [0, 1), got {smoothing!r}; try 0.1."
         )
-    num_classes = 2 if loss is binary_cross_entropy else task.num_outputs
+    num_classes = 2 if loss is losses.binary_cross_entropy else task.num_outputs
     weights = [1.0] * num_classes
     if class_weights is not None:
         weights = _checked_weights(class_weights, num_classes, where)

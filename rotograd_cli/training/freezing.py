@@ -14,12 +14,12 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     """Leave parameters out of training.
 
     Args:
-        model: Its parameters are told not to require a gradient.
-        patterns: Of names of parameters, as in a shell: ``backbone.layers.0.*``.
+        model: Parameters that match stop requiring a gradient.
+        patterns: Shell patterns of parameter names: ``backbone.layers.0.*``.
 
     Returns:
-        Modules with running statistics inside of modules that are wholly frozen. The caller keeps
-        them in evaluation mode, so that statistics stay with the weights that they belong to.
+        BatchNorm layers inside of wholly frozen modules. The caller keeps them in evaluation mode,
+        so that their statistics stay with the frozen weights.
 
     Raises:
         ConfigError: If a pattern matches no parameter, or nothing of the networks is left to train.

@@ -60,9 +60,9 @@ class OptimizerGroup:
     """First steps, in which the rates grow linearly; the schedule begins after them."""
     ends_with_run: bool = False
     """Whether the schedule depends on how long the run is planned to be."""
-    patterns: Sequence[str | None] = (None,)
-    """For each parameter group the patterns that set its options, joined by ``&``; None if none
-    does."""
+    patterns: Sequence[str] = ("",)
+    """For each parameter group the patterns that set its options, joined by ``&``; empty if
+    none does."""
 
     def __post_init__(self) -> None:
         groups = self.optimizer.param_groups
@@ -117,5 +117,5 @@ class OptimizerGroup:
         key = LEARNING_RATES[self.name]
         rates = [group["lr"] for group in self.optimizer.param_groups]
         named = zip(self.patterns, rates, strict=True)
-        by_pattern = {f"{key}[{pattern}]": rate for pattern, rate in named if pattern is not None}
+        by_pattern = {f"{key}[{pattern}]": rate for pattern, rate in named if pattern}
         return {key: rates[0], **by_pattern}

@@ -168,10 +168,10 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(
     file = tmp_path / "w.pt"
     state = Network().state_dict()
     cases = {
-        "backbone: 2 of 9 tensors; not in the file: 0.bias": {
+        "backbone: 2 of 9 tensors; not in the file: network.0.bias": {
             "network.0.weight": torch.zeros(4, 3, 3, 3)
         },
-        r"8 of 9 tensors; of another shape: 3.weight \[5, 9\] for \[6, 16\]": {
+        r"8 of 9 tensors; of another shape: network.3.weight \[5, 9\] for \[6, 16\]": {
             **state,
             "network.3.weight": torch.zeros(5, 9),
         },

@@ -264,9 +264,7 @@ def test_what_is_missing_is_said_with_what_is_there(case: str) -> None:
 def test_a_picture_is_refused_with_the_transform_that_makes_a_tensor() -> None:
     torchvision = pytest.importorskip("torchvision")
     fake = torchvision.datasets.FakeData(8, (3, 4, 4), 2)
-    with pytest.raises(
-        ConfigError, match=r"got a Image; return a tensor: of a picture with transform="
-    ):
+    with pytest.raises(ConfigError, match="got a Image; return a tensor: of a picture"):
         make(datasets=dict.fromkeys(("train", "val", "test"), fake), inputs=0)
 
 
@@ -420,5 +418,5 @@ def test_wrong_shares_of_a_step_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=text):
             next(epoch(per_task(**changes), 4))
-    with pytest.raises(ConfigError, match="must be a multiple of the 2 tasks, got 5"):
+    with pytest.raises(ConfigError, match=r"equal shares, which add up to .* got None"):
         next(epoch(per_task(), 5))

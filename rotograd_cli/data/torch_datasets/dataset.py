@@ -27,16 +27,15 @@ logger = logging.getLogger(__name__)
 class TorchDatasets(MultiTaskDataset):
     """Data sets of torch's map style, one for each split.
 
-    Order and batches are a function of seed and epoch, as those of every data set here. What the
-    user's transforms draw from the global generators of Python, NumPy and torch (CPU) is a function
-    of seed, epoch and the example's place in it, whoever reads it; in evaluations, of the example
-    alone. Generators of the user's own (``numpy.random.default_rng()``) and state that a data set
-    keeps between items are not covered.
+    Order and batches are a function of seed and epoch, as for every data set here. What transforms
+    draw from the global generators of Python, NumPy and torch (CPU) is a function of seed, epoch
+    and the example's place in it, in whatever process; in evaluations, of the example alone. Other
+    generators (``numpy.random.default_rng()``) and state kept between items are not covered.
 
     Args:
         data_dir: Not used; YAML files refer to it as ``${paths.data_dir}``.
         task_names: Names of the chosen tasks; None for all.
-        device: Where batches are wanted.
+        device: Device of the batches.
         name: Name in paths and tables.
         datasets: ``train``, ``val`` and ``test`` (:func:`make_splits`).
         inputs: Where the inputs are in an item (:func:`find_inputs`).
@@ -157,7 +156,7 @@ class TorchDatasets(MultiTaskDataset):
 
 
 def _labels_found(reader: Reader) -> Iterator[str]:
-    """Return a line that says how many of some training items have which label, if any lacks one.
+    """Yield a line with the number of labels per task in some training items, if any is missing.
 
     Raises:
         ConfigError: If all of them lack the key of a task: it is misspelt.

@@ -20,17 +20,15 @@ _NUMBERS = (bool, int, float, np.generic)
 
 def find(item: Any, key: Key) -> Any:
     """Return what an item holds under a key, or :data:`ABSENT`."""
-    index = int(key) if isinstance(key, int) or key.isdecimal() else None
-    if isinstance(item, Mapping):
-        if key in item:
-            return item[key]
-    elif index is not None:
-        if isinstance(item, (list, tuple)) and -len(item) <= index < len(item):
-            return item[index]
-    elif key in _fields(item):
+    if isinstance(item, Mapping) and key in item:
+        return item[key]
+    if isinstance(item, (list, tuple)) and (isinstance(key, int) or key.isdecimal()):
+        index = int(key)
+        return item[index] if -len(item) <= index < len(item) else ABSENT
+    if key in _fields(item):
         return getattr(item, str(key))
-    first, dot, rest = str(key).partition(".")
-    if not dot:
+    first, _, rest = str(key).partition(".")
+    if not rest:
         return ABSENT
     inner = find(item, first)
     return ABSENT if inner is ABSENT else find(inner, rest)
@@ -50,8 +48,8 @@ def require(item: Any, key: Key, option: str) -> Any:
 
 def keys_of(item: Any) -> str:
     """Return the keys of an item as a clause."""
-    if isinstance(item, Mapping) or _fields(item):
-        names = list(item) if isinstance(item, Mapping) else _fields(item)
+    names = item if isinstance(item, Mapping) else _fields(item)
+    if names:
         return f"it has {', '.join(map(str, names))}"
     if isinstance(item, (list, tuple)):
         return f"it is a {type(item).__name__} with the indices 0 to {len(item) - 1}"

@@ -1,4 +1,4 @@
-"""``data=torch_per_task``: every task has data sets of its own."""
+"""``data=torch_per_task``: separate data sets for each task."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from rotograd_cli.tasks import Task
 
 _EPOCHS = ("longest", "shortest", "sum")
 _STREAM = 3
-"""First word of the orders of the tasks' examples, which no other random numbers share."""
+"""Random stream of the orders of the tasks' examples; no other random numbers use it."""
 
 
 class Joined(ConcatDataset[Any]):
@@ -52,7 +52,7 @@ class Joined(ConcatDataset[Any]):
 
 
 class PerTaskReader(Reader):
-    """Reads the target of the task that an example belongs to; the others have none."""
+    """Reads the target of the task that an example belongs to, and none of the others."""
 
     def source(self, index: int) -> tuple[Any, int]:
         """See :class:`Reader`."""
@@ -78,18 +78,18 @@ def interleaved(lengths: Sequence[int]) -> Tensor:
 
 
 class PerTaskDatasets(TorchDatasets):
-    """Data sets of their own for every task.
+    """Separate data sets for each task.
 
-    A step takes examples of every task. All of them go through the network as one batch, and those
-    of other tasks have no label: a task's loss is the mean over its own examples. A task whose
-    examples are used up before the epoch is over begins again, in another order.
+    A step takes examples of every task. They go through the network as one batch, in which an
+    example has no label for the other tasks: a task's loss is the mean over its own examples. A
+    task that runs out of examples before the epoch ends begins again, in another order.
 
     Args:
         epoch: Number of steps of an epoch: ``longest`` goes once through the task with the most
             batches, ``shortest`` through that with the fewest, ``sum`` takes as many examples as
             all tasks have; or a number.
-        batch_sizes: Examples of each task in a step, by task, which add up to ``train.batch_size``;
-            None shares that equally.
+        batch_sizes: By task, its examples in a step; their sum is ``train.batch_size``. None gives
+            each task an equal share.
         datasets: By task, its ``train``, ``val`` and ``test``.
         **options: Those of :class:`TorchDatasets`, but for ``collate``.
 
@@ -146,18 +146,14 @@ class PerTaskDatasets(TorchDatasets):
         """Return the number of examples of each task in a step."""
         names = [task.name for task in self.tasks]
         given: Any = self._batch_sizes
-        if given is None:
-            if batch_size % len(names):
-                raise ConfigError(
-                    f"`train.batch_size` must be a multiple of the {len(names)} tasks, got "
-                    f"{batch_size}; change it, or set data.batch_sizes."
-                )
-            return [batch_size // len(names)] * len(names)
-        sizes: list[Any] = [given.get(n) for n in names] if isinstance(given, Mapping) else [None]
+        sizes: list[Any] = [batch_size // len(names)] * len(names)
+        if given is not None:
+            sizes = [given.get(n) for n in names] if isinstance(given, Mapping) else [None]
         if not all(type(n) is int and n > 0 for n in sizes) or sum(sizes) != batch_size:
             raise ConfigError(
                 f"`data.batch_sizes` must have a number above 0 for each of {', '.join(names)}, "
-                f"which add up to train.batch_size={batch_size}, got {given}."
+                f"or null for equal shares, which add up to train.batch_size={batch_size}, got "
+                f"{given}; change one of them."
             )
         return sizes
 

@@ -1,4 +1,4 @@
-"""Training loops that look right and train something else: noticed in the first steps."""
+"""Warnings, in the first steps, about loops that do not train what they seem to."""
 
 import gc
 import math
@@ -21,15 +21,15 @@ from torch.utils.weak import TensorWeakRef
 
 from rotograd_cli.errors import RankError, listed
 
-_NUM_STEPS = 3  # of the network, after which nothing is looked at any more
+_NUM_STEPS = 3  # of the network, after which watching ends
 
 
 class Watch:
     """Watches the first optimiser steps of one model, by hooks that torch's optimisers call.
 
-    What an optimiser does tells what it holds, so that nothing has to be guessed: loops that
-    accumulate gradients, leave steps out, freeze parts, average weights or call one optimiser from
-    another are not remarked on. After three steps of the network the hooks are removed.
+    It goes by what optimisers do, and guesses nothing: loops that accumulate gradients, skip steps,
+    freeze parts, average weights or call one optimiser from another cause no warning. After three
+    steps of the network the hooks are removed.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,9 @@ class Watch:
 
     def _is_used_up(self, parameter: nn.Parameter, optimizer: Optimizer, is_cleared: bool) -> bool:
         """Whether another optimiser has used a parameter's gradient, or the one before it."""
-        user, used, version = self._applied.get(id(parameter), (lambda: None, lambda: None, 0))
+        if id(parameter) not in self._applied:
+            return False
+        user, used, version = self._applied[id(parameter)]
         gradient = parameter.grad
         is_same = gradient is not None and used() is gradient and version == gradient._version
         return user() not in (None, optimizer) and (is_cleared or is_same)
