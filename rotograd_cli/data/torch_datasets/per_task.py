@@ -91,7 +91,8 @@ class PerTaskDatasets(TorchDatasets):
         batch_sizes: By task, its examples in a step; their sum is ``train.batch_size``. None gives
             each task an equal share.
         datasets: By task, its ``train``, ``val`` and ``test``.
-        **options: Those of :class:`TorchDatasets`, but for ``collate``.
+        collate: Must be None: examples of several tasks are stacked.
+        **options: Those of :class:`TorchDatasets`.
 
     Raises:
         ConfigError: If an option is wrong.
@@ -105,6 +106,7 @@ class PerTaskDatasets(TorchDatasets):
         epoch: str | int,
         batch_sizes: Mapping[str, int] | None,
         datasets: Mapping[str, Any] | None,
+        collate: None = None,
         **options: Any,
     ) -> None:
         if epoch not in _EPOCHS and not (type(epoch) is int and epoch > 0):
@@ -114,7 +116,7 @@ class PerTaskDatasets(TorchDatasets):
             )
         self._epoch = epoch
         self._batch_sizes = batch_sizes
-        super().__init__(datasets=datasets, collate=None, **options)
+        super().__init__(datasets=datasets, collate=collate, **options)
 
     def batches_per_epoch(self, batch_size: int) -> int:
         """Return the number of steps of an epoch."""
