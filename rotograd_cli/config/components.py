@@ -150,7 +150,7 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
         if under_method.get(GRADIENTS, FEATURES) != FEATURES:
             raise ConfigError(
                 f"`method.rule.{GRADIENTS}` must be {FEATURES}, which {make.target.__name__} "
-                f"rotates, got {under_method[GRADIENTS]!r}; leave it out."
+                f"rotates, got {under_method[GRADIENTS]!r}; leave it out, or choose another rule."
             )
         make_rule = _rule_constructor(of_rule, "method.rule")
     else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rotograd_cli.config.schema import TrainConfig
 from rotograd_cli.config.weights import fingerprint, weights_file
 from rotograd_cli.errors import CheckpointError, ConfigError, first_line, listed
+from rotograd_cli.linalg.triangle import packed
 from rotograd_cli.methods.authors import is_authors, load_authors_state_dict
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.models.features import first_convolution, weight_for_channels
@@ -248,8 +249,9 @@ def _heads(
 def _method(model: MultiTaskMethod, state: Mapping[str, Tensor], *, fits: bool) -> _Part:
     """Return the method's state, which is loaded whole or not at all."""
     own = {k: x for k, x in _own(model).items() if not k.startswith(("backbone.", "heads."))}
-    is_whole = all(k in state and state[k].shape == x.shape for k, x in own.items())
-    if fits and is_whole:
-        return _Part("method", "", own, state)
-    of = "another method or shape" if fits else "other tasks"
-    return _Part("method", "", own, {}, f"the file's is of {of}")
+    found = {k: packed(x) if k == "rotations.free_parameters" else x for k, x in state.items()}
+    if not fits:
+        return _Part("method", "", own, {}, "the file's is of other tasks")
+    if not all(k in found and found[k].shape == x.shape for k, x in own.items()):
+        return _Part("method", "", own, {}, "the file's is of another method or shape")
+    return _Part("method", "", own, found)

@@ -20,6 +20,7 @@ from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import mean_squared_error
 from tests.contract.test_methods import build
 from tests.samplers import SIZE
+from tests.skews import unpacked
 
 NAMES = ("a", "b")
 TASKS = [Task(name, 1, mean_squared_error, ()) for name in NAMES]
@@ -218,3 +219,15 @@ def test_safetensors_are_read(config: TrainConfig, tmp_path: Path) -> None:
     library.save_file(source.state_dict(), tmp_path / "w.safetensors")
     model, _ = loaded(config, tmp_path / "w.safetensors")
     assert equal(model.backbone, source)
+
+
+def test_rotations_that_an_earlier_version_saved_as_matrices_are_read(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    source = model_of(2)
+    state = source.state_dict()
+    name = "rotations.free_parameters"
+    torch.save({**state, name: unpacked(state[name])}, tmp_path / "old.pt")
+    model, report = loaded(config, tmp_path / "old.pt", "all")
+    assert equal(model, source)
+    assert not any("another" in line for line in report)
