@@ -138,12 +138,13 @@ def suggest(name: str, names: Sequence[str], prefix: str = "") -> str:
     Returns:
         A clause such as ``did you mean train.epochs?``.
     """
-    close = difflib.get_close_matches(name, names, n=1)
+    spellings = {choice.lower(): choice for choice in names}
+    close = difflib.get_close_matches(name.lower(), spellings, n=1)
     if close:
-        return f"did you mean {prefix}{close[0]}?"
+        return f"did you mean {prefix}{spellings[close[0]]}?"
     if not names:
         return "leave it out, there are none."
-    return f"choose from {listed(sorted(prefix + choice for choice in names), 20)}."
+    return f"choose from {listed([prefix + choice for choice in names], 20)}."
 
 
 class RotogradError(Exception):

@@ -331,7 +331,7 @@ def unknown_key(error: ConfigKeyError, prefix: str = "") -> ConfigError:
     """Return the refusal of a key that the schema does not have."""
     name = f"{prefix}{error.full_key}"
     key = str(error.key)
-    siblings = [str(sibling) for sibling in error.parent_node or ()]
+    siblings = sorted(str(sibling) for sibling in error.parent_node or ())
     return ConfigError(f"`{name}` is not a key; {suggest(key, siblings, name.removesuffix(key))}")
 
 

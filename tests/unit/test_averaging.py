@@ -65,7 +65,8 @@ def test_the_average_of_free_parameters_is_a_rotation_with_a_constant_base_alone
     average = WeightAverage(model, decay=0.5)
     for _ in range(3):
         with torch.no_grad():
-            model.rotations.free_parameters.add_(torch.randn(2, 4, 4))
+            parameters = model.rotations.free_parameters
+            parameters.add_(torch.randn_like(parameters))
         average.update(model)
     R = average.model.rotations.matrices
     torch.testing.assert_close(R @ R.mT, torch.eye(4).expand(2, 4, 4))
