@@ -52,10 +52,11 @@ def frozen(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 def similar(pattern: str, names: Sequence[str]) -> str:
     """Return patterns that match some names and resemble one that matches none."""
-    folders = [name.rpartition(".")[0] + ".*" for name in names]
-    close = difflib.get_close_matches(pattern, dict.fromkeys([*folders, *names]), cutoff=0.5)
-    largest = dict.fromkeys(name.split(".")[0] + ".*" for name in names)
-    return " or ".join(close) or listed(list(largest))
+    parts = [name.split(".") for name in names]
+    folders = [".".join(part[:num]) + ".*" for part in parts for num in range(1, len(part))]
+    candidates = dict.fromkeys([*folders, *names])
+    close = difflib.get_close_matches(pattern, candidates, cutoff=0.5)
+    return " or ".join(close) or listed([each for each in candidates if each.count(".") == 1])
 
 
 def _statistics_of_frozen(model: nn.Module) -> list[nn.Module]:

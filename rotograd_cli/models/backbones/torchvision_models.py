@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,12 @@ def _network(model: str, weights: str | None, options: Mapping[str, Any]) -> nn.
             f"`backbone.model` must be a classification network of torchvision, got {model!r}; "
             f"{suggest(model, names)}"
         )
+    make: Callable[..., nn.Module] = torchvision.models.get_model
     if weights is None:
-        return torchvision.models.get_model(model, weights=None, **options)
+        return make(model, weights=None, **options)
     chosen = _weights(model, weights)
     with readable(chosen, "backbone.weights=null"):
-        return torchvision.models.get_model(model, weights=chosen, **options)
+        return make(model, weights=chosen, **options)
 
 
 def _weights(model: str, name: str) -> Any:
