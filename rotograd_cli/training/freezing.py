@@ -53,10 +53,11 @@ def frozen(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 def similar(pattern: str, names: Sequence[str]) -> str:
     """Return patterns that match some names and resemble one that matches none."""
     parts = [name.split(".") for name in names]
-    folders = [".".join(part[:num]) + ".*" for part in parts for num in range(1, len(part))]
-    candidates = dict.fromkeys([*folders, *names])
-    close = difflib.get_close_matches(pattern, candidates, cutoff=0.5)
-    return " or ".join(close) or listed([each for each in candidates if each.count(".") == 1])
+    folders = dict.fromkeys(
+        ".".join(part[:num]) + ".*" for part in parts for num in range(1, len(part))
+    )
+    close = difflib.get_close_matches(pattern, [*folders, *names], cutoff=0.5)
+    return " or ".join(close) or listed([each for each in folders if each.count(".") == 1])
 
 
 def _statistics_of_frozen(model: nn.Module) -> list[nn.Module]:
