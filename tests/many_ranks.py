@@ -29,7 +29,8 @@ from rotograd_cli.tasks.metrics import depth, mse, normals, segmentation
 from rotograd_cli.training.diagnostics import measured_record
 from rotograd_cli.training.evaluation import evaluate, parts_of_rank
 from rotograd_cli.training.stepper import train_step
-from tests.contract.test_methods import METHODS, build, max_num_tasks, node_of
+from tests.contract.test_methods import FILES as METHODS
+from tests.contract.test_methods import build, max_num_tasks, node_of
 from tests.forked import forkserver
 from tests.waiting import PATIENCE_S
 

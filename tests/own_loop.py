@@ -12,7 +12,8 @@ from rotograd_cli import methods
 from rotograd_cli.errors import RankError
 from rotograd_cli.ranks.base import Ranks
 from rotograd_cli.ranks.many import ManyRanks
-from tests.contract.test_methods import METHODS, build, max_num_tasks
+from tests.contract.test_methods import FILES as METHODS
+from tests.contract.test_methods import build, max_num_tasks
 
 NUM, STEPS = 12, 3
 VARIANTS = ("plain", "micro", "scaled")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.data.base import Batch
+from rotograd_cli.linalg.triangle import packed
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.engine.passes import ForwardPass
 from rotograd_cli.methods.engine.step import Step
@@ -62,8 +63,9 @@ class RotationState:
     def give(self, model: nn.Module) -> None:
         """Set all rotations of a model of ours; see :meth:`give_to`."""
         for rotations in rotations_of(model):
-            X = rotations.free_parameters.detach()
+            X = torch.empty_like(rotations.base)
             self.give_to(rotations.base.unbind(), X.unbind())
+            rotations.free_parameters.detach().copy_(packed(X))
             rotations.refresh()  # accelerators plan for these values
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-r"""Rotations drawn at random, skew-symmetric matrices, and the Cayley transform :math:`2M - I`.
+r"""Rotations drawn at random, distances between them, and the Cayley transform :math:`2M - I`.
 
 With :math:`M = (I - A/2)^{-1}`, :math:`2M - I = (I - A/2)^{-1}(I + A/2)` maps skew matrices to
 rotations. It agrees with the exponential to second order in A and never reaches a rotation by 180
@@ -7,19 +7,6 @@ degrees.
 
 import torch
 from torch import Tensor
-
-
-def skew(X: Tensor) -> Tensor:
-    r"""Skew-symmetric matrix :math:`\mathrm{tril}(X) - \mathrm{tril}(X)^\top`, strict triangle.
-
-    Args:
-        X: Free parameters, shape ``[..., m, m]``; only the strictly lower triangle is read.
-
-    Returns:
-        Skew-symmetric matrices, shape ``[..., m, m]``.
-    """
-    lower = X.tril(-1)
-    return lower - lower.mT
 
 
 def haar_rotations(num: int, size: int, *, generator: torch.Generator | None = None) -> Tensor:

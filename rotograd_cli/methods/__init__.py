@@ -14,6 +14,7 @@ from rotograd_cli.methods.distributed import distribute
 from rotograd_cli.methods.dwa import DynamicWeightAverage
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.engine.passes import ExtraOutputs
+from rotograd_cli.methods.excessmtl import ExcessMTL
 from rotograd_cli.methods.fairgrad import FairGrad
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.fixed import FixedWeights
@@ -55,6 +56,7 @@ __all__ = [
     "AlignedMTL",
     "CAGrad",
     "DynamicWeightAverage",
+    "ExcessMTL",
     "ExtraOutputs",
     "FairGrad",
     "FixedWeights",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.errors import CheckpointError
+from rotograd_cli.linalg.triangle import packed
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotateonly import RotateOnly
 from rotograd_cli.methods.rotogradnorm import RotoGradNorm
@@ -47,8 +48,11 @@ def load_authors_state_dict(
                 "build the model with the sizes that it was trained with."
             )
     for name, value in entries.items():
-        # the authors' free parameters may hold anything above the diagonal, where nobody reads it
-        places[name].copy_(value.tril(-1) if name.endswith(".original") else value)
+        places[name].copy_(value)
+    if isinstance(model, RotateOnly):
+        # what stands above the authors' diagonals is read by nobody
+        originals = [places[f"parametrizations.rotation_{k}.original"] for k in range(len(model))]
+        model.rotations.free_parameters.copy_(packed(torch.stack(originals)))
     return list(entries)
 
 
@@ -62,9 +66,10 @@ def _method_places(model: MultiTaskMethod) -> dict[str, Tensor]:
     places: dict[str, Tensor] = {}
     if isinstance(model, RotateOnly):
         rotations = model.rotations
+        matrices = rotations.triangle.skew(rotations.free_parameters.detach())
         for k in range(model.num_tasks):
             name = f"parametrizations.rotation_{k}"
-            places[f"{name}.original"] = rotations.free_parameters.detach()[k]
+            places[f"{name}.original"] = matrices[k]
             places[f"{name}.0.base"] = rotations.base[k]
     if isinstance(model, RotoGradNorm):
         log_weight = model.get_parameter("rule.log_weight").detach()

@@ -1,6 +1,6 @@
 """DB-MTL: logarithms of losses, and gradients as long as the longest."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Lt
@@ -9,10 +9,11 @@ from torch import Tensor
 from rotograd_cli.bounds import checked
 from rotograd_cli.linalg.gradients import divide_or_zero, norms_of
 from rotograd_cli.methods.logarithms import LogarithmicLosses, slopes_of_logarithms
-from rotograd_cli.methods.rule import Losses, Statistics, Weighting
+from rotograd_cli.methods.per_parameter import PerParameterWeighting
+from rotograd_cli.methods.rule import Losses, Statistics
 
 
-class DBMTL(LogarithmicLosses, Weighting):
+class DBMTL(LogarithmicLosses, PerParameterWeighting):
     r"""The heads get :math:`\log L_k`, the backbone the sum of its gradients at equal length.
 
     With :math:`g_k = \nabla \log L_k`, the backbone gets
@@ -35,8 +36,9 @@ class DBMTL(LogarithmicLosses, Weighting):
     """
 
     plain_for_one_task: ClassVar[bool] = False  # a loss is divided by its value
+    kept_name: ClassVar[str] = "average"
 
-    average: Tensor  # [K, P]; [K, 0] before the first step
+    average: Tensor  # [K, P]
     num_steps: Tensor  # [K] steps in which the task took part
 
     @checked
@@ -63,20 +65,12 @@ class DBMTL(LogarithmicLosses, Weighting):
         """Return the sum of the averages at the longest length, shape ``[D]``."""
         if self.beta == 0:
             return super().combine_scaled(G, s)
-        if self.average.shape[1] == 0:
-            self.average = self.average.new_zeros(G.shape)
+        average = self.kept(G)
         self.num_steps += s.present
         decay = self.beta / self.num_steps.clamp_min(1).to(G.dtype).sqrt().unsqueeze(1)
         takes_part = s.present.unsqueeze(1)
-        averages = torch.where(takes_part, decay * self.average + (1 - decay) * G, self.average)
-        self.average.copy_(averages)
+        averages = torch.where(takes_part, decay * average + (1 - decay) * G, average)
+        average.copy_(averages)
         averages = torch.where(takes_part, averages, 0)
         norms = norms_of(averages.unbind())
         return divide_or_zero(norms.amax(), norms) @ averages
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take averages of whatever size were saved: it is known from the first step on."""
-        saved = state.get(f"{prefix}average")
-        if saved is not None:
-            self.average = self.average.new_zeros(saved.shape)
-        super()._load_from_state_dict(state, prefix, *args)

@@ -95,8 +95,8 @@ def check_gradients(gradients: str, rule: Rule, *, rotates: bool) -> None:
     if gradients == "features" and rule.needs_parameters:
         remedy = "" if rotates else "add method.gradients=parameters, or "
         raise ConfigError(
-            f"`gradients` must be parameters with these options of {name}, which averages task "
-            f"gradients over steps, got features; {remedy}leave the options out."
+            f"`gradients` must be parameters with these options of {name}, which adds up task "
+            f"gradients over steps, got features; {remedy}choose another rule."
         )
     if gradients == "features":
         return

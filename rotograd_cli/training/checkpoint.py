@@ -221,7 +221,7 @@ class CheckpointFolder:
         if content is None:
             return None
         positions = self.run.restore(content, self.path / "last.pt")
-        before, now = (_planned_epochs(saved) for saved in (content, self.extra()))
+        before, now = (planned_epochs(saved) for saved in (content, self.extra()))
         if before != now:
             self.run.extend(before, now)
         if self.run.ranks.is_first:
@@ -273,6 +273,7 @@ class CheckpointFolder:
         return self.run.device if self.run.ranks.size == 1 else torch.device("cpu")
 
 
-def _planned_epochs(content: dict[str, Any]) -> int:
+def planned_epochs(content: dict[str, Any]) -> int:
+    """Return how many epochs the run of a checkpoint was to have."""
     epochs: int = content["config"]["train"]["epochs"]
     return epochs

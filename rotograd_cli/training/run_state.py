@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rotograd_cli.errors import CheckpointError, NonFiniteError, SelectionError
+from rotograd_cli.linalg.triangle import packed
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks.task import Task
@@ -335,7 +336,10 @@ class RunState:
             load_weights(self.model, content["followed"], path)
             self.average.restore_count(content["num_averaged"])
         for group in self.groups:
-            group.optimizer.load_state_dict(content["optimizers"][group.name])
+            saved = content["optimizers"][group.name]
+            if self.model.rotated is not None:
+                _pack_moments(saved, group.optimizer, self.model.rotations.free_parameters)
+            group.optimizer.load_state_dict(saved)
             group.scheduler.load_state_dict(content["schedulers"][group.name])
         norm = content.get("planned_norm")  # earlier versions saved none
         is_needed = self.state.batch > 0 and self.model.rotated is not None
@@ -366,6 +370,18 @@ class RunState:
                     f"{now}: the learning rate changes from {rates[0]:.3g} to {rates[1]:.3g}, its "
                     f"value at this point of a run of {now} epochs."
                 )
+
+
+def _pack_moments(
+    saved: dict[str, Any], optimizer: torch.optim.Optimizer, rotations: torch.nn.Parameter
+) -> None:
+    """Pack what earlier versions saved of rotations as whole matrices in an optimiser's state."""
+    numbers = (number for group in saved["param_groups"] for number in group["params"])
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    for number, parameter in zip(numbers, parameters, strict=False):
+        if parameter is rotations and number in saved["state"]:
+            state = saved["state"][number]
+            state |= {k: packed(x) for k, x in state.items() if isinstance(x, torch.Tensor)}
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:

@@ -98,7 +98,7 @@ def test_averages_at_the_features_are_refused() -> None:
     rule = DBMTL(num_tasks=K, beta=0.9)
     with pytest.raises(ConfigError, match=r"`gradients` must be parameters .* DBMTL, .* features;"):
         MultiTaskMethod(*networks(), rule)
-    with pytest.raises(ConfigError, match=r"got features; leave the options out\.$"):
+    with pytest.raises(ConfigError, match=r"got features; choose another rule\.$"):
         Rotate(*networks(), 5, rule=rule)  # rotations have no other gradients
     with pytest.raises(ConfigError, match="`beta` must be less than 1, got 1"):
         DBMTL(num_tasks=K, beta=1.0)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
-from tests.contract.test_methods import METHODS, build, max_num_tasks
+from tests.contract.test_methods import FILES as METHODS
+from tests.contract.test_methods import build, max_num_tasks
 from tests.samplers import SIZE
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.training.freezing import freeze, frozen
-from tests.contract.test_methods import METHODS, build, max_num_tasks
+from tests.contract.test_methods import FILES, METHODS, build, max_num_tasks
 
 
 def model_of(method: str) -> Any:
@@ -26,7 +26,7 @@ def gradients(model: Any) -> dict[str, Tensor | None]:
     return {name: p.grad for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FILES)
 @pytest.mark.parametrize("pattern", ["backbone.3.*", "heads.0.*", "heads.?.weight"])
 def test_gradients_of_what_is_trained_are_those_without_freezing(method: str, pattern: str) -> None:
     whole = gradients(model_of(method))

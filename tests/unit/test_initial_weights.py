@@ -20,6 +20,7 @@ from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import mean_squared_error
 from tests.contract.test_methods import build
 from tests.samplers import SIZE
+from tests.skews import unpacked
 
 NAMES = ("a", "b")
 TASKS = [Task(name, 1, mean_squared_error, ()) for name in NAMES]
@@ -68,8 +69,6 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 def layouts() -> dict[str, Any]:
     """The ways in which other code saves the network inside of a backbone."""
     state = Network().network.state_dict()
-    renamed = {"0": "conv", "1": "norm", "3": "fc"}
-    del renamed
 
     def below(prefix: str) -> dict[str, Tensor]:
         return {prefix + name: x for name, x in state.items()}
@@ -170,10 +169,10 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(
     file = tmp_path / "w.pt"
     state = Network().state_dict()
     cases = {
-        "7 of its 9 tensors are not there: network.0.bias": {
+        "backbone: 2 of 9 tensors; not in the file: network.0.bias": {
             "network.0.weight": torch.zeros(4, 3, 3, 3)
         },
-        r"1 of its 9 .* shape: .*3.weight \[5, 9\] for \[6, 16\]": {
+        r"8 of 9 tensors; of another shape: network.3.weight \[5, 9\] for \[6, 16\]": {
             **state,
             "network.3.weight": torch.zeros(5, 9),
         },
@@ -220,3 +219,15 @@ def test_safetensors_are_read(config: TrainConfig, tmp_path: Path) -> None:
     library.save_file(source.state_dict(), tmp_path / "w.safetensors")
     model, _ = loaded(config, tmp_path / "w.safetensors")
     assert equal(model.backbone, source)
+
+
+def test_rotations_that_an_earlier_version_saved_as_matrices_are_read(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    source = model_of(2)
+    state = source.state_dict()
+    name = "rotations.free_parameters"
+    torch.save({**state, name: unpacked(state[name])}, tmp_path / "old.pt")
+    model, report = loaded(config, tmp_path / "old.pt", "all")
+    assert equal(model, source)
+    assert not any("another" in line for line in report)

@@ -16,6 +16,7 @@ from rotograd_cli.linalg.rotations import haar_rotations
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.models.heads import MLPHead
 from tests.networks import Reshape
+from tests.skews import skew, unpacked
 
 SIZE, NUM_INPUTS, BATCH = 6, 4, 7
 METHODS = ("RotateOnly", "RotoGrad", "RotoGradNorm")
@@ -544,9 +545,7 @@ def test_evaluation_and_single_networks_agree_with_predictions_in_training() -> 
         found["alone"] = [m[k](x) for k in range(len(m))]
         found["evaluation with gradients"] = m(x)
         m.train()
-        R = torch.linalg.matrix_exp(
-            m.rotations.free_parameters.tril(-1) - m.rotations.free_parameters.tril(-1).mT
-        )
+        R = torch.linalg.matrix_exp(skew(unpacked(m.rotations.free_parameters)))
         z = m.backbone(x)
         for k, head in enumerate(m.heads):
             seen = z[:, :4] @ (m.rotations.base[k] @ R[k]).T

@@ -15,7 +15,7 @@ from rotograd_cli.training.precision import AUTOCAST, LossScale
 from rotograd_cli.training.seeding import rng_state, set_rng_state
 from rotograd_cli.training.stepper import train_step
 from tests.cli.test_resume import same
-from tests.contract.test_methods import METHODS as ALL_METHODS
+from tests.contract.test_methods import FILES as ALL_METHODS
 from tests.contract.test_methods import build, max_num_tasks
 from tests.toy import NUM_INPUTS, TASKS, ToyDataset
 
@@ -123,7 +123,7 @@ def test_a_step_that_overflowed_leaves_no_trace(method: str, rebase_every: int |
 @pytest.mark.parametrize("method", ROTATING)
 def test_no_rotation_is_copied_in_case_a_step_overflows(method: str) -> None:
     model = network(method, (6,), "fp16")
-    stack = model.get_parameter("rotations.free_parameters")
+    stack = model.get_buffer("rotations.manifold.base")
     kept = [x for x in model.changing_state().values() if isinstance(x, Tensor)]
     assert sum(x.numel() for x in kept) < stack.numel() / 2
 

@@ -17,7 +17,8 @@ import rotograd_cli
 from rotograd_cli import methods
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.rule import Rule
-from tests.contract.test_methods import METHODS, node_of
+from tests.contract.test_methods import FILES as METHODS
+from tests.contract.test_methods import OVER_PARAMETERS, node_of
 
 TARGETS = {method: node_of(method)["_target_"] for method in METHODS}
 PUBLIC = [name for name in methods.__all__ if inspect.isclass(getattr(methods, name))]
@@ -43,6 +44,9 @@ def test_python_defaults_are_those_of_the_file(method: str) -> None:
         parameters |= inspect.signature(methods.MultiTaskMethod).parameters
     for key, value in node_of(method).items():
         if key in OF_RUNNER or isinstance(value, Mapping):  # a component has no default
+            continue
+        if key == "gradients" and method in OVER_PARAMETERS:
+            assert value == "parameters"
             continue
         default = parameters[key].default
         default = list(default) if isinstance(default, tuple) else default
@@ -71,7 +75,9 @@ def test_every_rule_trains_a_network_as_constructed_in_python() -> None:
         number = {"num_tasks": 2} if "num_tasks" in inspect.signature(kind).parameters else {}
         torch.manual_seed(0)
         networks = nn.Linear(3, 4), [nn.Linear(4, 1), nn.Linear(4, 2)]
-        model = methods.MultiTaskMethod(*networks, rule=kind(**number)).train()
+        rule = kind(**number)
+        gradients: Any = "parameters" if rule.needs_parameters else "features"
+        model = methods.MultiTaskMethod(*networks, rule=rule, gradients=gradients).train()
         model.backward([y.square().mean() for y in model(torch.randn(5, 3))])
         assert all(p.grad is not None for p in model.backbone.parameters()), name
 

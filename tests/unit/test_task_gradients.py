@@ -10,7 +10,8 @@ from geotorch.so import cayley_map
 from torch import Tensor, nn
 
 from rotograd_cli import methods
-from rotograd_cli.linalg.rotations import haar_rotations, skew
+from rotograd_cli.linalg.rotations import haar_rotations
+from rotograd_cli.linalg.triangle import packed
 from rotograd_cli.methods.engine.step import Step
 from rotograd_cli.methods.heads.folded_linear import FoldedLinearLeaves, split_heads
 from rotograd_cli.methods.heads.leaves import new_leaf
@@ -25,6 +26,7 @@ from rotograd_cli.methods.rotation.task_gradients import (
 )
 from rotograd_cli.methods.rule import Losses
 from tests.samplers import BATCH, SAMPLERS, SIZE
+from tests.skews import skew, unpacked
 
 NUM_TASKS, NUM_EXAMPLES = 3, 5
 ROUNDING = 1e-13  # sums of tens of numbers of order one, in float64
@@ -69,7 +71,7 @@ def rotations_of(m: int, num_tasks: int = NUM_TASKS, **options: Any) -> Rotation
     rotations = Rotations(num_tasks, m, **options).double()
     rotations.assign(haar_rotations(num_tasks, m, generator=torch.Generator().manual_seed(3)))
     with torch.no_grad():
-        rotations.free_parameters.copy_(normal(num_tasks, m, m, seed=4))
+        rotations.free_parameters.copy_(packed(normal(num_tasks, m, m, seed=4)))
     return rotations
 
 
@@ -145,7 +147,7 @@ def naive_rotation_gradient(rotations: Rotations, g: Tensor, v: Tensor, factor: 
     m = rotations.size
     psi = {ExponentialMap: torch.linalg.matrix_exp, CayleyMap: cayley_map}[type(rotations.map)]
     X = rotations.free_parameters.detach().requires_grad_()
-    R = rotations.base @ psi(skew(X))
+    R = rotations.base @ psi(skew(unpacked(X)))
     G = torch.zeros_like(R)
     for k in range(len(g)):
         for n in range(g.shape[1]):
@@ -178,9 +180,8 @@ def test_rotation_gradient_is_that_of_autograd(form: str, case: str) -> None:
     wanted = naive_rotation_gradient(rotations, g, v, 0.7)
     gradient = found.rotation_gradient(v, torch.tensor(0.7, dtype=torch.float64))
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=100 * ROUNDING)
-    assert not gradient.triu().any()
     if rotations.size > 1:
-        assert wanted.flatten(1).norm(dim=1).min() > 0.1
+        assert wanted.norm(dim=1).min() > 0.1
 
 
 @every_case
@@ -340,7 +341,7 @@ def test_rotations_turn_towards_the_authors_reference_direction(kind: str, path:
     largest = float(G.flatten(1).norm(dim=1).max()) + 1e-300
     for k, g in enumerate(G):
         W = -2 * g.T @ v
-        wanted = skew(W - W.T).tril(-1)  # at A = 0 the adjoint is the identity
+        wanted = packed((W - W.T).unsqueeze(0))[0]  # at A = 0 the adjoint is the identity
         own = float(g.norm()) + 1e-300
         # relative to this task's own gradient: at mixed scales a small task's is exact too; the
         # direction is measured by the longest gradient, whose rounding enters the mean

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.linalg.chebyshev import series
-from rotograd_cli.linalg.rotations import skew
+from rotograd_cli.linalg.triangle import Triangle
 from rotograd_cli.methods.rotation.maps import Trivialisation
-from rotograd_cli.methods.rotation.plan import Workspace, parts, wide
+from rotograd_cli.methods.rotation.plan import Workspace, lower_norms, parts, wide
 from rotograd_cli.ranks.base import ONE, Ranks
 
 
@@ -18,9 +18,11 @@ class Inputs:
     r"""What rotations :math:`R_k = B_k\,\psi(A_k)` are computed from."""
 
     X: Tensor
-    """Free parameters, whose lower triangles A has; shape ``[K, m, m]``."""
+    """Free parameters: the numbers below the diagonal of A, shape ``[K, m (m - 1) / 2]``."""
     base: Tensor
     """B, shape ``[K, m, m]``."""
+    triangle: Triangle
+    """Makes A of X."""
     map: Trivialisation
     planned: float | None
     """Norm of A to compute for; None reads it."""
@@ -40,33 +42,41 @@ class WholeRotations:
     def __init__(self, inputs: Inputs, ranks: Ranks = ONE) -> None:
         base = inputs.base
         self.R = torch.empty_like(base)
-        self._X = inputs.X.detach()
-        self._map = inputs.map
+        self._inputs = inputs
         self._ranks = ranks
-        self._bounds = []  # tasks computed together in this process, with a bound of their norms
-        for part in parts(self._X, ranks.shard(len(base))):
-            F, bound = self._map.minus_one(skew(wide(self._X[part])), inputs.planned)
+        # tasks computed together in this process, with a bound of the norms of A, and small A
+        self._parts: list[tuple[slice, float, Tensor | None]] = []
+        for part in parts(base, ranks.shard(len(base))):
+            A = self._skew(part)
+            F, bound = inputs.map.minus_one(A, inputs.planned)
             B = wide(base[part])
             self.R[part] = torch.baddbmm(B, B, F)
-            self._bounds.append((part, bound))
+            self._parts.append((part, bound, A if len(A) == len(base) else None))
         ranks.all_gather(self.R)
 
-    def gradient_(self, W: Tensor) -> Tensor:
+    def _skew(self, tasks: slice) -> Tensor:
+        return self._inputs.triangle.skew(wide(self._inputs.X[tasks]))
+
+    def gradient(self, W: Tensor) -> Tensor:
         r"""Return the gradient at X, given :math:`W_k = R_k^\top\,\partial L/\partial R_k`.
 
         Args:
             W: Any matrices with the skew part of :math:`R_k^\top\,\partial L/\partial R_k`, shape
                 ``[K, m, m]``. Symmetric parts are ignored: they point off the manifold.
-                Overwritten with the result.
+                Overwritten where several processes share the work.
 
         Returns:
-            Strictly lower triangular, shape ``[K, m, m]``.
+            Shape ``[K, m (m - 1) / 2]``; zero for the other processes' tasks.
         """
-        self._ranks.reduce_scatter(W)  # the other processes' tasks become zero
-        for part, bound in self._bounds:
-            A = skew(self._X[part].to(W.dtype))
-            W[part] = self._map.pull_back(A, W[part] - W[part].mT, bound)
-        return W.tril_(-1)
+        self._ranks.reduce_scatter(W)
+        X = self._inputs.X
+        result = W.new_zeros(X.shape)
+        for part, bound, kept in self._parts:
+            A = self._skew(part) if kept is None else kept
+            T = W[part] - W[part].mT
+            gradient = self._inputs.map.pull_back(A.to(W.dtype), T, bound)
+            self._inputs.triangle.pack(gradient, out=result[part])
+        return result
 
 
 class FoldedRotations:
@@ -84,16 +94,18 @@ class FoldedRotations:
     def __init__(self, inputs: Inputs, rows: Tensor, workspace: Workspace) -> None:
         X = wide(inputs.X)
         self.base = wide(inputs.base)
-        self._map = inputs.map
-        self._operand = workspace.take(X)
+        self._inputs = inputs
+        self._operand = workspace.take(self.base)
         weakref.finalize(self, workspace.give_back, self._operand).atexit = False
-        norm = _fill_operand(self._operand, X, self._map)
+        _fill_operand(self._operand, X, inputs)
+        # of X, which bounds the spectral norm of A: its singular values come in pairs
+        norm = lower_norms(X).amax()
         rows = wide(rows) @ self.base
         if inputs.planned is not None:
             rows = rows * torch.where(norm <= inputs.planned, 1.0, torch.nan)
         bound = float(norm) if inputs.planned is None else inputs.planned
         self._series = series(bound, X.dtype, X.device)
-        self.weight, self._left = self._map.fold(self._operand, rows, self._series)
+        self.weight, self._left = inputs.map.fold(self._operand, rows, self._series)
 
     def gradient(
         self, Q: Tensor, P: Tensor, without: Tensor | None = None
@@ -107,24 +119,23 @@ class FoldedRotations:
                 ``[K, 1, 1]``; None for none.
 
         Returns:
-            The gradient, strictly lower triangular, shape ``[K, m, m]``, and the rows
-            :math:`P_k R_k^\top`, shape ``[K, o, m]``.
+            The gradient, shape ``[K, m (m - 1) / 2]``, and the rows :math:`P_k R_k^\top`, shape
+            ``[K, o, m]``.
         """
-        right, turned = self._map.unfold(self._operand, Q, P, self._series)
+        right, turned = self._inputs.map.unfold(self._operand, Q, P, self._series)
         left = self._left if without is None else self._left.masked_fill(without, 0)
-        gradient = torch.bmm(left.mT, right).baddbmm_(right.mT, left, alpha=-1)
-        return gradient.tril_(-1), turned @ self.base.mT
+        gradient = left.new_empty(self._inputs.X.shape)
+        for part in parts(self._operand):
+            S = torch.bmm(left[part].mT, right[part])
+            S.baddbmm_(right[part].mT, left[part], alpha=-1)
+            self._inputs.triangle.pack(S, out=gradient[part])
+        return gradient, turned @ self.base.mT
 
 
-def _fill_operand(out: Tensor, X: Tensor, map: Trivialisation) -> Tensor:
-    """Write the matrices of the low-rank form; return the largest norm of A."""
-    norms = []
-    for part in parts(X):
-        lower = X[part].tril(-1)
-        norms.append(torch.linalg.vector_norm(lower, dim=(1, 2)))
-        A = torch.sub(lower, lower.mT, out=out[part])
-        operand = map.operand(A)
+def _fill_operand(out: Tensor, X: Tensor, inputs: Inputs) -> None:
+    """Write the matrices of the low-rank form."""
+    for part in parts(out):
+        A = inputs.triangle.skew(X[part], out=out[part])
+        operand = inputs.map.operand(A)
         if operand is not A:
             A.copy_(operand)
-    # of X, which bounds the spectral norm of A: its singular values come in pairs
-    return torch.cat(norms).amax()

@@ -155,7 +155,7 @@ class RotatedFeatures:
             num_micro_batches: Micro-batches of the optimiser step.
 
         Returns:
-            Shape ``[K, m, m]``.
+            Shape ``[K, m (m - 1) / 2]``.
         """
         z = self.axes.to_blocks(features.detach())
         return self.objective(G, s, z, self.factor(features.shape, num_micro_batches))

@@ -1,8 +1,8 @@
 r"""What the rotations descend: each a function from task gradients to the rotations' gradient.
 
 Arguments are the task gradients, their statistics, the features z ``[N, d, S]`` and the factor of
-the sum over examples; the result is the gradient of the free parameters, ``[K, m, m]``, of this
-process's examples.
+the sum over examples; the result is the gradient of the free parameters,
+``[K, m (m - 1) / 2]``, of this process's examples.
 """
 
 from collections.abc import Callable

@@ -23,20 +23,20 @@ def wide(tensor: Tensor) -> Tensor:
 
 def lower_norms(X: Tensor) -> Tensor:
     r"""Return :math:`\lVert A_k\rVert_F/\sqrt2`, the norms of the lower triangles, ``[K]``."""
-    norms: Tensor = torch.linalg.vector_norm(wide(X).tril(-1), dim=(1, 2))
+    norms: Tensor = torch.linalg.vector_norm(wide(X), dim=1)
     return norms
 
 
-def parts(X: Tensor, tasks: slice | None = None) -> Iterator[slice]:
+def parts(stack: Tensor, tasks: slice | None = None) -> Iterator[slice]:
     """Yield ranges of tasks that are computed together, so that temporaries stay small.
 
     Args:
-        X: Free parameters, shape ``[K, m, m]``.
+        stack: Matrices of the type that is computed in, shape ``[K, m, m]``.
         tasks: Tasks to compute; all by default.
     """
-    tasks = tasks or slice(0, len(X))
-    bytes_per_task = max(1, X[0].numel() * X.element_size())
-    num = max(1, _CHUNK_BYTES.get(X.device.type, 2**28) // bytes_per_task)
+    tasks = tasks or slice(0, len(stack))
+    bytes_per_task = max(1, stack[0].numel() * stack.element_size())
+    num = max(1, _CHUNK_BYTES.get(stack.device.type, 2**28) // bytes_per_task)
     for start in range(tasks.start, tasks.stop, num):
         yield slice(start, min(start + num, tasks.stop))
 

@@ -15,8 +15,8 @@ from rotograd_cli.linalg.rotations import (
     geodesic_distances,
     haar_rotations,
     orthogonality_errors,
-    skew,
 )
+from rotograd_cli.linalg.triangle import Triangle, packed
 from rotograd_cli.methods.rotation import holding, plan
 from rotograd_cli.methods.rotation.constants import FoldedRotations, Inputs, WholeRotations
 from rotograd_cli.methods.rotation.maps import MAPS, ExponentialMap, RotationMap
@@ -32,8 +32,8 @@ _ROUNDING = 3e-5  # of bases in float32, several times what a large one is off b
 class Rotations(nn.Module):
     r"""K trainable rotations :math:`R_k = B_k\,\psi(A_k)` of size m; :math:`A_k = 0` at the start.
 
-    The bases B are constant buffers; A has the strictly lower triangles of the free parameters X,
-    shape ``[K, m, m]``.
+    The bases B are constant buffers; the free parameters X, shape ``[K, m (m - 1) / 2]``, are the
+    numbers below the diagonal of A, row by row: a number for every degree of freedom.
 
     :meth:`whole` and :meth:`fold` compute from X and B in every call. Inside
     :func:`~rotograd_cli.methods.rotation.holding.cached` the rotations are computed once.
@@ -92,7 +92,8 @@ class Rotations(nn.Module):
             start = haar_rotations(num_tasks, size) if init == "haar" else torch.eye(size)
             start = start.to(torch.get_default_dtype()).expand(num_tasks, -1, -1)
             self.manifold = _manifold(start, self.map.differentiable).to(place)
-        self.free_parameters = nn.Parameter(torch.zeros_like(self.base))
+            self.triangle = Triangle(size).to(place)
+        self.free_parameters = nn.Parameter(torch.zeros(num_tasks, size * (size - 1) // 2))
         self.ranks: Ranks = ONE
         self._plan = NormPlan()
         self._workspace = Workspace()
@@ -106,19 +107,19 @@ class Rotations(nn.Module):
     @property
     def matrices(self) -> Tensor:
         """The rotations R, shape ``[K, m, m]``, differentiable in the free parameters X."""
-        X = self.free_parameters
-        with torch.autocast(X.device.type, enabled=False):
+        A = self.triangle.skew(self.free_parameters)
+        with torch.autocast(A.device.type, enabled=False):
             if holding.is_traced():
-                return self.base @ self.map.differentiable(skew(X))
+                return self.base @ self.map.differentiable(A)
             self.check_bases()
-            matrices: Tensor = self.manifold(X)
+            matrices: Tensor = self.manifold(A)  # which reads the lower triangle
         return matrices
 
     # ---- constants of one pass
 
     def whole(self) -> WholeRotations:
         """Return the rotations as matrices, for any head."""
-        K, m = self.free_parameters.shape[:2]
+        K, m = self.base.shape[:2]
         shares = self.training and K * m**3 >= plan.SHARED_FROM
         ranks = self.ranks if shares else ONE
         return self._constant("whole", lambda: WholeRotations(self._inputs(), ranks))
@@ -151,7 +152,8 @@ class Rotations(nn.Module):
         if self.rebase_every is not None and devices.reads_are_free(X.device):
             # only bases that change can be averaged into something else; the check reads numbers
             self.check_bases()
-        return Inputs(X[tasks], self.base[tasks], self.map, self._plan.norm(X))
+        planned = self._plan.norm(X)
+        return Inputs(X.detach()[tasks], self.base[tasks], self.triangle, self.map, planned)
 
     # ---- what is recorded
 
@@ -167,9 +169,7 @@ class Rotations(nn.Module):
         """
         if not isinstance(self.map, ExponentialMap):
             return {}
-        X = self.free_parameters
-        norms = [lower_norms(X[part]) for part in parts(X)]
-        return {"rotation_angle": torch.cat(norms).rad2deg()}
+        return {"rotation_angle": lower_norms(self.free_parameters).rad2deg()}
 
     @torch.no_grad()
     def distances(self) -> dict[str, Tensor]:
@@ -178,7 +178,7 @@ class Rotations(nn.Module):
         Geodesic distances (:func:`~rotograd_cli.linalg.rotations.geodesic_distances`) from the
         identity and from the bases, in degrees, and :math:`\lVert R_k^\top R_k - I\rVert_F`.
         """
-        inputs = Inputs(self.free_parameters, self.base, self.map, None)
+        inputs = Inputs(self.free_parameters, self.base, self.triangle, self.map, None)
         pairs = zip(WholeRotations(inputs).R.double(), self.base.double(), strict=True)
         rows = [_distances(R, B) for R, B in pairs]  # one by one: batched LAPACK can hang
         names = ("rotation_angle_from_identity", "rotation_distance", "orthogonality_error")
@@ -261,10 +261,10 @@ class Rotations(nn.Module):
         Raises:
             ShapeError: If the shape differs, or a matrix is not orthogonal with determinant +1.
         """
-        X = self.free_parameters
         R = rotations if isinstance(rotations, Tensor) else torch.stack(list(rotations))
-        if R.shape != X.shape:
-            raise ShapeError(f"`rotation` must have shape {list(X.shape)}, got {list(R.shape)}.")
+        shape = self.base.shape
+        if R.shape != shape:
+            raise ShapeError(f"`rotation` must have shape {list(shape)}, got {list(R.shape)}.")
         R = R.detach().to(device="cpu", dtype=torch.float64)
         error = (R.mT @ R - torch.eye(R.shape[-1], dtype=R.dtype)).abs().amax((-2, -1))
         for k, matrix in enumerate(R):
@@ -276,7 +276,7 @@ class Rotations(nn.Module):
                     "orthogonalise it first (torch.linalg.qr)."
                 )
         self.base.copy_(R)
-        X.zero_()
+        self.free_parameters.zero_()
         self.steps_since_rebase = 0
         holding.release(self)
 
@@ -297,6 +297,9 @@ class Rotations(nn.Module):
         holding.release(self)
         if self.rebase_every is not None:
             self.steps_since_rebase = int(state_dict.pop(prefix + "steps_since_rebase", 0))
+        X = prefix + "free_parameters"
+        if X in state_dict:
+            state_dict[X] = packed(state_dict[X])
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -310,6 +313,7 @@ def _distances(R: Tensor, B: Tensor) -> Tensor:
 
 
 def _check_loaded(rotations: Rotations, keys: object) -> None:
+    rotations.triangle = Triangle(rotations.size).to(rotations.base.device)  # may have been meta
     rotations.check_bases()
 
 
@@ -325,7 +329,8 @@ def _manifold(base: Tensor, psi: Callable[[Tensor], Tensor]) -> nn.Module:
         psi: Map from skew matrices A to rotations.
 
     Returns:
-        A module that maps free parameters X, shape ``[K, m, m]``, to rotations.
+        A module that maps matrices with the lower triangles of A, shape ``[K, m, m]``, to
+        rotations.
     """
     with torch.random.fork_rng(devices=[]):
         manifold = geotorch.SO(torch.Size((1, 1)), triv=psi)

@@ -72,7 +72,7 @@ class DenseTaskGradients:
             factor: f, a scalar.
 
         Returns:
-            Strictly lower triangular, shape ``[K, m, m]``.
+            Shape ``[K, m (m - 1) / 2]``.
         """
         assert self._rotations is not None
         m = self._rotations.R.shape[-1]
@@ -83,7 +83,7 @@ class DenseTaskGradients:
             W = torch.einsum("knis,njs->kij", G, v)
         else:  # many positions: one product per example, without a transposed copy
             W = torch.stack([torch.bmm(g, v.mT).sum(0) for g in G])
-        return self._rotations.gradient_(W.mul_(factor))
+        return self._rotations.gradient(W.mul_(factor))
 
 
 class FactoredTaskGradients:

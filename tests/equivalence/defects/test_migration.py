@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli import methods
+from rotograd_cli.linalg.triangle import packed
 from rotograd_cli.methods.authors import load_authors_state_dict
 from tests.equivalence.defects.models import (
     BATCH,
@@ -48,7 +49,7 @@ def rotation_gradients(model: Any, *, theirs: bool) -> Tensor:
         gradient: Tensor = model.rotations.free_parameters.grad
         return gradient
     names = [f"rotation_{k}" for k in range(NUM_TASKS)]
-    return torch.stack([model.parametrizations[name].original.grad for name in names])
+    return packed(torch.stack([model.parametrizations[name].original.grad for name in names]))
 
 
 def test_a_loss_averaged_over_the_batch_takes_a_rate_divided_by_its_size() -> None:

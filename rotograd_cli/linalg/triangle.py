@@ -1,0 +1,56 @@
+r"""Skew-symmetric matrices as the numbers that count: those below the diagonal, row by row."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Triangle(nn.Module):
+    r"""Packs and unpacks stacks of skew matrices of one size.
+
+    :math:`x \in \mathbb{R}^{m(m-1)/2}` has the strictly lower triangle in the order of
+    ``torch.tril_indices(m, m, -1)``. Both ways are one gather: it takes no longer than a skew
+    matrix from a whole one, whatever the size.
+
+    Args:
+        size: m.
+    """
+
+    sources: Tensor
+    """What each entry of a matrix is: the index of a number in (x, -x, 0); int32, ``[m * m]``."""
+    places: Tensor
+    """Where each number is in a flattened matrix; int32, ``[m (m - 1) / 2]``."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        rows, columns = torch.tril_indices(size, size, -1)
+        numbers = torch.arange(len(rows), dtype=torch.int32)
+        sources = torch.full((size, size), 2 * len(rows), dtype=torch.int32)
+        sources[rows, columns] = numbers
+        sources[columns, rows] = numbers + len(rows)
+        self.size = size
+        self.register_buffer("sources", sources.flatten(), persistent=False)
+        self.register_buffer("places", (rows * size + columns).int(), persistent=False)
+
+    def skew(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the skew matrices ``[K, m, m]`` of numbers ``[K, m (m - 1) / 2]``."""
+        signed = torch.cat((x, -x, x.new_zeros(len(x), 1)), dim=1)
+        if out is not None:
+            torch.index_select(signed, 1, self.sources, out=out.view(len(x), -1))
+            return out
+        return signed.index_select(1, self.sources).view(-1, self.size, self.size)
+
+    def pack(self, matrices: Tensor, out: Tensor) -> None:
+        """Write the numbers below the diagonals of contiguous matrices ``[K, m, m]`` to ``out``."""
+        torch.index_select(matrices.flatten(1), 1, self.places, out=out)
+
+
+def packed(values: Tensor) -> Tensor:
+    """Return the numbers below the diagonals of ``[K, m, m]``; any other tensor as it is.
+
+    Versions before this one saved whole matrices, with zeros elsewhere.
+    """
+    if values.dim() != 3:
+        return values
+    size = values.shape[1]
+    rows, columns = torch.tril_indices(size, size, -1, device=values.device)
+    return values[:, rows, columns]
