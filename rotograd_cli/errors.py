@@ -5,6 +5,7 @@ command line prints that line and exits with :func:`exit_code`; a program that i
 catches either :class:`RotogradError` or the builtin that each class extends.
 """
 
+import difflib
 import json
 import re
 import shlex
@@ -124,6 +125,26 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     rest = len(names) - most
     more = f" and {rest:,} more" if rest > 0 else ""
     return ", ".join(names[:most]) + more
+
+
+def suggest(name: str, names: Sequence[str], prefix: str = "") -> str:
+    """Return the name that was probably meant as a remedy, or those that exist.
+
+    Args:
+        name: Name that does not exist.
+        names: Names that exist.
+        prefix: Put before every name.
+
+    Returns:
+        A clause such as ``did you mean train.epochs?``.
+    """
+    spellings = {choice.lower(): choice for choice in names}
+    close = difflib.get_close_matches(name.lower(), spellings, n=1)
+    if close:
+        return f"did you mean {prefix}{spellings[close[0]]}?"
+    if not names:
+        return "leave it out, there are none."
+    return f"choose from {listed([prefix + choice for choice in names], 20)}."
 
 
 class RotogradError(Exception):

@@ -1,5 +1,6 @@
 """Fixtures of several test files."""
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             none = not torch.cuda.is_available()
             item.add_marker(pytest.mark.skipif(none, reason="needs a CUDA device"))
             item.add_marker(pytest.mark.xdist_group("gpu"))
+
+
+# until all tests are imported: what modules make stays, and is not looked at again and again
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """The tests begin."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

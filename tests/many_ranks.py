@@ -37,7 +37,7 @@ from tests.waiting import PATIENCE_S
 BATCH = 12
 STEPS = 3
 SHAPES = ("vector", "general", "map", "sequence", "norm", "dropout")
-QUICK = "rotateonly rotograd rotogradnorm vanilla pcgrad gradnorm@parameters"
+QUICK = "rotograd rotogradnorm vanilla pcgrad gradnorm@parameters"
 SOME = os.environ.get("ROTOGRAD_TEST_RANKS_OF", QUICK).split()  # the environment of every rank
 SHARING = ("general", "map")  # where ranks share the work of rotations, however small
 

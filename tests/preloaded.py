@@ -1,8 +1,9 @@
 """What a run imports, for :mod:`tests.forked`."""
 
+import gc
+
 import hydra
 import hydra._internal.hydra
-import sklearn.datasets
 import torch
 import torch._dynamo
 
@@ -10,4 +11,6 @@ import rotograd_cli.cli
 import rotograd_cli.commands.sweeps.cells
 import rotograd_cli.runs.experiment
 
-__all__ = ["hydra", "rotograd_cli", "sklearn", "torch"]
+gc.freeze()  # the processes need not look at what these made
+
+__all__ = ["hydra", "rotograd_cli", "torch"]

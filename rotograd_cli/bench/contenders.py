@@ -16,9 +16,9 @@ from rotograd_cli.bench import reference
 from rotograd_cli.bench.rotations import RotationState
 from rotograd_cli.config.components import Constructors
 from rotograd_cli.config.compose import component_names, component_node
-from rotograd_cli.config.schema import BenchConfig, suggest
+from rotograd_cli.config.schema import BenchConfig
 from rotograd_cli.data.base import Batch
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, suggest
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.runs.building import Networks, build_networks, join
 from rotograd_cli.training.diagnostics import measured_record, measurement_for

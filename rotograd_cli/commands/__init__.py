@@ -35,8 +35,9 @@ Completion: eval "$(rotograd -sc install=bash)"
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 from rotograd_cli.config.arguments import config_dirs
 from rotograd_cli.config.files import choices
@@ -56,6 +57,18 @@ def names() -> list[str]:
 def load(name: str) -> ModuleType:
     """Return the module of a command."""
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def run_by_hydra(name: str, task: Callable[[Any], Any]) -> Callable[[Sequence[str]], int]:
+    """Return the ``run`` of a command that only composes its configuration and calls a task."""
+
+    def run(arguments: Sequence[str]) -> int:
+        from rotograd_cli.commands.support.hydra_app import run_app
+
+        run_app(name, arguments, task)
+        return 0
+
+    return run
 
 
 def overview() -> str:

@@ -25,24 +25,15 @@ Prints a table; bench.json, bench.md and config.yaml go to outputs/bench/<name>/
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rotograd_cli.commands import TRAINING_GROUPS
+from rotograd_cli.commands import TRAINING_GROUPS, run_by_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # what debug has is for training: fewer epochs, and debug=nonfinite for a run that failed
 GROUPS = ("workload", *(group for group in TRAINING_GROUPS if group != "debug"))
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Measure and print."""
-    from rotograd_cli.commands.support.hydra_app import run_app
-
-    run_app("bench", arguments, _bench)
-    return 0
 
 
 def _bench(config: "DictConfig") -> None:
@@ -68,3 +59,6 @@ def _bench(config: "DictConfig") -> None:
     print_grid(grid(result))
     print(note(result))
     print(f"Bench directory: {os.path.relpath(run_dir)}")
+
+
+run = run_by_hydra("bench", _bench)

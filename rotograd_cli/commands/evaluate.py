@@ -7,18 +7,11 @@ Loads a checkpoint and prints its metrics beside those that the run recorded. A 
 of your own needs the folder of your YAML files that name them, or trust=true.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
+from rotograd_cli.commands import run_by_hydra
+
 GROUPS = ()
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Evaluate a run."""
-    from rotograd_cli.commands.support.hydra_app import run_app
-
-    run_app("evaluate", arguments, _evaluate)
-    return 0
 
 
 def _evaluate(config: Any) -> float:
@@ -31,3 +24,6 @@ def _evaluate(config: Any) -> float:
     result = evaluate_run(request)
     print_measured(request, result)
     return result.measured[f"{request.split}/geomean_loss"]
+
+
+run = run_by_hydra("evaluate", _evaluate)

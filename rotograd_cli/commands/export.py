@@ -10,22 +10,15 @@ predictions equal the run's on validation examples; docs/export.md says how to l
 """
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rotograd_cli.runs.exporting import Agreement
 
+from rotograd_cli.commands import run_by_hydra
+
 GROUPS = ()
 HEADS = ("task", "rotation", "prediction", "largest", "difference / largest")
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Export a run."""
-    from rotograd_cli.commands.support.hydra_app import run_app
-
-    run_app("export", arguments, _export)
-    return 0
 
 
 def _export(config: Any) -> None:
@@ -53,3 +46,6 @@ def _row(agreement: "Agreement") -> list[str]:
     shape = ", ".join(map(str, ("batch", *agreement.shape)))
     numbers = [f"{agreement.largest:.4g}", f"{agreement.ratio:.1e}"]
     return [agreement.task, agreement.rotation, f"[{shape}]", *numbers]
+
+
+run = run_by_hydra("export", _export)

@@ -11,18 +11,11 @@ docs/python.md says how to read it.
 """
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
+from rotograd_cli.commands import run_by_hydra
+
 GROUPS = ()
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Predict a split."""
-    from rotograd_cli.commands.support.hydra_app import run_app
-
-    run_app("predict", arguments, _predict)
-    return 0
 
 
 def _predict(config: Any) -> None:
@@ -36,3 +29,6 @@ def _predict(config: Any) -> None:
     print_measured(request, result)
     path = os.path.relpath(result.path)
     print(f"File: {path} ({result.num_examples:,} examples), which gave the metrics above")
+
+
+run = run_by_hydra("predict", _predict)

@@ -20,18 +20,11 @@ docs/report.md shows a page.
 """
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
+from rotograd_cli.commands import run_by_hydra
+
 GROUPS = ()
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Write the page."""
-    from rotograd_cli.commands.support.hydra_app import run_app
-
-    run_app("report", arguments, _report)
-    return 0
 
 
 def _report(config: Any) -> None:
@@ -42,3 +35,6 @@ def _report(config: Any) -> None:
 
     path = write_report(request)
     print(f"Report: {os.path.relpath(path)} ({path.stat().st_size / 1e6:.2f} MB)")
+
+
+run = run_by_hydra("report", _report)

@@ -22,6 +22,7 @@ keys, with examples (rotograd train --cfg job prints all of them with their valu
 --config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     from rotograd_cli.commands.support.hydra_app import run_app
 
+    gc.disable()  # imports make a million objects that stay; the loop enables it again
     try:
         run_app("train", arguments, _train)
     except Exception as error:
@@ -61,6 +63,8 @@ def run(arguments: Sequence[str]) -> int:
 
         print_unfinished()
         session.failures.append(message)
+    finally:
+        gc.enable()
     return session.report_failures()
 
 

@@ -17,13 +17,12 @@ from rotograd_cli.bounds import check_range, hints_of
 from rotograd_cli.config.kinds import Kind, kind_of
 from rotograd_cli.config.labels import FEATURES, GRADIENTS, LABEL, without_label
 from rotograd_cli.config.schedules import Schedule
-from rotograd_cli.config.schema import TrainConfig, suggest
-from rotograd_cli.errors import ConfigError, RotogradError
+from rotograd_cli.config.schema import TrainConfig
+from rotograd_cli.errors import ConfigError, RotogradError, suggest
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.tasks import Task
-from rotograd_cli.training.blame import blamed
-from rotograd_cli.user_code import describe
+from rotograd_cli.user_code import blamed, describe
 
 _RUNNER_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", LABEL)
 _METHOD_PARTS = ("backbone", "heads", "feature_shape")

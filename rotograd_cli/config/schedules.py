@@ -7,12 +7,11 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from rotograd_cli.bounds import AtLeastOne, check_range
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.training.options import END
 from rotograd_cli.training.schedules import RunLength
 
-_LENGTH = re.compile(r"([1-9]\d*) (step|epoch)s?")
+_LENGTH = re.compile(rf"{END}|([1-9]\d*) (step|epoch)s?")
 _KEYS = {"interval", "scheduler"}
 _WARMUP = ("warmup_epochs", "warmup_steps")
 _ON_PLATEAU = "evaluation"
@@ -38,7 +37,7 @@ class Schedule:
         self._options = node["scheduler"]
         self._constructor = constructor
         self._warmup = {key: node[key] for key in _WARMUP if node.get(key) is not None}
-        self._check()
+        self._check_warmup()
         self.ends_with_run = isinstance(self._options, Mapping) and any(
             value == END or (isinstance(value, list) and END in value)
             for value in self._options.values()
@@ -46,17 +45,13 @@ class Schedule:
         make = self._make(RunLength(1, 1), 0)  # names and types, before anything is built
         self._check_interval(make.target)
 
-    def _check(self) -> None:
-        if self.interval not in ("step", "epoch", _ON_PLATEAU):
-            raise ConfigError(
-                f"`{self.where}.interval` must be step or epoch, or evaluation for "
-                f"ReduceLROnPlateau, got {self.interval!r}."
-            )
+    def _check_warmup(self) -> None:
         for key, value in self._warmup.items():
-            name = f"{self.where}.{key}"
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ConfigError(f"`{name}` must be a whole number or null, got {value!r}.")
-            check_range(name, value, AtLeastOne)
+            if type(value) is not int or value < 1:
+                raise ConfigError(
+                    f"`{self.where}.{key}` must be a whole number of at least 1 or null, got "
+                    f"{value!r}."
+                )
         if len(self._warmup) > 1:
             raise ConfigError(
                 f"`{self.where}` must have one warm-up, got warmup_epochs and warmup_steps; set "
@@ -65,12 +60,11 @@ class Schedule:
 
     def _check_interval(self, target: Any) -> None:
         on_plateau = isinstance(target, type) and issubclass(target, ReduceLROnPlateau)
-        if on_plateau != (self.interval == _ON_PLATEAU):
-            expected = _ON_PLATEAU if on_plateau else "step or epoch"
-            remedy = _ON_PLATEAU if on_plateau else "epoch"
+        choices = (_ON_PLATEAU,) if on_plateau else ("step", "epoch")
+        if self.interval not in choices:
             raise ConfigError(
-                f"`{self.where}.interval` must be {expected} for {target.__name__}, got "
-                f"{self.interval!r}; set {self.where}.interval={remedy}."
+                f"`{self.where}.interval` must be {' or '.join(choices)} for {target.__name__}, "
+                f"got {self.interval!r}; set {self.where}.interval={choices[-1]}."
             )
 
     def warmup_steps(self, length: RunLength) -> int:
@@ -111,12 +105,12 @@ class Schedule:
 
     def _make(self, length: RunLength, warmup_steps: int) -> Any:
         where = f"{self.where}.scheduler"
-        if not isinstance(self._options, Mapping):
-            return self._constructor(self._options, where, "optimizer")  # refuses it
-        options = {
-            key: self._intervals(value, f"{where}.{key}", length, warmup_steps)
-            for key, value in self._options.items()
-        }
+        options = self._options
+        if isinstance(options, Mapping):
+            options = {
+                key: self._intervals(value, f"{where}.{key}", length, warmup_steps)
+                for key, value in options.items()
+            }
         return self._constructor(options, where, "optimizer")
 
     def _intervals(self, value: Any, name: str, length: RunLength, warmup_steps: int) -> Any:
@@ -127,7 +121,7 @@ class Schedule:
         if isinstance(value, list):
             return [self._intervals(each, name, length, warmup_steps) for each in value]
         match = _LENGTH.fullmatch(value) if isinstance(value, str) else None
-        if match is None and value != END:
+        if match is None:
             if isinstance(value, str) and value[:1].isdigit():
                 raise ConfigError(
                     f"`{name}` must be a number of intervals, or a length such as '20 epochs', "
@@ -136,14 +130,12 @@ class Schedule:
             return value
         if self.interval == _ON_PLATEAU:
             raise ConfigError(f"`{name}` must be a number of evaluations, got {value!r}.")
-        if match is None:
+        if value == END:
             return length.num_advances(self.interval, warmup_steps)
-        num, unit = int(match[1]), match[2]
-        if unit == self.interval:
-            return num
-        if unit == "step":
+        unit = match[2]
+        if unit == "step" and self.interval == "epoch":
             raise ConfigError(
                 f"`{name}` must be in epochs where the schedule advances by epochs, got {value!r}; "
                 f"set {self.where}.interval=step."
             )
-        return num * length.steps_per_epoch
+        return int(match[1]) * (1 if unit == self.interval else length.steps_per_epoch)

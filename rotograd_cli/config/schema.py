@@ -1,6 +1,5 @@
 """Typed schema of the runner's own keys, and the checks that types cannot express."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from rotograd_cli.bounds import AtLeastOne, check_fields
 from rotograd_cli.config.files import choices, is_group
 from rotograd_cli.config.labels import check_label
 from rotograd_cli.config.weights import fingerprint, weights_file
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, suggest
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
 
 T = TypeVar("T")
@@ -332,27 +331,8 @@ def unknown_key(error: ConfigKeyError, prefix: str = "") -> ConfigError:
     """Return the refusal of a key that the schema does not have."""
     name = f"{prefix}{error.full_key}"
     key = str(error.key)
-    siblings = [str(sibling) for sibling in error.parent_node or ()]
+    siblings = sorted(str(sibling) for sibling in error.parent_node or ())
     return ConfigError(f"`{name}` is not a key; {suggest(key, siblings, name.removesuffix(key))}")
-
-
-def suggest(name: str, names: list[str], prefix: str = "") -> str:
-    """Return the name that was probably meant as a remedy, or all names.
-
-    Args:
-        name: Name that does not exist.
-        names: Names that exist.
-        prefix: Put before every name.
-
-    Returns:
-        A clause such as ``did you mean train.epochs?``.
-    """
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"did you mean {prefix}{close[0]}?"
-    if not names:
-        return "leave it out, there are none."
-    return f"choose from {', '.join(sorted(prefix + choice for choice in names))}."
 
 
 def read_parameter_groups(config: TrainConfig) -> list[ParameterGroup]:

@@ -102,6 +102,8 @@ class MultiTaskDataset(ABC):
     """Shape of one example's input; of inputs in a tree, the tree of their shapes."""
     notes: tuple[str, ...] = ()
     """What every table of a run on these data must say: a subset, a metric's protocol."""
+    remarks: tuple[str, ...] = ()
+    """Lines that the log has when a run begins, and nothing else."""
     sizes_vary: bool = False
     """Whether axes of the inputs beyond the first may have another size in each batch."""
     in_memory: ClassVar[bool] = True

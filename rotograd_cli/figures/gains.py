@@ -5,8 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rotograd_cli.config.schema import suggest
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, suggest
 from rotograd_cli.figures.base import TableFigure
 from rotograd_cli.figures.canvas import Drawing, cell_rows, seeds_title
 from rotograd_cli.figures.panels import add_legend, new_panels

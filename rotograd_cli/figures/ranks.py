@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rotograd_cli.config.schema import suggest
-from rotograd_cli.errors import ConfigError, hydra_value, listed
+from rotograd_cli.errors import ConfigError, hydra_value, listed, suggest
 from rotograd_cli.figures.base import TablesFigure
 from rotograd_cli.figures.canvas import Drawing, Value, new_canvas
 from rotograd_cli.figures.ranking import Block, Ranking

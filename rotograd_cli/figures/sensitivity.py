@@ -5,8 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rotograd_cli.config.schema import suggest
-from rotograd_cli.errors import ConfigError, listed
+from rotograd_cli.errors import ConfigError, listed, suggest
 from rotograd_cli.figures.base import SearchFigure
 from rotograd_cli.figures.canvas import Drawing, Value, log_axis, new_canvas
 from rotograd_cli.figures.panels import add_legend

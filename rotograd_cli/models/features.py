@@ -1,14 +1,13 @@
-"""Features of a network that was made for something else: where they are taken, and their shape."""
+"""Features of networks from libraries: the layer that they come from, and their shape."""
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from rotograd_cli.errors import ConfigError, ShapeError, listed
-from rotograd_cli.models.layers import require_two_examples
+from rotograd_cli.errors import ConfigError, ShapeError, suggest
+from rotograd_cli.user_code import blamed
 
 Pool = Literal["mean", "first", "flatten"] | None
 """How features become vectors; None leaves them as they are."""
@@ -35,13 +34,15 @@ def pooled(features: Tensor, pool: Pool, mask: Tensor | None = None) -> Tensor:
         return features
     if pool == "flatten":
         return features.flatten(1)
-    if axes == 3 and pool == "first":
+    if pool == "first" and axes == 3:
         return features[:, 0]
-    if axes == 3 and mask is not None:
+    if pool == "mean" and axes == 4:
+        return features.mean((2, 3))
+    if pool == "mean" and axes == 3:
+        if mask is None:
+            return features.mean(1)
         weight = mask.to(features.dtype).unsqueeze(2)
         return (features * weight).sum(1) / weight.sum(1).clamp_min(1)
-    if axes in (3, 4) and pool == "mean":
-        return features.mean(1) if axes == 3 else features.mean((2, 3))
     expected = "[N, T, d]" if pool == "first" else "[N, T, d] or [N, d, H, W]"
     raise ShapeError(
         f"`backbone.pool={pool}` needs features {expected}, got {list(features.shape)}; write "
@@ -54,14 +55,14 @@ class LibraryNetwork(nn.Module):
 
     Args:
         network: The network; its last child is its classifier.
-        layer: Name of a layer or of a node in its graph, whose output is taken; None takes what the
-            classifier would get.
+        layer: Name of the layer, or node of its graph, whose output is taken; None takes the input
+            of the classifier.
         pool: See :func:`pooled`.
         graphs: Module with the library's ``create_feature_extractor`` and ``get_graph_node_names``.
 
     Raises:
-        ConfigError: If there is no such layer, the network has no graph, or its maps have their
-            channels last and are to be averaged.
+        ConfigError: If there is no such layer, the network cannot be traced, or a mean is asked of
+            maps with channels last.
     """
 
     def __init__(self, network: nn.Module, layer: str | None, pool: Pool, graphs: Any) -> None:
@@ -77,49 +78,38 @@ class LibraryNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of images ``[N, C, H, W]``."""
-        try:
-            output: Any = self.network(x)
-        except ValueError:  # BatchNorm's, of one value per channel
-            if self.training:
-                require_two_examples(type(self).__name__, x)
-            raise
+        output: Any = self.network(x)
         return pooled(output[_KEY] if isinstance(output, Mapping) else output, self.pool)
 
 
 def _has_channels_last(network: nn.Module) -> bool:
-    """Whether it is a Swin Transformer of torchvision, or a network that timm says this of."""
+    """Whether maps inside are ``[N, H, W, d]``: torchvision's Swin, or where timm says so."""
     is_swin = type(network).__name__.startswith("SwinTransformer")
     return is_swin or getattr(network, "output_fmt", None) == "NHWC"
 
 
 def _up_to(network: nn.Module, layer: str, graphs: Any) -> nn.Module:
     """Return the part of a network that a layer's output needs; it shares all parameters."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # graphs of both modes may differ
-            nodes = set.intersection(*map(set, graphs.get_graph_node_names(network)))
-            _check_layer(layer, nodes)
-            result: nn.Module = graphs.create_feature_extractor(network, {layer: _KEY})
-    except ConfigError:
-        raise
-    except Exception as error:  # torch.fx raises many kinds
-        raise ConfigError(
-            f"`backbone.layer` needs a network that torch.fx can trace, got {type(error).__name__} "
-            f"from {type(network).__name__}; leave it null, or choose another `backbone.model`."
-        ) from error
+    what = (
+        f"`backbone.layer` needs a network that torch.fx can trace, {type(network).__name__} fails"
+    )
+    remedy = "leave it null, or choose another `backbone.model`"
+    # graphs of both modes may differ
+    with blamed(what, remedy), warnings.catch_warnings(action="ignore"):
+        nodes = set.intersection(*map(set, graphs.get_graph_node_names(network)))
+        _check_layer(layer, nodes)
+        result: nn.Module = graphs.create_feature_extractor(network, {layer: _KEY})
     return result
 
 
 def _check_layer(layer: str, nodes: set[str]) -> None:
-    parts = [node.split(".") for node in sorted(nodes)]
-    names = dict.fromkeys(".".join(p[:n]) for p in parts for n in range(1, len(p) + 1))
-    if layer in names:
-        return
-    close = difflib.get_close_matches(layer, names)
-    first = [name for name in names if "." not in name]
-    raise ConfigError(
-        f"`backbone.layer` must be a layer of the network, got {layer!r}; choose "
-        f"{' or '.join(close) or listed(first, 20)}."
-    )
+    parts = [node.split(".") for node in nodes]
+    names = {".".join(part[:num]) for part in parts for num in range(1, len(part) + 1)}
+    if layer not in names:
+        raise ConfigError(
+            f"`backbone.layer` must be a layer of the network, got {layer!r}; "
+            f"{suggest(layer, sorted(names))}"
+        )
 
 
 def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:

@@ -25,7 +25,6 @@ from rotograd_cli.tasks.loss_options import with_all_loss_options
 from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.batch_checks import check_predictions, where
 from rotograd_cli.training.batches import check_batch_size, num_steps
-from rotograd_cli.training.blame import blamed, is_out_of_memory
 from rotograd_cli.training.dry_pass import dry_pass
 from rotograd_cli.training.freezing import freeze, frozen
 from rotograd_cli.training.precision import AUTOCAST, compile_networks
@@ -33,6 +32,7 @@ from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import RunLength
 from rotograd_cli.training.seeding import seed_everything, set_deterministic, unchanged_generators
 from rotograd_cli.trees import Inputs, call, like_parameters, shape_of_one, shown, tensors
+from rotograd_cli.user_code import blamed, is_out_of_memory
 
 _SMALLER = (
     "The run does not fit into memory; lower train.batch_size, train.eval_batch_size, "
@@ -91,7 +91,8 @@ def build_run(
         each.join(ranks)
     run = RunState(model, make_groups(model), average)
     run.origin = origin
-    run.remarks = [*frozen(model, config.freeze), *described(run.groups), *rotated_maps(model)]
+    of_model = (*frozen(model, config.freeze), *described(run.groups), *rotated_maps(model))
+    run.remarks = [*dataset.remarks, *of_model]
     return run, dataset
 
 

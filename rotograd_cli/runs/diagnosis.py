@@ -14,7 +14,12 @@ from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches
-from rotograd_cli.training.checkpoint import load_checkpoint, load_newest, previous_of
+from rotograd_cli.training.checkpoint import (
+    load_checkpoint,
+    load_newest,
+    planned_epochs,
+    previous_of,
+)
 from rotograd_cli.training.nonfinite import find_origin, wrong_parameter
 from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import RunState
@@ -50,7 +55,7 @@ def diagnose(config: Any, overrides: Sequence[str], *, several: bool) -> str:
 def _find_failure(config: TrainConfig, run_dir: Path) -> str:
     run, dataset = build_run(config, is_saved=True)
     refuse_other_data(run_dir, dataset.fingerprint, config.paths.data_dir)
-    _go_back(run, run_dir / "checkpoints" / "last.pt")
+    _go_back(run, run_dir / "checkpoints" / "last.pt", config.train.epochs)
     batches = EpochBatches(dataset, config.train, config.seed, run.device)
     first_step = run.state.step + 1
     last_step = config.train.epochs * batches.num_steps
@@ -70,8 +75,8 @@ def _find_failure(config: TrainConfig, run_dir: Path) -> str:
     )
 
 
-def _go_back(run: RunState, last: Path) -> None:
-    """Restore the newest checkpoint from before the failure.
+def _go_back(run: RunState, last: Path, epochs: int) -> None:
+    """Restore the newest checkpoint from before the failure, in a run of so many epochs.
 
     On an accelerator a checkpoint may be written before the failure is noticed: then the one that
     it replaced, if there is one.
@@ -79,8 +84,16 @@ def _go_back(run: RunState, last: Path) -> None:
     newest = load_newest(last.parent, run.device)
     if newest is None:
         raise CheckpointError(f"There is no checkpoint in {last.parent} to go back to.")
-    run.restore(newest, last)
+    _restore(run, newest, last, epochs)
     if wrong_parameter(run.model) is not None:
         previous = previous_of(last)
         with suppress(CheckpointError):
-            run.restore(load_checkpoint(previous, run.device), previous)
+            _restore(run, load_checkpoint(previous, run.device), previous, epochs)
+
+
+def _restore(run: RunState, content: dict[str, Any], path: Path, epochs: int) -> None:
+    """Restore a checkpoint; schedules that end with the run are laid out for its length."""
+    run.restore(content, path)
+    before = planned_epochs(content)
+    if before != epochs:
+        run.extend(before, epochs)

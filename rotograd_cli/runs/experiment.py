@@ -1,5 +1,6 @@
 """``rotograd train``: one run, from its configuration to its summary."""
 
+import gc
 import logging
 import os
 import traceback
@@ -242,6 +243,7 @@ def _under_way(trainer: Trainer, run_dir: Path) -> Iterator[None]:
 
     A step that is not finite ends with the command that shows where it began.
     """
+    gc.enable()  # off while a command imports
     is_compiled = trainer.config["compile"]
     with run_under_way(), interrupts.deferring(), memory_errors(), compilation(is_compiled):
         try:

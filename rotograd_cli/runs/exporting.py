@@ -24,9 +24,10 @@ from rotograd_cli.runs.saved import key
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.tasks import select_tasks
-from rotograd_cli.training.blame import blamed, silence
+from rotograd_cli.training.blame import silence
 from rotograd_cli.training.objective import predict
 from rotograd_cli.trees import shown
+from rotograd_cli.user_code import blamed
 
 TOLERANCE = 1e-5
 """Largest difference that is allowed, in units of the task's largest prediction.

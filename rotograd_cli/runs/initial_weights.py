@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,42 +32,39 @@ _DEPTH = 2
 """Names before those of the backbone in a file: ``module.backbone.``."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Part:
-    """A part of the model: its tensors, and what of them the file has."""
+    """A part of the model, and what a file has of it."""
 
     label: str
-    tensors: Mapping[str, Tensor]
-    """By name within the part."""
+    place: str
+    """What precedes its names in the model."""
+    own: Mapping[str, Tensor]
+    """Its tensors by name."""
     found: Mapping[str, Tensor]
-    """Of the file, by the same names."""
-    place: str = ""
-    """What precedes the names in the model."""
+    """Those of the file, by the same names."""
     reason: str = ""
-    """Why nothing is taken."""
-    loaded: list[str] = field(default_factory=list)
+    """Why tensors are not loaded, if not by name or shape."""
 
-    @property
-    def misfits(self) -> list[str]:
-        """What is there in another shape, in words."""
-        return [
-            f"{name} {list(self.found[name].shape)} for {list(tensor.shape)}"
-            for name, tensor in self.tensors.items()
-            if name in self.found and name not in self.loaded
-        ]
-
-    @property
-    def missing(self) -> list[str]:
-        """What is not there."""
-        return [name for name in self.tensors if name not in self.found]
+    @cached_property
+    def fitting(self) -> dict[str, Tensor]:
+        """What is loaded: the names and shapes of the model."""
+        names = self.own.keys() & self.found.keys()
+        return {k: self.found[k] for k in names if self.found[k].shape == self.own[k].shape}
 
     def __str__(self) -> str:
         """One line of the report."""
-        others = {"of another shape": self.misfits, "not in the file": self.missing}
-        words = [f"{what}: {listed(names)}" for what, names in others.items() if names]
-        rest = self.reason or "; ".join(words)
-        count = f"{self.label}: {len(self.loaded)} of {len(self.tensors)} tensors"
-        return f"{count}; {rest}" if rest else count
+        others = [name for name in self.own if name not in self.fitting]
+        shapes = [
+            f"{name} {list(self.found[name].shape)} for {list(self.own[name].shape)}"
+            for name in others
+            if name in self.found
+        ]
+        missing = [name for name in others if name not in self.found]
+        kinds = {"of another shape": shapes, "not in the file": missing}
+        lists = [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
+        count = f"{self.label}: {len(self.fitting)} of {len(self.own)} tensors"
+        return "; ".join([count, *([self.reason] if self.reason else lists)])
 
 
 def load_initial_weights(
@@ -93,33 +91,27 @@ def load_initial_weights(
     file = content["file"]
     state: dict[str, Tensor] = content["state"]
     names = [task.name for task in tasks]
+    saved = content["tasks"] or names
     with torch.no_grad():
-        parts, prefix = _load(model, state, content["tasks"], names, config.init_what)
-    if config.init_what == "backbone" and len(parts[0].loaded) < len(parts[0].tensors):
-        raise _incomplete(file, parts[0], state)
-    if all(name.endswith(_COUNTER) for part in parts for name in part.loaded):
+        parts, prefix = _load(model, state, config.init_what, names, saved)
+    if all(name.endswith(_COUNTER) for part in parts for name in part.fitting):
         raise CheckpointError(
             f"{file} holds nothing of this model (its tensors are {listed(list(state))}; the "
             f"model's are {listed(list(model.state_dict()))}); choose the networks that were saved."
         )
+    backbone = parts[0]
+    if config.init_what == "backbone" and len(backbone.fitting) < len(backbone.own):
+        raise CheckpointError(
+            f"{file} must hold the whole backbone, got {backbone}; choose the `backbone` that was "
+            "saved, or take what fits with init_what=all."
+        )
     where = "" if prefix in ("", "backbone.") else f", tensors below {prefix!r}"
     begin = f"Weights from {file} (SHA-256 {str(config.init_sha256)[:12]}){where}:"
-    return [begin, *(f"  {part}" for part in parts)]
-
-
-def _incomplete(file: str, part: _Part, state: Mapping[str, Tensor]) -> CheckpointError:
-    wrong = part.misfits or part.missing
-    kind = "in another shape" if part.misfits else "not there"
-    names = "" if part.loaded else f" (the file has {listed(list(state))})"
-    return CheckpointError(
-        f"{file} must hold the whole backbone, but {len(wrong)} of its {len(part.tensors)} tensors "
-        f"are {kind}: {listed(wrong)}{names}; choose the `backbone` that was saved, or take what "
-        "fits with init_what=all."
-    )
+    return [begin, *(f"  {part}" for part in parts if part.own)]
 
 
 def _read(config: TrainConfig) -> dict[str, Any]:
-    """Return the tensors of the file, and the tasks of the run that wrote it, if one did."""
+    """Return the tensors of the file, and the tasks of the run that wrote it, if it was a run."""
     file = weights_file(str(config.init_from))
     if fingerprint(file) != config.init_sha256:
         raise ConfigError(
@@ -149,16 +141,15 @@ def _state(file: Path, what: str) -> Mapping[str, Any]:
         ) from error
     if what == "all":
         content = with_bases(content, file)
-    nested = [content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
-    return nested[0] if nested else content
+    nested = (content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping))
+    return next(nested, content)
 
 
 def _content(file: Path) -> dict[str, Any]:
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        tensors: dict[str, Tensor] = load_file(file)
-        return tensors
+        return dict(load_file(file))
     with warnings.catch_warnings(action="ignore"):  # torch's remarks on foreign pickles
         return dict(torch.load(file, map_location="cpu", weights_only=True))
 
@@ -166,54 +157,39 @@ def _content(file: Path) -> dict[str, Any]:
 def _load(
     model: MultiTaskMethod,
     state: Mapping[str, Tensor],
-    saved_tasks: Sequence[str] | None,
-    tasks: Sequence[str],
     what: str,
+    tasks: Sequence[str],
+    saved_tasks: Sequence[str],
 ) -> tuple[list[_Part], str]:
     """Load what fits; return the parts of the model, and what precedes the backbone's names."""
     backbone, prefix = _backbone(model.backbone, state)
     parts = [backbone]
+    others = []
     if what == "all" and is_authors(state):
         names = load_authors_state_dict(model, state, strict=False)
-        parts.append(_Part("heads and method (authors' package)", state, state, loaded=names))
+        loaded = {name: state[name] for name in names}
+        left = "the others have no place here" if len(names) < len(state) else ""
+        others.append(_Part("heads and method (authors' package)", "", state, loaded, left))
     elif what == "all":
         before, _, _ = prefix.rpartition("backbone.")
-        others = _below(state, before)
-        parts += _heads(model, others, saved_tasks, tasks)
-        parts.append(_method(model, others, fits=saved_tasks in (None, list(tasks))))
-    stem = first_convolution(model.backbone)
-    parts = [part for part in parts if part.tensors]
+        beside = _below(state, before)
+        parts += _heads(model, beside, tasks, saved_tasks)
+        parts.append(_method(model, beside, fits=list(saved_tasks) == list(tasks)))
     for part in parts:
-        if not part.reason and not part.loaded:
-            fitting = _fitting(part, f"backbone.{stem[0]}.weight" if stem else None)
-            part.loaded = list(fitting)
-            in_model = {part.place + name: value for name, value in fitting.items()}
-            model.load_state_dict(in_model, strict=False)
-    return parts, prefix
+        in_model = {part.place + name: value for name, value in part.fitting.items()}
+        model.load_state_dict(in_model, strict=False)
+    return [*parts, *others], prefix
 
 
-def _fitting(part: _Part, stem: str | None) -> dict[str, Tensor]:
-    """Return what fits; the weight of the first convolution does for any number of channels."""
-    fitting = {}
-    for name, tensor in part.tensors.items():
-        value = part.found.get(name)
-        if value is not None and part.place + name == stem and value.dim() == 4:
-            is_other = value.shape[1] != tensor.shape[1]
-            value = weight_for_channels(value, tensor.shape[1]) if is_other else value
-        if value is not None and value.shape == tensor.shape:
-            fitting[name] = value
-    return fitting
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def _own(module: nn.Module) -> dict[str, Tensor]:
     return {name: x for name, x in module.state_dict().items() if name != _NOT_LOADED}
 
 
 def _found(
-    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
 ) -> dict[str, Tensor]:
-    """Return what a file has of some tensors below a prefix, and counters that it lacks."""
-    counters = {name: x for name, x in tensors.items() if name.endswith(_COUNTER)}
+    """Return what a file has below a prefix, and a part's own counters, which it may lack."""
+    counters = {name: x for name, x in own.items() if name.endswith(_COUNTER)}
     return counters | _below(state, prefix)
 
 
@@ -224,24 +200,35 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> tuple[_Part, str]:
     """Return the backbone, and what precedes its names in the file.
 
-    A backbone that does nothing but hold one network is that network. Of all ways to read the
-    names, the one counts by which most tensors fit.
+    A backbone that only holds one network is that network. Of all ways to read the names, the one
+    with the most fitting tensors is taken.
     """
-    tensors = _tensors(backbone)
-    children = {name.partition(".")[0] for name in tensors}
-    candidates = []
+    whole = _own(backbone)
+    children = {name.partition(".")[0] for name in whole}
+    candidates = {}
     for inner in ["", f"{children.pop()}."] if len(children) == 1 else [""]:
-        own = _below(tensors, inner)
+        own = _below(whole, inner)
         for prefix in _prefixes(state):
             found = _found(own, state, prefix)
-            num = sum(k in found and found[k].shape == x.shape for k, x in own.items())
-            candidates.append((num, prefix, _Part("backbone", own, found, f"backbone.{inner}")))
-    _, prefix, part = max(candidates, key=lambda candidate: candidate[0])
-    return part, prefix
+            candidates[inner, prefix] = _Part("backbone", f"backbone.{inner}", own, found)
+    best = max(candidates, key=lambda names: len(candidates[names].fitting))
+    inner, prefix = best
+    part = candidates[best]
+    return replace(part, found=_with_stem(part, backbone, inner)), prefix
+
+
+def _with_stem(part: _Part, backbone: nn.Module, inner: str) -> dict[str, Tensor]:
+    """Return what the file has, its first convolution for the backbone's number of channels."""
+    stem = first_convolution(backbone)
+    name = f"{stem[0]}.weight".removeprefix(inner) if stem else ""
+    weight = part.found.get(name)
+    if weight is None or weight.dim() != 4 or weight.shape[1] == part.own[name].shape[1]:
+        return dict(part.found)
+    return {**part.found, name: weight_for_channels(weight, part.own[name].shape[1])}
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yield every beginning of names: nothing first, then ``module.``, ``module.backbone.``."""
+    """Yield what names may begin with: nothing, then ``module.``, ``module.backbone.``."""
     parts = [name.split(".")[:-1] for name in state]
     yield from dict.fromkeys(
         "".join(f"{each}." for each in path[:num]) for num in range(_DEPTH + 1) for path in parts
@@ -251,25 +238,23 @@ def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
 def _heads(
     model: MultiTaskMethod,
     state: Mapping[str, Tensor],
-    saved_tasks: Sequence[str] | None,
     tasks: Sequence[str],
+    saved_tasks: Sequence[str],
 ) -> Iterator[_Part]:
-    """Yield the heads; those of a run by their tasks, of another file by their position."""
-    places = list(tasks) if saved_tasks is None else list(saved_tasks)
+    """Yield the heads, each with that of the same task in the file."""
     for position, (head, task) in enumerate(zip(model.heads, tasks, strict=True)):
-        index = places.index(task) if task in places else -1
-        tensors = _tensors(head)
-        found = _found(tensors, state, f"heads.{index}.")
-        yield _Part(f"head of {task}", tensors, found, f"heads.{position}.")
+        index = saved_tasks.index(task) if task in saved_tasks else -1
+        own = _own(head)
+        found = _found(own, state, f"heads.{index}.")
+        yield _Part(f"head of {task}", f"heads.{position}.", own, found)
 
 
 def _method(model: MultiTaskMethod, state: Mapping[str, Tensor], *, fits: bool) -> _Part:
-    """Return the method's own state, which is loaded whole or not at all."""
-    tensors = {
-        k: x for k, x in _tensors(model).items() if not k.startswith(("backbone.", "heads."))
-    }
+    """Return the method's state, which is loaded whole or not at all."""
+    own = {k: x for k, x in _own(model).items() if not k.startswith(("backbone.", "heads."))}
     found = {k: packed(x) if k == "rotations.free_parameters" else x for k, x in state.items()}
-    is_whole = all(k in found and found[k].shape == x.shape for k, x in tensors.items())
-    reason = "" if is_whole else "the file's is of another method or shape"
-    reason = reason if fits else "the file's is of other tasks"
-    return _Part("method", tensors, found, reason=reason)
+    if not fits:
+        return _Part("method", "", own, {}, "the file's is of other tasks")
+    if not all(k in found and found[k].shape == x.shape for k, x in own.items()):
+        return _Part("method", "", own, {}, "the file's is of another method or shape")
+    return _Part("method", "", own, found)

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from rotograd_cli.config.schema import suggest
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, suggest
 from rotograd_cli.metric_keys import MetricKey
 from rotograd_cli.runs.summary import MetricDisplay
 from rotograd_cli.tables.parts import Omission

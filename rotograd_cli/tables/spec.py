@@ -10,8 +10,7 @@ from omegaconf import MISSING
 
 from rotograd_cli.bounds import AtLeastOne
 from rotograd_cli.config.labels import file_label
-from rotograd_cli.config.schema import suggest
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, suggest
 from rotograd_cli.tables.seeds import to_seeds
 
 Statistic = Annotated[str, Literal["median_std", "mean_std", "mean_ci95"]]

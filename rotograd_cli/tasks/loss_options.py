@@ -10,23 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rotograd_cli.errors import ConfigError
-from rotograd_cli.tasks.losses import (
-    binary_cross_entropy,
-    check_target,
-    cross_entropy,
-    loss_of_package,
-    segmentation_cross_entropy,
-    target_rule,
-)
+from rotograd_cli.errors import ConfigError, suggest
+from rotograd_cli.tasks import losses
+from rotograd_cli.tasks.own_losses import OwnLoss
 from rotograd_cli.tasks.task import Task
 
 OPTIONS = ("class_weights", "label_smoothing")
 """Keywords of :func:`with_loss_options`."""
-_LOSSES = (cross_entropy, segmentation_cross_entropy, binary_cross_entropy)
+_LOSSES = (losses.cross_entropy, losses.segmentation_cross_entropy, losses.binary_cross_entropy)
 
 
-class WeightedCrossEntropy:
+class WeightedCrossEntropy(OwnLoss):
     r"""Cross-entropy of classes, or of 0 and 1, with class weights and smoothed labels.
 
     As ``torch.nn.CrossEntropyLoss``: with the smoothed distribution
@@ -37,71 +31,62 @@ class WeightedCrossEntropy:
     A binary task has the classes 0 and 1, and a target between them is the probability of 1.
 
     Args:
-        loss: The loss of this package in whose place it is.
-        num_classes: Number of classes C; 2 for a binary task.
-        class_weights: Weight of each class; None for 1.
+        loss: The loss of this package that it replaces.
+        num_outputs: Second axis of the prediction.
+        class_weights: Weight of each class; of a binary task, those of 0 and 1.
         label_smoothing: :math:`\epsilon` in [0, 1).
     """
+
+    never_negative = True
+    weight: Tensor
 
     def __init__(
         self,
         loss: Callable[[Tensor, Tensor], Tensor],
-        num_classes: int,
-        class_weights: list[float] | None,
+        num_outputs: int,
+        class_weights: Sequence[float],
         label_smoothing: float,
     ) -> None:
-        self.like = loss_of_package(loss)
-        rule = target_rule(loss)
+        like = losses.loss_of_package(loss)
+        rule = losses.target_rule(loss)
         assert rule is not None
-        self.rule = rule
-        self.num_classes = num_classes
+        self.is_binary = like is losses.binary_cross_entropy
+        super().__init__(self._per_label, rule, num_outputs, like=like, squeezed=self.is_binary)
+        self.weight = torch.tensor(class_weights, dtype=torch.float64)
         self.label_smoothing = label_smoothing
-        weights = class_weights or [1.0] * num_classes
-        self._weights = torch.tensor(weights, dtype=torch.float64)
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean, scalar; 0 with zero gradients without any label of positive weight."""
-        flags = self.like is binary_cross_entropy
-        values = prediction.squeeze(1) if flags else prediction
-        check_target(values if flags else values.select(1, 0), target, classes=not flags)
-        labelled, usable = self._masks(target)
-        values = torch.where(usable if flags else usable.unsqueeze(1), values, 0)
-        known = torch.where(usable, target, 0)
-        if flags:  # two classes with logits 0 and x, and the probabilities of both
-            values = torch.stack((torch.zeros_like(values), values), 1)
-            known = torch.stack((1 - known.to(values.dtype), known.to(values.dtype)), 1)
-        terms = F.cross_entropy(
-            values,
-            known if flags else known.long(),
-            weight=self._weights_like(values),
-            label_smoothing=self.label_smoothing,
-            reduction="none",
-        )
-        terms = torch.where(usable, terms, torch.nan)
-        num = self.count(target).to(terms.dtype)
-        return torch.where(labelled, terms, 0).sum() / torch.where(num > 0, num, 1)
 
     def count(self, target: Tensor) -> Tensor:
         """Return the sum of the weights of the labels, which the mean divides by: float64."""
         _, usable = self._masks(target)
         known = torch.where(usable, target, 0)
-        weights = self._weights_like(torch.empty((), dtype=torch.float64, device=target.device))
-        if self.like is binary_cross_entropy:
+        weights = self._weights_on(target.device)
+        if self.is_binary:
             of_elements = weights[0] + known.double() * (weights[1] - weights[0])
         else:
             of_elements = weights[known.long()]
         return torch.where(usable, of_elements, 0).sum()
 
-    def _masks(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Which elements are labelled, and which of them hold what can be a label."""
-        labelled = self.rule.labelled(target)
-        return labelled, labelled & ~self.rule.wrong(target, self.num_classes)
+    def _per_label(self, values: Tensor, known: Tensor) -> Tensor:
+        if self.is_binary:  # two classes with logits 0 and x, and the probabilities of both
+            losses.check_target(values, known, classes=False)
+            known = known.to(values.dtype)
+            known = torch.stack((1 - known, known), 1)
+            values = torch.stack((torch.zeros_like(values), values), 1)
+        else:
+            losses.check_target(values.select(1, 0), known, classes=True)
+            known = known.long()
+        return F.cross_entropy(
+            values,
+            known,
+            weight=self._weights_on(values.device).to(values.dtype),
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
 
-    def _weights_like(self, values: Tensor) -> Tensor:
-        """The weights on a device, to which they are moved once."""
-        if self._weights.device != values.device:
-            self._weights = self._weights.to(values.device)
-        return self._weights.to(values.dtype)
+    def _weights_on(self, device: torch.device) -> Tensor:
+        """Return the weights on a device, to which they are moved once."""
+        self.weight = self.weight.to(device)
+        return self.weight
 
 
 def with_loss_options(
@@ -123,10 +108,8 @@ def with_loss_options(
     """
     if class_weights is None and label_smoothing is None:
         return task
-    is_own = loss_of_package(task.loss) not in _LOSSES or not (
-        task.loss in _LOSSES or isinstance(task.loss, partial)
-    )
-    if is_own:
+    loss: Any = task.loss.func if isinstance(task.loss, partial) else task.loss
+    if loss not in _LOSSES:
         key = "class_weights" if label_smoothing is None else "label_smoothing"
         raise ConfigError(
             f"`{where}.{key}` belongs to this package's losses of classes, which task "
@@ -137,10 +120,12 @@ def with_loss_options(
         raise ConfigError(
             f"`{where}.label_smoothing` must be a number in [0, 1), got {smoothing!r}; try 0.1."
         )
-    num_classes = 2 if loss_of_package(task.loss) is binary_cross_entropy else task.num_outputs
-    weights = None if class_weights is None else _checked_weights(class_weights, num_classes, where)
-    loss = WeightedCrossEntropy(task.loss, num_classes, weights, float(smoothing))
-    return replace(task, loss=loss, count=loss.count, batchable=False)
+    num_classes = 2 if loss is losses.binary_cross_entropy else task.num_outputs
+    weights = [1.0] * num_classes
+    if class_weights is not None:
+        weights = _checked_weights(class_weights, num_classes, where)
+    weighted = WeightedCrossEntropy(task.loss, task.num_outputs, weights, float(smoothing))
+    return replace(task, loss=weighted, count=weighted.count, batchable=False)
 
 
 def with_all_loss_options(tasks: Sequence[Task], options: Mapping[str, Any]) -> tuple[Task, ...]:
@@ -157,7 +142,7 @@ def with_all_loss_options(tasks: Sequence[Task], options: Mapping[str, Any]) -> 
     for name, values in options.items():
         if name not in names:
             raise ConfigError(
-                f"`losses.{name}` is not a task of this run; choose from {', '.join(names)}."
+                f"`losses.{name}` is not a task of this run; {suggest(name, names, 'losses.')}"
             )
         is_mapping = isinstance(values, Mapping)
         unknown = [key for key in values if key not in OPTIONS] if is_mapping else [values]
@@ -173,12 +158,12 @@ def with_all_loss_options(tasks: Sequence[Task], options: Mapping[str, Any]) -> 
 
 
 def _checked_weights(weights: Any, num: int, where: str) -> list[float]:
-    is_list = isinstance(weights, (list, tuple))
-    is_right = is_list and all(type(w) in (int, float) and 0 <= w < math.inf for w in weights)
-    if not is_right or len(weights) != num or not any(weights):
+    numbers = weights if isinstance(weights, (list, tuple)) else ()
+    is_right = all(type(w) in (int, float) and 0 <= w < math.inf for w in numbers)
+    if not is_right or len(numbers) != num or not any(numbers):
         raise ConfigError(
             f"`{where}.class_weights` must be a list of {num} numbers, one per class, at least 0 "
             f"and not all 0, got {weights!r}; write "
             f"++{where}.class_weights=[{','.join('1' * num)}]."
         )
-    return [float(weight) for weight in weights]
+    return [float(number) for number in numbers]

@@ -1,13 +1,12 @@
-"""Losses of the user's, and how elements without a label are left out of them.
+"""Losses of the user's, averaged over the elements with a label.
 
 A loss that gives one number per example or element is averaged here over those with a label. The
 losses of torch (``torch.nn.CrossEntropyLoss()``, ``torch.nn.functional.l1_loss``) are such losses,
 whatever mean they would take themselves. A loss that gives one number for the batch is used as it
-is: a target without a label makes it NaN, which is refused wherever it is noticed, never averaged.
+is: a missing label makes it NaN, which is refused wherever it is noticed, never averaged.
 """
 
 import copy
-import functools
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +21,9 @@ from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.tasks.labels import is_labelled, is_number
 from rotograd_cli.tasks.losses import TargetRule
 
+_OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+_FUNCTIONS_OF_CLASSES = (F.cross_entropy, F.nll_loss)
+
 
 class OwnLoss:
     """A loss of the user's, over what is labelled.
@@ -30,8 +32,8 @@ class OwnLoss:
         loss: Takes predictions and targets.
         rule: Which elements are labelled, and which values the loss cannot take.
         num_outputs: Second axis of the prediction.
-        like: Loss of this package in whose place it is; None for none.
-        squeezed: Whether a prediction ``[N, 1]`` is handed over as ``[N]``.
+        like: Loss of this package that it replaces; None for none.
+        squeezed: Whether a prediction ``[N, 1]`` is passed on as ``[N]``.
 
     Raises:
         ConfigError: If the loss is a sum, or has parameters, which nothing would train.
@@ -52,8 +54,10 @@ class OwnLoss:
         self.like = like
         self.num_outputs = num_outputs
         self.squeezed = squeezed
-        self.terms, self.weight = _per_element(loss)
-        self.is_batchmean = self.terms is not loss and _reduction(loss) == "batchmean"
+        self.terms = _per_element(loss)
+        is_averaged = self.terms is not loss
+        self.weight = _class_weights(loss) if is_averaged else None
+        self.is_batchmean = is_averaged and _option(loss, "reduction") == "batchmean"
         self.is_of_whole_batch = False  # until it has returned a single number
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -61,23 +65,23 @@ class OwnLoss:
         labelled, usable = self._masks(target)
         values = prediction.squeeze(1) if self.squeezed else prediction
         values = torch.where(_as_of(usable, values), values, 0)
-        if isinstance(self.terms, nn.Module):
-            self.terms.to(values.device)
         known = torch.where(_widened(usable, target), target, 0)
         if known.is_floating_point():
             known = known.to(values.dtype)
-        terms = self.terms(values, known)
-        if not isinstance(terms, Tensor) or not terms.dim():
+        if isinstance(self.terms, nn.Module):
+            self.terms.to(values.device)
+        terms: Any = self.terms(values, known)
+        if not isinstance(terms, Tensor):
+            return terms  # type: ignore[no-any-return]  # the dry pass refuses it
+        if not terms.dim():
             self.is_of_whole_batch = True
-            whole: Tensor = _of_whole_batch(terms, usable)
-            return whole
-        if self.is_batchmean:  # of torch's kl_div: examples count once, whatever they consist of
+            return torch.where(usable.all(), terms, torch.nan)
+        if self.is_batchmean:  # of torch's kl_div: examples count once, whatever their size
             terms = terms.reshape(len(terms), -1).sum(1)
         counted = _of_terms(labelled, terms)
         terms = torch.where(_of_terms(usable, terms), terms, torch.nan)
-        terms = torch.where(counted, terms, 0)
         num = counted.sum() if self.weight is None else self.count(target).to(terms.dtype)
-        mean = terms.sum() / torch.where(num > 0, num, 1)
+        mean = torch.where(counted, terms, 0).sum() / torch.where(num > 0, num, 1)
         if terms.dim() == 1 and labelled.dim() > 1:  # an example counts whole, or not at all
             elements = labelled.flatten(1)
             is_whole = (elements.any(1) == elements.all(1)).all()
@@ -85,7 +89,7 @@ class OwnLoss:
         return mean
 
     def count(self, target: Tensor) -> Tensor:
-        """Return what the mean divides by, but for a factor: elements, or their weights' sum."""
+        """Return the number of labelled elements, or the sum of their classes' weights."""
         labelled, usable = self._masks(target)
         if self.weight is None or target.is_floating_point():
             return labelled.sum()
@@ -93,9 +97,9 @@ class OwnLoss:
         return torch.where(labelled, weights, 0).sum()
 
     def _masks(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Which elements are labelled, and which of them hold what can be a label.
+        """Return which elements are labelled, and which of those the loss can take.
 
-        Of a loss of its own kind, whose elements are not known, whole examples count.
+        Of a custom loss, whose elements are not known, whole examples count.
         """
         labelled = self.rule.labelled(target)
         if self.like is None:
@@ -108,8 +112,8 @@ def rule_of_any_target(ignore_index: int | None) -> TargetRule:
     """Return the rule of a task of kind custom.
 
     Args:
-        ignore_index: Value of integers without a label; None for none. Floating-point numbers are
-            NaN there.
+        ignore_index: Integer that means "no label"; None for none. Floating-point numbers without a
+            label are NaN.
     """
 
     def labelled(target: Tensor) -> Tensor:
@@ -128,22 +132,18 @@ def rule_of_any_target(ignore_index: int | None) -> TargetRule:
 
 def ignored_index(loss: Any) -> int | None:
     """Return the ``ignore_index`` of a loss of torch's; None if it has none."""
-    function, options = _unpacked(loss)
-    if isinstance(function, nn.Module):
-        return getattr(function, "ignore_index", None)
-    default = {F.cross_entropy: -100, F.nll_loss: -100}.get(function)
-    return options.get("ignore_index", default)
+    index: int | None = _option(loss, "ignore_index")
+    return -100 if index is None and _function(loss) in _FUNCTIONS_OF_CLASSES else index
 
 
-def _per_element(loss: Any) -> tuple[Callable[..., Any], Tensor | None]:
-    """Return a loss that does not average, if it can be made so, and weights of its classes."""
+def _per_element(loss: Any) -> Callable[..., Any]:
+    """Return a loss of torch's without its mean, any other as it is."""
     if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
         raise ConfigError(
             f"`loss` must have no parameters, which nothing would train, got {loss}; write them "
             "into the head."
         )
-    function, options = _unpacked(loss)
-    if _reduction(loss) == "sum":
+    if _option(loss, "reduction") == "sum":
         raise ConfigError(
             "`loss` must be a mean, got reduction='sum', whose size depends on how many labels a "
             "batch has; leave it out."
@@ -151,44 +151,45 @@ def _per_element(loss: Any) -> tuple[Callable[..., Any], Tensor | None]:
     if isinstance(loss, _Loss):
         terms = copy.deepcopy(loss)
         terms.reduction = "none"
-        weighted = isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss))
-        weight: Any = loss.weight if weighted else None
-        return terms, weight
+        return terms
+    function = _function(loss)
     is_of_torch = inspect.isfunction(function) and function.__module__ == F.__name__
     if is_of_torch and "reduction" in inspect.signature(function).parameters:
-        weighted = function in (F.cross_entropy, F.nll_loss)
-        return partial(loss, reduction="none"), options.get("weight") if weighted else None
-    return loss, None
+        return partial(loss, reduction="none")
+    result: Callable[..., Any] = loss
+    return result
 
 
-def _reduction(loss: Any) -> Any:
-    return getattr(loss, "reduction", _unpacked(loss)[1].get("reduction"))
+def _class_weights(loss: Any) -> Tensor | None:
+    """Return the weights of the classes; ``weight`` means something else in other losses."""
+    is_weighted = isinstance(loss, _OF_CLASSES) or _function(loss) in _FUNCTIONS_OF_CLASSES
+    weights: Tensor | None = _option(loss, "weight") if is_weighted else None
+    return weights
 
 
-def _unpacked(loss: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the function inside a partial, and its keywords."""
-    return (loss.func, loss.keywords) if isinstance(loss, functools.partial) else (loss, {})
+def _function(loss: Any) -> Any:
+    return loss.func if isinstance(loss, partial) else loss
+
+
+def _option(loss: Any, name: str) -> Any:
+    """Return a keyword of a partial, or an attribute of a module; None if it has none."""
+    return loss.keywords.get(name) if isinstance(loss, partial) else getattr(loss, name, None)
 
 
 def _as_of(mask: Tensor, prediction: Tensor) -> Tensor:
-    """A mask of the target's elements, seen as one of the prediction's."""
+    """Return a mask of the target's elements as one of the prediction's."""
     if 1 < mask.dim() < prediction.dim():
         return mask.unsqueeze(1)  # of classes, whose axis is the second one
     return _widened(mask, prediction)
 
 
 def _widened(mask: Tensor, values: Tensor) -> Tensor:
-    """A mask with axes of length 1 at the end, as many as the values have more."""
+    """Return a mask with as many axes as the values, the last ones of length 1."""
     return mask.view(*mask.shape, *[1] * (values.dim() - mask.dim()))
 
 
-def _of_whole_batch(loss: Any, usable: Tensor) -> Any:
-    """A loss that nothing can be left out of any more; what is no tensor is refused later."""
-    return torch.where(usable.all(), loss, torch.nan) if isinstance(loss, Tensor) else loss
-
-
 def _of_terms(mask: Tensor, terms: Tensor) -> Tensor:
-    """A mask of the target's elements, seen as one of the loss's terms."""
+    """Return a mask of the target's elements as one of the loss's terms."""
     if terms.dim() == 1:
         mask = mask.reshape(len(mask), -1).all(1)
     elif terms.dim() < mask.dim():

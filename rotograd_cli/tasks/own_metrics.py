@@ -1,4 +1,4 @@
-"""Metrics of the user's: those of torchmetrics, which see what is labelled alone."""
+"""Metrics of the user's: those of torchmetrics, over what is labelled."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -6,96 +6,34 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks.metrics import Better, MetricSpec
 
 
-class OnLabelled:
-    """A metric of torchmetrics that sees the labelled elements of every batch.
-
-    They are picked by index, which waits for the device once per batch of an evaluation. Of several
-    numbers per example (``[N, D]``) it sees the examples of which all are there.
-
-    Args:
-        metric: The metric.
-        labelled: Maps a target to a mask of its labelled elements.
-        flags: Whether targets are 0 or 1, which torchmetrics takes as integers alone.
-    """
-
-    def __init__(
-        self, metric: Any, labelled: Callable[[Tensor], Tensor], *, flags: bool = False
-    ) -> None:
-        self.metric = metric
-        self.labelled = labelled
-        self.flags = flags
-
-    @property
-    def distributed_available_fn(self) -> Any:
-        """Function of torchmetrics that says whether other processes have examples too."""
-        return self.metric.distributed_available_fn
-
-    @distributed_available_fn.setter
-    def distributed_available_fn(self, function: Any) -> None:
-        self.metric.distributed_available_fn = function
-
-    def to(self, device: torch.device) -> "OnLabelled":
-        """Move the metric to a device."""
-        self.metric.to(device)
-        return self
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add the labelled elements of a batch, if there are any."""
-        chosen = self.labelled(target)
-        if chosen.dim() == 2:
-            chosen = chosen.all(1)
-        elif chosen.dim() > 2 and chosen.shape[1] == 1:  # a vector counts whole
-            chosen = chosen.squeeze(1)
-        target = _chosen(target, chosen)
-        if len(target) == 0:
-            return
-        if self.flags and bool((target == target.round()).all()):  # no probabilities
-            target = target.long()
-        self.metric.update(_chosen(prediction, chosen), target)
-
-    def compute(self) -> Any:
-        """Return the metric over all batches of all ranks."""
-        return self.metric.compute()
-
-
-def _chosen(values: Tensor, chosen: Tensor) -> Tensor:
-    """Rows of the elements that were chosen, whose second axis comes last."""
-    has_channels = 1 < chosen.dim() < values.dim()
-    return (values.movedim(1, -1) if has_channels else values)[chosen]
-
-
 def metrics_of(
     metrics: Any,
     prepare: Callable[[Tensor], Tensor],
     labelled: Callable[[Tensor], Tensor],
-    **options: Any,
+    *,
+    flags: bool,
 ) -> tuple[MetricSpec, ...]:
     """Return the metrics that a task declares.
 
     Args:
         metrics: By name: a :class:`MetricSpec`, which gets the name, a metric of torchmetrics, or a
-            function without arguments that returns one; or a list of :class:`MetricSpec`.
+            function without arguments that returns one; or one or more :class:`MetricSpec`.
         prepare: Turns a head's output into what torchmetrics takes.
         labelled: Maps a target to a mask of its labelled elements.
-        **options: Of :class:`OnLabelled`.
+        flags: Whether targets are 0 or 1, which torchmetrics takes as integers alone.
 
     Raises:
         ConfigError: If one is something else, or does not say whether higher is better.
     """
-    if isinstance(metrics, MetricSpec):
-        return (metrics,)
-    if isinstance(metrics, (list, tuple)):
-        nested = (each if isinstance(each, (list, tuple)) else [each] for each in metrics)
-        specs = tuple(spec for each in nested for spec in each)
-        if all(isinstance(spec, MetricSpec) for spec in specs):
-            return specs
+    listed = _flat(metrics)
+    if all(isinstance(each, MetricSpec) for each in listed):
+        return tuple(listed)
     if not isinstance(metrics, Mapping):
         raise ConfigError(
             f"`metrics` must name metrics, got {metrics!r}; write metrics: {{NAME: {{_target_: "
@@ -107,13 +45,52 @@ def metrics_of(
             result.append(replace(metric, name=str(name)))
             continue
         example = metric() if isinstance(metric, (type, partial)) else metric
-        create = partial(_fresh, example, labelled, **options)
+        create = partial(on_labelled, example, labelled, flags=flags)
         result.append(MetricSpec(str(name), _better(str(name), example), create, prepare))
     return tuple(result)
 
 
-def _fresh(metric: Any, labelled: Callable[[Tensor], Tensor], **options: Any) -> OnLabelled:
-    return OnLabelled(copy.deepcopy(metric), labelled, **options)
+def on_labelled(metric: Any, labelled: Callable[[Tensor], Tensor], *, flags: bool) -> Any:
+    """Return a copy of a metric of torchmetrics that sees the labelled elements of every batch.
+
+    They are picked by index, which waits for the device once per batch of an evaluation. Of several
+    numbers per example (``[N, D]``) it sees the examples that have all of them.
+
+    Args:
+        metric: The metric.
+        labelled: Maps a target to a mask of its labelled elements.
+        flags: Whether targets are 0 or 1, which torchmetrics takes as integers alone.
+    """
+    result = copy.deepcopy(metric)
+    update_all = result.update
+
+    def update(prediction: Tensor, target: Tensor) -> None:
+        chosen = labelled(target)
+        if chosen.dim() == 2:
+            chosen = chosen.all(1)
+        elif chosen.dim() > 2 and chosen.shape[1] == 1:  # a vector counts whole
+            chosen = chosen.squeeze(1)
+        target = _rows(target, chosen)
+        if len(target) == 0:
+            return
+        if flags and bool((target == target.round()).all()):  # no probabilities
+            target = target.long()
+        update_all(_rows(prediction, chosen), target)
+
+    result.update = update
+    return result
+
+
+def _flat(metrics: Any) -> list[Any]:
+    if not isinstance(metrics, (list, tuple)):
+        return [metrics]
+    return [each for part in metrics for each in _flat(part)]
+
+
+def _rows(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the chosen elements as rows; the second axis of maps comes last."""
+    has_channels = 1 < chosen.dim() < values.dim()
+    return (values.movedim(1, -1) if has_channels else values)[chosen]
 
 
 def _better(name: str, metric: Any) -> Better:

@@ -1,4 +1,4 @@
-"""The target of one example: what a loss takes, made from what a data set of the user's has."""
+"""The target of one example: what a loss takes, made from what the user's data set has."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from rotograd_cli.tasks.labels import NO_LABEL
 
 @dataclass(frozen=True)
 class TargetForm:
-    """Form of the target of one example of a declared task."""
+    """Where the target of a declared task is in an example, and what it is like."""
 
     name: str
     """Name of the task."""
@@ -21,23 +21,32 @@ class TargetForm:
     dtype: torch.dtype | None
     """int64 for classes, else float32; None leaves the type."""
     no_label: float | None
-    """Value of an element without a label; None where integers have none. Without a ``dtype`` it is
-    that of integers, and NaN that of floating-point numbers."""
+    """Value of an element without a label; None if there is no such value. Without a ``dtype`` it
+    is that of integers, and floating-point numbers have NaN."""
     ignore_index: float | None = None
-    """Value that says the same in the user's data."""
+    """Value that means "no label" in the user's data."""
+    key: str | int = ""
+    """Where the target is in an example: a key or an index."""
+    mask: str | int | None = None
+    """Where an example says which labels are there; None if all are."""
 
-    def unlabelled(self) -> Tensor:
+    def unlabelled(self, like: Tensor | None = None) -> Tensor:
         """Return the target of an example without a label.
 
+        Args:
+            like: Target of another example, for forms of any shape.
+
         Raises:
-            ConfigError: If the form is not known.
+            ConfigError: If the form does not say what it is.
         """
-        if self.shape is None or self.no_label is None:
+        if self.shape is not None and self.no_label is not None:
+            return torch.full(self.shape, self.no_label, dtype=self.dtype)
+        if like is None:
             raise self._refusal(
                 "an example has no target, which a task of kind custom cannot do without; return "
                 "one that its loss leaves out (NaN, or its ignore_index)."
             )
-        return torch.full(self.shape, self.no_label, dtype=self.dtype)
+        return self._filled(like, torch.ones_like(like, dtype=torch.bool))
 
     def read(self, value: Any, mask: Any = None) -> Tensor:
         """Return the target of an example as losses and metrics take it, on the CPU.
@@ -47,20 +56,18 @@ class TargetForm:
                 are taken as numbers, a single number may have the shape ``[1]``, and NaN means "no
                 label" of classes too.
             mask: True where there is a label: one value for the example, one for each element, or
-                what is broadcast to the target; None for everywhere.
+                what is broadcast to the target; None if all labels are there.
 
         Returns:
-            Of this form, with :attr:`no_label` where there is no label.
+            The target, with :attr:`no_label` where there is no label.
 
         Raises:
             ConfigError: If it is no target of this form.
         """
         if value is None:
             return self.unlabelled()
-        target = self._numbers(value)
-        if self.shape is not None:
-            target = self._of_shape(target)
-        missing = target.isnan() if target.is_floating_point() else torch.zeros_like(target).bool()
+        target = self._of_shape(self._numbers(value))
+        missing = target.isnan()
         if self.ignore_index is not None:
             missing = missing | (target == self.ignore_index)
         if mask is not None:
@@ -82,28 +89,26 @@ class TargetForm:
         return target if target.is_floating_point() else target.long()
 
     def _of_shape(self, target: Tensor) -> Tensor:
-        if target.shape == self.shape:
+        """Return a target in this form's shape, from which one axis of length 1 may differ."""
+        shape = self.shape
+        if shape is None or target.shape == shape:
             return target
-        singles = ((), (1,))
-        if self.shape in singles and tuple(target.shape) in singles:
-            return target.reshape(self.shape)
-        channel = (1, *target.shape)
-        if self.shape == channel or target.shape == (1, *(self.shape or ())):  # of a map
-            return target.reshape(self.shape or ())
+        if (1, *target.shape) == shape or target.shape == (1, *shape):
+            return target.reshape(shape)
         remedy = "correct it, `num_outputs` or `map_shape`"
-        is_one_hot = target.shape[1:] == self.shape and set(target.flatten().tolist()) == {0, 1}
+        is_one_hot = target.shape[1:] == shape and set(target.flatten().tolist()) == {0, 1}
         if self.dtype == torch.int64 and is_one_hot:
             remedy = "write target.argmax(0)"
         raise self._refusal(
-            f"the target of an example must have shape {list(self.shape or ())}, got "
-            f"{list(target.shape)}; {remedy}."
+            f"the target of an example must have shape {list(shape)}, got {list(target.shape)}; "
+            f"{remedy}."
         )
 
     def _mask(self, mask: Any, target: Tensor) -> Tensor:
         labelled = torch.as_tensor(mask).bool()
         if labelled.numel() == 1:
             return labelled.reshape(()).expand_as(target)
-        if labelled.shape[: -target.dim()] == (1,):  # as the target of a map may have had it
+        if labelled.shape[: -target.dim()] == (1,):  # the channel that a map was given without
             labelled = labelled[0]
         try:
             return labelled.expand_as(target)
@@ -114,6 +119,7 @@ class TargetForm:
             ) from None
 
     def _filled(self, target: Tensor, missing: Tensor) -> Tensor:
+        """Return a target with the value of "no label" where labels are missing."""
         no_label = self.no_label
         if self.dtype is None and target.is_floating_point():
             no_label = torch.nan
@@ -124,25 +130,21 @@ class TargetForm:
                     f"++data.tasks.{self.name}.ignore_index=-1, say."
                 )
             return target
-        is_flag = no_label == NO_LABEL and self.dtype == torch.float32
+        is_flag = self.dtype == torch.float32 and no_label == NO_LABEL
         if is_flag and (target.eq(NO_LABEL) & ~missing).any():
             raise self._refusal(
                 f"the target must be 0 or 1, got -1; for no label set ++data.tasks.{self.name}."
                 "ignore_index=-1, and for no write 0."
             )
         if self.dtype == torch.int64 and target.is_floating_point():
-            self._check_whole(target[~missing])
-            target = torch.where(missing, no_label, target)
-        dtype = self.dtype or target.dtype
-        return torch.where(missing, no_label, target.to(dtype)).to(dtype)
-
-    def _check_whole(self, classes: Tensor) -> None:
-        fractions = classes[classes != classes.round()]
-        if len(fractions):
-            raise self._refusal(
-                f"the target must be a class, a whole number, got {fractions[0].item():g}; for "
-                "probabilities of the classes take kind: custom with a loss that takes them."
-            )
+            fractions = target[(target != target.round()) & ~missing]
+            if len(fractions):
+                raise self._refusal(
+                    f"the target must be a class, a whole number, got {fractions[0].item():g}; for "
+                    "probabilities of the classes take kind: custom with a loss that takes them."
+                )
+        # filled before it is converted: NaN has no integer
+        return torch.where(missing, no_label, target).to(self.dtype or target.dtype)
 
     def _refusal(self, text: str) -> ConfigError:
         return ConfigError(f"Task {self.name!r}: {text}")

@@ -1,13 +1,12 @@
 """A task: its name, its loss, its metrics, the size of its prediction."""
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, suggest
 from rotograd_cli.metric_keys import OF_ALL_PAIRS
 from rotograd_cli.tasks.losses import target_rule
 from rotograd_cli.tasks.metrics import MetricSpec, Statistic, statistics
@@ -110,11 +109,7 @@ def select_tasks(available: Sequence[Task], names: Sequence[str] | None) -> tupl
         raise ConfigError("`tasks` must name at least one task, got []; use null for all of them.")
     for name in names:
         if name not in tuple(by_name):  # whatever Python code passes
-            spellings = {key.lower(): key for key in by_name}
-            close = difflib.get_close_matches(str(name).lower(), spellings, n=1)
-            remedy = f"choose from {', '.join(by_name)}."
-            if close:
-                remedy = f"did you mean {spellings[close[0]]}?"
+            remedy = suggest(str(name), list(by_name))
             raise ConfigError(f"`tasks` must name tasks of the data set, got {name!r}; {remedy}")
     if len(set(names)) < len(names):
         raise ConfigError(f"`tasks` must name each task once, got [{', '.join(names)}].")

@@ -11,40 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rotograd_cli.errors import ConfigError, RotogradError, ShapeError
+from rotograd_cli.errors import ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.tasks import Task
 from rotograd_cli.training.schedules import OptimizerGroup
-from rotograd_cli.user_code import describe
-
-
-@contextlib.contextmanager
-def blamed(what: str | Callable[[Exception], str], remedy: str, place: str = "") -> Iterator[None]:
-    """Inside, errors that are not meant for the user become one line.
-
-    Args:
-        what: What failed, the beginning of the line; or a function that tells it from the error.
-        remedy: The end of the line.
-        place: Put before the line, and before errors of this package that do not name it.
-
-    Raises:
-        ConfigError: With class, text and place of whatever else was raised. Running out of memory,
-            errors of files and those of this package are left as they are.
-    """
-    prefix = f"{place}: " if place else ""
-    try:
-        yield
-    except OSError:
-        raise
-    except RotogradError as error:
-        if str(error).startswith(place):  # or there is none
-            raise
-        raise ConfigError(f"{prefix}{error}") from error
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        beginning = what if isinstance(what, str) else what(error)
-        raise ConfigError(f"{prefix}{beginning} ({describe(error)}); {remedy}.") from error
 
 
 def component_of(
@@ -64,12 +34,6 @@ def component_of(
         return f"{name} fails"
 
     return what
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory is used up, on the host or on a device."""
-    is_typed = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return is_typed or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 @contextlib.contextmanager

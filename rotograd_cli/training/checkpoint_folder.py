@@ -21,6 +21,7 @@ from rotograd_cli.training.checkpoint import (
     link,
     load_checkpoint,
     load_newest,
+    planned_epochs,
     previous_of,
     serialized,
     write_checkpoint,
@@ -132,7 +133,7 @@ class CheckpointFolder:
         if content is None:
             return None
         positions = self.run.restore(content, self.path / "last.pt")
-        before, now = (_planned_epochs(saved) for saved in (content, self.extra()))
+        before, now = (planned_epochs(saved) for saved in (content, self.extra()))
         if before != now:
             self.run.extend(before, now)
         if self.run.ranks.is_first:
@@ -189,8 +190,3 @@ def _keep(folder: Path, name: str, num: int) -> None:
     link(folder / "last.pt", folder / name, otherwise=shutil.copyfile)
     for path in sorted(folder.glob("epoch_*.pt"))[:-num]:
         path.unlink()
-
-
-def _planned_epochs(content: dict[str, Any]) -> int:
-    epochs: int = content["config"]["train"]["epochs"]
-    return epochs

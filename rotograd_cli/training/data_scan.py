@@ -13,10 +13,10 @@ from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.losses import binary_cross_entropy, loss_of_package
 from rotograd_cli.training.batch_checks import check_form, refuse_faults, where
 from rotograd_cli.training.batches import complete_batches, evaluation_parts
-from rotograd_cli.training.blame import blamed
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.selection import Selection
 from rotograd_cli.trees import Inputs
+from rotograd_cli.user_code import blamed
 
 SCAN_S = 0.2
 """Seconds of the CPU in which more of a split in memory is looked at. What is not looked at is

@@ -19,7 +19,7 @@ from rotograd_cli.tasks import Task
 from rotograd_cli.tasks.metrics import MetricSpec
 from rotograd_cli.training.batch_checks import check_form, check_predictions, where
 from rotograd_cli.training.batches import num_steps
-from rotograd_cli.training.blame import NoBroadcasting, blamed, component_of, silence
+from rotograd_cli.training.blame import NoBroadcasting, component_of, silence
 from rotograd_cli.training.data_scan import first_batch
 from rotograd_cli.training.diagnostics import check_user_numbers
 from rotograd_cli.training.evaluation import by_task
@@ -30,6 +30,7 @@ from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.training.selection import select_by
 from rotograd_cli.training.stepper import train_step
 from rotograd_cli.trees import like_parameters, map_tensors, tensors
+from rotograd_cli.user_code import blamed
 
 MakeGroups = Callable[[MultiTaskMethod], Sequence[OptimizerGroup]]
 NUM_EXAMPLES = 8

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from rotograd_cli.errors import ConfigError, listed
 
@@ -13,12 +14,12 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     """Leave parameters out of training.
 
     Args:
-        model: Its parameters are told not to require a gradient.
-        patterns: Of names of parameters, as in a shell: ``backbone.layers.0.*``.
+        model: Parameters that match stop requiring a gradient.
+        patterns: Shell patterns of parameter names: ``backbone.layers.0.*``.
 
     Returns:
-        Modules with running statistics inside of modules that are wholly frozen. The caller keeps
-        them in evaluation mode, so that statistics stay with the weights that they belong to.
+        BatchNorm layers inside of wholly frozen modules. The caller keeps them in evaluation mode,
+        so that their statistics stay with the frozen weights.
 
     Raises:
         ConfigError: If a pattern matches no parameter, or nothing of the networks is left to train.
@@ -27,7 +28,10 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     for pattern in patterns:
         names = [name for name in parameters if fnmatchcase(name, pattern)]
         if not names:
-            raise _no_match(pattern, list(parameters))
+            raise ConfigError(
+                f"`freeze` must match names of parameters, got {pattern!r}; try "
+                f"{similar(pattern, list(parameters))}."
+            )
         for name in names:
             parameters[name].requires_grad_(False)
     networks = [p for name, p in parameters.items() if name.startswith(("backbone.", "heads."))]
@@ -41,28 +45,28 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
 
 def frozen(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Return a line that says how much of a model is not trained; none without patterns."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    total = sum(num for num, _ in sizes)
-    num_frozen = sum(num for num, is_trained in sizes if not is_trained)
+    total = sum(p.numel() for p in model.parameters())
+    num_frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     return [f"Frozen: {num_frozen:,} of {total:,} parameters."] if patterns else []
 
 
-def _no_match(pattern: str, names: Sequence[str]) -> ConfigError:
-    folders = {name.rpartition(".")[0] + ".*" for name in names}
-    close = difflib.get_close_matches(pattern, [*folders, *names], cutoff=0.5)
-    choices = " or ".join(close) or listed(
-        list(dict.fromkeys(n.split(".")[0] + ".*" for n in names))
+def similar(pattern: str, names: Sequence[str]) -> str:
+    """Return patterns that match some names and resemble one that matches none."""
+    parts = [name.split(".") for name in names]
+    folders = dict.fromkeys(
+        ".".join(part[:num]) + ".*" for part in parts for num in range(1, len(part))
     )
-    return ConfigError(f"`freeze` must match names of parameters, got {pattern!r}; try {choices}.")
+    close = difflib.get_close_matches(pattern, [*folders, *names], cutoff=0.5)
+    return " or ".join(close) or listed([each for each in folders if each.count(".") == 1])
 
 
 def _statistics_of_frozen(model: nn.Module) -> list[nn.Module]:
-    """Return what follows running means (BatchNorm) inside of modules that are wholly frozen."""
-    wholly = [
-        module
-        for module in model.modules()
-        if any(True for _ in module.parameters())
-        and not any(p.requires_grad for p in module.parameters())
-    ]
-    inside = dict.fromkeys(m for module in wholly for m in module.modules())
-    return [m for m in inside if isinstance(m, nn.modules.batchnorm._NormBase)]
+    """Return the BatchNorm layers inside of modules that are wholly frozen."""
+    frozen_modules = [module for module in model.modules() if _is_frozen(module)]
+    inside = dict.fromkeys(each for module in frozen_modules for each in module.modules())
+    return [module for module in inside if isinstance(module, _NormBase)]
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    are_trained = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(are_trained) and not any(are_trained)

@@ -8,7 +8,6 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -61,13 +60,15 @@ class OptimizerGroup:
     """First steps, in which the rates grow linearly; the schedule begins after them."""
     ends_with_run: bool = False
     """Whether the schedule depends on how long the run is planned to be."""
-    patterns: Sequence[str | None] = (None,)
-    """Those that set something of each parameter group, joined by ``&``; None for none."""
+    patterns: Sequence[str] = ("",)
+    """For each parameter group the patterns that set its options, joined by ``&``; empty if
+    none does."""
 
     def __post_init__(self) -> None:
-        self._start = [_options(group) for group in self.optimizer.param_groups]
-        self._schedule_start = self.scheduler.state_dict() if self.ends_with_run else {}
-        self._schedule_start = copy.deepcopy(self._schedule_start)
+        groups = self.optimizer.param_groups
+        self._start = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        state = self.scheduler.state_dict() if self.ends_with_run else {}
+        self._schedule_start = copy.deepcopy(state)
         if self.warmup_steps:
             self._warm_up(0)
 
@@ -116,10 +117,5 @@ class OptimizerGroup:
         key = LEARNING_RATES[self.name]
         rates = [group["lr"] for group in self.optimizer.param_groups]
         named = zip(self.patterns, rates, strict=True)
-        by_pattern = {f"{key}[{pattern}]": rate for pattern, rate in named if pattern is not None}
+        by_pattern = {f"{key}[{pattern}]": rate for pattern, rate in named if pattern}
         return {key: rates[0], **by_pattern}
-
-
-def _options(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a parameter group, which schedules may change."""
-    return {key: value for key, value in group.items() if key != "params"}

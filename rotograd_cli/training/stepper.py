@@ -15,6 +15,7 @@ from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rotation.holding import cached
 from rotograd_cli.tasks.task import Task
+from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.objective import Objective
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.run_state import RunState
@@ -33,6 +34,7 @@ def train_step(
     check_finite: bool = False,
     loss_scale: float | None = None,
     measurement: Measurement | None = None,
+    average: WeightAverage | None = None,
 ) -> Tensor:
     """Take one step: forward, task losses, the method's backward pass, every optimiser.
 
@@ -48,6 +50,7 @@ def train_step(
             device.
         loss_scale: What losses are multiplied by and gradients divided by, a power of two.
         measurement: Takes what is recorded of the gradients; changes nothing else.
+        average: Follows the weights.
 
     Returns:
         Task losses of the batch (0 where there is none) and whether each was there (1 or 0),
@@ -61,7 +64,7 @@ def train_step(
     objective = Objective(model, tasks, micro_batches)
     if measurement is not None:
         measurement.clear()  # of an attempt that overflowed
-    if objective.is_empty:  # nothing to learn: no step, not even of an optimiser's momentum
+    if objective.is_empty:  # nothing to learn: no step, not even of a momentum or an average
         return torch.zeros(2, len(tasks), device=next(model.parameters()).device)
     total = _backward(model, objective, loss_scale, measurement)
     if check_finite:
@@ -73,6 +76,8 @@ def train_step(
         optimizer.zero_grad()
         if index == 0 and model.needs_losses_after_update:
             model.observe_update(total[0], objective.measure(), total[1] > 0)
+    if average is not None:
+        average.update(model)
     return total
 
 
@@ -183,8 +188,6 @@ class Stepper:
                 self.run.model.get_buffer(name).copy_(value)
         else:
             self.run.window += losses
-            if self.run.average is not None:
-                self.run.average.update(self.run.model)
 
     def attempt(
         self, micro_batches: Sequence[Batch], measurement: Measurement | None = None
@@ -201,6 +204,7 @@ class Stepper:
                 check_finite=self.check_finite,
                 loss_scale=loss_scale,
                 measurement=measurement,
+                average=self.run.average,
             )
 
         scale = self.run.loss_scale

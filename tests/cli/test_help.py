@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from rotograd_cli import __version__, commands
 
@@ -51,6 +53,24 @@ def test_a_refused_override_loads_neither_torch_nor_data() -> None:
         ("runs", "srt=age"),
     ):
         assert not imported_by(*words) & {"torch", "numpy", "sklearn", "wandb"}, words
+
+
+def test_a_configuration_is_composed_once_unless_the_mode_may_be_set(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counting(*args: Any, **options: Any) -> Any:
+        composed.append(options)
+        return load(*args, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counting)
+    (tmp_path / "outputs").mkdir()
+    for words, num in (((), 1), (("hydra.mode=RUN",), 2), (("--config-dir", "."), 2)):
+        composed.clear()
+        assert cli("runs", *words).code in (0, 2)
+        assert len(composed) == num
 
 
 def test_every_module_of_the_package_is_a_command() -> None:

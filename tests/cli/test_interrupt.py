@@ -46,7 +46,7 @@ def test_an_interrupted_run_keeps_its_last_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "imported", ["antlr4", "torch.nn", pytest.param("sklearn", marks=pytest.mark.slow)]
+    "imported", ["antlr4", "torch.nn", pytest.param("torch._dynamo", marks=pytest.mark.slow)]
 )
 def test_an_interrupt_before_training_leaves_nothing(tmp_path: Path, imported: str) -> None:
     words = ("train", *LONG, "data.partners=40")

@@ -1,7 +1,9 @@
 """The contract of models/backbones for every file of conf/backbone, and of conf/head for heads."""
 
 import copy
+import itertools
 import pickle
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,20 @@ def node_of(path: Path) -> Any:
     return node
 
 
-def backbone_of(path: Path, seed: int = 0) -> nn.Module:
+def drawn(path: Path, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     module: nn.Module = instantiate(node_of(path))(input_shape=INPUT_SHAPE)
     return module
+
+
+@cache
+def _first(path: Path) -> nn.Module:
+    return drawn(path, 0)
+
+
+def backbone_of(path: Path) -> nn.Module:
+    """A network of seed 0: a copy, as to draw millions of numbers takes longer."""
+    return copy.deepcopy(_first(path))
 
 
 def head_of(
@@ -60,14 +72,14 @@ def feature_shape_of(path: Path) -> tuple[int, ...]:
         return tuple(features_of(backbone_of(path).eval(), inputs(1)).shape[1:])
 
 
-def heads_of(path: Path) -> list[tuple[nn.Module, tuple[int, ...]]]:
+def heads_of(path: Path) -> Iterator[tuple[nn.Module, tuple[int, ...]]]:
     """The head for all features it takes: of plain shapes, and of all backbones."""
-    candidates: list[tuple[tuple[int, ...], Path | None]] = [
-        *((shape, None) for shape in FEATURE_SHAPES),
-        *((feature_shape_of(backbone), backbone) for backbone in BACKBONES),
-    ]
-    heads = [(head_of(path, shape, backbone), shape) for shape, backbone in candidates]
-    return [(head, shape) for head, shape in heads if head is not None]
+    plain: list[tuple[tuple[int, ...], Path | None]] = [(shape, None) for shape in FEATURE_SHAPES]
+    of_backbones = ((feature_shape_of(backbone), backbone) for backbone in BACKBONES)
+    for shape, backbone in itertools.chain(plain, of_backbones):
+        head = head_of(path, shape, backbone)
+        if head is not None:
+            yield head, shape
 
 
 def features_of(backbone: nn.Module, x: Tensor) -> Tensor:
@@ -120,7 +132,7 @@ def test_examples_do_not_see_each_other_in_evaluation(path: Path) -> None:
 
 @backbones
 def test_start_is_decided_by_the_seed(path: Path) -> None:
-    first, second, other = (backbone_of(path, seed).state_dict() for seed in (0, 0, 1))
+    first, second, other = (drawn(path, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
@@ -136,9 +148,9 @@ def test_backbone_can_be_copied_and_pickled(path: Path) -> None:
 
 @heads
 def test_head_predicts_the_outputs_it_is_asked_for_or_refuses_the_features(path: Path) -> None:
-    taken = heads_of(path)
-    assert taken
-    for head, feature_shape in taken:
+    taken = 0
+    for head, feature_shape in heads_of(path):
+        taken += 1
         z = torch.randn(5, *feature_shape)
         before = z.clone()
         prediction = head(z)
@@ -148,17 +160,18 @@ def test_head_predicts_the_outputs_it_is_asked_for_or_refuses_the_features(path:
         assert sizes in ((), tuple(factor * size for size in feature_shape[1:]))
         assert factor > 0 or not sizes
         assert torch.equal(z, before)  # all heads share the features
+    assert taken
 
 
 @heads
 def test_head_needs_no_copy_of_the_features(path: Path) -> None:
-    head, _ = heads_of(path)[0]
+    head, _ = next(heads_of(path))
     assert not any(getattr(module, "inplace", False) for module in head.modules())
 
 
 @heads
 def test_every_parameter_of_a_head_takes_part_in_the_prediction(path: Path) -> None:
-    head, feature_shape = heads_of(path)[0]
+    head, feature_shape = next(heads_of(path))
     z = torch.randn(5, *feature_shape, requires_grad=True)
     head(z).square().sum().backward()
     for name, parameter in head.named_parameters():
@@ -168,7 +181,7 @@ def test_every_parameter_of_a_head_takes_part_in_the_prediction(path: Path) -> N
 
 @heads
 def test_head_keeps_examples_apart_in_evaluation_and_can_be_copied(path: Path) -> None:
-    head, feature_shape = heads_of(path)[0]
+    head, feature_shape = next(heads_of(path))
     head.double().eval()
     z = torch.randn(3, *feature_shape, dtype=torch.float64)
     expected = head(z)

@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods import DBMTL, MultiTaskMethod, RotoGrad, VanillaMTL
+from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.losses import mean_squared_error
 from rotograd_cli.training.averaging import WeightAverage
+from rotograd_cli.training.stepper import train_step
 
 
 def networks() -> tuple[nn.Module, list[nn.Module]]:
@@ -61,7 +65,8 @@ def test_the_average_of_free_parameters_is_a_rotation_with_a_constant_base_alone
     average = WeightAverage(model, decay=0.5)
     for _ in range(3):
         with torch.no_grad():
-            model.rotations.free_parameters.add_(torch.randn(2, 4, 4))
+            parameters = model.rotations.free_parameters
+            parameters.add_(torch.randn_like(parameters))
         average.update(model)
     R = average.model.rotations.matrices
     torch.testing.assert_close(R @ R.mT, torch.eye(4).expand(2, 4, 4))
@@ -70,3 +75,16 @@ def test_the_average_of_free_parameters_is_a_rotation_with_a_constant_base_alone
     moving = RotoGrad(*networks(), 4, rebase_every=10)
     with pytest.raises(ConfigError, match=r"got method.rebase_every=10; add method.rebase_every="):
         WeightAverage(moving, decay=0.5)
+
+
+def test_a_batch_without_any_label_is_no_update() -> None:
+    """No optimiser takes a step; the average would drift towards weights that did not move."""
+    model = VanillaMTL(*networks()).train()
+    tasks = [Task(name, 1, mean_squared_error, ()) for name in ("a", "b")]
+    average = WeightAverage(model, decay=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(6, 3)
+    labelled = Batch(x, {"a": torch.zeros(6)})
+    train_step(model, tasks, [labelled], [optimizer], average=average)
+    train_step(model, tasks, [Batch(x, {})], [optimizer], average=average)
+    assert average.num_updates == 1

@@ -282,15 +282,24 @@ def test_a_class_that_often_means_no_label_is_refused_with_the_option_that_says_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "`data.tasks.a.kind` must be one of classification, binary"),
+        ({}, "`data.tasks.a`: `kind` must be that of a task, got 'None'; choose"),
         ({"kind": "clasification"}, "did you mean classification?"),
-        ({"kind": "binary", "num_classes": 2}, "`data.tasks.a.num_classes` is no key of a task"),
+        ({"kind": "binary", "num_classes": 2}, "`data.tasks.a`: `num_classes` is no key"),
         ({"kind": "binary", "num_outputs": 3}, "must be 1 for kind binary, got 3; take kind: mul"),
-        ({"kind": "classification"}, "`data.tasks.a.num_outputs` must be an integer of at least 1"),
-        ({"kind": "classification", "num_outputs": 1}, "at least 2, a class each, got 1"),
+        (
+            {"kind": "classification"},
+            "`data.tasks.a`: `num_outputs` must be an integer of",
+        ),
+        (
+            {"kind": "classification", "num_outputs": 1},
+            "got 1; for yes or no take kind: binary.",
+        ),
         ({"kind": "segmentation", "num_outputs": 3}, "[HEIGHT, WIDTH] for kind segmentation"),
-        ({"kind": "custom", "num_outputs": 3}, "`data.tasks.a.loss` is needed by kind custom"),
-        ({"kind": "binary", "loss": 3}, "`data.tasks.a.loss` must be a function, got 3"),
+        (
+            {"kind": "custom", "num_outputs": 3},
+            "must be a function for kind custom, got None",
+        ),
+        ({"kind": "binary", "loss": 3}, "`loss` must be a function for kind binary, got 3"),
         (
             {"kind": "regression", "loss": nn.MSELoss(reduction="sum")},
             "`data.tasks.a`: `loss` must be a mean, got reduction='sum'",
@@ -300,7 +309,10 @@ def test_a_class_that_often_means_no_label_is_refused_with_the_option_that_says_
         ({"kind": "binary", "class_weights": [1]}, "a list of 2 numbers, one per class"),
         ({"kind": "binary", "metrics": {"b": 3}}, "`metrics.b` must be a metric of torchmetrics"),
         ({"kind": "binary", "metrics": "f1"}, "`metrics` must name metrics, got 'f1'"),
-        ({"kind": "binary", "ignore_index": "x"}, "`data.tasks.a.ignore_index` must be a number"),
+        (
+            {"kind": "binary", "ignore_index": "x"},
+            "`data.tasks.a`: `ignore_index` must be",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_refused_in_one_line(options: Any, message: str) -> None:

@@ -71,8 +71,6 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 def layouts() -> dict[str, Any]:
     """The ways in which other code saves the network inside of a backbone."""
     state = Network().network.state_dict()
-    renamed = {"0": "conv", "1": "norm", "3": "fc"}
-    del renamed
 
     def below(prefix: str) -> dict[str, Tensor]:
         return {prefix + name: x for name, x in state.items()}
@@ -173,10 +171,10 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(
     file = tmp_path / "w.pt"
     state = Network().state_dict()
     cases = {
-        "7 of its 9 tensors are not there: network.0.bias": {
+        "backbone: 2 of 9 tensors; not in the file: network.0.bias": {
             "network.0.weight": torch.zeros(4, 3, 3, 3)
         },
-        r"1 of its 9 .* shape: .*3.weight \[5, 9\] for \[6, 16\]": {
+        r"8 of 9 tensors; of another shape: network.3.weight \[5, 9\] for \[6, 16\]": {
             **state,
             "network.3.weight": torch.zeros(5, 9),
         },

@@ -124,7 +124,7 @@ def test_options_of_a_section_reach_their_tasks_alone() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"kin": {}}, "`losses.kin` is not a task of this run; choose from kind, value, flag."),
+        ({"kin": {}}, "`losses.kin` is not a task of this run; did you mean losses.kind?"),
         ({"kind": 0.1}, "`losses.kind` takes class_weights and label_smoothing, got 0.1; write"),
         ({"kind": {"smoothing": 0.1}}, "takes class_weights and label_smoothing, got 'smoothing'"),
         ({"value": {"label_smoothing": 0.1}}, "`losses.value.label_smoothing` belongs to this"),

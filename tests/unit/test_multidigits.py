@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from rotograd_cli.data import multidigits
 from rotograd_cli.data.multidigits import MultiDigits
@@ -43,6 +44,17 @@ def test_every_split_has_the_classes_in_proportion() -> None:
         expected = shares * len(part.labels)
         # stratified rounding moves a class by one, and twice for what is split twice
         assert (torch.bincount(part.labels) - expected).abs().max() <= 2
+
+
+def test_classes_are_split_as_scikit_learn_splits_them() -> None:
+    labels = load_digits().target
+    for num_held in (10, 37, 300, 777, 1_777):
+        for seed in range(4):
+            expected = train_test_split(
+                np.arange(1_797), test_size=num_held, stratify=labels, random_state=seed
+            )
+            found = multidigits._stratified(labels, num_held, seed)
+            assert [part.tolist() for part in found] == [part.tolist() for part in expected]
 
 
 def test_digits_are_enlarged_bilinearly_and_keep_their_label() -> None:

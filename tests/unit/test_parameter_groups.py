@@ -114,10 +114,11 @@ def test_without_patterns_the_optimiser_is_what_it_was(config: TrainConfig) -> N
 
 
 WRONG: dict[str, tuple[dict[str, Any], ...]] = {
-    "`parameter_groups[0].pattern` must match a parameter, got 'heads.0.wieght'; names are such as "
-    "heads.": ({"pattern": "heads.0.wieght", "lr": 1.0},),
-    "`parameter_groups[1].pattern` must match a parameter, got 'heads.1.*'; patterns before it set "
-    "the same of all that it matches, move it up or leave it out.": (
+    "`parameter_groups[0].pattern` must match a parameter, got 'heads.0.wieght'; try heads.": (
+        {"pattern": "heads.0.wieght", "lr": 1.0},
+    ),
+    "`parameter_groups[1].pattern` must match a parameter, got 'heads.1.*'; earlier patterns set "
+    "all that it would set, move it up or leave it out.": (
         {"pattern": "heads.*", "lr": 1.0},
         {"pattern": "heads.1.*", "lr": 1.0},
     ),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from torch import nn
 from rotograd_cli.config.components import Constructor
 from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.runs.diagnosis import _restore
+from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import OptimizerGroup, RunLength
+from tests.toy import toy_model
 
 LENGTH = RunLength(epochs=4, steps_per_epoch=5)
 COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": "end"}
@@ -38,7 +42,7 @@ def group_of(
         interval,
         schedule.warmup_steps(length),
         schedule.ends_with_run,
-        [None, "heads.*"],
+        ["", "heads.*"],
     )
 
 
@@ -119,6 +123,18 @@ def test_a_run_made_longer_goes_on_at_the_rate_of_the_longer_run(
     assert rates(goes_on, first=10) == expected[10:]
 
 
+def test_a_diagnosis_of_a_run_made_longer_has_the_rates_of_the_longer_run() -> None:
+    """``debug=nonfinite train.epochs=N`` takes the steps that ``train.epochs=N`` takes."""
+    short = RunState(toy_model(), [group_of(COSINE, "step", RunLength(2, 5))])
+    rates(short.groups[0], RunLength(2, 5))
+    short.state.step = 10
+    longer = RunState(toy_model(), [group_of(COSINE, "step", LENGTH)])
+    content = {**short.content(), "records": {}, "config": {"train": {"epochs": 2}}}
+    _restore(longer, content, Path("last.pt"), 4)
+    expected = rates(group_of(COSINE, "step", LENGTH))
+    assert rates(longer.groups[0], first=10) == expected[10:]
+
+
 def test_a_plateau_counts_evaluations_after_the_warm_up() -> None:
     """The rule of torch: more than ``patience`` values in a row that are no better."""
     group = group_of(PLATEAU | {"patience": 1, "factor": 0.5}, "evaluation", warmup_steps=2)
@@ -138,11 +154,8 @@ WRONG = {
     "of 4 epochs of 5 steps; lower it, or set model_scheduler.warmup_epochs=null.": (
         *(COSINE, "epoch", {"warmup_epochs": 4}),
     ),
-    "`model_scheduler.warmup_steps` must be at least 1, got 0.": (
+    "`model_scheduler.warmup_steps` must be a whole number of at least 1 or null, got 0.": (
         *(COSINE, "epoch", {"warmup_steps": 0}),
-    ),
-    "`model_scheduler.warmup_steps` must be a whole number or null, got 0.5.": (
-        *(COSINE, "epoch", {"warmup_steps": 0.5}),
     ),
     "`model_scheduler` must have one warm-up, got warmup_epochs and warmup_steps; set "
     "model_scheduler.warmup_epochs=null.": (

@@ -86,6 +86,12 @@ def test_an_item_may_be_a_tuple_or_a_dataclass(kind: str) -> None:
     assert torch.equal(batch.targets["sign"], expected.targets["label"])
 
 
+def test_labels_that_training_items_lack_are_counted() -> None:
+    expected = "Labels in training items that were checked: label 16 of 16, size 6 of 16."
+    assert make().remarks == (expected,)
+    assert make(tasks={"label": CLASS}).remarks == ()
+
+
 def test_inputs_are_a_tree_where_they_are_declared_as_one() -> None:
     datasets = {split: Points(8, kind="tree") for split in ("train", "val", "test")}
     tasks = {"label": CLASS}
@@ -161,7 +167,7 @@ def test_a_collate_that_leaves_examples_out_is_refused_in_every_batch() -> None:
     """Predictions and counts would belong to other examples than they are said to."""
     for collate, mask in ((_dropped, None), (_ragged, None), (_short, "m")):
         tasks = {"label": {**CLASS, "mask": mask}}
-        with pytest.raises(ConfigError, match=r"what `data.collate` returns: .*got"):
+        with pytest.raises(ConfigError, match=r"what `data\.collate` returns: "):
             make(tasks=tasks, collate=collate).batch("train", torch.arange(4))
 
 
@@ -193,8 +199,8 @@ WRONG = {
     "raises": "item 7: Points[7] fails (LookupError: no such point, own_data.py line",
     "shape": "item 7: inputs must be like those of the first item, [N, 2], got [N, 1]; make them",
     "dtype": "first item, [N, 2], got [N, 2] of float64; make them alike",
-    "list": "item 7: the input 'x' must be a tensor or an array, got a list; return torch.tensor(.",
-    "text": "must be a tensor or an array, got a str; turn text into token ids in your data set.",
+    "list": "item 7: the input 'x' must be a tensor or an array, got a list; return a tensor: of",
+    "text": "must be a tensor or an array, got a str; return a tensor: of a picture with transform",
 }
 
 
@@ -217,26 +223,30 @@ def test_a_failure_in_a_worker_is_the_same_line() -> None:
         list(with_train(Points(20, wrong="dies"), num_workers=2).batches("train", parts))
 
 
+SPLITS = dict.fromkeys(("train", "val", "test"), Points(3))
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no split": ({"datasets": {"train": Points(3)}}, "`data.datasets.val` is needed, the epoch"),
-    "nothing": ({"datasets": None}, "`data.datasets.train` is needed, it is trained on; name a"),
-    "unknown": ({"datasets": {"dev": Points(3)}}, "the keys train, val and test, got 'dev'"),
-    "empty": ({"datasets": {"train": []}}, "`data.datasets.train` must have at least one example"),
-    "stream": ({"datasets": {"train": iter("ab")}}, "must be a data set of map style"),
-    "key": ({"inputs": "y"}, "`data.inputs` must be found in it, got 'y'; it has x, label, size."),
+    "no split": ({"datasets": {"train": Points(3)}}, "the keys train, val and test, got train; na"),
+    "nothing": ({"datasets": None}, "the keys train, val and test, got none; name a data set for"),
+    "unknown": ({"datasets": {"dev": Points(3)}}, "the keys train, val and test, got dev; name a"),
+    "empty": (
+        {"datasets": {**SPLITS, "train": []}},
+        "`data.datasets.train` must have at least",
+    ),
+    "stream": ({"datasets": {**SPLITS, "val": iter("ab")}}, "must be a data set of map style"),
+    "key": ({"inputs": "y"}, "`data.inputs` must be a key of it, got 'y'; it has x, label, size."),
     "target": (
         {"tasks": {"l": {**CLASS, "target": "lbl"}}},
-        "`data.tasks.l.target` must be found in one of the 16 items of train that are looked at, "
+        "`data.tasks.l.target` must be a key of one of the 16 training items that are checked, "
         "got 'lbl'; it has x, label, size",
     ),
     "mask": (
         {"tasks": {"label": {**CLASS, "mask": "m"}}},
-        "`data.tasks.label.mask` must be found in it, got 'm'; it has x, label, size.",
+        "`data.tasks.label.mask` must be a key of it, got 'm'; it has x, label, size.",
     ),
     "tasks": ({"tasks": None}, "`data.tasks` must declare at least one task, got {}"),
     "chosen": ({"task_names": ["lable"]}, "did you mean label?"),
     "share": (
-        {"datasets": {"train": Points(3), "val": {"split_of": "train", "fraction": 0.1}}},
+        {"datasets": {**SPLITS, "val": {"split_of": "train", "fraction": 0.1}}},
         "`data.datasets.val.fraction` must leave examples on both sides, got 0.1 of the 3 of train",
     ),
     "collate": ({"collate": sum}, "`data.collate` fails (TypeError: unsupported operand"),
@@ -254,7 +264,7 @@ def test_what_is_missing_is_said_with_what_is_there(case: str) -> None:
 def test_a_picture_is_refused_with_the_transform_that_makes_a_tensor() -> None:
     torchvision = pytest.importorskip("torchvision")
     fake = torchvision.datasets.FakeData(8, (3, 4, 4), 2)
-    with pytest.raises(ConfigError, match=r"got a Image; give your data set transform=torchvision"):
+    with pytest.raises(ConfigError, match="got a Image; return a tensor: of a picture"):
         make(datasets=dict.fromkeys(("train", "val", "test"), fake), inputs=0)
 
 
@@ -392,7 +402,7 @@ def test_a_small_data_set_beside_a_large_one_is_looked_at_too() -> None:
     fingerprint = of(items).fingerprint
     assert fingerprint == of(list(items)).fingerprint
     assert fingerprint != of([*items[:-1], {"x": torch.ones(2), "y": 7.0}]).fingerprint
-    with pytest.raises(ConfigError, match=r"b.target` must be found in one of the .*got 'z'"):
+    with pytest.raises(ConfigError, match=r"b.target` must be a key of one of the .*got 'z'"):
         of(items, "z")  # the other task's items have it
 
 
@@ -408,5 +418,5 @@ def test_wrong_shares_of_a_step_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=text):
             next(epoch(per_task(**changes), 4))
-    with pytest.raises(ConfigError, match="must be a multiple of the 2 tasks, got 5"):
+    with pytest.raises(ConfigError, match=r"equal shares, which add up to .* got None"):
         next(epoch(per_task(), 5))

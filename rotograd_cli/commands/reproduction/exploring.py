@@ -15,8 +15,7 @@ from rotograd_cli.commands.reproduction.search import (
     best_of,
     next_outward,
 )
-from rotograd_cli.config.schema import suggest
-from rotograd_cli.errors import ConfigError
+from rotograd_cli.errors import ConfigError, suggest
 from rotograd_cli.metric_keys import MetricKey, of_split
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.tables.runs import RunKey

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
@@ -23,6 +24,8 @@ from rotograd_cli.ranks.launch import job_rank, job_size
 
 COMPLETION = ("-sc", "--shell-completion")
 SWEEPABLE = ("train", "evaluate")
+_GET_MODE = Hydra.get_mode
+_SETS_MODE = re.compile(r"hydra(=|\.mode|\.searchpath)")
 Task = Callable[[DictConfig], float | None]
 
 
@@ -47,6 +50,9 @@ def run_app(command: str, arguments: Sequence[str], task: Task) -> None:
     program = "rotograd" if is_completion(arguments) else f"rotograd {command}"
     sys.argv = [program, *_of_this_rank(command, options, given)]
     register_schemas()
+    # Hydra composes everything twice, first to see whether this is set
+    may_set_mode = options.config_dir or any(map(_SETS_MODE.search, options.overrides))
+    Hydra.get_mode = _GET_MODE if may_set_mode else _no_mode  # type: ignore[method-assign]
     carrier = _Carrier(task)
     decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)
     folders = [search_path(Path(options.config_dir))] if options.config_dir else []
@@ -56,6 +62,10 @@ def run_app(command: str, arguments: Sequence[str], task: Task) -> None:
     finally:
         if carrier.error is not None:  # also where a sweeper stumbled over the missing value
             raise carrier.error
+
+
+def _no_mode(*_: object, **__: object) -> None:
+    """Return the value of ``hydra.mode`` where nothing has set it."""
 
 
 def is_completion(arguments: Sequence[str]) -> bool:

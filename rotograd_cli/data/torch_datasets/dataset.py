@@ -14,7 +14,7 @@ from rotograd_cli.bounds import checked
 from rotograd_cli.data.base import Batch, MultiTaskDataset, NotNegative, Split, hash_tensors
 from rotograd_cli.data.torch_datasets.items import ABSENT, find, keys_of
 from rotograd_cli.data.torch_datasets.loading import load
-from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Place, Reader
+from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Reader, form_of
 from rotograd_cli.data.torch_datasets.splits import make_splits
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.tasks import Task, select_tasks
@@ -27,22 +27,20 @@ logger = logging.getLogger(__name__)
 class TorchDatasets(MultiTaskDataset):
     """Data sets of torch's map style, one for each split.
 
-    Order and batches are a function of seed and epoch, as those of every data set here. What the
-    user's transforms draw from the global generators of Python, NumPy and torch (CPU) is a function
-    of seed, epoch and the example's place in it, whoever reads it; in evaluations, of the example
-    alone. Generators of the user's own (``numpy.random.default_rng()``) and state that a data set
-    keeps between items are not covered.
+    Order and batches are a function of seed and epoch, as for every data set here. What transforms
+    draw from the global generators of Python, NumPy and torch (CPU) is a function of seed, epoch
+    and the example's place in it, in whatever process; in evaluations, of the example alone. Other
+    generators (``numpy.random.default_rng()``) and state kept between items are not covered.
 
     Args:
         data_dir: Not used; YAML files refer to it as ``${paths.data_dir}``.
         task_names: Names of the chosen tasks; None for all.
-        device: Where batches are wanted.
+        device: Device of the batches.
         name: Name in paths and tables.
         datasets: ``train``, ``val`` and ``test`` (:func:`make_splits`).
         inputs: Where the inputs are in an item (:func:`find_inputs`).
-        tasks: By name, what :func:`declared_tasks` takes, and where the ``target`` is in an item (a
-            key; the task's name where there is none) and the ``mask`` that says where there is one.
-        collate: Takes a list of items to a batch in which inputs and targets are found as in an
+        tasks: What :func:`declared_tasks` takes.
+        collate: Makes a batch of a list of items, with inputs and targets under the keys of an
             item; None stacks them.
         num_workers: Processes that read; 0 reads in this one.
         pin_memory: Whether batches for an accelerator go through page-locked memory.
@@ -53,6 +51,7 @@ class TorchDatasets(MultiTaskDataset):
 
     in_memory = False
     draws_while_reading = True
+    reader_class = Reader
 
     @checked
     def __init__(
@@ -75,18 +74,17 @@ class TorchDatasets(MultiTaskDataset):
         self._datasets = datasets
         self._inputs = inputs
         self._collate = collate
-        options, self._places = _split_options(tasks)
-        self._declared = declared_tasks(options)
+        self._declared = declared_tasks(tasks or {})
         self.tasks = select_tasks(self._declared, task_names)
         self._device = device
         self._num_workers = num_workers
         self._pin_memory = pin_memory and device.type == "cuda"
-        self._readers = self._make_readers(datasets, self.tasks)
+        self._readers = self._make_readers(self.tasks)
         self._example, _ = self._readers["train"].read([(0, 0)])
         self.input_shape = shape_of_one(self._example)
         for reader in self._readers.values():
             reader.example = map_tensors(lambda x: x[0], self._example)
-        self._check_targets()
+        self.remarks = tuple(_labels_found(self._readers["train"]))
         self.notes = (*_varied(self._readers), *_channels_last(self.input_shape))
 
     def example_inputs(self) -> Inputs:
@@ -113,15 +111,14 @@ class TorchDatasets(MultiTaskDataset):
     def fingerprint(self) -> str:
         """Hash of the length of every split and of 16 items spread over it (or each task's).
 
-        The content of the others is not looked at: it may be pictures by the million. Items that
-        are not the same when they are read again have no part in it.
+        The others are not read: they may be pictures by the million. Items that differ when they
+        are read again are left out.
         """
         digest = hashlib.sha256()
-        readers = self._make_readers(self._datasets, self._declared)
-        for split, reader in readers.items():
+        for split, reader in self._make_readers(self._declared).items():
             digest.update(f"{split} {len(reader)}".encode())
             varying = []
-            for index in reader.looked_at():
+            for index in reader.all_samples():
                 content, again = (_hash(reader.read([(index, index)])) for _ in range(2))
                 if content == again:
                     digest.update(content.encode())
@@ -131,23 +128,23 @@ class TorchDatasets(MultiTaskDataset):
                 logger.warning("%s", _varies(reader, varying[0]))
         return digest.hexdigest()[:16]
 
-    def _make_readers(self, datasets: Any, tasks: Sequence[Task]) -> dict[Split, Reader]:
-        splits = make_splits(datasets, "data.datasets")
-        return {split: Reader(x, *self._reading(split, tasks)) for split, x in splits.items()}
+    def _make_readers(self, tasks: Sequence[Task]) -> dict[Split, Reader]:
+        place = f"Data set {self.name!r}, split"
+        return {
+            split: self.reader_class(
+                dataset, f"{place} {split}", self._inputs, tasks, self._collate
+            )
+            for split, dataset in self._splits(tasks).items()
+        }
 
-    def _reading(self, split: Split, tasks: Sequence[Task]) -> tuple[Any, ...]:
-        """Return the arguments of a reader after the data set."""
-        place = f"Data set {self.name!r}, split {split}"
-        return place, self._inputs, tasks, self._places, self._collate
+    def _splits(self, tasks: Sequence[Task]) -> dict[Split, Any]:
+        """Return the data set of every split."""
+        del tasks
+        return make_splits(self._datasets, "data.datasets")
 
     def _load(self, split: Split, batches: Sequence[list[Pair]]) -> Iterator[Batch]:
-        loaded = load(
-            self._readers[split],
-            batches,
-            num_workers=self._num_workers,
-            pin_memory=self._pin_memory,
-        )
-        return map(self._placed, loaded)
+        reader = self._readers[split]
+        return map(self._placed, load(reader, batches, self._num_workers, self._pin_memory))
 
     def _placed(self, loaded: Loaded) -> Batch:
         inputs, targets = loaded
@@ -157,22 +154,33 @@ class TorchDatasets(MultiTaskDataset):
 
         return Batch(map_tensors(moved, inputs), {k: moved(x) for k, x in targets.items()})
 
-    def _check_targets(self) -> None:
-        """Refuse a key that none of some training items has: it is misspelt."""
-        reader = self._readers["train"]
-        if reader.collate is not None:
-            return
-        found = {index: reader.item(index) for index in reader.looked_at()}
-        for task in self.tasks:
-            key = reader.places[task.name].target
-            items = [found[index] for index in reader.samples(task)]
-            if all(find(item, key) is ABSENT for item in items):
-                raise ConfigError(
-                    f"`data.tasks.{task.name}.target` must be found in one of the {len(items)} "
-                    f"items of train that are looked at, got {key!r}; "
-                    f"{max(map(keys_of, items), key=len)}. If the label is rare, give None where "
-                    "there is none."
-                )
+
+def _labels_found(reader: Reader) -> Iterator[str]:
+    """Yield a line with the number of labels per task in some training items, if any is missing.
+
+    Raises:
+        ConfigError: If all of them lack the key of a task: it is misspelt.
+    """
+    if reader.collate is not None:
+        return
+    items = {index: reader.item(index) for index in reader.all_samples()}
+    counts = []
+    for task in reader.tasks:
+        chosen = {index: items[index] for index in reader.samples(task)}
+        key = form_of(task).key
+        if all(find(item, key) is ABSENT for item in chosen.values()):
+            raise ConfigError(
+                f"`data.tasks.{task.name}.target` must be a key of one of the {len(chosen)} "
+                f"training items that are checked, got {key!r}; "
+                f"{max(map(keys_of, chosen.values()), key=len)}. If the label is rare, give None "
+                "where there is none."
+            )
+        targets = [reader.target(task, item, index) for index, item in chosen.items()]
+        labelled = [x is not None and bool(task.num_labelled(x[None]) > 0) for x in targets]
+        counts.append((task.name, sum(labelled), len(labelled)))
+    if any(found < num for _, found, num in counts):
+        shares = ", ".join(f"{name} {found} of {num}" for name, found, num in counts)
+        yield f"Labels in training items that were checked: {shares}."
 
 
 def _hash(loaded: Loaded) -> str:
@@ -219,17 +227,3 @@ def _pairs(indices: Tensor, seeds: Tensor | None = None) -> list[Pair]:
     """Return positions and seeds; in evaluations an example's seed is its position."""
     positions = indices.tolist()
     return list(zip(positions, positions if seeds is None else seeds.tolist(), strict=True))
-
-
-def _split_options(tasks: Any) -> tuple[dict[str, Any], dict[str, Place]]:
-    """Return what declares the tasks, and where their targets are."""
-    declarations: dict[str, Any] = {}
-    places: dict[str, Place] = {}
-    for name, options in (tasks if isinstance(tasks, Mapping) else {}).items():
-        declarations[name] = options
-        if isinstance(options, Mapping):
-            keys = {key: options.get(key) for key in ("target", "mask")}
-            target = name if keys["target"] is None else keys["target"]
-            places[name] = Place(target, keys["mask"])
-            declarations[name] = {k: x for k, x in options.items() if k not in keys}
-    return declarations, places

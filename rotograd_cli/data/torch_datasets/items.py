@@ -12,34 +12,44 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.trees import Inputs
 
 Key = str | int
-"""Key of a mapping, field of a dataclass or named tuple, index; ``a.0.b`` is a way down."""
+"""Key of a mapping, field of a dataclass or named tuple, or index; ``a.0.b`` goes further down."""
 ABSENT = object()
-"""Found where an item has nothing under a key."""
+"""What :func:`find` returns where an item has nothing under a key."""
 _NUMBERS = (bool, int, float, np.generic)
 
 
 def find(item: Any, key: Key) -> Any:
     """Return what an item holds under a key, or :data:`ABSENT`."""
-    index = int(key) if isinstance(key, int) or key.isdecimal() else None
-    if isinstance(item, Mapping):
-        if key in item:
-            return item[key]
-    elif index is not None:
-        if isinstance(item, (list, tuple)) and -len(item) <= index < len(item):
-            return item[index]
-    elif key in _fields(item):
+    if isinstance(item, Mapping) and key in item:
+        return item[key]
+    if isinstance(item, (list, tuple)) and (isinstance(key, int) or key.isdecimal()):
+        index = int(key)
+        return item[index] if -len(item) <= index < len(item) else ABSENT
+    if key in _fields(item):
         return getattr(item, str(key))
-    first, dot, rest = str(key).partition(".")
-    if not dot:
+    first, _, rest = str(key).partition(".")
+    if not rest:
         return ABSENT
     inner = find(item, first)
     return ABSENT if inner is ABSENT else find(inner, rest)
 
 
+def require(item: Any, key: Key, option: str) -> Any:
+    """Return what an item holds under a key.
+
+    Raises:
+        ConfigError: If it holds nothing there; the line names the option that has the key.
+    """
+    value = find(item, key)
+    if value is ABSENT:
+        raise ConfigError(f"`{option}` must be a key of it, got {key!r}; {keys_of(item)}.")
+    return value
+
+
 def keys_of(item: Any) -> str:
-    """Return in words which keys an item has."""
-    if isinstance(item, Mapping) or _fields(item):
-        names = list(item) if isinstance(item, Mapping) else _fields(item)
+    """Return the keys of an item as a clause."""
+    names = item if isinstance(item, Mapping) else _fields(item)
+    if names:
         return f"it has {', '.join(map(str, names))}"
     if isinstance(item, (list, tuple)):
         return f"it is a {type(item).__name__} with the indices 0 to {len(item) - 1}"
@@ -67,10 +77,7 @@ def find_inputs(item: Any, where: Any) -> Inputs:
         return {str(name): find_inputs(item, key) for name, key in where.items()}
     if isinstance(where, (list, tuple)):
         return tuple(find_inputs(item, key) for key in where)
-    value = find(item, where)
-    if value is ABSENT:
-        raise ConfigError(f"`data.inputs` must be found in it, got {where!r}; {keys_of(item)}.")
-    return _tensors(value, where)
+    return _tensors(require(item, where, "data.inputs"), where)
 
 
 def _tensors(value: Any, key: Any) -> Inputs:
@@ -85,16 +92,7 @@ def _tensors(value: Any, key: Any) -> Inputs:
     if is_list and value and not isinstance(value[0], _NUMBERS):
         return tuple(_tensors(each, f"{key}.{index}") for index, each in enumerate(value))
     raise ConfigError(
-        f"the input {key!r} must be a tensor or an array, got a {type(value).__name__}; "
-        f"{_remedy(value)}."
+        f"the input {key!r} must be a tensor or an array, got a {type(value).__name__}; return a "
+        "tensor: of a picture with transform=torchvision.transforms.ToTensor(), of text its token "
+        "ids, from a Hugging Face data set with set_format('torch')."
     )
-
-
-def _remedy(value: Any) -> str:
-    if type(value).__module__.startswith("PIL."):
-        return "give your data set transform=torchvision.transforms.ToTensor(), say"
-    if isinstance(value, str):
-        return "turn text into token ids in your data set"
-    if isinstance(value, (list, tuple)):
-        return "return torch.tensor(...), or set_format('torch') of a Hugging Face data set"
-    return "return a tensor"

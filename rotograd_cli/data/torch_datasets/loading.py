@@ -1,20 +1,19 @@
 """Reading batches in worker processes of torch's loader."""
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from rotograd_cli.data.torch_datasets.reading import Loaded, Pair, Reader
-from rotograd_cli.errors import ConfigError, RotogradError
-from rotograd_cli.user_code import describe
+from rotograd_cli.errors import RotogradError
+from rotograd_cli.user_code import blamed
 
 
 def load(
-    reader: Reader, batches: Sequence[list[Pair]], *, num_workers: int, pin_memory: bool
+    reader: Reader, batches: Sequence[list[Pair]], num_workers: int, pin_memory: bool
 ) -> Iterator[Loaded]:
     """Yield batches in order, read ahead by worker processes of torch's loader.
 
@@ -36,29 +35,12 @@ def load(
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # the loader draws a number that nothing here depends on
     )
-    for result in _guarded(loader, reader.place):
-        if isinstance(result, Failure):
-            raise ConfigError(result.text)
-        yield result
-
-
-def _guarded(loader: Iterable[Any], place: str) -> Iterator[Any]:
-    try:
-        yield from loader
-    except (MemoryError, RotogradError):
-        raise
-    except Exception as error:  # they cannot be started, or one has died
-        raise ConfigError(
-            f"{place}: the workers of torch's DataLoader fail ({describe(error)}); set "
-            "data.num_workers=0."
-        ) from error
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Returned by a worker, whose errors would lose their place."""
-
-    text: str
+    remedy = "set data.num_workers=0"  # they cannot be started, or one has died
+    with blamed("the workers of torch's DataLoader fail", remedy, reader.place, files=True):
+        for result in loader:
+            if isinstance(result, RotogradError):
+                raise result
+            yield result
 
 
 class _Batches(Dataset[Any]):
@@ -67,12 +49,12 @@ class _Batches(Dataset[Any]):
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def __getitems__(self, pairs: Sequence[Pair]) -> Loaded | Failure:
-        """Return what :meth:`Reader.read` does, and errors as values."""
+    def __getitems__(self, pairs: Sequence[Pair]) -> Loaded | RotogradError:
+        """Return a batch, or its error: raised in a worker, it would lose its one line."""
         try:
             return self._reader.read(pairs)
         except RotogradError as error:
-            return Failure(str(error))
+            return error
 
 
 def _unchanged(batch: Any) -> Any:

@@ -10,11 +10,6 @@ from rotograd_cli.data.base import SPLITS, Split
 from rotograd_cli.errors import ConfigError
 
 _SPLIT_OF = "{split_of: train, fraction: 0.1, seed: 0}"
-_REASONS = {
-    "train": "it is trained on",
-    "val": "the epoch that is kept is the best one there",
-    "test": "it is measured once, at the end",
-}
 
 
 def make_splits(datasets: Any, where: str) -> dict[Split, Any]:
@@ -29,14 +24,14 @@ def make_splits(datasets: Any, where: str) -> dict[Split, Any]:
         ConfigError: If a split is missing or empty, or no data set of map style.
     """
     given = datasets if isinstance(datasets, Mapping) else {}
-    for key in given:
-        if key not in SPLITS:
-            raise ConfigError(f"`{where}` must have the keys train, val and test, got {key!r}.")
+    names = [str(name) for name, value in given.items() if value is not None]
+    if set(names) != set(SPLITS):
+        raise ConfigError(
+            f"`{where}` must have the keys train, val and test, got {', '.join(names) or 'none'}; "
+            f"name a data set for each, or take val and test from train with {_SPLIT_OF}."
+        )
     result: dict[Split, Any] = {}
     for split in SPLITS:
-        if given.get(split) is None:
-            remedy = "name a data set" + ("" if split == "train" else f", or write {_SPLIT_OF}")
-            raise ConfigError(f"`{where}.{split}` is needed, {_REASONS[split]}; {remedy}.")
         place = f"{where}.{split}"
         if isinstance(given[split], Mapping):
             _cut(result, split, given[split], place)
@@ -49,10 +44,11 @@ def make_splits(datasets: Any, where: str) -> dict[Split, Any]:
 def _cut(result: dict[Split, Any], split: Split, options: Mapping[str, Any], where: str) -> None:
     """Move a share of the examples of another split to this one."""
     source: Any = options.get("split_of")
-    fraction = options.get("fraction")
-    seed = options.get("seed", 0)
-    is_right = options.keys() <= {"split_of", "fraction", "seed"} and source in result
-    if not is_right or type(fraction) is not float or type(seed) is not int or not 0 < fraction < 1:
+    fraction: Any = options.get("fraction")
+    seed: Any = options.get("seed", 0)
+    is_known = options.keys() <= {"split_of", "fraction", "seed"} and source in result
+    is_right = type(fraction) is float and 0 < fraction < 1 and type(seed) is int
+    if not is_known or not is_right:
         raise ConfigError(
             f"`{where}` must be a data set (a _target_), or a share of a split before it as in "
             f"{_SPLIT_OF}, got {dict(options)!r}."
@@ -74,7 +70,7 @@ def _check(dataset: Any, where: str) -> None:
     if not is_map or isinstance(dataset, (IterableDataset, str)):
         raise ConfigError(
             f"`{where}` must be a data set of map style, with __len__ and __getitem__, got a "
-            f"{type(dataset).__name__}; load what it streams into a list, say."
+            f"{type(dataset).__name__}; load what it streams into a list."
         )
     if len(dataset) == 0:
         raise ConfigError(

@@ -124,11 +124,11 @@ class MultiTaskMethod(LearningNetwork):
             if self.over_parameters is None:
                 shared, known = self.combine(run, gradients, factors, step, measurement)
             else:
+                held = self.over_parameters
                 keep = retain_graph or backbone_loss is not None
-                self._carry_each(self.over_parameters, features, gradients, losses, step, keep)
-                known = self._combine_held(
-                    self.over_parameters, gradients, factors, step, measurement
-                )
+                parameters = self._trained_backbone()
+                held.add(features, gradients, losses, parameters, step, keep=keep)
+                known = self._combine_held(held, gradients, factors, step, measurement)
         del run, gradients  # their memory is free for the backbone's pass
         regulariser = self._weigh_backbone_loss(backbone_loss, step)
         carry(known, features, shared, regulariser, retain_graph=retain_graph)
@@ -236,20 +236,6 @@ class MultiTaskMethod(LearningNetwork):
                 measurement.add_rotated(self.rotated, s, at_inputs, factors, factor)
         of_heads = [(p, scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
         return scaled(shared.reshape(run.features.shape), scale), of_heads
-
-    def _carry_each(
-        self,
-        held: ParameterGradients,
-        features: Tensor,
-        gradients: Sequence[Tensor],
-        losses: Sequence[Tensor | None],
-        step: Step,
-        keep: bool,
-    ) -> None:
-        """Carry the gradients of the tasks that have a loss through the backbone, one by one."""
-        pairs = zip(gradients, losses, strict=True)
-        present = [None if loss is None else gradient for gradient, loss in pairs]
-        held.add(features, present, self._trained_backbone(), step, keep=keep)
 
     def _combine_held(
         self,

@@ -1,4 +1,4 @@
-"""Training loops that look right and train something else: noticed in the first steps."""
+"""Warnings, in the first steps, about loops that do not train what they seem to."""
 
 import gc
 import math
@@ -19,17 +19,17 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import TensorWeakRef
 
-from rotograd_cli.errors import RankError
+from rotograd_cli.errors import RankError, listed
 
-_NUM_STEPS = 3  # of the network, after which nothing is looked at any more
+_NUM_STEPS = 3  # of the network, after which watching ends
 
 
 class Watch:
     """Watches the first optimiser steps of one model, by hooks that torch's optimisers call.
 
-    What an optimiser does tells what it holds, so that nothing has to be guessed: loops that
-    accumulate gradients, leave steps out, freeze parts, average weights or call one optimiser from
-    another are not remarked on. After three steps of the network the hooks are removed.
+    It goes by what optimisers do, and guesses nothing: loops that accumulate gradients, skip steps,
+    freeze parts, average weights or call one optimiser from another cause no warning. After three
+    steps of the network the hooks are removed.
     """
 
     def __init__(self) -> None:
@@ -124,30 +124,27 @@ class Watch:
     def _look_for_second_use(self, method: nn.Module, optimizer: Optimizer) -> None:
         held = _held(optimizer)
         own = {name: p for name, p in method.named_parameters() if id(p) in held}
-        twice = [name for name, p in own.items() if self._was_applied(p, optimizer)]
-        what = "apply the same gradient of"
-        if all(p.grad is None for p in own.values()):
-            twice = [name for name, p in own.items() if self._has_other_user(p, optimizer)]
-            what = "have, and the second finds no gradient left of,"
+        is_cleared = all(p.grad is None for p in own.values())
+        twice = [name for name, p in own.items() if self._is_used_up(p, optimizer, is_cleared)]
         if twice:
+            what = "apply the same gradient of"
+            if is_cleared:
+                what = "have, and the second finds no gradient left of,"
             self.say(
                 "two optimisers",
-                f"Two optimisers {what} {_listed(twice)}; give each parameter to one: "
-                "model.model_parameters() to the first (backbone and heads), "
+                f"Two optimisers {what} {_listed(twice)}; give each "
+                "parameter to one: model.model_parameters() to the first (backbone and heads), "
                 "model.mtl_parameters() to the second (what the method learns).",
             )
 
-    def _was_applied(self, parameter: nn.Parameter, optimizer: Optimizer) -> bool:
-        gradient = parameter.grad
-        if gradient is None or id(parameter) not in self._applied:
+    def _is_used_up(self, parameter: nn.Parameter, optimizer: Optimizer, is_cleared: bool) -> bool:
+        """Whether another optimiser has used a parameter's gradient, or the one before it."""
+        if id(parameter) not in self._applied:
             return False
-        _, used, version = self._applied[id(parameter)]
-        is_same = used() is gradient and version == gradient._version
-        return is_same and self._has_other_user(parameter, optimizer)
-
-    def _has_other_user(self, parameter: nn.Parameter, optimizer: Optimizer) -> bool:
-        user, *_ = self._applied.get(id(parameter), (lambda: None,))
-        return user() not in (None, optimizer)
+        user, used, version = self._applied[id(parameter)]
+        gradient = parameter.grad
+        is_same = gradient is not None and used() is gradient and version == gradient._version
+        return user() not in (None, optimizer) and (is_cleared or is_same)
 
     def _look_for_untrained(self, method: Any) -> None:
         names = {id(p): name for name, p in method.named_parameters()}
@@ -284,5 +281,4 @@ def _scalar_factors(loss: Tensor) -> list[Tensor]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"`{names[0]}`{more}"
+    return listed([f"`{name}`" for name in names], 1)

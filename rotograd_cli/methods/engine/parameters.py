@@ -1,5 +1,6 @@
-"""Task gradients over the parameters of the backbone, for rules that are to see those."""
+"""Task gradients over the backbone's parameters, for rules that need them."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -15,9 +16,8 @@ from rotograd_cli.ranks.base import Ranks
 class ParameterGradients:
     r"""The K task gradients over the P parameters, added up over one optimiser step.
 
-    Micro-batches and ranks have different examples. At the features these are different entries of
-    the gradients; over the parameters they add up, so that norms and inner products are known after
-    the last micro-batch alone. Until then one matrix ``[K, P]`` is held.
+    The gradients of micro-batches and ranks add up over the parameters, so norms and inner products
+    are known only after the last micro-batch. Until then one matrix ``[K, P]`` is kept.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,8 @@ class ParameterGradients:
     def add(
         self,
         features: Tensor,
-        gradients: Sequence[Tensor | None],
+        gradients: Sequence[Tensor],
+        losses: Sequence[Tensor | None],
         parameters: Sequence[nn.Parameter],
         step: Step,
         *,
@@ -41,9 +42,9 @@ class ParameterGradients:
 
         Args:
             features: Output of the backbone, with its graph.
-            gradients: Of every task at the features, as autograd made them, loss scale included;
-                None for an absent task, which needs no pass.
-            parameters: Those that are trained; one that no feature depends on gets zeros.
+            gradients: Of every task at the features, as autograd made them, loss scale included.
+            losses: Of every task; None for an absent one, which needs no pass.
+            parameters: Those that are trained; unused ones get zeros.
             step: Its losses.
             keep: Keep the graph.
 
@@ -60,7 +61,7 @@ class ParameterGradients:
             self._rows = _zeros(len(gradients), parameters)
         self._losses.append(step.values)
         self._present.append(step.losses.present)
-        present = [k for k, gradient in enumerate(gradients) if gradient is not None]
+        present = [k for k, loss in enumerate(losses) if loss is not None]
         for k in present:
             with first_through_backbone():
                 parts = torch.autograd.grad(
@@ -109,9 +110,7 @@ def in_parts(
 
 
 def _zeros(num_tasks: int, parameters: Sequence[nn.Parameter]) -> Tensor:
-    dtype = torch.float32
-    for p in parameters:
-        dtype = torch.promote_types(dtype, p.dtype)
+    dtype = functools.reduce(torch.promote_types, (p.dtype for p in parameters), torch.float32)
     return parameters[0].new_zeros(num_tasks, sum(p.numel() for p in parameters), dtype=dtype)
 
 

@@ -1,11 +1,10 @@
 """Networks of timm, by name."""
 
-import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rotograd_cli.errors import ConfigError, DatasetError, first_line
+from rotograd_cli.errors import ConfigError, DatasetError, first_line, suggest
 from rotograd_cli.extras import needing_extra
 from rotograd_cli.models.features import LibraryNetwork, Pool
 from rotograd_cli.models.layers import require_images
@@ -50,12 +49,10 @@ class TimmNetwork(LibraryNetwork):
             from timm import layers
         require_images("TimmNetwork", input_shape, 1, "backbone=mlp for other inputs")
         if not timm.is_model(model):  # a name of the hub would be looked for there
-            close = difflib.get_close_matches(model, timm.list_models()) or ["resnet18"]
             raise ConfigError(
-                f"`backbone.model` must be a network of timm, got {model!r}; choose "
-                f"{' or '.join(close)} (timm.list_models() has all)."
+                f"`backbone.model` must be a network of timm, got {model!r}; "
+                f"{suggest(model, timm.list_models())}"
             )
-        channels = input_shape[0]
         if pretrained:
             logger.info(
                 "Weights of %s are read from the cache of Hugging Face's hub, or downloaded once; "
@@ -64,7 +61,7 @@ class TimmNetwork(LibraryNetwork):
             )
         try:
             network = timm.create_model(
-                model, pretrained=pretrained, in_chans=channels, num_classes=0, **options
+                model, pretrained=pretrained, in_chans=input_shape[0], num_classes=0, **options
             )
         except Exception as error:  # the hub's client raises many kinds
             if not pretrained:

@@ -1,8 +1,9 @@
 """Classification networks of torchvision, by name."""
 
-import difflib
+import copy
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torchvision.models
 from torch import nn
 from torchvision.models import feature_extraction
 
-from rotograd_cli.errors import ConfigError, DatasetError, first_line
+from rotograd_cli.errors import ConfigError, DatasetError, first_line, suggest
 from rotograd_cli.models.features import (
     LibraryNetwork,
     Pool,
@@ -71,19 +72,16 @@ class TorchvisionNetwork(LibraryNetwork):
 def _network(model: str, weights: str | None, options: Mapping[str, Any]) -> nn.Module:
     names = torchvision.models.list_models(module=torchvision.models)
     if model not in names:
-        close = difflib.get_close_matches(model, names) or ["resnet18", "resnet50"]
         raise ConfigError(
             f"`backbone.model` must be a classification network of torchvision, got {model!r}; "
-            f"choose {' or '.join(close)} (torchvision.models.list_models() has all)."
+            f"{suggest(model, names)}"
         )
-    chosen = None if weights is None else _weights(model, weights)
-    try:
-        network: nn.Module = torchvision.models.get_model(model, weights=chosen, **options)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        if chosen is None:
-            raise
-        raise unreadable(chosen, error, "backbone.weights=null") from error
-    return network
+    make: Callable[..., nn.Module] = torchvision.models.get_model
+    if weights is None:
+        return make(model, weights=None, **options)
+    chosen = _weights(model, weights)
+    with readable(chosen, "backbone.weights=null"):
+        return make(model, weights=chosen, **options)
 
 
 def _weights(model: str, name: str) -> Any:
@@ -96,27 +94,34 @@ def _weights(model: str, name: str) -> Any:
     return choices[name]
 
 
-def unreadable(weights: Any, error: Exception, scratch: str) -> DatasetError:
-    """Return the refusal of weights that could be neither read nor downloaded.
+@contextmanager
+def readable(weights: Any, scratch: str) -> Iterator[None]:
+    """Inside, weights that can be neither read nor downloaded are refused.
 
     Args:
         weights: One of torchvision's.
-        error: Why not.
         scratch: Override that does without.
+
+    Raises:
+        DatasetError: If that fails: no connection, no permission, a damaged file.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return DatasetError(
-        f"The ImageNet weights {Path(weights.url).name} could not be read or downloaded "
-        f"({first_line(error)}); put the file of {weights.url} into {folder}, or train from "
-        f"scratch with {scratch}."
-    )
+    try:
+        yield
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise DatasetError(
+            f"The ImageNet weights {Path(weights.url).name} could not be read or downloaded "
+            f"({first_line(error)}); put the file of {weights.url} into {folder}, or train from "
+            f"scratch with {scratch}."
+        ) from error
 
 
 def _without_classifier(network: nn.Module) -> nn.Module:
-    (*_, (last, _classifier)) = network.named_children()
+    *_, (last, _) = network.named_children()
     setattr(network, last, nn.Identity())
-    for name in (name for name in _AUXILIARY if hasattr(network, name)):
-        setattr(network, name, None)
+    for name in _AUXILIARY:
+        if hasattr(network, name):
+            setattr(network, name, None)
     if hasattr(network, "aux_logits"):
         vars(network).update(aux_logits=False, transform_input=False)
         network.dropout = nn.Identity()
@@ -124,21 +129,17 @@ def _without_classifier(network: nn.Module) -> nn.Module:
 
 
 def _fit_channels(network: nn.Module, num_channels: int, *, keep: bool) -> None:
-    """Replace the first convolution where images have other channels than it takes."""
+    """Let the first convolution take images of so many channels; ``keep`` its weights."""
     found = first_convolution(network)
     assert found is not None
-    name, old = found
-    if old.in_channels == num_channels:
+    _, convolution = found
+    if convolution.in_channels == num_channels:
         return
-    new = nn.Conv2d(
-        num_channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        stride=old.stride,  # type: ignore[arg-type]
-        padding=old.padding,  # type: ignore[arg-type]
-        bias=old.bias is not None,
-    )
+    old = copy.deepcopy(convolution)
+    size = (old.out_channels, num_channels, *old.kernel_size)
+    convolution.in_channels = num_channels
+    convolution.weight = nn.Parameter(torch.empty(size))
+    convolution.reset_parameters()
     if keep:
-        new.weight.data = weight_for_channels(old.weight.data, num_channels)
-        new.bias = old.bias
-    network.set_submodule(name, new)
+        convolution.weight.data = weight_for_channels(old.weight.data, num_channels)
+        convolution.bias = old.bias

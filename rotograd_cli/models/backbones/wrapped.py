@@ -43,28 +43,27 @@ class Wrapped(nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Return the features."""
-        features = _item(self.module(*inputs, **named), self.output)
+        output = self.module(*inputs, **named)
+        features = _part(output, self.output)
         if not isinstance(features, Tensor):
             raise ShapeError(
-                f"`backbone.output` must name a tensor in the output of "
-                f"{type(self.module).__name__}, got {type(features).__name__}"
-                f"{_choices(features)}."
+                f"`backbone.output` must name a tensor in what {type(self.module).__name__} "
+                f"returns, a {type(output).__name__}, got {self.output!r}{_choices(output)}."
             )
         return pooled(features, self.pool, named.get("attention_mask"))
 
 
-def _item(output: Any, key: str | int | None) -> Any:
+def _part(output: Any, key: str | int | None) -> Any:
+    """Return what an output has under a key; None if it has nothing there."""
     if key is None:
         is_several = isinstance(output, (list, tuple)) and output
         return output[0] if is_several else output
-    by_index = isinstance(key, int) or isinstance(output, Mapping)
-    try:
-        return output[key] if by_index else getattr(output, str(key))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ShapeError(
-            f"`backbone.output` must be in the output of the network, got {key!r} for "
-            f"{type(output).__name__}{_choices(output)}."
-        ) from error
+    if isinstance(output, Mapping):
+        return output.get(key)
+    if isinstance(key, str):
+        return getattr(output, key, None)
+    is_index = isinstance(output, (list, tuple)) and -len(output) <= key < len(output)
+    return output[key] if is_index else None
 
 
 def _choices(output: Any) -> str:
