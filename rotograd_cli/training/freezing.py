@@ -52,10 +52,12 @@ def frozen(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 def similar(pattern: str, names: Sequence[str]) -> str:
     """Return patterns that match some names and resemble one that matches none."""
-    folders = [name.rpartition(".")[0] + ".*" for name in names]
-    close = difflib.get_close_matches(pattern, dict.fromkeys([*folders, *names]), cutoff=0.5)
-    largest = dict.fromkeys(name.split(".")[0] + ".*" for name in names)
-    return " or ".join(close) or listed(list(largest))
+    parts = [name.split(".") for name in names]
+    folders = dict.fromkeys(
+        ".".join(part[:num]) + ".*" for part in parts for num in range(1, len(part))
+    )
+    close = difflib.get_close_matches(pattern, [*folders, *names], cutoff=0.5)
+    return " or ".join(close) or listed([each for each in folders if each.count(".") == 1])
 
 
 def _statistics_of_frozen(model: nn.Module) -> list[nn.Module]:

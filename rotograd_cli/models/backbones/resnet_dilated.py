@@ -1,15 +1,13 @@
 """ResNet50 with dilated convolutions: feature maps at an eighth of the image."""
 
-import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.models.backbones.torchvision_models import unreadable
+from rotograd_cli.models.backbones.torchvision_models import readable
 
 WEIGHTS = ResNet50_Weights.IMAGENET1K_V1
 _CLASSIFIER = ("avgpool", "fc")
@@ -50,7 +48,8 @@ class ResNet50Dilated(nn.Module):
             )
         network = resnet50(replace_stride_with_dilation=[False, True, True])
         if pretrained:
-            _load_imagenet(network)
+            with readable(WEIGHTS, "backbone.pretrained=false"):
+                network.load_state_dict(WEIGHTS.get_state_dict(check_hash=True, weights_only=True))
         self.layers = nn.Sequential(
             OrderedDict((k, v) for k, v in network.named_children() if k not in _CLASSIFIER)
         )
@@ -59,16 +58,3 @@ class ResNet50Dilated(nn.Module):
         """Features ``[N, 2048, ⌈H/8⌉, ⌈W/8⌉]`` of images ``[N, 3, H, W]``, not negative."""
         features: Tensor = self.layers(x)
         return features
-
-
-def _load_imagenet(network: nn.Module) -> None:
-    """Read ImageNet weights from torch's folder, or download them into it.
-
-    Raises:
-        DatasetError: If that fails: no connection, no permission, a damaged file.
-    """
-    try:
-        state: dict[str, Any] = WEIGHTS.get_state_dict(check_hash=True, weights_only=True)
-        network.load_state_dict(state)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise unreadable(WEIGHTS, error, "backbone.pretrained=false") from error

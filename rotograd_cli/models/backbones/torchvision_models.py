@@ -2,7 +2,8 @@
 
 import copy
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,12 @@ def _network(model: str, weights: str | None, options: Mapping[str, Any]) -> nn.
             f"`backbone.model` must be a classification network of torchvision, got {model!r}; "
             f"{suggest(model, names)}"
         )
-    chosen = None if weights is None else _weights(model, weights)
-    try:
-        network: nn.Module = torchvision.models.get_model(model, weights=chosen, **options)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        if chosen is None:
-            raise
-        raise unreadable(chosen, error, "backbone.weights=null") from error
-    return network
+    make: Callable[..., nn.Module] = torchvision.models.get_model
+    if weights is None:
+        return make(model, weights=None, **options)
+    chosen = _weights(model, weights)
+    with readable(chosen, "backbone.weights=null"):
+        return make(model, weights=chosen, **options)
 
 
 def _weights(model: str, name: str) -> Any:
@@ -95,20 +94,26 @@ def _weights(model: str, name: str) -> Any:
     return choices[name]
 
 
-def unreadable(weights: Any, error: Exception, scratch: str) -> DatasetError:
-    """Return the refusal of weights that could be neither read nor downloaded.
+@contextmanager
+def readable(weights: Any, scratch: str) -> Iterator[None]:
+    """Inside, weights that can be neither read nor downloaded are refused.
 
     Args:
         weights: One of torchvision's.
-        error: Why not.
         scratch: Override that does without.
+
+    Raises:
+        DatasetError: If that fails: no connection, no permission, a damaged file.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return DatasetError(
-        f"The ImageNet weights {Path(weights.url).name} could not be read or downloaded "
-        f"({first_line(error)}); put the file of {weights.url} into {folder}, or train from "
-        f"scratch with {scratch}."
-    )
+    try:
+        yield
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise DatasetError(
+            f"The ImageNet weights {Path(weights.url).name} could not be read or downloaded "
+            f"({first_line(error)}); put the file of {weights.url} into {folder}, or train from "
+            f"scratch with {scratch}."
+        ) from error
 
 
 def _without_classifier(network: nn.Module) -> nn.Module:
