@@ -17,6 +17,8 @@ from rotograd_cli.training.schedules import OptimizerGroup, RunLength
 
 Setters = tuple[int, int]
 """Numbers of the patterns that set the rate and the weight decay of a parameter."""
+Section = tuple[ParameterGroup, list[nn.Parameter]]
+"""Options, and the parameters that have them."""
 _NONE = -1
 
 
@@ -44,13 +46,8 @@ def optimizer_groups(
         parameters = [parameter for parameter in iterator if parameter.requires_grad]
         if not parameters:  # vanilla has no parameters of its own, others may be frozen
             continue
-        sections: dict[Setters, list[nn.Parameter]] = defaultdict(list)
-        for parameter in parameters:
-            sections[setters[parameter]].append(parameter)
-        order = sorted(sections, key=lambda setters: (_used(setters), setters))
-        params = [sections[each] for each in order]
-        options = [_merged(patterns, each) for each in order]
-        optimizer = _optimizer(constructors.optimizers[name], params, options, name)
+        sections = _sections(parameters, setters, patterns)
+        optimizer = _optimizer(constructors.optimizers[name], sections, name)
         rates = [group["lr"] for group in optimizer.param_groups]
         schedule = constructors.schedulers[name]
         scheduler = schedule(optimizer, length, config.train.select_mode)
@@ -63,7 +60,7 @@ def optimizer_groups(
                 schedule.interval,
                 schedule.warmup_steps(length),
                 schedule.ends_with_run,
-                [each.pattern for each in options],
+                [options.pattern for options, _ in sections],
             )
         )
     return groups
@@ -137,36 +134,49 @@ def _merged(patterns: Sequence[ParameterGroup], setters: Setters) -> ParameterGr
     return ParameterGroup(name, rate.lr, rate.lr_factor, decay.weight_decay)
 
 
-def _optimizer(
-    make: Any, params: Sequence[list[nn.Parameter]], options: Sequence[ParameterGroup], name: str
-) -> Optimizer:
+def _sections(
+    parameters: Sequence[nn.Parameter],
+    setters: Mapping[nn.Parameter, Setters],
+    patterns: Sequence[ParameterGroup],
+) -> list[Section]:
+    """Return parameters with the same options together, in the order of the patterns."""
+    sections: dict[Setters, list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        sections[setters[parameter]].append(parameter)
+    order = sorted(sections, key=lambda each: (_used(each), each))
+    return [(_merged(patterns, each), sections[each]) for each in order]
+
+
+def _optimizer(make: Any, sections: Sequence[Section], name: str) -> Optimizer:
     """Build an optimiser.
 
     Args:
         make: Its checked constructor.
-        params: Parameters of each group.
-        options: Options of each.
+        sections: Its parameter groups.
         name: ``model`` or ``method``.
 
     Raises:
         ConfigError: If the optimiser does not have an option.
     """
-    groups: Any = []
-    for section, each in zip(params, options, strict=True):
-        given = {"lr": each.lr, "weight_decay": each.weight_decay}
-        own = {key: value for key, value in given.items() if value is not None}
-        groups.append({"params": section, **own})
-    optimizer: Optimizer = make(groups if any(each.pattern for each in options) else params[0])
-    for each, built in zip(options, optimizer.param_groups, strict=True):
+    params: Any = [_group(*section) for section in sections]
+    if not any(options.pattern for options, _ in sections):
+        params = sections[0][1]
+    optimizer: Optimizer = make(params)
+    for (options, _), built in zip(sections, optimizer.param_groups, strict=True):
         for key in ("lr", "weight_decay"):
-            if getattr(each, key) is not None and key not in optimizer.defaults:
+            if getattr(options, key) is not None and key not in optimizer.defaults:
                 raise ConfigError(
-                    f"`parameter_groups` cannot set {key} of {each.pattern!r}: {name}_optimizer "
+                    f"`parameter_groups` cannot set {key} of {options.pattern!r}: {name}_optimizer "
                     f"({type(optimizer).__name__}) has no such option; leave it out."
                 )
-        if each.lr_factor is not None:
-            built["lr"] = optimizer.defaults["lr"] * each.lr_factor
+        if options.lr_factor is not None:
+            built["lr"] = optimizer.defaults["lr"] * options.lr_factor
     return optimizer
+
+
+def _group(options: ParameterGroup, params: list[nn.Parameter]) -> dict[str, Any]:
+    given = {"lr": options.lr, "weight_decay": options.weight_decay}
+    return {"params": params, **{k: value for k, value in given.items() if value is not None}}
 
 
 def _check_rates(optimizer: Optimizer, rates: Sequence[float], scheduler: Any) -> None:

@@ -17,7 +17,7 @@ from rotograd_cli.config.components import (
     accepted_parameters,
     data_constructor,
 )
-from rotograd_cli.config.compose import composing
+from rotograd_cli.config.compose import composing, composing_many
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.config.schema import BenchConfig, TrainConfig, to_bench_config, to_train_config
@@ -95,8 +95,10 @@ def rows_of_choices() -> Iterator[list[str]]:
 
 def test_every_choice_composes_and_its_components_accept_their_values() -> None:
     presets = [[choice] for choice in CHOICES["experiment"] + CHOICES["debug"]]
-    for choices in (*rows_of_choices(), *presets):
-        Constructors(composed(*choices))
+    with composing_many():
+        for choices in (*rows_of_choices(), *presets):
+            config = compose("train", overrides=with_module(choices))
+            Constructors(to_train_config(config))
 
 
 def test_every_choice_of_a_benchmark_composes_and_its_components_accept_their_values() -> None:

@@ -13,7 +13,7 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from rotograd_cli.config.components import Constructors
-from rotograd_cli.config.compose import composing
+from rotograd_cli.config.compose import composing, composing_many
 from rotograd_cli.config.files import config_dir
 from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.data import toy, two_digits
@@ -123,7 +123,7 @@ def test_a_table_says_where_its_numbers_come_from(file: Path) -> None:
 )
 def test_rows_of_a_table_compose_and_fit_their_components(file: Path) -> None:
     spec = load(file)
-    with composing():
+    with composing_many():
         for row in spec.rows:
             words = spec.overrides_of(row)
             method = next(word for word in words if word.startswith("method="))
