@@ -318,6 +318,11 @@ class RunState:
         Raises:
             CheckpointError: If it is another run's.
         """
+        if "optimizers" not in content:
+            raise CheckpointError(
+                f"{path} must be a whole checkpoint, got a selected epoch (best.pt), which has no "
+                f"optimisers; put last.pt back, or start a run with init_from={path} init_what=all."
+            )
         try:
             self._load(content, path)
             return {str(name): int(size) for name, size in content["records"].items()}

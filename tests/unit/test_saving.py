@@ -50,6 +50,9 @@ def test_the_selected_epoch_holds_no_optimiser(tmp_path: Path) -> None:
     best, last = (raw(tmp_path / name) for name in ("best.pt", "last.pt"))
     assert best.keys() == {"format", "state", "model", "records", "config", "bases"}
     assert {"optimizers", "schedulers", "rng"} <= last.keys()
+    (tmp_path / "best.pt").replace(tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="got a selected epoch .*; put last.pt back"):
+        trainer(tmp_path, "rotograd", epochs=2).checkpoints.resume()
 
 
 def test_bases_that_change_are_in_every_checkpoint(tmp_path: Path) -> None:
