@@ -193,12 +193,13 @@ class Objective:
         Returns:
             Shape ``[2, K]``, float32 or wider.
         """
-        parts = torch.stack(list(values))
-        losses = parts.to(torch.promote_types(parts.dtype, torch.float32)).sum(0)
-        zero = torch.zeros_like(losses[0])
-        one = torch.ones_like(losses[0])
-        flags = [one if any(flags) else zero for flags in zip(*self._present, strict=True)]
-        present = torch.stack(flags)
+        dtype = torch.promote_types(values[0].dtype, torch.float32)
+        parts = [value.to(dtype) for value in values]
+        losses = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        present = torch.ones_like(losses)
+        for k, flags in enumerate(zip(*self._present, strict=True)):
+            if not any(flags):
+                present[k] = 0
         if self.labelled is not None:
             present = present * self.labelled.any(0)
         return torch.stack((losses, present))

@@ -118,12 +118,14 @@ def _check_finite(
     model: MultiTaskMethod, tasks: Sequence[Task], losses: Tensor, optimizers: Sequence[Optimizer]
 ) -> None:
     """Refuse losses and gradients that are not finite; one read from the device if all are."""
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+    groups = (group for optimizer in optimizers for group in optimizer.param_groups)
+    trained = (p for group in groups for p in group["params"])  # sooner than a walk over modules
+    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
     *values, norm_value = torch.cat((losses, norm.reshape(1).to(losses))).tolist()
     if all(map(math.isfinite, (*values, norm_value))):
         return
     by_task = {task.name: value for task, value in zip(tasks, values, strict=True)}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     reason = next(_reasons(by_task, gradients))
     for optimizer in optimizers:
         optimizer.zero_grad()

@@ -291,9 +291,12 @@ class MultiTaskMethod(LearningNetwork):
         return [p for p in self.backbone.parameters() if p.requires_grad]
 
     def _parameters_to_sum(self) -> Iterator[nn.Parameter]:
-        """Parameters whose gradients no pass through the backbone has summed over the ranks."""
+        """Yield parameters whose gradients no pass through the backbone has summed over ranks.
+
+        Nothing is looked up where nobody asks: a single process does not.
+        """
         summed = set() if self.over_parameters is not None else set(self.backbone.parameters())
-        return (p for p in self.parameters() if p not in summed)
+        yield from (p for p in self.parameters() if p not in summed)
 
     @property
     def method_name(self) -> str:

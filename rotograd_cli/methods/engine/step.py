@@ -49,9 +49,9 @@ class Step:
         Returns:
             The step.
         """
-        first = next(loss for loss in losses if loss is not None).detach().reshape(())
-        zero = torch.zeros_like(first)
-        here = [zero if loss is None else loss.detach().reshape(()) for loss in losses]
+        known = [None if loss is None else loss.detach().reshape(()) for loss in losses]
+        first = next(loss for loss in known if loss is not None)
+        here = [torch.zeros_like(first) if loss is None else loss for loss in known]
         values = ranks.sum(torch.stack(here))
         present = torch.ones_like(values, dtype=torch.bool)
         for k, loss in enumerate(losses):
@@ -120,4 +120,4 @@ def check_losses(losses: Sequence[Tensor | None], num_tasks: int) -> None:
 def _whole(loss: Tensor, scale: float | Tensor | None, num_micro_batches: int) -> Tensor:
     wide = loss.to(torch.promote_types(loss.dtype, torch.float32))
     unscaled = wide if scale is None else wide / scale
-    return unscaled * num_micro_batches
+    return unscaled if num_micro_batches == 1 else unscaled * num_micro_batches

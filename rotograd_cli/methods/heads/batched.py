@@ -34,9 +34,13 @@ class BatchedHeads:
         Returns:
             The heads together; None for others.
         """
-        every = [split_head(head) for head in heads]
-        split = [head for head in every if head is not None and not head.rest]
-        if len(split) < max(2, len(every)):
+        split = []
+        for head in heads:
+            parts = split_head(head)
+            if parts is None or parts.rest:
+                return None
+            split.append(parts)
+        if len(split) < 2:
             return None
         first = split[0]
         if features.dim() != 2 and not (first.flattens and features.dim() > 2):
