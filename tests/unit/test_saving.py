@@ -51,7 +51,7 @@ def test_the_selected_epoch_holds_no_optimiser(tmp_path: Path) -> None:
     assert best.keys() == {"format", "state", "model", "records", "config", "bases"}
     assert {"optimizers", "schedulers", "rng"} <= last.keys()
     (tmp_path / "best.pt").replace(tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="got a selected epoch .*; put last.pt back"):
+    with pytest.raises(CheckpointError, match=r"got a selected epoch .*; put last.pt back"):
         trainer(tmp_path, "rotograd", epochs=2).checkpoints.resume()
 
 
