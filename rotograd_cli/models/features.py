@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError, ShapeError, suggest
+from rotograd_cli.models.layers import require_two_examples
 from rotograd_cli.user_code import blamed
 
 Pool = Literal["mean", "first", "flatten"] | None
@@ -78,7 +79,12 @@ class LibraryNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of images ``[N, C, H, W]``."""
-        output: Any = self.network(x)
+        try:
+            output: Any = self.network(x)
+        except ValueError:  # BatchNorm's, of one value per channel
+            if self.training:
+                require_two_examples(type(self).__name__, x)
+            raise
         return pooled(output[_KEY] if isinstance(output, Mapping) else output, self.pool)
 
 

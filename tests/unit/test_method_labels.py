@@ -23,6 +23,7 @@ from rotograd_cli.config.labels import (
 from rotograd_cli.config.overrides import composed
 from rotograd_cli.config.schema import to_train_config
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.excessmtl import ExcessMTL
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.runs.saved import key
 from rotograd_cli.runs.summary import RunSummary
@@ -50,7 +51,8 @@ def test_every_method_has_a_name_of_its_own_that_older_runs_get_by_their_class()
         assert method_label(without_label(node)) == labels[name]
         if name != "rotate":
             assert file_label(name) == labels[name]
-            assert class_label(node["_target_"].rpartition(".")[2]) == labels[name]
+            of_class = class_label(node["_target_"].rpartition(".")[2])
+            assert of_class == labels[name].removesuffix(" (parameters)")
 
 
 def test_a_label_changes_no_key() -> None:
@@ -115,7 +117,8 @@ def test_exactly_the_rules_that_see_gradients_say_where_they_are_taken() -> None
     for node in nodes:
         target = pkgutil.resolve_name(node["_target_"])
         sees = issubclass(target, Rule) and target.sees_gradients
-        assert node.get(GRADIENTS) == (FEATURES if sees else None), node
+        default = "parameters" if target is ExcessMTL else FEATURES
+        assert node.get(GRADIENTS) == (default if sees else None), node
 
 
 def test_gradients_over_the_parameters_are_another_row_of_a_table(tmp_path: Path) -> None:

@@ -514,11 +514,11 @@ def test_rebasing_is_what_assigning_the_rotations_by_hand_is() -> None:
         assert (R - model.rotations.base).abs().max() > 1e-3
 
 
-def test_rotations_stay_orthogonal_over_ten_thousand_rebasings() -> None:
+def test_rotations_stay_orthogonal_over_two_thousand_rebasings() -> None:
     torch.manual_seed(0)
     rotations = Rotations(2, 4, rebase_every=1)
     eye = torch.eye(4)
-    for _ in range(10_000):
+    for _ in range(2_000):
         rotations.free_parameters.detach().uniform_(-1, 1)
         rotations.rebase()
     # rounded once to float32 by the last of them: 6e-8 in every entry
