@@ -19,6 +19,7 @@ from rotograd_cli.methods.fairgrad import FairGrad
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.fixed import FixedWeights
 from rotograd_cli.methods.gls import GeometricLoss
+from rotograd_cli.methods.go4align import GO4Align
 from rotograd_cli.methods.graddrop import GradDrop
 from rotograd_cli.methods.gradnorm import GradNorm, GradNormWeights
 from rotograd_cli.methods.imtl import IMTL
@@ -60,6 +61,7 @@ __all__ = [
     "ExtraOutputs",
     "FairGrad",
     "FixedWeights",
+    "GO4Align",
     "GeometricLoss",
     "GradDrop",
     "GradNorm",

@@ -15,6 +15,7 @@ from rotograd_cli.methods.fairgrad import FairGrad
 from rotograd_cli.methods.famo import FAMO
 from rotograd_cli.methods.fixed import FixedWeights
 from rotograd_cli.methods.gls import GeometricLoss
+from rotograd_cli.methods.go4align import GO4Align
 from rotograd_cli.methods.graddrop import GradDrop
 from rotograd_cli.methods.gradnorm import GradNorm, GradNormWeights
 from rotograd_cli.methods.imtl import IMTL
@@ -75,6 +76,7 @@ LOSSES: dict[str, Callable[[int], Rule]] = {
     "fixed": lambda num: FixedWeights(num_tasks=num, weights=[k + 0.5 for k in range(num)]),
     "si": lambda num: ScaleInvariant(num_tasks=num),
     "gls": lambda num: GeometricLoss(num_tasks=num),
+    "go4align": lambda num: GO4Align(num_tasks=num, num_groups=2),
     "imtll": lambda num: IMTLL(num_tasks=num),
     "stch": lambda num: STCH(num_tasks=num, mu=0.5, warmup_epochs=2),
 }

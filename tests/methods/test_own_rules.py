@@ -251,7 +251,7 @@ def test_a_rule_for_another_number_of_tasks_is_refused() -> None:
             ShapeError, match=rf"^`G` .* {K + 1} tasks, got {K} rows; build the rule"
         ):
             rule(gradients(K, 0))
-    assert num_refused == 15
+    assert num_refused == 16
 
 
 def test_heads_that_are_no_list_are_refused() -> None:
