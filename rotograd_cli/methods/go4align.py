@@ -104,7 +104,7 @@ def group_means(values: Tensor, num_groups: int) -> Tensor:
     result = torch.empty_like(values)
     end = k
     for start_of in reversed(starts):
-        start = int(start_of[end - 1])
-        result[order[start:end]] = means[start, end - 1]
-        end = start
+        begin = int(start_of[end - 1])
+        result[order[begin:end]] = means[begin, end - 1]
+        end = begin
     return result
