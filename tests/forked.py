@@ -82,6 +82,7 @@ class Forked:
 def _run(words: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
     os.setsid()
     os.chdir(cwd)
+    os.environ.pop("ROTOGRAD_DATA", None)  # of the shell that the tests run in
     os.environ.update(env)
     for path, descriptor in ((out, 1), (err, 2)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -187,6 +187,11 @@ def with_bases(
             "whole folder of checkpoints."
         )
     for name in STATES & content.keys():
+        if not isinstance(content[name], dict):
+            raise CheckpointError(
+                f"{path} cannot be read as a checkpoint ({name} holds no tensors by name); copy it "
+                "again, or train the run again."
+            )
         content[name].update(bases)
     return content
 

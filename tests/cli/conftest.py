@@ -72,12 +72,17 @@ def smoke_run(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
 
 
+def environment() -> dict[str, str]:
+    """The environment of processes that fixtures start before the variable is taken away."""
+    return {key: value for key, value in os.environ.items() if key != "ROTOGRAD_DATA"}
+
+
 def start(*words: str, cwd: Path, path: str = str(CHECKOUT), **env: str) -> "subprocess.Popen[str]":
     """The command in a process (group) of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "rotograd_cli", *words],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, **env},
+        env={**environment(), "PYTHONPATH": path, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

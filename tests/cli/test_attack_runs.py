@@ -20,6 +20,7 @@ from rotograd_cli.cli import main
 from rotograd_cli.config.packing import available_cores
 from rotograd_cli.errors import RUN_FAILED, ConfigError
 from rotograd_cli.runs.directory import claimed
+from tests.cli.conftest import environment
 from tests.records import records
 from tests.waiting import PATIENCE_S, wait_for
 
@@ -267,7 +268,7 @@ print("codes", {code: codes.count(code) for code in set(codes)})
 def many_runs(tmp_path: Path, num: int) -> None:
     from .conftest import CHECKOUT
 
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    env = {**environment(), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", STARTER, str(num)],
         cwd=tmp_path,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import environment
 from tests.read_back import accumulator
 from tests.records import records
 from tests.waiting import PATIENCE_S, wait_for
@@ -30,7 +31,7 @@ def torchrun(*words: str, options: tuple[str, ...] = TWO, cwd: Path, **env: str)
             *("-m", "rotograd_cli", *words),
         ],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", **env},
+        env={**environment(), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,6 +17,7 @@ import torch
 from rotograd_cli.errors import RUN_FAILED
 from rotograd_cli.runs.description import resumed
 from rotograd_cli.runs.summary import RunSummary
+from tests.cli.conftest import environment
 from tests.forked import Forked
 from tests.marks import slow_unless
 from tests.records import records
@@ -221,7 +222,7 @@ def test_a_launchers_handler_is_called_once_the_run_is_saved(tmp_path: Path) -> 
     process = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, "train", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
+        env={**environment(), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

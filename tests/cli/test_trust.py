@@ -332,6 +332,7 @@ def test_ones_own_component_is_run_where_a_yaml_file_of_ones_own_names_it(
     (tmp_path / "conf" / "backbone").mkdir(parents=True)
     (tmp_path / "conf" / "backbone" / "mine.yaml").write_text("_target_: mine.Net\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # another test's
     own = ("--config-dir", "conf")
     words = ("train", *TINY, "backbone=mine", "+backbone.hidden=[4]", "+backbone.num_features=6")
     words = tuple(w for w in words if not w.startswith(("backbone.", "backbone=mlp")))

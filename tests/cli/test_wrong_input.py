@@ -95,7 +95,7 @@ WRONG_OVERRIDES = [
     ("train.patience=0", "`train.patience` must be at least 1, got 0"),
     ("train.ema_decay=1", "`train.ema_decay` must be less than 1, got 1.0"),
     ("parameter_groups=[{patern: x}]", "did you mean parameter_groups[0].pattern?"),
-    ("parameter_groups=[{pattern: x, lr: 1}]", "must match a parameter, got 'x'; names are such"),
+    ("parameter_groups=[{pattern: x, lr: 1}]", "must match a parameter, got 'x'; try backbone.*"),
     ("method.gradients=parameters", "does not rotate, such as method=pcgrad."),
     ("parameter_groups=3", "`parameter_groups`"),
     ("model_scheduler.warmup_epochs=1", "must leave steps to train after the warm-up, got 1"),

@@ -159,9 +159,8 @@ def differences(theirs: nn.Module, ours: nn.Module) -> dict[str, float]:
                 for k in range(ours.num_tasks)
             ]
         )
-        result["free parameters"] = float(
-            (packed(X) - ours.rotations.free_parameters).detach().abs().max()
-        )
+        apart = (packed(X) - ours.rotations.free_parameters).detach().abs()
+        result["free parameters"] = float(apart.max()) if apart.numel() else 0.0  # none for m = 1
     if hasattr(ours, "weight"):
         result["weight"] = float(
             (torch.stack(list(theirs.weight)) - ours.weight).detach().abs().max()

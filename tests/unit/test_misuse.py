@@ -20,8 +20,7 @@ from rotograd_cli.errors import RankError
 from rotograd_cli.linalg import devices
 from rotograd_cli.methods import RotateOnly
 from rotograd_cli.methods.engine import misuse
-from tests.contract.test_methods import FILES as METHODS
-from tests.contract.test_methods import build, max_num_tasks
+from tests.contract.test_methods import METHODS, build, max_num_tasks
 from tests.marks import slow_unless
 
 SIZE, NUM_TASKS = 6, 2
