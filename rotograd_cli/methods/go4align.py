@@ -58,11 +58,12 @@ class GO4Align(LogarithmicLosses, LossWeighting):
         """Return the weights of the groups by task, shape ``[K]``; 0 for absent tasks."""
         usable = self.observe(losses)
         values = torch.where(usable, losses.values, 0)
-        share = self.share * (-self.step_size * values).exp()
+        tiny = torch.finfo(self.share.dtype).tiny  # a share that underflows does not stay zero
+        logits = self.share.clamp_min(tiny).log() - self.step_size * values
         if not losses.accumulating:
-            self.share.copy_(share / share.sum())
-        total = torch.where(usable, share, 0).sum()
-        indicators = share * values.sum() / torch.where(usable, values * total, 1)
+            self.share.copy_(logits.softmax(0))
+        share = torch.where(usable, logits, -torch.inf).softmax(0)  # NaN where no task is usable
+        indicators = share * values.sum() / torch.where(usable, values, 1)
         on_host, flags = devices.to_host(torch.stack((indicators, usable.to(share)))).unbind()
         (grouped,) = flags.nonzero(as_tuple=True)
         weights = torch.zeros_like(on_host)

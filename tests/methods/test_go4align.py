@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.methods.go4align import GO4Align, group_means
+from rotograd_cli.methods.rule import Losses
 from tests.methods.common import normal
 from tests.methods.regression import K, assert_same_network, data, naive_step, on_network, sgd_step
 
@@ -51,6 +52,16 @@ def test_groups_are_the_best_ones() -> None:
                 if np.isclose(error, found.inertia_, rtol=1e-9):
                     centers = found.cluster_centers_[found.labels_, 0]
                     np.testing.assert_allclose(means.numpy(), centers, rtol=1e-9)
+
+
+def test_losses_of_any_size_have_finite_weights() -> None:
+    rule = GO4Align(num_tasks=K, num_groups=2)
+    present = torch.ones(K, dtype=torch.bool)
+    for values in ([1e9, 1e9, 1e9], [1e9, 1.0, 1.0], [1.0, 1e12, 1.0], [1e12, 1e-3, 1.0]):
+        factors = rule.factors(Losses(torch.tensor(values), present))
+        assert factors.isfinite().all(), values
+        assert rule.share.isfinite().all()
+    assert not rule.factors(Losses(torch.zeros(K), ~present)).any()  # nobody takes part
 
 
 def test_wrong_options_are_refused() -> None:
