@@ -78,7 +78,7 @@ class ForwardPass:
         *,
         separately: bool,
         keep: bool,
-    ) -> Sequence[Tensor]:
+    ) -> list[Tensor]:
         """Differentiate the losses at the leaves, which fills the gradients of the heads.
 
         Args:
@@ -95,7 +95,7 @@ class ForwardPass:
         roots = summed([loss for loss in weighed if loss is not None])
         torch.autograd.backward(roots, retain_graph=keep or self.has_extras)
         gradients = take_gradients(self.leaves.tensors)
-        return gradients[0].unbind() if self.leaves.stacked else gradients
+        return list(gradients[0].unbind()) if self.leaves.stacked else gradients
 
 
 def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:
