@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +20,6 @@ import yaml
 from results import ROOT, Commands, final_runs, is_complete, make_figure, reproductions, train
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
-from small_png import main as shrink
 
 from rotograd_cli.cli import main as rotograd
 from rotograd_cli.errors import RotogradError
@@ -28,9 +27,11 @@ from rotograd_cli.errors import RotogradError
 IMAGES = ROOT / "docs" / "images"
 RESULTS = ROOT / "docs" / "results"
 COLUMNS = 100
+MIDDLE = re.compile(r"((?:^epoch .*\n){2})(?:^epoch .*\n)+(?=^epoch )", re.MULTILINE)
 WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
-SCHEMES = {"report.png": 1, "report-dark.png": 0}
-"""Chromium's number of a colour scheme, by picture."""
+PARTS = "<style>#learning-curves {display: none}</style>"  # so that a picture shows the gradients
+BROWSER = ["--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=20000"]
+SCHEMES = {"report.png": 1, "report-dark.png": 0}  # Chromium's number of a colour scheme
 
 
 def main(words: Sequence[str]) -> int:
@@ -47,14 +48,14 @@ def main(words: Sequence[str]) -> int:
         elif name == "report":
             photograph(commands)
         else:
-            draw(name, commands, IMAGES if name in images else RESULTS, options)
+            folder = IMAGES if name in images else RESULTS
+            draw(name, commands, folder, options["runs"], options["train"] == "1")
     return 0
 
 
-def draw(name: str, commands: Commands, folder: Path, options: Mapping[str, str]) -> None:
+def draw(name: str, commands: Commands, folder: Path, runs: str, trains: bool) -> None:
     """Draw the figures of a picture or of a page of results."""
-    runs = options["runs"]
-    if options["train"] == "1":
+    if trains:
         train(commands, runs)
     if not is_complete(name, commands, runs, "pictures names"):
         return
@@ -68,7 +69,7 @@ def draw(name: str, commands: Commands, folder: Path, options: Mapping[str, str]
 
 
 def photograph(commands: Commands) -> None:
-    """Write the report of a run, and take its picture in a browser."""
+    """Write the report of a run, and take pictures of it in a browser."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         print("report: not made again; needs chromium or google-chrome on the PATH")
@@ -76,28 +77,26 @@ def photograph(commands: Commands) -> None:
     for words in commands:
         if rotograd(words[1:]) != 0:
             sys.exit(f"{shlex.join(words)} failed.")
-    page = Path(commands[-1][-1].removeprefix("run="), "report.html").resolve().as_uri()
-    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=20000"]
-    for name, scheme in SCHEMES.items():
-        look = [f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1000,1750"]
-        shot = [f"--screenshot={IMAGES / name}", page]
-        subprocess.run([browser, *options, *look, *shot], check=True, capture_output=True)
-        shrink(IMAGES / name, IMAGES / name)
+    report = Path(commands[-1][-1].removeprefix("run="), "report.html")
+    text = report.read_text(encoding="utf-8").replace("</head>", f"{PARTS}</head>", 1)
+    with TemporaryDirectory() as made:
+        page = Path(made, "report.html")
+        page.write_text(text, encoding="utf-8")
+        for name, scheme in SCHEMES.items():
+            look = [f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1000,1730"]
+            command = [browser, *BROWSER, *look, f"--screenshot={IMAGES / name}", page.as_uri()]
+            subprocess.run(command, check=True, capture_output=True)
 
 
 def record(words: Sequence[str], target: Path) -> None:
     """Run a command and draw what it writes; of the epochs the first two and the last."""
-    environment = {**os.environ, "COLUMNS": str(COLUMNS)}
-    result = subprocess.run(
-        words, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True, check=True
-    )
-    epochs = re.compile(r"((?:^epoch .*\n){2})(?:^epoch .*\n)+(?=^epoch )", re.MULTILINE)
+    env = {**os.environ, "COLUMNS": str(COLUMNS)}
+    written = subprocess.run(words, env=env, stdout=-1, stderr=-2, text=True, check=True).stdout
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print("$ make run", style="bold")
-    console.print(epochs.sub(r"\1...\n", result.stdout), markup=False, highlight=False)
+    console.print(MIDDLE.sub(r"\1...\n", written), markup=False, highlight=False)
     svg = WEB_FONT.sub("", console.export_svg(title="rotograd", theme=MONOKAI))
     target.write_text(svg, encoding="utf-8")
-    print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
