@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md and docs/methods.md work as printed."""
+"""The examples of docs/extending.md and docs/methods.md work as printed."""
 
 import re
 import shlex
@@ -9,24 +9,8 @@ import pytest
 from .conftest import CHECKOUT, Cli
 from .test_train import SMOKE, summary
 
-IMPORTS = """
-from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.tasks.losses import mean_squared_error
-from rotograd_cli.tasks.metrics import mse
-from rotograd_cli.tasks import Task, select_tasks
-
-
-"""
-NOISE = "_target_: noise_example.Noise\n_partial_: true\nseed: 0\n"
-
-
-def blocks(language: str, page: str = "CONTRIBUTING.md") -> list[str]:
+def blocks(language: str, page: str) -> list[str]:
     text = (CHECKOUT / page).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
@@ -34,10 +18,12 @@ def blocks(language: str, page: str = "CONTRIBUTING.md") -> list[str]:
 def test_the_data_set_of_the_page_trains(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (dataset,) = blocks("python")
-    (tmp_path / "noise_example.py").write_text(IMPORTS + dataset)
+    (dataset,) = blocks("python", "docs/extending.md")
+    (yaml,) = blocks("yaml", "docs/extending.md")
+    (tmp_path / "noise_example.py").write_text(dataset)
     (tmp_path / "conf" / "data").mkdir(parents=True)
-    (tmp_path / "conf" / "data" / "noise.yaml").write_text(NOISE)
+    own = yaml.replace("rotograd_cli.data.noise", "noise_example")
+    (tmp_path / "conf" / "data" / "noise.yaml").write_text(own)
     monkeypatch.syspath_prepend(str(tmp_path))
     words = ("method=imtlg", "data=noise", "backbone=mlp", "hydra.run.dir=run")
     result = cli("train", "--config-dir", "conf", *SMOKE, *words)
