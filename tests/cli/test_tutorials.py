@@ -86,7 +86,7 @@ def options_for(words: list[str]) -> tuple[str, ...]:
     goes_on = any(re.match("resume=(?!auto)", word) for word in words)
     of_table = any(word.startswith("table=") for word in words)
     if of_table and words[1] in ("reproduce", "plot"):
-        grid = ("table.grid.widen=false", "table.grid.values.model_optimizer.lr=[2e-3,5e-3]")
+        grid = ("table.grid.widen=false", "+table.grid.values={model_optimizer.lr:[2e-3,5e-3]}")
         return (*TINY, *grid, "seeds=1")
     if words[1] != "train" or goes_on:
         return ()
