@@ -39,9 +39,11 @@ def main(words: Sequence[str]) -> int:
     options = {"runs": "outputs", "train": "0"} | dict(w.split("=", 1) for w in words if "=" in w)
     images = yaml.safe_load((IMAGES / "pictures.yaml").read_text(encoding="utf-8"))
     pages = yaml.safe_load((RESULTS / "pages.yaml").read_text(encoding="utf-8"))
-    for name in [word for word in words if "=" not in word] or [*images, *pages]:
+    names = [word for word in words if "=" not in word] or [*images, *pages]
+    for name in [*(options.keys() - {"runs", "train"}), *names]:
         if name not in images | pages:
-            sys.exit(f"{name!r} is no picture: choose from {', '.join([*images, *pages])}.")
+            choices = ", ".join([*images, *pages])
+            sys.exit(f"{name!r} is neither an option (runs=, train=) nor a picture: {choices}.")
         commands = [shlex.split(line) for line in (images | pages)[name]]
         if name == "run":
             record(commands[-1], IMAGES / "run.svg")
