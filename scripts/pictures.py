@@ -39,12 +39,13 @@ def main(words: Sequence[str]) -> int:
     options = {"runs": "outputs", "train": "0"} | dict(w.split("=", 1) for w in words if "=" in w)
     images = yaml.safe_load((IMAGES / "pictures.yaml").read_text(encoding="utf-8"))
     pages = yaml.safe_load((RESULTS / "pages.yaml").read_text(encoding="utf-8"))
-    names = [word for word in words if "=" not in word] or [*images, *pages]
+    figures = {name: lines for name, lines in pages.items() if "rotograd plot" in str(lines)}
+    choices = figures | images
+    names = [word for word in words if "=" not in word] or list(choices)
     for name in [*(options.keys() - {"runs", "train"}), *names]:
-        if name not in images | pages:
-            choices = ", ".join([*images, *pages])
-            sys.exit(f"{name!r} is neither an option (runs=, train=) nor a picture: {choices}.")
-        commands = [shlex.split(line) for line in (images | pages)[name]]
+        if name not in choices:
+            sys.exit(f"{name!r} is no option (runs=, train=) and no picture: {', '.join(choices)}.")
+        commands = [shlex.split(line) for line in choices[name]]
         if name == "run":
             record(commands[-1], IMAGES / "run.svg")
         elif name == "report":
