@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_PART = 2**20  # numbers of which the CPU makes a copy in float64
+
 
 def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Quotient with 0 where the denominator is 0, without inf or NaN on the way.
@@ -42,7 +44,12 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor:
         >>> norms_of([torch.tensor([3e25, 4e25]), torch.tensor([3e-30, 4e-30])])
         tensor([5.0000e+25, 5.0000e-30])
     """
-    norms = torch._foreach_norm(list(tensors), dtype=torch.float64)
+    if tensors[0].numel() <= _PART:
+        norms = torch._foreach_norm(list(tensors), dtype=torch.float64)
+    else:
+        parts = (torch.split(tensor.flatten(), _PART) for tensor in tensors)
+        of_parts = (torch._foreach_norm(part, dtype=torch.float64) for part in parts)
+        norms = tuple(torch.stack(values).norm() for values in of_parts)
     return torch.stack(norms).to(tensors[0].dtype)
 
 
