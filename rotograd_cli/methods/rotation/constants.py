@@ -1,6 +1,7 @@
 """Rotations as constants of one pass: whole matrices, or folded into a few rows per task."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -106,9 +107,13 @@ class FoldedRotations:
         if inputs.planned is not None:
             rows = rows * torch.where(norm <= inputs.planned, 1.0, torch.nan)
 
-        # part by part: each matrix is read once for every term, from the cache
-        folded = [self._fold(part, X, rows) for part in parts(self.base)]
+        folded = [self._fold(part, X, rows) for part in self._parts()]
         self.weight, self._left = map(joined, zip(*folded, strict=True))
+
+    def _parts(self) -> Iterator[slice]:
+        """Yield tasks whose matrices are read for every term from the caches of all threads."""
+        on_cpu = self.base.device.type == "cpu"
+        return parts(self.base, times=torch.get_num_threads() if on_cpu else 1)
 
     def _fold(self, part: slice, X: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         operand = _fill_operand(self._operand[part], X[part], self._inputs)
@@ -133,7 +138,7 @@ class FoldedRotations:
         left = self._left if without is None else self._left.masked_fill(without, 0)
         gradient = left.new_empty(self._inputs.X.shape)
         turned = torch.empty_like(P)
-        for part in parts(self.base):
+        for part in self._parts():
             operand = self._operand[part]
             right, rows = self._inputs.map.unfold(operand, Q[part], P[part], self._series)
             self._inputs.triangle.pack_skew(left[part], right, out=gradient[part])
