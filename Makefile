@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations=30
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check smoke results wheel clean
+.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check smoke bench-check results wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ check: lint types test ## everything that must pass before a commit
 
 smoke: $(STAMP) ## train two steps through the command line
 	$(BIN)/rotograd train debug=smoke
+
+bench-check: $(STAMP) ## measure speed and sizes, and print which targets are met; a quiet machine, 12 minutes (rows=default,lenet)
+	$(BIN)/python scripts/performance.py --check --only "$(rows)"
 
 results: $(STAMP) ## make the pages of docs/results again; says what is to be trained first (train=1 trains it, pages=NAME, runs=DIR)
 	$(BIN)/python scripts/results.py $(pages) train=$(or $(train),0) runs=$(or $(runs),outputs)
