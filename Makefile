@@ -7,10 +7,10 @@ STAMP  := $(VENV)/.installed
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations=30
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check smoke bench-check results wheel clean
+.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check docs docs-serve smoke bench-check results wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (torch is large: a few minutes the first time) ..."
@@ -50,7 +50,13 @@ format: $(STAMP) ## format the code in place
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint types test ## everything that must pass before a commit
+check: lint types test docs ## everything that must pass before a commit
+
+docs: $(STAMP) ## build the documentation site into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: $(STAMP) ## show the documentation site at http://127.0.0.1:8000 while you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 smoke: $(STAMP) ## train two steps through the command line
 	$(BIN)/rotograd train debug=smoke

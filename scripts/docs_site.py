@@ -1,0 +1,55 @@
+"""Hooks of mkdocs: files outside of docs become pages, and links to them work on both sides.
+
+Pages link relative to the repository, as the git host shows them. The site has the files outside of
+docs below ``repository/``.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+
+import docs_reference
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+OUTSIDE = [
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff"),
+    "datasets/*/README.md",
+]
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the files outside of docs."""
+    for pattern in OUTSIDE:
+        for path in sorted(ROOT.glob(pattern)):
+            name = f"repository/{path.relative_to(ROOT).as_posix()}"
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+    for name, text in docs_reference.pages():
+        files.append(File.generated(config, f"reference/{name}", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links from a file of the repository to its place in the site."""
+    source = page.file.src_uri
+    folder = posixpath.dirname(posixpath.join("docs", source))
+    if source.startswith("repository/"):
+        folder = posixpath.dirname(source.removeprefix("repository/"))
+
+    def rewritten(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, match[1]))
+        return posixpath.relpath(_place(target), posixpath.dirname(source) or ".")
+
+    return LINK.sub(rewritten, markdown)
+
+
+def _place(path: str) -> str:
+    """Return where the site has a file of the repository."""
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    if path.startswith("conf/"):
+        return f"reference/{path.split('/')[1]}.md"
+    return f"repository/{path}"
