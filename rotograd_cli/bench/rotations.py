@@ -49,7 +49,8 @@ def _gaussian(size: int, generator: torch.Generator) -> Tensor:
     """Return a skew Gaussian matrix, divided by its spectral norm."""
     half = torch.randn(size, size, dtype=torch.float64, generator=generator)
     A = half - half.mT
-    return A / torch.linalg.matrix_norm(A, ord=2).clamp_min(1e-300)  # 0 for m = 1
+    norm: Tensor = torch.linalg.matrix_norm(A, ord=2)
+    return A / norm.clamp_min(1e-300)  # 0 for m = 1
 
 
 def _few_planes(size: int, generator: torch.Generator) -> Tensor:
@@ -58,7 +59,7 @@ def _few_planes(size: int, generator: torch.Generator) -> Tensor:
     angles = _DECAY ** torch.arange(num_planes, dtype=torch.float64)
     vectors = torch.randn(size, 2 * num_planes, dtype=torch.float64, generator=generator)
     p, q = torch.linalg.qr(vectors).Q.chunk(2, dim=1)
-    half = p * angles @ q.mT
+    half: Tensor = p * angles @ q.mT
     return half - half.mT
 
 

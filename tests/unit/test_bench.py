@@ -236,7 +236,7 @@ def test_contenders_compute_what_they_should() -> None:
 @pytest.mark.usefixtures("hydra_running")
 def test_steps_with_optimizers_are_those_of_training() -> None:
     """Vanilla's step through the real training step, and two plain loops, end at one place."""
-    words = ("bench.contenders=[ideal,bare,vanilla]", "bench.optimizers=true", "head=linear")
+    words = ("bench.contenders=[ideal,bare,vanilla]", "bench.optimizers=true", "head.hidden=[]")
     built, batch = contenders(*words, "model_optimizer.lr=0.1")
     starts = [p.detach().clone() for p in built["vanilla"].model.parameters()]
     ends = {}
@@ -253,7 +253,7 @@ def test_steps_with_optimizers_are_those_of_training() -> None:
 def test_the_ideal_starts_no_more_operations_with_more_equal_heads() -> None:
     """Equal heads are one product and their losses one call; a plain loop has them one by one."""
     numbers: dict[str, list[int]] = {"ideal": [], "bare": []}
-    binary = ("head=linear", "data.kind=binary", "data.num_outputs=1")
+    binary = ("head.hidden=[]", "data.kind=binary", "data.num_outputs=1")
     for num_tasks in (2, 8):
         words = (*binary, f"data.num_tasks={num_tasks}", "bench.contenders=[ideal,bare]")
         built, batch = contenders(*words)
@@ -263,8 +263,8 @@ def test_the_ideal_starts_no_more_operations_with_more_equal_heads() -> None:
                 contender.step(batch)
             numbers[name].append(counted.num)
     ideal, bare = (many - few for few, many in numbers.values())
-    assert ideal < 6 * 6, numbers
-    assert bare > 6 * 10, numbers
+    assert ideal <= 6 * 6, numbers
+    assert bare > 6 * 40, numbers
 
 
 @pytest.mark.usefixtures("hydra_running")
