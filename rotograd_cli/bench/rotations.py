@@ -131,7 +131,7 @@ def rotation_part(model: nn.Module, batch: Batch) -> Callable[[], None] | None:
         leaves = training_leaves(model.heads, features, model.rotated, per_task=True)
         run = ForwardPass(features, leaves)
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            by_task = gradients[0].unbind() if leaves.stacked else gradients
+            by_task = list(gradients[0] if leaves.stacked else gradients)
             model.combine(run, by_task, model.rule.factors(step.losses), step)
         for parameter in model.mtl_parameters():
             parameter.grad = None
