@@ -7,6 +7,7 @@ latter is ``Annotated[str, Literal["min", "max"]]``.
 
 import functools
 import inspect
+import math
 import operator
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,17 @@ _COMPARISONS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
     Gt: ("gt", operator.gt, "more than"),
     Le: ("le", operator.le, "at most"),
     Lt: ("lt", operator.lt, "less than"),
+}
+
+_SYMBOLS = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
+_WORDS = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true | false",
+    type(None): "null",
+    list: "list",
+    dict: "mapping",
 }
 
 
@@ -119,3 +131,37 @@ def check_fields(record: Any, prefix: str = "") -> None:
             check_fields(value, f"{name}.")
         else:
             check_range(name, value, hints[field.name])
+
+
+def in_words(annotation: Any) -> str:
+    """Return what an annotation accepts, for a reader; nothing where it says nothing.
+
+    Examples:
+        >>> in_words(Annotated[float, Gt(0), Lt(1)] | None)
+        'number > 0 and < 1, or null'
+        >>> in_words(Sequence[Literal["mean", "first"]])
+        'list of mean | first'
+    """
+    origin = get_origin(annotation)
+    parts = get_args(annotation)
+    if origin in (typing.Union, UnionType):
+        return ", or ".join(filter(None, map(in_words, parts)))
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin is Annotated:
+        return _restricted(in_words(parts[0]), parts[1:])
+    if origin in (list, tuple, Sequence):
+        return f"list of {in_words(parts[0])}".removesuffix(" of ")
+    if origin in (dict, Mapping):
+        return f"mapping of names to {in_words(parts[1])}".removesuffix(" of names to ")
+    return _WORDS.get(annotation, "")
+
+
+def _restricted(name: str, metadata: Sequence[Any]) -> str:
+    for restriction in metadata:
+        if get_origin(restriction) is Literal:
+            return in_words(restriction)
+    bounds = [(type(each), each) for each in metadata if type(each) in _COMPARISONS]
+    limits = [(_SYMBOLS[kind], getattr(each, _COMPARISONS[kind][0])) for kind, each in bounds]
+    finite = [f"{symbol} {limit}" for symbol, limit in limits if abs(limit) != math.inf]
+    return " ".join(filter(None, (name, " and ".join(finite))))
