@@ -5,10 +5,10 @@ reference pages of the documentation are made of them.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra import compose
@@ -82,12 +82,12 @@ class Facts:
 
     def value(self, key: str) -> str:
         """Value of a key as it is written after ``KEY=``; empty for a section."""
-        written = self.settings[key][-1].text
-        try:
-            value = OmegaConf.select(self._config, key) if "${" in written else written
-        except OmegaConfBaseException:
-            value = written
-        return written if value == written else override_value(value)
+        written = next((each.text for each in self.settings[key][::-1] if each.text), "")
+        if "${" not in written or key.startswith("hydra."):  # Hydra's depend on the time
+            return written
+        with suppress(OmegaConfBaseException):
+            return override_value(OmegaConf.select(self._config, key))
+        return written
 
     def accepted(self, key: str) -> str:
         """Return what a key accepts, in words; an option of a component by its signature."""
@@ -96,14 +96,23 @@ class Facts:
         schema = OmegaConf.get_type(section)
         if is_dataclass(schema):
             return in_words(hints_of(schema).get(name))
-        if "_target_" not in section:
-            return ""
-        from rotograd_cli.config.components import accepted_parameters  # loads torch
-        from rotograd_cli.methods.engine.method import MultiTaskMethod
+        target = OmegaConf.select(section, "_target_", throw_on_missing=False)
+        return accepted_by(target, name) if target else ""
 
-        parameters = accepted_parameters(_locate(section["_target_"])) or {}
-        of_network = accepted_parameters(MultiTaskMethod) or {}  # options of a rule's network
-        return in_words(parameters.get(name, of_network.get(name)))
+
+def accepted_by(target: str, option: str) -> str:
+    """Return what an option of a component accepts, in words, by the signature of its class.
+
+    Args:
+        target: Path of the class or function.
+        option: Name of the option; of a rule, also one of the network around it.
+    """
+    from rotograd_cli.config.components import accepted_parameters  # loads torch
+    from rotograd_cli.methods.engine.method import MultiTaskMethod
+
+    of_network = accepted_parameters(MultiTaskMethod) or {}
+    parameters = of_network | (accepted_parameters(_locate(target)) or {})
+    return in_words(parameters.get(option))
 
 
 def header(file: Path) -> list[str]:
@@ -135,9 +144,10 @@ def _walk(node: yaml.MappingNode, package: str, file: Path, text: str) -> Iterat
         if name.value.startswith("_") or name.value == "defaults":
             continue
         key = f"{package}.{name.value}".removeprefix(".")
-        is_section = isinstance(value, yaml.MappingNode) and not value.flow_style
-        written = "" if is_section else text[value.start_mark.index : value.end_mark.index]
-        end = name.end_mark if is_section else value.end_mark
+        is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
+        is_section = is_block and isinstance(value, yaml.MappingNode)
+        written = "" if is_section else text[value.start_mark.index : value.end_mark.index].strip()
+        end = name.end_mark if is_block else value.end_mark
         comment = _comment(text.splitlines(), name.start_mark, end)
         yield Setting(key, file, name.start_mark.line + 1, written, comment)
         if is_section:
