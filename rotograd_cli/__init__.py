@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # imported when asked for, so that the package itself takes no time; __init__.pyi has the types
 _PLACES = {

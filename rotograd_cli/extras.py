@@ -1,9 +1,16 @@
 """Packages that are not installed by default."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rotograd_cli.errors import ConfigError
+
+
+def installing(extra: str) -> str:
+    """Return the command that installs an extra beside this package, whatever ``pip`` is first."""
+    return f"{shlex.quote(sys.executable)} -m pip install 'rotograd-cli[{extra}]'"
 
 
 @contextmanager
@@ -23,5 +30,5 @@ def needing_extra(component: str, extra: str, licence: str) -> Iterator[None]:
     except ImportError as error:
         raise ConfigError(
             f"{component} needs the extra {extra!r} ({licence}), which is not installed "
-            f"({' '.join(str(error).split())[:80]}); pip install 'rotograd-cli[{extra}]'."
+            f"({' '.join(str(error).split())[:80]}); {installing(extra)}."
         ) from error

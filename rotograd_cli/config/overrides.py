@@ -37,6 +37,7 @@ from rotograd_cli.config.lookup import (
 )
 from rotograd_cli.config.schema import unknown_key
 from rotograd_cli.errors import ConfigError, RotogradError, first_line
+from rotograd_cli.extras import installing
 
 EXTRAS = {
     "joblib": "local",
@@ -129,7 +130,7 @@ def _parsed(text: str) -> Override | None:
 def _unknown_choice(error: MissingConfigException, has_folder: bool) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
-        return f"{name} is not installed; run pip install 'rotograd-cli[{EXTRAS[name]}]'."
+        return f"{name} is not installed; run {installing(EXTRAS[name])}."
     options = list(error.options or [])
     close = difflib.get_close_matches(name, options, n=1)
     remedy = f" Did you mean {close[0]}?" if close else ""

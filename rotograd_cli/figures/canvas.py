@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.extras import installing
 from rotograd_cli.files import replace_file, replace_text
 from rotograd_cli.tables.parts import Table
 
@@ -67,7 +68,7 @@ def styled() -> Iterator[None]:
         from matplotlib import rc_context
     except ImportError as error:
         raise ConfigError(
-            "Figures need matplotlib, which is not installed; pip install 'rotograd-cli[plot]'."
+            f"Figures need matplotlib, which is not installed; {installing('plot')}."
         ) from error
     with rc_context(STYLE):
         yield

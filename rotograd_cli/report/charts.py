@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.extras import installing
 from rotograd_cli.report.palette import variables
 from rotograd_cli.tables.colours import COLOURS
 
@@ -36,9 +37,7 @@ class Band(NamedTuple):
 
 def missing(name: str) -> ConfigError:
     """Return the refusal for a library that is not installed."""
-    return ConfigError(
-        f"Reports need {name}, which is not installed; pip install 'rotograd-cli[report]'."
-    )
+    return ConfigError(f"Reports need {name}, which is not installed; {installing('report')}.")
 
 
 def library() -> Any:

@@ -14,12 +14,8 @@ from rotograd_cli.runs.saved import named_run
 from rotograd_cli.runs.summary import RunSummary
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.training.batches import EpochBatches
-from rotograd_cli.training.checkpoint import (
-    load_checkpoint,
-    load_newest,
-    planned_epochs,
-    previous_of,
-)
+from rotograd_cli.training.checkpoint import load_checkpoint, load_newest, previous_of
+from rotograd_cli.training.checkpoint_content import restore
 from rotograd_cli.training.nonfinite import find_origin, wrong_parameter
 from rotograd_cli.training.precision import compilation
 from rotograd_cli.training.run_state import RunState
@@ -84,16 +80,8 @@ def _go_back(run: RunState, last: Path, epochs: int) -> None:
     newest = load_newest(last.parent, run.device)
     if newest is None:
         raise CheckpointError(f"There is no checkpoint in {last.parent} to go back to.")
-    _restore(run, newest, last, epochs)
+    restore(run, newest, last, epochs)
     if wrong_parameter(run.model) is not None:
         previous = previous_of(last)
         with suppress(CheckpointError):
-            _restore(run, load_checkpoint(previous, run.device), previous, epochs)
-
-
-def _restore(run: RunState, content: dict[str, Any], path: Path, epochs: int) -> None:
-    """Restore a checkpoint; schedules that end with the run are laid out for its length."""
-    run.restore(content, path)
-    before = planned_epochs(content)
-    if before != epochs:
-        run.extend(before, epochs)
+            restore(run, load_checkpoint(previous, run.device), previous, epochs)

@@ -39,7 +39,8 @@ from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.options import TrainOptions
 from rotograd_cli.training.precision import compilation
-from rotograd_cli.training.run_state import RunState, TrainState
+from rotograd_cli.training.run_state import RunState
+from rotograd_cli.training.train_state import TrainState
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.extras import installing
 
 INPUTS = "inputs"
 """Name of the networks' one input."""
@@ -105,8 +106,7 @@ class ONNX(Format):
             import onnxscript
         except ImportError as error:
             raise ConfigError(
-                f"`format=onnx` needs {error.name}, which is not installed; "
-                "pip install 'rotograd-cli[onnx]'."
+                f"`format=onnx` needs {error.name}, which is not installed; {installing('onnx')}."
             ) from error
         del onnxscript  # the exporter imports it
         self._runtime: Any = onnxruntime

@@ -39,7 +39,7 @@ from rotograd_cli.runs.summary import RunSummary, recorded_metrics
 from rotograd_cli.runs.trust import Trust, user_folders
 from rotograd_cli.tasks import Task, select_tasks
 from rotograd_cli.training.checkpoint import load_checkpoint
-from rotograd_cli.training.run_state import load_weights
+from rotograd_cli.training.checkpoint_content import load_weights
 from rotograd_cli.training.seeding import unchanged_generators
 from rotograd_cli.trees import Inputs, like_parameters, shown, zeros_of
 

@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.extras import installing
 from rotograd_cli.runs.prediction_columns import filler
 
 try:
@@ -15,7 +16,7 @@ try:
     from pyarrow import parquet
 except ImportError as error:
     raise ConfigError(
-        "Parquet needs pyarrow, which is not installed; run: pip install 'rotograd-cli[parquet]', "
+        f"Parquet needs pyarrow, which is not installed; run: {installing('parquet')}, "
         "or write a file .npz."
     ) from error
 

@@ -23,7 +23,7 @@ from rotograd_cli.metric_keys import of_split
 from rotograd_cli.tracking.pace import Columns, Item, Pace
 
 if TYPE_CHECKING:
-    from rotograd_cli.training.run_state import TrainState
+    from rotograd_cli.training.train_state import TrainState
 
 logger = logging.getLogger(__name__)
 

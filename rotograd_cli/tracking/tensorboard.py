@@ -8,6 +8,7 @@ import yaml
 
 from rotograd_cli.data.base import NotNegative
 from rotograd_cli.errors import ConfigError, first_line
+from rotograd_cli.extras import installing
 from rotograd_cli.pictures.confusion import draw_confusion
 from rotograd_cli.tracking.mirror import Mirror
 from rotograd_cli.training.evaluation_view import EXAMPLES, EvaluationView, confusion_key
@@ -54,7 +55,7 @@ class TensorBoardTracker(Mirror):
         except ImportError as error:
             raise ConfigError(
                 f"`logger` tensorboard needs TensorBoard, which is not installed "
-                f"({first_line(error)}); pip install 'rotograd-cli[tensorboard]'."
+                f"({first_line(error)}); {installing('tensorboard')}."
             ) from error
 
     def log(self, record: Mapping[str, float | None]) -> None:

@@ -216,9 +216,3 @@ def _read(path: Path, device: torch.device | str) -> Any:
         raise zipfile.BadZipFile(f"{damaged} in it is damaged")
     with warnings.catch_warnings(action="ignore"):  # torch's remarks on foreign pickles
         return torch.load(path, map_location=device, weights_only=True)
-
-
-def planned_epochs(content: dict[str, Any]) -> int:
-    """Return how many epochs the run of a checkpoint was to have."""
-    epochs: int = content["config"]["train"]["epochs"]
-    return epochs

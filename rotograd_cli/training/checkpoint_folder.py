@@ -21,19 +21,16 @@ from rotograd_cli.training.checkpoint import (
     link,
     load_checkpoint,
     load_newest,
-    planned_epochs,
     previous_of,
     serialized,
     write_checkpoint,
 )
+from rotograd_cli.training.checkpoint_content import SELECTED, content_of, load_weights, restore
 from rotograd_cli.training.options import CheckpointOptions
-from rotograd_cli.training.run_state import RunState, load_weights
+from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.writer import Writer
 
 logger = logging.getLogger(__name__)
-
-_SELECTED = ("state", "model", "records", "config")
-"""What ``best.pt`` holds of a run."""
 
 
 @dataclass
@@ -63,9 +60,9 @@ class CheckpointFolder:
         """Save the run as it is now."""
         if not self.run.ranks.is_first:
             return
-        content = self.run.content() | self.extra()
-        if name == "best.pt":  # from which no run goes on
-            content = {key: content[key] for key in _SELECTED}
+        content = content_of(self.run) | self.extra()
+        if name == "best.pt":
+            content = {key: content[key] for key in SELECTED}
         data = serialized(self._without_bases(content))
         self._writer.submit(partial(write_checkpoint, self.path / name, data))
         self._saved_at = time.monotonic()
@@ -132,10 +129,8 @@ class CheckpointFolder:
         content = self.run.ranks.broadcast_content(lambda: load_newest(self.path, self._read_to))
         if content is None:
             return None
-        positions = self.run.restore(content, self.path / "last.pt")
-        before, now = (planned_epochs(saved) for saved in (content, self.extra()))
-        if before != now:
-            self.run.extend(before, now)
+        epochs = self.extra()["config"]["train"]["epochs"]
+        positions = restore(self.run, content, self.path / "last.pt", epochs)
         if self.run.ranks.is_first:
             remove_temporaries(self.path)  # of a process that was killed
             self._restore_best(self.run.state.best_epoch)

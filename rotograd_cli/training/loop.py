@@ -20,9 +20,10 @@ from rotograd_cli.training.evaluation import Evaluator, by_task
 from rotograd_cli.training.evaluation_view import EvaluationView
 from rotograd_cli.training.nonfinite import explain
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
-from rotograd_cli.training.run_state import RunState, TrainState
+from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.selection import relative_loss, select_by
 from rotograd_cli.training.stepper import Stepper
+from rotograd_cli.training.train_state import TrainState
 
 logger = logging.getLogger(__name__)
 

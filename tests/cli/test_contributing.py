@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md and docs/methods.md work as printed."""
+"""The examples of CONTRIBUTING.md, docs/extending.md and docs/methods.md work as printed."""
 
 import os
 import re
@@ -15,22 +15,6 @@ from rotograd_cli.errors import ConfigError
 from .conftest import CHECKOUT, Cli
 from .test_train import SMOKE, summary
 
-IMPORTS = """
-from collections.abc import Sequence
-from pathlib import Path
-
-import torch
-from torch import Tensor
-
-from rotograd_cli.data.base import Batch, MultiTaskDataset, Split, hash_tensors
-from rotograd_cli.tasks.losses import mean_squared_error
-from rotograd_cli.tasks.metrics import mse
-from rotograd_cli.tasks import Task, select_tasks
-
-
-"""
-NOISE = "_target_: noise_example.Noise\n_partial_: true\nseed: 0\n"
-
 
 def blocks(language: str, page: str = "CONTRIBUTING.md") -> list[str]:
     text = (CHECKOUT / page).read_text(encoding="utf-8")
@@ -39,15 +23,17 @@ def blocks(language: str, page: str = "CONTRIBUTING.md") -> list[str]:
 
 @pytest.fixture
 def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    method, dataset = blocks("python")
+    (method,) = blocks("python")
+    (dataset,) = blocks("python", "docs/extending.md")
     (tmp_path / "equalnorm_example.py").write_text(method)
-    (tmp_path / "noise_example.py").write_text(IMPORTS + dataset)
-    (yaml,) = blocks("yaml")
+    (tmp_path / "noise_example.py").write_text(dataset)
+    (of_method,) = blocks("yaml")
+    (of_data,) = blocks("yaml", "docs/extending.md")
     files = {
-        "method/equalnorm.yaml": yaml.replace(
+        "method/equalnorm.yaml": of_method.replace(
             "rotograd_cli.methods.equalnorm", "equalnorm_example"
         ),
-        "data/noise.yaml": NOISE,
+        "data/noise.yaml": of_data.replace("rotograd_cli.data.noise", "noise_example"),
     }
     for name, content in files.items():
         path = tmp_path / "conf" / name

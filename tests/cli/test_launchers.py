@@ -20,6 +20,7 @@ from hydra.core.plugins import Plugins
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.packing import available_cores
 from rotograd_cli.config.schema import to_train_config
+from rotograd_cli.extras import installing
 from tests import fake_slurm
 from tests.forked import Forked
 from tests.records import records
@@ -125,10 +126,7 @@ def test_a_missing_plugin_names_its_extra(
     monkeypatch.delitem(known, f"{name}.yaml", raising=False)
     result = cli("train", *SMALL, "-m", word, "seed=0,1")
     assert result.code == 2
-    assert (
-        result.err
-        == f"rotograd: {name} is not installed; run pip install 'rotograd-cli[{extra}]'.\n"
-    )
+    assert result.err == f"rotograd: {name} is not installed; run {installing(extra)}.\n"
     assert list(tmp_path.iterdir()) == []
 
 

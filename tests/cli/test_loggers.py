@@ -10,7 +10,7 @@ import pytest
 
 from rotograd_cli.errors import DatasetError
 from rotograd_cli.tracking.console import ConsoleTracker
-from rotograd_cli.training.run_state import TrainState
+from rotograd_cli.training.train_state import TrainState
 from tests.read_back import accumulator, csv_records, events, wandb_history
 from tests.records import records
 

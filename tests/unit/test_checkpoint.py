@@ -11,7 +11,7 @@ from torch import nn
 
 from rotograd_cli.errors import CheckpointError
 from rotograd_cli.training.checkpoint import load_checkpoint, serialized, write_checkpoint
-from rotograd_cli.training.run_state import load_weights
+from rotograd_cli.training.checkpoint_content import load_weights
 from rotograd_cli.training.seeding import rng_state
 
 

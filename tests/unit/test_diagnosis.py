@@ -22,6 +22,7 @@ from rotograd_cli.methods.rule import (
     Weighting,
 )
 from rotograd_cli.training.checkpoint import load_checkpoint, load_newest
+from rotograd_cli.training.checkpoint_content import restore
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.nonfinite import explain, find_origin, watched
 from rotograd_cli.training.seeding import epoch_order
@@ -61,7 +62,7 @@ def origin_of(loop: Trainer, folder: Path | None = None) -> str | None:
     if folder is not None:
         content = load_newest(folder)
         assert content is not None
-        loop.run.restore(content, folder)
+        restore(loop.run, content, folder, loop.options.epochs)
     return find_origin(loop.run, loop.batches, loop.options, last_step=9)
 
 

@@ -18,13 +18,15 @@ from rotograd_cli.methods.rule import Evaluation
 from rotograd_cli.tasks.losses import mean_squared_error
 from rotograd_cli.training.averaging import WeightAverage
 from rotograd_cli.training.checkpoint import load_checkpoint
+from rotograd_cli.training.checkpoint_content import content_of, restore
 from rotograd_cli.training.evaluation import evaluate
 from rotograd_cli.training.loop import Trainer
 from rotograd_cli.training.options import CheckpointOptions, TrainOptions
-from rotograd_cli.training.run_state import RunState, TrainState
+from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import OptimizerGroup
 from rotograd_cli.training.seeding import epoch_draws, epoch_order
 from rotograd_cli.training.selection import Selection
+from rotograd_cli.training.train_state import TrainState
 from tests.toy import METHODS, TASKS, ToyDataset, toy_model
 
 OPTIONS = TrainOptions(
@@ -328,7 +330,8 @@ def test_results_are_means_over_the_last_epochs_over_resumes_too(
         """Metrics after so many epochs, of a run that selects by validation."""
         loop = trainer(tmp_path / f"after{epochs}", "rotograd", epochs=epochs)
         loop.fit()
-        loop.run.restore(load_checkpoint(tmp_path / f"after{epochs}" / "last.pt"), tmp_path)
+        last = load_checkpoint(tmp_path / f"after{epochs}" / "last.pt")
+        restore(loop.run, last, tmp_path, epochs)
         return {**loop.evaluator.metrics("val"), **loop.evaluator.metrics("test")}
 
     averaged = {"average_last_epochs": 2, "eval_every_epochs": 3}
@@ -850,7 +853,7 @@ def test_the_averaged_weights_are_evaluated_selected_and_saved(tmp_path: Path) -
     resumed = averaging(tmp_path / "run")
     resumed.train_epoch()
     resumed.checkpoints.resume()
-    content = resumed.run.content()
+    content = content_of(resumed.run)
     for key in ("model", "followed"):
         for name, value in last[key].items():
             assert torch.equal(content[key][name], value)

@@ -199,7 +199,7 @@ def test_a_missing_library_is_refused_before_anything_is_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(ConfigError, match=r"need vl-convert, .*; pip install 'rotograd-cli"):
+    with pytest.raises(ConfigError, match=r"need vl-convert, .* -m pip install 'rotograd-cli"):
         write_report(replace(CONFIG, run=str(tmp_path)))
 
 

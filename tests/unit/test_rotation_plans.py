@@ -14,7 +14,8 @@ from torch import nn
 
 from rotograd_cli.linalg import devices
 from rotograd_cli.methods.rotation.rotations import Rotations
-from rotograd_cli.training.run_state import TrainState
+from rotograd_cli.training.checkpoint_content import content_of, restore
+from rotograd_cli.training.train_state import TrainState
 from tests.unit.test_linear_heads import (
     METHODS,
     assert_same_parameters,
@@ -212,19 +213,20 @@ def test_a_resumed_run_goes_on_with_the_plans_of_the_run(
 
     def save(state: TrainState, *unused: int) -> None:
         if state.step == stop:
-            saved.append(copy.deepcopy({**run.run.content(), "records": {}}))
+            content = {**content_of(run.run), "records": {}, "config": run.config}
+            saved.append(copy.deepcopy(content))
 
     run.recorder.progress = save
     run.train_epoch()
     run.train_epoch()
     resumed = trainer(tmp_path / "resumed", "rotograd", log_every_steps=100)
-    resumed.run.restore(saved[0], tmp_path)
+    restore(resumed.run, saved[0], tmp_path, run.options.epochs)
     while resumed.run.state.step < run.run.state.step:
         resumed.train_epoch()
     for p, q in zip(run.run.model.parameters(), resumed.run.model.parameters(), strict=True):
         assert torch.equal(p, q)
     del saved[0]["planned_norm"]  # as earlier versions saved it
-    resumed.run.restore(saved[0], tmp_path)
+    restore(resumed.run, saved[0], tmp_path, run.options.epochs)
 
 
 def test_the_loop_refreshes_the_plans_whenever_it_records(

@@ -12,7 +12,7 @@ from torch import nn
 from rotograd_cli.config.components import Constructor
 from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.errors import ConfigError
-from rotograd_cli.runs.diagnosis import _restore
+from rotograd_cli.training.checkpoint_content import content_of, restore
 from rotograd_cli.training.run_state import RunState
 from rotograd_cli.training.schedules import OptimizerGroup, RunLength
 from tests.toy import toy_model
@@ -129,8 +129,8 @@ def test_a_diagnosis_of_a_run_made_longer_has_the_rates_of_the_longer_run() -> N
     rates(short.groups[0], RunLength(2, 5))
     short.state.step = 10
     longer = RunState(toy_model(), [group_of(COSINE, "step", LENGTH)])
-    content = {**short.content(), "records": {}, "config": {"train": {"epochs": 2}}}
-    _restore(longer, content, Path("last.pt"), 4)
+    content = {**content_of(short), "records": {}, "config": {"train": {"epochs": 2}}}
+    restore(longer, content, Path("last.pt"), 4)
     expected = rates(group_of(COSINE, "step", LENGTH))
     assert rates(longer.groups[0], first=10) == expected[10:]
 

@@ -20,7 +20,7 @@ from rotograd_cli.tracking.console import ConsoleTracker, Screen
 from rotograd_cli.tracking.jsonl import JsonlTracker
 from rotograd_cli.tracking.pace import Pace
 from rotograd_cli.tracking.wandb import WandbTracker
-from rotograd_cli.training.run_state import TrainState
+from rotograd_cli.training.train_state import TrainState
 
 RECORD = {"step": 2, "epoch": 1, "seconds": 1.5, "val/value/loss": 0.5, "val/loss": 0.5}
 TRAINING = {"step": 1, "epoch": 1, "seconds": 0.5, "train/lr": 0.001}
