@@ -10,7 +10,7 @@ import inspect
 import math
 import operator
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import UnionType
@@ -31,16 +31,7 @@ _COMPARISONS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
     Lt: ("lt", operator.lt, "less than"),
 }
 
-_SYMBOLS = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
-_WORDS = {
-    int: "integer",
-    float: "number",
-    str: "text",
-    bool: "true | false",
-    type(None): "null",
-    list: "list",
-    dict: "mapping",
-}
+_WORDS = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null"}
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -138,7 +129,7 @@ def in_words(annotation: Any) -> str:
 
     Examples:
         >>> in_words(Annotated[float, Gt(0), Lt(1)] | None)
-        'number > 0 and < 1, or null'
+        'number, more than 0, less than 1, or null'
         >>> in_words(Sequence[Literal["mean", "first"]])
         'list of mean | first'
     """
@@ -149,19 +140,16 @@ def in_words(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(map(str, parts))
     if origin is Annotated:
-        return _restricted(in_words(parts[0]), parts[1:])
+        choices = [in_words(each) for each in parts[1:] if get_origin(each) is Literal]
+        return choices[0] if choices else ", ".join([in_words(parts[0]), *_limits(parts[1:])])
     if origin in (list, tuple, Sequence):
         return f"list of {in_words(parts[0])}".removesuffix(" of ")
-    if origin in (dict, Mapping):
-        return f"mapping of names to {in_words(parts[1])}".removesuffix(" of names to ")
-    return _WORDS.get(annotation, "")
+    return "mapping" if origin in (dict, Mapping) else _WORDS.get(annotation, "")
 
 
-def _restricted(name: str, metadata: Sequence[Any]) -> str:
-    for restriction in metadata:
-        if get_origin(restriction) is Literal:
-            return in_words(restriction)
-    bounds = [(type(each), each) for each in metadata if type(each) in _COMPARISONS]
-    limits = [(_SYMBOLS[kind], getattr(each, _COMPARISONS[kind][0])) for kind, each in bounds]
-    finite = [f"{symbol} {limit}" for symbol, limit in limits if abs(limit) != math.inf]
-    return " ".join(filter(None, (name, " and ".join(finite))))
+def _limits(metadata: Sequence[Any]) -> Iterator[str]:
+    for bound in metadata:
+        attribute, _, words = _COMPARISONS.get(type(bound), ("", None, ""))
+        limit = getattr(bound, attribute, math.inf)
+        if limit != math.inf:
+            yield f"{words} {limit}"

@@ -84,29 +84,30 @@ def _keys() -> str:
 
 def _is_listed(facts: Facts, key: str, known: set[str]) -> bool:
     section = key.partition(".")[0]
-    return (
-        section not in (*OWN_PAGES, "table", "figure")
-        and key not in known
-        and bool(facts.value(key))
-    )
+    is_elsewhere = section in (*OWN_PAGES, "table", "figure") or key in facts.groups
+    return not is_elsewhere and key not in known and bool(facts.value(key))
 
 
 def _sections(facts: Facts, keys: Iterable[str], command: str) -> Iterator[str]:
     prefix = "" if command == "train" else f"{command}."
-    in_order = sorted(keys, key=lambda key: key.partition(".")[0] if "." in key else "")
-    for section, members in groupby(in_order, lambda key: key.rpartition(".")[0]):
+    for section, members in groupby(sorted(keys, key=_section), _section):
         rows = []
         for key in members:
-            accepted = "" if key in facts.groups else facts.accepted(key)
-            details = [accepted, ", ".join(each.place for each in facts.settings[key])]
+            settings = facts.settings[key]
+            meaning = facts.meaning(key)
+            accepted = facts.accepted(key)
+            types = "" if meaning.startswith(accepted) else accepted
+            written = next(each.text for each in settings[::-1] if each.text)
+            places = ", ".join(each.place for each in settings)
             anchor = f'<span id="{prefix}{key}"></span>'
-            rows.append(
-                _row(anchor, key, facts.settings[key][-1].text, facts.meaning(key), details)
-            )
+            rows.append(_row(anchor, key, written, meaning, [types, places]))
+        title = f"### {section}" if section else ""
         meaning = _prose(facts.meaning(section)) if section in facts.settings else ""
-        yield "\n\n".join(
-            filter(None, [f"### {section}" if section else "", meaning, _table(rows)])
-        )
+        yield "\n\n".join(filter(None, [title, meaning, _table(rows)]))
+
+
+def _section(key: str) -> str:
+    return key.rpartition(".")[0]
 
 
 def _group(group: str, title: str) -> str:

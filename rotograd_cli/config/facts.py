@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose
@@ -19,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rotograd_cli.bounds import hints_of, in_words
-from rotograd_cli.config.files import config_dir
+from rotograd_cli.config.files import choices, config_dir
 from rotograd_cli.config.overrides import explaining
 from rotograd_cli.errors import override_value
 
@@ -56,44 +57,46 @@ class Facts:
 
     def __init__(self, command: str, overrides: Sequence[str] = ()) -> None:
         loader = GlobalHydra.instance().config_loader()
-        self.settings: dict[str, list[Setting]] = {}
         with explaining(command, overrides):
             self._config = compose(command, list(overrides), return_hydra_config=True)
             chosen = loader.compute_defaults_list(command, list(overrides), RunMode.RUN).defaults
         runtime = self._config.hydra.runtime
         self.groups = {name.rpartition("@")[2]: name for name in map(str, runtime.choices)}
-        folders = [Path(source.path) for source in runtime.config_sources]
+        """Groups of YAML files by the section that they fill."""
+        self._folders = [Path(source.path) for source in runtime.config_sources]
+        self.settings: dict[str, list[Setting]] = {}
+        """Lines that set a key, in the order in which they are composed."""
         for default in chosen:
-            for file in (folder / f"{default.config_path}.yaml" for folder in folders):
-                if file.is_file():
-                    self._read(file, default.package or "")
-                    break
+            for setting in self._read(f"{default.config_path}.yaml", default.package or ""):
+                self.settings.setdefault(setting.key, []).append(setting)
 
-    def _read(self, file: Path, package: str) -> None:
-        settings = list(settings_of(file, package))
-        if package in self.groups:  # what was chosen of it
-            settings.insert(0, Setting(package, file, 1, file.stem, header(file)[0]))
-        for setting in settings:
-            self.settings.setdefault(setting.key, []).append(setting)
+    def _read(self, name: str, package: str) -> Iterator[Setting]:
+        file = next((f / name for f in self._folders if (f / name).is_file()), None)
+        if file is not None:
+            section = package or file.parent.name
+            if section in self.groups:
+                yield Setting(section, file, 1, file.stem, header(file)[0])
+            yield from settings_of(file, package)
 
     def meaning(self, key: str) -> str:
-        """First comment on a key; later files that set it may say why they do."""
+        """Return the first comment on a key; later files may say why they set it."""
         return next((each.comment for each in self.settings[key] if each.comment), "")
 
     def value(self, key: str) -> str:
-        """Value of a key as it is written after ``KEY=``; empty for a section."""
+        """Return the value of a key as it is written after ``KEY=``; nothing for a section."""
         written = next((each.text for each in self.settings[key][::-1] if each.text), "")
-        if "${" not in written or key.startswith("hydra."):  # Hydra's depend on the time
-            return written
-        with suppress(OmegaConfBaseException):
-            return override_value(OmegaConf.select(self._config, key))
+        if "${" in written and not key.startswith("hydra."):  # Hydra's depend on the time
+            with suppress(OmegaConfBaseException):
+                return override_value(OmegaConf.select(self._config, key))
         return written
 
     def accepted(self, key: str) -> str:
         """Return what a key accepts, in words; an option of a component by its signature."""
+        if key in self.groups:
+            return " | ".join(choices(self.groups[key], self._folders))
         parent, _, name = key.rpartition(".")
         section = OmegaConf.select(self._config, parent) if parent else self._config
-        schema = OmegaConf.get_type(section)
+        schema: Any = OmegaConf.get_type(section)
         if is_dataclass(schema):
             return in_words(hints_of(schema).get(name))
         target = OmegaConf.select(section, "_target_", throw_on_missing=False)
@@ -116,14 +119,11 @@ def accepted_by(target: str, option: str) -> str:
 
 
 def header(file: Path) -> list[str]:
-    """Return the lines of the comment that a YAML file opens with."""
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        if "@package" not in line:
-            lines.append(line.removeprefix("#").removeprefix(" "))
-    return lines or [""]
+    """Return the lines of the comment that a YAML file opens with; at least one, if empty."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comments = takewhile(lambda line: line.startswith("#"), lines)
+    texts = [line[1:].removeprefix(" ") for line in comments if "@package" not in line]
+    return texts or [""]
 
 
 def settings_of(file: Path, package: str = "") -> Iterator[Setting]:
@@ -145,26 +145,17 @@ def _walk(node: yaml.MappingNode, package: str, file: Path, text: str) -> Iterat
             continue
         key = f"{package}.{name.value}".removeprefix(".")
         is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
+        written = text[value.start_mark.index : value.end_mark.index].strip()
+        comment = _comment(text.splitlines(), (name if is_block else value).end_mark)
         is_section = is_block and isinstance(value, yaml.MappingNode)
-        written = "" if is_section else text[value.start_mark.index : value.end_mark.index].strip()
-        end = name.end_mark if is_block else value.end_mark
-        comment = _comment(text.splitlines(), name.start_mark, end)
-        yield Setting(key, file, name.start_mark.line + 1, written, comment)
+        yield Setting(key, file, name.start_mark.line + 1, "" if is_section else written, comment)
         if is_section:
             yield from _walk(value, key, file, text)
 
 
-def _comment(lines: Sequence[str], start: yaml.Mark, end: yaml.Mark) -> str:
-    """Return the comment behind a value, with the lines that continue it; else the lines above."""
-    behind = lines[end.line][end.column :].find("#")
-    if behind >= 0:
-        column = end.column + behind
-        blank = " " * column
-        more = takewhile(lambda line: line.startswith(f"{blank}#"), lines[end.line + 1 :])
-        comments = [lines[end.line][column:], *more]
-    else:
-        sign = " " * start.column + "#"
-        comments = list(takewhile(lambda line: line.startswith(sign), lines[start.line - 1 :: -1]))
-        is_header = len(comments) >= start.line
-        comments = [] if is_header else comments[::-1]
-    return " ".join(comment.strip().lstrip("# ") for comment in comments)
+def _comment(lines: Sequence[str], end: yaml.Mark) -> str:
+    """Return the comment behind a value, with the lines below it that continue it."""
+    _, sign, comment = lines[end.line][end.column :].partition("#")
+    column = len(lines[end.line]) - len(comment)
+    below = takewhile(lambda line: line[:column].strip() == sign != "", lines[end.line + 1 :])
+    return " ".join([comment.strip(), *(line[column:].strip() for line in below)]).strip()
