@@ -76,7 +76,9 @@ class LearnedWeights(Rule):
             weights: :math:`w`, shape ``[K]``.
             level: The target at equal rates, scalar.
         """
-        targets = level * self.inverse_training_rates(s) ** self.alpha
+        targets = level
+        if self.alpha != 0:  # anything to the power of 0 is 1
+            targets = level * self.inverse_training_rates(s) ** self.alpha
         signs = torch.where(s.present, torch.sign(s.norms * weights - targets), 0)
         slopes = signs * s.norms  # of the loss, by the weights w
         mean = torch.dot(slopes, weights) / len(weights)

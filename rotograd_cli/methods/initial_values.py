@@ -7,6 +7,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from rotograd_cli.bounds import checked
+from rotograd_cli.linalg import devices
 
 
 class InitialValues(nn.Module):
@@ -40,7 +41,7 @@ class InitialValues(nn.Module):
     @property
     def denominators(self) -> Tensor:
         """Magnitudes to divide by, shape ``[num]``, positive: 1 where nothing is recorded yet."""
-        return torch.where(self.values == 0, 1, self.values.abs())
+        return self.values.abs().masked_fill(self.values == 0, 1)
 
     @torch.no_grad()
     def update(self, values: Tensor, present: Tensor, *, accumulating: bool = False) -> None:
@@ -52,14 +53,17 @@ class InitialValues(nn.Module):
             accumulating: True for every micro-batch of an optimiser step but the last.
         """
         values = values.to(self.values.dtype)
-        present = present & values.isfinite()
+        present = present & (0 * values == 0)  # finite: 0 times anything else is NaN
+        usable = present & (values != 0)
         in_step = self.num_micro_batches > 0
         due = (self.num_steps == 0) | (self.num_steps == self.burn_in_period) | (self.values == 0)
-        usable = present & (values != 0)
-        mean = self.values + (values - self.values) / (self.num_micro_batches + 1)
-        value = torch.where(in_step, mean, values)
-        self.values.copy_(torch.where(due & usable, value, self.values))
-        self.num_micro_batches += usable
-        if not accumulating:
+        recorded = due & usable
+        if not (devices.reads_are_free(values.device) and not recorded.any()):
+            so_far = self.values * in_step
+            mean = so_far + (values - so_far) / (self.num_micro_batches + 1)
+            torch.where(recorded, mean, self.values, out=self.values)
+        if accumulating:
+            self.num_micro_batches += usable
+        else:
             self.num_steps += present | in_step
             self.num_micro_batches.zero_()

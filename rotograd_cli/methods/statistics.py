@@ -51,7 +51,8 @@ class Statistics:
     def __init__(self, G: MeasurableGradients, losses: Losses, ranks: Ranks = ONE) -> None:
         norms = ranks.norms(G.norms())
         self.losses = losses
-        self.finite = norms.isfinite() & losses.values.isfinite()
+        # 0 times a number that is not finite is NaN, which equals nothing
+        self.finite = 0 * norms == 0 * losses.values
         # the reciprocal of a smaller norm would overflow
         not_zero = norms >= torch.finfo(norms.dtype).tiny
         self.present = losses.present & self.finite & not_zero

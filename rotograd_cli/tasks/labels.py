@@ -20,19 +20,19 @@ def is_labelled(target: Tensor, void: int = NO_LABEL) -> Tensor:
 def no_class(target: Tensor, num_classes: int, void: int = NO_LABEL) -> Tensor:
     """Elements that are neither one of the classes nor without a label, boolean."""
     labels = _signed(target)
-    return ~((labels >= 0) & (labels < num_classes) | (labels == void))
+    return (labels.clamp(0, num_classes - 1) != labels) & (labels != void)
 
 
 def no_probability(target: Tensor, num_outputs: int) -> Tensor:
     """Elements that are neither in [0, 1] nor without a label, boolean."""
     del num_outputs
     labels = _signed(target)
-    return ~((labels >= 0) & (labels <= 1) | (labels == NO_LABEL))
+    return (labels.clamp(0, 1) != labels) & (labels != NO_LABEL)
 
 
 def is_number(target: Tensor) -> Tensor:
     """Elements of a regression's target that are there: those that are not NaN, boolean."""
-    return ~target.isnan()
+    return target.eq(target)  # NaN alone differs from itself
 
 
 def has_depth(target: Tensor) -> Tensor:

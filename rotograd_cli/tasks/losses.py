@@ -107,12 +107,13 @@ def binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     Raises:
         ShapeError: If the target has another shape.
     """
-    check_shapes(prediction.squeeze(1), target)
+    values = prediction.squeeze(1)
+    check_shapes(values, target)
     labelled = is_labelled(target)
-    logits = torch.where(labelled, prediction.squeeze(1), 0)
-    usable = torch.where(no_probability(target, 1), torch.nan, target.to(logits.dtype))
+    logits = values.masked_fill(~labelled, 0)
+    usable = target.to(logits.dtype).masked_fill(no_probability(target, 1), torch.nan)
     terms = F.binary_cross_entropy_with_logits(logits, usable, reduction="none")
-    return _masked_mean(terms, labelled)
+    return _mean(terms * labelled, labelled)
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -132,8 +133,8 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     values = prediction.squeeze(1) if prediction.dim() == 2 else prediction
     check_shapes(values, target)
     labelled = is_number(target)
-    difference = torch.where(labelled, values - target.to(values.dtype), 0)
-    return _masked_mean(difference.square(), labelled)
+    difference = (values - target.to(values.dtype)).masked_fill(~labelled, 0)
+    return _mean(difference.square(), labelled)
 
 
 def segmentation_cross_entropy(prediction: Tensor, target: Tensor, void: int = NO_LABEL) -> Tensor:
@@ -155,10 +156,10 @@ def segmentation_cross_entropy(prediction: Tensor, target: Tensor, void: int = N
     check_target(prediction.select(1, 0), target, classes=True)
     labelled = is_labelled(target, void)
     wrong = no_class(target, prediction.shape[1], void)
-    logits = torch.where(labelled.unsqueeze(1), prediction, 0)
-    classes = torch.where(labelled & ~wrong, target.long(), 0)
-    terms = F.cross_entropy(logits, classes, reduction="none")
-    return _masked_mean(torch.where(wrong, torch.nan, terms), labelled)
+    logits = prediction.masked_fill(~labelled.unsqueeze(1), 0)
+    classes = target.long().masked_fill(wrong, void)
+    terms = F.cross_entropy(logits, classes, ignore_index=void, reduction="none")
+    return _mean(terms.masked_fill(wrong, torch.nan), labelled)
 
 
 def depth_l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -177,8 +178,8 @@ def depth_l1(prediction: Tensor, target: Tensor) -> Tensor:
     """
     check_shapes(prediction, target)
     valid = has_depth(target)
-    difference = torch.where(valid, prediction - target.to(prediction.dtype), 0)
-    return _masked_mean(difference.abs(), valid)
+    difference = (prediction - target.to(prediction.dtype)).masked_fill(~valid, 0)
+    return _mean(difference.abs(), valid)
 
 
 def normal_cosine(prediction: Tensor, target: Tensor) -> Tensor:
@@ -206,7 +207,7 @@ def normal_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     directions = F.normalize(torch.where(valid, prediction, 0), dim=1, eps=1e-6)
     normals = torch.where(valid, target.to(prediction.dtype), 0)
     cosines = (directions * normals).sum(1, keepdim=True)
-    return _masked_mean(1 - cosines, valid)
+    return _mean((1 - cosines) * valid, valid)
 
 
 def check_target(values: Tensor, target: Tensor, *, classes: bool) -> None:
@@ -224,13 +225,12 @@ def check_target(values: Tensor, target: Tensor, *, classes: bool) -> None:
         )
 
 
-def _masked_mean(terms: Tensor, valid: Tensor) -> Tensor:
-    """Mean of the valid terms, 0 without any.
+def _mean(terms: Tensor, labelled: Tensor) -> Tensor:
+    """Mean of the labelled terms, 0 without any; the others are 0.
 
-    Masks instead of indexing: the number of valid terms stays on the device. The terms must be
-    finite where they are not valid, or their gradient is NaN: 0 times infinity.
+    Masks instead of indexing: the number of labelled terms stays on the device.
     """
-    return torch.where(valid, terms, 0).sum() / valid.sum().clamp(min=1)
+    return terms.sum() / labelled.sum().clamp(min=1)
 
 
 _CLASSES = TargetRule("a class in 0..{last}, or {void} for no label", is_labelled, no_class)

@@ -1,6 +1,7 @@
 """What every method keeps, for every file in conf/method and every kind of task gradients."""
 
 import copy
+import os
 import pkgutil
 from collections.abc import Sequence
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from rotograd_cli.config.components import method_constructor
@@ -30,7 +32,9 @@ from tests.counting import CountOperations, is_read
 from tests.samplers import BATCH, SAMPLERS, SIZE
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
+# a user's folder of YAML files, as --config-dir takes it: its methods are tried too
+OWN = Path(os.environ.get("ROTOGRAD_TEST_CONFIG_DIR", CONF))
+FILES = sorted({file.stem for folder in (CONF, OWN) for file in (folder / "method").glob("*.yaml")})
 OVER_PARAMETERS = ("excessmtl",)  # the identity, the backbone here, has none
 METHODS = [method for method in FILES if method not in OVER_PARAMETERS]
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -38,6 +42,9 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 @cache
 def _composed(method: str) -> dict[str, Any]:
+    if not (CONF / "method" / f"{method}.yaml").exists():
+        own: dict[str, Any] = yaml.safe_load((OWN / "method" / f"{method}.yaml").read_text())
+        return own
     with composing():
         return component_node("method", method)
 

@@ -171,7 +171,7 @@ def _look_at_heads(heads: HeadOutputs) -> Crossing | None:
 
 
 def gradients_of_each(
-    losses: Sequence[Tensor | None], weighed: Sequence[Tensor | None], leaves: Sequence[Tensor]
+    losses: Sequence[Tensor | None], weighed: Tensor, leaves: Sequence[Tensor]
 ) -> list[Tensor]:
     r"""Return task gradients :math:`\sum_j \partial L_k/\partial z_j`, by a pass from each loss.
 
@@ -179,7 +179,7 @@ def gradients_of_each(
 
     Args:
         losses: K scalars; None for an absent task.
-        weighed: The losses times their factors.
+        weighed: The losses times their factors, shape ``[K]``.
         leaves: The features as each head saw them: one tensor per task, or one with the tasks on
             its first axis.
 
@@ -189,7 +189,7 @@ def gradients_of_each(
     zero = torch.zeros_like(leaves[0] if len(leaves) > 1 else leaves[0][0])
     result: list[Tensor] = []
     for loss, product in zip(losses, weighed, strict=True):
-        if loss is not None and product is not None:
+        if loss is not None:
             (factor,) = torch.autograd.grad(product, loss, retain_graph=True)
             torch.autograd.backward(loss, factor, retain_graph=True)
         views = [leaf.grad for leaf in leaves if leaf.grad is not None]

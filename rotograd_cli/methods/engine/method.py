@@ -10,8 +10,8 @@ from rotograd_cli.errors import BackwardError, ConfigError
 from rotograd_cli.methods.engine.learning import LearningNetwork, scaled
 from rotograd_cli.methods.engine.measurement import Measurement
 from rotograd_cli.methods.engine.parameters import ParameterGradients, in_parts
-from rotograd_cli.methods.engine.passes import ForwardPass, carry, multiply_losses
-from rotograd_cli.methods.engine.step import Step, check_losses
+from rotograd_cli.methods.engine.passes import ForwardPass, carry
+from rotograd_cli.methods.engine.step import Step, check_losses, stack_losses
 from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients
 from rotograd_cli.methods.rule import check_returned
 from rotograd_cli.methods.statistics import Statistics
@@ -111,9 +111,12 @@ class MultiTaskMethod(LearningNetwork):
         self.ranks.check_pass(losses, len(run.features), accumulating=accumulating)
         losses = [None if loss is None else self.ranks.share(loss) for loss in losses]
         backbone_loss = None if backbone_loss is None else self.ranks.share(backbone_loss)
-        step = Step.read(losses, self.ranks, loss_scale, num_micro_batches, accumulating, labelled)
+        stacked = stack_losses(losses)
+        step = Step.read(
+            losses, stacked, self.ranks, loss_scale, num_micro_batches, accumulating, labelled
+        )
         crosses = not one_head_per_loss and self._losses_cross(losses, run)
-        weighed, factors = self._weigh(losses, step)
+        weighed, factors = self._weigh(stacked, step)
         if measurement is not None and not self.per_task_gradients:
             self._check_measurable(one_head_per_loss)
             run.catch_gradients(losses)
@@ -170,19 +173,17 @@ class MultiTaskMethod(LearningNetwork):
             )
         return crossing is not None
 
-    def _weigh(
-        self, losses: Sequence[Tensor | None], step: Step
-    ) -> tuple[Sequence[Tensor | None], Tensor | None]:
-        """Return losses as they train the heads, and the rule's factors if it has any."""
+    def _weigh(self, losses: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Return losses as they train the heads, and the rule's factors if it has any, ``[K]``."""
         if self.normalizes_losses:
             now = step.losses
             self.initial_losses.update(now.values, now.present, accumulating=now.accumulating)
-            losses = multiply_losses(losses, 1 / self.initial_losses.denominators)
+            losses = losses * (1 / self.initial_losses.denominators)
         factors = self.rule.factors(step.losses)
         if factors is None:
             return losses, None
         check_returned(self.rule.factors, factors, self.num_tasks)
-        return multiply_losses(losses, factors), factors
+        return losses * factors, factors
 
     def _weigh_backbone_loss(self, loss: Tensor | None, step: Step) -> Tensor | None:
         """Divide the backbone loss by its own start value where the task losses are normalised."""

@@ -74,7 +74,7 @@ class ForwardPass:
     def gradients(
         self,
         losses: Sequence[Tensor | None],
-        weighed: Sequence[Tensor | None],
+        weighed: Tensor,
         *,
         separately: bool,
         keep: bool,
@@ -83,7 +83,7 @@ class ForwardPass:
 
         Args:
             losses: K scalars; None for an absent task.
-            weighed: The losses times their factors.
+            weighed: The losses times their factors, shape ``[K]``.
             separately: Whether losses use several heads: each gets a pass of its own.
             keep: Keep the graph.
 
@@ -92,8 +92,7 @@ class ForwardPass:
         """
         if separately:
             return gradients_of_each(losses, weighed, self.leaves.tensors)
-        roots = summed([loss for loss in weighed if loss is not None])
-        torch.autograd.backward(roots, retain_graph=keep or self.has_extras)
+        torch.autograd.backward(weighed.sum(), retain_graph=keep or self.has_extras)
         gradients = take_gradients(self.leaves.tensors)
         return gradients[0].unbind() if self.leaves.stacked else gradients
 
@@ -196,37 +195,6 @@ def first_through_backbone() -> Iterator[None]:
             "a backward pass of your own, did so before: it uses the backbone's output itself "
             "(model.rep); pass that term as model.backward(losses, backbone_loss=TERM)."
         ) from error
-
-
-def summed(losses: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Add the losses, where they can be added: one root of the backward pass instead of K.
-
-    Args:
-        losses: Scalars, at least one.
-
-    Returns:
-        The sum alone, or the losses where devices or types differ.
-    """
-    first = losses[0]
-    if any(loss.dtype != first.dtype or loss.device != first.device for loss in losses):
-        return losses
-    return [torch.stack([loss.reshape(()) for loss in losses]).sum()]
-
-
-def multiply_losses(losses: Sequence[Tensor | None], factors: Tensor) -> Sequence[Tensor | None]:
-    """Multiply losses by their factors, in one operation.
-
-    Args:
-        losses: K scalars; None for an absent task.
-        factors: Shape ``[K]``.
-
-    Returns:
-        The products; None for an absent task.
-    """
-    present = [k for k, loss in enumerate(losses) if loss is not None]
-    values = torch.stack([loss.reshape(()) for loss in losses if loss is not None])
-    products = iter((values * torch.stack([factors[k] for k in present])).unbind())
-    return [None if loss is None else next(products) for loss in losses]
 
 
 def take_gradients(leaves: Sequence[Tensor]) -> list[Tensor]:

@@ -30,6 +30,7 @@ class Step:
     def read(
         cls,
         losses: Sequence[Tensor | None],
+        stacked: Tensor,
         ranks: Ranks,
         scale: float | Tensor | None,
         num_micro_batches: int,
@@ -40,6 +41,7 @@ class Step:
 
         Args:
             losses: This rank's part of K scalar losses, checked; None for an absent task.
+            stacked: The same as one tensor.
             ranks: The processes.
             scale: Factor that the losses came with.
             num_micro_batches: Micro-batches of the optimiser step.
@@ -49,10 +51,7 @@ class Step:
         Returns:
             The step.
         """
-        known = [None if loss is None else loss.detach().reshape(()) for loss in losses]
-        first = next(loss for loss in known if loss is not None)
-        here = [torch.zeros_like(first) if loss is None else loss for loss in known]
-        values = ranks.sum(torch.stack(here))
+        values = ranks.sum(stacked.detach())
         present = torch.ones_like(values, dtype=torch.bool)
         for k, loss in enumerate(losses):
             if loss is None:
@@ -115,6 +114,17 @@ def check_losses(losses: Sequence[Tensor | None], num_tasks: int) -> None:
             )
     if all(loss is None for loss in losses):
         raise BackwardError("`losses` must hold at least one loss, got None for every task.")
+
+
+def stack_losses(losses: Sequence[Tensor | None]) -> Tensor:
+    """Return K losses as one tensor with their graphs, shape ``[K]``; 0 for an absent task.
+
+    Args:
+        losses: Scalars, checked; None for an absent task.
+    """
+    first = next(loss for loss in losses if loss is not None)
+    here = [first.new_zeros(()) if loss is None else loss for loss in losses]
+    return torch.stack([loss.reshape(()) if loss.dim() else loss for loss in here])
 
 
 def _whole(loss: Tensor, scale: float | Tensor | None, num_micro_batches: int) -> Tensor:

@@ -119,4 +119,6 @@ def head_output(head: nn.Module, features: Tensor) -> Any:
 
 def writes_into_input(head: nn.Module) -> bool:
     """Whether a head may write into its input, which all heads share."""
-    return any(getattr(module, "inplace", False) for module in head.modules())
+    # past nn.Module.__getattr__, which takes most of the time of a look
+    modules = head.modules()
+    return any(getattr(type(m), "inplace", False) or vars(m).get("inplace") for m in modules)
