@@ -10,7 +10,7 @@ import inspect
 import math
 import operator
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import UnionType
@@ -140,16 +140,11 @@ def in_words(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(map(str, parts))
     if origin is Annotated:
-        choices = [in_words(each) for each in parts[1:] if get_origin(each) is Literal]
-        return choices[0] if choices else ", ".join([in_words(parts[0]), *_limits(parts[1:])])
+        choices = [in_words(each) for each in parts if get_origin(each) is Literal]
+        bounds = [each for each in parts if type(each) in _COMPARISONS and each != Lt(math.inf)]
+        limits = [(_COMPARISONS[type(each)], each) for each in bounds]
+        phrases = [f"{words} {getattr(each, name)}" for (name, _, words), each in limits]
+        return choices[0] if choices else ", ".join([in_words(parts[0]), *phrases])
     if origin in (list, tuple, Sequence):
         return f"list of {in_words(parts[0])}".removesuffix(" of ")
     return "mapping" if origin in (dict, Mapping) else _WORDS.get(annotation, "")
-
-
-def _limits(metadata: Sequence[Any]) -> Iterator[str]:
-    for bound in metadata:
-        attribute, _, words = _COMPARISONS.get(type(bound), ("", None, ""))
-        limit = getattr(bound, attribute, math.inf)
-        if limit != math.inf:
-            yield f"{words} {limit}"

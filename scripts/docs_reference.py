@@ -11,7 +11,6 @@ import yaml
 import rotograd_cli
 from rotograd_cli import commands, methods
 from rotograd_cli.commands.explain import COMMANDS, facts_of
-from rotograd_cli.config.compose import composing_many
 from rotograd_cli.config.facts import Facts, Setting, accepted_by, header, settings_of
 from rotograd_cli.config.files import config_dir
 
@@ -73,12 +72,11 @@ def _keys() -> str:
         "[Hydra's](https://hydra.cc/docs/configure_hydra/intro/).",
     ]
     known: set[str] = set()
-    with composing_many():
-        for command in COMMANDS:
-            facts = facts_of(command)
-            keys = [key for key in facts.settings if _is_listed(facts, key, known)]
-            known |= set(keys) if command == "train" else set()
-            parts += [f"## rotograd {command}", *_sections(facts, keys, command)]
+    for command in COMMANDS:
+        facts = facts_of(command)
+        keys = [key for key in facts.settings if _is_listed(facts, key, known)]
+        known |= set(keys) if command == "train" else set()
+        parts += [f"## rotograd {command}", *_sections(facts, keys, command)]
     return "\n\n".join(parts)
 
 
@@ -136,12 +134,11 @@ def _file(group: str, file: Path) -> str:
 
 
 def _option(text: str, setting: Setting) -> str:
-    section, _, name = setting.key.rpartition(".")
     node = yaml.safe_load(text)
-    for part in filter(None, section.split(".")):
+    for part in setting.key.split(".")[:-1]:
         node = node[part]
     target = node.get("_target_", "???")
-    accepted = "" if target == "???" else accepted_by(target, name)
+    accepted = "" if target == "???" else accepted_by(target, setting.key)
     return _row("", setting.key, setting.text, setting.comment, [accepted])
 
 

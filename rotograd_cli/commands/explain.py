@@ -37,16 +37,14 @@ COMMANDS = ("train", "bench", "evaluate", "predict", "export", "report", "plot",
 def run(arguments: Sequence[str]) -> int:
     """Print what is known of keys."""
     from rotograd_cli.commands.support.hydra_app import parsed, plain_parser, refusal
-    from rotograd_cli.config.compose import composing_many
 
     words = parsed(plain_parser(), "explain", arguments).overrides
     if not words:
         raise refusal("explain", "`rotograd explain` needs a key")
     chosen = choices_among(arguments)
-    with composing_many():
-        for word in [word for word in words if word not in chosen] or words:
-            key = word.partition("=")[0].rpartition("@")[2]
-            _print(_facts_with(key, chosen), key)
+    for word in [word for word in words if word not in chosen] or words:
+        key = word.partition("=")[0].rpartition("@")[2]
+        _print(_facts_with(key, chosen), key)
     return 0
 
 
@@ -58,18 +56,19 @@ def choices_among(words: Sequence[str]) -> list[str]:
 
 
 def facts_of(command: str, overrides: Sequence[str] = ()) -> "Facts":
-    """Return the facts of a command. Hydra must be running; see :class:`Facts`."""
-    from rotograd_cli.config.compose import register_schemas
+    """Return the facts of a command, with choices of groups."""
+    from rotograd_cli.config.compose import composing
     from rotograd_cli.config.facts import Facts
 
+    schemas: dict[str, type] = {}
     if command in LAST:
         from rotograd_cli.commands.reproduction.settings import ReproduceConfig
         from rotograd_cli.tables.command import TableCommand
 
-        register_schemas(reproduce_schema=ReproduceConfig, table_command_schema=TableCommand)
-        has_table = any(each.startswith("table=") for each in overrides)
-        overrides = overrides if has_table else [*overrides, "table=multimnist"]
-    return Facts(command, overrides)
+        schemas = {"reproduce_schema": ReproduceConfig, "table_command_schema": TableCommand}
+        overrides = overrides or ["table=multimnist"]
+    with composing(**schemas):
+        return Facts(command, overrides)
 
 
 def _facts_with(key: str, overrides: Sequence[str]) -> "Facts":
@@ -78,16 +77,16 @@ def _facts_with(key: str, overrides: Sequence[str]) -> "Facts":
     names: list[str] = []
     for command in COMMANDS:
         near = difflib.get_close_matches(key, names)
-        if command in LAST and near:
+        if command in LAST and (near or overrides):
             break
         try:
             facts = facts_of(command, overrides)
         except ConfigError as error:
             refusals.append(error)
             continue
-        if key in facts.settings or key in facts.groups:
+        if key in facts.settings:
             return facts
-        names += [*facts.settings, *facts.groups]
+        names += facts.settings
     if not names:
         raise refusals[0]
     same = [name for name in names if name.endswith(f".{key}")]
@@ -96,26 +95,18 @@ def _facts_with(key: str, overrides: Sequence[str]) -> "Facts":
 
 
 def _print(facts: "Facts", key: str) -> None:
-    settings = facts.settings.get(key, [])
+    """Print the facts on a key, and on all keys of a section."""
     accepted = facts.accepted(key)
-    texts = [each.text if len(settings) > 1 else "" for each in settings]
-    places = [f"{each.place} {text}".strip() for each, text in zip(settings, texts, strict=True)]
-    _print_value(facts, key)
-    _print_wrapped(f"accepts {accepted}" if accepted else "")
-    _print_wrapped(f"set in {', then '.join(places)}" if places else "")
-    for other in facts.settings:
-        if other.startswith(f"{key}."):
-            _print_value(facts, other)
+    for name in (key, *(name for name in facts.settings if name.startswith(f"{key}."))):
+        value = facts.value(name)
+        print(f"{name} = {value}" if value else name)
+        places = [f"{each.place} {each.text}".strip() for each in facts.settings[name]]
+        more = [f"accepts {accepted}", f"set in {', then '.join(places)}"]
+        for text in (facts.meaning(name), *(more if name == key else [])):
+            _print_indented(text if text not in ("accepts ", "set in ") else "")
 
 
-def _print_value(facts: "Facts", key: str) -> None:
-    is_set = key in facts.settings  # a group without a choice is not
-    value = facts.value(key) if is_set else "null"
-    print(f"{key} = {value}" if value else key)
-    _print_wrapped(facts.meaning(key) if is_set else "")
-
-
-def _print_wrapped(text: str) -> None:
+def _print_indented(text: str) -> None:
     width = min(shutil.get_terminal_size().columns, 120)
     for line in textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    "):
         print(line)

@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from hydra import compose
-from hydra._internal.utils import _locate
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -64,19 +63,20 @@ class Facts:
         self.groups = {name.rpartition("@")[2]: name for name in map(str, runtime.choices)}
         """Groups of YAML files by the section that they fill."""
         self._folders = [Path(source.path) for source in runtime.config_sources]
-        self.settings: dict[str, list[Setting]] = {}
-        """Lines that set a key, in the order in which they are composed."""
+        self.settings: dict[str, list[Setting]] = {
+            name: [] for name in self.groups if not name.startswith("hydra/")
+        }
+        """Lines that set a key in the order of composition; none for a group without a choice."""
         for default in chosen:
-            for setting in self._read(f"{default.config_path}.yaml", default.package or ""):
-                self.settings.setdefault(setting.key, []).append(setting)
+            files = [folder / f"{default.config_path}.yaml" for folder in self._folders]
+            for file in [file for file in files if file.is_file()][:1]:
+                self._read(file, default.package or "")
 
-    def _read(self, name: str, package: str) -> Iterator[Setting]:
-        file = next((f / name for f in self._folders if (f / name).is_file()), None)
-        if file is not None:
-            section = package or file.parent.name
-            if section in self.groups:
-                yield Setting(section, file, 1, file.stem, header(file)[0])
-            yield from settings_of(file, package)
+    def _read(self, file: Path, package: str) -> None:
+        head = Setting(package or file.parent.name, file, 1, file.stem, header(file)[0])
+        for setting in (head, *settings_of(file, package)):
+            if setting is not head or head.key in self.groups:
+                self.settings.setdefault(setting.key, []).append(setting)
 
     def meaning(self, key: str) -> str:
         """Return the first comment on a key; later files may say why they set it."""
@@ -97,24 +97,29 @@ class Facts:
         parent, _, name = key.rpartition(".")
         section = OmegaConf.select(self._config, parent) if parent else self._config
         schema: Any = OmegaConf.get_type(section)
-        if is_dataclass(schema):
+        is_typed = is_dataclass(schema)
+        if is_typed:
             return in_words(hints_of(schema).get(name))
         target = OmegaConf.select(section, "_target_", throw_on_missing=False)
-        return accepted_by(target, name) if target else ""
+        return accepted_by(target, key) if target else ""
 
 
-def accepted_by(target: str, option: str) -> str:
+def accepted_by(target: str, key: str) -> str:
     """Return what an option of a component accepts, in words, by the signature of its class.
 
     Args:
         target: Path of the class or function.
-        option: Name of the option; of a rule, also one of the network around it.
+        key: Key of the option, such as ``method.c``; of a rule, also of the network around it.
+
+    Raises:
+        ConfigError: If the class cannot be imported.
     """
-    from rotograd_cli.config.components import accepted_parameters  # loads torch
+    from rotograd_cli.config.components import accepted_parameters, import_target  # load torch
     from rotograd_cli.methods.engine.method import MultiTaskMethod
 
+    where, _, option = key.rpartition(".")
     of_network = accepted_parameters(MultiTaskMethod) or {}
-    parameters = of_network | (accepted_parameters(_locate(target)) or {})
+    parameters = of_network | (accepted_parameters(import_target(target, where)) or {})
     return in_words(parameters.get(option))
 
 
@@ -146,16 +151,9 @@ def _walk(node: yaml.MappingNode, package: str, file: Path, text: str) -> Iterat
         key = f"{package}.{name.value}".removeprefix(".")
         is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
         written = text[value.start_mark.index : value.end_mark.index].strip()
-        comment = _comment(text.splitlines(), (name if is_block else value).end_mark)
+        end = (name if is_block else value).end_mark
+        comment = text.splitlines()[end.line][end.column :].partition("#")[2].strip()
         is_section = is_block and isinstance(value, yaml.MappingNode)
         yield Setting(key, file, name.start_mark.line + 1, "" if is_section else written, comment)
         if is_section:
             yield from _walk(value, key, file, text)
-
-
-def _comment(lines: Sequence[str], end: yaml.Mark) -> str:
-    """Return the comment behind a value, with the lines below it that continue it."""
-    _, sign, comment = lines[end.line][end.column :].partition("#")
-    column = len(lines[end.line]) - len(comment)
-    below = takewhile(lambda line: line[:column].strip() == sign != "", lines[end.line + 1 :])
-    return " ".join([comment.strip(), *(line[column:].strip() for line in below)]).strip()

@@ -31,24 +31,14 @@ def suggestions(command: str, words: Sequence[str]) -> list[str]:
     elif command == "data":
         candidates = choices("data", folders) if before else ("check", "prepare")
     elif command == "explain":
-        candidates = _keys(before)
+        facts = facts_of("train", choices_among(before))
+        candidates = sorted({*facts.settings, *facts.groups.values()})
     return [candidate for candidate in candidates if candidate.startswith(last)]
 
 
 def _values(command: str, key: str, before: Sequence[str]) -> list[str]:
     """Return the values that a key accepts, if they can be listed."""
-    from rotograd_cli.config.compose import composing
-
-    with composing():
-        facts = facts_of(command, choices_among(before))
-        accepted = facts.accepted(key) if key in facts.settings else ""
+    facts = facts_of(command, choices_among(before))
+    accepted = facts.accepted(key) if key in facts.settings else ""
     is_listed = " | " in accepted and not accepted.startswith("list")
     return re.split(r" \| |, or ", accepted) if is_listed else []
-
-
-def _keys(before: Sequence[str]) -> list[str]:
-    from rotograd_cli.config.compose import composing
-
-    with composing():
-        facts = facts_of("train", choices_among(before))
-    return sorted({*facts.settings, *facts.groups.values()})
