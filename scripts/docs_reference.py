@@ -110,7 +110,11 @@ def _section(key: str) -> str:
 
 def _group(group: str, title: str) -> str:
     files = sorted((config_dir() / group).glob("*.yaml"))
-    intro = f"`{group}=NAME` takes a file of `conf/{group}`; its options are keys of that file."
+    intro = (
+        f"`{group}=NAME` takes a file of `conf/{group}`; `{group}.KEY=VALUE` sets one of its keys."
+        if group in COMPONENTS
+        else f"`{group}=NAME` takes a file of `conf/{group}`."
+    )
     if group in ("optimizer", "scheduler"):
         intro = (
             f"`{group}@model_{group}=NAME` chooses for the network, `{group}@method_{group}=NAME` "

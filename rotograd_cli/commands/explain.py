@@ -91,22 +91,27 @@ def _facts_with(key: str, overrides: Sequence[str]) -> "Facts":
         raise refusals[0]
     same = [name for name in names if name.endswith(f".{key}")]
     near = list(dict.fromkeys([*same, *near])) or ["train", "method", "data"]
-    raise ConfigError(f"`{key}` is not a key; did you mean {listed(near)}?")
+    section = key.partition(".")[0]
+    hint = f" An option of another {section} needs {section}=NAME." if is_group(section) else ""
+    raise ConfigError(f"`{key}` is not a key; did you mean {listed(near)}?{hint}")
 
 
 def _print(facts: "Facts", key: str) -> None:
     """Print the facts on a key, and on all keys of a section."""
     accepted = facts.accepted(key)
-    for name in (key, *(name for name in facts.settings if name.startswith(f"{key}."))):
-        value = facts.value(name)
-        print(f"{name} = {value}" if value else name)
-        places = [f"{each.place} {each.text}".strip() for each in facts.settings[name]]
-        more = [f"accepts {accepted}", f"set in {', then '.join(places)}"]
-        for text in (facts.meaning(name), *(more if name == key else [])):
-            _print_indented(text if text not in ("accepts ", "set in ") else "")
+    places = [f"{each.place} {each.text}".strip() for each in facts.settings[key]]
+    details = [f"accepts {accepted}"] if accepted else []
+    details += [f"set in {', then '.join(places)}"] if places else []
+    _print_key(facts, key, details)
+    for name in facts.settings:
+        if name.startswith(f"{key}."):
+            _print_key(facts, name)
 
 
-def _print_indented(text: str) -> None:
+def _print_key(facts: "Facts", key: str, details: Sequence[str] = ()) -> None:
+    value = facts.value(key)
     width = min(shutil.get_terminal_size().columns, 120)
-    for line in textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    "):
-        print(line)
+    print(f"{key} = {value}" if value else key)
+    for text in (facts.meaning(key), *details):
+        for line in textwrap.wrap(text, width - 4):
+            print(f"    {line}")

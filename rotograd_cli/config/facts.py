@@ -68,15 +68,17 @@ class Facts:
         }
         """Lines that set a key in the order of composition; none for a group without a choice."""
         for default in chosen:
-            files = [folder / f"{default.config_path}.yaml" for folder in self._folders]
-            for file in [file for file in files if file.is_file()][:1]:
+            files = (folder / f"{default.config_path}.yaml" for folder in self._folders)
+            file = next((file for file in files if file.is_file()), None)
+            if file is not None:
                 self._read(file, default.package or "")
 
     def _read(self, file: Path, package: str) -> None:
-        head = Setting(package or file.parent.name, file, 1, file.stem, header(file)[0])
-        for setting in (head, *settings_of(file, package)):
-            if setting is not head or head.key in self.groups:
-                self.settings.setdefault(setting.key, []).append(setting)
+        section = package or file.parent.name
+        if section in self.groups:
+            self.settings[section].append(Setting(section, file, 1, file.stem, header(file)[0]))
+        for setting in settings_of(file, package):
+            self.settings.setdefault(setting.key, []).append(setting)
 
     def meaning(self, key: str) -> str:
         """Return the first comment on a key; later files may say why they set it."""

@@ -76,6 +76,7 @@ def test_an_option_of_a_component_accepts_what_its_signature_says() -> None:
     [
         (["train.selct"], "`train.selct` is not a key; did you mean train.select"),
         (["epochs"], "`epochs` is not a key; did you mean train.epochs"),
+        (["method.c"], "An option of another method needs method=NAME."),
         (["train.epochs", "method=cagrat"], "Did you mean cagrad?"),
         ([], "`rotograd explain` needs a key"),
     ],
