@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations=30
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check docs docs-serve smoke results wheel clean
+.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check docs docs-serve smoke results pictures wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ smoke: $(STAMP) ## train two steps through the command line
 
 results: $(STAMP) ## make the pages of docs/results again; says what is to be trained first (train=1 trains it, pages=NAME, runs=DIR)
 	$(BIN)/python scripts/results.py $(pages) train=$(or $(train),0) runs=$(or $(runs),outputs)
+
+pictures: $(STAMP) ## make the pictures of the documentation again (train=1 trains what they need, names=NAME, runs=DIR)
+	$(BIN)/python scripts/pictures.py $(names) train=$(or $(train),0) runs=$(or $(runs),outputs)
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

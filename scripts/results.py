@@ -55,8 +55,8 @@ def reproductions(commands: Commands, runs: str) -> Iterator[Sequence[str]]:
             yield [*words[2:], f"paths.output_dir={hydra_value(runs)}"]
 
 
-def is_complete(name: str, commands: Commands, runs: str) -> bool:
-    """Print what a page lacks; return whether that is nothing."""
+def is_complete(name: str, commands: Commands, runs: str, target: str = "results pages") -> bool:
+    """Print what a page lacks; return whether that is nothing. ``make TARGET=NAME`` makes it."""
     num_left = 0
     for arguments in reproductions(commands, runs):
         reproduction = Reproduction(parse("reproduce", arguments))
@@ -66,8 +66,13 @@ def is_complete(name: str, commands: Commands, runs: str) -> bool:
         num_left += missing
     if num_left:
         place = "" if runs == DEFAULTS["runs"] else f" runs={shlex.quote(runs)}"
-        print(f"{name}: not made again; train with  make results pages={name} train=1{place}")
+        print(f"{name}: not made again; train with  make {target}={name} train=1{place}")
     return num_left == 0
+
+
+def final_runs(arguments: Sequence[str]) -> list[str]:
+    """Return the folders of the runs of a table."""
+    return [str(cell.run_dir) for cell in Reproduction(parse("reproduce", arguments)).final_cells]
 
 
 def train(commands: Commands, runs: str) -> None:
