@@ -14,6 +14,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = [
@@ -27,6 +28,12 @@ MATH = re.compile(
     r':math:<code>(.*?)</code>|<(?:span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</(?:span|div)>',
     re.DOTALL,
 )
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Name anchors as the git host does, so that links work on both sides."""
+    config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
