@@ -86,7 +86,7 @@ def photograph(commands: Commands) -> None:
         page = Path(made, "report.html")
         page.write_text(text, encoding="utf-8")
         for name, scheme in SCHEMES.items():
-            look = [f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1000,1730"]
+            look = [f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1000,1710"]
             command = [browser, *BROWSER, *look, f"--screenshot={IMAGES / name}", page.as_uri()]
             subprocess.run(command, check=True, capture_output=True)
 

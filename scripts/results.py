@@ -121,10 +121,11 @@ def make_table(reproduction: Reproduction, made: Path) -> dict[str, str]:
 def make_figure(
     words: Sequence[str], runs: str, folders: Sequence[str], made: Path, page: str
 ) -> None:
-    """Draw a figure; ``runs=RUNS`` stands for the runs of the table before it."""
+    """Draw a figure of a table, of ``runs=RUNS`` (those of the table before it), or of none."""
     output = made / "figure"
     of_runs = f"runs={override_value(list(folders))}"
-    place = [] if "runs=RUNS" in words else [f"paths.output_dir={hydra_value(runs)}"]
+    of_table = any(word.startswith("table=") for word in words)
+    place = [f"paths.output_dir={hydra_value(runs)}"] if of_table else []
     arguments = [of_runs if word == "runs=RUNS" else word for word in words[2:]]
     with redirect_stdout(sys.stderr):
         code = rotograd(["plot", *arguments, *place, f"output={hydra_value(str(output))}"])

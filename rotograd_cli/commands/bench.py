@@ -2,10 +2,10 @@
 
 usage: rotograd bench [workload=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [--cfg job]
 
-Times a training step of the configured networks: plain autograd on the summed losses (ideal), the
-methods, and the authors' package where it is installed (pip install rotograd==0.1.6.0), in blocks
-that are interleaved in random order, on identical networks, batches and rotations. Everything that
-rotograd train takes can be set; a method.KEY=VALUE holds for every contender that has the key.
+Times a training step by plain autograd on the summed losses (ideal), by the methods, and by the
+authors' package if it is installed (pip install rotograd==0.1.6.0). All get identical networks,
+batches and rotations, and run in blocks that are interleaved in random order. It takes everything
+that rotograd train takes; method.KEY=VALUE holds for every contender that has the key.
 
 keys, with examples (rotograd bench --cfg job prints all of them with their values):
   bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods

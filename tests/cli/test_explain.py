@@ -8,7 +8,7 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from rotograd_cli.commands.explain import COMMANDS, LAST, facts_of
+from rotograd_cli.commands.explain import COMMANDS, facts_of
 from rotograd_cli.commands.support.completion import suggestions
 from rotograd_cli.config.compose import composing
 from rotograd_cli.config.facts import accepted_by, settings_of
@@ -19,11 +19,14 @@ from .test_help import imported_by, needs_script
 
 
 def test_every_key_has_a_meaning() -> None:
-    for command in (command for command in COMMANDS if command not in LAST):
-        facts = facts_of(command)
-        for key, settings in facts.settings.items():
-            is_own = settings and not key.startswith("hydra")
-            assert facts.meaning(key) or not is_own, f"{command}: {key}"
+    facts = facts_of("bench")  # has all keys of a training
+    known = facts.settings
+    silent = {key for key in known if known[key] and not facts.meaning(key)}
+    for command in COMMANDS:
+        for setting in settings_of(config_dir() / f"{command}.yaml"):
+            if setting.key not in known and not setting.comment:
+                silent.add(setting.key)
+    assert not {key for key in silent if not key.startswith("hydra")}
 
 
 def test_a_value_is_that_of_the_composed_configuration() -> None:
@@ -75,10 +78,16 @@ def test_an_option_of_a_component_accepts_what_its_signature_says() -> None:
     ("words", "message"),
     [
         (["train.selct"], "`train.selct` is not a key; did you mean train.select"),
-        (["epochs"], "`epochs` is not a key; did you mean train.epochs"),
-        (["method.c"], "An option of another method needs method=NAME."),
-        (["train.epochs", "method=cagrat"], "Did you mean cagrad?"),
         ([], "`rotograd explain` needs a key"),
+        *(
+            pytest.param(words, message, marks=pytest.mark.slow)
+            for words, message in (
+                (["epochs"], "`epochs` is not a key; did you mean train.epochs"),
+                (["method.c"], "An option of another method needs method=NAME."),
+                (["train.epochs", "method=cagrat"], "Did you mean cagrad?"),
+                (["resum"], "did you mean resume"),
+            )
+        ),
     ],
 )
 def test_an_unknown_key_is_one_line_with_the_nearest_names(
@@ -117,12 +126,9 @@ def test_own_files_and_listed_values_are_completed(tmp_path: Path) -> None:
     own.write_text("# Mine.\n_target_: m.Mine\n")
     folder = f"--config-dir={tmp_path}"
     assert suggestions("train", [folder, "method=mi"]) == ["method=mine"]
-    assert suggestions("train", ["--config-dir", str(tmp_path), "method=mi"]) == ["method=mine"]
     types = suggestions("train", ["precision="])
     assert types == [f"precision={name}" for name in ("fp32", "bf16", "fp16")]
     assert suggestions("evaluate", ["split=t"]) == ["split=train", "split=test"]
-    assert suggestions("train", ["train.shuffle=f"]) == ["train.shuffle=false"]
-    assert suggestions("train", ["train.epochs="]) == []
     assert suggestions("reproduce", ["table=svh"]) == ["table=svhn"]
     assert suggestions("data", [""]) == ["check", "prepare"]
     assert suggestions("data", ["check", "cel"]) == ["celeba"]
