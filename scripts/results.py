@@ -55,8 +55,8 @@ def reproductions(commands: Commands, runs: str) -> Iterator[Sequence[str]]:
             yield [*words[2:], f"paths.output_dir={hydra_value(runs)}"]
 
 
-def is_complete(name: str, commands: Commands, runs: str) -> bool:
-    """Print what a page lacks; return whether that is nothing."""
+def is_complete(name: str, commands: Commands, runs: str, target: str = "results pages") -> bool:
+    """Print what a page lacks; return whether that is nothing. ``make TARGET=NAME`` makes it."""
     num_left = 0
     for arguments in reproductions(commands, runs):
         reproduction = Reproduction(parse("reproduce", arguments))
@@ -66,8 +66,13 @@ def is_complete(name: str, commands: Commands, runs: str) -> bool:
         num_left += missing
     if num_left:
         place = "" if runs == DEFAULTS["runs"] else f" runs={shlex.quote(runs)}"
-        print(f"{name}: not made again; train with  make results pages={name} train=1{place}")
+        print(f"{name}: not made again; train with  make {target}={name} train=1{place}")
     return num_left == 0
+
+
+def final_runs(arguments: Sequence[str]) -> list[str]:
+    """Return the folders of the runs of a table."""
+    return [str(cell.run_dir) for cell in Reproduction(parse("reproduce", arguments)).final_cells]
 
 
 def train(commands: Commands, runs: str) -> None:
@@ -116,10 +121,11 @@ def make_table(reproduction: Reproduction, made: Path) -> dict[str, str]:
 def make_figure(
     words: Sequence[str], runs: str, folders: Sequence[str], made: Path, page: str
 ) -> None:
-    """Draw a figure; ``runs=RUNS`` stands for the runs of the table before it."""
+    """Draw a figure of a table, of ``runs=RUNS`` (those of the table before it), or of none."""
     output = made / "figure"
     of_runs = f"runs={override_value(list(folders))}"
-    place = [] if "runs=RUNS" in words else [f"paths.output_dir={hydra_value(runs)}"]
+    of_table = any(word.startswith("table=") for word in words)
+    place = [f"paths.output_dir={hydra_value(runs)}"] if of_table else []
     arguments = [of_runs if word == "runs=RUNS" else word for word in words[2:]]
     with redirect_stdout(sys.stderr):
         code = rotograd(["plot", *arguments, *place, f"output={hydra_value(str(output))}"])

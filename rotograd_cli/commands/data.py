@@ -3,12 +3,13 @@
 usage: rotograd data check [NAME] [KEY=VALUE ...]
        rotograd data prepare NAME [--from FILE] [--workers N] [KEY=VALUE ...]
 
-check     are the files there and right? what is missing, where to get it; without a name: all sets
+check     say whether the files are there and correct, what is missing and where to get it;
+          without a name: all data sets
 prepare   decode the files once into what training reads; an interrupted preparation continues
 
---from FILE   source other than the files in the data root: nyu_depth_v2_labeled.mat for nyuv2
+--from FILE   a source outside the data root: nyu_depth_v2_labeled.mat for nyuv2
 --workers N   threads; all cores by default
-KEY=VALUE     what training will be given too: paths.data_dir=DIR, data.limit=1000
+KEY=VALUE     as you will give it to training: paths.data_dir=DIR, data.limit=1000
 --config-dir  a folder of your own YAML files: DIR/data/foo.yaml
 
 The data root is paths.data_dir, or the variable ROTOGRAD_DATA, or ./data.

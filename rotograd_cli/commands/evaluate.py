@@ -4,7 +4,7 @@ usage: rotograd evaluate run=DIR [split=train|val|test] [checkpoint=best|last] [
            [data_dir=...] [trust=true] [--config-dir DIR]
 
 Loads a checkpoint and prints its metrics beside those that the run recorded. A run with components
-of your own needs the folder of your YAML files that name them, or trust=true.
+of your own needs --config-dir with the YAML files that name them, or trust=true.
 """
 
 from typing import Any

@@ -5,8 +5,8 @@ usage: rotograd export run=DIR [format=torch|onnx] [tasks=[NAME,...]] [checkpoin
 
 Writes backbone and heads as a torch.export program or an ONNX model that runs without this package,
 for any batch size on the CPU. Rotations are multiplied into the heads' first layers where that can
-be done, so that the file costs what a network without rotations costs. It is kept only if its
-predictions equal the run's on validation examples; docs/export.md says how to load it.
+be done; the network then costs no more than one without rotations. The file is kept only if its
+predictions equal the run's on validation examples. docs/export.md says how to load it.
 """
 
 import os

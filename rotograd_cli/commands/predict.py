@@ -4,9 +4,9 @@ usage: rotograd predict run=DIR [split=train|val|test] [checkpoint=best|last]
            [output=FILE.npz|FILE.parquet|DIR] [device=...] [data_dir=...] [trust=true]
            [--config-dir DIR]
 
-Writes what the model predicts for every example (as the losses take it), the targets, and which
-example it is: a .npz file, or for dense tasks a folder with a .npy file per task. The metrics that
-are printed are computed from the file. Earlier predictions in its place are replaced.
+Writes the predictions for every example (as the losses take them), the targets, and the position of
+the example: a .npz file, or for dense tasks a folder with a .npy file per column. The metrics that
+are printed are computed from the file. An earlier file in its place is replaced.
 docs/python.md says how to read it.
 """
 

@@ -3,18 +3,18 @@
 usage: rotograd report run=DIR [KEY=VALUE ...]
        rotograd report runs=GLOB [KEY=VALUE ...]
 
-Writes one file that opens from disk, without a network: results, learning curves, how gradients
-agree before and after rotation, what is predicted, examples. With runs=GLOB it compares runs.
+Writes one file that opens from disk, without a network: results, learning curves, agreement of the
+task gradients, confusion matrices, examples with predictions. runs=GLOB compares runs.
 
 run=DIR                the run, finished or not
 runs=GLOB              run directories, or folders that hold them: runs='multirun/*'
 output=FILE            the page; report.html in the run's folder by default
 split=train|val|test   split of predictions and examples, test by default
 checkpoint=best|last   whose predictions; best by default
-limit=N                examples that are predicted; 2000 by default, 100 where a task is dense
-examples=N             examples that are drawn; 12 by default, 3 where a task is dense; 0 for none
-device=, data_dir=     other than the run's own
-trust=true             the run may name components of your own; or --config-dir DIR
+limit=N                number of examples to predict; 2000 by default, 100 where a task is dense
+examples=N             number of examples to draw; 12 by default, 3 where a task is dense
+device=, data_dir=     instead of the run's own
+trust=true             run components of your own that the run names; or use --config-dir DIR
 
 docs/report.md shows a page.
 """

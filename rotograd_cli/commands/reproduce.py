@@ -2,24 +2,24 @@
 
 usage: rotograd reproduce table=NAME [seeds=N] [methods=[...]] [KEY=VALUE ...]
 
-Plans the runs of a paper's table, trains those that are not there yet, chooses learning rates on
-validation, and prints the table beside the printed numbers. Stop it at any time: the same command
+Plans the runs of a paper's table, trains those that are missing, chooses learning rates on
+validation, and prints the table beside the paper's numbers. Stop it at any time: the same command
 continues, and trains only what is missing. A changed setting is another run.
 
 table=NAME       rows, columns, seeds, grid of learning rates, printed numbers
-seeds=5          seeds 0 to 4; seeds=[0,3] these two; the table's by default
+seeds=5          seeds 0 to 4; seeds=[0,3] only these two; by default the table's
 methods=[...]    rows to train and show; single-task networks are added where gains need them
 statistic=...    median_std | mean_std | mean_ci95
-plan=true        show which runs are needed and which are there, and train nothing; hours are those
-                 of finished runs, and no data are needed
-plan=timed       the same; of rows without a finished run a few training steps are timed
+plan=true        show which runs are needed and which are finished, and train nothing; hours come
+                 from finished runs, and no data are needed
+plan=timed       the same, with hours from a few timed steps for rows without a finished run
 output=DIR       folder of table.md, .tex, .csv, .json and grid.csv
 latex=...        auto | table | table* | resizebox | split: how table.tex fits a page
---verbose        all footnotes; the files always have all
+--verbose        all footnotes (the files always have them)
 table.grid=null  every row with its own defaults instead of the best of the grid
-table.grid.select=KEY  the best by another validation metric, such as val/loss
-launcher=local   several runs at once; hydra/launcher=... takes any of Hydra's (docs/sweeps.md)
-KEY=VALUE        any other override of rotograd train is for all runs: train.epochs=2 device=cuda
+table.grid.select=KEY  choose by another validation metric, such as val/loss
+launcher=local   several runs at once; hydra/launcher=NAME for Hydra's own (docs/sweeps.md)
+KEY=VALUE        any override of rotograd train, for all runs: train.epochs=2 device=cuda
 --config-dir     a folder of your own YAML files: DIR/table/mine.yaml
 
 Examples:

@@ -7,10 +7,9 @@ GLOB    run directories, or folders that hold them at any depth: rotograd runs o
 sort=   age (newest first, the default), metric (best first), name (by folder), status, epoch,
         method, data
 
-A line per run; on a terminal that is too narrow, what differs and the folder stand below it. The
-value is that of the selected epoch, or of the last evaluation where the run is not finished. What
-differs are the overrides that not all listed runs have. A run is stopped where it was interrupted,
-or its process is gone.
+Prints a line per run, or two on a narrow terminal. The value is that of the selected epoch; while a
+run is not finished, of the last evaluation. "What differs" are the overrides that not all listed
+runs have. "stopped" means that the run was interrupted, or that its process is gone.
 """
 
 import os

@@ -2,17 +2,17 @@
 
 usage: rotograd table runs=GLOB [table=NAME] [KEY=VALUE ...]
 
-Builds a table of runs that are there, without training: a row per method, statistics over seeds,
-gains against single-task networks, paired comparisons, and with table=NAME a paper's own numbers.
+Trains nothing. The table has a row per method, statistics over seeds, gains against single-task
+networks and paired comparisons; with table=NAME also the numbers that a paper prints.
 
 runs=GLOB        run directories, or folders that hold them at any depth: runs='multirun/*'
 table=NAME       its rows and columns, and the printed numbers; without it a row per setting
 statistic=...    median_std | mean_std | mean_ci95
-seeds=5          seeds 0 to 4; seeds=[0,3] these two; all that are there by default
+seeds=5          seeds 0 to 4; seeds=[0,3] only these two; by default all seeds of the runs
 methods=[...]    rows to show
 output=DIR       writes table.md, table.tex, table.csv and table.json there
 latex=...        auto | table | table* | resizebox | split: how table.tex fits a page
---verbose        all footnotes; the files always have all
+--verbose        all footnotes (the files always have them)
 --config-dir     a folder of your own YAML files: DIR/table/mine.yaml
 
 docs/tables.md says what the marks, statistics and gains mean.

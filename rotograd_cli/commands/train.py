@@ -2,24 +2,25 @@
 
 usage: rotograd train [GROUP=NAME ...] [KEY=VALUE ...] [-m] [--cfg job]
 
-optimizer@model_optimizer, optimizer@method_optimizer, scheduler@model_scheduler and
-scheduler@method_scheduler choose for the network and for the method's own parameters.
+There are two optimisers, each with a schedule: optimizer@model_optimizer and
+scheduler@model_scheduler are the network's, optimizer@method_optimizer and
+scheduler@method_scheduler those of the method's own parameters (rotations, task weights).
 
 keys, with examples (rotograd train --cfg job prints all of them with their values):
   resume=DIR|auto continues a run, resume=DIR train.epochs=40 makes it longer
-  trust=true lets a run from somebody else name any component
-  init_from=RUN|FILE starts from its weights (init_what=all: heads and method too)
-  freeze=[backbone.linear.*] trains all but these parameters
+  trust=true, with resume=, runs components of others that the saved run names
+  init_from=RUN|FILE starts from these weights (init_what=all: heads and method too)
+  freeze=[backbone.linear.*] leaves these parameters untrained
   seed=0  device=auto|cpu|cuda|cuda:i  deterministic=true  tasks=[left,right]  tags=[...]
   train.epochs  train.batch_size  train.accumulate_steps  train.grad_clip_norm
   train.limit_batches  train.select  model_optimizer.lr  method_optimizer.lr
   method.rotation_shape  method.burn_in_period  method.init  backbone.num_features
   paths.data_dir  paths.output_dir  logger.mode=online|offline|disabled
 
--m            sweep: comma-separated values, every combination in its own directory; launcher= says
-              where the runs go (docs/sweeps.md), sweep=optuna searches instead of combining
+-m            a sweep: every combination of comma-separated values, each in its own directory;
+              launcher= says where the runs go, sweep=optuna searches instead (docs/sweeps.md)
 --cfg job     print the composed configuration and stop
---config-dir  a folder of your own YAML files, laid out as the built-in ones: DIR/method/foo.yaml
+--config-dir  a folder of your own YAML files, laid out like the built-in ones: DIR/method/foo.yaml
 """
 
 import gc

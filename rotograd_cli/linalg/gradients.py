@@ -22,7 +22,7 @@ def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
         tensor([0.2500, 0.0000])
     """
     is_zero = denominator == 0
-    return (numerator / denominator.masked_fill(is_zero, 1)).masked_fill(is_zero, 0)
+    return (numerator / denominator.masked_fill(is_zero, 1)).masked_fill_(is_zero, 0)
 
 
 def norms_of(tensors: Sequence[Tensor]) -> Tensor:

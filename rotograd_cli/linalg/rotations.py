@@ -28,10 +28,11 @@ def haar_rotations(num: int, size: int, *, generator: torch.Generator | None = N
     References:
         Mezzadri, "How to generate random matrices from the classical compact groups", 2007.
     """
-    gaussian = torch.randn(num, size, size, dtype=torch.float64, generator=generator)
-    factors, tau = torch.geqrf(gaussian)
+    factors, tau = torch.geqrf(
+        torch.randn(num, size, size, dtype=torch.float64, generator=generator)
+    )
     signs = factors.diagonal(dim1=-2, dim2=-1).sign()
-    Q: Tensor = torch.linalg.householder_product(factors, tau) * signs.unsqueeze(-2)
+    Q: Tensor = torch.linalg.householder_product(factors, tau).mul_(signs.unsqueeze(-2))
     reflections = (tau != 0).sum(-1) + (signs < 0).sum(-1)
     Q[..., 0] *= (1 - 2 * (reflections % 2)).unsqueeze(-1)
     return Q

@@ -18,11 +18,18 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+    return built(CHECKOUT, tmp_path_factory.mktemp("wheel"))
+
+
+def built(source: Path, folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet"]
-    subprocess.run([*pip, "--wheel-dir", str(folder), str(CHECKOUT)], check=True)
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(source)], check=True)
     (path,) = folder.glob("*.whl")
     return path
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    return {file.filename: file.CRC for file in zipfile.ZipFile(wheel).infolist()}
 
 
 def test_the_wheel_holds_code_and_configuration_and_nothing_else(wheel: Path) -> None:
@@ -42,6 +49,13 @@ def test_the_wheel_holds_code_and_configuration_and_nothing_else(wheel: Path) ->
     assert rest == code | conf | lists | page | types
     metadata = {name.rpartition("/")[2] for name in names - rest}
     assert {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "LICENSE"} == metadata
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--sdist", "--outdir", str(tmp_path), str(CHECKOUT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    assert contents(built(archive, tmp_path)) == contents(wheel)
 
 
 def test_the_installed_wheel_trains_from_another_directory(wheel: Path, tmp_path: Path) -> None:
@@ -70,4 +84,6 @@ def test_the_installed_wheel_trains_from_another_directory(wheel: Path, tmp_path
     assert "Run directory: run" in out
     assert "equal the run's record exactly" in run("-m", "rotograd_cli", "evaluate", "run=run")
     assert "rotogradnorm" in run("-m", "rotograd_cli", "train", "--help")
+    assert "report.html" in run("-m", "rotograd_cli", "report", "run=run")
+    assert "Vanilla" in run("-m", "rotograd_cli", "reproduce", "table=multimnist", "plan=true")
     assert '"commit"' not in (elsewhere / "run" / "summary.json").read_text()

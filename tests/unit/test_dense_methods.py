@@ -113,14 +113,15 @@ def test_rotations_of_mtan_leave_all_maps_but_the_last_alone(mode: str) -> None:
         assert torch.equal(view[:, FILTERS[0] :], z[:, FILTERS[0] :])
 
 
-@pytest.mark.slow
-def test_rotograd_on_segnet_needs_at_most_a_third_more_memory_than_vanilla() -> None:
-    x, peaks = torch.randn(2, 3, 288, 384), []
+def test_rotograd_on_segnet_needs_little_more_memory_than_vanilla() -> None:
+    """A backbone of two levels keeps less than the published one, so the ratio is larger."""
+    size = (32, 48)
+    x, peaks = torch.randn(2, 3, *size), []
     for method in (VanillaMTL, RotoGrad):
         torch.manual_seed(0)
-        backbone = SegNet(input_shape=(3, 288, 384), filters=[64, 128, 256, 512, 512])
-        heads = [ConvHead(feature_shape=(64, 288, 384), num_outputs=n) for n in (13, 1, 3)]
-        arguments = ([1, 1, 1024],) if method is RotoGrad else ()
+        backbone = SegNet(input_shape=(3, *size), filters=[64, 64])
+        heads = [ConvHead(feature_shape=(64, *size), num_outputs=n) for n in (13, 1, 3)]
+        arguments = ([1, 1, 32],) if method is RotoGrad else ()
         model = method(backbone, heads, *arguments).train()
 
         def step(model: MultiTaskMethod = model) -> None:
@@ -130,4 +131,4 @@ def test_rotograd_on_segnet_needs_at_most_a_third_more_memory_than_vanilla() -> 
 
         step()
         peaks.append(peak_bytes(step, torch.device("cpu")))
-    assert peaks[1] / peaks[0] <= 1.35
+    assert peaks[1] / peaks[0] <= 1.25

@@ -285,8 +285,9 @@ def test_half_precision_is_accumulated_in_float32() -> None:
     gradient = torch.full((500, 4), 300.0, dtype=torch.float16)  # squares overflow in float16
     losses = Losses(torch.ones(1), torch.ones(1, dtype=torch.bool))
     step = Step(losses.values, losses, scale=None, num_micro_batches=1)
-    (wide,), _ = step.unscaled([gradient])
-    found = DenseTaskGradients([wide])
+    gradients = [gradient]
+    assert step.unscale(gradients) is None
+    found = DenseTaskGradients(gradients)
     assert found.norms().dtype == torch.float32
     torch.testing.assert_close(found.norms(), torch.tensor([300.0 * 2000**0.5]))
 

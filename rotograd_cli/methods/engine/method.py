@@ -198,7 +198,7 @@ class MultiTaskMethod(LearningNetwork):
     def combine(
         self,
         run: ForwardPass,
-        gradients: Sequence[Tensor],
+        gradients: list[Tensor],
         factors: Tensor | None,
         step: Step,
         measurement: Measurement | None = None,
@@ -207,7 +207,7 @@ class MultiTaskMethod(LearningNetwork):
 
         Args:
             run: The forward pass.
-            gradients: Those of its leaves.
+            gradients: Those of its leaves; emptied, for they are in G then.
             factors: Of the losses, where the rule weighs them.
             step: The losses.
             measurement: See :meth:`backward`.
@@ -215,13 +215,15 @@ class MultiTaskMethod(LearningNetwork):
         Returns:
             The gradient at the features; parameters of heads with their gradients.
         """
-        gradients, scale = step.unscaled(gradients)
+        scale = step.unscale(gradients)
         self._learn_from_losses(step, scale)
         if not self.per_task_gradients:
             if measurement is not None:
                 self._measure_caught(measurement, run, gradients[0], factors, step)
             return scaled(gradients[0], scale), []
+        at_leaves = [] if measurement is None else gradients.copy()
         G = run.leaves.task_gradients(gradients)
+        gradients.clear()
         s = Statistics(G, step.losses, self.ranks)
         shared, weights = self._apply_rule(G, s, factors, scale)
         if self.rotated is not None:
@@ -233,7 +235,7 @@ class MultiTaskMethod(LearningNetwork):
             measurement.add(s, shared, weights, factors)
             if self.rotated is not None:
                 factor = self.rotated.factor(run.features.shape, step.num_micro_batches)
-                at_inputs = run.leaves.gradients_at_inputs(gradients)
+                at_inputs = run.leaves.gradients_at_inputs(at_leaves)
                 measurement.add_rotated(self.rotated, s, at_inputs, factors, factor)
         of_heads = [(p, scaled(g, scale)) for p, g in run.leaves.parameter_gradients(G)]
         return scaled(shared.reshape(run.features.shape), scale), of_heads
@@ -241,7 +243,7 @@ class MultiTaskMethod(LearningNetwork):
     def _combine_held(
         self,
         held: ParameterGradients,
-        gradients: Sequence[Tensor],
+        gradients: list[Tensor],
         factors: Tensor | None,
         step: Step,
         measurement: Measurement | None,
@@ -258,12 +260,13 @@ class MultiTaskMethod(LearningNetwork):
         Returns:
             Parameters with their gradients, which the first rank has for all; none before.
         """
-        _, scale = step.unscaled(gradients)
+        scale = step.unscale(gradients)
         self._learn_from_losses(step, scale)
         if step.losses.accumulating:
             return []
         sums, losses = held.take(step, self.ranks)
-        rows, scale = step.unscaled(sums.unbind())
+        rows = list(sums.unbind())
+        scale = step.unscale(rows)
         G = DenseTaskGradients(rows)
         s = Statistics(G, losses)  # one process's: the rows are of all ranks
         shared, weights = self._apply_rule(G, s, factors, scale)
@@ -284,7 +287,8 @@ class MultiTaskMethod(LearningNetwork):
         """Measure task gradients of which autograd made the sum ``shared``."""
         if run.caught is None:
             return
-        caught, _ = step.unscaled(run.caught.gradients())
+        caught = list(run.caught.gradients())
+        step.unscale(caught)
         s = Statistics(run.caught.task_gradients(caught), step.losses, self.ranks)
         measurement.add(s, shared, torch.ones_like(s.norms), factors)
 

@@ -78,7 +78,7 @@ class ForwardPass:
         *,
         separately: bool,
         keep: bool,
-    ) -> Sequence[Tensor]:
+    ) -> list[Tensor]:
         """Differentiate the losses at the leaves, which fills the gradients of the heads.
 
         Args:
@@ -94,7 +94,7 @@ class ForwardPass:
             return gradients_of_each(losses, weighed, self.leaves.tensors)
         torch.autograd.backward(weighed.sum(), retain_graph=keep or self.has_extras)
         gradients = take_gradients(self.leaves.tensors)
-        return gradients[0].unbind() if self.leaves.stacked else gradients
+        return list(gradients[0].unbind()) if self.leaves.stacked else gradients
 
 
 def features_of(output: Any) -> tuple[Tensor, tuple[Any, ...]]:

@@ -65,24 +65,21 @@ class Step:
         """Return a loss without its scale, of the whole step instead of a micro-batch."""
         return _whole(loss.detach(), self.scale, self.num_micro_batches)
 
-    def unscaled(
-        self, gradients: Sequence[Tensor]
-    ) -> tuple[Sequence[Tensor], float | Tensor | None]:
-        """Return gradients without the loss scale, in float32 or wider.
+    def unscale(self, gradients: list[Tensor]) -> float | Tensor | None:
+        """Take the loss scale off gradients, and make them float32 or wider.
 
         Args:
-            gradients: As autograd left them.
+            gradients: As autograd left them; replaced one by one.
 
         Returns:
-            The gradients, and the scale to hand results on with: NaN if one has overflowed, so that
-            whoever looks at the results leaves the step out.
+            The scale to hand results on with: NaN if a gradient has overflowed, so that whoever
+            looks at the results leaves the step out.
         """
         dtype = torch.promote_types(gradients[0].dtype, torch.float32)
-        wide = [gradient.to(dtype) for gradient in gradients]
-        if self.scale is None:
-            return wide, None
-        wide = [gradient / self.scale for gradient in wide]
-        return wide, self.scale + 0 * norms_of(wide).sum()
+        for k, gradient in enumerate(gradients):
+            wide = gradient.to(dtype)
+            gradients[k] = wide if self.scale is None else wide / self.scale
+        return None if self.scale is None else self.scale + 0 * norms_of(gradients).sum()
 
 
 def check_losses(losses: Sequence[Tensor | None], num_tasks: int) -> None:

@@ -41,7 +41,7 @@ def training_leaves(
     rotations = rotated.rotations.whole()
 
     def back(gradients: Sequence[Tensor]) -> TaskGradients:
-        return DenseTaskGradients(rotated.back(gradients, rotations.R).unbind(), rotations)
+        return DenseTaskGradients(rotated.turned(gradients, rotations.R.mT).unbind(), rotations)
 
     with torch.no_grad():
         views = rotated.views(features, rotations.R)

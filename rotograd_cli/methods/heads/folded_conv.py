@@ -11,11 +11,7 @@ from torch.func import functional_call
 from rotograd_cli.methods.heads.layers import is_plain, sequence_of
 from rotograd_cli.methods.heads.leaves import Leaf, Leaves
 from rotograd_cli.methods.rotation.features import RotatedAxes, RotatedFeatures
-from rotograd_cli.methods.rotation.task_gradients import (
-    DenseTaskGradients,
-    TaskGradients,
-    rotate,
-)
+from rotograd_cli.methods.rotation.task_gradients import DenseTaskGradients, TaskGradients
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -65,7 +61,7 @@ class FoldedConvLeaves(Leaves):
             _stack_gradients(self.tensors)
         self._heads = heads
         self._rotations = rotated.rotations.whole()
-        self._axes = rotated.axes
+        self._rotated = rotated
 
     def outputs(self) -> Sequence[Any]:
         """See :class:`Leaves`."""
@@ -74,14 +70,12 @@ class FoldedConvLeaves(Leaves):
 
     def task_gradients(self, gradients: Sequence[Tensor]) -> TaskGradients:
         """See :class:`Leaves`."""
-        blocks = [self._axes.to_blocks(gradient) for gradient in gradients]
+        blocks = [self._rotated.axes.to_blocks(gradient) for gradient in gradients]
         return DenseTaskGradients(blocks, self._rotations)
 
     def gradients_at_inputs(self, gradients: Sequence[Tensor]) -> DenseTaskGradients:
         """See :class:`Leaves`: the gradients at the features, rotated."""
-        blocks = [self._axes.to_blocks(gradient) for gradient in gradients]
-        R = self._rotations.R.to(blocks[0].dtype)
-        return DenseTaskGradients(rotate(R, blocks).unbind())
+        return DenseTaskGradients(self._rotated.turned(gradients, self._rotations.R).unbind())
 
 
 def _stack_gradients(leaves: Sequence[Tensor]) -> None:

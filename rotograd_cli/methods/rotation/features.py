@@ -138,10 +138,13 @@ class RotatedFeatures:
                 rotated = rotate(R.to(z.dtype), [z] * len(R))
         return rotated.view(len(R), *features.shape)
 
-    def back(self, gradients: Sequence[Tensor], R: Tensor) -> Tensor:
-        """Turn gradients at the views into gradients at the features, shape ``[K, N, d, S]``."""
+    def turned(self, gradients: Sequence[Tensor], R: Tensor) -> Tensor:
+        r"""Return gradients of the features' shape times matrices, shape ``[K, N, d, S]``.
+
+        With :math:`R^\top`, gradients at the views become those at the features.
+        """
         blocks = [self.axes.to_blocks(gradient) for gradient in gradients]
-        return rotate(R.to(blocks[0].dtype).mT, blocks)
+        return rotate(R.to(blocks[0].dtype), blocks)
 
     def gradient(
         self, G: TaskGradients, s: Statistics, features: Tensor, num_micro_batches: int

@@ -36,8 +36,8 @@ def common_direction(G: TaskGradients, s: Statistics) -> tuple[Tensor, Tensor]:
     """
     ones = torch.ones_like(s.norms)
     num_present = s.present.sum().clamp_min(1)
+    mean_norm = s.norms_of(ones) / num_present  # first: it takes memory for a moment
     sum_of_units = G.combine(divide_or_zero(ones, s.norms))
-    mean_norm = s.norms_of(ones) / num_present
     return sum_of_units, mean_norm / num_present
 
 
