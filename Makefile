@@ -39,9 +39,10 @@ test-data: $(STAMP) ## run the tests that need real files under ROTOGRAD_DATA
 test-all: $(STAMP) ## run every test, also the slow ones, and those of a GPU and of real files where there are any
 	$(PARALLEL) -m ""
 
-lint: $(STAMP) ## check style and formatting (ruff)
+lint: $(STAMP) ## check style, formatting (ruff) and spelling (codespell)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m codespell_lib
 
 types: $(STAMP) ## check types (mypy --strict)
 	$(BIN)/mypy

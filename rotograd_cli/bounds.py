@@ -7,6 +7,7 @@ latter is ``Annotated[str, Literal["min", "max"]]``.
 
 import functools
 import inspect
+import math
 import operator
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ _COMPARISONS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
     Le: ("le", operator.le, "at most"),
     Lt: ("lt", operator.lt, "less than"),
 }
+
+_WORDS = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null"}
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -119,3 +122,29 @@ def check_fields(record: Any, prefix: str = "") -> None:
             check_fields(value, f"{name}.")
         else:
             check_range(name, value, hints[field.name])
+
+
+def in_words(annotation: Any) -> str:
+    """Return what an annotation accepts, for a reader; nothing where it says nothing.
+
+    Examples:
+        >>> in_words(Annotated[float, Gt(0), Lt(1)] | None)
+        'number, more than 0, less than 1, or null'
+        >>> in_words(Sequence[Literal["mean", "first"]])
+        'list of mean | first'
+    """
+    origin = get_origin(annotation)
+    parts = get_args(annotation)
+    if origin in (typing.Union, UnionType):
+        return ", or ".join(filter(None, map(in_words, parts)))
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin is Annotated:
+        choices = [in_words(each) for each in parts if get_origin(each) is Literal]
+        bounds = [each for each in parts if type(each) in _COMPARISONS and each != Lt(math.inf)]
+        limits = [(_COMPARISONS[type(each)], each) for each in bounds]
+        phrases = [f"{words} {getattr(each, name)}" for (name, _, words), each in limits]
+        return choices[0] if choices else ", ".join([in_words(parts[0]), *phrases])
+    if origin in (list, tuple, Sequence):
+        return f"list of {in_words(parts[0])}".removesuffix(" of ")
+    return "mapping" if origin in (dict, Mapping) else _WORDS.get(annotation, "")
