@@ -65,7 +65,8 @@ def test_a_row_that_is_measured_again_replaces_itself_alone(
     script: ModuleType, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"Before.\n\n{script.BEGIN}\nto be replaced\n{script.END}\n\nAfter.\n", encoding="utf-8")
+    generated = f"{script.BEGIN}\nto be replaced\n{script.END}"
+    page.write_text(f"Before.\n\n{generated}\n\nAfter.\n", encoding="utf-8")
     pages = script.Pages(page)
     rows = {row.name: row for row in script.read_rows("cuda")}
     for name, value in (("linear40", 9.0), ("default", 1.1), ("linear40", 8.5)):
