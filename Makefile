@@ -62,7 +62,7 @@ docs-serve: $(STAMP) ## show the documentation site at http://127.0.0.1:8000 whi
 smoke: $(STAMP) ## train two steps through the command line
 	$(BIN)/rotograd train debug=smoke
 
-bench-check: $(STAMP) ## measure speed and sizes, and print which targets are met; a quiet machine, 12 minutes (rows=default,lenet)
+bench-check: $(STAMP) ## measure speed and sizes, and print which targets are met; a quiet machine, 14 minutes (rows=default,lenet)
 	$(BIN)/python scripts/performance.py --check --only "$(rows)"
 
 results: $(STAMP) ## make the pages of docs/results again; says what is to be trained first (train=1 trains it, pages=NAME, runs=DIR)

@@ -72,8 +72,14 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     return {}
 
 
-def check_range(name: str, value: Any, annotation: Any) -> None:
+def check_range(name: str, value: Any, annotation: Any, *, in_list: bool = False) -> None:
     """Refuse a value outside what an annotation declares; metadata that is no range is skipped.
+
+    Args:
+        name: Key, as the message names it.
+        value: The value.
+        annotation: What is declared.
+        in_list: Whether the value is an item of the list that the key takes.
 
     Raises:
         ConfigError: If it is.
@@ -82,10 +88,11 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         choices = get_args(annotation)
         words = " or ".join(map(str, choices))
-        raise ConfigError(f"`{name}` must be {words}, got {value!r}; {name}={choices[0]}.")
+        remedy = f"'{name}=[{choices[0]}]'" if in_list else f"{name}={choices[0]}"
+        raise ConfigError(f"`{name}` must be {words}, got {value!r}; {remedy}.")
     if get_origin(annotation) is Sequence and isinstance(value, Sequence):
         for item in value:
-            check_range(name, item, get_args(annotation)[0])
+            check_range(name, item, get_args(annotation)[0], in_list=True)
     if get_origin(annotation) is Mapping and isinstance(value, Mapping):
         for key, item in value.items():
             check_range(f"{name}.{key}", item, get_args(annotation)[1])

@@ -4,7 +4,7 @@ python scripts/performance.py [--device cuda] [--only default,lenet] [--check | 
 
 Writes docs/performance.md, and every table in full to docs/performance/. --check only prints the
 targets and whether they are met; --render writes the pages again without measuring. On two CPU
-cores everything takes about twelve minutes; nothing else should run meanwhile.
+cores everything takes about fourteen minutes; nothing else should run meanwhile.
 """
 
 import argparse
@@ -250,13 +250,15 @@ class Pages:
 
     def _of_devices(self, table: Any, measured: Mapping[str, Any]) -> Iterable[str]:
         for device, rows in measured.items():
-            if rows:
-                values = {name: row["values"] for name, row in rows.items()}
-                dates = sorted(row["date"] for row in rows.values())
-                when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-                link = f"[all figures]({self._folder.name}/{device}.md)"
-                yield f"### On {DEVICES[device]}\n\nMeasured {when}; {link}."
-                yield table(read_rows(device), values).markdown()
+            yield f"### On {DEVICES[device]}"
+            if not rows:
+                yield f"Not measured yet: `python scripts/performance.py --device {device}` does."
+                continue
+            values = {name: row["values"] for name, row in rows.items()}
+            dates = sorted({row["date"] for row in rows.values()})
+            when = " to ".join(dates[:: max(len(dates) - 1, 1)])
+            yield f"Measured {when}; [all figures]({self._folder.name}/{device}.md)."
+            yield table(read_rows(device), values).markdown()
 
     @property
     def _folder(self) -> Path:
