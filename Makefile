@@ -7,10 +7,10 @@ STAMP  := $(VENV)/.installed
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --durations=30
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check docs docs-serve smoke results pictures wheel clean
+.PHONY: help install run test test-slow test-gpu test-data test-all lint types format check docs docs-serve smoke bench-check results pictures wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (torch is large: a few minutes the first time) ..."
@@ -39,9 +39,10 @@ test-data: $(STAMP) ## run the tests that need real files under ROTOGRAD_DATA
 test-all: $(STAMP) ## run every test, also the slow ones, and those of a GPU and of real files where there are any
 	$(PARALLEL) -m ""
 
-lint: $(STAMP) ## check style and formatting (ruff)
+lint: $(STAMP) ## check style, formatting (ruff) and spelling (codespell)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m codespell_lib
 
 types: $(STAMP) ## check types (mypy --strict)
 	$(BIN)/mypy
@@ -60,6 +61,9 @@ docs-serve: $(STAMP) ## show the documentation site at http://127.0.0.1:8000 whi
 
 smoke: $(STAMP) ## train two steps through the command line
 	$(BIN)/rotograd train debug=smoke
+
+bench-check: $(STAMP) ## measure speed and sizes, and print which targets are met; a quiet machine, 14 minutes (rows=default,lenet)
+	$(BIN)/python scripts/performance.py --check --only "$(rows)"
 
 results: $(STAMP) ## make the pages of docs/results again; says what is to be trained first (train=1 trains it, pages=NAME, runs=DIR)
 	$(BIN)/python scripts/results.py $(pages) train=$(or $(train),0) runs=$(or $(runs),outputs)

@@ -7,6 +7,7 @@ latter is ``Annotated[str, Literal["min", "max"]]``.
 
 import functools
 import inspect
+import math
 import operator
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ _COMPARISONS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
     Le: ("le", operator.le, "at most"),
     Lt: ("lt", operator.lt, "less than"),
 }
+
+_WORDS = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null"}
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -69,8 +72,14 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     return {}
 
 
-def check_range(name: str, value: Any, annotation: Any) -> None:
+def check_range(name: str, value: Any, annotation: Any, *, in_list: bool = False) -> None:
     """Refuse a value outside what an annotation declares; metadata that is no range is skipped.
+
+    Args:
+        name: Key, as the message names it.
+        value: The value.
+        annotation: What is declared.
+        in_list: Whether the value is an item of the list that the key takes.
 
     Raises:
         ConfigError: If it is.
@@ -79,10 +88,11 @@ def check_range(name: str, value: Any, annotation: Any) -> None:
     if get_origin(annotation) is Literal and value not in get_args(annotation):
         choices = get_args(annotation)
         words = " or ".join(map(str, choices))
-        raise ConfigError(f"`{name}` must be {words}, got {value!r}; {name}={choices[0]}.")
+        remedy = f"'{name}=[{choices[0]}]'" if in_list else f"{name}={choices[0]}"
+        raise ConfigError(f"`{name}` must be {words}, got {value!r}; {remedy}.")
     if get_origin(annotation) is Sequence and isinstance(value, Sequence):
         for item in value:
-            check_range(name, item, get_args(annotation)[0])
+            check_range(name, item, get_args(annotation)[0], in_list=True)
     if get_origin(annotation) is Mapping and isinstance(value, Mapping):
         for key, item in value.items():
             check_range(f"{name}.{key}", item, get_args(annotation)[1])
@@ -119,3 +129,29 @@ def check_fields(record: Any, prefix: str = "") -> None:
             check_fields(value, f"{name}.")
         else:
             check_range(name, value, hints[field.name])
+
+
+def in_words(annotation: Any) -> str:
+    """Return what an annotation accepts, for a reader; nothing where it says nothing.
+
+    Examples:
+        >>> in_words(Annotated[float, Gt(0), Lt(1)] | None)
+        'number, more than 0, less than 1, or null'
+        >>> in_words(Sequence[Literal["mean", "first"]])
+        'list of mean | first'
+    """
+    origin = get_origin(annotation)
+    parts = get_args(annotation)
+    if origin in (typing.Union, UnionType):
+        return ", or ".join(filter(None, map(in_words, parts)))
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin is Annotated:
+        choices = [in_words(each) for each in parts if get_origin(each) is Literal]
+        bounds = [each for each in parts if type(each) in _COMPARISONS and each != Lt(math.inf)]
+        limits = [(_COMPARISONS[type(each)], each) for each in bounds]
+        phrases = [f"{words} {getattr(each, name)}" for (name, _, words), each in limits]
+        return choices[0] if choices else ", ".join([in_words(parts[0]), *phrases])
+    if origin in (list, tuple, Sequence):
+        return f"list of {in_words(parts[0])}".removesuffix(" of ")
+    return "mapping" if origin in (dict, Mapping) else _WORDS.get(annotation, "")

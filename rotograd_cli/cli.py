@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from rotograd_cli import __version__, commands
-from rotograd_cli.commands.support import session
+from rotograd_cli.commands.support import completion, session
 from rotograd_cli.errors import WRONG_INPUT, exit_code, one_line
 from rotograd_cli.printing.streams import enduring_output
 from rotograd_cli.ranks import launch
@@ -91,7 +91,7 @@ def _failed(error: Exception) -> int:
 
 
 def _complete(arguments: list[str]) -> int:
-    """Complete the command, or the command's overrides as Hydra does."""
+    """Complete the command or what follows it: by what this package knows, else as Hydra does."""
     line = os.environ.get("COMP_LINE", "")
     program, *given = line.split(" ") if line else ("rotograd",)
     if line and len(given) <= 1:
@@ -101,7 +101,10 @@ def _complete(arguments: list[str]) -> int:
     if "COMP_POINT" in os.environ:
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     with suppress(Exception):  # half a word is no mistake: nothing to suggest, nothing to say
-        commands.load(command).run(arguments)
+        words = completion.suggestions(command, given[1:]) if line else []
+        if words or command in completion.PLAIN:
+            return _print("\n".join(words))
+        commands.load("train" if command == "reproduce" else command).run(arguments)
     return 0
 
 

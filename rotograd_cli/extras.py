@@ -30,5 +30,5 @@ def needing_extra(component: str, extra: str, licence: str) -> Iterator[None]:
     except ImportError as error:
         raise ConfigError(
             f"{component} needs the extra {extra!r} ({licence}), which is not installed "
-            f"({' '.join(str(error).split())[:80]}); {installing(extra)}."
+            f"({' '.join(str(error).split())[:80]}); run {installing(extra)}."
         ) from error

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: files outside of docs become pages, and links to them work on both sides.
+"""Hooks of mkdocs: files outside of docs become pages, links to them work on both sides; formulas.
 
 Pages link relative to the repository, as the git host shows them. The site has the files outside of
 docs below ``repository/``.
@@ -6,19 +6,34 @@ docs below ``repository/``.
 
 import posixpath
 import re
+from html import unescape
 from pathlib import Path
 
 import docs_reference
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = [
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff"),
     "datasets/*/README.md",
 ]
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)")
+LINK = re.compile(r'(?:(?<=\]\()|(?<=src="))(?![a-z]+:|#|/)([^)"#\s]+)')
+# roles of docstrings, as the handler of mkdocstrings leaves them
+ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):(?=<code>)")
+MATH = re.compile(
+    r':math:<code>(.*?)</code>|<(?:span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</(?:span|div)>',
+    re.DOTALL,
+)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Name anchors as the git host does, so that links work on both sides."""
+    config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -44,6 +59,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return posixpath.relpath(_place(target), posixpath.dirname(source) or ".")
 
     return LINK.sub(rewritten, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Write formulas as MathML, which browsers draw without a script."""
+    return MATH.sub(_formula, ROLE.sub("", html))
+
+
+def _formula(match: re.Match[str]) -> str:
+    display = "block" if match[0].startswith("<div") else "inline"
+    formula = str(convert(unescape(match[1] or match[2]), display=display))
+    return formula.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')  # norms
 
 
 def _place(path: str) -> str:

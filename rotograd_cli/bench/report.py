@@ -26,15 +26,16 @@ def grid(result: Mapping[str, Any]) -> Grid:
         result: What :func:`rotograd_cli.bench.run.bench` returned.
     """
     contenders: Sequence[Mapping[str, Any]] = result["contenders"]
+    base = result["base"] or "ideal"
     columns = {
         "contender": [c["name"] for c in contenders],
-        "x ideal": [_median(c["ratio_to_ideal"], ".2f") for c in contenders],
-        "10-90 %": [_interval(c["ratio_to_ideal"], ".2f") for c in contenders],
+        f"x {base}": [_median(c["ratio"], ".2f") for c in contenders],
+        "10-90 %": [_interval(c["ratio"], ".2f") for c in contenders],
         "ms/step": [_median(c["step_ms"], ".4g") for c in contenders],
         "ms 10-90 %": [_interval(c["step_ms"], ".4g") for c in contenders],
         "peak MiB": [f"{c['peak_bytes'] / _MIB:.1f}" for c in contenders],
-        "over ideal MiB": [_number(c["peak_over_ideal_bytes"], 1 / _MIB) for c in contenders],
-        "in stacks": [_number(c["peak_over_ideal_stacks"], 1) for c in contenders],
+        f"over {base} MiB": [_number(c["peak_over_base_bytes"], 1 / _MIB) for c in contenders],
+        "in stacks": [_number(c["peak_over_base_stacks"], 1) for c in contenders],
     }
     if any(c["rotation_part_ms"] for c in contenders):
         columns["rotation part ms"] = [_median(c["rotation_part_ms"], ".4g") for c in contenders]
@@ -52,6 +53,7 @@ def title(result: Mapping[str, Any]) -> str:
         s["dtype"],
         "compiled" if s["compile"] else None,
         None if s["m"] is None else f"|A| = {s['rotation_norm']:g}",
+        "Gaussian A" if s["m"] is not None and s["gaussian_rotations"] else None,
         s["device"],
     ]
     return f"{result['name']}: {', '.join(filter(None, parts))}"

@@ -1,6 +1,7 @@
 """Rotations of contenders: the values they are given, and their part of a step, alone."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,32 +20,47 @@ _PLANES = 8
 _DECAY = 0.5
 
 
-def skew_parameters(num: int, size: int, norm: float, seed: int) -> Tensor:
+def skew_parameters(num: int, size: int, norm: float, seed: int, *, gaussian: bool) -> Tensor:
     r"""Return free parameters X of random skew matrices :math:`A_k` of a given spectral norm.
 
-    Every :math:`A_k` turns a few random planes, each half as far as the one before, as rotations do
-    after training: their :math:`\lVert A\rVert_F/\sqrt2` is 1.15 times the spectral norm (1.05 to
-    1.5 in trained models, 8 in a Gaussian matrix of size 512).
+    As after training, every :math:`A_k` turns a few random planes, each half as far as the one
+    before: its :math:`\lVert A\rVert_F/\sqrt2` is 1.15 times the spectral norm (1.05 to 1.5 in
+    trained models). That of a Gaussian matrix is 0.35 times the square root of m: 8 for m = 512.
 
     Args:
         num: K.
         size: m.
         norm: Spectral norm of every :math:`A_k`; 0 of the only skew matrix of size 1.
         seed: Seed of all of them.
+        gaussian: Whether the entries of X are independent and normal.
 
     Returns:
         Strictly lower triangular matrices, shape ``[K, m, m]``, float64, on the CPU.
     """
     generator = torch.Generator().manual_seed(seed)
-    num_planes = min(_PLANES, size // 2)
-    angles = norm * _DECAY ** torch.arange(num_planes, dtype=torch.float64)
+    draw = _gaussian if gaussian else _few_planes
     result = torch.empty(num, size, size, dtype=torch.float64)
     for X in result:
-        vectors = torch.randn(size, 2 * num_planes, dtype=torch.float64, generator=generator)
-        p, q = torch.linalg.qr(vectors).Q.chunk(2, dim=1)
-        half = p * angles @ q.mT
-        X.copy_((half - half.mT).tril(-1))
+        X.copy_(norm * draw(size, generator).tril(-1))
     return result
+
+
+def _gaussian(size: int, generator: torch.Generator) -> Tensor:
+    """Return a skew Gaussian matrix, divided by its spectral norm."""
+    half = torch.randn(size, size, dtype=torch.float64, generator=generator)
+    A = half - half.mT
+    norm: Tensor = torch.linalg.matrix_norm(A, ord=2)
+    return A / norm.clamp_min(1e-300)  # 0 for m = 1
+
+
+def _few_planes(size: int, generator: torch.Generator) -> Tensor:
+    """Return a skew matrix of spectral norm 1 that turns a few planes."""
+    num_planes = min(_PLANES, size // 2)
+    angles = _DECAY ** torch.arange(num_planes, dtype=torch.float64)
+    vectors = torch.randn(size, 2 * num_planes, dtype=torch.float64, generator=generator)
+    p, q = torch.linalg.qr(vectors).Q.chunk(2, dim=1)
+    half: Tensor = p * angles @ q.mT
+    return half - half.mT
 
 
 class RotationState:
@@ -53,11 +69,11 @@ class RotationState:
     Args:
         norm: Spectral norm of every :math:`A_k`.
         seed: Seed of the free parameters.
+        gaussian: See :func:`skew_parameters`.
     """
 
-    def __init__(self, norm: float, seed: int) -> None:
-        self._norm = norm
-        self._seed = seed
+    def __init__(self, norm: float, seed: int, *, gaussian: bool) -> None:
+        self._draw = partial(skew_parameters, norm=norm, seed=seed, gaussian=gaussian)
         self._states: dict[torch.Size, tuple[Tensor, Tensor]] = {}
 
     def give(self, model: nn.Module) -> None:
@@ -74,7 +90,7 @@ class RotationState:
         num = len(bases)
         shape = torch.Size((num, *bases[0].shape))
         if shape not in self._states:
-            X = skew_parameters(num, shape[-1], self._norm, self._seed)
+            X = self._draw(num, shape[-1])
             self._states[shape] = (torch.stack(list(bases)), X.to(bases[0]))
         for matrices, values in zip((bases, parameters), self._states[shape], strict=True):
             for matrix, value in zip(matrices, values, strict=True):

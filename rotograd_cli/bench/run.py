@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rotograd_cli.bench import measure
-from rotograd_cli.bench.contenders import DTYPES, IDEAL, REFERENCE, Builder, Contender
+from rotograd_cli.bench.contenders import DTYPES, PLAIN, REFERENCE, Builder, Contender
 from rotograd_cli.bench.reference import ReferenceUnavailableError
 from rotograd_cli.bench.report import describe_machine
 from rotograd_cli.bench.rotations import rotation_part, rotations_of
@@ -55,14 +55,15 @@ def bench(config: BenchConfig, command: str, say: Say) -> dict[str, Any]:
         peaks = {c.name: _peak(c, batches[0], device) for c in contenders}
         times = measure.step_times(blocks)
         settings = _settings(config, builder, contenders)
-        stack_bytes = settings["rotation_stack_bytes"]
+        base = next((c.name for c in contenders if c.name in PLAIN), None)
         return {
             "name": config.bench.name,
             "command": command,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": settings,
             "machine": describe_machine(device),
-            "contenders": [_result(c, times, peaks, stack_bytes) for c in contenders],
+            "base": base,
+            "contenders": [_result(c, times, peaks, base, settings) for c in contenders],
             "left_out": left_out,
             "blocks": [asdict(block) for block in blocks],
         }
@@ -191,24 +192,26 @@ def _result(
     contender: Contender,
     times: Mapping[str, Sequence[float]],
     peaks: Mapping[str, int],
-    stack_bytes: int | None,
+    base: str | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A contender's row of the table; what is relative to the ideal is None without it."""
+    """A contender's row of the table; what is relative to the base is None without one."""
     name = contender.name
+    stack_bytes = settings["rotation_stack_bytes"]
     ratio = over = None
-    if IDEAL in times:
-        ratio = measure.spread(measure.paired_ratios(times[name], times[IDEAL]))
-        over = peaks[name] - peaks[IDEAL]
+    if base is not None:
+        ratio = measure.spread(measure.paired_ratios(times[name], times[base]))
+        over = peaks[name] - peaks[base]
     return {
         "name": name,
         "label": contender.label,
         "options": contender.options,
-        "ratio_to_ideal": ratio,
+        "ratio": ratio,
         "step_ms": _milliseconds(times[name]),
         "rotation_part_ms": _milliseconds(times.get(PART + name)),
         "peak_bytes": peaks[name],
-        "peak_over_ideal_bytes": over,
-        "peak_over_ideal_stacks": over / stack_bytes if over is not None and stack_bytes else None,
+        "peak_over_base_bytes": over,
+        "peak_over_base_stacks": over / stack_bytes if over is not None and stack_bytes else None,
     }
 
 

@@ -10,6 +10,7 @@ Examples:
   rotograd train method=rotogradnorm seed=1           another method, another seed
   rotograd train -m method=vanilla,rotograd seed=0,1  a sweep: every combination
   rotograd train --cfg job                            the composed configuration
+  rotograd explain train.select                       what a key means, accepts and defaults to
   rotograd evaluate run=outputs/...                   metrics of a finished run
   rotograd export run=outputs/... format=onnx         its networks for inference, in a file
   rotograd predict run=outputs/... split=val          its predictions, in a file

@@ -2,20 +2,22 @@
 
 usage: rotograd bench [workload=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [--cfg job]
 
-Times a training step by plain autograd on the summed losses (ideal), by the methods, and by the
-authors' package if it is installed (pip install rotograd==0.1.6.0). All get identical networks,
-batches and rotations, and run in blocks that are interleaved in random order. It takes everything
-that rotograd train takes; method.KEY=VALUE holds for every contender that has the key.
+Times a training step by plain autograd on the summed losses (ideal; bare: head by head), by the
+methods as rotograd train takes it, and by the authors' package if it is installed
+(pip install rotograd==0.1.6.0). All get identical networks, batches and rotations, and run in
+blocks that are interleaved in random order. It takes everything that rotograd train takes;
+method.KEY=VALUE holds for every contender that has the key.
 
 keys, with examples (rotograd bench --cfg job prints all of them with their values):
-  bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, reference and names of methods
+  bench.contenders=[ideal,vanilla,rotograd,reference]  ideal, bare, reference and names of methods
   bench.rounds=15  bench.block_s=0.3  bench.max_steps_per_block=100  bench.warmup_steps=5
   bench.threads=2  bench.dtype=float32|float64|bfloat16  compile=true
-  bench.rotation_norm=0.5  bench.optimizers=true  bench.name=mine
+  bench.rotation_norm=0.5  bench.gaussian_rotations=true  bench.optimizers=true  bench.name=mine
   device=auto|cpu|cuda|cuda:i  data.num_tasks=5  method.rotation_shape=256
   backbone.num_features=512  train.batch_size=1024  seed=0
 
 Examples:
+  rotograd bench workload=default
   rotograd bench workload=linear40 backbone.num_features=2048
   rotograd bench experiment=multimnist device=cuda bench.dtype=bfloat16
   rotograd bench --config-dir DIR data=mine backbone=mine

@@ -52,7 +52,7 @@ class Constructor:
         self.where = where
         self.supplied = supplied
         self._kind = kind or kind_of(where)[0]
-        self.target = _import(str(node["_target_"]), where)
+        self.target = import_target(str(node["_target_"]), where)
         values = {key: value for key, value in node.items() if key not in _RUNNER_KEYS}
         _check_values(self.target, values, where, supplied)
         _check_inside(values, where)
@@ -91,7 +91,7 @@ def _check_inside(value: Any, where: str) -> None:
     for place, item in items:
         if isinstance(item, Mapping) and "_target_" in item:
             options = {key: each for key, each in item.items() if key not in _RUNNER_KEYS}
-            _check_values(_import(str(item["_target_"]), place), options, place, ())
+            _check_values(import_target(str(item["_target_"]), place), options, place, ())
         _check_inside(item, place)
 
 
@@ -139,7 +139,7 @@ def method_constructor(node: Any) -> Callable[..., MultiTaskMethod]:
     options: Mapping[str, Any] = {}
     make_rule: Callable[[Mapping[str, Any]], Rule] | None = None
     is_component = isinstance(node, Mapping) and "_target_" in node
-    if is_component and _is_rule(_import(str(node["_target_"]), "method")):
+    if is_component and _is_rule(import_target(str(node["_target_"]), "method")):
         options, of_rule = _split(node)
         _check_values(make, options, "method", ())
         make_rule = _rule_constructor(of_rule, "method")
@@ -179,7 +179,7 @@ def data_constructor(node: Any) -> Constructor:
     """
     names = "tasks"
     if isinstance(node, Mapping) and "_target_" in node:
-        target = _import(str(node["_target_"]), "data")
+        target = import_target(str(node["_target_"]), "data")
         names = "task_names" if "task_names" in (accepted_parameters(target) or {}) else names
     return Constructor(node, "data", "data_dir", names, "device")
 
@@ -208,7 +208,12 @@ def _rule_constructor(node: Any, where: str) -> Callable[[Mapping[str, Any]], Ru
     return lambda tasks: make(**{key: tasks[key] for key in tasks if key in accepted})
 
 
-def _import(path: str, where: str) -> Callable[..., Any]:
+def import_target(path: str, where: str) -> Callable[..., Any]:
+    """Return the class or function that ``_target_`` of a node names.
+
+    Raises:
+        ConfigError: If there is none.
+    """
     try:
         target = _locate(path)  # as Hydra finds it when it is built
     except (ImportError, ValueError, AttributeError) as error:

@@ -118,6 +118,7 @@ class BenchOptions:
     threads: AtLeastOne | None = MISSING
     dtype: Annotated[str, Literal["float32", "float64", "bfloat16"]] = MISSING
     rotation_norm: _NotNegative = MISSING
+    gaussian_rotations: bool = MISSING
     optimizers: bool = MISSING
 
 
@@ -376,7 +377,7 @@ def _check_bench(config: BenchConfig) -> None:
     if len(options.contenders) == 0 or len(set(options.contenders)) < len(options.contenders):
         raise ConfigError(
             f"`bench.contenders` must name at least one contender, each once, got "
-            f"{options.contenders}; choose from ideal, reference and methods."
+            f"{options.contenders}; choose from ideal, bare, reference and methods."
         )
     if config.precision != "fp32":
         raise ConfigError(

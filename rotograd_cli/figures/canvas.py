@@ -68,7 +68,7 @@ def styled() -> Iterator[None]:
         from matplotlib import rc_context
     except ImportError as error:
         raise ConfigError(
-            f"Figures need matplotlib, which is not installed; {installing('plot')}."
+            f"Figures need matplotlib, which is not installed; run {installing('plot')}."
         ) from error
     with rc_context(STYLE):
         yield

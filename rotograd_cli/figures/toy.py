@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -11,13 +11,17 @@ from annotated_types import Gt
 
 from rotograd_cli.bounds import AtLeastOne, checked
 from rotograd_cli.config.labels import method_label
-from rotograd_cli.data.toy import LOSSES, OPTIMA, TASKS, Problem
+from rotograd_cli.data.toy import LOSSES, TASKS, Problem
+from rotograd_cli.errors import ConfigError
 from rotograd_cli.figures.base import ComputedFigure
 from rotograd_cli.figures.canvas import Drawing, Value, new_canvas
 from rotograd_cli.figures.toy_paths import Trajectory, configuration, trajectory
 
 if TYPE_CHECKING:
     from rotograd_cli.figures.canvas import Axes
+
+View = Literal["backbone", "tasks"]
+"""Whose eyes a row of panels is seen with: z of one start, or R_k z of all."""
 
 COLOURS = ("#0072b2", "#d55e00")
 """Blue and vermilion of Okabe and Ito's palette: left task, right task."""
@@ -58,20 +62,22 @@ class Panel:
 class Toy(ComputedFigure):
     """Trajectories of both toy problems under several methods, trained when the figure is drawn.
 
-    The upper row of a problem shows one start as the backbone sees it: the path of z on the level
-    sets of the mean loss at the end, and the way of each task's optimum, which moves as its
-    rotation turns. The lower row shows all starts as the tasks see them: the paths of R_k z on the
-    level sets of each task's loss, and how many starts brought both tasks to their optimum.
+    A row ``backbone`` shows one start as the backbone sees it: the path of z on the level sets of
+    the mean loss at the end, and the way of each task's optimum, which moves as its rotation turns.
+    A row ``tasks`` shows all starts as the tasks see them: the paths of R_k z on the level sets of
+    each task's loss, and how many starts brought both tasks to their optimum.
 
     Args:
         name: Name of the files that are written.
+        problems: The problems to draw.
+        views: The rows of each problem.
         methods: Names of methods, a column each.
         starts: Number of starts; start s is the run ``rotograd train experiment=toy seed=s``.
         steps: Training steps.
         tolerance: Distance up to which an optimum counts as reached.
 
     Raises:
-        ConfigError: If a number is out of range.
+        ConfigError: If a number is out of range, or a list is empty.
     """
 
     @checked
@@ -79,12 +85,19 @@ class Toy(ComputedFigure):
         self,
         *,
         name: str,
+        problems: Sequence[Problem],
+        views: Sequence[View],
         methods: Sequence[str],
         starts: AtLeastOne,
         steps: AtLeastOne,
         tolerance: Annotated[float, Gt(0)],
     ) -> None:
         super().__init__(name=name)
+        for key, names in (("problems", problems), ("views", views), ("methods", methods)):
+            if not names:
+                raise ConfigError(f"`figure.{key}` must name at least one, got [].")
+        self.problems = problems
+        self.views = views
         self.methods = methods
         self.starts = starts
         self.steps = steps
@@ -92,20 +105,34 @@ class Toy(ComputedFigure):
 
     def draw(self) -> Drawing:
         """Train all runs and draw them."""
-        rows = [[self._panel(problem, method) for method in self.methods] for problem in OPTIMA]
-        start = self._shown([panels[-1] for panels in rows])
-        canvas = new_canvas(height=11.6)
-        axes = canvas.subplots(2 * len(rows), len(self.methods), squeeze=False)
-        for index, panels in enumerate(rows):
-            for column, panel in enumerate(panels):
-                draw_features(axes[2 * index, column], panel, start)
-                draw_points(axes[2 * index + 1, column], panel, self.tolerance)
-        _label(axes, [panel.label for panel in rows[0]], start)
+        problems = [
+            [self._panel(name, method) for method in self.methods] for name in self.problems
+        ]
+        start = self._shown([panels[-1] for panels in problems])
+        rows = list(itertools.product(problems, self.views))
+        canvas = new_canvas(height=0.8 + 8.1 / len(self.methods) * len(rows))
+        grid = canvas.subplots(len(rows), len(self.methods), squeeze=False)
+        for line, (panels, view) in zip(grid, rows, strict=True):
+            for axes, panel in zip(line, panels, strict=True):
+                self._draw_panel(axes, panel, view, start)
+            _label(line[0], panels[0].problem, view, start)
+        for axes, panel in zip(grid[0], problems[0], strict=True):
+            axes.set_title(f"{panel.label}\n{axes.get_title()}".strip(), weight="bold")
         canvas.suptitle("Can one z bring both tasks to their optimum?", weight="bold")
-        handles = legend_lines(axes[0, 0], self.tolerance)
+        handles = legend_lines(grid[0, 0], self.views, self.tolerance)
         canvas.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-        numbers = _numbers(itertools.chain(*rows), self.tolerance)
-        return Drawing(canvas, *numbers, [self._counts(panels) for panels in rows])
+        numbers = _numbers(itertools.chain(*problems), self.tolerance)
+        return Drawing(canvas, *numbers, [self._counts(panels) for panels in problems])
+
+    def _draw_panel(self, axes: "Axes", panel: Panel, view: View, start: int) -> None:
+        """Draw a square panel."""
+        if view == "backbone":
+            draw_features(axes, panel, start)
+        else:
+            draw_points(axes, panel, self.tolerance)
+        limits = (-HALF_WIDTHS[panel.problem], HALF_WIDTHS[panel.problem])
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)
 
     def _panel(self, problem: Problem, method: str) -> Panel:
         config = configuration(problem, method, self.steps)
@@ -172,33 +199,33 @@ def _loss(problem: Problem, offsets: np.ndarray) -> np.ndarray:
     return np.asarray(LOSSES[problem](torch.from_numpy(offsets)))
 
 
-def _label(rows: np.ndarray, labels: Sequence[str], start: int) -> None:
-    """Write titles and axes' names; make all panels square."""
-    for axes, label in zip(rows[0], labels, strict=True):
-        axes.set_title(label, weight="bold")
-    for index, problem in enumerate(OPTIMA):
-        rows[2 * index, 0].set_ylabel(f"{problem}: z of start {start}")
-        rows[2 * index + 1, 0].set_ylabel(f"{problem}: $R_k z$ of all starts")
-        for axes in rows[2 * index : 2 * index + 2].flat:
-            limits = (-HALF_WIDTHS[problem], HALF_WIDTHS[problem])
-            axes.set(xlim=limits, ylim=limits, aspect="equal", xticks=[], yticks=[])
-            axes.spines[:].set_visible(True)
+def _label(axes: "Axes", problem: Problem, view: View, start: int) -> None:
+    """Write the name of a row."""
+    seen = f"z of start {start}" if view == "backbone" else "$R_k z$ of all starts"
+    axes.set_ylabel(f"{problem}: {seen}")
 
 
-def legend_lines(axes: "Axes", tolerance: float) -> list[Any]:
-    """Return lines without points that show what each style means."""
-    entries: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("left task", {"color": COLOURS[0]}),
-        ("right task", {"color": COLOURS[1]}),
-        ("z", {"color": "black"}),
-        ("both tasks, the same path", {"color": SHARED[0]}),
-        ("optimum of a task", {"marker": "*", "color": "grey", "linestyle": "", "markersize": 11}),
-        ("its way as $R_k$ turns", {"color": "grey", "linestyle": (0, (2, 1.5))}),
-        ("start", {"marker": "s", "linestyle": "", **_hollow("black")}),
-        (f"end, both within {tolerance:g}", {"marker": "o", "color": "grey", "linestyle": ""}),
-        ("end, not both", {"marker": "o", "linestyle": "", **_hollow("grey")}),
+def legend_lines(axes: "Axes", views: Sequence[View], tolerance: float) -> list[Any]:
+    """Return lines without points that show what each style means in these views."""
+    in_both: Sequence[View] = ("backbone", "tasks")
+    dot = {"marker": "o", "linestyle": ""}
+    star = {"marker": "*", "color": "grey", "linestyle": "", "markersize": 11}
+    entries: tuple[tuple[Sequence[View], str, dict[str, Any]], ...] = (
+        (in_both, "left task", {"color": COLOURS[0]}),
+        (in_both, "right task", {"color": COLOURS[1]}),
+        (["backbone"], "z", {"color": "black"}),
+        (["tasks"], "both tasks, the same path", {"color": SHARED[0]}),
+        (in_both, "optimum of a task", star),
+        (["backbone"], "its way as $R_k$ turns", {"color": "grey", "linestyle": (0, (2, 1.5))}),
+        (["backbone"], "start", {"marker": "s", "linestyle": "", **_hollow("black")}),
+        (["tasks"], f"end, both within {tolerance:g}", {**dot, "color": "grey"}),
+        (["tasks"], "end, not both", {**dot, **_hollow("grey")}),
     )
-    return [axes.plot([], [], label=text, **style)[0] for text, style in entries]
+    return [
+        axes.plot([], [], label=text, **style)[0]
+        for shown_in, text, style in entries
+        if set(shown_in) & set(views)
+    ]
 
 
 def _hollow(colour: str) -> dict[str, Any]:

@@ -106,10 +106,12 @@ def chebyshev_rows(A: Tensor, rows: Tensor, plan: Series) -> Tensor:
         Shape ``[p, K, o, m]``.
     """
     terms = rows.new_empty(plan.num_terms, *rows.shape)
-    terms[0] = rows
-    torch.bmm(rows, A, out=terms[1]).div_(plan.bound)
-    for j in range(2, plan.num_terms):
-        torch.baddbmm(terms[j - 2], terms[j - 1], A, alpha=2 / plan.bound, out=terms[j])
+    first, second, *others = terms.unbind()
+    first.copy_(rows)
+    torch.bmm(rows, A, out=second).div_(plan.bound)
+    for term in others:
+        torch.baddbmm(first, second, A, alpha=2 / plan.bound, out=term)
+        first, second = second, term
     return terms
 
 

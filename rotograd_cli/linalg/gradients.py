@@ -107,3 +107,8 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
     if in_place:
         return first.as_strided((len(tensors), *first.shape), (size, *first.stride()))
     return torch.stack(list(tensors))
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """As ``torch.cat``, without a copy of a single tensor."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))

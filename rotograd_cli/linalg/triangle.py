@@ -3,6 +3,8 @@ r"""Skew-symmetric matrices as the numbers that count: those below the diagonal,
 import torch
 from torch import Tensor, nn
 
+_ROWS = 128  # of a block of a product of which only the lower triangle is computed
+
 
 class Triangle(nn.Module):
     r"""Packs and unpacks stacks of skew matrices of one size.
@@ -42,6 +44,23 @@ class Triangle(nn.Module):
     def pack(self, matrices: Tensor, out: Tensor) -> None:
         """Write the numbers below the diagonals of contiguous matrices ``[K, m, m]`` to ``out``."""
         torch.index_select(matrices.flatten(1), 1, self.places, out=out)
+
+    def pack_skew(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        r"""Write the numbers below the diagonals of :math:`L^\top R - R^\top L` to ``out``.
+
+        Args:
+            left: L, shape ``[K, r, m]``.
+            right: R, shape ``[K, r, m]``.
+            out: Shape ``[K, m (m - 1) / 2]``.
+        """
+        S = left.new_empty(len(left), self.size, self.size)
+        for start in range(0, self.size, _ROWS):
+            rows = slice(start, start + _ROWS)
+            columns = slice(0, start + _ROWS)  # most of what is above the diagonal is left out
+            block = S[:, rows, columns]
+            torch.bmm(left[..., rows].mT, right[..., columns], out=block)
+            block.baddbmm_(right[..., rows].mT, left[..., columns], alpha=-1)
+        self.pack(S, out)
 
 
 def packed(values: Tensor) -> Tensor:

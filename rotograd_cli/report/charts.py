@@ -37,7 +37,7 @@ class Band(NamedTuple):
 
 def missing(name: str) -> ConfigError:
     """Return the refusal for a library that is not installed."""
-    return ConfigError(f"Reports need {name}, which is not installed; {installing('report')}.")
+    return ConfigError(f"Reports need {name}, which is not installed; run {installing('report')}.")
 
 
 def library() -> Any:

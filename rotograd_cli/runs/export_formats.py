@@ -106,7 +106,8 @@ class ONNX(Format):
             import onnxscript
         except ImportError as error:
             raise ConfigError(
-                f"`format=onnx` needs {error.name}, which is not installed; {installing('onnx')}."
+                f"`format=onnx` needs {error.name}, which is not installed; "
+                f"run {installing('onnx')}."
             ) from error
         del onnxscript  # the exporter imports it
         self._runtime: Any = onnxruntime

@@ -16,7 +16,7 @@ try:
     from pyarrow import parquet
 except ImportError as error:
     raise ConfigError(
-        f"Parquet needs pyarrow, which is not installed; run: {installing('parquet')}, "
+        f"Parquet needs pyarrow, which is not installed; run {installing('parquet')}, "
         "or write a file .npz."
     ) from error
 

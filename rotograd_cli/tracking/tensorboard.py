@@ -55,7 +55,7 @@ class TensorBoardTracker(Mirror):
         except ImportError as error:
             raise ConfigError(
                 f"`logger` tensorboard needs TensorBoard, which is not installed "
-                f"({first_line(error)}); {installing('tensorboard')}."
+                f"({first_line(error)}); run {installing('tensorboard')}."
             ) from error
 
     def log(self, record: Mapping[str, float | None]) -> None:

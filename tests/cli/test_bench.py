@@ -57,7 +57,7 @@ def test_a_benchmark_prints_a_table_and_leaves_three_files(cli: Cli, tmp_path: P
 
     content = measured(folder)
     assert [c["name"] for c in content["contenders"]] == NAMES
-    assert content["contenders"][0]["ratio_to_ideal"] == {"median": 1.0, "p10": 1.0, "p90": 1.0}
+    assert content["contenders"][0]["ratio"] == {"median": 1.0, "p10": 1.0, "p90": 1.0}
     assert all(c["peak_bytes"] > 0 for c in content["contenders"])
     timed = {c["name"] for c in content["contenders"] if c["rotation_part_ms"] is not None}
     assert timed == {"rotateonly", "rotograd", "rotogradnorm"}  # their rotation part, alone

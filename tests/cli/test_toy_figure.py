@@ -46,6 +46,8 @@ def test_wrong_options_of_the_figure_are_refused_in_one_line(cli: Cli) -> None:
         ("figure.starts=0", "`figure.starts` must be at least 1, got 0"),
         ("figure.tolerance=0", "`figure.tolerance` must be"),
         ("figure.methods=[rotogrd]", "rotogrd"),
+        ("figure.problems=[]", "`figure.problems` must name at least one, got []"),
+        ("figure.views=[z]", "must be backbone or tasks, got 'z'; 'figure.views=[backbone]'"),
         ("runs=outputs", "is made of no runs"),
     ):
         result = cli("plot", "figure=toy", "figure.steps=1", option)

@@ -31,6 +31,7 @@ from rotograd_cli.config.schema import BenchConfig, BenchOptions, to_bench_confi
 from rotograd_cli.data.base import Batch
 from rotograd_cli.errors import ConfigError
 from rotograd_cli.printing.grid import Grid
+from tests.counting import CountOperations
 from tests.skews import skew, unpacked
 
 CPU = torch.device("cpu")
@@ -163,20 +164,31 @@ def test_the_number_of_threads_is_restored() -> None:
 # ---- preparation
 
 
+@pytest.mark.parametrize("gaussian", [False, True])
 @pytest.mark.parametrize("size", [2, 3, 16])
-def test_prepared_skew_matrices_have_the_norm_asked_for(size: int) -> None:
-    X = skew_parameters(4, size, 0.5, seed=1)
+def test_prepared_skew_matrices_have_the_norm_asked_for(size: int, gaussian: bool) -> None:
+    X = skew_parameters(4, size, 0.5, 1, gaussian=gaussian)
     norms = torch.linalg.matrix_norm(skew(X), ord=2)
     torch.testing.assert_close(norms, torch.full_like(norms, 0.5), rtol=1e-12, atol=0)
     assert torch.equal(X, X.tril(-1))
-    assert torch.equal(X, skew_parameters(4, size, 0.5, seed=1))
+    assert torch.equal(X, skew_parameters(4, size, 0.5, 1, gaussian=gaussian))
     if size > 3:
         assert len({tuple(matrix.flatten().tolist()) for matrix in X}) == 4
 
 
+def test_gaussian_matrices_turn_all_planes_and_trained_ones_a_few() -> None:
+    # Frobenius norm over sqrt(2) spectral norms: sqrt(1 + 1/4 + ... + 4^-7) for halving angles, and
+    # sqrt(m / 8) for large Gaussian matrices, whose spectral norm is 2 sqrt(m) times an entry's
+    for gaussian, expected, tolerance in ((False, (4 / 3) ** 0.5, 1e-4), (True, 16**0.5, 0.1)):
+        X = skew_parameters(1, 128, 2.0, 0, gaussian=gaussian)
+        ratio = torch.linalg.matrix_norm(skew(X)).item() / 2**0.5 / 2.0
+        assert ratio == pytest.approx(expected, rel=tolerance)
+
+
 def test_no_norm_and_no_plane_leave_zero() -> None:
-    assert not skew_parameters(2, 5, 0.0, seed=0).any()
-    assert not skew_parameters(2, 1, 0.5, seed=0).any()
+    for gaussian in (False, True):
+        assert not skew_parameters(2, 5, 0.0, 0, gaussian=gaussian).any()
+        assert not skew_parameters(2, 1, 0.5, 0, gaussian=gaussian).any()
 
 
 # ---- contenders
@@ -201,7 +213,7 @@ def contenders(*overrides: str) -> tuple[dict[str, Contender], Batch]:
 
 
 def backbone_gradient(contender: Contender, batch: Batch) -> Tensor:
-    contender.gradients(batch)
+    contender.take(batch)
     gradients = [p.grad for p in contender.model.backbone.parameters()]
     return torch.cat([g.flatten() for g in gradients if g is not None])
 
@@ -219,6 +231,40 @@ def test_contenders_compute_what_they_should() -> None:
         gradients["rotogradnorm"], gradients["reference"], rtol=1e-6, atol=1e-9
     )
     assert not torch.allclose(gradients["rotograd"], gradients["ideal"], rtol=1e-3)
+
+
+@pytest.mark.usefixtures("hydra_running")
+def test_steps_with_optimizers_are_those_of_training() -> None:
+    """Vanilla's step through the real training step, and two plain loops, end at one place."""
+    words = ("bench.contenders=[ideal,bare,vanilla]", "bench.optimizers=true", "head.hidden=[]")
+    built, batch = contenders(*words, "model_optimizer.lr=0.1")
+    starts = [p.detach().clone() for p in built["vanilla"].model.parameters()]
+    ends = {}
+    for name, contender in built.items():
+        for _ in range(3):
+            contender.step(batch)
+        ends[name] = list(contender.model.parameters())
+    for name in ("bare", "vanilla"):
+        torch.testing.assert_close(ends[name], ends["ideal"], rtol=1e-10, atol=1e-12)
+    assert not any(map(torch.equal, starts, ends["vanilla"]))
+
+
+@pytest.mark.usefixtures("hydra_running")
+def test_the_ideal_starts_no_more_operations_with_more_equal_heads() -> None:
+    """Equal heads are one product and their losses one call; a plain loop has them one by one."""
+    numbers: dict[str, list[int]] = {"ideal": [], "bare": []}
+    binary = ("head.hidden=[]", "data.kind=binary", "data.num_outputs=1")
+    for num_tasks in (2, 8):
+        words = (*binary, f"data.num_tasks={num_tasks}", "bench.contenders=[ideal,bare]")
+        built, batch = contenders(*words)
+        for name, contender in built.items():
+            contender.step(batch)
+            with CountOperations() as counted:
+                contender.step(batch)
+            numbers[name].append(counted.num)
+    ideal, bare = (many - few for few, many in numbers.values())
+    assert ideal <= 6 * 6, numbers
+    assert bare > 6 * 25, numbers
 
 
 @pytest.mark.usefixtures("hydra_running")
@@ -327,12 +373,12 @@ def result(**changes: Any) -> dict[str, Any]:
     contender = {
         "name": "rotograd",
         "label": "RotoGrad",
-        "ratio_to_ideal": three,
+        "ratio": three,
         "step_ms": three,
         "rotation_part_ms": None,
         "peak_bytes": 3 * 2**20,
-        "peak_over_ideal_bytes": 2**20,
-        "peak_over_ideal_stacks": 4.0,
+        "peak_over_base_bytes": 2**20,
+        "peak_over_base_stacks": 4.0,
     }
     settings = {
         "data": "toy",
@@ -351,6 +397,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "dtype": "float32",
         "compile": False,
         "rotation_norm": 0.5,
+        "gaussian_rotations": False,
         "optimizers": False,
     }
     return {
@@ -358,6 +405,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "command": "rotograd bench workload=toy",
         "date": "2026-01-02T03:04:05+00:00",
         "settings": settings,
+        "base": "ideal",
         "machine": report.describe_machine(CPU),
         "contenders": [{**contender, **changes}],
         "left_out": {"reference": "not installed"},
@@ -378,9 +426,7 @@ def test_the_table_begins_with_the_ratio() -> None:
 
 
 def test_without_the_ideal_there_are_no_ratios() -> None:
-    nothing = dict.fromkeys(
-        ("ratio_to_ideal", "peak_over_ideal_bytes", "peak_over_ideal_stacks"), None
-    )
+    nothing = dict.fromkeys(("ratio", "peak_over_base_bytes", "peak_over_base_stacks"), None)
     assert texts(report.grid(result(**nothing))) == [
         ["rotograd", "-", "-", "2", "1.5-2.5", "3.0", "-", "-"]
     ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rotograd_cli.linalg.triangle import Triangle, packed
+from rotograd_cli.methods.rotation import plan
 from rotograd_cli.methods.rotation.rotations import Rotations
 from rotograd_cli.training.checkpoint import load_checkpoint
 from tests.skews import skew, unpacked
@@ -28,6 +29,31 @@ def test_packing_is_the_inverse_of_unpacking(size: int) -> None:
     assert torch.equal(found, x)
     assert torch.equal(packed(expected), x)
     assert packed(x) is x
+
+
+@pytest.mark.parametrize("size", [1, 11, 129, 300])
+def test_a_skew_product_is_packed_from_blocks(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(2, 3, 5, size, dtype=torch.float64, generator=generator)
+    found = left.new_empty(3, size * (size - 1) // 2)
+    Triangle(size).pack_skew(left, right, out=found)
+    torch.testing.assert_close(found, packed(left.mT @ right - right.mT @ left))
+
+
+def test_rotations_are_folded_task_by_task_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rotations = Rotations(3, 8).double()
+    nn.init.normal_(rotations.free_parameters, generator=generator)
+    rows, Q, P = torch.randn(3, 3, 2, 8, dtype=torch.float64, generator=generator)
+
+    def results() -> tuple[Tensor, ...]:
+        folded = rotations.fold(rows)
+        return (folded.weight, *folded.gradient(Q, P))
+
+    with torch.no_grad():
+        at_once = results()
+        monkeypatch.setitem(plan._CHUNK_BYTES, "cpu", 1)
+        torch.testing.assert_close(results(), at_once)
 
 
 def test_there_is_a_parameter_for_every_degree_of_freedom() -> None:

@@ -1,12 +1,14 @@
 """Rotations as constants of one pass: whole matrices, or folded into a few rows per task."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rotograd_cli.linalg.chebyshev import series
+from rotograd_cli.linalg.gradients import joined
 from rotograd_cli.linalg.triangle import Triangle
 from rotograd_cli.methods.rotation.maps import Trivialisation
 from rotograd_cli.methods.rotation.plan import Workspace, lower_norms, parts, wide
@@ -97,15 +99,26 @@ class FoldedRotations:
         self._inputs = inputs
         self._operand = workspace.take(self.base)
         weakref.finalize(self, workspace.give_back, self._operand).atexit = False
-        _fill_operand(self._operand, X, inputs)
         # of X, which bounds the spectral norm of A: its singular values come in pairs
         norm = lower_norms(X).amax()
-        rows = wide(rows) @ self.base
-        if inputs.planned is not None:
-            rows = rows * torch.where(norm <= inputs.planned, 1.0, torch.nan)
         bound = float(norm) if inputs.planned is None else inputs.planned
         self._series = series(bound, X.dtype, X.device)
-        self.weight, self._left = inputs.map.fold(self._operand, rows, self._series)
+        rows = wide(rows)
+        if inputs.planned is not None:
+            rows = rows * torch.where(norm <= inputs.planned, 1.0, torch.nan)
+
+        folded = [self._fold(part, X, rows) for part in self._parts()]
+        self.weight, self._left = map(joined, zip(*folded, strict=True))
+
+    def _parts(self) -> Iterator[slice]:
+        """Yield tasks whose matrices are read for every term from the caches of all threads."""
+        on_cpu = self.base.device.type == "cpu"
+        return parts(self.base, times=torch.get_num_threads() if on_cpu else 1)
+
+    def _fold(self, part: slice, X: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        operand = _fill_operand(self._operand[part], X[part], self._inputs)
+        U = torch.bmm(rows[part], self.base[part])
+        return self._inputs.map.fold(operand, U, self._series)
 
     def gradient(
         self, Q: Tensor, P: Tensor, without: Tensor | None = None
@@ -122,20 +135,19 @@ class FoldedRotations:
             The gradient, shape ``[K, m (m - 1) / 2]``, and the rows :math:`P_k R_k^\top`, shape
             ``[K, o, m]``.
         """
-        right, turned = self._inputs.map.unfold(self._operand, Q, P, self._series)
         left = self._left if without is None else self._left.masked_fill(without, 0)
         gradient = left.new_empty(self._inputs.X.shape)
-        for part in parts(self._operand):
-            S = torch.bmm(left[part].mT, right[part])
-            S.baddbmm_(right[part].mT, left[part], alpha=-1)
-            self._inputs.triangle.pack(S, out=gradient[part])
-        return gradient, turned @ self.base.mT
+        turned = torch.empty_like(P)
+        for part in self._parts():
+            operand = self._operand[part]
+            right, rows = self._inputs.map.unfold(operand, Q[part], P[part], self._series)
+            self._inputs.triangle.pack_skew(left[part], right, out=gradient[part])
+            torch.bmm(rows, self.base[part].mT, out=turned[part])
+        return gradient, turned
 
 
-def _fill_operand(out: Tensor, X: Tensor, inputs: Inputs) -> None:
-    """Write the matrices of the low-rank form."""
-    for part in parts(out):
-        A = inputs.triangle.skew(X[part], out=out[part])
-        operand = inputs.map.operand(A)
-        if operand is not A:
-            A.copy_(operand)
+def _fill_operand(out: Tensor, X: Tensor, inputs: Inputs) -> Tensor:
+    """Write the matrices of the low-rank form to ``out``."""
+    A = inputs.triangle.skew(X, out=out)
+    operand = inputs.map.operand(A)
+    return A if operand is A else A.copy_(operand)

@@ -27,16 +27,17 @@ def lower_norms(X: Tensor) -> Tensor:
     return norms
 
 
-def parts(stack: Tensor, tasks: slice | None = None) -> Iterator[slice]:
+def parts(stack: Tensor, tasks: slice | None = None, *, times: int = 1) -> Iterator[slice]:
     """Yield ranges of tasks that are computed together, so that temporaries stay small.
 
     Args:
         stack: Matrices of the type that is computed in, shape ``[K, m, m]``.
         tasks: Tasks to compute; all by default.
+        times: How many times as many tasks are computed at once.
     """
     tasks = tasks or slice(0, len(stack))
     bytes_per_task = max(1, stack[0].numel() * stack.element_size())
-    num = max(1, _CHUNK_BYTES.get(stack.device.type, 2**28) // bytes_per_task)
+    num = times * max(1, _CHUNK_BYTES.get(stack.device.type, 2**28) // bytes_per_task)
     for start in range(tasks.start, tasks.stop, num):
         yield slice(start, min(start + num, tasks.stop))
 
