@@ -36,6 +36,7 @@ COMPONENTS = ("method", "data", "backbone", "head", "optimizer", "scheduler", "l
 OWN_PAGES = ("method", "data", "backbone", "head", "logger", "hydra")
 LISTED = ("rotograd_cli.runs", "rotograd_cli.methods.rule", "rotograd_cli.methods.engine")
 """Modules of classes whose members are part of the interface."""
+BREAKS = re.compile(r"(?<=[.,:/=])(?=\w)|(?<=&#95;)(?=\w)")
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -164,7 +165,8 @@ def _python(title: str, module: object, names: Iterable[str]) -> str:
     for name in sorted(names, key=str.lower):
         item = getattr(module, name)
         has_members = isinstance(item, type) and item.__module__.startswith(LISTED)
-        parts.append(f"::: {path}.{name}\n    options: {{members: {str(has_members).lower()}}}")
+        options = "{}" if has_members else "{members: false}"
+        parts.append(f"::: {path}.{name}\n    options: {options}")
     return "\n\n".join(parts)
 
 
@@ -180,7 +182,8 @@ def _row(anchor: str, key: str, value: str, meaning: str, details: Iterable[str]
 
 
 def _code(text: str) -> str:
-    return f"<code>{_escaped(text)}</code>"
+    """Return code that can break into lines behind a separator, and nowhere else."""
+    return f"<code>{BREAKS.sub('<wbr>', _escaped(text))}</code>"
 
 
 def _prose(text: str) -> str:
