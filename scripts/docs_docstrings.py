@@ -12,7 +12,7 @@ from griffe import Extension, Object
 # to the end of its line, and what is indented more than it
 BLOCK = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +\S.*|(?=\n\1 +\S)))*)", re.MULTILINE)
 INLINE = re.compile(r":math:`([^`]+)`")
-ROLE = re.compile(r":(?:class|func|meth|attr|mod|data|exc):`(~?)([\w.]+)`")
+ROLE = re.compile(r":(?:class|func|meth|attr|mod|data|exc):`(~?)([\w.\s]+)`")
 
 
 class SphinxMarkup(Extension):
@@ -42,6 +42,7 @@ def _line(formula: str) -> str:
 
 
 def _name(match: re.Match[str]) -> str:
-    is_short, path = match.groups()
+    is_short = bool(match[1])
+    path = "".join(match[2].split())
     name = path.rpartition(".")[2] if is_short else path
     return f'<autoref optional identifier="{path}">`{name}`</autoref>'

@@ -14,6 +14,7 @@ from rotograd_cli.commands.explain import COMMANDS, facts_of
 from rotograd_cli.config.facts import Facts, Setting, accepted_by, header, settings_of
 from rotograd_cli.config.files import config_dir
 
+ROOT = Path(__file__).parents[1]
 GROUPS = {
     "method": "Methods",
     "data": "Data sets",
@@ -199,5 +200,10 @@ def _escaped(text: str) -> str:
 
 
 def _linked(text: str) -> str:
-    path = r"\b((?:docs|datasets)/[\w/&#;-]+\.md)"
-    return re.sub(path, lambda found: f"[{found[1]}](../../{html.unescape(found[1])})", text)
+    return re.sub(r"\b(?:docs|datasets)/[\w/&#;-]+\.md", _titled, text)
+
+
+def _titled(found: re.Match[str]) -> str:
+    path = html.unescape(found[0])
+    title = (ROOT / path).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return f"[{_escaped(title)}](../../{path})"
