@@ -18,7 +18,7 @@ from rotograd_cli.config.kinds import Kind, kind_of
 from rotograd_cli.config.labels import FEATURES, GRADIENTS, LABEL, without_label
 from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.config.schema import TrainConfig
-from rotograd_cli.errors import ConfigError, RotogradError, suggest
+from rotograd_cli.errors import ConfigError, RotogradError, listed, suggest
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.tasks import Task
@@ -114,6 +114,11 @@ def _no_component(node: Any, where: str) -> ConfigError:
     group = "method" if where == "method.rule" else where.rpartition("_")[2]
     is_shared = where != "method" and group in ("method", "optimizer", "scheduler")
     choice = f"{group}@{where}" if is_shared else where
+    if isinstance(node, Mapping) and node:
+        return ConfigError(
+            f"`{where}` must be a component with a _target_, got the keys {listed(list(node))}; "
+            "begin its file with the built-in one that it changes, such as defaults: [torch]."
+        )
     return ConfigError(
         f"`{where}` must be a component with a _target_, got {node!r}; choose one with "
         f"{choice}=NAME (rotograd train --help lists them)."

@@ -152,8 +152,9 @@ def _close(key: str, keys: Sequence[str]) -> str | None:
     near = difflib.get_close_matches(leaf, siblings, n=1)
     if near:
         return siblings[near[0]]
-    # a key without its section, epochs for train.epochs, or in one that is not there
-    is_lost = key.partition(".")[0] not in keys
+    # a key without its section, epochs for train.epochs, or in another: train.lr
+    section = key.partition(".")[0]
+    is_lost = section not in keys or not is_group(section)
     others = [name for name in keys if is_lost and name.rpartition(".")[2] == leaf]
     result = others or difflib.get_close_matches(key, keys, n=1, cutoff=0.85)
     return result[0] if result else None
