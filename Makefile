@@ -23,6 +23,7 @@ install: $(STAMP) ## create .venv and install the package with its development t
 
 run: $(STAMP) ## train RotoGradNorm on embedded real digits and print the results
 	$(BIN)/rotograd train method=rotogradnorm
+	@echo "Next: run . $(BIN)/activate, then go on with docs/start.md, or: rotograd report run=DIR"
 
 test: $(STAMP) ## run the default tests (CPU, no network) side by side on all cores
 	$(PARALLEL)

@@ -1,4 +1,4 @@
-"""rotograd: train and compare RotoGrad and its rivals from YAML.
+"""rotograd: train and compare RotoGrad and other methods from YAML.
 
 usage: rotograd COMMAND [KEY=VALUE ...] [Hydra's options]
 

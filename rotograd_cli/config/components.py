@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, get_args
 
 import hydra
@@ -18,7 +19,7 @@ from rotograd_cli.config.kinds import Kind, kind_of
 from rotograd_cli.config.labels import FEATURES, GRADIENTS, LABEL, without_label
 from rotograd_cli.config.schedules import Schedule
 from rotograd_cli.config.schema import TrainConfig
-from rotograd_cli.errors import ConfigError, RotogradError, suggest
+from rotograd_cli.errors import ConfigError, RotogradError, listed, suggest
 from rotograd_cli.methods.engine.method import MultiTaskMethod
 from rotograd_cli.methods.rule import Rule
 from rotograd_cli.tasks import Task
@@ -114,6 +115,11 @@ def _no_component(node: Any, where: str) -> ConfigError:
     group = "method" if where == "method.rule" else where.rpartition("_")[2]
     is_shared = where != "method" and group in ("method", "optimizer", "scheduler")
     choice = f"{group}@{where}" if is_shared else where
+    if isinstance(node, Mapping) and node:
+        return ConfigError(
+            f"`{where}` must be a component with a _target_, got the keys {listed(list(node))}; "
+            "begin its file with the built-in one that it changes, such as defaults: [torch]."
+        )
     return ConfigError(
         f"`{where}` must be a component with a _target_, got {node!r}; choose one with "
         f"{choice}=NAME (rotograd train --help lists them)."
@@ -215,16 +221,22 @@ def import_target(path: str, where: str) -> Callable[..., Any]:
         ConfigError: If there is none.
     """
     try:
-        target = _locate(path)  # as Hydra finds it when it is built
+        target: Callable[..., Any] = _locate(path)  # as Hydra finds it when it is built
     except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"`{where}._target_` cannot be imported, got {path!r} ({error}); check its "
-            "spelling, and that its folder is on PYTHONPATH."
-        ) from error
+        raise ConfigError(f"`{where}._target_` {_not_found(path, error)}.") from error
     if not callable(target):
         raise ConfigError(f"`{where}._target_` must be a class or function, got {path!r}.")
-    result: Callable[..., Any] = target
-    return result
+    return target
+
+
+def _not_found(path: str, error: Exception) -> str:
+    """Return why a target cannot be imported, and the remedy."""
+    module = path.partition(".")[0]
+    what = f"cannot be imported, got {path!r}"
+    if getattr(error.__cause__, "name", None) != module:
+        return f"{what} ({describe(error.__cause__ or error)}); check its spelling and its file"
+    folder = "." if Path(f"{module}.py").exists() else "FOLDER"
+    return f"{what} (no module {module!r}); check its spelling, or run with PYTHONPATH={folder}"
 
 
 def _check_values(
@@ -238,6 +250,7 @@ def _check_values(
             raise ConfigError(f"`{where}.{key}` is given by the runner; leave it out.")
         if key not in parameters:
             choices = sorted(set(parameters) - set(supplied))
+            choices += [GRADIENTS] * getattr(target, "sees_gradients", False)  # of the network
             remedy = suggest(str(key), choices, f"{where}.")
             raise ConfigError(f"`{where}.{key}` is not an option of {target.__name__}; {remedy}")
         _check_type(value, parameters[key], f"{where}.{key}")

@@ -76,7 +76,7 @@ class Facts:
     def _read(self, file: Path, package: str) -> None:
         section = package or file.parent.name
         if section in self.groups:
-            self.settings[section].append(Setting(section, file, 1, file.stem, header(file)[0]))
+            self.settings[section].append(Setting(section, file, 1, file.stem, opening(file)))
         for setting in settings_of(file, package):
             self.settings.setdefault(setting.key, []).append(setting)
 
@@ -123,6 +123,13 @@ def accepted_by(target: str, key: str) -> str:
     of_network = accepted_parameters(MultiTaskMethod) or {}
     parameters = of_network | (accepted_parameters(import_target(target, where)) or {})
     return in_words(parameters.get(option))
+
+
+def opening(file: Path) -> str:
+    """Return the lines that a YAML file opens with, up to the first that ends a sentence."""
+    lines = header(file)
+    ends = (number for number, line in enumerate(lines, 1) if line.endswith("."))
+    return " ".join(lines[: next(ends, 1)])
 
 
 def header(file: Path) -> list[str]:

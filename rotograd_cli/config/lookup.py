@@ -117,13 +117,21 @@ def no_such_key(configuration: Configuration, key: str) -> str:
     where = f"of `{parent}` here" if parent else "of the configuration"
     remedies = [f"keys {where}: {', '.join(siblings)}"] if siblings else []
     is_component = parent and OmegaConf.select(configuration.config, f"{parent}._target_")
-    if is_component or parent.startswith("heads."):
+    if parent.startswith("heads.") or (is_component and _is_option(key, str(is_component))):
         remedies.append(f"+{key}=VALUE where its class has that option")
-    if not remedies and (parent in keys or parent.startswith("losses.")):
+    if not remedies and not is_component and (parent in keys or parent.startswith("losses.")):
         remedies.append(f"add it with +{key}=VALUE")
     if not remedies:
         remedies.append(f"rotograd {configuration.command} --cfg job lists the keys")
     return f"`{key}` is not a key; {', or '.join(remedies)}."
+
+
+def _is_option(key: str, target: str) -> bool:
+    """Return whether the class of a component may take a key of its section."""
+    from rotograd_cli.config.components import accepted_parameters, import_target  # torch is slow
+
+    accepted = accepted_parameters(import_target(target, key.rpartition(".")[0]))
+    return accepted is None or key.rpartition(".")[2] in accepted
 
 
 def is_null(configuration: Configuration, section: str) -> bool:
@@ -152,8 +160,9 @@ def _close(key: str, keys: Sequence[str]) -> str | None:
     near = difflib.get_close_matches(leaf, siblings, n=1)
     if near:
         return siblings[near[0]]
-    # a key without its section, epochs for train.epochs, or in one that is not there
-    is_lost = key.partition(".")[0] not in keys
+    # a key without its section, epochs for train.epochs, or in another: train.lr
+    is_plain = "." not in parent and not is_group(parent)
+    is_lost = is_plain or key.partition(".")[0] not in keys
     others = [name for name in keys if is_lost and name.rpartition(".")[2] == leaf]
     result = others or difflib.get_close_matches(key, keys, n=1, cutoff=0.85)
     return result[0] if result else None

@@ -134,8 +134,8 @@ def _unknown_choice(error: MissingConfigException, has_folder: bool) -> str:
     options = list(error.options or [])
     close = difflib.get_close_matches(name, options, n=1)
     remedy = f" Did you mean {close[0]}?" if close else ""
-    if not has_folder:
-        remedy += f" A file of yours, DIR/{group}/{name}.yaml, needs --config-dir DIR."
+    rule = "stands below the DIR of" if has_folder else "needs"
+    remedy += f" A file of yours, DIR/{group}/{name}.yaml, {rule} --config-dir DIR."
     required = f"one of {', '.join(options)}" if options else "one of its group's files"
     return f"{_place(error)}`{group}` must be {required}, got {name!r}.{remedy}"
 

@@ -27,7 +27,7 @@ COMMAND_KEYS = ("diagnose", "launcher", "resume", "trust")
 
 @dataclass
 class RotationOptions:
-    """What a setting says to all methods with rotations; ``conf/training.yaml`` has the keys."""
+    """Defaults for all methods with rotations; ``conf/training.yaml`` has the keys."""
 
     shape: Any = MISSING
     post_shape: list[int] = MISSING

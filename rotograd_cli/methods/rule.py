@@ -2,7 +2,9 @@ r"""What a rule is: the mathematics that turns K task gradients into one.
 
 A rule sees :class:`~rotograd_cli.methods.statistics.Statistics` of the whole batch: summed over all
 processes, without a loss scale, in float32 or wider, and zero for every task that takes no part in
-the step (absent, not finite, or with a gradient of zero). A rule knows of none of that.
+the step (absent, not finite, or with a gradient of zero). A rule knows of none of that. Its losses,
+:class:`~rotograd_cli.methods.statistics.Losses`, are zero where absent and else as they are: a rule
+that reads them masks those that it cannot use.
 
 ========================== =========================================== ==========================
 kind                       gives                                       for example
@@ -111,7 +113,11 @@ class Rule(nn.Module, ABC):
         """
 
     def factors(self, losses: Losses) -> Tensor | None:
-        """Factors of the losses, without a gradient, shape ``[K]``; None leaves the losses."""
+        """Factors of the losses, without a gradient, shape ``[K]``; None leaves the losses.
+
+        Losses that are zero, infinite or NaN are not masked. A factor must be finite for an absent
+        task too, whose loss of 0 is multiplied by it.
+        """
         return None
 
     def learn_from_losses(self, losses: Losses) -> Learned:
@@ -311,7 +317,7 @@ class LossWeighting(Rule):
 
     @abstractmethod
     def factors(self, losses: Losses) -> Tensor:
-        """Factors of the losses, without a gradient, shape ``[K]``."""
+        """Factors of the losses, without a gradient, shape ``[K]``; see :meth:`Rule.factors`."""
 
     def combine(self, G: Tensor, s: Statistics) -> Tensor:
         """Return what autograd makes of the weighted losses, shape ``[D]``."""

@@ -14,15 +14,21 @@ from rotograd_cli.ranks.base import ONE, Ranks
 
 @dataclass(frozen=True)
 class Losses:
-    """The task losses of one step."""
+    """The K task losses of one step, over the whole batch: all processes, without a loss scale.
+
+    Nothing is masked but absent tasks: a zero, negative, infinite or NaN loss stays as it is, and
+    its task counts as present. Factors must be finite for absent tasks too.
+
+    Attributes:
+        values: Losses, detached, float32 or wider, shape ``[K]``; 0 for an absent task. Those of a
+            micro-batch stand for the whole optimiser step.
+        present: Tasks with a loss in this pass, boolean, shape ``[K]``.
+        accumulating: True for every micro-batch of an optimiser step but the last.
+    """
 
     values: Tensor
-    """Losses of the whole optimiser step as far as this pass tells, detached, shape ``[K]``; 0 for
-    an absent task."""
     present: Tensor
-    """Tasks with a loss in this pass, boolean, shape ``[K]``."""
     accumulating: bool = False
-    """True for every micro-batch of an optimiser step but the last."""
 
 
 class Statistics:
@@ -32,6 +38,15 @@ class Statistics:
     gradient is zero: there is nothing to combine, and as one more direction or as one more term of
     a mean it would hold up the others.
 
+    Attributes:
+        losses: The losses, not masked: those of tasks that take no part are as they came.
+        present: Tasks that take part, boolean, shape ``[K]``; other than ``losses.present``, False
+            for a gradient that is zero, infinite or NaN.
+        norms: Norms of the task gradients, float32 or wider, shape ``[K]``; 0 for tasks that take
+            no part.
+        finite: Tasks whose loss and gradient are finite, boolean, shape ``[K]``; True for an absent
+            task.
+
     Args:
         G: This process's part of the task gradients. Those of tasks that take no part are made
             zero, in place.
@@ -40,13 +55,9 @@ class Statistics:
     """
 
     losses: Losses
-    """The losses, those of tasks that take no part included."""
     finite: Tensor
-    """Tasks whose loss and gradient are finite, boolean, shape ``[K]``."""
     present: Tensor
-    """Tasks that take part, boolean, shape ``[K]``: their gradient is finite and not zero."""
     norms: Tensor
-    """Norms of the task gradients, shape ``[K]``; 0 for tasks that take no part."""
 
     def __init__(self, G: MeasurableGradients, losses: Losses, ranks: Ranks = ONE) -> None:
         norms = ranks.norms(G.norms())
@@ -86,6 +97,8 @@ class Statistics:
 
     def cosines(self, G: MeasurableGradients | None = None) -> Tensor:
         """Return the inner products of the directions of the gradients, shape ``[K, K]``.
+
+        Rows and columns of tasks that take no part are 0.
 
         Args:
             G: The same gradients elsewhere, of the same norms, in whose place they are; those of

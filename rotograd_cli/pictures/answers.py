@@ -1,5 +1,6 @@
 """Predictions of single answers in words: a class, yes or no, numbers."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -108,7 +109,9 @@ def _numbers(values: Tensor) -> str:
 
 
 def _number(value: float) -> str:
-    """Return three digits, or all of those before the point."""
+    """Return three digits, or all of those before the point; ``?`` where there is no label."""
+    if math.isnan(value):
+        return "?"
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 

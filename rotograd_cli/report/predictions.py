@@ -115,7 +115,7 @@ def examples_section(measured: Measured | str, split: str) -> Section:
     if any(example.answers for example in measured.examples):
         words += "The truth stands in parentheses after wrong answers and after numbers. "
     if not has_image:
-        words += "The inputs are no images."
+        words += "The inputs are not images, so they are not drawn."
     boxes = [_example(example) for example in measured.examples]
     return Section(
         "Examples", html.sentence(words) + html.cards(boxes, "wide" if has_maps else "tiles")

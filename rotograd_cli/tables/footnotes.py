@@ -103,7 +103,10 @@ def _comparison_note(table: Table) -> list[str]:
     smallest = _smallest_p(table)
     if smallest <= statistics.LEVEL:
         return [text]
-    few = f"So few seeds show no difference at {level}: the smallest possible p is {smallest:.2g}."
+    few = (
+        f"So few seeds show no difference at {level}, whatever their intervals say: the smallest "
+        f"possible p is {smallest:.2g}."
+    )
     return [text, few]
 
 

@@ -115,11 +115,11 @@ class _Declaration:
         for key in self.options:
             if key not in (*KEYS, *OPTIONS):
                 hint = suggest(key, (*KEYS, *OPTIONS))
-                raise ConfigError(f"`{key}` is no key of a task; {hint}")
+                raise ConfigError(f"`{key}` is not a key of a task; {hint}")
         self.kind_name = str(self.options.get("kind"))
         if self.kind_name not in KINDS:
-            hint = suggest(self.kind_name, tuple(KINDS))
-            raise ConfigError(f"`kind` must be that of a task, got {self.kind_name!r}; {hint}")
+            kinds = ", ".join(KINDS)
+            raise ConfigError(f"`kind` must be one of {kinds}, got {self.kind_name!r}.")
         self.kind = KINDS[self.kind_name]
         self.is_binary = self.kind.loss is losses.binary_cross_entropy
         self.num_outputs = self._num_outputs()

@@ -1,5 +1,6 @@
 """The target of one example: what a loss takes, made from what the user's data set has."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +96,10 @@ class TargetForm:
             return target
         if (1, *target.shape) == shape or target.shape == (1, *shape):
             return target.reshape(shape)
-        remedy = "correct it, `num_outputs` or `map_shape`"
+        remedy = "correct the target, `num_outputs` or `map_shape`"
+        is_of_numbers = self.no_label is not None and math.isnan(self.no_label)
+        if is_of_numbers and target.dim() == 1 and len(shape) <= 1:
+            remedy = f"set `num_outputs: {len(target)}`"
         is_one_hot = target.shape[1:] == shape and set(target.flatten().tolist()) == {0, 1}
         if self.dtype == torch.int64 and is_one_hot:
             remedy = "write target.argmax(0)"

@@ -31,6 +31,8 @@ def component_of(
         name = "the loss of the tasks with batchable=True"
         for frame, _ in traceback.walk_tb(error.__traceback__):
             name = owners.get(id(frame.f_locals.get("self")), name)
+            if frame.f_locals.get("self") is model.rule and frame.f_code.co_name == "factors":
+                name = "`factors` of `method`, which is given Losses (values, present),"
         return f"{name} fails"
 
     return what

@@ -1,5 +1,6 @@
 """The pages for newcomers run from top to bottom as printed, with tiny settings."""
 
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from rotograd_cli.errors import ConfigError
+from rotograd_cli.methods.rule import Losses
 from tests.waiting import PATIENCE_S
 
 from .conftest import CHECKOUT, Cli
@@ -129,6 +131,18 @@ def test_the_method_of_the_tutorial_is_that_of_its_paper(method: Path) -> None:
     assert len(claims) == 3
     for name in claims:
         names[name]()
+
+
+def test_the_factors_of_the_tutorial_are_shares_of_the_usable_losses(method: Path) -> None:
+    names: dict[str, Any] = {}
+    exec((method / "easyfirst.py").read_text(), names)
+    values = torch.tensor([1.0, 0.0, math.nan, 0.0, 3.0, math.inf], dtype=torch.float64)
+    present = torch.tensor([True, False, True, True, True, True])
+    small, large = math.exp(-1), math.exp(-3)
+    expected = [2 * small / (small + large), 0, 0, 0, 2 * large / (small + large), 0]
+    rule = names["EasyFirst"]()
+    assert rule.factors(Losses(values, present)).tolist() == pytest.approx(expected)
+    assert not rule.factors(Losses(0 * present, ~present)).any()
 
 
 def test_the_method_with_an_option_combines_the_rows_of_a_matrix() -> None:

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from rotograd_cli.errors import ConfigError, ShapeError
 from rotograd_cli.methods.engine.method import MultiTaskMethod
+from rotograd_cli.methods.rule import LossWeighting
+from rotograd_cli.tasks import Task
+from rotograd_cli.tasks.losses import mean_squared_error
+from rotograd_cli.training.blame import component_of
 from tests.contract.test_methods import FILES as METHODS
 from tests.contract.test_methods import build, max_num_tasks
 from tests.samplers import SIZE
@@ -90,3 +94,21 @@ def test_a_method_of_the_former_contract_is_refused_rather_than_ignored() -> Non
         class Half(MultiTaskMethod):
             def shared_gradient(self, task_gradients: Tensor, step: Any) -> Tensor:
                 return 0.5 * task_gradients.sum(0)
+
+
+class Inverse(LossWeighting):
+    """Takes its argument for a tensor."""
+
+    def factors(self, losses: Any) -> Tensor:
+        factors: Tensor = 1 / losses
+        return factors
+
+
+def test_an_error_in_the_factors_of_a_rule_says_what_they_are_given() -> None:
+    task = Task(name="size", num_outputs=1, loss=mean_squared_error, metrics=())
+    model = MultiTaskMethod(nn.Linear(4, SIZE), [nn.Linear(SIZE, 1)], rule=Inverse())
+    losses = [y.sum() for y in model(torch.ones(2, 4))]
+    with pytest.raises(TypeError) as caught:
+        model.backward(losses)
+    what = component_of(model, [task])(caught.value)
+    assert what == "`factors` of `method`, which is given Losses (values, present), fails"

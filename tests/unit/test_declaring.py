@@ -240,10 +240,10 @@ def test_a_mask_may_have_the_channel_that_the_target_has() -> None:
     ("kind", "value", "mask", "message"),
     [
         ("classification", 1.5, None, "a class, a whole number, got 1.5; for probabilities"),
-        ("classification", [1, 2], None, "must have shape [], got [2]; correct it"),
+        ("classification", [1, 2], None, "must have shape [], got [2]; correct the target"),
         ("classification", [0, 1, 0], None, "shape [], got [3]; write target.argmax(0)."),
-        ("regression", [0, 1, 0], None, "must have shape [2], got [3]; correct it"),
-        ("regression", [1.0], None, "must have shape [2], got [1]; correct it"),
+        ("regression", [0, 1, 0], None, "must have shape [2], got [3]; set `num_outputs: 3`"),
+        ("regression", [1.0], None, "must have shape [2], got [1]; set `num_outputs: 1`"),
         ("binary", "yes", None, "an array or a tensor, got a str; convert it in your data set."),
         (
             "binary",
@@ -282,9 +282,9 @@ def test_a_class_that_often_means_no_label_is_refused_with_the_option_that_says_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "`data.tasks.a`: `kind` must be that of a task, got 'None'; choose"),
-        ({"kind": "clasification"}, "did you mean classification?"),
-        ({"kind": "binary", "num_classes": 2}, "`data.tasks.a`: `num_classes` is no key"),
+        ({}, "`data.tasks.a`: `kind` must be one of classification, binary, "),
+        ({"kind": "multiclass"}, ", custom, got 'multiclass'."),
+        ({"kind": "binary", "num_classes": 2}, "`data.tasks.a`: `num_classes` is not a key"),
         ({"kind": "binary", "num_outputs": 3}, "must be 1 for kind binary, got 3; take kind: mul"),
         (
             {"kind": "classification"},

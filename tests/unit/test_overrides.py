@@ -1,10 +1,12 @@
 """What is wrong with an override: found by Hydra's parser and in the composed configuration."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from rotograd_cli.config.components import import_target, method_constructor
 from rotograd_cli.config.compose import composing, composing_many
 from rotograd_cli.config.overrides import composed, explaining
 from rotograd_cli.errors import ConfigError
@@ -74,6 +76,29 @@ def test_a_key_of_another_command_is_named_as_this_one_has_it() -> None:
 
 def test_a_key_of_another_choice_is_looked_up_in_that_choice() -> None:
     assert "did you mean method.c?" in refusal(["method=cagrad", "method.cc=3"])
+
+
+def test_a_key_is_offered_only_where_the_class_takes_it() -> None:
+    assert refusal(["method=cagrad", "method.alpha=3"]).endswith("method.c, method.gradients.")
+    assert "+" not in refusal(["method=vanilla", "method.alpha=3"])
+    assert "or +model_optimizer.foreach=VALUE" in refusal(["model_optimizer.foreach=false"])
+    with pytest.raises(ConfigError, match=r"choose from method\.c, method\.gradients\."):
+        method_constructor({"_target_": "rotograd_cli.methods.cagrad.CAGrad", "c": 0.4, "alpha": 3})
+
+
+def test_a_module_of_the_folder_that_python_does_not_find_needs_pythonpath(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    what = "`method._target_` cannot be imported, got 'own_rule.Own' (no module 'own_rule'); "
+    for folder in ("FOLDER", "."):
+        remedy = f"check its spelling, or run with PYTHONPATH={folder}."
+        with pytest.raises(ConfigError, match=f"^{re.escape(what + remedy)}$"):
+            import_target("own_rule.Own", "method")
+        Path("own_rule.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"'no_such_library', own_rule\.py line 1\); check its"):
+        import_target("own_rule.Own", "method")
 
 
 def test_a_wrong_value_is_found_in_a_sweep_too() -> None:
