@@ -55,7 +55,8 @@ format: $(STAMP) ## format the code in place
 check: lint types test docs ## everything that must pass before a commit
 
 docs: $(STAMP) ## build the documentation site into build/site; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html has the documentation; its search needs a server: make docs-serve"
 
 docs-serve: $(STAMP) ## show the documentation site at http://127.0.0.1:8000 while you write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve

@@ -14,6 +14,7 @@ from rotograd_cli.commands.explain import COMMANDS, facts_of
 from rotograd_cli.config.facts import Facts, Setting, accepted_by, header, settings_of
 from rotograd_cli.config.files import config_dir
 
+ROOT = Path(__file__).parents[1]
 GROUPS = {
     "method": "Methods",
     "data": "Data sets",
@@ -36,6 +37,7 @@ COMPONENTS = ("method", "data", "backbone", "head", "optimizer", "scheduler", "l
 OWN_PAGES = ("method", "data", "backbone", "head", "logger", "hydra")
 LISTED = ("rotograd_cli.runs", "rotograd_cli.methods.rule", "rotograd_cli.methods.engine")
 """Modules of classes whose members are part of the interface."""
+BREAKS = re.compile(r"(?<=[.,:/=])(?=\w)|(?<=&#95;)(?=\w)")
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -164,7 +166,8 @@ def _python(title: str, module: object, names: Iterable[str]) -> str:
     for name in sorted(names, key=str.lower):
         item = getattr(module, name)
         has_members = isinstance(item, type) and item.__module__.startswith(LISTED)
-        parts.append(f"::: {path}.{name}\n    options: {{members: {str(has_members).lower()}}}")
+        options = "{}" if has_members else "{members: false}"
+        parts.append(f"::: {path}.{name}\n    options: {options}")
     return "\n\n".join(parts)
 
 
@@ -180,7 +183,8 @@ def _row(anchor: str, key: str, value: str, meaning: str, details: Iterable[str]
 
 
 def _code(text: str) -> str:
-    return f"<code>{_escaped(text)}</code>"
+    """Return code that can break into lines behind a separator, and nowhere else."""
+    return f"<code>{BREAKS.sub('<wbr>', _escaped(text))}</code>"
 
 
 def _prose(text: str) -> str:
@@ -196,5 +200,10 @@ def _escaped(text: str) -> str:
 
 
 def _linked(text: str) -> str:
-    path = r"\b((?:docs|datasets)/[\w/&#;-]+\.md)"
-    return re.sub(path, lambda found: f"[{found[1]}](../../{html.unescape(found[1])})", text)
+    return re.sub(r"\b(?:docs|datasets)/[\w/&#;-]+\.md", _titled, text)
+
+
+def _titled(found: re.Match[str]) -> str:
+    path = html.unescape(found[0])
+    title = (ROOT / path).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+    return f"[{_escaped(title)}](../../{path})"

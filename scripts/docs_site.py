@@ -4,6 +4,7 @@ Pages link relative to the repository, as the git host shows them. The site has 
 docs below ``repository/``.
 """
 
+import logging
 import posixpath
 import re
 from html import unescape
@@ -22,12 +23,8 @@ OUTSIDE = [
     "datasets/*/README.md",
 ]
 LINK = re.compile(r'(?:(?<=\]\()|(?<=src="))(?![a-z]+:|#|/)([^)"#\s]+)')
-# roles of docstrings, as the handler of mkdocstrings leaves them
-ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):(?=<code>)")
-MATH = re.compile(
-    r':math:<code>(.*?)</code>|<(?:span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</(?:span|div)>',
-    re.DOTALL,
-)
+MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+log = logging.getLogger("mkdocs.hooks.docs_site")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -63,13 +60,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Write formulas as MathML, which browsers draw without a script."""
-    return MATH.sub(_formula, ROLE.sub("", html))
+
+    def drawn(match: re.Match[str]) -> str:
+        formula = _mathml(unescape(match[2]), is_displayed=match[1] == "div")
+        if "\\" in formula:
+            log.warning("%s: latex2mathml cannot draw %s", page.file.src_uri, match[2])
+        return formula
+
+    return MATH.sub(drawn, html)
 
 
-def _formula(match: re.Match[str]) -> str:
-    display = "block" if match[0].startswith("<div") else "inline"
-    formula = str(convert(unescape(match[1] or match[2]), display=display))
-    return formula.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')  # norms
+def _mathml(latex: str, *, is_displayed: bool) -> str:
+    formula = str(convert(latex, display="block" if is_displayed else "inline"))
+    formula = formula.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')  # norms
+    return f'<div class="formula">{formula}</div>' if is_displayed else formula
 
 
 def _place(path: str) -> str:

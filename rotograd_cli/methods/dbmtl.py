@@ -27,7 +27,7 @@ class DBMTL(LogarithmicLosses, PerParameterWeighting):
     taken as it is. With micro-batches each has logarithms of its own.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         beta: :math:`\beta`; 0 averages nothing. More needs ``gradients=parameters`` and keeps the K
             averages in the state.
 

@@ -21,7 +21,7 @@ class DynamicWeightAverage(LossWeighting):
     a run resumed inside an epoch goes on exactly.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         temperature: T; larger values make the weights more even.
 
     References:

@@ -28,7 +28,7 @@ class ExcessMTL(PerParameterWeighting):
     losses, as with every rule on gradients; the authors' code multiplies these by the weights too.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         step_size: :math:`\eta`.
 
     References:

@@ -33,7 +33,7 @@ class FAMO(LogarithmicLosses, LossWeighting):
     for long with another method, or add a constant to them.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         gamma: Decay :math:`\gamma` of the logits.
 
     References:

@@ -20,7 +20,7 @@ class FixedWeights(LossWeighting):
     r"""Everything is trained by :math:`\sum_k w_k L_k`, with weights that stay as they are.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         weights: Weights by name of the task, 1 for each that is not named; or one for each task,
             in order. None is 1 for all.
         task_names: Names of the K tasks; only weights by name need them.

@@ -17,7 +17,7 @@ class GeometricLoss(LogarithmicLosses, LossWeighting):
     mean of its own.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
 
     References:
         Chennupati et al., "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy

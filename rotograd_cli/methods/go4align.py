@@ -27,7 +27,7 @@ class GO4Align(LogarithmicLosses, LossWeighting):
     group and has the weight 1. With micro-batches the last one moves the shares.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         num_groups: Groups; as many as tasks give each task its own indicator.
         step_size: :math:`\eta`.
 

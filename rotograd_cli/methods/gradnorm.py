@@ -34,7 +34,7 @@ class LearnedWeights(Rule):
     all ratios are 0.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         alpha: Exponent of the relative inverse training rate; 0 asks for equal norms.
         burn_in_period: Step (from 0) whose losses replace those of step 0 as start values.
 

@@ -11,7 +11,7 @@ class IMTL(LearnedScales, IMTLG):
     :class:`~rotograd_cli.methods.imtlg.IMTLG`.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
 
     References:
         Liu et al., "Towards Impartial Multi-Task Learning", ICLR 2021, Algorithm 1.

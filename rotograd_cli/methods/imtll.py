@@ -16,7 +16,7 @@ class LearnedScales(Rule):
     and leaves its :math:`s_k` as it is.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
     """
 
     plain_for_one_task: ClassVar[bool] = False  # its scale is learned too
@@ -44,7 +44,7 @@ class IMTLL(LearnedScales, LossWeighting):
     :class:`~rotograd_cli.methods.uncertainty.UncertaintyWeighting`.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
 
     References:
         Liu et al., "Towards Impartial Multi-Task Learning", ICLR 2021, section 3.2.

@@ -18,7 +18,7 @@ class LogarithmicLosses(Rule):
     its task) has no logarithm. A negative loss is reported once.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
     """
 
     negative: Tensor

@@ -31,7 +31,7 @@ class NashMTL(GramianWeighting):
     sooner.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         update_every: Backward passes with the same weights.
         num_iterations: Convex programs per update, at most.
 

@@ -33,7 +33,7 @@ class PIVRG(GramianWeighting):
     where all drops are equal. The authors' code multiplies the step by K.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         task_names: Names of the K tasks.
         baselines: What a network for each task alone reaches: by task, value by metric, in the
             units of ``metrics.jsonl``. Needed once something is evaluated.

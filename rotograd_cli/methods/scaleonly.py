@@ -25,7 +25,7 @@ class ScaleOnly(Weighting):
     :class:`~rotograd_cli.methods.rotograd.RotoGrad`.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         burn_in_period: Step (from 0) whose norms replace those of step 0 as start values.
 
     References:

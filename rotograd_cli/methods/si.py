@@ -16,7 +16,7 @@ class ScaleInvariant(LogarithmicLosses, LossWeighting):
     factor 1. With micro-batches each has factors of its own.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
 
     References:
         The baseline "SI" of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022,

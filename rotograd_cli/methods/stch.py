@@ -30,7 +30,7 @@ class STCH(LogarithmicLosses, LossWeighting):
     the factor 1. With micro-batches each has factors of its own. All state is in buffers.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         mu: Smoothness :math:`\mu`; towards 0 the largest relative loss alone is trained.
         warmup_epochs: Epochs of the warm-up.
 

@@ -19,7 +19,7 @@ class UncertaintyWeighting(LossWeighting):
     gradient keeps its weight.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
 
     References:
         Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene

@@ -71,7 +71,7 @@ def check_user_numbers(numbers: Mapping[str, Tensor], num_tasks: int, method: st
 
     Args:
         numbers: What the method, or its rule, returned.
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         method: Its name, for the message.
 
     Raises:

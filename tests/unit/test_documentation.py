@@ -1,8 +1,11 @@
 """Links of the documentation lead to files and headings, and the site has every page."""
 
+import importlib
 import re
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -48,3 +51,25 @@ def test_the_site_has_every_page() -> None:
     assert pages <= listed
     made = ("repository/", "reference/")
     assert not {page for page in listed - pages if not page.startswith(made)}
+
+
+def test_the_site_has_no_markup_of_sphinx(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("griffe")
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    in_markdown = importlib.import_module("docs_docstrings").in_markdown
+    docstring = """
+    .. math:: a_k
+        + b_k
+
+        - c
+
+    of :class:`~a.b.C` and :math:`x_k
+    y_k`."""
+    assert in_markdown(docstring).split() == [
+        *("$$a_k", "+", "b_k", "-", "c$$", "of"),
+        *("<autoref", "optional", 'identifier="a.b.C">`C`</autoref>', "and", "$x_k", "y_k$."),
+    ]
+    markup = re.compile(r"\.\. math|:(?:math|class|func|meth|attr|mod|data|exc|obj|ref):`")
+    for path in (ROOT / "rotograd_cli").rglob("*.py"):
+        left = markup.search(in_markdown(path.read_text(encoding="utf-8")))
+        assert not left, f"{path}: {left}"

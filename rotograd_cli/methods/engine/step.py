@@ -87,7 +87,7 @@ def check_losses(losses: Sequence[Tensor | None], num_tasks: int) -> None:
 
     Args:
         losses: K scalars; None for an absent task.
-        num_tasks: K.
+        num_tasks: Number K of tasks.
 
     Raises:
         BackwardError: If a loss depends on nothing trainable, or if there is none.

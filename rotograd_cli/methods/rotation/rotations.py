@@ -55,7 +55,7 @@ class Rotations(nn.Module):
     in which processes are not in step, and small rotations are computed by everyone.
 
     Args:
-        num_tasks: K.
+        num_tasks: Number K of tasks.
         size: m.
         init: ``haar`` draws every B from the uniform measure on SO(m), what the authors' code does;
             ``identity`` starts without rotation, which is another algorithm.
