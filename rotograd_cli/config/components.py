@@ -233,10 +233,11 @@ def _not_found(path: str, error: Exception) -> str:
     """Return why a target cannot be imported, and the remedy."""
     module = path.partition(".")[0]
     what = f"cannot be imported, got {path!r}"
-    if getattr(error.__cause__, "name", None) != module:
+    name = getattr(error.__cause__, "name", None)
+    if name not in (module, path):
         return f"{what} ({describe(error.__cause__ or error)}); check its spelling and its file"
     folder = "." if Path(f"{module}.py").exists() else "FOLDER"
-    return f"{what} (no module {module!r}); check its spelling, or run with PYTHONPATH={folder}"
+    return f"{what} (no {name!r}); check its spelling, or run with PYTHONPATH={folder} in front"
 
 
 def _check_values(

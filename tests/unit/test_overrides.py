@@ -90,14 +90,17 @@ def test_a_module_of_the_folder_that_python_does_not_find_needs_pythonpath(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    what = "`method._target_` cannot be imported, got 'own_rule.Own' (no module 'own_rule'); "
+    what = "`method._target_` cannot be imported, got 'own_rule.Own' (no 'own_rule'); "
     for folder in ("FOLDER", "."):
-        remedy = f"check its spelling, or run with PYTHONPATH={folder}."
+        remedy = f"check its spelling, or run with PYTHONPATH={folder} in front."
         with pytest.raises(ConfigError, match=f"^{re.escape(what + remedy)}$"):
             import_target("own_rule.Own", "method")
         Path("own_rule.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=r"'no_such_library', own_rule\.py line 1\); check its"):
+        import_target("own_rule.Own", "method")
+    Path("own_rule.py").write_text("")
+    with pytest.raises(ConfigError, match=r"\(no 'own_rule.Own'\); check its spelling"):
         import_target("own_rule.Own", "method")
 
 
