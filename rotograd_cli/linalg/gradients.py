@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_PART = 2**20  # numbers of which the CPU makes a copy in float64
+_PART = 2**20  # numbers of which the CPU, unlike a GPU, makes a copy in float64
 
 
 def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -44,7 +44,8 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor:
         >>> norms_of([torch.tensor([3e25, 4e25]), torch.tensor([3e-30, 4e-30])])
         tensor([5.0000e+25, 5.0000e-30])
     """
-    if tensors[0].numel() <= _PART:
+    is_copied = tensors[0].device.type == "cpu" and tensors[0].numel() > _PART
+    if not is_copied:
         norms = torch._foreach_norm(list(tensors), dtype=torch.float64)
     else:
         parts = (torch.split(tensor.flatten(), _PART) for tensor in tensors)

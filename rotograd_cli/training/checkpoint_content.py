@@ -62,7 +62,7 @@ def restore(run: RunState, content: dict[str, Any], path: Path, epochs: int) -> 
         return {str(name): int(size) for name, size in content["records"].items()}
     except (CheckpointError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # damaged content raises anything
         raise CheckpointError(
             f"{path} is no checkpoint of this run ({type(error).__name__}: {error}); resume "
             "with the version and the configuration that it was trained with."
@@ -137,7 +137,7 @@ def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> N
     """
     try:
         model.load_state_dict(state)
-    except Exception as error:
+    except Exception as error:  # hooks of modules raise many kinds
         details = " ".join(str(error).split())
         raise CheckpointError(
             f"{path} is the checkpoint of another model than its config.yaml describes "
