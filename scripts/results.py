@@ -2,16 +2,21 @@
 
 docs/results/pages.yaml names the commands of every page. Their runs are looked for below DIR
 (outputs). A page whose runs are all there is made again: text between <!-- begin: NAME --> and
-<!-- end --> is replaced, raw values and pictures are written beside the page, and all other text
-stays as it is. For the other pages it says what is to be trained; with train=1 it trains it.
+<!-- end --> is replaced, and all other text stays as it is. Raw values, pictures and the record of
+the runs are written beside the page. For the other pages it says what is to be trained; with
+train=1 it trains it.
 """
 
+import dataclasses
+import io
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,12 +25,17 @@ import yaml
 from small_png import main as shrink
 
 from rotograd_cli.cli import main as rotograd
+from rotograd_cli.commands.reproduction.cells import Cell
 from rotograd_cli.commands.reproduction.reproduction import Reproduction
 from rotograd_cli.commands.reproduction.settings import parse
 from rotograd_cli.errors import RotogradError, hydra_value, override_value
+from rotograd_cli.runs.saved import read_saved
+from rotograd_cli.runs.summary import RunSummary
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = {"runs": "outputs", "train": "0", "folder": str(ROOT / "docs" / "results")}
+PATHS = {"data_dir": "data", "output_dir": "outputs", "sweep_dir": "multirun"}
+"""Folders of a recorded run: those that a user has by default."""
 BLOCK = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Commands = Sequence[Sequence[str]]
 """Words of every command of a page."""
@@ -85,6 +95,7 @@ def make(page: Path, lines: Sequence[str], commands: Commands, runs: str) -> Non
     """Run a page's commands, and put what they made into it and beside it."""
     blocks = {"commands": "\n".join(["```", *lines, "```"])}
     tables = reproductions(commands, runs)
+    cells: list[Cell] = []
     folders: list[str] = []
     with TemporaryDirectory() as temporary:
         made = Path(temporary)
@@ -92,6 +103,7 @@ def make(page: Path, lines: Sequence[str], commands: Commands, runs: str) -> Non
             if words[1] == "reproduce":
                 reproduction = Reproduction(parse("reproduce", next(tables)))
                 blocks |= make_table(reproduction, made)
+                cells += reproduction.cells
                 folders = [str(cell.run_dir) for cell in reproduction.final_cells]
             elif words[1] == "plot":
                 make_figure(words, runs, folders, made, page.stem)
@@ -99,6 +111,7 @@ def make(page: Path, lines: Sequence[str], commands: Commands, runs: str) -> Non
                 script = [sys.executable, str(ROOT / words[1]), *folders]
                 result = subprocess.run(script, capture_output=True, text=True, check=True)
                 blocks[f"{Path(words[1]).stem}.md"] = result.stdout.strip()
+        record(cells, made / f"{page.stem}_runs.tar.xz")
         fill(page, blocks)
         for file in sorted(made.glob("*.*")):
             replace(page.parent / file.name, file.read_bytes())
@@ -116,6 +129,28 @@ def make_table(reproduction: Reproduction, made: Path) -> dict[str, str]:
             (folder / source).rename(made / target)
     _, text = (folder / "table.md").read_text(encoding="utf-8").split("\n", 1)
     return {f"{name}/table.md": text.strip().replace("\n## ", "\n### ")}
+
+
+def record(cells: Iterable[Cell], archive: Path) -> None:
+    """Write what tables read of every run, without folders of this machine.
+
+    Unpacked into ``paths.output_dir``, the runs count as trained.
+    """
+    with tarfile.open(archive, "w:xz", preset=9) as file:
+        for folder in sorted({cell.run_dir for cell in cells}):
+            summary = RunSummary.read(folder)
+            if summary is None:
+                continue
+            overrides = [word for word in summary.overrides if not word.startswith("paths.")]
+            content = dataclasses.replace(summary, command=[], overrides=overrides).content()
+            config = {**read_saved(folder / "config.yaml"), "paths": PATHS}
+            for name, text in (
+                ("config.yaml", yaml.safe_dump(config, sort_keys=False)),
+                ("summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n"),
+            ):
+                member = tarfile.TarInfo(f"cells/{folder.name}/{name}")
+                member.size = len(text.encode())
+                file.addfile(member, io.BytesIO(text.encode()))
 
 
 def make_figure(

@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import shlex
+import shutil
+import tarfile
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +47,13 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("results")
 
 
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack the record of some runs into a folder for runs, as its documentation says."""
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    return folder
+
+
 def test_a_page_is_made_from_its_runs_and_only_once(
     results: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +91,32 @@ def test_a_page_is_made_from_its_runs_and_only_once(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert results.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+    # the record of the runs stands for them, and names no folder of this machine
+    recorded = (tmp_path / "page_runs.tar.xz").read_bytes()
+    shutil.rmtree(tmp_path / "runs")
+    unpacked = unpack(tmp_path / "page_runs.tar.xz", tmp_path / "elsewhere")
+    assert str(tmp_path) not in "".join(path.read_text() for path in unpacked.rglob("*.*"))
+    assert results.main([f"folder={tmp_path}", f"runs={unpacked}"]) == 0
+    assert page.read_text() == text
+    assert (tmp_path / "page_runs.tar.xz").read_bytes() == recorded
+
+
+@pytest.mark.slow
+def test_the_recorded_runs_make_the_published_table(results: ModuleType, tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "docs" / "results"
+    pages = yaml.safe_load((folder / "pages.yaml").read_text())
+    for archive in sorted(folder.glob("*_runs.tar.xz")):
+        page = folder / f"{archive.name.removesuffix('_runs.tar.xz')}.md"
+        runs = unpack(archive, tmp_path / page.stem)
+        commands = [shlex.split(line) for line in pages[page.stem]]
+        for arguments in results.reproductions(commands, str(runs)):
+            reproduction = Reproduction(parse("reproduce", arguments))
+            assert all(cell.finished or cell.has_failed for cell in reproduction.cells)
+            (text,) = results.make_table(reproduction, tmp_path).values()
+            assert text in page.read_text()
+            name = f"{reproduction.spec.name}.csv"
+            assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_page_that_asks_for_what_is_not_made_is_refused(
