@@ -20,6 +20,8 @@ from rotograd_cli.config.labels import GRADIENTS
 SEARCH_PATH = "hydra.searchpath"
 DOTTED = "table.grid.values."
 """Section whose keys have dots, as the path of an override has."""
+ROWS = "table.rows."
+"""Section to which Hydra adds no key by a path."""
 
 PICTURES = ("logger.images", "logger.confusion")
 """Keys of loggers that take pictures."""

@@ -26,6 +26,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from rotograd_cli.config.files import choices, is_group
 from rotograd_cli.config.lookup import (
     DOTTED,
+    ROWS,
     SEARCH_PATH,
     Configuration,
     configuration_of,
@@ -185,8 +186,15 @@ def _refusal(configuration: Configuration, override: Override, is_sweep: bool) -
 
 
 def _added_twice(configuration: Configuration, override: Override) -> str | None:
-    """Return why Hydra adds no such key: it has a value that is not merged with another."""
+    """Return why Hydra adds no such key: it has a value that is not merged with another, or none.
+
+    What a row lacks is taken from its schema, which Hydra does only where it is given as a whole.
+    """
     key = override.key_or_group
+    row = key.removeprefix(ROWS).partition(".")[0]
+    if key.startswith(ROWS) and f"{ROWS}{row}" not in configuration.keys:
+        remedy = f"'+{ROWS[:-1]}={{{row}:{{overrides:[\"method={row}\"]}}}}'"
+        return f"A row cannot be added as `{key}`; write {remedy}."
     is_there = OmegaConf.select(configuration.config, key, throw_on_missing=False) is not None
     if not is_there or override.is_force_add() or isinstance(override.value(), (dict, list)):
         return None

@@ -173,10 +173,14 @@ def _differing(settings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def _unnamed_differences(spec: TableSpec, results: Results) -> list[str]:
-    """In what rows differ that neither their name nor the table's grid says."""
+    """In what rows differ that neither their name nor the table's grid says.
+
+    What a row declares itself is left out, but for how long and on what it trains.
+    """
     declared = set() if spec.grid is None else set(spec.grid.values)
     for row in spec.rows.values():
-        declared.update(override.partition("=")[0].lstrip("+~") for override in row.overrides)
+        keys = [override.partition("=")[0].lstrip("+~") for override in row.overrides]
+        declared.update(key for key in keys if not key.startswith(("train.", "data.")))
     names = " ".join(map(spec.label, spec.rows))  # of rows made up from runs: RotoGrad, KEY=VALUE
     differing = _differing(_settings(spec, results))
     keys = [key for key in differing if key not in declared and not _is_named(key, names)]

@@ -379,6 +379,10 @@ WRONG = {
     "table=null_grid table.grid={values:{a.b:[1.0,2.0]}}": "while `table.grid` is null",
     "table=null_grid +table.grid.values={a.b:[1.0,2.0]}": "while `table.grid` is null",
     "table=no_grid +table.grid.values={model_optimizer.lr:[1e-3]}": "table.grid.seeds=[0]",
+    "table=copied": "write name: copied",
+    'table=mini +table.rows.gls={overrides:["method=gls"]}': (
+        """write '+table.rows={gls:{overrides:["method=gls"]}}'."""
+    ),
 }
 
 
@@ -386,9 +390,14 @@ def write_variants(folder: Path) -> None:
     """Tables that differ from :data:`SPEC` in a key."""
     content = yaml.safe_load(SPEC)
     del content["grid"]
-    additions = {"no_grid": {}, "null_grid": {"grid": None}, "misspelt": {"seed": 2}}
+    additions = {
+        "no_grid": {},
+        "null_grid": {"grid": None},
+        "misspelt": {"seed": 2},
+        "copied": {"name": "mini"},
+    }
     for name, others in additions.items():
-        text = yaml.safe_dump(content | others)
+        text = yaml.safe_dump(content | {"name": name} | others)
         (folder / "conf" / "table" / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 

@@ -11,8 +11,9 @@ from rotograd_cli.errors import ConfigError
 from rotograd_cli.tables.cells import match_runs
 from rotograd_cli.tables.command import TableCommand, table_of_runs
 from rotograd_cli.tables.parts import Table
-from rotograd_cli.tables.runs import conditions, find_runs, read_run
-from tests.fake_runs import fake_config, fake_summary, to_table_spec, write_run
+from rotograd_cli.tables.runs import RunKey, conditions, find_runs, read_run
+from rotograd_cli.tables.table import build_table
+from tests.fake_runs import collected, fake_config, fake_summary, to_table_spec, write_run
 
 SIZES = {"train": 640, "val": 2000, "test": 80}
 CUT = {"batch_size": 64, "eval_batch_size": 64, "limit_eval_batches": 1}
@@ -207,6 +208,34 @@ def test_rows_that_selected_by_different_metrics_are_named(tmp_path: Path) -> No
     put_selected(tmp_path, "C", 0, "val/geomean_loss", "val/geomean_loss")
     notes = table_of(tmp_path).footnotes
     assert "train.select: val/geomean_loss (A, C); val/relative_loss (B)." in notes
+
+
+def test_a_row_that_trains_shorter_by_its_own_overrides_is_told_from_the_others() -> None:
+    rows = {
+        "whole": {"label": "Whole", "overrides": ["method=rotograd"], "shown": True},
+        "short": {
+            "label": "Short, rotation of 3",
+            "overrides": ["method=rotograd", "train.epochs=1", "rotation.shape=3"],
+            "shown": True,
+        },
+    }
+    columns = {"left": {"metric": "left/accuracy"}}
+    content = {"name": "t", "title": "T", "seeds": 1, "compare_with": None}
+    spec = to_table_spec({**content, "rows": rows, "columns": columns})
+
+    def run(**sections: Any) -> dict[str, Any]:
+        return {**fake_summary({"left/accuracy": 0.5}), "config": sections}
+
+    train = fake_config()["train"]
+    results = collected(
+        spec,
+        {
+            RunKey("whole", 0): run(train={**train, "epochs": 20}, rotation={"shape": None}),
+            RunKey("short", 0): run(train={**train, "epochs": 1}, rotation={"shape": 3}),
+        },
+    )
+    footnotes = build_table(spec, results).footnotes
+    assert "Settings in which rows differ besides the method: train.epochs." in footnotes
 
 
 def test_auto_is_the_same_setting_as_what_it_turned_out_to_be(tmp_path: Path) -> None:

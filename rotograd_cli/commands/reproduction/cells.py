@@ -111,12 +111,12 @@ class Folders:
 
     def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
-        self._cells = self.output_dir / "cells"
+        self.cells = self.output_dir / "cells"
 
     @property
     def are_empty(self) -> bool:
         """Whether no run is there."""
-        return not self._cells.is_dir()
+        return not self.cells.is_dir()
 
     def folder_of(self, config: TrainConfig) -> Path:
         """Return the folder that holds a run, else a new one.
@@ -125,12 +125,12 @@ class Folders:
         """
         method = str(config.method["_target_"]).rpartition(".")[2].lower()
         key = saved.key(asdict(config))
-        named = self._cells / f"{method}-{key}"
+        named = self.cells / f"{method}-{key}"
         return named if named.exists() else self._by_key.get(key, named)
 
     @cached_property
     def _by_key(self) -> Mapping[str | None, Path]:
-        return saved.folders_by_key(self._cells)
+        return saved.folders_by_key(self.cells)
 
 
 def finished_summary(run_dir: Path, config: TrainConfig) -> RunSummary | None:

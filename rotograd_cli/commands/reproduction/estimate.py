@@ -53,7 +53,7 @@ def plan_table(
     return Grid.of_texts(HEADS, lines, f"Plan of table {spec.name}")
 
 
-def plan_notes(plan: Grid, searches: Sequence[Search], cells: Iterable[Cell]) -> list[str]:
+def plan_notes(plan: Grid, searches: Sequence[Search], cells: Sequence[Cell]) -> list[str]:
     """Return what the numbers of a plan do not say.
 
     Args:
@@ -76,10 +76,14 @@ def plan_notes(plan: Grid, searches: Sequence[Search], cells: Iterable[Cell]) ->
         )
     if plan.rows[-1][-1].text == UNKNOWN:
         notes.append(
-            f"Hours are {UNKNOWN} as none of these runs is finished here; plan=timed estimates "
-            "them from a few training steps of each row."
+            f"Hours are {UNKNOWN} as none of these runs is finished in {_shown_folders(cells)}; "
+            "plan=timed estimates them from a few training steps of each row."
         )
     return notes
+
+
+def _shown_folders(cells: Sequence[Cell]) -> str:
+    return ", ".join(dict.fromkeys(str(cell.setting.folders.cells) for cell in cells))
 
 
 def _num_unplanned(planner: Planner, row: str, cells: Sequence[Cell]) -> int:

@@ -96,6 +96,17 @@ def _check_of_run(override: str, main_key: str) -> None:
         )
 
 
+def _check_name(name: str, overrides: Sequence[str]) -> None:
+    """Refuse a table that would write over the files of the one that it is made of."""
+    chosen = [word.partition("=")[2] for word in overrides if word.startswith("table=")]
+    is_renamed = any(word.startswith("table.name=") for word in overrides)
+    if chosen and chosen[-1] != name and not is_renamed:
+        raise ConfigError(
+            f"`name` in table/{chosen[-1]}.yaml must be the file's own, got {name!r}; write "
+            f"name: {chosen[-1]}"
+        )
+
+
 def reproduce_config(overrides: Sequence[str]) -> ReproduceConfig:
     """Compose and check the command's own configuration.
 
@@ -105,6 +116,7 @@ def reproduce_config(overrides: Sequence[str]) -> ReproduceConfig:
     with composing(reproduce_schema=ReproduceConfig):
         result = typed(composed("reproduce", overrides), ReproduceConfig)
     check_spec(result.table)
+    _check_name(result.table.name, overrides)
     if result.plan not in (False, True, TIMED):
         raise ConfigError(f"`plan` must be true, false or timed, got {result.plan!r}.")
     return replace(result, seeds=to_seeds(result.seeds))
