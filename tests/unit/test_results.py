@@ -112,7 +112,6 @@ def test_the_recorded_runs_make_the_published_table(results: ModuleType, tmp_pat
         commands = [shlex.split(line) for line in pages[page.stem]]
         for arguments in results.reproductions(commands, str(runs)):
             reproduction = Reproduction(parse("reproduce", arguments))
-            assert all(cell.finished or cell.has_failed for cell in reproduction.cells)
             (text,) = results.make_table(reproduction, tmp_path).values()
             assert text in page.read_text()
             name = f"{reproduction.spec.name}.csv"
