@@ -177,7 +177,7 @@ def _refusal(configuration: Configuration, override: Override, is_sweep: bool) -
         if section in configuration.keys and is_null(configuration, section):
             return null_section(key, section)
     if is_added:  # keys that are new are checked with the configuration
-        return _added_twice(configuration, override)
+        return _refusal_of_added(configuration, override)
     if key not in configuration.keys or key.startswith(DOTTED):
         return no_such_key(configuration, key)
     if override.is_delete():
@@ -185,7 +185,7 @@ def _refusal(configuration: Configuration, override: Override, is_sweep: bool) -
     return _wrong_value(configuration, override)
 
 
-def _added_twice(configuration: Configuration, override: Override) -> str | None:
+def _refusal_of_added(configuration: Configuration, override: Override) -> str | None:
     """Return why Hydra adds no such key: it has a value that is not merged with another, or none.
 
     What a row lacks is taken from its schema, which Hydra does only where it is given as a whole.
